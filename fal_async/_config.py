@@ -1,0 +1,113 @@
+"""What a client is configured with: frozen, validated values, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+from fal_async.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Hosts", "Limits"]
+
+_SCHEMES = {"run": "http", "queue": "http", "rest": "http", "cdn": "http", "ws": "ws"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """The base URLs of the platform.
+
+    Attributes:
+        run: Direct runs and streams; realtime sockets are at the same place with the scheme ``ws`` or ``wss``.
+        queue: The job queue.
+        rest: Tokens, storage and the keys of webhooks.
+        cdn: Uploaded and produced files.
+        ws: HTTP over WebSocket.
+
+    Raises:
+        InvalidRequestError: A URL is not absolute, has the wrong scheme, or carries a query or a password.
+
+    Example:
+        >>> Hosts.at("http://127.0.0.1:8000").queue
+        'http://127.0.0.1:8000/queue'
+    """
+
+    run: str = "https://fal.run"
+    queue: str = "https://queue.fal.run"
+    rest: str = "https://rest.fal.ai"
+    cdn: str = "https://v3.fal.media"
+    ws: str = "wss://ws.fal.run"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            url = _base_url(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, url)
+
+    @classmethod
+    def at(cls, base_url: str) -> Self:
+        """All five under one origin, as the emulator lays them out: ``/run /queue /rest /cdn /ws``."""
+        base = _base_url("run", base_url)
+        return cls(
+            run=f"{base}/run",
+            queue=f"{base}/queue",
+            rest=f"{base}/rest",
+            cdn=f"{base}/cdn",
+            ws=f"ws{base.removeprefix('http')}/ws",
+        )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Read ``FAL_ASYNC_BASE_URL``, or the official client's ``FAL_RUN_HOST`` and ``FAL_QUEUE_RUN_HOST``."""
+        if base_url := environ.get("FAL_ASYNC_BASE_URL", "").strip():
+            return cls.at(base_url)
+        run = environ.get("FAL_RUN_HOST", "").strip() or "fal.run"
+        queue = environ.get("FAL_QUEUE_RUN_HOST", "").strip() or f"queue.{run}"
+        return cls(run=f"https://{run}", queue=f"https://{queue}", ws=f"wss://ws.{run}")
+
+
+def _base_url(name: str, url: str) -> str:
+    parts = urlsplit(url)
+    scheme = _SCHEMES[name]
+    if parts.scheme not in {scheme, f"{scheme}s"} or not parts.hostname:
+        raise InvalidRequestError(
+            f"the {name} host must be an absolute {scheme}:// or {scheme}s:// URL, got {url!r}"
+        )
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise InvalidRequestError(
+            f"the {name} host must be a bare URL, without query, fragment or user"
+        )
+    return url.rstrip("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one client does at once, on each event loop. Waiting for a place is never an error.
+
+    The three lanes are apart so that calls which wait cannot starve calls which act.
+
+    Attributes:
+        control: Connections for calls that are over soon: submit, status, result, cancel, tokens.
+        held: Connections for calls that hold one for their whole life: run and stream.
+        max_streams: Waits on queue jobs that hold a connection; the other waits poll.
+        polls_per_second: How many status requests the polling waits send together, per second.
+
+    Example:
+        >>> Limits(max_streams=32)
+        Limits(control=100, held=1000, max_streams=32, polls_per_second=500.0)
+    """
+
+    control: int = 100
+    held: int = 1000
+    max_streams: int = 256
+    polls_per_second: float = 500.0
+
+    def __post_init__(self) -> None:
+        if self.control < 1 or self.held < 1:
+            raise InvalidRequestError("limits.control and limits.held must be at least 1")
+        if self.max_streams < 0 or not self.polls_per_second > 0:
+            raise InvalidRequestError(
+                "limits.max_streams must not be negative and limits.polls_per_second must be positive"
+            )

@@ -1,0 +1,270 @@
+"""Every error of the library, by what the caller can do about it.
+
+::
+
+    FalClientError
+    ├── MissingCredentialsError          set FAL_KEY or pass key=
+    ├── InvalidRequestError              fix the call (also a ValueError); nothing was sent
+    ├── ClientClosedError                use a client that is open
+    ├── FalClientTimeoutError            your deadline passed (also a TimeoutError)
+    ├── TransportError                   no reply: the network, or a peer that broke off
+    │   ├── ConnectionFailedError        nothing was sent, safe to repeat
+    │   └── SubmitOutcomeUnknownError    a job may have been started, look before repeating
+    ├── InvalidReplyError                a reply that is not what the protocol says
+    └── FalClientHTTPError               the platform answered with an error status
+        ├── AuthenticationError          401: the key is wrong
+        ├── PermissionDeniedError        403: the key may not do this
+        │   └── AccountLockedError       403: top up the balance, or ask support
+        ├── NotFoundError                404: wrong endpoint or request id, or expired
+        ├── InvalidInputError            400, 422: fix the arguments
+        │   └── ContentPolicyError       422: the content was refused
+        ├── RateLimitError               429: slow down
+        ├── JobCancelledError            499: the job was cancelled
+        └── ServerError                  5xx: not your fault
+            └── StartTimeoutError        504: your start_timeout passed before a runner was free
+
+Each error carries its facts as attributes, can be hashed, copied and pickled, and never holds a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fal_async.types import Status
+
+__all__ = [
+    "AccountLockedError",
+    "AuthenticationError",
+    "ClientClosedError",
+    "ConnectionFailedError",
+    "ContentPolicyError",
+    "FalClientError",
+    "FalClientHTTPError",
+    "FalClientTimeoutError",
+    "InvalidInputError",
+    "InvalidReplyError",
+    "InvalidRequestError",
+    "JobCancelledError",
+    "MissingCredentialsError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Problem",
+    "RateLimitError",
+    "ServerError",
+    "StartTimeoutError",
+    "SubmitOutcomeUnknownError",
+    "TransportError",
+]
+
+
+class FalClientError(Exception):
+    """The root of every error that the library raises."""
+
+    def __reduce__(self) -> tuple[Callable[..., FalClientError], tuple[Any, ...]]:
+        return _restore, (type(self), self.args, self.__dict__.copy())
+
+
+def _restore(
+    cls: type[FalClientError], args: tuple[Any, ...], facts: dict[str, Any]
+) -> FalClientError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class MissingCredentialsError(FalClientError):
+    """No usable credentials were found; the message names every place that was looked at."""
+
+
+class InvalidRequestError(FalClientError, ValueError):
+    """The call itself is wrong. It was found before anything was sent."""
+
+
+class ClientClosedError(FalClientError):
+    """The client was closed before or during the call."""
+
+
+class FalClientTimeoutError(FalClientError, TimeoutError):
+    """The deadline that the caller gave has passed.
+
+    Attributes:
+        timeout: The deadline, in seconds from the start of the call.
+        request_id: The id of the job, or ``None`` when it was not known yet.
+        last_status: The last status that was seen, or ``None``.
+    """
+
+    def __init__(
+        self, timeout: float, request_id: str | None = None, last_status: Status | None = None
+    ) -> None:
+        super().__init__(timeout, request_id)
+        self.timeout = timeout
+        self.request_id = request_id
+        self.last_status = last_status
+
+    def __str__(self) -> str:
+        subject = "request" if self.request_id is None else f"request {self.request_id}"
+        seen = "" if self.last_status is None else f", last seen {self.last_status!r}"
+        return f"{subject} timed out after {self.timeout:g} seconds{seen}"
+
+
+class TransportError(FalClientError):
+    """The exchange broke before a whole reply had arrived.
+
+    Attributes:
+        request_id: The id of the job that the exchange was about, or ``None``.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+class ConnectionFailedError(TransportError):
+    """No connection could be made, so nothing was sent."""
+
+
+class SubmitOutcomeUnknownError(TransportError):
+    """A call that starts a paid job was sent, and its reply was lost.
+
+    The platform has no way to ask whether the job exists, and sending the call again could start (and bill) a
+    second one. So the library does not: whether to repeat is for the caller to decide.
+
+    Attributes:
+        application: The endpoint id that was called.
+        reason: What broke, in words.
+    """
+
+    def __init__(self, application: str, reason: str) -> None:
+        super().__init__(reason)
+        self.application = application
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the call that starts a job on {self.application!r} was sent but its reply was lost ({self.reason}); "
+            "the job may be running, so it was not sent again"
+        )
+
+
+class InvalidReplyError(FalClientError):
+    """A reply arrived whole, but it is not what the protocol says it should be.
+
+    Attributes:
+        request_id: The id of the request, or ``None``.
+    """
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with the input of a model.
+
+    Attributes:
+        message: The text for people.
+        type: The kind of problem, for programs, such as ``"image_too_small"``.
+        loc: Where it is, such as ``("body", "image_url")``.
+        ctx: Facts about the limit that was broken, such as ``{"min_width": 64}``.
+        url: A page that explains the kind, or ``None``.
+    """
+
+    message: str
+    type: str
+    loc: tuple[str | int, ...] = ()
+    ctx: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+    url: str | None = None
+
+
+class FalClientHTTPError(FalClientError):
+    """The platform answered, with an error status.
+
+    Attributes:
+        message: What went wrong, always one string.
+        status_code: The HTTP status.
+        error_type: The platform's name for the error, or ``None``.
+        problems: What is wrong with the input, item by item; empty when the error is of another kind.
+        request_id: The id of the request, or ``None``.
+        retry_after: How many seconds the platform asks to wait, or ``None``.
+        retryable: Whether the platform says that the same call may succeed later.
+        response_headers: The headers of the reply, names in lower case.
+        body: The reply's decoded JSON, or its text.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status_code: int,
+        *,
+        error_type: str | None = None,
+        problems: Sequence[Problem] = (),
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        retryable: bool = False,
+        response_headers: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status_code = status_code
+        self.error_type = error_type
+        self.problems = tuple(problems)
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.retryable = retryable
+        self.response_headers: Mapping[str, str] = dict(response_headers or {})
+        self.body = body
+
+    def __str__(self) -> str:
+        facts = [f"HTTP {self.status_code}"]
+        if self.error_type is not None:
+            facts.append(self.error_type)
+        if self.request_id is not None:
+            facts.append(f"request {self.request_id}")
+        return f"{self.message} ({', '.join(facts)})"
+
+
+class AuthenticationError(FalClientHTTPError):
+    """The credentials are wrong or have expired."""
+
+
+class PermissionDeniedError(FalClientHTTPError):
+    """The credentials are known but may not do this."""
+
+
+class AccountLockedError(PermissionDeniedError):
+    """The account is locked, most often because its balance is used up."""
+
+
+class NotFoundError(FalClientHTTPError):
+    """There is no such endpoint or request, or the request's result has expired."""
+
+
+class InvalidInputError(FalClientHTTPError):
+    """The model refuses the input; `problems` says what is wrong with it, item by item."""
+
+
+class ContentPolicyError(InvalidInputError):
+    """The input or the output was refused by a content policy."""
+
+
+class RateLimitError(FalClientHTTPError):
+    """Too many requests run or wait at this moment."""
+
+
+class JobCancelledError(FalClientHTTPError):
+    """The job was cancelled, so there is no result."""
+
+
+class ServerError(FalClientHTTPError):
+    """The platform or the runner failed."""
+
+
+class StartTimeoutError(ServerError):
+    """The job did not start within the `start_timeout` that was asked for."""
