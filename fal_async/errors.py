@@ -9,8 +9,10 @@
     ├── FalClientTimeoutError            your deadline passed (also a TimeoutError)
     ├── TransportError                   no reply: the network, or a peer that broke off
     │   ├── ConnectionFailedError        nothing was sent, safe to repeat
+    │   ├── RealtimeDisconnectedError    the socket has closed: connect again
     │   └── SubmitOutcomeUnknownError    a job may have been started, look before repeating
     ├── InvalidReplyError                a reply that is not what the protocol says
+    ├── RealtimeError                    the app ended the session and says why
     └── FalClientHTTPError               the platform answered with an error status
         ├── AuthenticationError          401: the key is wrong
         ├── PermissionDeniedError        403: the key may not do this
@@ -54,6 +56,8 @@ __all__ = [
     "PermissionDeniedError",
     "Problem",
     "RateLimitError",
+    "RealtimeDisconnectedError",
+    "RealtimeError",
     "ServerError",
     "StartTimeoutError",
     "SubmitOutcomeUnknownError",
@@ -128,6 +132,25 @@ class ConnectionFailedError(TransportError):
     """No connection could be made, so nothing was sent."""
 
 
+class RealtimeDisconnectedError(TransportError):
+    """The socket of a session is closed, by either side or by a broken network.
+
+    Attributes:
+        close_code: The code of the close, such as 1000 for a normal one; 1006 when the connection was lost
+            without a word.
+        close_reason: What the other side gave as its reason; may be empty.
+    """
+
+    def __init__(self, close_code: int = 1006, close_reason: str = "") -> None:
+        super().__init__(close_reason)
+        self.close_code = close_code
+        self.close_reason = close_reason
+
+    def __str__(self) -> str:
+        reason = f": {self.close_reason}" if self.close_reason else ""
+        return f"the socket is closed (code {self.close_code}){reason}"
+
+
 class SubmitOutcomeUnknownError(TransportError):
     """A call that starts a paid job was sent, and its reply was lost.
 
@@ -161,6 +184,28 @@ class InvalidReplyError(FalClientError):
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
         self.request_id = request_id
+
+
+class RealtimeError(FalClientError):
+    """The app of a realtime session answered with an error. The session is over after it.
+
+    Attributes:
+        error: The kind of error, such as ``"INTERNAL_ERROR"``, or ``"TIMEOUT"`` for a session that was idle for
+            too long or has come to its end.
+        reason: What went wrong, for people; may be empty.
+        payload: The whole message.
+    """
+
+    def __init__(
+        self, error: str, reason: str = "", payload: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(error, reason)
+        self.error = error
+        self.reason = reason
+        self.payload: Mapping[str, Any] = dict(payload or {})
+
+    def __str__(self) -> str:
+        return f"{self.error}: {self.reason}" if self.reason else self.error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
