@@ -136,8 +136,8 @@ class RealtimeDisconnectedError(TransportError):
     """The socket of a session is closed, by either side or by a broken network.
 
     Attributes:
-        close_code: The code of the close, such as 1000 for a normal one; 1006 when the connection was lost
-            without a word.
+        close_code: The code of the close, such as 1000 for a normal one; 1006 when the connection
+            was lost without a word.
         close_reason: What the other side gave as its reason; may be empty.
     """
 
@@ -190,8 +190,8 @@ class RealtimeError(FalClientError):
     """The app of a realtime session answered with an error. The session is over after it.
 
     Attributes:
-        error: The kind of error, such as ``"INTERNAL_ERROR"``, or ``"TIMEOUT"`` for a session that was idle for
-            too long or has come to its end.
+        error: The kind of error, such as ``"INTERNAL_ERROR"``, or ``"TIMEOUT"`` for a session that
+            was idle for too long or has come to its end.
         reason: What went wrong, for people; may be empty.
         payload: The whole message.
     """
