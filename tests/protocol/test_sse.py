@@ -28,8 +28,7 @@ CASES: list[tuple[str, bytes, list[Event]]] = [
     ),
     (
         "comment, id, id reset and one kept space (WHATWG's second example)",
-        b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\n"
-        b"data:  third event\n",
+        b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event",
         [Event("first event", id="1"), Event("second event")],
     ),
     (

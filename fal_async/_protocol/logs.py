@@ -1,0 +1,129 @@
+"""Logs of a job: read what the platform sends, and deliver each line once.
+
+A status carries a window of log lines. The platform does not say which one: everything so far, the
+last lines of it, or the lines since the previous event; and one wait may meet all three, when its
+stream breaks and it polls instead.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+import orjson
+
+from fal_async.types import LogLine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["LogCursor", "parse_logs"]
+
+_OPTIONAL: Final[tuple[Literal["timestamp", "level", "source"], ...]] = (
+    "timestamp",
+    "level",
+    "source",
+)
+
+
+class LogCursor:
+    """What of a job's log has been delivered.
+
+    Lines that carry a timestamp are known by it and their message: a line is new when the window
+    holds it more often than it was delivered, wherever it stands, so lines that arrive late and
+    windows that arrive out of order do no harm. Where a line has no timestamp only the order is
+    left: the longest end of what was delivered that the window begins with is old, the rest new.
+
+    It keeps a fingerprint of each line, not the line, and its work is linear in the window.
+
+    Example:
+        >>> cursor = LogCursor()
+        >>> cursor.fresh([{"message": "loading"}, {"message": "step"}])
+        [{'message': 'loading'}, {'message': 'step'}]
+        >>> cursor.fresh([{"message": "step"}, {"message": "step"}, {"message": "done"}])
+        [{'message': 'step'}, {'message': 'done'}]
+    """
+
+    def __init__(self) -> None:
+        self._delivered: list[int] = []
+        self._counts: Counter[int] = Counter()
+
+    def fresh(self, window: Sequence[LogLine]) -> list[LogLine]:
+        """The lines of the window that were not delivered before. Now they are."""
+        prints = [_fingerprint(line) for line in window]
+        if all("timestamp" in line for line in window):
+            places = self._uncounted(prints)
+        else:
+            overlap = _longest_border(prints, self._delivered[-len(prints) :])
+            places = range(overlap, len(prints))
+        new = [prints[place] for place in places]
+        self._delivered += new
+        self._counts.update(new)
+        return [window[place] for place in places]
+
+    def _uncounted(self, prints: list[int]) -> Sequence[int]:
+        seen: Counter[int] = Counter()
+        places: list[int] = []
+        for place, fingerprint in enumerate(prints):
+            seen[fingerprint] += 1
+            if seen[fingerprint] > self._counts[fingerprint]:
+                places.append(place)
+        return places
+
+
+def _longest_border(head: list[int], tail: list[int]) -> int:
+    """How long the longest beginning of `head` is that `tail` ends with (Knuth, Morris, Pratt).
+
+    `tail` is not longer than `head`, so a match is never complete before the last step.
+    """
+    fallback = [0] * len(head)
+    for place in range(1, len(head)):
+        fallback[place] = _advance(head, fallback, fallback[place - 1], head[place])
+    length = 0
+    for fingerprint in tail:
+        length = _advance(head, fallback, length, fingerprint)
+    return length
+
+
+def _advance(head: list[int], fallback: list[int], length: int, fingerprint: int) -> int:
+    while length and head[length] != fingerprint:
+        length = fallback[length - 1]
+    return length + (head[length] == fingerprint)
+
+
+def _fingerprint(line: LogLine) -> int:
+    return hash((line.get("timestamp"), line["message"]))
+
+
+def parse_logs(raw: object) -> list[LogLine] | None:
+    """Read the ``logs`` of a status: whatever stands there becomes lines with a message.
+
+    Args:
+        raw: Decoded JSON. A list of objects, by the protocol; anything else is made the best of.
+
+    Returns:
+        The lines; ``None`` when there is no log, most often because it was not asked for.
+
+    Example:
+        >>> parse_logs([{"message": "loading", "level": None}, "plain text"])
+        [{'message': 'loading'}, {'message': 'plain text'}]
+    """
+    if raw is None:
+        return None
+    entries = cast("list[object]", raw) if isinstance(raw, list) else [raw]
+    return [_read_entry(entry) for entry in entries if entry is not None]
+
+
+def _read_entry(entry: object) -> LogLine:
+    if not isinstance(entry, dict):
+        return LogLine(message=_text(entry))
+    fields = cast("dict[str, Any]", entry)
+    line = LogLine(message=_text(fields.get("message", fields)))
+    for name in _OPTIONAL:
+        if fields.get(name) is not None:
+            line[name] = _text(fields[name])
+    return line
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,0 +1,178 @@
+"""Each line of a job's log is delivered once, whichever windows the platform sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fal_async._protocol.logs import LogCursor, parse_logs
+from fal_async.types import LogLine
+
+
+def plain(*messages: str) -> list[LogLine]:
+    return [LogLine(message=message) for message in messages]
+
+
+def timed(*messages: str, start: int = 0) -> list[LogLine]:
+    return [
+        LogLine(message=message, timestamp=f"2026-02-17T10:30:{start + second:06.3f}Z")
+        for second, message in enumerate(messages)
+    ]
+
+
+def deliver(*windows: list[LogLine]) -> list[LogLine]:
+    cursor = LogCursor()
+    return [line for window in windows for line in cursor.fresh(window)]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[LogLine], list[int]]:
+    """A log, and how much of it had been written when each window was taken."""
+    messages = draw(st.lists(st.sampled_from(["step", "loading", "warning"]), max_size=25))
+    lengths = draw(st.lists(st.integers(0, len(messages)), max_size=8))
+    return timed(*messages), [*sorted(lengths), len(messages)]
+
+
+@given(histories(), st.data())
+def test_a_log_arrives_whole_from_any_sequence_of_windows(
+    history: tuple[list[LogLine], list[int]], data: st.DataObject
+) -> None:
+    log, lengths = history
+    cursor = LogCursor()
+    delivered: list[LogLine] = []
+    for length in lengths:
+        # 0 is cumulative, what was delivered is incremental, and between them the window slides.
+        start = data.draw(st.integers(0, len(delivered)))
+        delivered += cursor.fresh(log[start:length])
+    assert delivered == log
+
+
+@given(histories(), st.data())
+def test_windows_of_the_past_bring_nothing_back(
+    history: tuple[list[LogLine], list[int]], data: st.DataObject
+) -> None:
+    log, lengths = history
+    cursor = LogCursor()
+    delivered: list[LogLine] = []
+    for length in lengths:
+        delivered += cursor.fresh(log[:length])
+        start = data.draw(st.integers(0, length))
+        assert cursor.fresh(log[start : data.draw(st.integers(start, length))]) == []
+    assert delivered == log
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=25), st.lists(st.integers(0, 25), max_size=8))
+def test_a_growing_window_needs_no_timestamps(messages: list[str], lengths: list[int]) -> None:
+    log = plain(*messages)
+    assert deliver(*(log[:length] for length in sorted(lengths)), log) == log
+
+
+@given(st.integers(0, 25), st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=8))
+def test_distinct_lines_need_no_timestamps(size: int, windows: list[tuple[int, int]]) -> None:
+    log = plain(*map(str, range(size)))
+    cursor = LogCursor()
+    delivered: list[LogLine] = []
+    for start, length in sorted(windows, key=lambda window: window[1]):
+        # A repeat that ends before the last line delivered looks like new lines, so none is sent.
+        delivered += cursor.fresh(log[min(start, len(delivered)) : max(length, len(delivered))])
+    delivered += cursor.fresh(log)
+    assert delivered == log
+
+
+def overlap_by_trying(delivered: list[str], window: list[str]) -> int:
+    lengths = range(min(len(delivered), len(window)), -1, -1)
+    return next(n for n in lengths if window[:n] == delivered[len(delivered) - n :])
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=15), st.lists(st.sampled_from("ab"), max_size=15))
+def test_without_timestamps_the_longest_overlap_is_old(first: list[str], second: list[str]) -> None:
+    cursor = LogCursor()
+    assert cursor.fresh(plain(*first)) == plain(*first)
+    expected = second[overlap_by_trying(first, second) :]
+    assert cursor.fresh(plain(*second)) == plain(*expected)
+
+
+def test_identical_lines_of_one_window_are_all_delivered() -> None:
+    assert deliver(plain("step", "step", "step")) == plain("step", "step", "step")
+    same = timed("step") * 3
+    assert deliver(same, same) == same
+
+
+def test_an_identical_line_that_was_appended_later_is_delivered() -> None:
+    assert deliver(plain("step"), plain("step", "step")) == plain("step", "step")
+    same = timed("step")
+    assert deliver(same, same * 2, same * 2) == same * 2
+
+
+def test_a_line_that_was_inserted_late_is_delivered_alone() -> None:
+    first, late, last = timed("a", "late", "b")
+    assert deliver([first, last], [first, late, last]) == [first, last, late]
+
+
+def test_a_wait_may_change_from_new_lines_to_growing_windows_and_back() -> None:
+    log = timed("a", "a", "b", "a", "c", "c")
+    assert deliver(log[:1], log[1:3], log[:4], log[2:5], log[5:], log) == log
+
+
+def test_lines_without_a_timestamp_among_others_are_told_apart_by_their_order() -> None:
+    log = [*timed("a"), *plain("step", "step"), *timed("b", start=9)]
+    assert deliver(log[:2], log[1:3], log) == log
+
+
+def test_an_empty_window_brings_nothing() -> None:
+    assert deliver([], plain("a"), [], plain("a"), timed(), plain("a", "b")) == plain("a", "b")
+
+
+def test_a_long_log_costs_no_more_than_its_windows() -> None:
+    log = plain(*["step"] * 50_000)
+    cursor = LogCursor()
+    assert cursor.fresh(log) == log
+    assert cursor.fresh(log[1:] + plain("done")) == plain("done")
+    assert cursor.fresh(plain("done", *["step"] * 50_000, "end"))[-1:] == plain("end")
+
+
+@pytest.mark.parametrize(
+    ("raw", "lines"),
+    [
+        (None, None),
+        ([], []),
+        ([{"message": "a"}], [{"message": "a"}]),
+        (
+            [{"message": "a", "timestamp": "t", "level": "INFO", "source": "USER", "labels": {}}],
+            [{"message": "a", "timestamp": "t", "level": "INFO", "source": "USER"}],
+        ),
+        (
+            [{"message": "a", "timestamp": None, "level": None, "source": None}],
+            [{"message": "a"}],
+        ),
+        ([{"message": ""}], [{"message": ""}]),
+        ([{"message": None}], [{"message": "null"}]),
+        ([{"message": {"step": 1}}], [{"message": '{"step":1}'}]),
+        ([{"message": "a", "timestamp": 17.5}], [{"message": "a", "timestamp": "17.5"}]),
+        (
+            [{"text": "a", "level": "WARN"}],
+            [{"message": '{"text":"a","level":"WARN"}', "level": "WARN"}],
+        ),
+        (["a", 5, True, None, ["b"]], plain("a", "5", "true", '["b"]')),
+        ("a", plain("a")),
+        ({"message": "a"}, plain("a")),
+    ],
+)
+def test_whatever_stands_in_logs_becomes_lines(raw: Any, lines: list[LogLine] | None) -> None:
+    assert parse_logs(raw) == lines
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text()
+JSON = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(), SCALARS, max_size=2)
+
+
+@settings(max_examples=50)
+@given(JSON | st.lists(st.fixed_dictionaries({"message": JSON}, optional={"timestamp": JSON})))
+def test_any_json_becomes_lines_that_a_cursor_takes(raw: Any) -> None:
+    lines = parse_logs(raw)
+    if lines is not None:
+        assert LogCursor().fresh(lines) == lines
+        assert all(isinstance(value, str) for line in lines for value in line.values())
