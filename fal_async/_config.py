@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from fal_async.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Hosts", "Limits"]
+__all__ = ["Hosts", "Limits", "RetryPolicy"]
 
 _SCHEMES = {"run": "http", "queue": "http", "rest": "http", "cdn": "http", "ws": "ws"}
 
@@ -21,14 +22,16 @@ class Hosts:
     """The base URLs of the platform.
 
     Attributes:
-        run: Direct runs and streams; realtime sockets are at the same place with the scheme ``ws`` or ``wss``.
+        run: Direct runs and streams; realtime sockets are at the same place with the scheme ``ws``
+            or ``wss``.
         queue: The job queue.
         rest: Tokens, storage and the keys of webhooks.
         cdn: Uploaded and produced files.
         ws: HTTP over WebSocket.
 
     Raises:
-        InvalidRequestError: A URL is not absolute, has the wrong scheme, or carries a query or a password.
+        InvalidRequestError: A URL is not absolute, has the wrong scheme, or carries a query or a
+            password.
 
     Example:
         >>> Hosts.at("http://127.0.0.1:8000").queue
@@ -48,7 +51,7 @@ class Hosts:
 
     @classmethod
     def at(cls, base_url: str) -> Self:
-        """All five under one origin, as the emulator lays them out: ``/run /queue /rest /cdn /ws``."""
+        """All five under one origin, as the emulator has them: ``/run /queue /rest /cdn /ws``."""
         base = _base_url("run", base_url)
         return cls(
             run=f"{base}/run",
@@ -60,7 +63,7 @@ class Hosts:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
-        """Read ``FAL_ASYNC_BASE_URL``, or the official client's ``FAL_RUN_HOST`` and ``FAL_QUEUE_RUN_HOST``."""
+        """Read ``FAL_ASYNC_BASE_URL``, or else ``FAL_RUN_HOST`` and ``FAL_QUEUE_RUN_HOST``."""
         if base_url := environ.get("FAL_ASYNC_BASE_URL", "").strip():
             return cls.at(base_url)
         run = environ.get("FAL_RUN_HOST", "").strip() or "fal.run"
@@ -71,13 +74,13 @@ class Hosts:
 def _base_url(name: str, url: str) -> str:
     parts = urlsplit(url)
     scheme = _SCHEMES[name]
-    if parts.scheme not in {scheme, f"{scheme}s"} or not parts.hostname:
-        raise InvalidRequestError(
-            f"the {name} host must be an absolute {scheme}:// or {scheme}s:// URL, got {url!r}"
-        )
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise InvalidRequestError(
             f"the {name} host must be a bare URL, without query, fragment or user"
+        )
+    if parts.scheme not in {scheme, f"{scheme}s"} or not parts.hostname:
+        raise InvalidRequestError(
+            f"the {name} host must be an absolute {scheme}:// or {scheme}s:// URL, got {url!r}"
         )
     return url.rstrip("/")
 
@@ -109,5 +112,43 @@ class Limits:
             raise InvalidRequestError("limits.control and limits.held must be at least 1")
         if self.max_streams < 0 or not self.polls_per_second > 0:
             raise InvalidRequestError(
-                "limits.max_streams must not be negative and limits.polls_per_second must be positive"
+                "limits.max_streams starts at 0 and limits.polls_per_second above 0"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often, and for how long, an exchange that may be repeated is repeated.
+
+    What may be repeated is not a matter of policy: a call that starts a job is repeated only when
+    the first one was certainly not accepted.
+
+    Attributes:
+        attempts: How often an exchange is tried in all; 1 turns repetition off.
+        base_delay: The upper bound of the first pause, in seconds; it doubles each time, and the
+            pause is drawn at random between zero and the bound.
+        max_delay: The largest bound of a pause, in seconds.
+        budget: How long a call goes on trying, in seconds from its start.
+        max_retry_after: The longest pause that the platform may ask for, in seconds; when it asks
+            for more, the error is raised at once.
+
+    Example:
+        >>> RetryPolicy(attempts=1).attempts
+        1
+    """
+
+    attempts: int = 5
+    base_delay: float = 0.25
+    max_delay: float = 8.0
+    budget: float = 60.0
+    max_retry_after: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise InvalidRequestError(f"retry.attempts must be at least 1, got {self.attempts!r}")
+        for name in ("base_delay", "max_delay", "budget", "max_retry_after"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InvalidRequestError(
+                    f"retry.{name} must be a finite number of seconds from 0, got {value!r}"
+                )

@@ -25,7 +25,8 @@
         └── ServerError                  5xx: not your fault
             └── StartTimeoutError        504: your start_timeout passed before a runner was free
 
-Each error carries its facts as attributes, can be hashed, copied and pickled, and never holds a key.
+Each error carries its facts as attributes, can be hashed, copied and pickled, and never holds a
+key.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ class RealtimeDisconnectedError(TransportError):
 class SubmitOutcomeUnknownError(TransportError):
     """A call that starts a paid job was sent, and its reply was lost.
 
-    The platform has no way to ask whether the job exists, and sending the call again could start (and bill) a
-    second one. So the library does not: whether to repeat is for the caller to decide.
+    The platform has no way to ask whether the job exists, and sending the call again could start
+    (and bill) a second one. So the library does not: whether to repeat is for the caller to decide.
 
     Attributes:
         application: The endpoint id that was called.
@@ -169,8 +170,8 @@ class SubmitOutcomeUnknownError(TransportError):
 
     def __str__(self) -> str:
         return (
-            f"the call that starts a job on {self.application!r} was sent but its reply was lost ({self.reason}); "
-            "the job may be running, so it was not sent again"
+            f"the call that starts a job on {self.application!r} was sent but its reply was lost "
+            f"({self.reason}); the job may be running, so it was not sent again"
         )
 
 
@@ -234,7 +235,8 @@ class FalClientHTTPError(FalClientError):
         message: What went wrong, always one string.
         status_code: The HTTP status.
         error_type: The platform's name for the error, or ``None``.
-        problems: What is wrong with the input, item by item; empty when the error is of another kind.
+        problems: What is wrong with the input, item by item; empty when the error is of another
+            kind.
         request_id: The id of the request, or ``None``.
         retry_after: How many seconds the platform asks to wait, or ``None``.
         retryable: Whether the platform says that the same call may succeed later.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pydantic import BaseModel
 
@@ -34,8 +33,8 @@ Priority = Literal["normal", "low"]
 class LogLine(TypedDict, total=False):
     """One line that the app wrote while it worked on the job.
 
-    ``timestamp`` is ISO 8601, ``level`` one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG. Only ``message`` is
-    always there.
+    ``timestamp`` is ISO 8601, ``level`` one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG. Only
+    ``message`` is always there.
     """
 
     message: Required[str]
@@ -102,8 +101,8 @@ class Unknown(Status):
 class Cancellation(str):
     """What the platform answered to a cancel call.
 
-    One of ``"OK"`` (removed from the queue), ``"CANCELLATION_REQUESTED"`` (the runner was told, and may still
-    finish) and ``"ALREADY_COMPLETED"`` (too late).
+    One of ``"OK"`` (removed from the queue), ``"CANCELLATION_REQUESTED"`` (the runner was told, and
+    may still finish) and ``"ALREADY_COMPLETED"`` (too late).
     """
 
     __slots__ = ()
@@ -125,9 +124,9 @@ class Result(dict[str, Any]):
         headers: The headers of the reply, names in lower case.
 
     Example:
-        >>> result = Result({"image": {"url": "https://v3b.fal.media/files/b/cat.png"}}, request_id="764cabcf")
-        >>> result["image"]["url"], result.request_id
-        ('https://v3b.fal.media/files/b/cat.png', '764cabcf')
+        >>> result = Result({"seed": 7}, request_id="764cabcf")
+        >>> result["seed"], result.request_id
+        (7, '764cabcf')
     """
 
     __slots__ = ("billable_units", "headers", "metrics", "request_id", "retries")

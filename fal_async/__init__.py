@@ -1,0 +1,147 @@
+"""The async-native Python client for fal.ai.
+
+``run``, ``submit`` and ``subscribe`` call models; `AsyncClient` has the same calls and settings of
+its own; `fal_async.emulator` is a local platform to test against. Names load when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from fal_async.errors import (
+    AccountLockedError,
+    AuthenticationError,
+    ClientClosedError,
+    ConnectionFailedError,
+    ContentPolicyError,
+    FalClientError,
+    FalClientHTTPError,
+    FalClientTimeoutError,
+    InvalidInputError,
+    InvalidReplyError,
+    InvalidRequestError,
+    JobCancelledError,
+    MissingCredentialsError,
+    NotFoundError,
+    PermissionDeniedError,
+    Problem,
+    RateLimitError,
+    RealtimeDisconnectedError,
+    RealtimeError,
+    ServerError,
+    StartTimeoutError,
+    SubmitOutcomeUnknownError,
+    TransportError,
+)
+from fal_async.types import (
+    Arguments,
+    Cancellation,
+    Completed,
+    InProgress,
+    LogLine,
+    Priority,
+    Queued,
+    Result,
+    Status,
+    Unknown,
+)
+
+if TYPE_CHECKING:
+    from fal_async._client import AsyncClient
+    from fal_async._config import Hosts, Limits, RetryPolicy
+    from fal_async._functions import (
+        attach,
+        cancel,
+        get_handle,
+        result,
+        run,
+        status,
+        submit,
+        subscribe,
+    )
+    from fal_async._handle import AsyncRequestHandle
+    from fal_async._transport.pool import PooledTransport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccountLockedError",
+    "Arguments",
+    "AsyncClient",
+    "AsyncRequestHandle",
+    "AuthenticationError",
+    "Cancellation",
+    "ClientClosedError",
+    "Completed",
+    "ConnectionFailedError",
+    "ContentPolicyError",
+    "FalClientError",
+    "FalClientHTTPError",
+    "FalClientTimeoutError",
+    "Hosts",
+    "InProgress",
+    "InvalidInputError",
+    "InvalidReplyError",
+    "InvalidRequestError",
+    "JobCancelledError",
+    "Limits",
+    "LogLine",
+    "MissingCredentialsError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "PooledTransport",
+    "Priority",
+    "Problem",
+    "Queued",
+    "RateLimitError",
+    "RealtimeDisconnectedError",
+    "RealtimeError",
+    "Result",
+    "RetryPolicy",
+    "ServerError",
+    "StartTimeoutError",
+    "Status",
+    "SubmitOutcomeUnknownError",
+    "TransportError",
+    "Unknown",
+    "__version__",
+    "attach",
+    "cancel",
+    "get_handle",
+    "result",
+    "run",
+    "status",
+    "submit",
+    "subscribe",
+]
+
+#: Names whose modules cost time to import (httpx, anyio), and where they are.
+_LAZY = {
+    "AsyncClient": "_client",
+    "AsyncRequestHandle": "_handle",
+    "Hosts": "_config",
+    "Limits": "_config",
+    "PooledTransport": "_transport.pool",
+    "RetryPolicy": "_config",
+    "attach": "_functions",
+    "cancel": "_functions",
+    "get_handle": "_functions",
+    "result": "_functions",
+    "run": "_functions",
+    "status": "_functions",
+    "submit": "_functions",
+    "subscribe": "_functions",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

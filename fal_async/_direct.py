@@ -1,0 +1,105 @@
+"""Direct calls: an app answers over the connection that asked it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from fal_async._protocol import operations, options
+from fal_async._protocol.bodies import validate_output
+from fal_async._protocol.endpoint import parse_endpoint
+from fal_async.errors import FalClientTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import TypeVar
+
+    from fal_async._transport.perform import Performer
+    from fal_async.types import Arguments, Result
+
+    T = TypeVar("T", default=Result)
+
+__all__ = ["DirectCalls"]
+
+
+class DirectCalls:
+    """The calls that hold a connection for their whole life."""
+
+    _performer: Performer
+
+    async def run(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        method: str = "POST",
+        path: str = "",
+        timeout: float | None = None,
+        start_timeout: float | None = None,
+        hint: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        output: type[T] | None = None,
+        tags: Mapping[str, str] | None = None,
+        store_io: bool | None = None,
+        expires_in: int | None = None,
+    ) -> T:
+        """Run an app directly and return its output, without the queue.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            method: The HTTP method; with ``"GET"`` the arguments become the query string.
+            path: A path within the app, added to the id.
+            timeout: The deadline of the whole call, in seconds, retries included; ``None`` waits as
+                long as it takes. The run is never started a second time because of it.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` for ever.
+            hint: Requests with the same hint go to the same runner where possible.
+            headers: Further request headers.
+            output: A pydantic model, or any type that pydantic knows, which the output is checked
+                against; ``None`` gives a `Result`, or the plain value where the output is not a
+                JSON object.
+            tags: Up to ten names and values that the platform's usage reports show.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+
+        Raises:
+            FalClientTimeoutError: `timeout` has passed.
+            FalClientHTTPError: The platform or the app answered with an error; the class says of
+                what kind.
+            SubmitOutcomeUnknownError: The connection broke after the call was sent.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidReplyError: The output is not of the type asked for.
+
+        Example:
+            >>> async def main() -> None:
+            ...     result = await fal_async.run("demo/echo", {"prompt": "a cat"})
+            ...     print(result["prompt"])
+            >>> anyio.run(main)
+            a cat
+        """
+        platform = options.platform_headers(
+            hint=hint,
+            start_timeout=start_timeout,
+            tags=tags,
+            store_io=store_io,
+            expires_in=expires_in,
+        )
+        operation = operations.run(
+            self._performer.hosts,
+            parse_endpoint(application),
+            arguments,
+            method=method,
+            path=path,
+            headers=options.merge_headers(platform, headers or {}),
+        )
+        timeout = options.seconds("timeout", timeout)
+        with anyio.move_on_after(timeout):
+            value = await self._performer.perform(operation)
+            return validate_output(value, output)
+        raise FalClientTimeoutError(timeout or 0)

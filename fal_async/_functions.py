@@ -1,0 +1,329 @@
+# Made by `python -m tests.sync.generate` from _direct.py and _queue.py; do not edit.
+"""The calls of `AsyncClient` as functions, on a client of the running event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fal_async._default import default_client
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from typing_extensions import TypeVar
+
+    from fal_async._handle import AsyncRequestHandle
+    from fal_async.types import Arguments, Cancellation, Priority, Result, Status
+
+    T = TypeVar("T", default=Result)
+
+__all__ = ["attach", "cancel", "get_handle", "result", "run", "status", "submit", "subscribe"]
+
+
+async def run(
+    application: str,
+    arguments: Arguments,
+    *,
+    method: str = "POST",
+    path: str = "",
+    timeout: float | None = None,
+    start_timeout: float | None = None,
+    hint: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    output: type[T] | None = None,
+    tags: Mapping[str, str] | None = None,
+    store_io: bool | None = None,
+    expires_in: int | None = None,
+) -> T:
+    """Run an app directly and return its output, without the queue.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+        arguments: The input: a mapping of JSON values, or a pydantic model.
+        method: The HTTP method; with ``"GET"`` the arguments become the query string.
+        path: A path within the app, added to the id.
+        timeout: The deadline of the whole call, in seconds, retries included; ``None`` waits as
+            long as it takes. The run is never started a second time because of it.
+        start_timeout: How long the platform may take until a runner starts, in seconds;
+            ``None`` for ever.
+        hint: Requests with the same hint go to the same runner where possible.
+        headers: Further request headers.
+        output: A pydantic model, or any type that pydantic knows, which the output is checked
+            against; ``None`` gives a `Result`, or the plain value where the output is not a
+            JSON object.
+        tags: Up to ten names and values that the platform's usage reports show.
+        store_io: Whether the platform stores input and output; ``None`` leaves it to the
+            account's setting.
+        expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            setting.
+
+    Raises:
+        FalClientTimeoutError: `timeout` has passed.
+        FalClientHTTPError: The platform or the app answered with an error; the class says of
+            what kind.
+        SubmitOutcomeUnknownError: The connection broke after the call was sent.
+        ConnectionFailedError: The platform could not be reached; nothing was sent.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+        InvalidReplyError: The output is not of the type asked for.
+
+    Example:
+        >>> async def main() -> None:
+        ...     result = await fal_async.run("demo/echo", {"prompt": "a cat"})
+        ...     print(result["prompt"])
+        >>> anyio.run(main)
+        a cat
+    """
+    return await default_client().run(
+        application,
+        arguments,
+        method=method,
+        path=path,
+        timeout=timeout,
+        start_timeout=start_timeout,
+        hint=hint,
+        headers=headers,
+        output=output,
+        tags=tags,
+        store_io=store_io,
+        expires_in=expires_in,
+    )
+
+
+async def submit(
+    application: str,
+    arguments: Arguments,
+    *,
+    path: str = "",
+    hint: str | None = None,
+    webhook_url: str | None = None,
+    priority: Priority | None = None,
+    headers: Mapping[str, str] | None = None,
+    start_timeout: float | None = None,
+    tags: Mapping[str, str] | None = None,
+    no_retry: bool = False,
+    store_io: bool | None = None,
+    max_queue_length: int | None = None,
+    expires_in: int | None = None,
+) -> AsyncRequestHandle:
+    """Put a job into the queue and return its handle.
+
+    If the caller is cancelled while the answer is on its way, the answer is waited for briefly
+    and the job is cancelled, since nobody could collect it.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+        arguments: The input: a mapping of JSON values, or a pydantic model.
+        path: A path within the app, added to the id.
+        hint: Requests with the same hint go to the same runner where possible.
+        webhook_url: Where the platform sends the output when the job has ended; ``None`` for
+            nowhere.
+        priority: ``"low"`` lets other requests pass; ``None`` is normal.
+        headers: Further request headers.
+        start_timeout: How long the platform may take until a runner starts, in seconds;
+            ``None`` for ever.
+        tags: Up to ten names and values that the platform's usage reports show.
+        no_retry: Whether the platform must not try a failed job again on another runner.
+        store_io: Whether the platform stores input and output; ``None`` leaves it to the
+            account's setting.
+        max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+            wait for the endpoint; ``None`` for no bound.
+        expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            setting.
+
+    Raises:
+        FalClientHTTPError: The platform refused; the class says in what way.
+        SubmitOutcomeUnknownError: The connection broke after the call was sent; it was not sent
+            again.
+        ConnectionFailedError: The platform could not be reached; nothing was sent.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> async def main() -> None:
+        ...     handle = await fal_async.submit("demo/echo", {"prompt": "a cat"})
+        ...     print(await handle.get())
+        >>> anyio.run(main)
+        {'prompt': 'a cat'}
+    """
+    return await default_client().submit(
+        application,
+        arguments,
+        path=path,
+        hint=hint,
+        webhook_url=webhook_url,
+        priority=priority,
+        headers=headers,
+        start_timeout=start_timeout,
+        tags=tags,
+        no_retry=no_retry,
+        store_io=store_io,
+        max_queue_length=max_queue_length,
+        expires_in=expires_in,
+    )
+
+
+async def subscribe(
+    application: str,
+    arguments: Arguments,
+    *,
+    path: str = "",
+    hint: str | None = None,
+    with_logs: bool = False,
+    interval: float | None = None,
+    on_enqueue: Callable[[str], Awaitable[None] | None] | None = None,
+    on_queue_update: Callable[[Status], Awaitable[None] | None] | None = None,
+    priority: Priority | None = None,
+    headers: Mapping[str, str] | None = None,
+    start_timeout: float | None = None,
+    client_timeout: float | None = None,
+    output: type[T] | None = None,
+    tags: Mapping[str, str] | None = None,
+    no_retry: bool = False,
+    store_io: bool | None = None,
+    max_queue_length: int | None = None,
+    expires_in: int | None = None,
+) -> T:
+    """Put a job into the queue, wait until it has ended, and return its output.
+
+    Leaving early cancels the job: when the task is cancelled, when `client_timeout` passes,
+    when a callback raises. An error of the network leaves the job alone; the error carries its
+    `request_id`.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+        arguments: The input: a mapping of JSON values, or a pydantic model.
+        path: A path within the app, added to the id.
+        hint: Requests with the same hint go to the same runner where possible.
+        with_logs: Whether the statuses given to `on_queue_update` carry log lines; each line
+            comes once.
+        interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
+            stream, and polls with a growing pause where that cannot be had.
+        on_enqueue: Called once with the request id; sync or async.
+        on_queue_update: Called with each status that differs from the one before; sync or
+            async.
+        priority: ``"low"`` lets other requests pass; ``None`` is normal.
+        headers: Further request headers.
+        start_timeout: How long the platform may take until a runner starts, in seconds;
+            ``None`` takes `client_timeout`.
+        client_timeout: The deadline of the whole call, in seconds; ``None`` waits as long as it
+            takes.
+        output: A pydantic model, or any type that pydantic knows, which the output is checked
+            against; ``None`` gives a `Result`, or the plain value where the output is not a
+            JSON object.
+        tags: Up to ten names and values that the platform's usage reports show.
+        no_retry: Whether the platform must not try a failed job again on another runner.
+        store_io: Whether the platform stores input and output; ``None`` leaves it to the
+            account's setting.
+        max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+            wait for the endpoint; ``None`` for no bound.
+        expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            setting.
+
+    Raises:
+        FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
+        FalClientHTTPError: The platform refused, or the job failed; the class says in what way.
+        SubmitOutcomeUnknownError: The connection broke after the job was sent; it was not sent
+            again.
+        ConnectionFailedError: The platform could not be reached; nothing was sent.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+        InvalidReplyError: The output is not of the type asked for.
+
+    Example:
+        >>> async def main() -> None:
+        ...     result = await fal_async.subscribe(
+        ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
+        ...     )
+        ...     print(result)
+        >>> anyio.run(main)  # doctest: +ELLIPSIS
+        Queued(position=0)
+        ...
+        {'prompt': 'a cat'}
+    """
+    return await default_client().subscribe(
+        application,
+        arguments,
+        path=path,
+        hint=hint,
+        with_logs=with_logs,
+        interval=interval,
+        on_enqueue=on_enqueue,
+        on_queue_update=on_queue_update,
+        priority=priority,
+        headers=headers,
+        start_timeout=start_timeout,
+        client_timeout=client_timeout,
+        output=output,
+        tags=tags,
+        no_retry=no_retry,
+        store_io=store_io,
+        max_queue_length=max_queue_length,
+        expires_in=expires_in,
+    )
+
+
+async def status(application: str, request_id: str, *, with_logs: bool = False) -> Status:
+    """Ask once how a job stands; see `AsyncRequestHandle.status`.
+
+    Args:
+        application: The endpoint id that the job was submitted to.
+        request_id: The job's id.
+        with_logs: Whether the answer carries the log lines that the platform holds.
+
+    Raises:
+        NotFoundError: The job is unknown or has expired.
+    """
+    return await default_client().status(application, request_id, with_logs=with_logs)
+
+
+async def result(application: str, request_id: str, *, output: type[T] | None = None) -> T:
+    """Wait until a job has ended, and fetch its output; see `AsyncRequestHandle.get`.
+
+    Args:
+        application: The endpoint id that the job was submitted to.
+        request_id: The job's id.
+        output: A type that the output is checked against; ``None`` gives a `Result`.
+
+    Raises:
+        FalClientHTTPError: The job failed; the class says in what way.
+    """
+    return await default_client().result(application, request_id, output=output)
+
+
+async def cancel(application: str, request_id: str) -> Cancellation:
+    """Ask the platform to cancel a job; see `AsyncRequestHandle.cancel`.
+
+    Args:
+        application: The endpoint id that the job was submitted to.
+        request_id: The job's id.
+
+    Raises:
+        NotFoundError: The job is unknown or has expired.
+    """
+    return await default_client().cancel(application, request_id)
+
+
+async def get_handle(application: str, request_id: str) -> AsyncRequestHandle:
+    """The handle of a job whose id is known. Nothing is sent.
+
+    Args:
+        application: The endpoint id that the job was submitted to.
+        request_id: The job's id.
+
+    Raises:
+        InvalidRequestError: One of them cannot be an id.
+    """
+    return await default_client().get_handle(application, request_id)
+
+
+def attach(handle: AsyncRequestHandle | Mapping[str, str]) -> AsyncRequestHandle:
+    """Bind a handle to this client: one that was pickled, or the data of its `to_dict`.
+
+    URLs that are not at the platform's queue are replaced by those that the ids stand for, so
+    that the key goes nowhere else.
+
+    Args:
+        handle: The handle or its data.
+
+    Raises:
+        InvalidRequestError: The data is not that of a handle.
+    """
+    return default_client().attach(handle)

@@ -1,0 +1,213 @@
+"""Handles: a job as plain data, and what can be done with it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from fal_async._protocol import operations
+from fal_async._protocol.bodies import validate_output
+from fal_async._protocol.changes import Changes
+from fal_async._protocol.options import seconds
+from fal_async._waiting import JobWatch
+from fal_async.errors import FalClientTimeoutError
+from fal_async.types import Completed, Result
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping
+
+    from typing_extensions import TypeVar
+
+    from fal_async._transport.perform import Performer
+    from fal_async.types import Cancellation, Status
+
+    T = TypeVar("T", default=Result)
+
+__all__ = ["AsyncRequestHandle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncRequestHandle:
+    """A job in the queue.
+
+    It is plain data: store `to_dict` anywhere, or pickle it, and pick the job up with
+    `AsyncClient.attach` in another process. A pickled handle carries neither client nor key; until
+    it is attached it uses the module-level client.
+
+    Attributes:
+        request_id: The job's id.
+        response_url: Where its result is.
+        status_url: Where its status is.
+        cancel_url: Where it is cancelled.
+        application: The endpoint id that it was submitted to.
+
+    Example:
+        >>> async def main() -> None:
+        ...     handle = await fal_async.submit("demo/echo", {"prompt": "a cat"})
+        ...     print((await handle.get())["prompt"])
+        >>> anyio.run(main)
+        a cat
+    """
+
+    request_id: str
+    response_url: str = field(repr=False)
+    status_url: str = field(repr=False)
+    cancel_url: str = field(repr=False)
+    application: str
+    _performer: Performer | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, str]:
+        """The handle as JSON values; `AsyncClient.attach` takes it back."""
+        return {
+            "request_id": self.request_id,
+            "response_url": self.response_url,
+            "status_url": self.status_url,
+            "cancel_url": self.cancel_url,
+            "application": self.application,
+        }
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., AsyncRequestHandle], tuple[Any, ...]]:
+        return _unbound, (self.to_dict(),)
+
+    async def status(self, *, with_logs: bool = False) -> Status:
+        """Ask once how the job stands.
+
+        Args:
+            with_logs: Whether the answer carries the log lines that the platform holds.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return await self._bound().perform(
+            operations.status(
+                self.status_url,
+                application=self.application,
+                request_id=self.request_id,
+                with_logs=with_logs,
+            )
+        )
+
+    async def iter_events(
+        self, *, with_logs: bool = False, interval: float | None = None
+    ) -> AsyncGenerator[Status, None]:
+        """Yield the job's statuses as they change, up to and including `Completed`.
+
+        Log lines come exactly once, in order, in the status in which they were first seen.
+
+        Args:
+            with_logs: Whether statuses carry log lines.
+            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
+                stream, and polls with a growing pause where that cannot be had.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+            TransportError: The platform could not be reached for longer than the client's retry
+                policy allows.
+        """
+        async with aclosing(
+            self.follow(with_logs=with_logs, interval=interval, look_at_once=True)
+        ) as events:
+            async for status in events:
+                yield status
+
+    async def get(
+        self,
+        *,
+        interval: float | None = None,
+        timeout: float | None = None,
+        output: type[T] | None = None,
+    ) -> T:
+        """Wait until the job has ended, and fetch its output. Leaving early leaves the job alone.
+
+        Args:
+            interval: Poll with this pause, in seconds; ``None`` chooses by itself.
+            timeout: How long to wait, in seconds; ``None`` waits as long as it takes.
+            output: A pydantic model, or any type that pydantic knows, which the output is checked
+                against; ``None`` gives a `Result`, or the plain value where the output is not a
+                JSON object.
+
+        Raises:
+            FalClientTimeoutError: `timeout` has passed; the job goes on.
+            FalClientHTTPError: The job failed; the class says in what way.
+            InvalidReplyError: The output is not of the type asked for.
+        """
+        timeout = seconds("timeout", timeout)
+        last: Status | None = None
+        with anyio.move_on_after(timeout):
+            events = self.follow(with_logs=False, interval=interval, look_at_once=True)
+            async with aclosing(events):
+                async for status in events:
+                    last = status
+            return await self.fetch(last, output)
+        raise FalClientTimeoutError(timeout or 0, self.request_id, last)
+
+    async def cancel(self) -> Cancellation:
+        """Ask the platform to cancel the job.
+
+        Returns:
+            Whether it was removed from the queue, told to stop, or had ended already.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return await self._bound().perform(
+            operations.cancel(
+                self.cancel_url, application=self.application, request_id=self.request_id
+            )
+        )
+
+    async def follow(
+        self, *, with_logs: bool, interval: float | None, look_at_once: bool
+    ) -> AsyncGenerator[Status, None]:
+        watch = JobWatch(
+            self._bound(),
+            status_url=self.status_url,
+            application=self.application,
+            request_id=self.request_id,
+            with_logs=with_logs,
+            interval=seconds("interval", interval),
+            look_at_once=look_at_once,
+        )
+        changes = Changes(with_logs=with_logs)
+        try:
+            while True:
+                status = await watch.next()
+                if (fresh := changes.fresh(status)) is not None:
+                    yield fresh
+                if isinstance(status, Completed):
+                    return
+        finally:
+            await watch.aclose()
+
+    async def fetch(self, last: Status | None, output: type[T] | None) -> T:
+        """Fetch the output of the job, which has ended; the reply tells whether it succeeded."""
+        value = await self._bound().perform(
+            operations.result(
+                self.response_url, application=self.application, request_id=self.request_id
+            )
+        )
+        if isinstance(value, Result):
+            value.request_id = value.request_id or self.request_id
+            if isinstance(last, Completed):
+                value.metrics = last.metrics
+        return validate_output(value, output)
+
+    def _bound(self) -> Performer:
+        if self._performer is not None:
+            return self._performer
+        from fal_async._default import default_client  # the layer above, for handles on their own
+
+        return default_client().attach(self)._bound()
+
+
+def _unbound(facts: Mapping[str, Any]) -> AsyncRequestHandle:
+    return AsyncRequestHandle(**facts)

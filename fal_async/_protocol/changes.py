@@ -1,0 +1,37 @@
+"""What is new in a row of statuses: repeats are dropped, log lines come once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fal_async._protocol.logs import LogCursor
+from fal_async.types import Completed, InProgress, Status
+
+if TYPE_CHECKING:
+    from fal_async.types import LogLine
+
+__all__ = ["Changes"]
+
+
+class Changes:
+    """Filters the statuses of one job, however often and from wherever they are read."""
+
+    def __init__(self, *, with_logs: bool) -> None:
+        self._cursor = LogCursor() if with_logs else None
+        self._last: Status | None = None
+
+    def fresh(self, status: Status) -> Status | None:
+        """The status with nothing but new log lines; ``None`` when nothing at all is new."""
+        if isinstance(status, InProgress | Completed):
+            status = replace(status, logs=self._lines(status.logs))
+        repeated = status == self._last or (
+            isinstance(status, InProgress)
+            and isinstance(self._last, InProgress)
+            and not status.logs
+        )
+        self._last = status
+        return None if repeated else status
+
+    def _lines(self, window: list[LogLine] | None) -> list[LogLine] | None:
+        return None if self._cursor is None else self._cursor.fresh(window or [])

@@ -1,0 +1,80 @@
+"""Endpoint ids: which app, and which of its paths, a call is for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote
+
+from fal_async.errors import InvalidRequestError
+
+__all__ = ["Endpoint", "parse_endpoint", "parse_path", "parse_request_id"]
+
+_NAMESPACES = frozenset({"workflows", "comfy"})
+_LEGACY = re.compile(r"([0-9]+)-([A-Za-z0-9-]+)")
+_SEGMENT = re.compile(r"[A-Za-z0-9_@~+][A-Za-z0-9_.@~+-]*")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]+")
+_EXPECTED = "expected 'owner/app' or 'owner/app/path', such as 'fal-ai/flux/dev'"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint id, taken apart.
+
+    Attributes:
+        owner: The account that owns the app.
+        alias: The app's name.
+        path: The path within the app, without slashes at its ends; may be empty.
+        namespace: ``"workflows"``, ``"comfy"`` or empty.
+    """
+
+    owner: str
+    alias: str
+    path: str = ""
+    namespace: str = ""
+
+    @property
+    def app(self) -> str:
+        """The part that queue URLs are made of: the id without its path."""
+        return "/".join(filter(None, (self.namespace, self.owner, self.alias)))
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.path}" if self.path else self.app
+
+
+def parse_endpoint(application: object) -> Endpoint:
+    """Take an endpoint id apart; stray slashes are forgiven, anything else wrong is an error."""
+    if not isinstance(application, str):
+        raise InvalidRequestError(f"an endpoint id is a string, got {type(application).__name__}")
+    return _parse(application)
+
+
+@lru_cache(maxsize=1024)
+def _parse(application: str) -> Endpoint:
+    if "://" in application:
+        raise InvalidRequestError(f"{application!r} is a URL; {_EXPECTED}")
+    segments = [segment for segment in application.strip().split("/") if segment]
+    if len(segments) == 1 and (legacy := _LEGACY.fullmatch(segments[0])):
+        segments = list(legacy.groups())
+    namespace = segments.pop(0) if segments and segments[0] in _NAMESPACES else ""
+    if len(segments) < 2 or not all(map(_SEGMENT.fullmatch, segments)):
+        raise InvalidRequestError(f"{application!r} is not an endpoint id: {_EXPECTED}")
+    owner, alias, *path = segments
+    return Endpoint(owner, alias, "/".join(path), namespace)
+
+
+def parse_path(path: str) -> tuple[str, str]:
+    """Split a `path` argument into an encoded path without outer slashes, and a query string."""
+    bare, _, query = path.partition("?")
+    segments = [segment for segment in bare.split("/") if segment]
+    if "#" in path or not path.isprintable() or {".", ".."} & set(segments):
+        raise InvalidRequestError(f"{path!r} is not a path within an app")
+    return "/".join(quote(segment, safe="%:@!$&'()*+,;=~") for segment in segments), query
+
+
+def parse_request_id(request_id: object) -> str:
+    """Check an id that a caller gave."""
+    if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+        raise InvalidRequestError(f"{request_id!r} is not a request id")
+    return request_id

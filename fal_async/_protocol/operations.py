@@ -1,0 +1,235 @@
+"""Every API call as a value: what is sent, how the reply is read, and when it may be sent again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+from fal_async._protocol.bodies import encode_arguments, plain_arguments
+from fal_async._protocol.endpoint import Endpoint, parse_path
+from fal_async._protocol.failures import error_from, raise_for_status
+from fal_async._protocol.replies import (
+    Reply,
+    Submission,
+    parse_cancellation,
+    parse_output,
+    parse_status,
+    parse_submission,
+)
+from fal_async._protocol.retry import Retry
+from fal_async.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fal_async._config import Hosts
+    from fal_async.types import Arguments, Cancellation, Status
+
+__all__ = ["Lane", "Operation", "Request", "cancel", "result", "run", "status", "submit", "watch"]
+
+T = TypeVar("T")
+_JSON = {"accept": "application/json", "content-type": "application/json"}
+
+
+class Lane(Enum):
+    """Which share of the connections a call draws on, and so how long it may be silent."""
+
+    #: Calls that are over soon.
+    CONTROL = auto()
+    #: Calls that hold a connection for their whole life.
+    HELD = auto()
+    #: Waits on queue jobs.
+    WATCH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent. The key is no part of it: it is added where the origin has been checked."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[T]):
+    """One API call.
+
+    Attributes:
+        name: The word for it, for logs and errors.
+        application: The endpoint id it is about.
+        request: What is sent.
+        parse: Reads the final reply, whatever its status: returns the value or raises the typed
+            error.
+        retry: When it may be sent again.
+        lane: Which share of the connections it draws on.
+        request_id: The id of the job it is about, when known.
+        starts_job: Whether it starts something that costs money.
+    """
+
+    name: str
+    application: str
+    request: Request
+    parse: Callable[[Reply], T]
+    retry: Retry
+    lane: Lane = Lane.CONTROL
+    request_id: str | None = None
+    starts_job: bool = False
+
+
+def run(
+    hosts: Hosts,
+    endpoint: Endpoint,
+    arguments: Arguments,
+    *,
+    method: str = "POST",
+    path: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> Operation[Any]:
+    """Run an app directly. With GET the arguments become the query string."""
+    method = method.upper()
+    if not method.isalpha() or not method.isascii():
+        raise InvalidRequestError(f"{method!r} is not an HTTP method")
+    bodiless = method in {"GET", "HEAD"}
+    query: Mapping[str, Any] = plain_arguments(arguments) if bodiless else {}
+    return Operation(
+        name="run",
+        application=str(endpoint),
+        request=Request(
+            method,
+            _endpoint_url(hosts.run, endpoint, path, query),
+            {**_JSON, "accept": "*/*", **(headers or {})},
+            b"" if bodiless else encode_arguments(arguments),
+        ),
+        parse=_read(parse_output),
+        retry=Retry.ON_REFUSAL,
+        lane=Lane.HELD,
+        starts_job=True,
+    )
+
+
+def submit(
+    hosts: Hosts,
+    endpoint: Endpoint,
+    arguments: Arguments,
+    *,
+    path: str = "",
+    headers: Mapping[str, str] | None = None,
+    query: Mapping[str, Any] | None = None,
+) -> Operation[Submission]:
+    """Put a job into the queue.
+
+    A caller who bounds the queue's length wants to hear of a full queue at once, so only what was
+    never sent is repeated then.
+    """
+    query = query or {}
+    return Operation(
+        name="submit",
+        application=str(endpoint),
+        request=Request(
+            "POST",
+            _endpoint_url(hosts.queue, endpoint, path, query),
+            {**_JSON, **(headers or {})},
+            encode_arguments(arguments),
+        ),
+        parse=_read(parse_submission),
+        retry=Retry.UNSENT if "fal_max_queue_length" in query else Retry.ON_REFUSAL,
+        starts_job=True,
+    )
+
+
+def status(
+    url: str, *, application: str, request_id: str, with_logs: bool = False
+) -> Operation[Status]:
+    """Ask once how a job stands."""
+    return _about_job("status", "GET", _logs(url, with_logs), parse_status, application, request_id)
+
+
+def watch(
+    url: str, *, application: str, request_id: str, with_logs: bool = False
+) -> Operation[None]:
+    """Open the stream of a job's statuses, which stands below the URL of its status.
+
+    Waiting falls back to polling when the stream cannot be had, so opening it is tried once.
+    """
+    return Operation(
+        name="watch",
+        application=application,
+        request=Request(
+            "GET", _logs(_below(url, "stream"), with_logs), {"accept": "text/event-stream"}
+        ),
+        parse=raise_for_status,
+        retry=Retry.UNSENT,
+        lane=Lane.WATCH,
+        request_id=request_id,
+    )
+
+
+def result(url: str, *, application: str, request_id: str) -> Operation[Any]:
+    """Fetch the output of a job that has ended."""
+    return _about_job("result", "GET", url, parse_output, application, request_id)
+
+
+def cancel(url: str, *, application: str, request_id: str) -> Operation[Cancellation]:
+    """Ask for a job to be cancelled; that it had ended already is an answer, not an error."""
+
+    def parse(reply: Reply) -> Cancellation:
+        if not reply.ok and not (reply.status_code == 400 and b"ALREADY_COMPLETED" in reply.body):
+            raise error_from(reply, request_id=request_id)
+        return parse_cancellation(reply)
+
+    return Operation(
+        name="cancel",
+        application=application,
+        request=Request("PUT", url, {"accept": "application/json"}),
+        parse=parse,
+        retry=Retry.SAFE,
+        request_id=request_id,
+    )
+
+
+def _about_job(
+    name: str,
+    method: str,
+    url: str,
+    parse: Callable[[Reply], T],
+    application: str,
+    request_id: str,
+) -> Operation[T]:
+    return Operation(
+        name=name,
+        application=application,
+        request=Request(method, url, {"accept": "*/*"}),
+        parse=_read(parse, request_id),
+        retry=Retry.SAFE,
+        request_id=request_id,
+    )
+
+
+def _read(parse: Callable[[Reply], T], request_id: str | None = None) -> Callable[[Reply], T]:
+    def read(reply: Reply) -> T:
+        raise_for_status(reply, request_id=request_id)
+        return parse(reply)
+
+    return read
+
+
+def _endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, Any]) -> str:
+    encoded, own_query = parse_path(path)
+    url = "/".join(filter(None, (base, str(endpoint), encoded)))
+    queries = "&".join(filter(None, (own_query, urlencode(query, doseq=True))))
+    return f"{url}?{queries}" if queries else url
+
+
+def _logs(url: str, with_logs: bool) -> str:  # noqa: FBT001 -- mirrors the public parameter
+    if not with_logs:
+        return url
+    return f"{url}&logs=1" if "?" in url else f"{url}?logs=1"
+
+
+def _below(url: str, segment: str) -> str:
+    path, mark, query = url.partition("?")
+    return f"{path.rstrip('/')}/{segment}{mark}{query}"

@@ -1,0 +1,143 @@
+"""Platform options: validated, and turned into request headers and query parameters."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+import orjson
+
+from fal_async.errors import InvalidRequestError
+from fal_async.types import Priority
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["merge_headers", "platform_headers", "seconds", "start_timeout_within", "submit_query"]
+
+#: The platform takes start timeouts above this many seconds.
+MIN_START_TIMEOUT: Final = 0.1
+_MAX_TAGS: Final = 10
+_MAX_TAG_BYTES: Final = 1024
+_TAG_KEY = re.compile(r"[a-z0-9._-]{1,64}")
+_TAG_VALUE = re.compile(r"[ -+\--~]{0,256}")  # printable ASCII without the comma
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNSAFE_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+
+
+def seconds(name: str, value: object) -> float | None:
+    """Check a duration that a caller gave: a positive, finite number of seconds, or ``None``."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequestError(f"{name} is a number of seconds, got {value!r}")
+    if not (0 < value < math.inf):
+        raise InvalidRequestError(
+            f"{name} must be a positive, finite number of seconds, got {value!r}"
+        )
+    return value
+
+
+def merge_headers(*parts: Mapping[str, str]) -> dict[str, str]:
+    """One set of headers, names in lower case; later parts win; unsafe ones are refused."""
+    merged: dict[str, str] = {}
+    for part in parts:
+        for name, value in part.items():
+            if not _TOKEN.fullmatch(name):
+                raise InvalidRequestError(f"{name!r} is not a header name")
+            if _UNSAFE_VALUE.search(value):
+                raise InvalidRequestError(
+                    f"the value of the header {name!r} has a forbidden character"
+                )
+            merged[name.lower()] = value
+    return merged
+
+
+def platform_headers(
+    *,
+    hint: str | None = None,
+    priority: Priority | None = None,
+    start_timeout: float | None = None,
+    tags: Mapping[str, str] | None = None,
+    no_retry: bool = False,
+    store_io: bool | None = None,
+    expires_in: int | None = None,
+) -> dict[str, str]:
+    """The headers that carry the platform options of a run or submit."""
+    fields: dict[str, tuple[Any, Callable[[Any], str]]] = {
+        "x-fal-runner-hint": (hint, str),
+        "x-fal-queue-priority": (priority, _priority),
+        "x-fal-request-start-timeout": (start_timeout, _start_timeout),
+        "x-fal-request-timeout": (start_timeout, _start_timeout),  # the name of before 2026
+        "x-fal-tags": (tags or None, _tags),
+        "x-fal-no-retry": (no_retry or None, lambda _: "1"),
+        "x-fal-store-io": (store_io, lambda stored: "1" if stored else "0"),
+        "x-fal-object-lifecycle-preference": (expires_in, _lifecycle),
+    }
+    return {name: read(value) for name, (value, read) in fields.items() if value is not None}
+
+
+def start_timeout_within(start_timeout: float | None, client_timeout: float | None) -> float | None:
+    """The start timeout of a call with a deadline: what starts after it would run for nobody."""
+    if start_timeout is not None or client_timeout is None:
+        return start_timeout
+    return client_timeout if client_timeout > MIN_START_TIMEOUT else None
+
+
+def _priority(priority: str) -> str:
+    if priority not in get_args(Priority):
+        raise InvalidRequestError(f"priority must be 'normal' or 'low', got {priority!r}")
+    return priority
+
+
+def _start_timeout(start_timeout: float) -> str:
+    value = seconds("start_timeout", start_timeout)
+    if value is None or value <= MIN_START_TIMEOUT:
+        raise InvalidRequestError(
+            f"start_timeout must be more than {MIN_START_TIMEOUT} seconds, got {start_timeout!r}"
+        )
+    return str(float(value))
+
+
+def _tags(tags: Mapping[str, str]) -> str:
+    """The platform drops bad pairs silently, so they are refused here."""
+    for key, value in tags.items():
+        if not _TAG_KEY.fullmatch(key) or key.startswith("fal."):
+            raise InvalidRequestError(
+                f"the tag name {key!r} must be 1 to 64 of a-z 0-9 . _ - and not start with 'fal.'"
+            )
+        if not _TAG_VALUE.fullmatch(value):
+            raise InvalidRequestError(
+                f"the value of the tag {key!r} must be printable ASCII without commas, at most 256"
+            )
+    text = ",".join(f"{key}={value}" for key, value in tags.items())
+    if len(tags) > _MAX_TAGS or len(text) > _MAX_TAG_BYTES:
+        raise InvalidRequestError(f"at most {_MAX_TAGS} tags and {_MAX_TAG_BYTES} bytes in all")
+    return text
+
+
+def _lifecycle(expires_in: object) -> str:
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int) or expires_in < 1:
+        raise InvalidRequestError(
+            f"expires_in is a positive whole number of seconds, got {expires_in!r}"
+        )
+    return orjson.dumps({"expiration_duration_seconds": expires_in}).decode()
+
+
+def submit_query(
+    *, webhook_url: str | None = None, max_queue_length: int | None = None
+) -> dict[str, Any]:
+    """The query parameters of a submit."""
+    query: dict[str, Any] = {}
+    if webhook_url is not None:
+        if not webhook_url.startswith(("http://", "https://")):
+            raise InvalidRequestError(f"webhook_url must be an absolute URL, got {webhook_url!r}")
+        query["fal_webhook"] = webhook_url
+    if max_queue_length is not None:
+        if isinstance(max_queue_length, bool) or max_queue_length < 0:
+            raise InvalidRequestError(
+                f"max_queue_length is a whole number from 0, got {max_queue_length!r}"
+            )
+        query["fal_max_queue_length"] = max_queue_length
+    return query

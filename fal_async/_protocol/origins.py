@@ -1,0 +1,72 @@
+"""Which URLs belong to the platform, so that the key may go there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fal_async._config import Hosts
+    from fal_async._protocol.endpoint import Endpoint
+    from fal_async._protocol.replies import Submission
+
+__all__ = ["BACKUPS", "JobUrls", "job_urls", "move_to", "origin_of"]
+
+#: The platform's backup origins: the same paths, the same key.
+BACKUPS: Final[Mapping[str, str]] = {
+    "https://fal.run": "https://falrun.com",
+    "https://queue.fal.run": "https://queue.falrun.com",
+}
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUrls:
+    """Where a job's status, result and cancellation are reached."""
+
+    status_url: str
+    response_url: str
+    cancel_url: str
+
+
+def origin_of(url: str) -> str | None:
+    """Scheme, host and port of a URL; ``None`` for what is not a plain absolute URL."""
+    if "\\" in url or not url.isprintable() or " " in url:
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc:
+        return None
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if port is None or port == _DEFAULT_PORTS[parts.scheme]:
+        return f"{parts.scheme}://{host}"
+    return f"{parts.scheme}://{host}:{port}"
+
+
+def move_to(origin: str, url: str) -> str:
+    """The same path and query at another origin."""
+    scheme, netloc, *_ = urlsplit(origin)
+    return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
+
+
+def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrls:
+    """The URLs that the queue named; one that is not at the queue's own origin becomes ours."""
+    own = f"{hosts.queue}/{endpoint.app}/requests/{quote(submission.request_id, safe='')}"
+    trusted = {origin_of(hosts.queue)}
+    trusted.add(BACKUPS.get(origin_of(hosts.queue) or ""))
+    trusted.discard(None)
+
+    def checked(named: str | None, fallback: str) -> str:
+        return named if named and origin_of(named) in trusted else fallback
+
+    return JobUrls(
+        status_url=checked(submission.status_url, f"{own}/status"),
+        response_url=checked(submission.response_url, own),
+        cancel_url=checked(submission.cancel_url, f"{own}/cancel"),
+    )

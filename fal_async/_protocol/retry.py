@@ -1,0 +1,107 @@
+"""Whether an exchange is repeated, and after how long: one pure decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from fal_async._protocol.replies import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fal_async._config import RetryPolicy
+
+__all__ = ["Breakdown", "Retry", "pause_before_retry"]
+
+#: The first pause's bound after a 429, in seconds: the platform's advice is 1, 2, 4, 8.
+RATE_LIMIT_DELAY: Final = 1.0
+
+
+class Retry(Enum):
+    """What may be repeated."""
+
+    #: Reading, cancelling, uploading a part: a repetition changes nothing.
+    SAFE = auto()
+    #: Starting something that costs money: only when the first call was certainly not accepted.
+    ON_REFUSAL = auto()
+    #: Only when nothing was sent.
+    UNSENT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """An exchange that broke before a whole reply had arrived.
+
+    Attributes:
+        reason: What broke, in words.
+        sent: Whether any of the request may have reached the platform.
+    """
+
+    reason: str
+    sent: bool
+
+
+def pause_before_retry(
+    outcome: Reply | Breakdown,
+    retry: Retry,
+    policy: RetryPolicy,
+    *,
+    attempt: int,
+    elapsed: float,
+    random: Callable[[], float],
+) -> float | None:
+    """The seconds to wait before the exchange is tried again, or ``None`` to leave it at that.
+
+    Args:
+        outcome: What the last attempt came to.
+        retry: What the operation allows.
+        policy: What the client allows.
+        attempt: The number of the last attempt, from 1.
+        elapsed: Seconds since the first attempt began.
+        random: A source of numbers from 0 up to 1.
+    """
+    if attempt >= policy.attempts or not _may_repeat(outcome, retry):
+        return None
+    pause = _pause(outcome, policy, attempt, random)
+    if pause is None or elapsed + pause > policy.budget:
+        return None
+    return pause
+
+
+def _may_repeat(outcome: Reply | Breakdown, retry: Retry) -> bool:
+    if isinstance(outcome, Breakdown):
+        return retry is Retry.SAFE or not outcome.sent
+    if outcome.ok or outcome.missed_start or outcome.needs_retry is False:
+        return False
+    match retry:
+        case Retry.SAFE:
+            return outcome.status_code in {408, 429} or outcome.status_code >= 500
+        case Retry.ON_REFUSAL:
+            return _was_refused(outcome)
+        case Retry.UNSENT:
+            return False
+
+
+def _was_refused(reply: Reply) -> bool:
+    """Whether a reply proves that the job was not accepted, or is over and worth another try."""
+    if reply.status_code == 429:
+        return True
+    if reply.status_code >= 500 and reply.needs_retry:
+        return True
+    return reply.status_code in {502, 503} and reply.request_id is None
+
+
+def _pause(
+    outcome: Reply | Breakdown, policy: RetryPolicy, attempt: int, random: Callable[[], float]
+) -> float | None:
+    base = policy.base_delay
+    if isinstance(outcome, Reply):
+        if outcome.retry_after is not None:
+            asked = outcome.retry_after
+            return asked if asked <= policy.max_retry_after else None
+        if outcome.status_code == 429 and base:
+            base = max(base, RATE_LIMIT_DELAY)
+    bound: float = min(policy.max_delay, base * 2 ** (attempt - 1))
+    return random() * bound

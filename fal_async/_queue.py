@@ -1,0 +1,315 @@
+"""Queue calls: jobs that are put into the queue, watched and collected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from fal_async._handle import AsyncRequestHandle
+from fal_async._protocol import operations, options
+from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
+from fal_async._protocol.origins import job_urls
+from fal_async._protocol.replies import Submission
+from fal_async._subscription import Subscription, cancel_quietly
+from fal_async.errors import FalClientTimeoutError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from typing_extensions import TypeVar
+
+    from fal_async._protocol.endpoint import Endpoint
+    from fal_async._protocol.replies import Reply
+    from fal_async._transport.perform import Performer
+    from fal_async.types import Arguments, Cancellation, Priority, Result, Status
+
+    T = TypeVar("T", default=Result)
+
+__all__ = ["QueueCalls"]
+
+
+class QueueCalls:
+    """The calls about jobs in the queue."""
+
+    _performer: Performer
+
+    async def submit(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "",
+        hint: str | None = None,
+        webhook_url: str | None = None,
+        priority: Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        no_retry: bool = False,
+        store_io: bool | None = None,
+        max_queue_length: int | None = None,
+        expires_in: int | None = None,
+    ) -> AsyncRequestHandle:
+        """Put a job into the queue and return its handle.
+
+        If the caller is cancelled while the answer is on its way, the answer is waited for briefly
+        and the job is cancelled, since nobody could collect it.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: A path within the app, added to the id.
+            hint: Requests with the same hint go to the same runner where possible.
+            webhook_url: Where the platform sends the output when the job has ended; ``None`` for
+                nowhere.
+            priority: ``"low"`` lets other requests pass; ``None`` is normal.
+            headers: Further request headers.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` for ever.
+            tags: Up to ten names and values that the platform's usage reports show.
+            no_retry: Whether the platform must not try a failed job again on another runner.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+                wait for the endpoint; ``None`` for no bound.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+
+        Raises:
+            FalClientHTTPError: The platform refused; the class says in what way.
+            SubmitOutcomeUnknownError: The connection broke after the call was sent; it was not sent
+                again.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> async def main() -> None:
+            ...     handle = await fal_async.submit("demo/echo", {"prompt": "a cat"})
+            ...     print(await handle.get())
+            >>> anyio.run(main)
+            {'prompt': 'a cat'}
+        """
+        platform = options.platform_headers(
+            hint=hint,
+            priority=priority,
+            start_timeout=start_timeout,
+            tags=tags,
+            no_retry=no_retry,
+            store_io=store_io,
+            expires_in=expires_in,
+        )
+        endpoint = parse_endpoint(application)
+        operation = operations.submit(
+            self._performer.hosts,
+            endpoint,
+            arguments,
+            path=path,
+            headers=options.merge_headers(platform, headers or {}),
+            query=options.submit_query(webhook_url=webhook_url, max_queue_length=max_queue_length),
+        )
+
+        async def cancel_unclaimed(reply: Reply) -> None:
+            if reply.ok:
+                await cancel_quietly(self._bind(endpoint, operation.parse(reply)))
+
+        submission = await self._performer.perform(operation, abandoned=cancel_unclaimed)
+        return self._bind(endpoint, submission)
+
+    async def subscribe(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "",
+        hint: str | None = None,
+        with_logs: bool = False,
+        interval: float | None = None,
+        on_enqueue: Callable[[str], Awaitable[None] | None] | None = None,
+        on_queue_update: Callable[[Status], Awaitable[None] | None] | None = None,
+        priority: Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+        client_timeout: float | None = None,
+        output: type[T] | None = None,
+        tags: Mapping[str, str] | None = None,
+        no_retry: bool = False,
+        store_io: bool | None = None,
+        max_queue_length: int | None = None,
+        expires_in: int | None = None,
+    ) -> T:
+        """Put a job into the queue, wait until it has ended, and return its output.
+
+        Leaving early cancels the job: when the task is cancelled, when `client_timeout` passes,
+        when a callback raises. An error of the network leaves the job alone; the error carries its
+        `request_id`.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: A path within the app, added to the id.
+            hint: Requests with the same hint go to the same runner where possible.
+            with_logs: Whether the statuses given to `on_queue_update` carry log lines; each line
+                comes once.
+            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
+                stream, and polls with a growing pause where that cannot be had.
+            on_enqueue: Called once with the request id; sync or async.
+            on_queue_update: Called with each status that differs from the one before; sync or
+                async.
+            priority: ``"low"`` lets other requests pass; ``None`` is normal.
+            headers: Further request headers.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` takes `client_timeout`.
+            client_timeout: The deadline of the whole call, in seconds; ``None`` waits as long as it
+                takes.
+            output: A pydantic model, or any type that pydantic knows, which the output is checked
+                against; ``None`` gives a `Result`, or the plain value where the output is not a
+                JSON object.
+            tags: Up to ten names and values that the platform's usage reports show.
+            no_retry: Whether the platform must not try a failed job again on another runner.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+                wait for the endpoint; ``None`` for no bound.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+
+        Raises:
+            FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
+            FalClientHTTPError: The platform refused, or the job failed; the class says in what way.
+            SubmitOutcomeUnknownError: The connection broke after the job was sent; it was not sent
+                again.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidReplyError: The output is not of the type asked for.
+
+        Example:
+            >>> async def main() -> None:
+            ...     result = await fal_async.subscribe(
+            ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
+            ...     )
+            ...     print(result)
+            >>> anyio.run(main)  # doctest: +ELLIPSIS
+            Queued(position=0)
+            ...
+            {'prompt': 'a cat'}
+        """
+        client_timeout = options.seconds("client_timeout", client_timeout)
+        interval = options.seconds("interval", interval)
+        start_timeout = options.start_timeout_within(start_timeout, client_timeout)
+        job: Subscription | None = None
+        with anyio.move_on_after(client_timeout):
+            handle = await self.submit(
+                application,
+                arguments,
+                path=path,
+                hint=hint,
+                priority=priority,
+                headers=headers,
+                start_timeout=start_timeout,
+                tags=tags,
+                no_retry=no_retry,
+                store_io=store_io,
+                max_queue_length=max_queue_length,
+                expires_in=expires_in,
+            )
+            job = Subscription(handle, on_enqueue, on_queue_update)
+            return await job.follow(with_logs=with_logs, interval=interval, output=output)
+        known = (None, None) if job is None else (job.handle.request_id, job.last)
+        raise FalClientTimeoutError(client_timeout or 0, *known)
+
+    async def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
+        """Ask once how a job stands; see `AsyncRequestHandle.status`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+            with_logs: Whether the answer carries the log lines that the platform holds.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return await self._handle_of(application, request_id).status(with_logs=with_logs)
+
+    async def result(
+        self, application: str, request_id: str, *, output: type[T] | None = None
+    ) -> T:
+        """Wait until a job has ended, and fetch its output; see `AsyncRequestHandle.get`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+            output: A type that the output is checked against; ``None`` gives a `Result`.
+
+        Raises:
+            FalClientHTTPError: The job failed; the class says in what way.
+        """
+        return await self._handle_of(application, request_id).get(output=output)
+
+    async def cancel(self, application: str, request_id: str) -> Cancellation:
+        """Ask the platform to cancel a job; see `AsyncRequestHandle.cancel`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return await self._handle_of(application, request_id).cancel()
+
+    async def get_handle(self, application: str, request_id: str) -> AsyncRequestHandle:
+        """The handle of a job whose id is known. Nothing is sent.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+
+        Raises:
+            InvalidRequestError: One of them cannot be an id.
+        """
+        return self._handle_of(application, request_id)
+
+    def attach(self, handle: AsyncRequestHandle | Mapping[str, str]) -> AsyncRequestHandle:
+        """Bind a handle to this client: one that was pickled, or the data of its `to_dict`.
+
+        URLs that are not at the platform's queue are replaced by those that the ids stand for, so
+        that the key goes nowhere else.
+
+        Args:
+            handle: The handle or its data.
+
+        Raises:
+            InvalidRequestError: The data is not that of a handle.
+        """
+        facts = handle.to_dict() if isinstance(handle, AsyncRequestHandle) else handle
+        try:
+            endpoint = parse_endpoint(facts["application"])
+            request_id = parse_request_id(facts["request_id"])
+        except KeyError as error:
+            raise InvalidRequestError(f"the data of a handle needs {error.args[0]!r}") from error
+        return self._bind(
+            endpoint,
+            Submission(
+                request_id=request_id,
+                status_url=facts.get("status_url"),
+                response_url=facts.get("response_url"),
+                cancel_url=facts.get("cancel_url"),
+            ),
+        )
+
+    def _handle_of(self, application: str, request_id: str) -> AsyncRequestHandle:
+        return self._bind(
+            parse_endpoint(application), Submission(request_id=parse_request_id(request_id))
+        )
+
+    def _bind(self, endpoint: Endpoint, submission: Submission) -> AsyncRequestHandle:
+        urls = job_urls(self._performer.hosts, endpoint, submission)
+        return AsyncRequestHandle(
+            request_id=submission.request_id,
+            response_url=urls.response_url,
+            status_url=urls.status_url,
+            cancel_url=urls.cancel_url,
+            application=str(endpoint),
+            _performer=self._performer,
+        )

@@ -1,0 +1,260 @@
+"""Performing operations: the one place where authorization, gates, retries and errors meet."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import anyio
+
+from fal_async._protocol.operations import Lane, Operation
+from fal_async._protocol.origins import BACKUPS, origin_of
+from fal_async._protocol.replies import Reply
+from fal_async._protocol.retry import Breakdown, pause_before_retry
+from fal_async._transport.exchange import Broken, OpenReply, start
+from fal_async._transport.gates import Gates
+from fal_async._transport.loops import PerLoop
+from fal_async._transport.routes import Routes
+from fal_async._transport.tasks import hear_out
+from fal_async.errors import (
+    ClientClosedError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    SubmitOutcomeUnknownError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import httpx
+
+    from fal_async._config import Hosts, Limits, RetryPolicy
+
+__all__ = ["Line", "Performer"]
+
+T = TypeVar("T")
+_log = logging.getLogger("fal_async")
+
+#: How long connecting may take where a backup host stands by, in seconds.
+CONNECT_WITH_BACKUP: Final = 5.0
+#: The longest silence on a status stream, in seconds: three of the platform's keep-alive comments.
+WATCH_SILENCE: Final = 45.0
+#: How long a call that starts a job is heard out after its caller has left, in seconds.
+SUBMIT_GRACE: Final = 5.0
+
+
+class Authority(Protocol):
+    """Where the value of the Authorization header comes from."""
+
+    @property
+    def renewable(self) -> bool:
+        """Whether asking again may give another value."""
+        ...
+
+    async def authorization(self) -> str:
+        """The value to send now."""
+        ...
+
+    def invalidate(self, value: str) -> None:
+        """Tell that the platform has refused a value."""
+        ...
+
+
+class Line:
+    """What several clients may share: a transport, and what is going on over it."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
+        self.transport = transport
+        self.routes = Routes()
+        self.gates: PerLoop[Gates] = PerLoop(lambda: Gates(limits))
+        self.closed = False
+
+    async def aclose(self) -> None:
+        """Close the transport; calls that come later are refused."""
+        self.closed = True
+        await self.transport.aclose()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Performer:
+    """Performs operations for one client.
+
+    Attributes:
+        line: The transport, shared.
+        authority: The source of the Authorization header.
+        hosts: The base URLs; the key goes to their origins and to the platform's backup hosts
+            alone.
+        policy: How often is tried again.
+        timeout: The bound of connecting, of writing, and of silence in calls that are over soon, in
+            seconds; ``None`` disables it.
+    """
+
+    line: Line
+    authority: Authority
+    hosts: Hosts
+    policy: RetryPolicy
+    timeout: float | None
+    _trusted: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        own = {origin_of(self.hosts.run), origin_of(self.hosts.queue), origin_of(self.hosts.rest)}
+        backups = {BACKUPS.get(origin or "") for origin in own}
+        trusted = frozenset(origin for origin in own | backups if origin)
+        object.__setattr__(self, "_trusted", trusted)
+
+    async def perform(
+        self,
+        operation: Operation[T],
+        *,
+        abandoned: Callable[[Reply], Awaitable[None]] | None = None,
+    ) -> T:
+        """Perform an operation, repeating it as it allows, and read its reply.
+
+        Args:
+            operation: What to do.
+            abandoned: For calls whose reply must not be lost: called with the reply when the caller
+                was cancelled while it was on its way.
+
+        Raises:
+            FalClientHTTPError: The platform answered with an error.
+            TransportError: There was no answer.
+            InvalidReplyError: The answer cannot be read.
+        """
+
+        async def exchange() -> Reply:
+            opened = await self._start(operation)
+            return await opened.read()
+
+        async def once() -> Reply:
+            # Only the exchange is heard out: a place is waited for as any caller waits.
+            gates = self.line.gates.get()
+            await gates.enter(operation.lane)
+            try:
+                if abandoned is None:
+                    return await exchange()
+                return await hear_out(exchange, grace=SUBMIT_GRACE, abandoned=abandoned)
+            finally:
+                gates.leave(operation.lane)
+
+        return operation.parse(await self._settle(operation, once))
+
+    async def open(self, operation: Operation[None]) -> OpenReply:
+        """Perform an operation up to the head of a successful reply, which the caller closes.
+
+        The operation's place in its lane is the caller's to take and give back.
+
+        Raises:
+            FalClientHTTPError: The platform answered with an error.
+            TransportError: There was no answer.
+        """
+        opened: OpenReply | None = None
+
+        async def once() -> Reply:
+            nonlocal opened
+            opened = await self._start(operation)
+            if opened.ok:
+                return Reply(status_code=opened.status_code, headers=opened.headers)
+            return await opened.read()
+
+        operation.parse(await self._settle(operation, once))
+        assert opened is not None  # noqa: S101 -- `parse` raises for every reply but those of success
+        return opened
+
+    async def _settle(self, operation: Operation[T], once: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Try until there is a reply that stands, or no further try is allowed."""
+        began = anyio.current_time()
+        attempt = 1
+        while True:
+            broken: Broken | None = None
+            outcome: Reply | Breakdown
+            try:
+                outcome = await once()
+                if outcome.ok:
+                    return replace(outcome, retries=attempt - 1) if attempt > 1 else outcome
+            except Broken as error:
+                broken, outcome = error, error.breakdown
+            pause = pause_before_retry(
+                outcome,
+                operation.retry,
+                self.policy,
+                attempt=attempt,
+                elapsed=anyio.current_time() - began,
+                random=random.random,
+            )
+            if pause is None and broken is not None:
+                raise _failure(operation, broken.breakdown) from broken.__cause__
+            if pause is None and isinstance(outcome, Reply):
+                return replace(outcome, retries=attempt - 1)
+            _log.info(
+                "%s of %s is tried again in %.2f s (attempt %d came to %s)",
+                operation.name,
+                operation.application,
+                pause,
+                attempt,
+                outcome.reason if isinstance(outcome, Breakdown) else outcome.status_code,
+            )
+            await anyio.sleep(pause or 0)
+            attempt += 1
+
+    async def _start(self, operation: Operation[T]) -> OpenReply:
+        """One attempt; a credential that can be renewed gets a second chance."""
+        authorization = await self.authority.authorization()
+        opened = await self._reach(operation, authorization)
+        if opened.status_code != 401 or not self.authority.renewable:
+            return opened
+        await opened.aclose()
+        self.authority.invalidate(authorization)
+        return await self._reach(operation, await self.authority.authorization())
+
+    async def _reach(self, operation: Operation[T], authorization: str) -> OpenReply:
+        """Send to the host, or to its backup when it cannot be reached."""
+        routes = self.line.routes
+        url = routes.place(operation.request.url, anyio.current_time())
+        try:
+            return await self._send(operation, url, authorization)
+        except Broken as error:
+            backup = routes.divert(url, anyio.current_time()) if error.unreachable else None
+            if backup is None:
+                raise
+            _log.info("%s cannot be reached, so its backup host is used", origin_of(url))
+            return await self._send(operation, backup, authorization)
+
+    async def _send(self, operation: Operation[T], url: str, authorization: str) -> OpenReply:
+        if self.line.closed:
+            raise ClientClosedError("the client is closed")
+        origin = origin_of(url)
+        if origin not in self._trusted:
+            raise InvalidRequestError(
+                f"{origin or 'this URL'} is not the platform: the key stays here"
+            )
+        return await start(
+            self.line.transport,
+            operation.request,
+            url,
+            authorization=authorization,
+            timeout=self._timeouts(operation.lane, has_backup=origin in BACKUPS),
+        )
+
+    def _timeouts(self, lane: Lane, *, has_backup: bool) -> dict[str, float | None]:
+        silence = {Lane.CONTROL: self.timeout, Lane.HELD: None, Lane.WATCH: WATCH_SILENCE}
+        connect = self.timeout
+        if has_backup:
+            connect = min(connect or CONNECT_WITH_BACKUP, CONNECT_WITH_BACKUP)
+        return {"connect": connect, "read": silence[lane], "write": self.timeout, "pool": None}
+
+
+def _failure(operation: Operation[T], breakdown: Breakdown) -> TransportError:
+    if not breakdown.sent:
+        return ConnectionFailedError(
+            f"{operation.name} of {operation.application!r} could not be sent: {breakdown.reason}",
+            request_id=operation.request_id,
+        )
+    if operation.starts_job:
+        return SubmitOutcomeUnknownError(operation.application, breakdown.reason)
+    return TransportError(
+        f"{operation.name} of {operation.application!r} had no reply: {breakdown.reason}",
+        request_id=operation.request_id,
+    )

@@ -1,0 +1,67 @@
+"""Cancellation, tamed: work that must be heard out, and cleanup that must not take for ever."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["bounded_shield", "hear_out"]
+
+T = TypeVar("T")
+
+#: How long cleanup after a cancellation may take, in seconds.
+CLEANUP: Final = 5.0
+
+
+def bounded_shield(seconds: float = CLEANUP) -> anyio.CancelScope:
+    """A scope for cleanup that needs I/O: out of reach of cancellation, but not for long."""
+    return anyio.move_on_after(seconds, shield=True)
+
+
+async def hear_out(
+    work: Callable[[], Awaitable[T]], *, grace: float, abandoned: Callable[[T], Awaitable[None]]
+) -> T:
+    """Do work whose outcome must be known even if the caller leaves.
+
+    Args:
+        work: What to do.
+        grace: How many seconds the work may go on once the caller has been cancelled.
+        abandoned: Called with the outcome when the caller has left before it came; bounded as
+            cleanup is.
+
+    Returns:
+        The outcome of the work.
+    """
+    outcomes: list[T] = []
+    errors: list[Exception] = []
+    shield = anyio.CancelScope(shield=True)
+    done = anyio.Event()
+
+    async def carry_on() -> None:
+        with shield:
+            try:
+                outcomes.append(await work())
+            except Exception as error:  # noqa: BLE001 -- raised again by the caller, outside of the group
+                errors.append(error)
+        done.set()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(carry_on)
+            try:
+                await done.wait()
+            except BaseException:
+                shield.deadline = anyio.current_time() + grace
+                raise
+    except BaseException:
+        if outcomes:
+            with bounded_shield():
+                await abandoned(outcomes[0])
+        raise
+    if errors:
+        raise errors[0]
+    return outcomes[0]
