@@ -47,7 +47,7 @@ def validate_output(value: Any, output: type[T] | None) -> T:
     from pydantic import ValidationError  # costs 0.1 s to import, so only those pay who use it
 
     try:
-        return cast("T", _adapter(output)(value))
+        return cast("T", _adapter(cast("Hashable", output))(value))
     except ValidationError as error:
         raise InvalidReplyError(
             f"the output is not a {getattr(output, '__name__', output)}: {error}",
