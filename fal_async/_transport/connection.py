@@ -1,0 +1,187 @@
+"""One connection: a request goes out, its reply comes in, piece by piece as it is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import anyio
+import httpx
+from anyio.lowlevel import checkpoint
+
+from fal_async._transport.parsing import ReplyParser
+from fal_async._transport.sending import Unsent, send_nowait, send_rest
+
+if TYPE_CHECKING:
+    from fal_async._transport.encoding import Outgoing
+    from fal_async._transport.places import Origin
+    from fal_async._transport.sockets import SocketStream
+
+__all__ = ["Connection", "ReplyBody", "Timeouts"]
+
+#: The bounds of connecting, reading, writing and waiting for a connection, in seconds.
+Timeouts: TypeAlias = "Mapping[str, float | None]"
+
+
+class Connection:
+    """A connection to an origin.
+
+    Attributes:
+        origin: What it is connected to.
+        expires: When it is too old to be used again, on the clock of its event loop.
+        served: How many exchanges have begun on it.
+        usable: Whether nothing has happened that rules out another exchange.
+    """
+
+    __slots__ = ("_stream", "expires", "origin", "served", "usable")
+
+    def __init__(self, origin: Origin, stream: SocketStream) -> None:
+        self._stream = stream
+        self.origin = origin
+        self.expires = math.inf
+        self.served = 0
+        self.usable = True
+
+    def is_quiet(self) -> bool:
+        """Whether the peer has sent nothing that nobody asked for, not even an end."""
+        return self._stream.is_quiet()
+
+    def close(self) -> None:
+        """Close at once, with or without an event loop."""
+        self._stream.close()
+
+    async def exchange(self, request: Outgoing, reply: ReplyParser, timeouts: Timeouts) -> None:
+        """Send a request and receive the head of its reply, with what came along of the body.
+
+        Raises:
+            httpx.TransportError: There is no reply. What has arrived is in `reply`.
+        """
+        self.served += 1
+        self.usable = not request.last
+        sending = True
+        unsent: Unsent | None = None
+        with anyio.CancelScope() as scope:
+            try:
+                sent = send_nowait(self._stream, request.head)
+                if sent < len(request.head) or request.body is not None:
+                    self.usable &= await send_rest(
+                        self._stream, request, sent, reply, scope, timeouts.get("write")
+                    )
+            except Unsent as error:
+                # The peer may have replied before it closed: what it said is worth more.
+                unsent, self.usable = error, False
+            sending = False
+            try:
+                await self._receive_head(reply, scope, timeouts.get("read"))
+            except httpx.ReadError:
+                if unsent is not None and not reply.started:
+                    raise httpx.WriteError(str(unsent)) from unsent.__cause__
+                raise
+            return
+        if sending:
+            raise httpx.WriteTimeout(f"nothing could be sent for {timeouts.get('write')} s")
+        raise httpx.ReadTimeout(f"no reply for {timeouts.get('read')} s")
+
+    async def _receive_head(
+        self, reply: ReplyParser, scope: anyio.CancelScope, timeout: float | None
+    ) -> None:
+        while not reply.has_head:
+            if reply.failure is not None:
+                raise reply.failure
+            scope.deadline = math.inf if timeout is None else anyio.current_time() + timeout
+            await self._stream.wait_receivable()
+            received = self.receive_nowait()
+            if received is not None:
+                if not received and not reply.started:
+                    raise httpx.ReadError("the connection was closed without a reply")
+                reply.feed(received)
+
+    def receive_nowait(self) -> bytes | None:
+        """What has arrived; ``b""`` at the end of the connection, ``None`` when nothing has arrived yet."""
+        try:
+            return self._stream.receive_nowait()
+        except OSError as error:
+            raise httpx.ReadError(f"the connection broke: {error.strerror or error}") from error
+
+    async def receive(self, timeout: float | None) -> bytes:
+        """Wait for more of the reply, at most `timeout` seconds.
+
+        Raises:
+            httpx.ReadTimeout: Nothing came.
+            httpx.ReadError: The connection broke.
+        """
+        received = self.receive_nowait()
+        if received is not None:
+            await checkpoint()
+            return received
+        with anyio.move_on_after(timeout):
+            while received is None:
+                await self._stream.wait_receivable()
+                received = self.receive_nowait()
+            return received
+        raise httpx.ReadTimeout(f"no more of the reply for {timeout} s")
+
+
+class Release(Protocol):
+    """Gives a connection back, telling whether it may carry another exchange."""
+
+    def __call__(self, *, reusable: bool) -> None: ...
+
+
+class ReplyBody(httpx.AsyncByteStream):
+    """The body of a reply, received as it is asked for.
+
+    Args:
+        connection: Where it comes from.
+        reply: What has arrived.
+        timeout: The longest silence, in seconds; ``None`` disables it.
+        release: Called once, when the connection has no part in the reply any more, with whether
+            it may carry another exchange.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        reply: ReplyParser,
+        timeout: float | None,
+        release: Release,
+    ) -> None:
+        self._connection = connection
+        self._reply = reply
+        self._timeout = timeout
+        self._release: Release | None = release
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        reply = self._reply
+        while not reply.pieces:
+            if reply.complete:
+                raise StopAsyncIteration
+            await self._receive()
+        return reply.take()
+
+    async def _receive(self) -> None:
+        reply = self._reply
+        try:
+            if reply.failure is not None:
+                raise reply.failure
+            if self._release is None:
+                raise httpx.ReadError("the reply was closed before its end")
+            reply.feed(await self._connection.receive(self._timeout))
+        except BaseException:
+            self._let_go(reusable=False)
+            raise
+        if reply.complete:
+            self._let_go(reusable=reply.reusable)
+
+    def _let_go(self, *, reusable: bool) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            release(reusable=reusable)
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the reply has been read to its end."""
+        self._let_go(reusable=False)

@@ -1,0 +1,191 @@
+"""Opening connections: name lookup, TCP to whichever address answers first, TLS, tunnels through proxies."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import ssl
+from base64 import b64encode
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import anyio
+import httpx
+
+from fal_async._transport.sockets import SocketStream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["dial", "dial_through"]
+
+#: How long one address may keep the others waiting, in seconds (RFC 8305, section 5).
+HEAD_START: Final = 0.25
+#: The longest answer of a proxy to CONNECT, in bytes.
+PROXY_ANSWER: Final = 65536
+
+_Address: TypeAlias = "tuple[socket.AddressFamily, tuple[Any, ...]]"
+
+
+async def dial(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> SocketStream:
+    """Open a connection. Deadlines are the caller's.
+
+    Args:
+        host: A name in ASCII or an IP address, IPv6 without brackets. TLS certificates are checked against it.
+        port: The port.
+        tls: The context of the TLS handshake; ``None`` for a plain connection.
+
+    Raises:
+        httpx.ConnectError: No connection could be made, and why.
+    """
+    try:
+        addresses = await _look_up(host, port)
+    except (OSError, UnicodeError) as error:
+        raise httpx.ConnectError(f"cannot look up {host!r}: {_reason(error)}") from error
+    try:
+        stream = SocketStream(await _connect_to_any(addresses))
+    except OSError as error:
+        raise httpx.ConnectError(f"cannot connect to {host}:{port}: {_reason(error)}") from error
+    return stream if tls is None else await _secure(stream, host, tls)
+
+
+async def dial_through(
+    proxy: httpx.Proxy, host: str, port: int, *, tls: ssl.SSLContext | None = None
+) -> SocketStream:
+    """Open a connection by way of an HTTP proxy, which is asked for a tunnel with CONNECT.
+
+    Args:
+        proxy: The proxy, with its credentials.
+        host: As for `dial`.
+        port: As for `dial`.
+        tls: The context of the TLS handshake with the host; ``None`` for a plain connection to it.
+
+    Raises:
+        httpx.ProxyError: The proxy refused, or is not an HTTP proxy. Nothing was sent to the host.
+        httpx.ConnectError: The proxy could not be reached, or the TLS handshake with the host failed.
+    """
+    if proxy.url.scheme != "http":
+        raise httpx.ProxyError(
+            f"{proxy.url.scheme}:// proxies are not supported here, only http://"
+        )
+    stream = await dial(proxy.url.raw_host.decode("ascii"), proxy.url.port or 80)
+    try:
+        await stream.send(_connect_request(proxy, host, port))
+        await _expect_tunnel(stream)
+    except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        stream.close()
+        raise httpx.ProxyError("the proxy broke off") from error
+    except BaseException:
+        stream.close()
+        raise
+    return stream if tls is None else await _secure(stream, host, tls)
+
+
+async def _look_up(host: str, port: int) -> list[_Address]:
+    """The addresses of a host, families taking turns."""
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    else:
+        family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
+        if "%" not in host:
+            return [(family, (host, port))]
+        found = await anyio.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+    families: dict[socket.AddressFamily, list[_Address]] = {}
+    for family, _, _, _, address in found:
+        families.setdefault(family, []).append((family, address))
+    return [each for each in chain(*zip_longest(*families.values())) if each is not None]
+
+
+async def _connect_to_any(addresses: Sequence[_Address]) -> socket.socket:
+    """Try one address after the other, without waiting long for any of them; the first to answer wins."""
+    if len(addresses) == 1:
+        return await _connect(addresses[0])
+    connected: list[socket.socket] = []
+    errors: list[OSError] = []
+
+    async def attempt(address: _Address, settled: anyio.Event) -> None:
+        try:
+            connected.append(await _connect(address))
+            group.cancel_scope.cancel()
+        except OSError as error:
+            errors.append(error)
+        finally:
+            settled.set()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for address in addresses:
+                settled = anyio.Event()
+                group.start_soon(attempt, address, settled)
+                with anyio.move_on_after(HEAD_START):
+                    await settled.wait()
+    except BaseException:
+        _close_all(connected)
+        raise
+    if not connected:
+        raise errors[0]
+    _close_all(connected[1:])
+    return connected[0]
+
+
+def _close_all(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+async def _connect(address: _Address) -> socket.socket:
+    family, target = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            sock.connect(target)
+        except BlockingIOError:
+            await anyio.wait_writable(sock)
+            if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(code, os.strerror(code)) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _secure(stream: SocketStream, host: str, tls: ssl.SSLContext) -> SocketStream:
+    try:
+        return await stream.start_tls(tls, host)
+    except ssl.SSLCertVerificationError as error:
+        raise httpx.ConnectError(
+            f"the certificate of {host} is not valid: {error.verify_message}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise httpx.ConnectError(f"no TLS with {host}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _connect_request(proxy: httpx.Proxy, host: str, port: int) -> bytes:
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+    if proxy.raw_auth is not None:
+        lines.append(f"Proxy-Authorization: Basic {b64encode(b':'.join(proxy.raw_auth)).decode()}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+async def _expect_tunnel(stream: SocketStream) -> None:
+    """Read the proxy's answer, and not a byte more: what comes next is the host's."""
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        if len(answer) >= PROXY_ANSWER:
+            raise httpx.ProxyError("the proxy's answer does not end")
+        answer += await stream.receive(1)
+    status = answer.split(b"\r\n", 1)[0].decode("latin-1")
+    if not status.startswith(("HTTP/1.1 2", "HTTP/1.0 2")):
+        raise httpx.ProxyError(f"the proxy refused the tunnel: {status!r}")

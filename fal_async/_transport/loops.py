@@ -1,0 +1,136 @@
+"""One value per event loop, closed when its loop ends."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from anyio.lowlevel import current_token
+
+__all__ = ["PerLoop"]
+
+T = TypeVar("T")
+
+#: Values that only their own loop could have closed, when that loop is gone or another process's.
+_out_of_reach: list[object] = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot(Generic[T]):
+    value: T
+    keeper: AsyncGenerator[None, None] | None
+
+
+class PerLoop(Generic[T]):
+    """A value for each event loop that asks for it, made on first use.
+
+    Event loops finalise the async generators that are still open when they end (``asyncio.run``, ``trio.run`` and
+    uvloop alike), so each value is closed by a generator that is kept open for its loop. Loops are referred to
+    weakly. A forked process starts anew: it closes what it inherited, and never uses it.
+
+    Args:
+        factory: Makes the value; called in the loop that it is for.
+        close: Closes a value when its loop ends. A plain function is preferred: it is also called for what a
+            forked process inherited. A coroutine function runs where all waiting is cancelled, and only in its
+            loop. ``None`` when there is nothing to close.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[], T],
+        close: Callable[[T], Awaitable[None] | None] | None = None,
+    ) -> None:
+        self._factory = factory
+        self._close = close
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._slots: WeakKeyDictionary[object, _Slot[T]] = WeakKeyDictionary()
+
+    def get(self) -> T:
+        """The value of the running event loop."""
+        if self._process != os.getpid():
+            self._drop_inherited()
+        loop = current_token().native_token
+        slot = self._slots.get(loop)
+        return self._add(loop) if slot is None else slot.value
+
+    def pop(self) -> T | None:
+        """Forget the value of the running event loop without closing it; ``None`` if there is none."""
+        if self._process != os.getpid():
+            self._drop_inherited()
+        with self._lock:
+            slot = self._slots.pop(current_token().native_token, None)
+        if slot is None:
+            return None
+        _finish(slot.keeper)
+        return slot.value
+
+    def _add(self, loop: object) -> T:
+        self._drop_closed_loops()
+        value = self._factory()
+        keeper = None
+        if self._close is not None:
+            keeper = _keep(value, self._close, weakref.ref(self._slots), loop)
+            _step(keeper.asend(None))
+        with self._lock:
+            self._slots[loop] = _Slot(value, keeper)
+        return value
+
+    def _drop_closed_loops(self) -> None:
+        """Loops that were closed without finalising their generators have not closed their values."""
+        with self._lock:
+            closed = [loop for loop in self._slots if getattr(loop, "is_closed", bool)()]
+            slots = [self._slots.pop(loop) for loop in closed]
+        self._retire(slots)
+
+    def _drop_inherited(self) -> None:
+        slots = list(self._slots.values())
+        self._start_anew()
+        self._retire(slots)
+
+    def _retire(self, slots: list[_Slot[T]]) -> None:
+        if inspect.iscoroutinefunction(self._close):
+            _out_of_reach.extend(slots)
+            return
+        for slot in slots:
+            if self._close is not None:
+                self._close(slot.value)
+            _finish(slot.keeper)
+
+
+async def _keep(
+    value: T,
+    close: Callable[[T], Awaitable[None] | None],
+    slots: weakref.ref[WeakKeyDictionary[object, _Slot[T]]],
+    loop: object,
+) -> AsyncGenerator[None, None]:
+    """Close the value when the loop finalises this generator, unless it was popped before."""
+    try:
+        yield
+    finally:
+        kept = slots()
+        if kept is None or kept.pop(loop, None) is not None:
+            waiting = close(value)
+            if inspect.isawaitable(waiting):
+                await waiting
+
+
+def _finish(keeper: AsyncGenerator[None, None] | None) -> None:
+    if keeper is not None:
+        _step(keeper.aclose())
+
+
+def _step(awaitable: Awaitable[Any]) -> None:
+    """Run an awaitable that does not wait, without the help of a loop."""
+    with contextlib.suppress(StopIteration, StopAsyncIteration):
+        awaitable.__await__().send(None)

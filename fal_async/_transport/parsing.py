@@ -1,0 +1,187 @@
+"""HTTP/1.1 replies: bytes in, a head and pieces of a body out. No I/O."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httptools
+import httpx
+
+__all__ = ["ReplyParser"]
+
+#: Interim replies (status 1xx) before the reply proper.
+MAX_INTERIM: Final = 16
+#: Header lines of one reply, trailers included. Platforms send about 20.
+MAX_HEADERS: Final = 512
+
+
+class _Stop(Exception):  # noqa: N818 -- a signal through llhttp to `feed`
+    """Nothing more is to be parsed."""
+
+
+class ReplyParser:
+    """Reads one reply with llhttp, which stays at its strictest.
+
+    Attributes:
+        started: Whether a byte has arrived.
+        status: The status code.
+        reason: The reason phrase.
+        headers: Names and values, as they came.
+        has_head: Whether status and headers are complete.
+        pieces: Parts of the body that have arrived and have not been taken.
+        complete: Whether the whole reply has arrived.
+        reusable: Whether the connection may carry another exchange; known when the reply is complete.
+        failure: Why the rest of the reply cannot be read, or ``None``.
+    """
+
+    __slots__ = (
+        "_bodiless",
+        "_header_bytes",
+        "_interim",
+        "_limit",
+        "_llhttp",
+        "_overhead",
+        "complete",
+        "failure",
+        "has_head",
+        "headers",
+        "http_version",
+        "pieces",
+        "reason",
+        "reusable",
+        "started",
+        "status",
+    )
+
+    def __init__(self, *, bodiless: bool, max_header_bytes: int) -> None:
+        self._bodiless = bodiless
+        self._limit = max_header_bytes
+        self._llhttp: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._interim = 0
+        self._header_bytes = 0
+        self._overhead = 0
+        self.started = False
+        self.status = 0
+        self.http_version = "1.1"
+        self.reason = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.has_head = False
+        self.pieces: list[bytes] = []
+        self.complete = False
+        self.reusable = False
+        self.failure: httpx.RemoteProtocolError | None = None
+
+    def feed(self, received: bytes) -> None:
+        """Take what has arrived; ``b""`` is the end of the connection."""
+        llhttp = self._llhttp
+        if llhttp is None:
+            self.reusable = False
+        elif not received:
+            self._end()
+        else:
+            self.started = True
+            self._overhead += len(received)
+            try:
+                llhttp.feed_data(received)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+                self._stopped(error)
+            else:
+                self._check_end(received)
+        if self.complete or self.failure is not None:
+            self._llhttp = None  # it refers to this object
+
+    def take(self) -> bytes:
+        """The parts of the body that have arrived since the last call, together."""
+        pieces = self.pieces
+        if not pieces:
+            return b""
+        self.pieces = []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _fail(self, reason: str) -> None:
+        if self.failure is None and not self.complete:
+            self.failure = httpx.RemoteProtocolError(reason)
+
+    def _stopped(self, error: Exception) -> None:
+        """Llhttp has stopped: at an error, at our own request, or behind the end of the reply."""
+        self.reusable = False
+        self._fail(f"the reply is not HTTP: {error}")
+
+    def _check_end(self, received: bytes) -> None:
+        # A head that ends the reply must end the received bytes: what llhttp holds back of a
+        # next line would otherwise be lost with it.
+        if self.complete:
+            self.reusable = self.reusable and (not self._bodiless or received.endswith(b"\r\n\r\n"))
+        elif self._overhead > self._limit:
+            self._fail(f"the reply has more than {self._limit} bytes that are not body")
+
+    def _end(self) -> None:
+        if self.has_head and not self._is_delimited():
+            self.complete = True
+        else:
+            self._fail("the connection was closed before the reply was complete")
+
+    def _is_delimited(self) -> bool:
+        """Whether the reply says where it ends; one that does not ends with its connection."""
+        coding = b""
+        for name, value in self.headers:
+            lowered = name.lower()
+            if lowered == b"content-length":
+                return True
+            if lowered == b"transfer-encoding":
+                coding = value
+        return coding.rpartition(b",")[2].strip().lower() == b"chunked"
+
+    # What llhttp calls.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise _Stop
+
+    def on_status(self, part: bytes) -> None:
+        self.reason += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self._limit or len(self.headers) >= MAX_HEADERS:
+            self._fail("the headers of the reply are too long or too many")
+            raise _Stop
+        if not self.has_head:  # what follows the body is not wanted
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        llhttp = self._llhttp
+        assert llhttp is not None  # noqa: S101 -- it is calling
+        self.status = status = llhttp.get_status_code()
+        self.http_version = llhttp.get_http_version()
+        if self.http_version not in {"1.1", "1.0"} or status < 100 or status == 101:
+            self._fail(f"a reply of HTTP/{self.http_version} with status {status} was not expected")
+            raise _Stop
+        if status >= 200:
+            self.has_head = True
+            if self._bodiless:
+                self.complete = True
+                self.reusable = llhttp.should_keep_alive()
+
+    def on_chunk_header(self) -> None:
+        if self.complete:
+            raise _Stop
+
+    def on_body(self, piece: bytes) -> None:
+        if self.complete:
+            raise _Stop
+        self._overhead = 0
+        self.pieces.append(piece)
+
+    def on_message_complete(self) -> None:
+        if self.has_head:
+            if not self.complete:
+                self.complete = True
+                assert self._llhttp is not None  # noqa: S101 -- it is calling
+                self.reusable = self._llhttp.should_keep_alive()
+            return
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            self._fail("there is no end to the interim replies")
+            raise _Stop
+        self.reason, self.headers = b"", []

@@ -1,0 +1,188 @@
+"""Who may use which connection: the idle ones, and whoever waits for one, by origin. No I/O but closing."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import anyio
+import httpx
+
+if TYPE_CHECKING:
+    from fal_async._transport.connection import Connection
+
+__all__ = ["Origin", "Pool"]
+
+
+class Origin(NamedTuple):
+    """What connections are made to."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+Dial: TypeAlias = "Callable[[Origin], Awaitable[Connection]]"
+
+
+class _Waiter:
+    """Someone who waits for a place; it comes with a connection, or with the right to open one."""
+
+    __slots__ = ("connection", "has_place", "woken")
+
+    def __init__(self) -> None:
+        self.woken = anyio.Event()
+        self.has_place = False
+        self.connection: Connection | None = None
+
+
+class _Berth:
+    """The connections of one origin: those in use are counted, those at rest are stacked."""
+
+    __slots__ = ("idle", "taken", "waiters")
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.idle: deque[Connection] = deque()
+        self.waiters: OrderedDict[_Waiter, None] = OrderedDict()
+
+
+class Pool:
+    """The connections of one event loop.
+
+    A place is the right to have one connection to an origin in use. While someone waits for a place, no connection
+    of that origin is idle: what is given back goes to who has waited longest.
+
+    Args:
+        max_connections: How many places each origin has; ``None`` for no bound.
+        keepalive_expiry: How long a connection may be idle, in seconds.
+    """
+
+    def __init__(self, *, max_connections: int | None, keepalive_expiry: float) -> None:
+        self._max_connections = math.inf if max_connections is None else max_connections
+        self._keepalive_expiry = keepalive_expiry
+        self._berths: dict[Origin, _Berth] = {}
+        self._open: set[Connection] = set()
+        self._next_sweep = -math.inf
+        self._closed = False
+
+    async def acquire(self, origin: Origin, dial: Dial, timeout: float | None) -> Connection:
+        """Take the connection that was used last, or open one; `release` is to be called once for each.
+
+        Args:
+            origin: Where to.
+            dial: Opens a connection.
+            timeout: How long to wait for a place, in seconds; ``None`` for as long as it takes.
+
+        Raises:
+            httpx.PoolTimeout: No place came free in time.
+        """
+        berth = self._berths.get(origin)
+        if berth is None:
+            berth = self._berths[origin] = _Berth()
+        connection = self._pop_idle(berth)
+        if connection is None and berth.taken >= self._max_connections:
+            connection = await self._wait(origin, timeout)
+        else:
+            berth.taken += 1
+        return connection or await self._connect(origin, dial)
+
+    def release(self, connection: Connection, *, reusable: bool) -> None:
+        """Give back a connection with its place; one that cannot be used again is closed."""
+        if reusable and connection.usable and not self._closed:
+            connection.expires = anyio.current_time() + self._keepalive_expiry
+            self._pass_on(connection.origin, connection)
+        else:
+            self._close(connection)
+            self._pass_on(connection.origin, None)
+
+    def close_idle(self) -> None:
+        """Close the connections that are not in use; those in use are closed when they are given back."""
+        self._closed = True
+        for berth in self._berths.values():
+            while berth.idle:
+                self._close(berth.idle.pop())
+            for waiter in berth.waiters:
+                waiter.woken.set()
+
+    def close_all(self) -> None:
+        """Close all connections, at once; with or without an event loop."""
+        self._closed = True
+        while self._open:
+            self._open.pop().close()
+
+    def _pop_idle(self, berth: _Berth) -> Connection | None:
+        now = anyio.current_time()
+        while berth.idle:
+            connection = berth.idle.pop()
+            if connection.expires > now and connection.is_quiet():
+                return connection
+            self._close(connection)
+        return None
+
+    async def _wait(self, origin: Origin, timeout: float | None) -> Connection | None:
+        """Wait for a place; it may come with a connection."""
+        berth = self._berths[origin]
+        waiter = _Waiter()
+        berth.waiters[waiter] = None
+        try:
+            with anyio.move_on_after(timeout):
+                await waiter.woken.wait()
+            if self._closed:
+                raise RuntimeError("the transport was closed")
+            if not waiter.has_place:
+                raise httpx.PoolTimeout(f"no connection came free in {timeout} s")
+        except BaseException:
+            berth.waiters.pop(waiter, None)
+            if waiter.has_place:
+                self._pass_on(origin, waiter.connection)
+            raise
+        connection = waiter.connection
+        if connection is not None and not connection.is_quiet():
+            self._close(connection)
+            return None
+        return connection
+
+    async def _connect(self, origin: Origin, dial: Dial) -> Connection:
+        """Open a connection for a place that has been taken."""
+        self._sweep()
+        try:
+            connection = await dial(origin)
+        except BaseException:
+            self._pass_on(origin, None)
+            raise
+        self._open.add(connection)
+        return connection
+
+    def _pass_on(self, origin: Origin, connection: Connection | None) -> None:
+        """Hand a place to who has waited longest, or let it go."""
+        berth = self._berths[origin]
+        if berth.waiters:
+            waiter, _ = berth.waiters.popitem(last=False)
+            waiter.connection = connection
+            waiter.has_place = True
+            waiter.woken.set()
+            return
+        berth.taken -= 1
+        if connection is not None:
+            berth.idle.append(connection)
+        elif not berth.taken and not berth.idle:
+            del self._berths[origin]
+
+    def _close(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        connection.close()
+
+    def _sweep(self) -> None:
+        """Now and then, close what has been idle for too long at origins that nobody asks for any more."""
+        now = anyio.current_time()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + self._keepalive_expiry
+        for origin, berth in list(self._berths.items()):
+            while berth.idle and berth.idle[0].expires <= now:
+                self._close(berth.idle.popleft())
+            if not (berth.taken or berth.idle):
+                del self._berths[origin]

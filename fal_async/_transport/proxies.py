@@ -1,0 +1,150 @@
+"""Proxies that the environment names, and the transport that obeys it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import TypeAlias
+from urllib.request import getproxies
+
+import httpx
+
+from fal_async._transport.loops import PerLoop
+from fal_async._transport.pool import PooledTransport
+from fal_async._transport.tls import shared_context
+
+__all__ = ["ProxyRules", "default_transport"]
+
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ProxyRules:
+    """Which proxy is for which URL.
+
+    Args:
+        proxies: Proxy URLs by scheme: ``http``, ``https``, ``all``; and under ``no`` the hosts that are reached
+            directly, separated by commas: a host (which stands for its subdomains too), ``.suffix``,
+            ``host:port``, an address, a network such as ``10.0.0.0/8``, or ``*`` for all.
+
+    Example:
+        >>> rules = ProxyRules({"https": "http://proxy:3128", "no": "localhost,.internal"})
+        >>> rules.find(httpx.URL("https://fal.run/")), rules.find(httpx.URL("https://a.internal/"))
+        ('http://proxy:3128', None)
+    """
+
+    def __init__(self, proxies: Mapping[str, str]) -> None:
+        self._proxies = {
+            scheme: url if "://" in url else f"http://{url}"
+            for scheme in ("http", "https", "all")
+            if (url := proxies.get(scheme, "").strip())
+        }
+        self._exceptions = [
+            entry for part in proxies.get("no", "").split(",") if (entry := part.strip().lower())
+        ]
+
+    @classmethod
+    def from_environment(cls) -> ProxyRules:
+        """The rules of ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in any case."""
+        return cls(getproxies())
+
+    def __bool__(self) -> bool:
+        return bool(self._proxies)
+
+    def find(self, url: httpx.URL) -> str | None:
+        """The proxy for a URL; ``None`` when it is to be reached directly. ``ws`` goes as ``http`` does."""
+        scheme = {"ws": "http", "wss": "https"}.get(url.scheme, url.scheme)
+        proxy = self._proxies.get(scheme) or self._proxies.get("all")
+        if proxy is None or self._is_excepted(url, 443 if scheme == "https" else 80):
+            return None
+        return proxy
+
+    def _is_excepted(self, url: httpx.URL, default_port: int) -> bool:
+        host = url.raw_host.decode("ascii").lower().rstrip(".")
+        port = str(url.port or default_port)
+        return any(_covers(entry, host, port) for entry in self._exceptions)
+
+
+def _covers(entry: str, host: str, port: str) -> bool:
+    if entry == "*":
+        return True
+    network = _network(entry)
+    if network is not None:
+        return _address_in(network, host)
+    name, entry_port = _split_port(entry)
+    if entry_port is not None and entry_port != port:
+        return False
+    network = _network(name)
+    if network is not None:
+        return _address_in(network, host)
+    name = name.lstrip("*").strip(".")
+    return host == name or host.endswith(f".{name}")
+
+
+def _split_port(entry: str) -> tuple[str, str | None]:
+    name, colon, port = entry.rpartition(":")
+    return (name, port) if colon and port.isdigit() else (entry, None)
+
+
+def _network(text: str) -> _Network | None:
+    try:
+        return ipaddress.ip_network(text.removeprefix("[").removesuffix("]"), strict=False)
+    except ValueError:
+        return None
+
+
+def _address_in(network: _Network, host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in network
+    except ValueError:
+        return False
+
+
+def default_transport(proxies: Mapping[str, str] | None = None) -> httpx.AsyncBaseTransport:
+    """The transport of a client that was not given one.
+
+    Args:
+        proxies: The proxies as `ProxyRules` takes them; ``None`` for those of the environment.
+    """
+    rules = ProxyRules.from_environment() if proxies is None else ProxyRules(proxies)
+    return _ProxiedTransport(rules) if rules else PooledTransport()
+
+
+class _ProxiedTransport(httpx.AsyncBaseTransport):
+    """Sends what the rules cover through proxies, over httpx's own transport, and the rest through a pool."""
+
+    def __init__(self, rules: ProxyRules) -> None:
+        self._rules = rules
+        self._direct = PooledTransport()
+        self._proxied: PerLoop[dict[str, httpx.AsyncHTTPTransport]] = PerLoop(dict, _close_all)
+
+    async def prepare(self) -> None:
+        await self._direct.prepare()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxy = self._rules.find(request.url)
+        if proxy is None:
+            return await self._direct.handle_async_request(request)
+        transports = self._proxied.get()
+        if proxy not in transports:
+            context = await shared_context()
+            # Bounded by the client's limits, not here.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+            transports.setdefault(
+                proxy,
+                httpx.AsyncHTTPTransport(verify=context, proxy=httpx.Proxy(proxy), limits=limits),
+            )
+        return await transports[proxy].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        transports = self._proxied.pop()
+        try:
+            if transports is not None:
+                await _close_all(transports)
+        finally:
+            await self._direct.aclose()
+
+
+async def _close_all(transports: dict[str, httpx.AsyncHTTPTransport]) -> None:
+    while transports:
+        _, transport = transports.popitem()
+        await transport.aclose()

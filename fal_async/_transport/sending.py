@@ -1,0 +1,156 @@
+"""Sending what does not fit into one write, with an eye on replies that come before their time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import httpx
+from anyio.lowlevel import checkpoint
+
+from fal_async._transport.encoding import LAST_CHUNK, frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fal_async._transport.encoding import Outgoing
+    from fal_async._transport.parsing import ReplyParser
+    from fal_async._transport.sockets import SocketStream
+
+__all__ = ["Unsent", "send_nowait", "send_rest"]
+
+#: Bytes offered to the socket before other tasks get their turn.
+SLICE: Final = 262144
+
+
+class Unsent(Exception):  # noqa: N818 -- a signal to the connection, which may yet find a reply
+    """The connection broke while the request was being sent."""
+
+
+def send_nowait(stream: SocketStream, item: bytes | memoryview) -> int:
+    """Send what goes out at once; raises `Unsent` when the connection is broken."""
+    try:
+        return stream.send_nowait(item)
+    except OSError as error:
+        raise Unsent(f"sending failed: {error.strerror or error}") from error
+
+
+async def send_rest(
+    stream: SocketStream,
+    request: Outgoing,
+    sent: int,
+    reply: ReplyParser,
+    scope: anyio.CancelScope,
+    timeout: float | None,
+) -> bool:
+    """Send a request from its byte `sent` on, until a reply comes that says to stop.
+
+    Args:
+        stream: Where to.
+        request: The request.
+        sent: How many bytes of its head have been sent.
+        reply: Takes what arrives in the meantime.
+        scope: The scope that the caller is in; its deadline is moved along.
+        timeout: How long nothing may go out, in seconds; ``None`` disables it.
+
+    Returns:
+        Whether the whole request was sent.
+
+    Raises:
+        Unsent: The connection broke.
+    """
+    sender = _Sender(stream, reply, scope, timeout)
+    if not await sender.send(memoryview(request.head)[sent:]):
+        return False
+    if request.body is None:
+        return True
+    if isinstance(request.body, bytes):
+        return await sender.send(memoryview(request.body))
+    return await sender.send_parts(request.body, request.length)
+
+
+class _Sender:
+    def __init__(
+        self,
+        stream: SocketStream,
+        reply: ReplyParser,
+        scope: anyio.CancelScope,
+        timeout: float | None,
+    ) -> None:
+        self._stream = stream
+        self._reply = reply
+        self._scope = scope
+        self._timeout = math.inf if timeout is None else timeout
+
+    async def send_parts(self, parts: AsyncIterator[bytes], length: int | None) -> bool:
+        if isinstance(parts, AsyncGenerator):
+            async with aclosing(parts):
+                return await self._send_each(parts, length)
+        return await self._send_each(parts, length)
+
+    async def _send_each(self, parts: AsyncIterator[bytes], length: int | None) -> bool:
+        total = 0
+        async for part in parts:
+            total += len(part)
+            if length is not None and total > length:
+                raise httpx.LocalProtocolError(
+                    f"the body has more than the {length} bytes it announced"
+                )
+            if not await self.send(memoryview(frame(part) if length is None else part)):
+                return False
+        if length is None:
+            return await self.send(memoryview(LAST_CHUNK))
+        if total < length:
+            raise httpx.LocalProtocolError(
+                f"the body has {total} of the {length} bytes it announced"
+            )
+        return True
+
+    async def send(self, rest: memoryview) -> bool:
+        """Send everything, unless the peer does not want more."""
+        while rest:
+            if self._is_refused():
+                return False
+            sent = send_nowait(self._stream, rest[:SLICE])
+            if sent:
+                await checkpoint()
+            else:
+                await self._wait()
+            rest = rest[sent:]
+        return True
+
+    def _is_refused(self) -> bool:
+        """Whether a reply has come that makes the rest of the request pointless."""
+        reply = self._reply
+        if not reply.has_head and reply.failure is None:
+            try:
+                received = self._stream.receive_nowait()
+            except OSError as error:
+                raise Unsent(f"sending failed: {error.strerror or error}") from error
+            if received == b"" and not reply.started:
+                raise Unsent("the connection was closed before the request was sent")
+            if received is not None:
+                reply.feed(received)
+        return reply.failure is not None or reply.status >= 300
+
+    async def _wait(self) -> None:
+        self._scope.deadline = anyio.current_time() + self._timeout
+        if self._reply.has_head:
+            await self._stream.wait_sendable()
+        else:
+            await _wait_for_either(self._stream.wait_sendable, self._stream.wait_receivable)
+        self._scope.deadline = math.inf
+
+
+async def _wait_for_either(*waits: Callable[[], Awaitable[None]]) -> None:
+    async with anyio.create_task_group() as group:
+
+        async def first(wait: Callable[[], Awaitable[None]]) -> None:
+            await wait()
+            group.cancel_scope.cancel()
+
+        for wait in waits:
+            group.start_soon(first, wait)

@@ -1,0 +1,177 @@
+"""A byte stream over one socket, plain or TLS, the same on every event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.lowlevel import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+__all__ = ["CHUNK", "SocketStream"]
+
+#: Bytes asked for in one read and offered in one write.
+CHUNK: Final = 65536
+
+_NOT_YET: Final = (BlockingIOError, InterruptedError)
+
+
+class SocketStream(ByteStream):
+    """Reads and writes a non-blocking socket at once where it is ready, and waits with anyio where it is not.
+
+    No byte is buffered between the kernel (or OpenSSL) and the caller, no task or callback runs while the stream
+    is idle, and `close` needs no event loop. So an idle stream can be looked at, closed at any time, or dropped
+    by a forked process.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+        # Which way TLS wants to go is not always the way of the caller.
+        self._until_receivable: Callable[[socket.socket], Awaitable[None]] = anyio.wait_readable
+        self._until_sendable: Callable[[socket.socket], Awaitable[None]] = anyio.wait_writable
+
+    def receive_nowait(self, max_bytes: int = CHUNK) -> bytes | None:
+        """What has arrived; ``b""`` at the end of the stream, ``None`` when nothing has arrived yet.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        try:
+            return self._socket.recv(max_bytes)
+        except (*_NOT_YET, ssl.SSLWantReadError):
+            self._until_receivable = anyio.wait_readable
+        except ssl.SSLWantWriteError:
+            self._until_receivable = anyio.wait_writable
+        return None
+
+    def send_nowait(self, item: bytes | memoryview) -> int:
+        """Send what goes out at once; the answer is how many bytes that was.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        try:
+            return self._socket.send(item)
+        except (*_NOT_YET, ssl.SSLWantWriteError):
+            self._until_sendable = anyio.wait_writable
+        except ssl.SSLWantReadError:
+            self._until_sendable = anyio.wait_readable
+        return 0
+
+    async def wait_receivable(self) -> None:
+        """Wait until it is worth while to call `receive_nowait`."""
+        await self._until_receivable(self._socket)
+
+    async def wait_sendable(self) -> None:
+        """Wait until it is worth while to call `send_nowait`."""
+        await self._until_sendable(self._socket)
+
+    def is_quiet(self) -> bool:
+        """Whether the peer has sent nothing, not even an end. One system call, and nothing is taken away."""
+        try:
+            # Of socket.socket, since that of SSLSocket does not peek.
+            socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
+        except _NOT_YET:
+            return self._tls is None or self._tls.pending() == 0
+        except OSError:
+            return False
+        return False
+
+    async def receive(self, max_bytes: int = CHUNK) -> bytes:
+        """Receive at least one byte, as `anyio.abc.ByteReceiveStream` says."""
+        await checkpoint()
+        with _anyio_errors():
+            while (received := self.receive_nowait(max_bytes)) is None:
+                await self.wait_receivable()
+        if not received:
+            raise anyio.EndOfStream
+        return received
+
+    async def send(self, item: bytes) -> None:
+        """Send everything, as `anyio.abc.ByteSendStream` says."""
+        await checkpoint()
+        rest = memoryview(item)
+        with _anyio_errors():
+            while rest:
+                sent = self.send_nowait(rest[:CHUNK])
+                if not sent:
+                    await self.wait_sendable()
+                rest = rest[sent:]
+
+    async def send_eof(self) -> None:
+        """End the sending half of a plain connection; TLS has no halves."""
+        if self._tls is not None:
+            raise NotImplementedError("a TLS stream cannot be half-closed")
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        await checkpoint()
+
+    async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> SocketStream:
+        """Make the TLS handshake; the result replaces this stream, which is closed when the handshake fails.
+
+        Raises:
+            OSError: The handshake failed, `ssl.SSLError` included.
+        """
+        try:
+            wrapped = context.wrap_socket(
+                self._socket,
+                server_hostname=server_hostname,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+            )
+        except BaseException:
+            self.close()
+            raise
+        stream = SocketStream(wrapped)
+        try:
+            await stream._shake_hands(wrapped)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    async def _shake_hands(self, sock: ssl.SSLSocket) -> None:
+        while True:
+            try:
+                sock.do_handshake()
+            except ssl.SSLWantReadError:
+                await anyio.wait_readable(sock)
+            except ssl.SSLWantWriteError:
+                await anyio.wait_writable(sock)
+            else:
+                return
+
+    async def aclose(self) -> None:
+        """Close at once, waking up whoever waits for the stream."""
+        self.close()
+        await checkpoint()
+
+    def close(self) -> None:
+        """Close at once, with or without an event loop."""
+        if self._socket.fileno() < 0:
+            return
+        with contextlib.suppress(anyio.NoEventLoopError):
+            anyio.notify_closing(self._socket)
+        self._socket.close()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The typed attributes of anyio's socket streams."""
+        return {SocketAttribute.raw_socket: lambda: self._socket}
+
+
+class _anyio_errors(contextlib.AbstractContextManager[None]):  # noqa: N801 -- reads as a statement
+    """Raise what anyio's streams raise."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            if error.errno == 9:
+                raise anyio.ClosedResourceError from error
+            raise anyio.BrokenResourceError from error
