@@ -99,13 +99,13 @@ class Limits:
 
     Example:
         >>> Limits(max_streams=32)
-        Limits(control=100, held=1000, max_streams=32, polls_per_second=500.0)
+        Limits(control=100, held=1000, max_streams=32, polls_per_second=1000.0)
     """
 
     control: int = 100
     held: int = 1000
     max_streams: int = 256
-    polls_per_second: float = 500.0
+    polls_per_second: float = 1000.0
 
     def __post_init__(self) -> None:
         if self.control < 1 or self.held < 1:

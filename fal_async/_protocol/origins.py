@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fal_async._protocol.endpoint import Endpoint
     from fal_async._protocol.replies import Submission
 
-__all__ = ["BACKUPS", "JobUrls", "job_urls", "move_to", "origin_of"]
+__all__ = ["BACKUPS", "JobUrls", "Origins", "job_urls", "move_to", "origin_of"]
 
 #: The platform's backup origins: the same paths, the same key.
 BACKUPS: Final[Mapping[str, str]] = {
@@ -55,15 +55,30 @@ def move_to(origin: str, url: str) -> str:
     return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
 
 
+class Origins:
+    """The origins that the key may go to: those of some base URLs, and the backups of those."""
+
+    __slots__ = ("_names", "_prefixes")
+
+    def __init__(self, *base_urls: str) -> None:
+        own = {origin for url in base_urls if (origin := origin_of(url))}
+        self._names = own | {BACKUPS[origin] for origin in own if origin in BACKUPS}
+        self._prefixes = tuple(f"{name}/" for name in self._names)
+
+    def cover(self, url: str) -> bool:
+        """Whether a URL is at one of them."""
+        if url.startswith(self._prefixes):  # the usual case, without parsing
+            return url.isprintable()
+        return origin_of(url) in self._names
+
+
 def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrls:
     """The URLs that the queue named; one that is not at the queue's own origin becomes ours."""
     own = f"{hosts.queue}/{endpoint.app}/requests/{quote(submission.request_id, safe='')}"
-    trusted = {origin_of(hosts.queue)}
-    trusted.add(BACKUPS.get(origin_of(hosts.queue) or ""))
-    trusted.discard(None)
+    queue = Origins(hosts.queue)
 
     def checked(named: str | None, fallback: str) -> str:
-        return named if named and origin_of(named) in trusted else fallback
+        return named if named and queue.cover(named) else fallback
 
     return JobUrls(
         status_url=checked(submission.status_url, f"{own}/status"),

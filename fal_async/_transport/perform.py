@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import anyio
 
 from fal_async._protocol.operations import Lane, Operation
-from fal_async._protocol.origins import BACKUPS, origin_of
+from fal_async._protocol.origins import BACKUPS, Origins, origin_of
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Breakdown, pause_before_retry
 from fal_async._transport.exchange import Broken, OpenReply, start
@@ -40,6 +40,7 @@ _log = logging.getLogger("fal_async")
 
 #: How long connecting may take where a backup host stands by, in seconds.
 CONNECT_WITH_BACKUP: Final = 5.0
+_WITH_BACKUP: Final = tuple(f"{origin}/" for origin in BACKUPS)
 #: The longest silence on a status stream, in seconds: three of the platform's keep-alive comments.
 WATCH_SILENCE: Final = 45.0
 #: How long a call that starts a job is heard out after its caller has left, in seconds.
@@ -97,13 +98,11 @@ class Performer:
     hosts: Hosts
     policy: RetryPolicy
     timeout: float | None
-    _trusted: frozenset[str] = field(init=False, repr=False)
+    _origins: Origins = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        own = {origin_of(self.hosts.run), origin_of(self.hosts.queue), origin_of(self.hosts.rest)}
-        backups = {BACKUPS.get(origin or "") for origin in own}
-        trusted = frozenset(origin for origin in own | backups if origin)
-        object.__setattr__(self, "_trusted", trusted)
+        origins = Origins(self.hosts.run, self.hosts.queue, self.hosts.rest)
+        object.__setattr__(self, "_origins", origins)
 
     async def perform(
         self,
@@ -235,13 +234,13 @@ class Performer:
             operation.request,
             url,
             authorization=authorization,
-            timeout=self._timeouts(operation.lane, has_backup=origin in BACKUPS),
+            timeout=self._timeouts(operation.lane, url),
         )
 
-    def _timeouts(self, lane: Lane, *, has_backup: bool) -> dict[str, float | None]:
+    def _timeouts(self, lane: Lane, url: str) -> dict[str, float | None]:
         silence = {Lane.CONTROL: self.timeout, Lane.HELD: None, Lane.WATCH: WATCH_SILENCE}
         connect = self.timeout
-        if has_backup:
+        if url.startswith(_WITH_BACKUP):
             connect = min(connect or CONNECT_WITH_BACKUP, CONNECT_WITH_BACKUP)
         return {"connect": connect, "read": silence[lane], "write": self.timeout, "pool": None}
 
