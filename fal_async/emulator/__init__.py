@@ -1,0 +1,32 @@
+"""A local fal.ai platform, for tests and for work without a network.
+
+Needs the extra ``emulator``: ``pip install "fal-async[emulator]"``.
+"""
+
+from __future__ import annotations
+
+try:
+    import starlette as _starlette  # noqa: F401 - only whether it is there
+    import uvicorn as _uvicorn  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        'the emulator needs starlette and uvicorn: pip install "fal-async[emulator]"'
+    ) from error
+
+from fal_async.emulator._emulator import Emulator
+from fal_async.emulator._errors import AppError
+from fal_async.emulator._faults import Fault
+from fal_async.emulator._gate import Gate
+from fal_async.emulator._job import Job
+from fal_async.emulator._record import Counters, RecordedRequest, Route
+
+__all__ = [
+    "AppError",
+    "Counters",
+    "Emulator",
+    "Fault",
+    "Gate",
+    "Job",
+    "RecordedRequest",
+    "Route",
+]

@@ -1,0 +1,145 @@
+"""ASGI apps as runners: a FastAPI app, say, gets the whole platform around it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fal_async.emulator._gate import Gate
+from fal_async.emulator._replies import raw_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fal_async.emulator._job import Job
+    from fal_async.emulator._replies import Message, Receive, Send
+
+AsgiApp: TypeAlias = "Callable[..., Any]"
+
+#: In this version of the specification apps learn of a caller's hanging up by receiving it.
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+#: Headers between the caller and the gateway, which an app does not see.
+_OF_THE_GATEWAY = frozenset({"authorization", "connection", "content-length", "transfer-encoding"})
+_NOT_CANCELLABLE = frozenset({404, 405})
+
+#: Stays shut.
+_NEVER = Gate()
+
+logger = logging.getLogger("fal_async.emulator")
+
+
+class AsgiRunner:
+    """An ASGI app, called in this process."""
+
+    streams = False
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+        self._lifespan: _Lifespan | None = None
+
+    async def __call__(self, job: Job, send: Send) -> None:
+        state = await self._started()
+        await self._app(http_scope(job, state=state), receiver(job), send)
+
+    async def cancel(self, job: Job) -> bool:
+        """Tell the app by a call to the job's path with ``/cancel`` appended; one without that path runs on."""
+        scope = http_scope(job, path=f"{job.path.rstrip('/')}/cancel", state=await self._started())
+        statuses: list[int] = []
+
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        try:
+            await self._app(scope, receiver(job, body=b""), note)
+        except Exception:  # noqa: BLE001 - the cancellation has been asked for; what the app makes of it is its matter
+            logger.debug("the app failed to cancel request %s", job.request_id, exc_info=True)
+        return False
+
+    async def aclose(self) -> None:
+        """Run the app's shutdown."""
+        if self._lifespan is not None:
+            await self._lifespan.shut_down()
+
+    async def _started(self) -> dict[str, Any]:
+        if self._lifespan is None:
+            self._lifespan = _Lifespan(self._app)
+        return await self._lifespan.start_up()
+
+
+class _Lifespan:
+    """The app's own startup and shutdown, around all its jobs."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+        self._state: dict[str, Any] = {}
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._started = asyncio.Event()
+        self._failure: str | None = None
+        self._task = asyncio.create_task(self._run())
+
+    async def start_up(self) -> dict[str, Any]:
+        await self._started.wait()
+        if self._failure is not None:
+            raise RuntimeError(f"the app failed to start: {self._failure}")
+        return self._state
+
+    async def shut_down(self) -> None:
+        self._inbox.put_nowait({"type": "lifespan.shutdown"})
+        await asyncio.wait([self._task], timeout=1)
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        self._inbox.put_nowait({"type": "lifespan.startup"})
+        scope = {"type": "lifespan", "asgi": _ASGI, "state": self._state}
+        try:
+            await self._app(scope, self._inbox.get, self._send)
+        except Exception:  # noqa: BLE001 - by the ASGI specification: the app does not know this protocol
+            logger.debug("the app has no lifespan", exc_info=True)
+        finally:
+            self._started.set()
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            self._failure = message.get("message", "") or "no reason given"
+        self._started.set()
+
+
+def http_scope(
+    job: Job, *, path: str | None = None, state: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The call as the app sees it: what the gateway adds is there, and the caller's key is not."""
+    headers = {name: value for name, value in job.headers.items() if name not in _OF_THE_GATEWAY}
+    headers |= {"x-fal-request-id": job.request_id, "x-fal-endpoint": job.endpoint}
+    if path is None:
+        headers["content-length"] = str(len(job.body))
+    path = path or job.path
+    return {
+        "type": "http",
+        "asgi": _ASGI,
+        "http_version": "1.1",
+        "method": job.method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": job.query.encode("latin-1"),
+        "headers": raw_headers(headers),
+        "client": ("127.0.0.1", 0),
+        "server": ("127.0.0.1", 80),
+        "state": dict(state or {}),
+    }
+
+
+def receiver(job: Job, body: bytes | None = None) -> Receive:
+    """The call's body, and then that the caller hung up: callers of the queue never do."""
+    pending = [job.body if body is None else body]
+
+    async def receive() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        await (job.cancellation if job.direct else _NEVER).wait()
+        return {"type": "http.disconnect"}
+
+    return receive

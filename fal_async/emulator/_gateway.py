@@ -1,0 +1,107 @@
+"""The gateway: the ASGI app in front of all hosts."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fal_async.emulator._exchange import Exchange
+from fal_async.emulator._hosts.calls import Call, Host
+from fal_async.emulator._hosts.queue import QueueHost
+from fal_async.emulator._hosts.run import RunHost
+from fal_async.emulator._mishaps import misbehave
+from fal_async.emulator._policy import BadRequestError
+from fal_async.emulator._record import RecordedRequest
+from fal_async.emulator._replies import Refusal, Reply, detail, request_error
+
+if TYPE_CHECKING:
+    from fal_async.emulator._hosts.names import HostName
+    from fal_async.emulator._platform import Platform
+    from fal_async.emulator._replies import Message, Receive, Send
+
+_PREFLIGHT = [
+    (b"access-control-allow-methods", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
+    (b"access-control-max-age", b"600"),
+]
+
+
+class Gateway:
+    """Takes requests to all hosts of the platform, and notes them down."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._hosts: dict[HostName, Host] = {
+            "run": RunHost(platform),
+            "queue": QueueHost(platform),
+        }
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange(scope, receive, send)
+        try:
+            await exchange.read()
+            await self._answer(exchange)
+        except asyncio.CancelledError:
+            # Only hanging up and stopping the emulator cancel an exchange: nobody is there to be answered.
+            await exchange.connection.end()
+
+    async def _answer(self, exchange: Exchange) -> None:
+        if exchange.method == "OPTIONS" and "origin" in exchange.headers:
+            return await exchange.reply(_preflight(exchange))
+        host = self._hosts.get(exchange.host) if exchange.host else None
+        call = host.call(exchange) if host else Call("other", "")
+        request = _recorded(exchange, call)
+        self._note(request, call)
+        answer = partial(self._answer_call, exchange, host, call)
+        faults = self._platform.faults
+        fault = faults.strike(request, self._ids(call)) if faults.pending else None
+        try:
+            await (answer() if fault is None else misbehave(fault, exchange, answer))
+        finally:
+            request.status, request.request_id = exchange.status, exchange.request_id
+            self._platform.record.ring()
+        return None
+
+    async def _answer_call(self, exchange: Exchange, host: Host | None, call: Call) -> None:
+        try:
+            if host is None:
+                raise Refusal(detail(404, "Not Found"))
+            await host.answer(exchange, call)
+        except Refusal as refusal:
+            await exchange.reply(refusal.reply)
+        except BadRequestError as error:
+            await exchange.reply(request_error("bad_request", str(error)))
+
+    def _note(self, request: RecordedRequest, call: Call) -> None:
+        self._platform.record.add(request)
+        if target := self._platform.registry.resolve(call.endpoint_id):
+            target.endpoint.counters.requests[call.route] += 1
+
+    def _ids(self, call: Call) -> tuple[str, ...]:
+        """The names by which a fault may mean this call."""
+        job = self._platform.jobs.get(call.job_id) if call.job_id else None
+        called = job.endpoint if job else call.endpoint_id
+        target = self._platform.registry.resolve(called)
+        return (called, target.endpoint.id) if target else (called,)
+
+
+def _recorded(exchange: Exchange, call: Call) -> RecordedRequest:
+    return RecordedRequest(
+        route=call.route,
+        endpoint=call.endpoint_id,
+        method=exchange.method,
+        host=exchange.host or "",
+        path=exchange.raw_path,
+        query=exchange.query,
+        headers=exchange.headers,
+        body=exchange.body,
+        request_id=call.job_id,
+    )
+
+
+def _preflight(exchange: Exchange) -> Reply:
+    wanted = exchange.headers.get("access-control-request-headers", "*")
+    return Reply(
+        200, b"", [*_PREFLIGHT, (b"access-control-allow-headers", wanted.encode("latin-1"))]
+    )

@@ -1,0 +1,1 @@
+"""The hosts of the platform, one module each, and how requests find them."""

@@ -1,0 +1,186 @@
+"""``queue.fal.run``: submit, status, status stream, result, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from fal_async.emulator._hosts.calls import Call, admit, authenticate, called_id, new_job
+from fal_async.emulator._policy import max_queue_length, start_timeout, wants_logs
+from fal_async.emulator._replies import (
+    Refusal,
+    detail,
+    encode,
+    json_reply,
+    method_not_allowed,
+    not_found,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from fal_async.emulator._exchange import Exchange
+    from fal_async.emulator._job import Job
+    from fal_async.emulator._platform import Platform
+    from fal_async.emulator._record import Route
+    from fal_async.types import LogLine
+
+#: What may follow ``/requests/{id}``, and what it asks for.
+_ROUTES: dict[tuple[str, ...], Route] = {
+    (): "result",
+    ("response",): "result",
+    ("status",): "status",
+    ("status", "stream"): "status_stream",
+    ("cancel",): "cancel",
+}
+_METHODS: dict[Route, str] = {
+    "submit": "POST",
+    "status": "GET",
+    "status_stream": "GET",
+    "result": "GET",
+    "cancel": "PUT",
+}
+_CANCEL_STATUS = {"OK": 200, "CANCELLATION_REQUESTED": 202, "ALREADY_COMPLETED": 400}
+_SSE = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+]
+
+
+class QueueHost:
+    """Answers calls of ``queue.fal.run``."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._answers: dict[Route, Callable[[Exchange, Call], Awaitable[None]]] = {
+            "submit": self._submit,
+            "status": self._status,
+            "status_stream": self._status_stream,
+            "result": self._result,
+            "cancel": self._cancel,
+        }
+
+    def call(self, exchange: Exchange) -> Call:
+        """A question about a job if the path ends as those do, else a submit."""
+        segments = exchange.path.split("/")
+        for tail, route in _ROUTES.items():
+            at = len(segments) - len(tail) - 2
+            if at > 0 and segments[at] == "requests" and tuple(segments[at + 2 :]) == tail:
+                return Call(route, called_id("/".join(segments[:at])), segments[at + 1])
+        return Call("submit", called_id(exchange.path))
+
+    async def answer(self, exchange: Exchange, call: Call) -> None:
+        """Do what is asked for."""
+        method = _METHODS[call.route]
+        if exchange.method != method:
+            raise Refusal(method_not_allowed(method))
+        await self._answers[call.route](exchange, call)
+
+    async def _submit(self, exchange: Exchange, call: Call) -> None:
+        exchange.request_id = request_id = str(uuid.uuid4())
+        target = admit(self._platform, exchange, call)
+        scheduler = self._platform.scheduler
+        seconds = start_timeout(exchange.headers)
+        most = max_queue_length(exchange.parameters)
+        if most is not None and scheduler.queue_length(target.endpoint) > most:
+            text = f"More than {most} requests already wait for {target.endpoint.id}"
+            raise Refusal(detail(429, text, {"x-fal-needs-retry": "1"}))
+        job = new_job(exchange, request_id, target, direct=False)
+        self._platform.jobs.add(job)
+        ahead = scheduler.submit(job, target.endpoint, seconds)
+        accepted = {"status": "IN_QUEUE", **_names(exchange, job), "queue_position": ahead}
+        await exchange.reply(json_reply(200, accepted))
+
+    async def _status(self, exchange: Exchange, call: Call) -> None:
+        job = self._job(exchange, call)
+        logs = None
+        if wants_logs(exchange.parameters):
+            window = self._platform.settings.log_window
+            logs = job.logs if window is None else job.logs[-window:]
+        body = self._status_of(exchange, job, logs)
+        await exchange.reply(json_reply(200 if job.status == "COMPLETED" else 202, body))
+
+    async def _status_stream(self, exchange: Exchange, call: Call) -> None:
+        job = self._job(exchange, call)
+        with_logs = wants_logs(exchange.parameters)
+        await exchange({"type": "http.response.start", "status": 200, "headers": _SSE})
+        told: dict[str, Any] = {}
+        lines_told = 0
+        while not exchange.connection.is_lost:
+            change = job.watch()
+            lines = job.logs[lines_told:] if with_logs else []
+            now = self._status_of(exchange, job, None)
+            if now != told or lines:
+                told, lines_told = now, lines_told + len(lines)
+                event = {**now, "logs": lines} if with_logs else now
+                await _send(exchange, b"data: " + encode(event) + b"\n\n")
+            if now["status"] == "COMPLETED":
+                break
+            if not await self._changed(exchange, change):
+                await _send(exchange, b": keep-alive\n\n")
+        await exchange({"type": "http.response.body", "body": b""})
+
+    async def _changed(self, exchange: Exchange, change: asyncio.Future[bool]) -> bool:
+        """Wait for a change, or for the time to show that the stream is alive."""
+
+        def wake(*, changed: bool) -> None:
+            if not change.done():
+                change.set_result(changed)
+
+        loop = asyncio.get_running_loop()
+        alarm = loop.call_later(self._platform.settings.keep_alive, lambda: wake(changed=False))
+        with exchange.connection.when_lost(lambda: wake(changed=True)):
+            try:
+                return await change
+            finally:
+                alarm.cancel()
+
+    async def _result(self, exchange: Exchange, call: Call) -> None:
+        job = self._job(exchange, call)
+        if job.reply is None:
+            raise Refusal(detail(400, "Request is still in progress"))
+        await exchange.reply(job.reply)
+
+    async def _cancel(self, exchange: Exchange, call: Call) -> None:
+        answer = self._platform.scheduler.cancel(self._job(exchange, call))
+        await exchange.reply(json_reply(_CANCEL_STATUS[answer], {"status": answer}))
+
+    def _job(self, exchange: Exchange, call: Call) -> Job:
+        """The job that is asked about, for those who may know of it."""
+        exchange.request_id = call.job_id
+        job = self._platform.jobs.get(call.job_id or "")
+        target = self._platform.registry.resolve(job.endpoint if job else call.endpoint_id)
+        private = target is None or target.endpoint.private
+        authenticate(self._platform, exchange, call.endpoint_id, private=private)
+        if job is None or not f"{call.endpoint_id}/".startswith(f"{job.app}/"):
+            raise Refusal(not_found())
+        return job
+
+    def _status_of(
+        self, exchange: Exchange, job: Job, logs: Sequence[LogLine] | None
+    ) -> dict[str, Any]:
+        status: dict[str, Any] = {"status": job.status, **_names(exchange, job), "logs": logs}
+        status["metrics"] = {}
+        if job.status == "IN_QUEUE":
+            status["queue_position"] = self._platform.scheduler.position(job)
+        elif job.status == "COMPLETED":
+            status["metrics"] = {"inference_time": job.inference_time}
+            if job.error is not None:
+                status["error"], status["error_type"] = job.error
+        return status
+
+
+def _names(exchange: Exchange, job: Job) -> dict[str, str]:
+    """What the job is called, and where it is found, in the style in which the client came."""
+    url = f"{exchange.base}/{job.app}/requests/{job.request_id}"
+    return {
+        "request_id": job.request_id,
+        "response_url": url,
+        "status_url": f"{url}/status",
+        "cancel_url": f"{url}/cancel",
+    }
+
+
+async def _send(exchange: Exchange, body: bytes) -> None:
+    await exchange({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,0 +1,64 @@
+"""``fal.run``: direct runs and streams."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING
+
+from fal_async.emulator._execution import IncompleteReplyError, execute
+from fal_async.emulator._hosts.calls import Call, admit, called_id, new_job
+from fal_async.emulator._policy import start_timeout
+from fal_async.emulator._replies import Refusal, too_many_running
+
+if TYPE_CHECKING:
+    from fal_async.emulator._exchange import Exchange
+    from fal_async.emulator._job import Job
+    from fal_async.emulator._platform import Platform
+    from fal_async.emulator._registry import Endpoint
+
+
+class RunHost:
+    """Answers calls of ``fal.run``: now, or not at all."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def call(self, exchange: Exchange) -> Call:
+        """A run; a stream if it says so by its path or by what it accepts."""
+        streams = exchange.path.endswith("/stream") or (
+            "text/event-stream" in exchange.headers.get("accept", "")
+        )
+        return Call("stream" if streams else "run", called_id(exchange.path))
+
+    async def answer(self, exchange: Exchange, call: Call) -> None:
+        """Have a runner answer."""
+        exchange.request_id = str(uuid.uuid4())
+        target = admit(self._platform, exchange, call)
+        start_timeout(exchange.headers)  # only to refuse a bad one: what runs at once is never late
+        limit = self._platform.scheduler.limit_reached(target.endpoint)
+        if limit is not None:
+            raise Refusal(too_many_running(limit))
+        job = new_job(exchange, exchange.request_id, target, direct=True)
+        job.status = "IN_PROGRESS"
+        self._platform.scheduler.enter(target.endpoint)
+        try:
+            await self._run(exchange, target.endpoint, job)
+        finally:
+            job.status = "COMPLETED"
+            self._platform.scheduler.leave(target.endpoint)
+
+    async def _run(self, exchange: Exchange, endpoint: Endpoint, job: Job) -> None:
+        task = asyncio.current_task()
+        streams = endpoint.runner.streams
+
+        def hang_up() -> None:
+            job.cancellation.open()
+            if streams and task is not None:
+                task.cancel()
+
+        with exchange.connection.when_lost(hang_up):
+            try:
+                await execute(self._platform, endpoint, job, exchange)
+            except IncompleteReplyError:
+                await exchange.connection.end()

@@ -1,0 +1,141 @@
+"""From the body of a call to the arguments of a function runner, refused as real apps refuse them."""
+
+from __future__ import annotations
+
+import inspect
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from fal_async.emulator._errors import AppError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fal_async.emulator._job import Job
+
+#: Nothing is charged for an input that was refused.
+_FREE = {"x-fal-billable-units": "0"}
+
+
+class Signature:
+    """What a function runner wants to be called with."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        parameters = positional(function)
+        self._count = min(len(parameters), 2)
+        self._model = _model_of(function, parameters[0]) if parameters else None
+
+    def arguments(self, job: Job) -> tuple[Any, ...]:
+        """The positional arguments for this job.
+
+        Raises:
+            AppError: The input is not valid; with the status and detail of a real app.
+        """
+        return (self._input(job), job)[: self._count]
+
+    def _input(self, job: Job) -> Any:
+        if not job.body:
+            return self._nothing()
+        value = _decoded(job)
+        if self._model is None:
+            return value
+        try:
+            return self._model.model_validate(value)
+        except ValidationError as error:
+            raise _refusal(*_problems(error)) from None
+
+    def _nothing(self) -> dict[str, Any]:
+        if self._model is None:
+            return {}
+        raise _refusal({"type": "missing", "loc": ["body"], "msg": "Field required", "input": None})
+
+
+def positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that can be given by position."""
+    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind in kinds]
+
+
+def _decoded(job: Job) -> Any:
+    if not _is_json(job.headers.get("content-type", "")):
+        raise _refusal(
+            {
+                "type": "model_attributes_type",
+                "loc": ["body"],
+                "msg": "Input should be a valid dictionary or object to extract fields from",
+                "input": _echo(job.body),
+            }
+        )
+    try:
+        return orjson.loads(job.body)
+    except orjson.JSONDecodeError as error:
+        raise _malformed(job.body, error) from None
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+def _echo(body: bytes) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"<binary {len(body)} bytes>"
+
+
+def _malformed(body: bytes, error: orjson.JSONDecodeError) -> AppError:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return AppError(400, "There was an error parsing the body")
+    return _refusal(
+        {
+            "type": "json_invalid",
+            "loc": ["body", error.pos],
+            "msg": "JSON decode error",
+            "input": {},
+            "ctx": {"error": error.msg},
+        }
+    )
+
+
+def _problems(error: ValidationError) -> list[dict[str, Any]]:
+    problems: list[dict[str, Any]] = orjson.loads(error.json(include_url=False))
+    return [{**problem, "loc": ["body", *problem["loc"]]} for problem in problems]
+
+
+def _refusal(*problems: Mapping[str, Any]) -> AppError:
+    return AppError(422, list(problems), headers=_FREE)
+
+
+def _model_of(function: Callable[..., Any], parameter: inspect.Parameter) -> type[BaseModel] | None:
+    annotation = parameter.annotation
+    if isinstance(annotation, str):
+        annotation = _evaluated(annotation, function)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
+
+
+def _evaluated(annotation: str, function: Callable[..., Any]) -> object:
+    """What a postponed annotation means; models that are local to the registering function are found too."""
+    holder = type("Holder", (), {"__annotations__": {"arguments": annotation}})
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        return get_type_hints(holder, namespace, _callers_locals())["arguments"]
+    except (NameError, TypeError, AttributeError):
+        return None  # a name that only type checkers see, so it is no model
+
+
+def _callers_locals() -> ChainMap[str, Any]:
+    scopes = []
+    frame = inspect.currentframe()
+    while frame is not None:
+        scopes.append(frame.f_locals)
+        frame = frame.f_back
+    return ChainMap(*scopes)

@@ -1,0 +1,136 @@
+"""Scripted faults at work, on the wire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fal_async.emulator._faults import strike_delay
+from fal_async.emulator._replies import raw_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fal_async.emulator._exchange import Exchange
+    from fal_async.emulator._faults import Fault
+    from fal_async.emulator._replies import Message, Send
+
+_DATA = b"data: "
+
+
+async def misbehave(
+    fault: Fault, exchange: Exchange, answer: Callable[[], Awaitable[None]]
+) -> None:
+    """Answer an exchange as the fault has it, not as `answer` would."""
+    connection = exchange.connection
+    if fault.cut is None:
+        await strike_delay(fault)
+    if fault.closes or fault.garbage is not None:
+        return await connection.end(fault.garbage or b"", reset=fault.reset)
+    if fault.lost:
+        exchange.divert(lambda _: _nowhere)
+        await answer()
+        return await connection.end(reset=fault.reset)
+    _distort(fault, exchange)
+    reply = fault.reply()
+    await (answer() if reply is None else exchange.reply(reply))
+    return None
+
+
+def _distort(fault: Fault, exchange: Exchange) -> None:
+    """Put what the fault changes between the real answer and the wire."""
+    if fault.cut is not None:
+        exchange.divert(lambda send: _Cutter(fault, exchange, send, fault.cut or 0))
+    if fault.status is None and fault.headers:
+        exchange.divert(lambda send: _WithHeaders(fault, send))
+    if fault.edit is not None:
+        edit = fault.edit
+        exchange.divert(lambda send: _Editor(edit, send))
+
+
+async def _nowhere(message: Message) -> None:  # noqa: ARG001 - this is where lost replies go
+    return
+
+
+class _Cutter:
+    """Ends the connection after so many bytes of the body."""
+
+    def __init__(self, fault: Fault, exchange: Exchange, send: Send, left: int) -> None:
+        self._fault = fault
+        self._exchange = exchange
+        self._send = send
+        self._left = left
+        self._done = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._done:
+            return
+        body = message.get("body", b"")
+        if message["type"] == "http.response.body" and len(body) >= self._left:
+            self._done = True
+            await self._send({**message, "body": body[: self._left], "more_body": True})
+            await strike_delay(self._fault)
+            await self._exchange.connection.end(reset=self._fault.reset)
+        else:
+            self._left -= len(body)
+            await self._send(message)
+
+
+class _WithHeaders:
+    """Adds the fault's headers to the real answer's."""
+
+    def __init__(self, fault: Fault, send: Send) -> None:
+        self._headers = raw_headers(fault.headers)
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            replaced = {name for name, _ in self._headers}
+            kept = [pair for pair in message["headers"] if pair[0] not in replaced]
+            message = {**message, "headers": kept + self._headers}
+        await self._send(message)
+
+
+class _Editor:
+    """Changes the JSON of an answer, or of each event of a stream."""
+
+    def __init__(self, edit: Callable[[Any], Any], send: Send) -> None:
+        self._edit = edit
+        self._send = send
+        self._start: Message = {}
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            if self._is_stream:
+                await self._send(message)
+        elif self._is_stream:
+            await self._send({**message, "body": self._event(message.get("body", b""))})
+        else:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):
+                await self._send_whole()
+
+    @property
+    def _is_stream(self) -> bool:
+        return any(
+            name == b"content-type" and value.startswith(b"text/event-stream")
+            for name, value in self._start["headers"]
+        )
+
+    def _event(self, frame: bytes) -> bytes:
+        if not frame.startswith(_DATA):
+            return frame
+        return _DATA + self._edited(frame[len(_DATA) :]) + b"\n\n"
+
+    async def _send_whole(self) -> None:
+        body = self._edited(self._body)
+        headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self._send({**self._start, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def _edited(self, text: bytes) -> bytes:
+        return orjson.dumps(self._edit(orjson.loads(text)))

@@ -1,0 +1,41 @@
+"""What all hosts share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fal_async.emulator._faults import Faults
+from fal_async.emulator._jobs import Jobs
+from fal_async.emulator._record import Record
+from fal_async.emulator._registry import Registry
+from fal_async.emulator._scheduler import Scheduler
+from fal_async.emulator._threads import Threads
+
+if TYPE_CHECKING:
+    from fal_async.emulator._auth import Accounts
+    from fal_async.emulator._settings import Settings
+
+
+@dataclass(eq=False)
+class Platform:
+    """The state behind the gateway."""
+
+    settings: Settings
+    accounts: Accounts
+    registry: Registry = field(default_factory=Registry)
+    record: Record = field(default_factory=Record)
+    faults: Faults = field(default_factory=Faults)
+    threads: Threads = field(default_factory=Threads)
+    jobs: Jobs = field(init=False)
+    scheduler: Scheduler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.settings.clock)
+        self.scheduler = Scheduler(self)
+
+    async def aclose(self) -> None:
+        """Cancel whatever runs, and shut the apps down."""
+        self.scheduler.stop()
+        for endpoint in self.registry:
+            await endpoint.runner.aclose()

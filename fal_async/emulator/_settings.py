@@ -1,0 +1,19 @@
+"""How an emulator is configured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the platform's behaviour depends on; `Emulator` documents each."""
+
+    concurrency: int | None = None
+    attempts: int = 10
+    backoff: float = 0.01
+    keep_alive: float = 15.0
+    log_window: int | None = None
+    clock: Callable[[], float] = time.monotonic
