@@ -224,11 +224,8 @@ class Performer:
     async def _send(self, operation: Operation[T], url: str, authorization: str) -> OpenReply:
         if self.line.closed:
             raise ClientClosedError("the client is closed")
-        origin = origin_of(url)
-        if origin not in self._trusted:
-            raise InvalidRequestError(
-                f"{origin or 'this URL'} is not the platform: the key stays here"
-            )
+        if not self._origins.cover(url):
+            raise InvalidRequestError(f"{origin_of(url)} is not the platform: the key stays here")
         return await start(
             self.line.transport,
             operation.request,
