@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import anyio
 import httpx
 from anyio.lowlevel import checkpoint
 
-from fal_async._transport.parsing import ReplyParser
 from fal_async._transport.sending import Unsent, send_nowait, send_rest
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
     from fal_async._transport.encoding import Outgoing
+    from fal_async._transport.parsing import ReplyParser
     from fal_async._transport.places import Origin
     from fal_async._transport.sockets import SocketStream
 
@@ -48,8 +49,12 @@ class Connection:
         return self._stream.is_quiet()
 
     def close(self) -> None:
-        """Close at once, with or without an event loop."""
+        """Close at once."""
         self._stream.close()
+
+    def drop(self) -> None:
+        """Close at once, outside of the event loop."""
+        self._stream.drop()
 
     async def exchange(self, request: Outgoing, reply: ReplyParser, timeouts: Timeouts) -> None:
         """Send a request and receive the head of its reply, with what came along of the body.
@@ -60,17 +65,9 @@ class Connection:
         self.served += 1
         self.usable = not request.last
         sending = True
-        unsent: Unsent | None = None
+        # A scope costs more than a wait: there is one per exchange, and its deadline is moved.
         with anyio.CancelScope() as scope:
-            try:
-                sent = send_nowait(self._stream, request.head)
-                if sent < len(request.head) or request.body is not None:
-                    self.usable &= await send_rest(
-                        self._stream, request, sent, reply, scope, timeouts.get("write")
-                    )
-            except Unsent as error:
-                # The peer may have replied before it closed: what it said is worth more.
-                unsent, self.usable = error, False
+            unsent = await self._send(request, reply, scope, timeouts.get("write"))
             sending = False
             try:
                 await self._receive_head(reply, scope, timeouts.get("read"))
@@ -81,7 +78,24 @@ class Connection:
             return
         if sending:
             raise httpx.WriteTimeout(f"nothing could be sent for {timeouts.get('write')} s")
-        raise httpx.ReadTimeout(f"no reply for {timeouts.get('read')} s")
+        raise httpx.ReadTimeout(f"there was no reply for {timeouts.get('read')} s")
+
+    async def _send(
+        self,
+        request: Outgoing,
+        reply: ReplyParser,
+        scope: anyio.CancelScope,
+        timeout: float | None,
+    ) -> Unsent | None:
+        try:
+            sent = send_nowait(self._stream, request.head)
+            if sent < len(request.head) or request.body:
+                self.usable &= await send_rest(self._stream, request, sent, reply, scope, timeout)
+        except Unsent as error:
+            # The peer may have replied before it closed, and what it said is worth more.
+            self.usable = False
+            return error
+        return None
 
     async def _receive_head(
         self, reply: ReplyParser, scope: anyio.CancelScope, timeout: float | None
@@ -91,36 +105,38 @@ class Connection:
                 raise reply.failure
             scope.deadline = math.inf if timeout is None else anyio.current_time() + timeout
             await self._stream.wait_receivable()
-            received = self.receive_nowait()
+            received = self._receive_nowait()
+            if received == b"" and not reply.started:
+                raise httpx.ReadError("the connection was closed without a reply")
             if received is not None:
-                if not received and not reply.started:
-                    raise httpx.ReadError("the connection was closed without a reply")
                 reply.feed(received)
 
-    def receive_nowait(self) -> bytes | None:
-        """What has arrived; ``b""`` at the end of the connection, ``None`` when nothing has arrived yet."""
+    def _receive_nowait(self) -> bytes | None:
         try:
             return self._stream.receive_nowait()
         except OSError as error:
             raise httpx.ReadError(f"the connection broke: {error.strerror or error}") from error
 
     async def receive(self, timeout: float | None) -> bytes:
-        """Wait for more of the reply, at most `timeout` seconds.
+        """Wait for more of the reply; ``b""`` is the end of the connection.
+
+        Args:
+            timeout: How long to wait, in seconds; ``None`` for as long as it takes.
 
         Raises:
             httpx.ReadTimeout: Nothing came.
             httpx.ReadError: The connection broke.
         """
-        received = self.receive_nowait()
+        received = self._receive_nowait()
         if received is not None:
             await checkpoint()
             return received
         with anyio.move_on_after(timeout):
             while received is None:
                 await self._stream.wait_receivable()
-                received = self.receive_nowait()
+                received = self._receive_nowait()
             return received
-        raise httpx.ReadTimeout(f"no more of the reply for {timeout} s")
+        raise httpx.ReadTimeout(f"there was no more of the reply for {timeout} s")
 
 
 class Release(Protocol):
@@ -136,8 +152,7 @@ class ReplyBody(httpx.AsyncByteStream):
         connection: Where it comes from.
         reply: What has arrived.
         timeout: The longest silence, in seconds; ``None`` disables it.
-        release: Called once, when the connection has no part in the reply any more, with whether
-            it may carry another exchange.
+        release: Called once, as soon as the connection has no more part in the reply.
     """
 
     def __init__(
@@ -165,11 +180,12 @@ class ReplyBody(httpx.AsyncByteStream):
 
     async def _receive(self) -> None:
         reply = self._reply
+        if reply.failure is not None:
+            self._let_go(reusable=False)
+            raise reply.failure
+        if self._release is None:
+            raise httpx.ReadError("the reply was closed before its end")
         try:
-            if reply.failure is not None:
-                raise reply.failure
-            if self._release is None:
-                raise httpx.ReadError("the reply was closed before its end")
             reply.feed(await self._connection.receive(self._timeout))
         except BaseException:
             self._let_go(reusable=False)

@@ -1,4 +1,4 @@
-"""Opening connections: name lookup, TCP to whichever address answers first, TLS, tunnels through proxies."""
+"""Opening connections: names, TCP to whichever address answers first, TLS, tunnels of proxies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import httpx
+from anyio.streams.tls import TLSAttribute
 
 from fal_async._transport.sockets import SocketStream
 
@@ -32,7 +33,8 @@ async def dial(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> So
     """Open a connection. Deadlines are the caller's.
 
     Args:
-        host: A name in ASCII or an IP address, IPv6 without brackets. TLS certificates are checked against it.
+        host: A name in ASCII or an IP address, IPv6 without brackets. The certificate of the peer
+            is checked against it.
         port: The port.
         tls: The context of the TLS handshake; ``None`` for a plain connection.
 
@@ -56,19 +58,17 @@ async def dial_through(
     """Open a connection by way of an HTTP proxy, which is asked for a tunnel with CONNECT.
 
     Args:
-        proxy: The proxy, with its credentials.
+        proxy: The proxy, with its credentials; its URL must be ``http://``.
         host: As for `dial`.
         port: As for `dial`.
         tls: The context of the TLS handshake with the host; ``None`` for a plain connection to it.
 
     Raises:
         httpx.ProxyError: The proxy refused, or is not an HTTP proxy. Nothing was sent to the host.
-        httpx.ConnectError: The proxy could not be reached, or the TLS handshake with the host failed.
+        httpx.ConnectError: The proxy could not be reached, or the TLS handshake failed.
     """
     if proxy.url.scheme != "http":
-        raise httpx.ProxyError(
-            f"{proxy.url.scheme}:// proxies are not supported here, only http://"
-        )
+        raise httpx.ProxyError(f"a proxy must be http:// here, not {proxy.url.scheme}://")
     stream = await dial(proxy.url.raw_host.decode("ascii"), proxy.url.port or 80)
     try:
         await stream.send(_connect_request(proxy, host, port))
@@ -100,7 +100,7 @@ async def _look_up(host: str, port: int) -> list[_Address]:
 
 
 async def _connect_to_any(addresses: Sequence[_Address]) -> socket.socket:
-    """Try one address after the other, without waiting long for any of them; the first to answer wins."""
+    """Try one address after the other, not waiting long for any; the first to answer wins."""
     if len(addresses) == 1:
         return await _connect(addresses[0])
     connected: list[socket.socket] = []
@@ -140,29 +140,39 @@ async def _connect(address: _Address) -> socket.socket:
     family, target = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setblocking(False)
+        sock.setblocking(False)  # noqa: FBT003 -- the method's only argument
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             sock.connect(target)
         except BlockingIOError:
             await anyio.wait_writable(sock)
-            if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise OSError(code, os.strerror(code)) from None
+            _check(sock)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
+def _check(sock: socket.socket) -> None:
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code)) from None
+
+
 async def _secure(stream: SocketStream, host: str, tls: ssl.SSLContext) -> SocketStream:
     try:
-        return await stream.start_tls(tls, host)
+        secured = await stream.start_tls(tls, host)
     except ssl.SSLCertVerificationError as error:
-        raise httpx.ConnectError(
-            f"the certificate of {host} is not valid: {error.verify_message}"
-        ) from error
+        message = f"the certificate of {host} is not valid: {error.verify_message}"
+        raise httpx.ConnectError(message) from error
     except (OSError, ValueError) as error:
         raise httpx.ConnectError(f"no TLS with {host}: {_reason(error)}") from error
+    protocol = secured.extra(TLSAttribute.alpn_protocol)  # noqa: S610 -- anyio's
+    if protocol not in {None, "http/1.1"}:
+        secured.close()
+        raise httpx.ConnectError(
+            f"{host} chose {protocol}; the SSL context may offer only http/1.1"
+        )
+    return secured
 
 
 def _reason(error: Exception) -> str:

@@ -7,12 +7,14 @@ import inspect
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 from anyio.lowlevel import current_token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
 __all__ = ["PerLoop"]
 
@@ -31,15 +33,16 @@ class _Slot(Generic[T]):
 class PerLoop(Generic[T]):
     """A value for each event loop that asks for it, made on first use.
 
-    Event loops finalise the async generators that are still open when they end (``asyncio.run``, ``trio.run`` and
-    uvloop alike), so each value is closed by a generator that is kept open for its loop. Loops are referred to
-    weakly. A forked process starts anew: it closes what it inherited, and never uses it.
+    Event loops finalise the async generators that are still open when they end (``asyncio.run``,
+    ``trio.run`` and uvloop alike), so each value is closed by a generator that is kept open for its
+    loop. Loops are referred to weakly. A forked process starts anew: what it inherited is closed at
+    once, and never used.
 
     Args:
         factory: Makes the value; called in the loop that it is for.
-        close: Closes a value when its loop ends. A plain function is preferred: it is also called for what a
-            forked process inherited. A coroutine function runs where all waiting is cancelled, and only in its
-            loop. ``None`` when there is nothing to close.
+        close: Closes a value when its loop ends. A plain function is preferred: it is also called,
+            outside of any loop, for what a forked process inherited. A coroutine function runs only
+            in its loop, where all waiting is cancelled. ``None`` if nothing is to be closed.
     """
 
     def __init__(
@@ -49,25 +52,18 @@ class PerLoop(Generic[T]):
     ) -> None:
         self._factory = factory
         self._close = close
-        self._start_anew()
-
-    def _start_anew(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._slots: WeakKeyDictionary[object, _Slot[T]] = WeakKeyDictionary()
+        _instances.add(self)
 
     def get(self) -> T:
         """The value of the running event loop."""
-        if self._process != os.getpid():
-            self._drop_inherited()
         loop = current_token().native_token
         slot = self._slots.get(loop)
         return self._add(loop) if slot is None else slot.value
 
     def pop(self) -> T | None:
-        """Forget the value of the running event loop without closing it; ``None`` if there is none."""
-        if self._process != os.getpid():
-            self._drop_inherited()
+        """Forget the value of the running event loop without closing it; ``None`` without one."""
         with self._lock:
             slot = self._slots.pop(current_token().native_token, None)
         if slot is None:
@@ -87,15 +83,17 @@ class PerLoop(Generic[T]):
         return value
 
     def _drop_closed_loops(self) -> None:
-        """Loops that were closed without finalising their generators have not closed their values."""
+        """Loops that were closed without finalising their generators left their values open."""
         with self._lock:
             closed = [loop for loop in self._slots if getattr(loop, "is_closed", bool)()]
             slots = [self._slots.pop(loop) for loop in closed]
         self._retire(slots)
 
-    def _drop_inherited(self) -> None:
+    def drop_inherited(self) -> None:
+        """Close what a forked process has inherited."""
+        self._lock = threading.Lock()  # a thread that is not there may hold the old one
         slots = list(self._slots.values())
-        self._start_anew()
+        self._slots = WeakKeyDictionary()
         self._retire(slots)
 
     def _retire(self, slots: list[_Slot[T]]) -> None:
@@ -134,3 +132,15 @@ def _step(awaitable: Awaitable[Any]) -> None:
     """Run an awaitable that does not wait, without the help of a loop."""
     with contextlib.suppress(StopIteration, StopAsyncIteration):
         awaitable.__await__().send(None)
+
+
+_instances: WeakSet[PerLoop[Any]] = WeakSet()
+
+
+def _start_anew() -> None:
+    for instance in list(_instances):
+        instance.drop_inherited()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

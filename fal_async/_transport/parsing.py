@@ -28,9 +28,10 @@ class ReplyParser:
         reason: The reason phrase.
         headers: Names and values, as they came.
         has_head: Whether status and headers are complete.
+        http_version: The version, such as ``"1.1"``.
         pieces: Parts of the body that have arrived and have not been taken.
         complete: Whether the whole reply has arrived.
-        reusable: Whether the connection may carry another exchange; known when the reply is complete.
+        reusable: Whether the connection may carry another exchange, once the reply is complete.
         failure: Why the rest of the reply cannot be read, or ``None``.
     """
 
@@ -84,9 +85,10 @@ class ReplyParser:
             try:
                 llhttp.feed_data(received)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-                self._stopped(error)
+                self.reusable = False
+                self._fail(f"the reply is not HTTP/1.1: {error}")
             else:
-                self._check_end(received)
+                self._check_rest(received)
         if self.complete or self.failure is not None:
             self._llhttp = None  # it refers to this object
 
@@ -102,18 +104,13 @@ class ReplyParser:
         if self.failure is None and not self.complete:
             self.failure = httpx.RemoteProtocolError(reason)
 
-    def _stopped(self, error: Exception) -> None:
-        """Llhttp has stopped: at an error, at our own request, or behind the end of the reply."""
-        self.reusable = False
-        self._fail(f"the reply is not HTTP: {error}")
-
-    def _check_end(self, received: bytes) -> None:
-        # A head that ends the reply must end the received bytes: what llhttp holds back of a
-        # next line would otherwise be lost with it.
-        if self.complete:
-            self.reusable = self.reusable and (not self._bodiless or received.endswith(b"\r\n\r\n"))
-        elif self._overhead > self._limit:
-            self._fail(f"the reply has more than {self._limit} bytes that are not body")
+    def _check_rest(self, received: bytes) -> None:
+        """After llhttp has taken everything: what it has not reported is bounded, and not lost."""
+        if not self.complete:
+            if self._overhead > self._limit:
+                self._fail(f"the reply has more than {self._limit} bytes that are not body")
+        elif self._bodiless and not received.endswith(b"\r\n\r\n"):
+            self.reusable = False  # llhttp may hold the beginning of a body that must not be there
 
     def _end(self) -> None:
         if self.has_head and not self._is_delimited():

@@ -1,16 +1,17 @@
-"""Who may use which connection: the idle ones, and whoever waits for one, by origin. No I/O but closing."""
+"""Who may use which connection: those at rest, and whoever waits for one, by origin."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import anyio
 import httpx
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fal_async._transport.connection import Connection
 
 __all__ = ["Origin", "Pool"]
@@ -52,8 +53,8 @@ class _Berth:
 class Pool:
     """The connections of one event loop.
 
-    A place is the right to have one connection to an origin in use. While someone waits for a place, no connection
-    of that origin is idle: what is given back goes to who has waited longest.
+    A place is the right to have one connection to an origin in use. While someone waits for one, no
+    connection of that origin rests: what is given back goes to who has waited longest.
 
     Args:
         max_connections: How many places each origin has; ``None`` for no bound.
@@ -69,7 +70,7 @@ class Pool:
         self._closed = False
 
     async def acquire(self, origin: Origin, dial: Dial, timeout: float | None) -> Connection:
-        """Take the connection that was used last, or open one; `release` is to be called once for each.
+        """Take the connection that was used last, or open one; each is to be released once.
 
         Args:
             origin: Where to.
@@ -99,7 +100,7 @@ class Pool:
             self._pass_on(connection.origin, None)
 
     def close_idle(self) -> None:
-        """Close the connections that are not in use; those in use are closed when they are given back."""
+        """Close what is not in use; what is in use is closed when it is given back."""
         self._closed = True
         for berth in self._berths.values():
             while berth.idle:
@@ -107,11 +108,11 @@ class Pool:
             for waiter in berth.waiters:
                 waiter.woken.set()
 
-    def close_all(self) -> None:
-        """Close all connections, at once; with or without an event loop."""
+    def drop_all(self) -> None:
+        """Close everything at once; needs no event loop."""
         self._closed = True
         while self._open:
-            self._open.pop().close()
+            self._open.pop().drop()
 
     def _pop_idle(self, berth: _Berth) -> Connection | None:
         now = anyio.current_time()
@@ -130,10 +131,7 @@ class Pool:
         try:
             with anyio.move_on_after(timeout):
                 await waiter.woken.wait()
-            if self._closed:
-                raise RuntimeError("the transport was closed")
-            if not waiter.has_place:
-                raise httpx.PoolTimeout(f"no connection came free in {timeout} s")
+            self._check_turn(waiter, timeout)
         except BaseException:
             berth.waiters.pop(waiter, None)
             if waiter.has_place:
@@ -144,6 +142,12 @@ class Pool:
             self._close(connection)
             return None
         return connection
+
+    def _check_turn(self, waiter: _Waiter, timeout: float | None) -> None:
+        if self._closed:
+            raise RuntimeError("the transport was closed")
+        if not waiter.has_place:
+            raise httpx.PoolTimeout(f"no connection came free for {timeout} s")
 
     async def _connect(self, origin: Origin, dial: Dial) -> Connection:
         """Open a connection for a place that has been taken."""
@@ -176,7 +180,7 @@ class Pool:
         connection.close()
 
     def _sweep(self) -> None:
-        """Now and then, close what has been idle for too long at origins that nobody asks for any more."""
+        """Now and then, close what rests for too long at origins that nobody asks for any more."""
         now = anyio.current_time()
         if now < self._next_sweep:
             return

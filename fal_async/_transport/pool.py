@@ -31,18 +31,19 @@ _PORTS: Final = {"http": 80, "https": 443}
 class PooledTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 over connections that are kept alive; works wherever httpx takes a transport.
 
-    Taking and giving back a connection costs the same with one in flight as with thousands. One transport may
-    serve several event loops, one after another or in several threads: each has its own connections, which are
-    closed when the loop ends. The constructor does no I/O and needs no event loop.
+    Taking and giving back a connection costs the same with one request in flight as with thousands.
+    One transport may serve several event loops, one after another or in several threads: each has
+    its own connections, which are closed when the loop ends. The constructor does no I/O and needs
+    no event loop.
 
     Args:
-        max_connections: How many connections there may be to one origin at once; requests beyond that wait for
-            their turn. ``None`` for no bound.
+        max_connections: How many connections there may be to one origin at once; requests beyond
+            that wait for their turn. ``None`` for no bound.
         keepalive_expiry: How long an idle connection may be used again, in seconds.
-        ssl_context: The TLS context; ``None`` for one that trusts what httpx trusts, which all transports of the
-            process share. A context of your own should clear ``ssl.OP_IGNORE_UNEXPECTED_EOF``, so that a reply
-            which ends with its connection cannot be cut short unnoticed.
-        max_header_bytes: The longest head of a reply, in bytes.
+        ssl_context: The TLS context; ``None`` for one that trusts what httpx trusts, and that all
+            transports of the process share. Clear ``ssl.OP_IGNORE_UNEXPECTED_EOF`` in one of your
+            own, or a reply that ends with its connection can be cut short unnoticed.
+        max_header_bytes: How long the head of a reply may be, in bytes.
 
     Example:
         >>> client = httpx.AsyncClient(transport=PooledTransport())
@@ -63,11 +64,11 @@ class PooledTransport(httpx.AsyncBaseTransport):
         self._closed = False
         self._pools = PerLoop(
             partial(Pool, max_connections=max_connections, keepalive_expiry=keepalive_expiry),
-            Pool.close_all,
+            close=Pool.drop_all,
         )
 
     async def prepare(self) -> None:
-        """Load the certificates that are trusted, which the first ``https`` request would do otherwise."""
+        """Load the trusted certificates, which the first ``https`` request would do otherwise."""
         if self._ssl_context is None:
             await shared_context()
 
@@ -91,7 +92,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
         connect = partial(self._dial, timeouts.get("connect"))
         while True:
             connection = await pool.acquire(origin, connect, timeouts.get("pool"))
-            reply = ReplyParser(bodiless=outgoing.is_head, max_header_bytes=self._max_header_bytes)
+            reply = ReplyParser(
+                bodiless=not outgoing.expects_body, max_header_bytes=self._max_header_bytes
+            )
             try:
                 await connection.exchange(outgoing, reply, timeouts)
             except BaseException as error:
@@ -102,7 +105,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
                 return _respond(pool, connection, reply, timeouts.get("read"))
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop that are idle, and those in use when they come free."""
+        """Close the connections of the running event loop; those in use when they come free."""
         self._closed = True
         pool = self._pools.pop()
         if pool is not None:
@@ -133,7 +136,7 @@ def _origin(url: httpx.URL) -> Origin:
 def _was_dead(
     connection: Connection, request: Outgoing, reply: ReplyParser, error: BaseException
 ) -> bool:
-    """Whether a connection that had been idle was found dead, so that the request can go over another one."""
+    """Whether a connection was dead before the request, which can go over another one."""
     return (
         isinstance(error, httpx.ReadError | httpx.WriteError)
         and connection.served > 1

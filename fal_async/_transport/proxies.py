@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.request import getproxies
 
 import httpx
@@ -12,6 +11,9 @@ import httpx
 from fal_async._transport.loops import PerLoop
 from fal_async._transport.pool import PooledTransport
 from fal_async._transport.tls import shared_context
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["ProxyRules", "default_transport"]
 
@@ -22,9 +24,9 @@ class ProxyRules:
     """Which proxy is for which URL.
 
     Args:
-        proxies: Proxy URLs by scheme: ``http``, ``https``, ``all``; and under ``no`` the hosts that are reached
-            directly, separated by commas: a host (which stands for its subdomains too), ``.suffix``,
-            ``host:port``, an address, a network such as ``10.0.0.0/8``, or ``*`` for all.
+        proxies: Proxy URLs by scheme: ``http``, ``https``, ``all``; and under ``no`` what is
+            reached directly, separated by commas: a host (which stands for its subdomains too),
+            ``.suffix``, ``host:port``, an address, a network such as ``10.0.0.0/8``, or ``*``.
 
     Example:
         >>> rules = ProxyRules({"https": "http://proxy:3128", "no": "localhost,.internal"})
@@ -44,14 +46,14 @@ class ProxyRules:
 
     @classmethod
     def from_environment(cls) -> ProxyRules:
-        """The rules of ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in any case."""
+        """The rules of ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
         return cls(getproxies())
 
     def __bool__(self) -> bool:
         return bool(self._proxies)
 
     def find(self, url: httpx.URL) -> str | None:
-        """The proxy for a URL; ``None`` when it is to be reached directly. ``ws`` goes as ``http`` does."""
+        """The proxy for a URL, ``ws`` as for ``http``; ``None`` for the direct way."""
         scheme = {"ws": "http", "wss": "https"}.get(url.scheme, url.scheme)
         proxy = self._proxies.get(scheme) or self._proxies.get("all")
         if proxy is None or self._is_excepted(url, 443 if scheme == "https" else 80):
@@ -110,7 +112,7 @@ def default_transport(proxies: Mapping[str, str] | None = None) -> httpx.AsyncBa
 
 
 class _ProxiedTransport(httpx.AsyncBaseTransport):
-    """Sends what the rules cover through proxies, over httpx's own transport, and the rest through a pool."""
+    """Sends what the rules cover through httpx's own transport, and the rest through a pool."""
 
     def __init__(self, rules: ProxyRules) -> None:
         self._rules = rules

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -14,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from fal_async._transport.encoding import LAST_CHUNK, frame
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fal_async._transport.encoding import Outgoing
     from fal_async._transport.parsing import ReplyParser
@@ -65,8 +64,6 @@ async def send_rest(
     sender = _Sender(stream, reply, scope, timeout)
     if not await sender.send(memoryview(request.head)[sent:]):
         return False
-    if request.body is None:
-        return True
     if isinstance(request.body, bytes):
         return await sender.send(memoryview(request.body))
     return await sender.send_parts(request.body, request.length)
@@ -86,10 +83,11 @@ class _Sender:
         self._timeout = math.inf if timeout is None else timeout
 
     async def send_parts(self, parts: AsyncIterator[bytes], length: int | None) -> bool:
-        if isinstance(parts, AsyncGenerator):
-            async with aclosing(parts):
-                return await self._send_each(parts, length)
-        return await self._send_each(parts, length)
+        try:
+            return await self._send_each(parts, length)
+        finally:
+            if isinstance(parts, AsyncGenerator):
+                await parts.aclose()
 
     async def _send_each(self, parts: AsyncIterator[bytes], length: int | None) -> bool:
         total = 0

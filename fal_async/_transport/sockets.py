@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
+from anyio.streams.tls import TLSAttribute
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -23,11 +25,10 @@ _NOT_YET: Final = (BlockingIOError, InterruptedError)
 
 
 class SocketStream(ByteStream):
-    """Reads and writes a non-blocking socket at once where it is ready, and waits with anyio where it is not.
+    """Reads and writes a non-blocking socket at once where it is ready, and waits where it is not.
 
-    No byte is buffered between the kernel (or OpenSSL) and the caller, no task or callback runs while the stream
-    is idle, and `close` needs no event loop. So an idle stream can be looked at, closed at any time, or dropped
-    by a forked process.
+    No byte is buffered between the kernel (or OpenSSL) and the caller, and no task or callback runs
+    while the stream is idle. So an idle stream can be looked at, and can be dropped without a loop.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -38,7 +39,7 @@ class SocketStream(ByteStream):
         self._until_sendable: Callable[[socket.socket], Awaitable[None]] = anyio.wait_writable
 
     def receive_nowait(self, max_bytes: int = CHUNK) -> bytes | None:
-        """What has arrived; ``b""`` at the end of the stream, ``None`` when nothing has arrived yet.
+        """What has arrived; ``b""`` at the end of the stream, ``None`` when nothing has yet.
 
         Raises:
             OSError: The connection broke.
@@ -66,15 +67,21 @@ class SocketStream(ByteStream):
         return 0
 
     async def wait_receivable(self) -> None:
-        """Wait until it is worth while to call `receive_nowait`."""
-        await self._until_receivable(self._socket)
+        """Wait until `receive_nowait` has something to say, if only that the stream was closed."""
+        try:
+            await self._until_receivable(self._socket)
+        except anyio.ClosedResourceError:
+            return
 
     async def wait_sendable(self) -> None:
-        """Wait until it is worth while to call `send_nowait`."""
-        await self._until_sendable(self._socket)
+        """Wait until `send_nowait` has something to say, if only that the stream was closed."""
+        try:
+            await self._until_sendable(self._socket)
+        except anyio.ClosedResourceError:
+            return
 
     def is_quiet(self) -> bool:
-        """Whether the peer has sent nothing, not even an end. One system call, and nothing is taken away."""
+        """Whether the peer has sent nothing, not even an end; takes one system call."""
         try:
             # Of socket.socket, since that of SSLSocket does not peek.
             socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
@@ -114,7 +121,7 @@ class SocketStream(ByteStream):
         await checkpoint()
 
     async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> SocketStream:
-        """Make the TLS handshake; the result replaces this stream, which is closed when the handshake fails.
+        """Make the TLS handshake; the result replaces this stream, which is closed on failure.
 
         Raises:
             OSError: The handshake failed, `ssl.SSLError` included.
@@ -154,17 +161,24 @@ class SocketStream(ByteStream):
         await checkpoint()
 
     def close(self) -> None:
-        """Close at once, with or without an event loop."""
-        if self._socket.fileno() < 0:
-            return
-        with contextlib.suppress(anyio.NoEventLoopError):
+        """Close at once, waking up whoever waits for the stream."""
+        if self._socket.fileno() >= 0:
             anyio.notify_closing(self._socket)
+            self._socket.close()
+
+    def drop(self) -> None:
+        """Close at once, outside of the event loop, which is gone or another process's."""
         self._socket.close()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """The typed attributes of anyio's socket streams."""
-        return {SocketAttribute.raw_socket: lambda: self._socket}
+        """The socket, and for TLS the chosen protocol."""
+        attributes: dict[Any, Callable[[], Any]] = {
+            SocketAttribute.raw_socket: lambda: self._socket
+        }
+        if self._tls is not None:
+            attributes[TLSAttribute.alpn_protocol] = self._tls.selected_alpn_protocol
+        return attributes
 
 
 class _anyio_errors(contextlib.AbstractContextManager[None]):  # noqa: N801 -- reads as a statement
@@ -172,6 +186,5 @@ class _anyio_errors(contextlib.AbstractContextManager[None]):  # noqa: N801 -- r
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, OSError):
-            if error.errno == 9:
-                raise anyio.ClosedResourceError from error
-            raise anyio.BrokenResourceError from error
+            closed = error.errno == errno.EBADF
+            raise (anyio.ClosedResourceError if closed else anyio.BrokenResourceError) from error

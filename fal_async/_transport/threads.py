@@ -23,7 +23,7 @@ _limiter: RunVar[anyio.CapacityLimiter] = RunVar("fal_async_threads")
 async def in_thread(function: Callable[[], T]) -> T:
     """Run a blocking function in a worker thread; a caller that is cancelled leaves it behind.
 
-    Anyio's own limiter has 40 places and is the application's: a busy one would hold up the library.
+    Anyio's own limiter is the application's: a busy one would hold up the library.
     """
     limiter = _limiter.get(None)
     if limiter is None:
