@@ -1,0 +1,234 @@
+"""Async work that an event loop does for a thread which waits for it.
+
+An `Errand` is one task on the loop, and one mailbox through which the loop's thread tells the other
+thread what happens. Everything rests on one rule: *an errand that was started is ended*, by its
+result, its error or the end of the loop, so a thread that waits always wakes up.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import partial
+from inspect import isawaitable
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
+
+import anyio
+
+from fal_async.errors import ClientClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fal_async._loop_thread import LoopThread
+
+__all__ = ["GRACE", "READ_AHEAD", "Errand", "Item", "Outcome", "relay"]
+
+#: Seconds that an abandoned errand is given to clean up.
+GRACE: Final = 5.0
+#: Items that an errand may be ahead of its thread; waking it up is paid for once in half as many.
+READ_AHEAD: Final = 16
+#: Seconds after which a waiting thread looks up on Windows, where Ctrl-C does not wake it.
+_LOOK_UP: Final = 0.1
+
+P = ParamSpec("P")
+T = TypeVar("T")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class Item(Generic[ItemT]):
+    """A value that an errand hands over on its way."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: ItemT) -> None:
+        self._value = value
+
+    def unwrap(self) -> ItemT:
+        """Return the value."""
+        return self._value
+
+
+class Outcome(Generic[ResultT]):
+    """How an errand, or a callback, ended; without a value and an error it was cancelled.
+
+    Attributes:
+        error: What it raised, or ``None``.
+    """
+
+    __slots__ = ("_value", "error")
+
+    def __init__(self, value: ResultT | None = None, error: BaseException | None = None) -> None:
+        self._value = value
+        self.error = error
+
+    def unwrap(self) -> ResultT:
+        """Return the value, or raise the error without the frame that caught it."""
+        error, self.error = self.error, None
+        if error is None:
+            return cast("ResultT", self._value)
+        try:
+            trace = error.__traceback__
+            raise error.with_traceback(trace and trace.tb_next)
+        finally:
+            del error  # its traceback refers to this frame
+
+
+class _Question(Generic[ResultT]):
+    """A callback that the waiting thread is asked to run for its errand."""
+
+    def __init__(self, callback: Callable[[], ResultT]) -> None:
+        self._callback = callback
+        self.outcome: Outcome[ResultT] = Outcome()
+        self.answered = anyio.Event()
+
+    def answer(self) -> None:
+        try:
+            self.outcome = Outcome(self._callback())
+        except Exception as error:  # noqa: BLE001 -- raised in the errand, so that it can clean up
+            self.outcome = Outcome(error=error)
+
+
+class Errand(Generic[ItemT, ResultT]):
+    """Async work on a loop thread, for one other thread that waits for it.
+
+    Args:
+        main: The work; it is given the errand, to hand over items.
+    """
+
+    def __init__(self, main: Callable[[Errand[ItemT, ResultT]], Awaitable[ResultT]]) -> None:
+        self._main = main
+        self._mail: SimpleQueue[Item[ItemT] | _Question[Any] | Outcome[ResultT]] = SimpleQueue()
+        self._thread: LoopThread | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._room: anyio.Event | None = None
+        self._cancelled = False
+        self._ended = False
+
+    # On the waiting thread
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, in this process, and its end has not been received."""
+        return self._thread is not None and not self._ended and self._thread.is_ours
+
+    def start(self, thread: LoopThread) -> None:
+        thread.prepare()
+        self._thread = thread
+        thread.begin(self)
+
+    def receive(self) -> Item[ItemT] | Outcome[ResultT]:
+        """Wait for the next item, or for the end; run callbacks meanwhile."""
+        while isinstance(news := _take(self._mail), _Question):
+            news.answer()
+            self.soon(news.answered.set)
+        self._ended = isinstance(news, Outcome)
+        room = self._room
+        if room is not None and self._mail.qsize() <= READ_AHEAD // 2:
+            self._room = None
+            self.soon(room.set)
+        return news
+
+    def receive_end(self) -> Outcome[ResultT]:
+        """Wait for the end, passing over items."""
+        while isinstance(news := self.receive(), Item):
+            pass
+        return news
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call a function on the loop, if there still is one."""
+        if self._thread is not None:
+            self._thread.soon(callback)
+
+    def abandon(self) -> None:
+        """Cancel the work, and give it a moment to clean up; nothing if it has ended."""
+        if not self.running or self._thread is None:
+            return
+        self.soon(partial(self._thread.cancel, self))
+        if self._thread.is_current:  # the garbage collector closes a generator there
+            return
+        deadline = monotonic() + GRACE
+        with suppress(KeyboardInterrupt, Empty):
+            while not self._ended:
+                news = self._mail.get(timeout=max(0.0, deadline - monotonic()))
+                self._ended = isinstance(news, Outcome)
+
+    # On the loop's thread
+
+    async def run(self) -> None:
+        """Do the work, and tell the waiting thread how it ended."""
+        _current.set(self)
+        outcome: Outcome[ResultT] | None = None
+        try:
+            with anyio.CancelScope() as self._scope:
+                if not self._cancelled:
+                    outcome = Outcome(await self._main(self))
+        except anyio.get_cancelled_exc_class():
+            pass
+        except BaseException as error:  # noqa: BLE001 -- raised again on the waiting thread
+            outcome = Outcome(error=error)
+        self.end(outcome)
+
+    async def put(self, item: ItemT) -> None:
+        """Hand an item over; wait while `READ_AHEAD` of them have not been taken."""
+        self._mail.put(Item(item))
+        if self._mail.qsize() >= READ_AHEAD:
+            self._room = room = anyio.Event()
+            if self._mail.qsize() >= READ_AHEAD:  # still, now that the other thread can see `_room`
+                await room.wait()
+
+    async def ask(self, callback: Callable[[], T]) -> T:
+        """Have the waiting thread run a callback."""
+        question = _Question(callback)
+        self._mail.put(question)
+        await question.answered.wait()
+        return question.outcome.unwrap()
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def end(self, outcome: Outcome[ResultT] | None) -> None:
+        """Tell the waiting thread; ``None`` means that the work was cancelled."""
+        self._mail.put(outcome or Outcome(error=_closed()))
+        if self._thread is not None:
+            self._thread.forget(self)
+
+
+def _closed() -> ClientClosedError:
+    return ClientClosedError("the client was closed before the call had ended")
+
+
+def _take(mail: SimpleQueue[T]) -> T:
+    if sys.platform != "win32":
+        return mail.get()
+    while True:
+        with suppress(Empty):
+            return mail.get(timeout=_LOOK_UP)
+
+
+_current: ContextVar[Errand[Any, Any]] = ContextVar("fal_errand")
+
+
+def relay(
+    callback: Callable[P, Awaitable[None] | None] | None,
+) -> Callable[P, Awaitable[None]] | None:
+    """Let a callback of async code run on the thread that waits for that code.
+
+    So it may block and make blocking calls of its own, and Ctrl-C reaches it. What a coroutine
+    function returns is awaited on the loop.
+    """
+    if callback is None:
+        return None
+
+    async def relayed(*args: P.args, **kwargs: P.kwargs) -> None:
+        waiting = await _current.get().ask(partial(callback, *args, **kwargs))
+        if isawaitable(waiting):
+            await waiting
+
+    return relayed

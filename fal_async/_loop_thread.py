@@ -1,0 +1,168 @@
+"""A thread that runs an event loop, for the errands of other threads.
+
+Errands are handed over through the loop that anyio's token names. Anyio's own portal starts a task
+with one round trip between the threads, and waits for its result with a second one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import Context, copy_context
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import anyio
+from anyio.lowlevel import current_token
+
+from fal_async._errand import GRACE
+from fal_async.errors import ClientClosedError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from fal_async._errand import Errand
+
+__all__ = ["LoopThread"]
+
+
+class _NativeLoop(Protocol):
+    """What is used of an asyncio loop."""
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], /, *args: object) -> object: ...
+
+    def create_task(
+        self, work: Coroutine[Any, Any, None], /, *, context: Context
+    ) -> Awaitable[None]: ...
+
+
+class LoopThread:
+    """A daemon thread with an event loop, uvloop where it is installed.
+
+    Args:
+        at_end: Run on the loop when it ends; ``None`` for nothing.
+    """
+
+    def __init__(self, at_end: Callable[[], Awaitable[None]] | None) -> None:
+        self._process = os.getpid()
+        self._at_end = at_end
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+        self._loop: _NativeLoop | None = None
+        self._errands: dict[Errand[Any, Any], Awaitable[None] | None] = {}
+        self._stopping = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the thread lives in this process, rather than in the one it was forked from."""
+        return self._process == os.getpid()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is on this thread."""
+        return self._thread is threading.current_thread()
+
+    def prepare(self) -> None:
+        """See to it that the loop runs.
+
+        Raises:
+            InvalidRequestError: The caller is on the loop's own thread.
+            ClientClosedError: The loop was stopped.
+        """
+        if self.is_current:
+            raise InvalidRequestError(
+                "a blocking call was made from async code on the client's own event loop, which "
+                "would stop for ever; await the async client there"
+            )
+        if not self._ready.is_set():
+            with self._lock:
+                if self._thread is None and not self._stopping:
+                    thread = threading.Thread(target=self._run, name="fal-portal", daemon=True)
+                    thread.start()
+                    self._thread = thread
+            if self._thread is not None:
+                self._ready.wait()
+        if self._stopping or self._loop is None:
+            raise ClientClosedError("the client is closed")
+
+    def begin(self, errand: Errand[Any, Any]) -> None:
+        """Start an errand, which will be ended whatever happens."""
+        self._errands[errand] = None
+        if not self.soon(partial(self._spawn, errand, copy_context())):
+            errand.end(None)
+
+    def soon(self, callback: Callable[[], object]) -> bool:
+        """Call a function on the loop; false when the loop has ended."""
+        if self._loop is None:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Cancel the errands, end the loop, and wait for that unless it is the loop that asks."""
+        with self._lock:
+            self._stopping = True
+        if self._thread is None:
+            return
+        self._ready.wait()
+        self.soon(self._stop)
+        if not self.is_current:
+            self._thread.join(2 * GRACE)
+
+    # On the loop's thread
+
+    def cancel(self, errand: Errand[Any, Any]) -> None:
+        """Cancel an errand, or end it if it was interrupted before it got here."""
+        if self._errands.get(errand) is None:
+            errand.end(None)
+        else:
+            errand.cancel()
+
+    def forget(self, errand: Errand[Any, Any]) -> None:
+        self._errands.pop(errand, None)
+        if self._stopping and not self._errands:
+            self.soon(self._idle.set)
+
+    def _run(self) -> None:
+        options = {"use_uvloop": find_spec("uvloop") is not None}
+        try:
+            # an empty context: the starting thread may be running another event loop
+            Context().run(
+                partial(anyio.run, self._serve, backend="asyncio", backend_options=options)
+            )
+        finally:
+            self._ready.set()
+            for errand in list(self._errands):
+                errand.end(None)
+
+    async def _serve(self) -> None:
+        self._idle = anyio.Event()
+        self._stopped = anyio.Event()
+        self._own_variables = list(copy_context().items())
+        self._loop = cast("_NativeLoop", current_token().native_token)
+        self._ready.set()
+        await self._stopped.wait()
+        if self._errands:
+            with anyio.move_on_after(GRACE):
+                await self._idle.wait()
+        if self._at_end is not None:
+            with anyio.move_on_after(GRACE):
+                await self._at_end()
+
+    def _spawn(self, errand: Errand[Any, Any], context: Context) -> None:
+        if self._stopping:
+            errand.cancel()
+        for variable, value in self._own_variables:  # which event loop runs is not the caller's say
+            context.run(variable.set, value)
+        if self._loop is not None:
+            self._errands[errand] = self._loop.create_task(errand.run(), context=context)
+
+    def _stop(self) -> None:
+        for errand in list(self._errands):
+            errand.cancel()
+        self._stopped.set()

@@ -1,0 +1,179 @@
+"""Blocking calls into async code, by way of one event loop in a thread of its own.
+
+- ``call`` runs a coroutine and waits for its end.
+- ``iterate`` runs an async iterator in one task, from start to close, some items ahead.
+- ``enter`` runs an async context manager in one task, which waits inside the block for its body.
+
+A thread that stops waiting (Ctrl-C, ``break``, an error in a block) abandons its errand: the task
+is cancelled and has `GRACE` seconds for its cleanup, such as telling the platform to cancel the job;
+then the thread goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+
+import anyio
+
+from fal_async._errand import GRACE, READ_AHEAD, Errand, Item, relay
+from fal_async._loop_thread import LoopThread
+from fal_async.errors import ClientClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+    from types import TracebackType
+
+__all__ = ["GRACE", "READ_AHEAD", "Portal", "relay"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F")
+
+
+class Portal:
+    """The way into a loop thread.
+
+    Making one starts nothing. A forked process gets a thread and a loop of its own on first use.
+    The loop ends with `close`, with the portal itself, or with the interpreter.
+
+    Args:
+        at_end: Run on the loop when it ends; ``None`` for nothing.
+    """
+
+    def __init__(self, at_end: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._at_end = at_end
+        self._threads: dict[int, LoopThread] = {}
+        self._stop = weakref.finalize(self, _stop, self._threads)
+
+    def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a coroutine function on the loop, and return or raise what it does."""
+        errand: Errand[Any, T] = Errand(lambda _: function(*args, **kwargs))
+        try:
+            self.start(errand)
+            return errand.receive_end().unwrap()
+        except BaseException:
+            errand.abandon()
+            raise
+
+    def iterate(
+        self, function: Callable[P, AsyncIterator[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Generator[T, None, None]:
+        """Iterate over what a function returns. An error comes after the items before it."""
+        errand: Errand[T, None] = Errand(partial(_pour, partial(function, *args, **kwargs)))
+        try:
+            self.start(errand)
+            while isinstance(news := errand.receive(), Item):
+                yield news.unwrap()
+            news.unwrap()
+        finally:
+            errand.abandon()
+
+    def enter(
+        self,
+        face: Callable[[Portal, T], F],
+        function: Callable[P, AbstractAsyncContextManager[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AbstractContextManager[F]:
+        """The async context manager that a function returns, as a blocking one of its face."""
+        return _Block(self, face, partial(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """End the loop. Calls that wait, and later calls, raise `ClientClosedError`."""
+        self._stop()
+
+    def start(self, errand: Errand[Any, Any]) -> None:
+        """Start an errand on the loop of this process."""
+        process = os.getpid()
+        thread = self._threads.get(process)
+        if thread is None:  # `setdefault` gives all threads of the process the same one
+            thread = self._threads.setdefault(process, LoopThread(self._at_end))
+        if not self._stop.alive:
+            raise ClientClosedError("the client is closed")
+        errand.start(thread)
+
+
+def _stop(threads: dict[int, LoopThread]) -> None:
+    thread = threads.get(os.getpid())
+    if thread is not None:
+        thread.stop()
+
+
+async def _pour(function: Callable[[], AsyncIterator[T]], errand: Errand[T, None]) -> None:
+    items = function()
+    if not hasattr(items, "aclose"):
+        async for item in items:
+            await errand.put(item)
+        return
+    async with aclosing(cast("AsyncGenerator[T, None]", items)):
+        async for item in items:
+            await errand.put(item)
+
+
+class _Block(AbstractContextManager[F], Generic[T, F]):
+    """An async context manager whose body another thread runs."""
+
+    def __init__(
+        self,
+        portal: Portal,
+        face: Callable[[Portal, T], F],
+        function: Callable[[], AbstractAsyncContextManager[T]],
+    ) -> None:
+        self._portal = portal
+        self._face = face
+        self._function = function
+        self._job: Errand[T, T] = Errand(self._hold)
+        self._body_error: Exception | None = None
+
+    def __enter__(self) -> F:
+        try:
+            self._portal.start(self._job)
+            return self._face(self._portal, self._job.receive().unwrap())
+        except BaseException:
+            self._job.abandon()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not self._job.running:
+            return False
+        if error is not None and not isinstance(error, Exception):  # Ctrl-C is a cancellation there
+            self._job.abandon()
+            return False
+        try:
+            return self._leave(error)
+        except BaseException:
+            self._job.abandon()
+            raise
+
+    def _leave(self, error: Exception | None) -> bool:
+        """Leave the async manager with the error of the body; whether the manager swallowed it."""
+        trace = None if error is None else error.__traceback__
+        self._body_error = error
+        self._job.soon(self._left.set)
+        outcome = self._job.receive_end()
+        if error is not None and outcome.error is error:
+            error.__traceback__ = trace  # without its way through the loop
+            return False
+        if isinstance(outcome.error, ClientClosedError):  # the block is left as it should be
+            return False
+        outcome.unwrap()
+        return error is not None
+
+    async def _hold(self, errand: Errand[T, T]) -> T:
+        self._left = anyio.Event()
+        async with self._function() as value:
+            await errand.put(value)
+            await self._left.wait()
+            if self._body_error is not None:
+                raise self._body_error
+        return value
