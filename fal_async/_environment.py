@@ -1,0 +1,90 @@
+"""What the process has around it: keys in variables and in Colab, and the place of a login."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fal_async._protocol.tokens import Grant, key_grant, key_problem, lookalikes
+from fal_async.errors import MissingCredentialsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["fal_home", "find_key", "nowhere"]
+
+
+def find_key(environ: Mapping[str, str]) -> Grant | None:
+    """The first key in the environment; blocking, as Colab may ask its user.
+
+    Raises:
+        MissingCredentialsError: There is one, but it cannot be sent.
+    """
+    if _login_only(environ):
+        return None
+    for source, _, find in _KEY_PLACES:
+        if key := find(environ).strip():
+            if problem := key_problem(key):
+                raise MissingCredentialsError(f"{source} {problem}")
+            return key_grant(key, source)
+    return None
+
+
+def _login_only(environ: Mapping[str, str]) -> bool:
+    return environ.get("FAL_FORCE_AUTH_BY_USER") == "1"
+
+
+def _key_pair(environ: Mapping[str, str]) -> str:
+    halves = [environ.get(name, "").strip() for name in ("FAL_KEY_ID", "FAL_KEY_SECRET")]
+    return ":".join(halves) if all(halves) else ""
+
+
+def _colab_secret(_: Mapping[str, str]) -> str:
+    # Whoever runs in Colab has IPython loaded; importing it elsewhere would cost a second.
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return _ask_colab() if shell is not None and "google.colab" in str(shell()) else ""
+
+
+@functools.cache
+def _ask_colab() -> str:
+    """Ask the user, who may be shown a dialog, for the secret: once in the life of the process."""
+    try:
+        secret = importlib.import_module("google.colab.userdata").get("FAL_KEY")
+    except Exception:  # noqa: BLE001 -- no such secret, access refused, no answer: all mean none
+        return ""
+    return secret if isinstance(secret, str) else ""
+
+
+#: Where a key may be: the name of the place, what is said when there is none, and how to look.
+_KEY_PLACES: Final[tuple[tuple[str, str, Callable[[Mapping[str, str]], str]], ...]] = (
+    ("FAL_KEY", "is not set", lambda environ: environ.get("FAL_KEY", "")),
+    ("FAL_KEY_ID with FAL_KEY_SECRET", "are not both set", _key_pair),
+    ("the Colab secret FAL_KEY", "is not there", _colab_secret),
+)
+
+
+def fal_home(environ: Mapping[str, str], home: Path | None) -> Path:
+    """Where the official tools keep their files; `home` is the user's own when it is ``None``."""
+    if directory := environ.get("FAL_HOME_DIR", "").strip():
+        return _expanded(directory)
+    return (home or _expanded("~")) / ".fal"
+
+
+def _expanded(path: str) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib raises where there is no home
+
+
+def nowhere(environ: Mapping[str, str], login_problem: str) -> str:
+    """Say that there are no credentials, where was looked, and what was found that nobody reads."""
+    places = [f"{place} {absence}" for place, absence, _ in _KEY_PLACES]
+    if _login_only(environ):
+        places = ["FAL_FORCE_AUTH_BY_USER=1 rules out the keys of the environment"]
+    text = "no credentials were found: set FAL_KEY, pass key=, or run `fal auth login`"
+    text += f" (key= was not given; {'; '.join(places)}; {login_problem})"
+    if found := lookalikes(environ):
+        text += f". Set but not read: {', '.join(found)}"
+    return text

@@ -1,0 +1,207 @@
+"""The login of ``fal auth login``: tokens in a file that is shared with the official tools.
+
+A refresh token buys one access token and is replaced by the next refresh token. So a renewal holds
+a lock that the official tools honour too, from before the tokens are read until their successors
+are stored, and a cancelled caller does not break it off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import anyio
+
+from fal_async._protocol.tokens import (
+    RENEWAL_URL,
+    Grant,
+    LoginTokens,
+    bearer_grant,
+    parse_login,
+    parse_renewal,
+    renewal_form,
+)
+from fal_async._transport.tasks import hear_out
+from fal_async._transport.threads import in_thread
+from fal_async.errors import MissingCredentialsError, TransportError
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+__all__ = ["Login", "PostForm"]
+
+#: Sends form fields to a URL and returns the status and the body of the answer.
+PostForm: TypeAlias = "Callable[[str, Mapping[str, str]], Awaitable[tuple[int, bytes]]]"
+
+#: How long to wait for the lock, in seconds, as the official tools do.
+LOCK_WAIT: Final = 20.0
+#: How long to sleep between two tries to take the lock, in seconds.
+LOCK_PAUSE: Final = 0.05
+#: How long the server may take to answer, in seconds: less than others wait for the lock.
+ANSWER_WAIT: Final = 15.0
+#: How long a renewal may go on once its caller has been cancelled, in seconds.
+GRACE: Final = 5.0
+
+_log = logging.getLogger("fal_async")
+
+
+class Login:
+    """The token file in a directory.
+
+    Args:
+        directory: Where ``fal auth login`` keeps its files.
+        post_form: Sends the renewal; ``None`` when a login cannot be renewed.
+        clock: The Unix time in seconds.
+    """
+
+    def __init__(
+        self, directory: Path, *, post_form: PostForm | None, clock: Callable[[], float]
+    ) -> None:
+        self.path = directory / "auth0_token"
+        self._lock_path = directory / ".portalock"
+        self._post_form = post_form
+        self._clock = clock
+        self._unstored: LoginTokens | None = None
+
+    def find(self, *, refused: str | None = None) -> Grant | None:
+        """Read an access token that may be sent; ``None`` when one must be bought. Blocking.
+
+        Args:
+            refused: A header value that the platform has refused; ``None`` if none was.
+
+        Raises:
+            MissingCredentialsError: There is no login, or it cannot be read.
+        """
+        tokens = self._read()
+        # Without the lock the file may be seen half written: with it `renew` looks again.
+        return None if tokens is None else self._usable(tokens, refused)
+
+    async def renew(self, *, refused: str | None = None) -> Grant:
+        """Buy an access token, unless someone else has by the time we hold the lock.
+
+        Args:
+            refused: A header value that the platform has refused; ``None`` if none was.
+
+        Raises:
+            MissingCredentialsError: The login has ended, or its files cannot be used.
+            TransportError: The server did not answer.
+        """
+        lock = await self._lock()
+        try:
+            work = partial(self._renew_locked, refused)
+            return await hear_out(work, grace=GRACE, abandoned=_forget)
+        finally:
+            os.close(lock)
+
+    async def _renew_locked(self, refused: str | None) -> Grant:
+        tokens = await in_thread(self._read)
+        if tokens is None:
+            raise MissingCredentialsError(f"{self.path} holds no tokens")
+        if grant := self._usable(tokens, refused):
+            return grant
+        if self._post_form is None:
+            raise MissingCredentialsError(f"the login in {self.path} cannot be renewed here")
+        with anyio.move_on_after(ANSWER_WAIT):
+            status_code, body = await self._post_form(RENEWAL_URL, renewal_form(tokens))
+            tokens = parse_renewal(status_code, body, tokens)
+            issued_at = self._clock()
+            await in_thread(partial(self._store, tokens))
+            return bearer_grant(tokens.access, str(self.path), issued_at=issued_at)
+        raise TransportError(f"{RENEWAL_URL} did not answer within {ANSWER_WAIT:g} seconds")
+
+    def _usable(self, tokens: LoginTokens, refused: str | None) -> Grant | None:
+        grant = bearer_grant(tokens.access, str(self.path))
+        fresh = self._clock() < grant.stale_at and grant.authorization != refused
+        return grant if fresh else None
+
+    def _read(self) -> LoginTokens | None:
+        if self._unstored is not None:
+            return self._unstored
+        try:
+            return parse_login(self.path.read_bytes().decode("utf-8", "replace"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingCredentialsError(f"{self.path} does not exist") from None
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+
+    def _store(self, tokens: LoginTokens) -> None:
+        try:
+            _replace(self.path, tokens.to_text())
+        except OSError as error:
+            # The old refresh token is spent, so the new ones are kept for as long as we live.
+            self._unstored = tokens
+            _log.warning("the renewed login is not in %s: %s", self.path, error.strerror)
+        else:
+            self._unstored = None
+
+    async def _lock(self) -> int:
+        attempt = partial(in_thread, self._try_lock)
+        with anyio.move_on_after(LOCK_WAIT):
+            while True:
+                lock = await hear_out(attempt, grace=GRACE, abandoned=_unlock)
+                if lock is not None:
+                    return lock
+                await anyio.sleep(LOCK_PAUSE)
+        raise MissingCredentialsError(
+            f"another process has held {self._lock_path} for {LOCK_WAIT:g} seconds"
+        )
+
+    def _try_lock(self) -> int | None:
+        try:
+            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _unusable(self._lock_path, error) from error
+        try:
+            if _take(descriptor, self._lock_path):
+                return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            raise _unusable(self._lock_path, error) from error
+        os.close(descriptor)
+        return None
+
+
+def _take(descriptor: int, path: Path) -> bool:
+    """Lock an open file at once; there is no such lock on Windows, where nobody is kept out."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    # The official tools delete the file as they unlock it: a deleted one keeps nobody out.
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+
+
+def _unusable(path: Path, error: OSError) -> MissingCredentialsError:
+    return MissingCredentialsError(f"{path} cannot be used: {error.strerror}")
+
+
+async def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+async def _forget(_: Grant) -> None:
+    """It is in the file, for whoever asks next."""

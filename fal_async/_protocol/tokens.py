@@ -1,0 +1,188 @@
+"""Keys and login tokens: what is sent, until when, and how a login is renewed."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import orjson
+
+from fal_async.errors import (
+    FalClientHTTPError,
+    InvalidReplyError,
+    MissingCredentialsError,
+    ServerError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "RENEWAL_URL",
+    "Grant",
+    "LoginTokens",
+    "bearer_grant",
+    "expiry",
+    "key_grant",
+    "key_problem",
+    "lookalikes",
+    "parse_login",
+    "parse_renewal",
+    "renewal_form",
+]
+
+#: Where a login is renewed, and as whom.
+RENEWAL_URL: Final = "https://auth.fal.ai/oauth/token"
+_CLIENT_ID: Final = "TwXR51Vz8JbY8GUUMy6EyuVR0fTO7N4N"
+
+#: How long before its expiry an access token is renewed, in seconds.
+LEEWAY: Final = 300.0
+#: How long a token that was just issued is used at least, in seconds: when clocks disagree, or its
+#: expiry cannot be read, a renewal for each request would be worse than a refused request.
+MIN_USE: Final = 60.0
+
+#: The variables that hold keys.
+READ: Final = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
+
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_LOOKALIKE: Final = re.compile(r"(?i)(^|_)FAL(_?AI)?_(.*_)?(KEY|TOKEN|SECRET|CREDENTIALS)")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What goes into the Authorization header.
+
+    Attributes:
+        authorization: The whole value of the header.
+        source: Where it was found, in words.
+        stale_at: When another one is needed, in seconds of Unix time.
+    """
+
+    authorization: str = field(repr=False)
+    source: str
+    stale_at: float = math.inf
+
+
+def key_grant(key: str, source: str) -> Grant:
+    """What to send for a key."""
+    return Grant(f"Key {key}", source)
+
+
+def key_problem(key: str) -> str | None:
+    """What is wrong with a key, in words that do not show it; ``None`` when it may be sent.
+
+    Example:
+        >>> key_problem("id:secret"), key_problem("id: secret")
+        (None, 'holds whitespace')
+    """
+    if not key:
+        return "is empty"
+    if any(character.isspace() for character in key):
+        return "holds whitespace"
+    return None if _VISIBLE.fullmatch(key) else "holds characters that are not printable ASCII"
+
+
+def lookalikes(names: Iterable[str]) -> list[str]:
+    """The environment variables whose names look like one of a key for fal, and which nobody reads.
+
+    Example:
+        >>> lookalikes(["PATH", "FAL_API_KEY", "fal_key", "FAL_KEY"])
+        ['FAL_API_KEY', 'fal_key']
+    """
+    return sorted(name for name in names if _LOOKALIKE.search(name) and name not in READ)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginTokens:
+    """What a login has left behind.
+
+    Attributes:
+        refresh: Buys one new access token; each purchase may replace it.
+        access: What is sent; ``""`` when there is none that can be sent.
+    """
+
+    refresh: str = field(repr=False)
+    access: str = field(default="", repr=False)
+
+    def to_text(self) -> str:
+        """The content of the token file."""
+        return "\n".join(filter(None, (self.refresh, self.access)))
+
+
+def parse_login(text: str) -> LoginTokens | None:
+    """Read the token file: a refresh token, then perhaps an access token, each on its line."""
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    refresh, access = (*map(_sendable, lines), "", "")[:2]
+    return LoginTokens(refresh, access) if refresh else None
+
+
+def expiry(token: str) -> float | None:
+    """When a JWT expires, in seconds of Unix time; ``None`` when it does not say."""
+    try:
+        payload = token.split(".")[1]
+        claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def bearer_grant(access: str, source: str, *, issued_at: float | None = None) -> Grant:
+    """What to send for an access token. One whose expiry is unknown is stale from the start.
+
+    Args:
+        access: The access token.
+        source: Where it was found.
+        issued_at: When it was issued to us, in seconds of Unix time; ``None`` when it was found.
+    """
+    expires_at = expiry(access)
+    stale_at = -math.inf if expires_at is None else expires_at - LEEWAY
+    if issued_at is not None:
+        stale_at = max(stale_at, issued_at + MIN_USE)
+    return Grant(f"Bearer {access}", source, stale_at)
+
+
+def renewal_form(tokens: LoginTokens) -> dict[str, str]:
+    """The form fields that ask for new tokens."""
+    return {
+        "grant_type": "refresh_token",
+        "client_id": _CLIENT_ID,
+        "refresh_token": tokens.refresh,
+    }
+
+
+def parse_renewal(status_code: int, body: bytes, old: LoginTokens) -> LoginTokens:
+    """Read the answer to `renewal_form`. No error shows the answer: it may hold tokens.
+
+    Raises:
+        MissingCredentialsError: The login has ended.
+        FalClientHTTPError: The server did not decide.
+        InvalidReplyError: There are no tokens in the answer.
+    """
+    if status_code in {400, 401, 403}:
+        raise MissingCredentialsError(
+            f"the login of `fal auth login` has ended (its renewal was answered with HTTP "
+            f"{status_code}): log in again, set FAL_KEY, or pass key="
+        )
+    if status_code != 200:
+        error = ServerError if status_code >= 500 else FalClientHTTPError
+        raise error("the login could not be renewed", status_code)
+    reply = _json_object(body)
+    access, refresh = _sendable(reply.get("access_token")), _sendable(reply.get("refresh_token"))
+    if not access:
+        raise InvalidReplyError("the renewal of the login was answered without an access token")
+    return LoginTokens(refresh or old.refresh, access)
+
+
+def _sendable(value: object) -> str:
+    return value if isinstance(value, str) and _VISIBLE.fullmatch(value) else ""
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
