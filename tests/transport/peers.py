@@ -1,0 +1,172 @@
+"""A peer that sends and does exactly what a test tells it to, byte by byte, in threads of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: How long the peer waits for anything, in seconds, before its script fails.
+PATIENCE = 10.0
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Line:
+    """The peer's end of one connection.
+
+    Attributes:
+        number: Which connection it is, counted from one.
+        got: The requests that were read, as bytes.
+    """
+
+    def __init__(self, sock: socket.socket, number: int) -> None:
+        self._socket = sock
+        self.number = number
+        self.got: list[bytes] = []
+        self._buffer = b""
+
+    def request(self) -> bytes:
+        """Read a whole request: its head, and its body by its length or its chunks; b"" at the end."""
+        head = self.until(b"\r\n\r\n")
+        if not head:
+            return b""
+        lowered = head.lower()
+        body = b""
+        if b"\r\ncontent-length: " in lowered:
+            body = self.exactly(int(lowered.split(b"\r\ncontent-length: ")[1].split(b"\r\n")[0]))
+        elif b"\r\ntransfer-encoding: chunked" in lowered:
+            while not body.endswith(b"0\r\n\r\n"):
+                body += self.exactly(1)
+        self.got.append(head + body)
+        return head + body
+
+    def until(self, mark: bytes) -> bytes:
+        while mark not in self._buffer:
+            if not self._fill():
+                return b""
+        end = self._buffer.index(mark) + len(mark)
+        taken, self._buffer = self._buffer[:end], self._buffer[end:]
+        return taken
+
+    def exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            if not self._fill():
+                raise ConnectionError("the client left in the middle of a request")
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken
+
+    def _fill(self) -> bool:
+        received = self._socket.recv(65536)
+        self._buffer += received
+        return bool(received)
+
+    def send(self, *parts: bytes) -> None:
+        for part in parts:
+            self._socket.sendall(part)
+
+    def reply(self, *parts: bytes) -> None:
+        """Read a request, then send."""
+        self.request()
+        self.send(*parts)
+
+    def half_close(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Break the connection off, so that the client gets an error instead of an end."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def wait_closed(self) -> None:
+        """Wait until the client has closed the connection."""
+        with contextlib.suppress(ConnectionResetError, ssl.SSLError):
+            while self._socket.recv(65536):
+                pass
+
+
+class Peer:
+    """A server on a free port of the loopback interface; each connection runs the script in a thread.
+
+    Args:
+        script: What to do with a connection. The connection is closed when it returns.
+        tls: The server's TLS context; ``None`` for plain connections.
+    """
+
+    def __init__(self, script: Callable[[Line], None], *, tls: ssl.SSLContext | None = None) -> None:
+        self._script = script
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.lines: list[Line] = []
+        self._changed = threading.Condition()
+        self._closed = 0
+        self.errors: list[Exception] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/"
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), "a script of the peer hangs"
+        if error is None:
+            assert not self.errors, self.errors
+
+    def wait_ended(self, count: int = 1) -> None:
+        """Wait until the scripts of so many connections have ended."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._closed >= count, PATIENCE)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.settimeout(PATIENCE)
+            line = Line(sock, len(self.lines) + 1)
+            self.lines.append(line)
+            thread = threading.Thread(target=self._serve, args=(line,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, line: Line) -> None:
+        try:
+            if self._tls is not None:
+                line._socket = self._tls.wrap_socket(line._socket, server_side=True)
+            self._script(line)
+        except Exception as error:  # noqa: BLE001 -- told to the test when it ends
+            self.errors.append(error)
+        finally:
+            line.close()
+            with self._changed:
+                self._closed += 1
+                self._changed.notify_all()
+
+
+def replying(*parts: bytes) -> Callable[[Line], None]:
+    """A script that answers every request of a connection with the same bytes."""
+
+    def script(line: Line) -> None:
+        while line.request():
+            line.send(*parts)
+
+    return script

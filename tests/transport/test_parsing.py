@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from fal_async._transport.parsing import MAX_HEADERS, MAX_INTERIM, ReplyParser
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+
+# Reply, its body, and whether the connection may be used again.
+REPLIES = [
+    pytest.param(SIZED + b"hello", b"hello", True, id="sized"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"", True, id="empty"),
+    pytest.param(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", b"hello", True, id="chunked"),
+    pytest.param(
+        CHUNKED + b"2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n", b"hello", True, id="trailers"
+    ),
+    pytest.param(b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\n", b"", True, id="204"),
+    pytest.param(b"HTTP/1.1 304 Same\r\nContent-Length: 9\r\n\r\n", b"", True, id="304"),
+    pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + SIZED + b"hello", b"hello", True, id="100"),
+    pytest.param(
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 2 + SIZED + b"hello", b"hello", True, id="103"
+    ),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+        b"hello",
+        False,
+        id="close",
+    ),
+    pytest.param(
+        b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello", False, id="http-1.0"
+    ),
+    pytest.param(
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
+        b"hello",
+        True,
+        id="http-1.0-keep-alive",
+    ),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 5\r\n\r\nhello",
+        b"hello",
+        True,
+        id="upgrade-offered",
+    ),
+]
+
+# Replies that end with their connection.
+UNTIL_CLOSE = [
+    pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="http-1.1"),
+    pytest.param(b"HTTP/1.0 200 OK\r\n\r\n", id="http-1.0"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", id="coding"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", id="chunked-inside"),
+]
+
+GARBAGE = [
+    b"garbage\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"ICY 200 OK\r\n\r\n",
+    b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
+    b"HTTP/1.1 200 OK\r\nName : value\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nName: val\0ue\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nName: value\r\n folded\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM + 1) + SIZED,
+]
+
+BAD_CHUNKS = [b"x\r\n", b"-5\r\nhello\r\n", b"5\nhello\n", b"5\r\nhelloX", b"fffffffffffffffff\r\n"]
+
+
+def parser(*, bodiless: bool = False, max_header_bytes: int = 65536) -> ReplyParser:
+    return ReplyParser(bodiless=bodiless, max_header_bytes=max_header_bytes)
+
+
+def fed(*pieces: bytes, bodiless: bool = False) -> ReplyParser:
+    reply = parser(bodiless=bodiless)
+    for piece in pieces:
+        reply.feed(piece)
+    return reply
+
+
+@pytest.mark.parametrize(("raw", "body", "reusable"), REPLIES)
+def test_a_reply_is_read_however_it_is_cut(raw: bytes, body: bytes, reusable: bool) -> None:
+    cuts = [[raw[:i], raw[i:]] for i in range(1, len(raw))]
+    for pieces in [[raw], [raw[i : i + 1] for i in range(len(raw))], *cuts]:
+        reply = fed(*pieces)
+        assert reply.failure is None
+        assert reply.complete
+        assert (reply.take(), reply.reusable) == (body, reusable)
+
+
+@pytest.mark.parametrize(("raw", "body", "reusable"), REPLIES)
+def test_a_connection_with_bytes_behind_the_reply_is_not_used_again(
+    raw: bytes, body: bytes, reusable: bool
+) -> None:
+    for junk in (b"H", b"HTTP/1.1 200 OK\r\n", raw, b"garbage"):
+        for pieces in ([raw + junk], [raw, junk]):
+            reply = fed(*pieces)
+            assert (reply.complete, reply.take(), reply.failure) == (True, body, None)
+            assert not reply.reusable
+
+
+@pytest.mark.parametrize(("raw", "body", "reusable"), REPLIES)
+def test_a_reply_that_is_cut_off_fails(raw: bytes, body: bytes, reusable: bool) -> None:
+    for end in range(1, len(raw)):
+        reply = fed(raw[:end], b"")
+        assert not reply.complete
+        assert isinstance(reply.failure, httpx.RemoteProtocolError)
+
+
+@pytest.mark.parametrize("head", UNTIL_CLOSE)
+def test_a_reply_without_a_length_ends_with_its_connection(head: bytes) -> None:
+    reply = fed(head + b"hel", b"lo")
+    assert (reply.complete, reply.take()) == (False, b"hello")
+    reply.feed(b"")
+    assert (reply.complete, reply.reusable, reply.failure) == (True, False, None)
+
+
+@pytest.mark.parametrize("raw", GARBAGE)
+def test_what_is_not_http_is_refused(raw: bytes) -> None:
+    for pieces in ([raw, b""], [*(raw[i : i + 1] for i in range(len(raw))), b""]):
+        reply = fed(*pieces)
+        assert isinstance(reply.failure, httpx.RemoteProtocolError)
+        assert not reply.has_head
+        assert not reply.reusable
+
+
+@pytest.mark.parametrize("chunk", BAD_CHUNKS)
+def test_what_came_before_a_bad_chunk_is_kept(chunk: bytes) -> None:
+    reply = fed(CHUNKED + b"2\r\nhi\r\n" + chunk)
+    assert reply.take()[:2] == b"hi"
+    assert isinstance(reply.failure, httpx.RemoteProtocolError)
+    assert not reply.complete
+
+
+def test_head_and_reason_are_those_of_the_last_reply() -> None:
+    reply = fed(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 Not Found\r\nA: b\r\n")
+    assert not reply.has_head
+    reply.feed(b"A: c\r\nContent-Length: 0\r\n\r\n")
+    assert (reply.status, reply.reason, reply.http_version) == (404, b"Not Found", "1.1")
+    assert reply.headers == [(b"A", b"b"), (b"A", b"c"), (b"Content-Length", b"0")]
+
+
+def test_trailers_are_not_headers() -> None:
+    reply = fed(CHUNKED + b"0\r\nX: y\r\n\r\n")
+    assert reply.headers == [(b"Transfer-Encoding", b"chunked")]
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_the_reply_to_head_has_no_body_whatever_its_headers_say(framing: bytes) -> None:
+    raw = b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n"
+    for end in range(1, len(raw)):
+        reply = fed(raw[:end], raw[end:], bodiless=True)
+        assert (reply.complete, reply.take()) == (True, b"")
+    assert fed(raw, bodiless=True).reusable
+
+
+@pytest.mark.parametrize("junk", [b"h", b"hello", b"5", b"5\r\nhello\r\n", b"0\r\n\r\n", SIZED])
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_a_body_where_there_must_be_none_spoils_the_connection(framing: bytes, junk: bytes) -> None:
+    reply = fed(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + junk, bodiless=True)
+    assert (reply.complete, reply.take(), reply.failure) == (True, b"", None)
+    assert not reply.reusable
+
+
+def test_the_head_is_bounded_in_bytes_and_in_lines() -> None:
+    long = b"HTTP/1.1 200 OK\r\nName: " + b"x" * 70000
+    many = b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * (MAX_HEADERS + 2)
+    for raw in (long, many, long + b"\r\nContent-Length: 0\r\n\r\n", many + b"\r\n"):
+        for size in (len(raw), 1000):
+            reply = parser()
+            for begin in range(0, len(raw), size):
+                reply.feed(raw[begin : begin + size])
+            assert isinstance(reply.failure, httpx.RemoteProtocolError)
+
+
+def test_the_bound_of_the_head_is_exact_whatever_comes_with_it() -> None:
+    reply = parser(max_header_bytes=100)
+    reply.feed(b"HTTP/1.1 200 OK\r\nName: " + b"x" * 100 + b"\r\nContent-Length: 2\r\n\r\nok")
+    assert isinstance(reply.failure, httpx.RemoteProtocolError)
+    reply = parser(max_header_bytes=100)
+    reply.feed(b"HTTP/1.1 200 OK\r\nName: " + b"x" * 20 + b"\r\nContent-Length: 1000\r\n\r\n")
+    reply.feed(b"x" * 1000)
+    assert reply.complete
+
+
+@pytest.mark.parametrize("flood", [b"X-Trailer: y\r\n", b"1;" + b"x" * 100])
+def test_trailers_and_chunk_extensions_are_bounded(flood: bytes) -> None:
+    reply = fed(CHUNKED, b"0\r\n" if flood.startswith(b"X") else b"")
+    for _ in range(10000):
+        reply.feed(flood)
+        if reply.failure is not None:
+            return
+    raise AssertionError("nothing stopped it")
+
+
+def test_a_reply_that_fails_or_ends_lets_go_of_its_parser() -> None:
+    for reply in (fed(SIZED + b"hello"), fed(b"garbage"), fed(SIZED, b"")):
+        assert reply._llhttp is None
