@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fal_async.errors import InvalidRequestError
 
@@ -66,23 +66,42 @@ class Hosts:
         """Read ``FAL_ASYNC_BASE_URL``, or else ``FAL_RUN_HOST`` and ``FAL_QUEUE_RUN_HOST``."""
         if base_url := environ.get("FAL_ASYNC_BASE_URL", "").strip():
             return cls.at(base_url)
-        run = environ.get("FAL_RUN_HOST", "").strip() or "fal.run"
-        queue = environ.get("FAL_QUEUE_RUN_HOST", "").strip() or f"queue.{run}"
+        run = _bare_host("FAL_RUN_HOST", environ) or "fal.run"
+        queue = _bare_host("FAL_QUEUE_RUN_HOST", environ) or f"queue.{run}"
         return cls(run=f"https://{run}", queue=f"https://{queue}", ws=f"wss://ws.{run}")
 
 
-def _base_url(name: str, url: str) -> str:
-    parts = urlsplit(url)
+def _bare_host(variable: str, environ: Mapping[str, str]) -> str:
+    host = environ.get(variable, "").strip()
+    if set("/?#@") & set(host):
+        raise InvalidRequestError(f"{variable} must be a host such as fal.run, without a scheme")
+    return host
+
+
+def _base_url(name: str, url: object) -> str:
     scheme = _SCHEMES[name]
+    parts = _split(url) if isinstance(url, str) else None
+    if parts is None or parts.scheme not in {scheme, f"{scheme}s"} or not parts.hostname:
+        raise InvalidRequestError(
+            f"the {name} host must be an absolute {scheme}:// or {scheme}s:// URL"
+        )
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise InvalidRequestError(
             f"the {name} host must be a bare URL, without query, fragment or user"
         )
-    if parts.scheme not in {scheme, f"{scheme}s"} or not parts.hostname:
-        raise InvalidRequestError(
-            f"the {name} host must be an absolute {scheme}:// or {scheme}s:// URL, got {url!r}"
-        )
-    return url.rstrip("/")
+    return parts.geturl().rstrip("/")
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL that every reader would split in the same way."""
+    if not url.isprintable() or set(" \\") & set(url):
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

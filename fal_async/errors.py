@@ -106,7 +106,7 @@ class FalClientTimeoutError(FalClientError, TimeoutError):
     def __init__(
         self, timeout: float, request_id: str | None = None, last_status: Status | None = None
     ) -> None:
-        super().__init__(timeout, request_id)
+        super().__init__(timeout)  # a second one would be taken for the text of an OSError
         self.timeout = timeout
         self.request_id = request_id
         self.last_status = last_status

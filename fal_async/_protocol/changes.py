@@ -23,14 +23,12 @@ class Changes:
 
     def fresh(self, status: Status) -> Status | None:
         """The status with nothing but new log lines; ``None`` when nothing at all is new."""
+        state, lines = status, None
         if isinstance(status, InProgress | Completed):
-            status = replace(status, logs=self._lines(status.logs))
-        repeated = status == self._last or (
-            isinstance(status, InProgress)
-            and isinstance(self._last, InProgress)
-            and not status.logs
-        )
-        self._last = status
+            lines = self._lines(status.logs)
+            state, status = replace(status, logs=None), replace(status, logs=lines)
+        repeated = state == self._last and not lines
+        self._last = state
         return None if repeated else status
 
     def _lines(self, window: list[LogLine] | None) -> list[LogLine] | None:

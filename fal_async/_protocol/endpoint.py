@@ -15,6 +15,8 @@ _NAMESPACES = frozenset({"workflows", "comfy"})
 _LEGACY = re.compile(r"([0-9]+)-([A-Za-z0-9-]+)")
 _SEGMENT = re.compile(r"[A-Za-z0-9_@~+][A-Za-z0-9_.@~+-]*")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]+")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_DOTS = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
 _EXPECTED = "expected 'owner/app' or 'owner/app/path', such as 'fal-ai/flux/dev'"
 
 
@@ -64,13 +66,19 @@ def _parse(application: str) -> Endpoint:
     return Endpoint(owner, alias, "/".join(path), namespace)
 
 
-def parse_path(path: str) -> tuple[str, str]:
-    """Split a `path` argument into an encoded path without outer slashes, and a query string."""
-    bare, _, query = path.partition("?")
+def parse_path(path: object) -> tuple[str, str]:
+    """Split a `path` argument into a path without outer slashes and a query string, both encoded.
+
+    What is percent-encoded already stays as it is.
+    """
+    if not isinstance(path, str):
+        raise InvalidRequestError(f"a path is a string, got {type(path).__name__}")
+    bare, _, query = _STRAY_PERCENT.sub("%25", path).partition("?")
     segments = [segment for segment in bare.split("/") if segment]
-    if "#" in path or not path.isprintable() or {".", ".."} & set(segments):
+    if set("#\\") & set(path) or not path.isprintable() or any(map(_DOTS.fullmatch, segments)):
         raise InvalidRequestError(f"{path!r} is not a path within an app")
-    return "/".join(quote(segment, safe="%:@!$&'()*+,;=~") for segment in segments), query
+    encoded = quote("/".join(segments), safe="/%:@!$&'()*+,;=~")
+    return encoded, quote(query, safe="/%:@!$&'()*+,;=~?")
 
 
 def parse_request_id(request_id: object) -> str:

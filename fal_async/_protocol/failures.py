@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
+from fal_async._protocol.bodies import decode_json
 from fal_async.errors import (
     AccountLockedError,
     AuthenticationError,
@@ -30,6 +32,9 @@ __all__ = ["error_from", "raise_for_status"]
 
 #: How much of a plain-text body becomes the message, in characters.
 MAX_MESSAGE: Final = 500
+#: The type of a problem that the platform gives none.
+_UNNAMED: Final = "unknown"
+_LOCKED = re.compile(r"\b(?:locked|balance)\b", re.IGNORECASE)
 
 _BY_STATUS: Final[Mapping[int, type[FalClientHTTPError]]] = {
     400: InvalidInputError,
@@ -70,11 +75,11 @@ def error_from(reply: Reply, *, request_id: str | None = None) -> FalClientHTTPE
         reply: The reply.
         request_id: The id that is known from elsewhere, for replies that do not carry it.
     """
-    body = _body(reply)
-    fields = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+    body: object = _body(reply)
+    fields = _object(body)
     problems = _problems(fields.get("detail"))
     error_type = _error_type(fields, reply, problems)
-    message = _message(fields, problems) or _plain(reply)
+    message = _message(fields, problems) or _plain(reply, body)
     return _class_of(reply, message, error_type)(
         message,
         reply.status_code,
@@ -90,8 +95,8 @@ def error_from(reply: Reply, *, request_id: str | None = None) -> FalClientHTTPE
 
 def _body(reply: Reply) -> Any:
     try:
-        return orjson.loads(reply.body)
-    except orjson.JSONDecodeError:
+        return decode_json(reply.body)
+    except ValueError:
         return reply.text
 
 
@@ -100,7 +105,7 @@ def _class_of(reply: Reply, message: str, error_type: str | None) -> type[FalCli
         return StartTimeoutError
     if error_type is not None and error_type in _BY_TYPE:
         return _BY_TYPE[error_type]
-    if reply.status_code == 403 and "locked" in message.lower():
+    if reply.status_code == 403 and _LOCKED.search(message):
         return AccountLockedError
     if reply.status_code >= 500:
         return ServerError
@@ -108,13 +113,12 @@ def _class_of(reply: Reply, message: str, error_type: str | None) -> type[FalCli
 
 
 def _error_type(fields: Mapping[str, Any], reply: Reply, problems: Sequence[Problem]) -> str | None:
-    candidates = (
-        fields.get("error_type"),
-        reply.headers.get("x-fal-error-type"),
-        fields.get("type"),
-        problems[0].type if problems else None,
+    return (
+        _text(fields, "error_type")
+        or reply.headers.get("x-fal-error-type")
+        or _text(fields, "type")
+        or next((problem.type for problem in problems if problem.type != _UNNAMED), None)
     )
-    return next((name for name in candidates if isinstance(name, str) and name), None)
 
 
 def _message(fields: Mapping[str, Any], problems: Sequence[Problem]) -> str:
@@ -122,11 +126,16 @@ def _message(fields: Mapping[str, Any], problems: Sequence[Problem]) -> str:
         return "; ".join(_describe(problem) for problem in problems)
     for key in ("detail", "message", "error", "status"):
         value = fields.get(key)
-        if isinstance(value, str) and value:
-            return value
-        if value:
-            return orjson.dumps(value).decode()[:MAX_MESSAGE]
+        if value and (text := value if isinstance(value, str) else _as_json(value)):
+            return text
     return ""
+
+
+def _as_json(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()[:MAX_MESSAGE]
+    except TypeError:  # nested too deeply, or a lone surrogate
+        return ""
 
 
 def _describe(problem: Problem) -> str:
@@ -134,33 +143,45 @@ def _describe(problem: Problem) -> str:
     return f"{where}: {problem.message}" if where else problem.message
 
 
-def _plain(reply: Reply) -> str:
-    """The text of a body that is not one of the JSON shapes; pages of an ingress are not shown."""
+def _plain(reply: Reply, body: object) -> str:
+    """A message for a body that has none; pages of an ingress are not shown."""
     if 300 <= reply.status_code < 400:
         return "the platform answered with a redirect, which is never followed"
-    text = " ".join(reply.text.split())
-    if not text or "<html" in text.lower():
-        return f"the platform answered with status {reply.status_code} and no reason"
-    return text[:MAX_MESSAGE]
+    if body and body != {"detail": ""}:
+        text = " ".join(body.split()) if isinstance(body, str) else _as_json(body)
+        if text and not text.startswith("<") and "<html" not in text.lower():
+            return text[:MAX_MESSAGE]
+    if reply.status_code == 499:
+        return "the job was cancelled"
+    return f"the platform answered with status {reply.status_code} and no reason"
 
 
 def _problems(detail: object) -> list[Problem]:
     if not isinstance(detail, list):
         return []
     items = cast("list[object]", detail)
-    return [_problem(cast("dict[str, Any]", item)) for item in items if isinstance(item, dict)]
+    return [_problem(fields) for item in items if (fields := _object(item))]
 
 
 def _problem(item: Mapping[str, Any]) -> Problem:
-    loc, ctx, url = item.get("loc"), item.get("ctx"), item.get("url")
+    loc = item.get("loc")
     parts = cast("list[object]", loc) if isinstance(loc, list) else []
     return Problem(
-        message=str(item.get("msg") or item.get("message") or "invalid"),
-        type=str(item.get("type") or "unknown"),
-        loc=tuple(part if isinstance(part, int) else str(part) for part in parts),
-        ctx=cast("dict[str, Any]", ctx) if isinstance(ctx, dict) else {},
-        url=url if isinstance(url, str) else None,
+        message=_text(item, "msg") or _text(item, "message") or "invalid",
+        type=_text(item, "type") or _UNNAMED,
+        loc=tuple(part for part in parts if isinstance(part, int | str)),
+        ctx=_object(item.get("ctx")),
+        url=_text(item, "url"),
     )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _text(item: Mapping[str, Any], name: str) -> str | None:
+    value = item.get(name)
+    return value if isinstance(value, str) and value else None
 
 
 def _retryable(reply: Reply, error_type: str | None) -> bool:

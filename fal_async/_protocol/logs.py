@@ -126,4 +126,9 @@ def _read_entry(entry: object) -> LogLine:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # nested too deeply to be written
+        return type(value).__name__

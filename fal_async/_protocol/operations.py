@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from urllib.parse import urlencode
+
+import orjson
 
 from fal_async._protocol.bodies import encode_arguments, plain_arguments
 from fal_async._protocol.endpoint import Endpoint, parse_path
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Lane", "Operation", "Request", "cancel", "result", "run", "status", "submit", "watch"]
 
 T = TypeVar("T")
+#: How long a URL may be, in characters: httpx takes no longer ones.
+LONGEST_URL: Final = 65_536
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 
 
@@ -89,12 +93,13 @@ def run(
     path: str = "",
     headers: Mapping[str, str] | None = None,
 ) -> Operation[Any]:
-    """Run an app directly. With GET the arguments become the query string."""
-    method = method.upper()
-    if not method.isalpha() or not method.isascii():
-        raise InvalidRequestError(f"{method!r} is not an HTTP method")
+    """Run an app directly. With GET the arguments become the query string.
+
+    There a list repeats its name, what is nested is JSON, and ``None`` is left out.
+    """
+    method = _method(method)
     bodiless = method in {"GET", "HEAD"}
-    query: Mapping[str, Any] = plain_arguments(arguments) if bodiless else {}
+    query = _query_of(plain_arguments(arguments)) if bodiless else {}
     return Operation(
         name="run",
         application=str(endpoint),
@@ -161,7 +166,7 @@ def watch(
         request=Request(
             "GET", _logs(_below(url, "stream"), with_logs), {"accept": "text/event-stream"}
         ),
-        parse=raise_for_status,
+        parse=_read(_ignore, request_id),
         retry=Retry.UNSENT,
         lane=Lane.WATCH,
         request_id=request_id,
@@ -217,11 +222,40 @@ def _read(parse: Callable[[Reply], T], request_id: str | None = None) -> Callabl
     return read
 
 
+def _ignore(_: Reply) -> None:
+    """The body is read by whoever opened the stream."""
+
+
+def _method(method: str) -> str:
+    if not (method.isalpha() and method.isascii()):
+        raise InvalidRequestError(f"{method!r} is not an HTTP method")
+    return method.upper()
+
+
+def _query_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: [_word(item) for item in _items(value)]
+        for name, value in arguments.items()
+        if value is not None
+    }
+
+
+def _items(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else [value]
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
 def _endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, Any]) -> str:
     encoded, own_query = parse_path(path)
     url = "/".join(filter(None, (base, str(endpoint), encoded)))
     queries = "&".join(filter(None, (own_query, urlencode(query, doseq=True))))
-    return f"{url}?{queries}" if queries else url
+    whole = f"{url}?{queries}" if queries else url
+    if len(whole) > LONGEST_URL:
+        raise InvalidRequestError(f"a URL has at most {LONGEST_URL} characters, not {len(whole)}")
+    return whole
 
 
 def _logs(url: str, with_logs: bool) -> str:  # noqa: FBT001 -- mirrors the public parameter

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import orjson
@@ -22,8 +22,20 @@ _MAX_TAGS: Final = 10
 _MAX_TAG_BYTES: Final = 1024
 _TAG_KEY = re.compile(r"[a-z0-9._-]{1,64}")
 _TAG_VALUE = re.compile(r"[ -+\--~]{0,256}")  # printable ASCII without the comma
+_WEB_URL = re.compile(r"https?://[^\s/?#\\][^\s\\\x00-\x1f\x7f\ud800-\udfff]*", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNSAFE_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+#: What the transport decides: copied from another request, these would break the framing.
+_FRAMING: Final = frozenset({
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+})  # fmt: skip
 
 
 def seconds(name: str, value: object) -> float | None:
@@ -32,7 +44,7 @@ def seconds(name: str, value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidRequestError(f"{name} is a number of seconds, got {value!r}")
-    if not (0 < value < math.inf):
+    if not 0 < value <= sys.float_info.max:
         raise InvalidRequestError(
             f"{name} must be a positive, finite number of seconds, got {value!r}"
         )
@@ -44,13 +56,15 @@ def merge_headers(*parts: Mapping[str, str]) -> dict[str, str]:
     merged: dict[str, str] = {}
     for part in parts:
         for name, value in part.items():
-            if not _TOKEN.fullmatch(name):
+            if not _matches(_TOKEN, name):
                 raise InvalidRequestError(f"{name!r} is not a header name")
-            if _UNSAFE_VALUE.search(value):
+            if name.lower() in _FRAMING:
+                raise InvalidRequestError(f"the header {name!r} is the transport's to set")
+            if not _matches(_VALUE, value):
                 raise InvalidRequestError(
-                    f"the value of the header {name!r} has a forbidden character"
+                    f"the value of the header {name!r} must be printable ASCII text"
                 )
-            merged[name.lower()] = value
+            merged[name.lower()] = value.strip(" \t")
     return merged
 
 
@@ -103,11 +117,11 @@ def _start_timeout(start_timeout: float) -> str:
 def _tags(tags: Mapping[str, str]) -> str:
     """The platform drops bad pairs silently, so they are refused here."""
     for key, value in tags.items():
-        if not _TAG_KEY.fullmatch(key) or key.startswith("fal."):
+        if not _matches(_TAG_KEY, key) or key.startswith("fal."):
             raise InvalidRequestError(
                 f"the tag name {key!r} must be 1 to 64 of a-z 0-9 . _ - and not start with 'fal.'"
             )
-        if not _TAG_VALUE.fullmatch(value):
+        if not _matches(_TAG_VALUE, value):
             raise InvalidRequestError(
                 f"the value of the tag {key!r} must be printable ASCII without commas, at most 256"
             )
@@ -131,13 +145,25 @@ def submit_query(
     """The query parameters of a submit."""
     query: dict[str, Any] = {}
     if webhook_url is not None:
-        if not webhook_url.startswith(("http://", "https://")):
+        if not _matches(_WEB_URL, webhook_url):
             raise InvalidRequestError(f"webhook_url must be an absolute URL, got {webhook_url!r}")
         query["fal_webhook"] = webhook_url
     if max_queue_length is not None:
-        if isinstance(max_queue_length, bool) or max_queue_length < 0:
-            raise InvalidRequestError(
-                f"max_queue_length is a whole number from 0, got {max_queue_length!r}"
-            )
-        query["fal_max_queue_length"] = max_queue_length
+        query["fal_max_queue_length"] = _count(max_queue_length)
     return query
+
+
+def _count(max_queue_length: object) -> int:
+    if (
+        isinstance(max_queue_length, bool)
+        or not isinstance(max_queue_length, int)
+        or max_queue_length < 0
+    ):
+        raise InvalidRequestError(
+            f"max_queue_length is a whole number from 0, got {max_queue_length!r}"
+        )
+    return max_queue_length
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

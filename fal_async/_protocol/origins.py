@@ -77,8 +77,8 @@ def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrl
     own = f"{hosts.queue}/{endpoint.app}/requests/{quote(submission.request_id, safe='')}"
     queue = Origins(hosts.queue)
 
-    def checked(named: str | None, fallback: str) -> str:
-        return named if named and queue.cover(named) else fallback
+    def checked(named: object, fallback: str) -> str:
+        return named if isinstance(named, str) and queue.cover(named) else fallback
 
     return JobUrls(
         status_url=checked(submission.status_url, f"{own}/status"),

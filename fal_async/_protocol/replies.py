@@ -6,12 +6,13 @@ be read at all is an `InvalidReplyError`.
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import orjson
-
+from fal_async._protocol.bodies import decode_json
 from fal_async._protocol.logs import parse_logs
 from fal_async.errors import InvalidReplyError
 from fal_async.types import Cancellation, Completed, InProgress, Queued, Result, Status, Unknown
@@ -31,6 +32,8 @@ __all__ = [
 
 #: How much of a body that is not what it should be is shown in an error's text, in characters.
 SHOWN: Final = 300
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_ANSWERS: Final[Mapping[int, str]] = {202: "CANCELLATION_REQUESTED", 400: "ALREADY_COMPLETED"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,19 +76,14 @@ class Reply:
     @property
     def retry_after(self) -> float | None:
         """Seconds to wait before a repetition; ``None`` when the platform does not say."""
-        value = self.headers.get("retry-after", "").strip()
-        if value.replace(".", "", 1).isdecimal() and value.isascii():
-            return float(value)
-        try:
-            moment = parsedate_to_datetime(value) - parsedate_to_datetime(self.headers["date"])
-        except (ValueError, KeyError, TypeError):
-            return None
-        return max(0.0, moment.total_seconds())
+        value = self.headers.get("retry-after", "")
+        seconds = _number(value)
+        return _until(value, self.headers.get("date", "")) if seconds is None else seconds
 
     @property
     def missed_start(self) -> bool:
         """Whether the caller's own start deadline passed, which is final."""
-        return self.headers.get("x-fal-request-timeout-type", "").lower() == "user"
+        return self.headers.get("x-fal-request-timeout-type", "").strip().lower() == "user"
 
     @property
     def content_type(self) -> str:
@@ -95,8 +93,8 @@ class Reply:
     def json(self) -> Any:
         """The body as JSON, or an `InvalidReplyError`."""
         try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError as error:
+            return decode_json(self.body)
+        except ValueError as error:
             raise InvalidReplyError(
                 f"expected JSON, got {self.text[:SHOWN]!r}", request_id=self.request_id
             ) from error
@@ -128,7 +126,12 @@ class Submission:
 
 def parse_submission(reply: Reply) -> Submission:
     """Read the answer to a submit; only the request id is indispensable."""
-    body = reply.json_object()
+    try:
+        body = reply.json_object()
+    except InvalidReplyError:
+        if reply.request_id is None:
+            raise
+        body = {}  # the job is there, and its id is all that is needed to collect it
     request_id = _text(body.get("request_id")) or reply.request_id
     if request_id is None:
         raise InvalidReplyError(
@@ -151,8 +154,7 @@ def read_status(raw: Mapping[str, Any]) -> Status:
     """Read a status object; a status that is not known is `Unknown`, never an error."""
     match raw.get("status"):
         case "IN_QUEUE":
-            position = raw.get("queue_position")
-            return Queued(position if isinstance(position, int) else None)
+            return Queued(_position(raw.get("queue_position")))
         case "IN_PROGRESS":
             return InProgress(parse_logs(raw.get("logs")))
         case "COMPLETED":
@@ -170,7 +172,7 @@ def read_status(raw: Mapping[str, Any]) -> Status:
 def parse_cancellation(reply: Reply) -> Cancellation:
     """Read the answer to a cancel call that was accepted or came too late."""
     status = _text(reply.json_object().get("status")) if reply.body else None
-    return Cancellation(status or ("OK" if reply.ok else "ALREADY_COMPLETED"))
+    return Cancellation(status or _ANSWERS.get(reply.status_code, "OK"))
 
 
 def parse_output(reply: Reply) -> Any:
@@ -181,7 +183,7 @@ def parse_output(reply: Reply) -> Any:
     return Result(
         cast("dict[str, Any]", output),
         request_id=reply.request_id,
-        billable_units=_number(reply.headers.get("x-fal-billable-units")),
+        billable_units=_number(reply.headers.get("x-fal-billable-units", "")),
         retries=reply.retries,
         headers=reply.headers,
     )
@@ -189,21 +191,31 @@ def parse_output(reply: Reply) -> Any:
 
 def _decode(reply: Reply) -> Any:
     kind = reply.content_type
-    if not reply.body:
-        return b"" if kind and "json" not in kind and not kind.startswith("text/") else None
     if kind.endswith(("/json", "+json")) or not kind:
-        return reply.json()
-    if kind.startswith("text/"):
-        return reply.text
-    return reply.body
+        return reply.json() if reply.body else None
+    return reply.text if kind.startswith("text/") else reply.body
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _number(value: str | None) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except ValueError:
+def _position(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _number(value: str) -> float | None:
+    """A number in plain ASCII digits; ``None`` for anything else, infinity included."""
+    if not _DECIMAL.fullmatch(value.strip()):
         return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _until(moment: str, now: str) -> float | None:
+    """Seconds between two dates of headers; ``None`` when one is missing or is no date."""
+    try:
+        span = parsedate_to_datetime(moment) - parsedate_to_datetime(now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0.0, span.total_seconds())

@@ -17,6 +17,8 @@ __all__ = ["Breakdown", "Retry", "pause_before_retry"]
 
 #: The first pause's bound after a 429, in seconds: the platform's advice is 1, 2, 4, 8.
 RATE_LIMIT_DELAY: Final = 1.0
+#: More doublings than this would leave the range of numbers.
+MAX_DOUBLINGS: Final = 60
 
 
 class Retry(Enum):
@@ -103,5 +105,5 @@ def _pause(
             return asked if asked <= policy.max_retry_after else None
         if outcome.status_code == 429 and base:
             base = max(base, RATE_LIMIT_DELAY)
-    bound: float = min(policy.max_delay, base * 2 ** (attempt - 1))
+    bound = min(policy.max_delay, base * 2.0 ** min(attempt - 1, MAX_DOUBLINGS))
     return random() * bound
