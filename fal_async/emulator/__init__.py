@@ -6,14 +6,14 @@ Needs the extra ``emulator``: ``pip install "fal-async[emulator]"``.
 from __future__ import annotations
 
 try:
-    import starlette as _starlette  # noqa: F401 - only whether it is there
-    import uvicorn as _uvicorn  # noqa: F401
-except ImportError as error:
+    from fal_async.emulator._emulator import Emulator
+except ModuleNotFoundError as error:
+    if error.name not in {"starlette", "uvicorn"}:
+        raise
     raise ImportError(
-        'the emulator needs starlette and uvicorn: pip install "fal-async[emulator]"'
+        f'the emulator needs {error.name}, which is missing: pip install "fal-async[emulator]"'
     ) from error
 
-from fal_async.emulator._emulator import Emulator
 from fal_async.emulator._errors import AppError
 from fal_async.emulator._faults import Fault
 from fal_async.emulator._gate import Gate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
 
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._replies import raw_headers
@@ -21,8 +22,8 @@ AsgiApp: TypeAlias = "Callable[..., Any]"
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 #: Headers between the caller and the gateway, which an app does not see.
 _OF_THE_GATEWAY = frozenset({"authorization", "connection", "content-length", "transfer-encoding"})
-_NOT_CANCELLABLE = frozenset({404, 405})
-
+#: Seconds that an app has for its shutdown.
+_SHUTDOWN = 1.0
 #: Stays shut.
 _NEVER = Gate()
 
@@ -39,21 +40,17 @@ class AsgiRunner:
         self._lifespan: _Lifespan | None = None
 
     async def __call__(self, job: Job, send: Send) -> None:
+        """Answer as the app does."""
         state = await self._started()
         await self._app(http_scope(job, state=state), receiver(job), send)
 
     async def cancel(self, job: Job) -> bool:
-        """Tell the app by a call to the job's path with ``/cancel`` appended; one without that path runs on."""
-        scope = http_scope(job, path=f"{job.path.rstrip('/')}/cancel", state=await self._started())
-        statuses: list[int] = []
-
-        async def note(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                statuses.append(message["status"])
-
+        """Tell the app, at the job's path with ``/cancel`` appended; if it has none, it goes on."""
+        path = f"{job.path.rstrip('/')}/cancel"
+        scope = http_scope(job, path=path, body=b"", state=await self._started())
         try:
-            await self._app(scope, receiver(job, body=b""), note)
-        except Exception:  # noqa: BLE001 - the cancellation has been asked for; what the app makes of it is its matter
+            await self._app(scope, receiver(job, body=b""), _ignore)
+        except Exception:
             logger.debug("the app failed to cancel request %s", job.request_id, exc_info=True)
         return False
 
@@ -80,14 +77,16 @@ class _Lifespan:
         self._task = asyncio.create_task(self._run())
 
     async def start_up(self) -> dict[str, Any]:
+        """Wait until the app has started; gives what it keeps for its requests."""
         await self._started.wait()
         if self._failure is not None:
             raise RuntimeError(f"the app failed to start: {self._failure}")
         return self._state
 
     async def shut_down(self) -> None:
+        """Have the app shut down, if it does so in time."""
         self._inbox.put_nowait({"type": "lifespan.shutdown"})
-        await asyncio.wait([self._task], timeout=1)
+        await asyncio.wait([self._task], timeout=_SHUTDOWN)
         self._task.cancel()
 
     async def _run(self) -> None:
@@ -95,26 +94,33 @@ class _Lifespan:
         scope = {"type": "lifespan", "asgi": _ASGI, "state": self._state}
         try:
             await self._app(scope, self._inbox.get, self._send)
-        except Exception:  # noqa: BLE001 - by the ASGI specification: the app does not know this protocol
+        except Exception:
             logger.debug("the app has no lifespan", exc_info=True)
         finally:
             self._started.set()
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "lifespan.startup.failed":
-            self._failure = message.get("message", "") or "no reason given"
+            self._failure = message.get("message") or "no reason given"
         self._started.set()
 
 
 def http_scope(
-    job: Job, *, path: str | None = None, state: dict[str, Any] | None = None
+    job: Job,
+    *,
+    path: str | None = None,
+    body: bytes | None = None,
+    state: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The call as the app sees it: what the gateway adds is there, and the caller's key is not."""
+    """The call as the app sees it: with what the gateway adds, and without the caller's key."""
+    path = job.path if path is None else path
+    length = len(job.body if body is None else body)
     headers = {name: value for name, value in job.headers.items() if name not in _OF_THE_GATEWAY}
-    headers |= {"x-fal-request-id": job.request_id, "x-fal-endpoint": job.endpoint}
-    if path is None:
-        headers["content-length"] = str(len(job.body))
-    path = path or job.path
+    headers |= {
+        "content-length": str(length),
+        "x-fal-request-id": job.request_id,
+        "x-fal-endpoint": job.endpoint,
+    }
     return {
         "type": "http",
         "asgi": _ASGI,
@@ -122,7 +128,7 @@ def http_scope(
         "method": job.method,
         "scheme": "http",
         "path": path,
-        "raw_path": path.encode(),
+        "raw_path": quote(path).encode("ascii"),
         "root_path": "",
         "query_string": job.query.encode("latin-1"),
         "headers": raw_headers(headers),
@@ -133,7 +139,7 @@ def http_scope(
 
 
 def receiver(job: Job, body: bytes | None = None) -> Receive:
-    """The call's body, and then that the caller hung up: callers of the queue never do."""
+    """The call's body, and then that the caller hung up, which callers of the queue never do."""
     pending = [job.body if body is None else body]
 
     async def receive() -> Message:
@@ -143,3 +149,7 @@ def receiver(job: Job, body: bytes | None = None) -> Receive:
         return {"type": "http.disconnect"}
 
     return receive
+
+
+async def _ignore(message: Message) -> None:
+    """Whether the app obeys shows in the job's own result."""

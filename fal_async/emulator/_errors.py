@@ -17,12 +17,14 @@ class AppError(Exception):
 
     Attributes:
         status: The HTTP status.
-        detail: A text, or a list of problems, or any other JSON value.
+        detail: A text, or a list of problems with the input, or any other JSON value.
         headers: More headers of the reply.
-        error_type: The platform's name for the error; also sent as ``X-Fal-Error-Type``. ``None`` leaves it out.
+        error_type: The platform's name for the error, sent as ``X-Fal-Error-Type``, too; ``None``
+            leaves it out.
 
     Example:
-        >>> AppError(422, [{"loc": ["body", "seed"], "msg": "must be even", "type": "value_error"}]).status
+        >>> even = {"loc": ["body", "seed"], "msg": "must be even", "type": "value_error"}
+        >>> AppError(422, [even]).status
         422
     """
 
@@ -43,8 +45,8 @@ class AppError(Exception):
     def reply(self) -> Reply:
         """The reply that it stands for."""
         body = {"detail": self.detail}
-        headers = dict(self.headers)
+        headers = self.headers
         if self.error_type is not None:
             body["error_type"] = self.error_type
-            headers["x-fal-error-type"] = self.error_type
+            headers = {**headers, "x-fal-error-type": self.error_type}
         return json_reply(self.status, body, headers)

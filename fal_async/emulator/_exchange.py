@@ -1,10 +1,10 @@
-"""One HTTP request to the gateway, and the reply to it."""
+"""One HTTP request to the gateway, and the way to answer it."""
 
 from __future__ import annotations
 
 import uuid
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fal_async.emulator._hosts.names import locate
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from fal_async.emulator._replies import Message, RawHeaders, Receive, Reply, Send
     from fal_async.emulator._server import Connection
+
+#: Where the official JavaScript client looks for a server proxy, and how it names the real URL.
+PROXY_PATH = "/api/fal/proxy"
+TARGET = "x-fal-target-url"
 
 #: What pages of any origin may read of a reply.
 _EXPOSED = (
@@ -24,35 +28,39 @@ _CORS = [
     (b"access-control-allow-credentials", b"true"),
     (b"access-control-expose-headers", _EXPOSED),
 ]
-#: What a runner's reply may not say to the caller.
+#: What a runner's reply does not say to the caller.
 _PRIVATE = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"x-fal-stop-runner", b"x-fal-request-id"}
 )
 
 
 class Exchange:
-    """A request whose head has arrived, and the way to answer it.
+    """A request, and the way to answer it: what is sent gets the platform's headers.
 
-    An exchange is an ASGI ``send``: what a runner sends passes through it and gets the platform's headers.
+    It is an ASGI ``send``, so that a runner's answer can pass through it as it comes.
 
     Attributes:
-        host: Which of the platform's hosts it is for.
-        base: The URL of that host, in the style in which the client reached it.
-        path: The path below the host, decoded, without a slash at either end.
+        connection: The connection that the request came by.
+        method: The HTTP method.
+        headers: The headers, names in lower case.
+        raw_path: The path as the client sent it, decoded.
+        query: The query string.
+        place: Which host and which of its paths it is for.
+        is_proxied: Whether it came by way of the server proxy.
+        body: The body, once it has been read.
         request_id: What the reply will call the request.
-        status: The HTTP status of the reply, once it has begun.
+        status: The HTTP status of the reply, once that has begun.
     """
 
     __slots__ = (
         "_receive",
         "_send",
-        "base",
         "body",
         "connection",
         "headers",
-        "host",
+        "is_proxied",
         "method",
-        "path",
+        "place",
         "query",
         "raw_path",
         "request_id",
@@ -64,12 +72,21 @@ class Exchange:
         self._send = send
         self.connection: Connection = scope["state"]["connection"]
         self.method: str = scope["method"]
+        raw_headers: RawHeaders = scope["headers"]
         self.headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+            name.decode("latin-1"): value.decode("latin-1") for name, value in raw_headers
         }
         self.raw_path: str = scope["path"]
         self.query: str = scope["query_string"].decode("latin-1")
-        self.host, self.base, self.path = locate(scope["scheme"], self.headers, self.raw_path)
+        self.is_proxied = self.raw_path.rstrip("/") == PROXY_PATH
+        if self.is_proxied:
+            target = urlsplit(self.headers.get(TARGET, ""))
+            self.query = target.query
+            self.place = locate(target.scheme, target.netloc, unquote(target.path))
+        else:
+            scheme = self.headers.get("x-forwarded-proto") or scope["scheme"]
+            authority = self.headers.get("x-forwarded-host") or self.headers.get("host", "")
+            self.place = locate(scheme, authority, self.raw_path)
         self.body = b""
         self.request_id: str | None = None
         self.status: int | None = None
@@ -82,14 +99,14 @@ class Exchange:
     async def read(self) -> None:
         """Read the body."""
         message = await self._receive()
-        chunks = [message.get("body", b"")]
+        chunks: list[bytes] = [message.get("body", b"")]
         while message.get("more_body", False):
             message = await self._receive()
             chunks.append(message.get("body", b""))
         self.body = b"".join(chunks)
 
     def divert(self, detour: Callable[[Send], Send]) -> None:
-        """Have whatever is sent from now on pass through a detour."""
+        """Have whatever is sent from now on take a detour."""
         self._send = detour(self._send)
 
     async def reply(self, reply: Reply) -> None:
@@ -97,10 +114,11 @@ class Exchange:
         await reply.send(self)
 
     async def __call__(self, message: Message) -> None:
-        """Send one ASGI message, with the headers that every answer of the platform carries."""
+        """Send one ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [pair for pair in message.get("headers", ()) if pair[0] not in _PRIVATE]
+            headers: RawHeaders = message.get("headers", [])
+            headers = [pair for pair in headers if pair[0] not in _PRIVATE]
             message = {**message, "headers": headers + self._platform_headers()}
         await self._send(message)
 

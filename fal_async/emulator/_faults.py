@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ from fal_async.emulator._gate import Gate
 from fal_async.emulator._replies import Reply, json_reply, raw_headers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from fal_async.emulator._record import RecordedRequest, Route
 
 __all__ = ["Fault"]
@@ -18,23 +19,24 @@ __all__ = ["Fault"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something that goes wrong with calls of one endpoint.
+    """Something that goes wrong with calls of an endpoint.
 
     Attributes:
-        route: The kind of call that it befalls; ``None`` for all. ``"runner"`` is the platform's own call of the
-            runner, so that the platform's retries can be seen at work.
-        when: A further condition on the request; ``None`` for all.
+        route: The kind of call that it befalls; ``None`` for all. ``"runner"`` is the platform's
+            own call of the runner, to see the platform's retries at work.
+        when: A further condition on the request; ``None`` for all requests.
         status: Answer with this HTTP status in place of the real answer.
-        headers: Headers of that answer, or more headers of the real one.
-        body: The body of that answer: bytes and text as they are, anything else as JSON. ``None`` gives the usual
-            ``{"detail": ...}``.
-        edit: Changes the decoded JSON body of the real answer.
-        delay: How many seconds to wait, or the gate to wait at, before the fault strikes. Alone, it is only that.
-        cut: Break off after this many bytes of the body.
+        headers: Headers of that answer; without `status`, more headers of the real one.
+        body: The body of that answer: bytes and text as they are, anything else as JSON. ``None``
+            gives the usual ``{"detail": ...}``.
+        edit: Changes the decoded JSON of the real answer, or of each event of a stream.
+        delay: How many seconds to wait, or the gate to wait at, before the fault strikes. Alone,
+            it is all that happens.
+        cut: Break off after so many bytes of the body.
         drop: Close the connection without looking at the call.
         lost: Do what the call asks for, then close the connection without an answer.
         garbage: Send these bytes in place of an answer, and close the connection.
-        reset: Where the connection is closed, reset it (RST).
+        reset: Reset the connection (RST) where it is closed; alone, it is as `drop`.
         times: How many calls it befalls; ``None`` for all.
         skip: How many calls pass first.
 
@@ -68,16 +70,22 @@ class Fault:
         """Whether no whole answer arrives."""
         return self.closes or self.lost or self.cut is not None or self.garbage is not None
 
+    async def wait(self) -> None:
+        """Wait as long as `delay` says."""
+        if isinstance(self.delay, Gate):
+            await self.delay.wait()
+        elif self.delay is not None:
+            await asyncio.sleep(self.delay)
+
     def reply(self) -> Reply | None:
         """The answer that it gives in place of the real one, if it gives one."""
         if self.status is None:
             return None
-        headers = dict(self.headers)
         if isinstance(self.body, str | bytes):
-            content = self.body.encode() if isinstance(self.body, str) else self.body
-            return Reply(self.status, content, raw_headers(headers))
-        body = {"detail": f"Scripted fault {self.status}"} if self.body is None else self.body
-        return json_reply(self.status, body, headers)
+            body = self.body.encode() if isinstance(self.body, str) else self.body
+            return Reply(self.status, body, raw_headers(self.headers))
+        usual = {"detail": f"scripted fault {self.status}"}
+        return json_reply(self.status, usual if self.body is None else self.body, self.headers)
 
 
 class Faults:
@@ -86,51 +94,43 @@ class Faults:
     def __init__(self) -> None:
         self._scripts: list[_Script] = []
 
-    def add(self, endpoint_id: str | None, fault: Fault) -> None:
-        """Script a fault for an endpoint, or for all."""
-        self._scripts.append(_Script(endpoint_id, fault, fault.skip, fault.times))
-
     @property
     def pending(self) -> bool:
         """Whether anything may go wrong at all."""
         return bool(self._scripts)
 
+    def add(self, endpoint_id: str | None, fault: Fault) -> None:
+        """Script a fault for an endpoint, or for all."""
+        self._scripts.append(_Script(endpoint_id, fault, fault.skip, fault.times))
+
     def clear(self) -> None:
         """Let everything go well again."""
         self._scripts.clear()
 
-    def strike(self, request: RecordedRequest, endpoint_ids: tuple[str, ...]) -> Fault | None:
-        """The fault that befalls this request, if one does."""
-        for script in self._scripts:
-            if script.concerns(request, endpoint_ids) and script.take():
+    def strike(self, request: RecordedRequest, names: tuple[str, ...]) -> Fault | None:
+        """The fault that befalls a request for an endpoint of these names, if one does."""
+        for script in list(self._scripts):
+            if script.concerns(request, names) and script.take():
                 if script.left == 0:
                     self._scripts.remove(script)
                 return script.fault
         return None
 
 
-async def strike_delay(fault: Fault) -> None:
-    """Wait as long as the fault says."""
-    if isinstance(fault.delay, Gate):
-        await fault.delay.wait()
-    elif fault.delay is not None:
-        await asyncio.sleep(fault.delay)
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Script:
     endpoint_id: str | None
     fault: Fault
     skip: int
     left: int | None
 
-    def concerns(self, request: RecordedRequest, endpoint_ids: tuple[str, ...]) -> bool:
-        if self.endpoint_id is not None and self.endpoint_id not in endpoint_ids:
+    def concerns(self, request: RecordedRequest, names: tuple[str, ...]) -> bool:
+        if self.endpoint_id is not None and self.endpoint_id not in names:
             return False
-        fault = self.fault
-        if fault.route is None:
-            return request.route != "runner" and (fault.when is None or fault.when(request))
-        return fault.route == request.route and (fault.when is None or fault.when(request))
+        route = self.fault.route
+        if request.route != route and (route is not None or request.route == "runner"):
+            return False
+        return self.fault.when is None or self.fault.when(request)
 
     def take(self) -> bool:
         if self.skip > 0:

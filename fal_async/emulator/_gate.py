@@ -72,9 +72,10 @@ class Gate:
             await self._wait_in(loop)
 
     def when_open(self, wake: Callable[[], object]) -> bool:
-        """Have `wake` called once the gate opens.
+        """Have `wake` called once the gate opens, in the thread that opens it.
 
-        It runs in the thread that opens the gate. Returns False, and never calls it, if the gate is open already.
+        Returns:
+            False if the gate is open already; then `wake` is never called.
         """
         with self._lock:
             if not self._open:

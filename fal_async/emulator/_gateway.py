@@ -6,14 +6,14 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fal_async.emulator._exchange import Exchange
-from fal_async.emulator._hosts.calls import Call, Host
+from fal_async.emulator._exchange import TARGET, Exchange
+from fal_async.emulator._hosts.calls import Call, Host, called_id
 from fal_async.emulator._hosts.queue import QueueHost
 from fal_async.emulator._hosts.run import RunHost
 from fal_async.emulator._mishaps import misbehave
 from fal_async.emulator._policy import BadRequestError
 from fal_async.emulator._record import RecordedRequest
-from fal_async.emulator._replies import Refusal, Reply, detail, request_error
+from fal_async.emulator._replies import Refusal, Reply, detail, json_reply, request_error
 
 if TYPE_CHECKING:
     from fal_async.emulator._hosts.names import HostName
@@ -27,11 +27,11 @@ _PREFLIGHT = [
 
 
 class Gateway:
-    """Takes requests to all hosts of the platform, and notes them down."""
+    """Takes each request to the host that it is for, and notes it down."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._hosts: dict[HostName, Host] = {
+        self._hosts: dict[HostName | None, Host] = {
             "run": RunHost(platform),
             "queue": QueueHost(platform),
         }
@@ -41,32 +41,32 @@ class Gateway:
         exchange = Exchange(scope, receive, send)
         try:
             await exchange.read()
-            await self._answer(exchange)
+            if exchange.method == "OPTIONS":
+                await exchange.reply(_preflight(exchange))
+            else:
+                await self._answer(exchange)
         except asyncio.CancelledError:
-            # Only hanging up and stopping the emulator cancel an exchange: nobody is there to be answered.
+            # The client hung up, or the emulator stops: there is nobody to be answered.
             await exchange.connection.end()
 
     async def _answer(self, exchange: Exchange) -> None:
-        if exchange.method == "OPTIONS" and "origin" in exchange.headers:
-            return await exchange.reply(_preflight(exchange))
-        host = self._hosts.get(exchange.host) if exchange.host else None
-        call = host.call(exchange) if host else Call("other", "")
+        host = self._hosts.get(exchange.place.host, _Nowhere())
+        call = host.call(exchange)
         request = _recorded(exchange, call)
         self._note(request, call)
         answer = partial(self._answer_call, exchange, host, call)
         faults = self._platform.faults
-        fault = faults.strike(request, self._ids(call)) if faults.pending else None
+        fault = faults.strike(request, self._names(call)) if faults.pending else None
         try:
             await (answer() if fault is None else misbehave(fault, exchange, answer))
         finally:
             request.status, request.request_id = exchange.status, exchange.request_id
             self._platform.record.ring()
-        return None
 
-    async def _answer_call(self, exchange: Exchange, host: Host | None, call: Call) -> None:
+    async def _answer_call(self, exchange: Exchange, host: Host, call: Call) -> None:
+        if exchange.is_proxied:  # a server proxy adds the key that browsers do not have
+            exchange.headers.setdefault("authorization", f"Key {self._platform.accounts.key}")
         try:
-            if host is None:
-                raise Refusal(detail(404, "Not Found"))
             await host.answer(exchange, call)
         except Refusal as refusal:
             await exchange.reply(refusal.reply)
@@ -75,23 +75,35 @@ class Gateway:
 
     def _note(self, request: RecordedRequest, call: Call) -> None:
         self._platform.record.add(request)
-        if target := self._platform.registry.resolve(call.endpoint_id):
+        if target := self._platform.registry.resolve(request.endpoint):
             target.endpoint.counters.requests[call.route] += 1
 
-    def _ids(self, call: Call) -> tuple[str, ...]:
-        """The names by which a fault may mean this call."""
+    def _names(self, call: Call) -> tuple[str, ...]:
+        """The ids by which a fault may mean this call."""
         job = self._platform.jobs.get(call.job_id) if call.job_id else None
-        called = job.endpoint if job else call.endpoint_id
+        called = job.endpoint if job else str(call.called)
         target = self._platform.registry.resolve(called)
         return (called, target.endpoint.id) if target else (called,)
+
+
+class _Nowhere:
+    """Where URLs lead that lead to no host."""
+
+    def call(self, exchange: Exchange) -> Call:
+        return Call("other", called_id(""))
+
+    async def answer(self, exchange: Exchange, call: Call) -> None:
+        if exchange.is_proxied and TARGET not in exchange.headers:
+            raise Refusal(json_reply(400, "Invalid request"))
+        raise Refusal(detail(404, "Not Found"))
 
 
 def _recorded(exchange: Exchange, call: Call) -> RecordedRequest:
     return RecordedRequest(
         route=call.route,
-        endpoint=call.endpoint_id,
+        endpoint=str(call.called),
         method=exchange.method,
-        host=exchange.host or "",
+        host=exchange.place.host or "",
         path=exchange.raw_path,
         query=exchange.query,
         headers=exchange.headers,
@@ -102,6 +114,5 @@ def _recorded(exchange: Exchange, call: Call) -> RecordedRequest:
 
 def _preflight(exchange: Exchange) -> Reply:
     wanted = exchange.headers.get("access-control-request-headers", "*")
-    return Reply(
-        200, b"", [*_PREFLIGHT, (b"access-control-allow-headers", wanted.encode("latin-1"))]
-    )
+    allowed = (b"access-control-allow-headers", wanted.encode("latin-1"))
+    return Reply(200, b"", [*_PREFLIGHT, allowed])

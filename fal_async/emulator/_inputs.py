@@ -1,4 +1,4 @@
-"""From the body of a call to the arguments of a function runner, refused as real apps refuse them."""
+"""From a call's body to the arguments of a function, refused as real apps refuse them."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _model_of(function: Callable[..., Any], parameter: inspect.Parameter) -> typ
 
 
 def _evaluated(annotation: str, function: Callable[..., Any]) -> object:
-    """What a postponed annotation means; models that are local to the registering function are found too."""
+    """What a postponed annotation means, in the function's module or where it is registered."""
     holder = type("Holder", (), {"__annotations__": {"arguments": annotation}})
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
     try:
@@ -133,7 +133,7 @@ def _evaluated(annotation: str, function: Callable[..., Any]) -> object:
 
 
 def _callers_locals() -> ChainMap[str, Any]:
-    scopes = []
+    scopes: list[dict[str, Any]] = []
     frame = inspect.currentframe()
     while frame is not None:
         scopes.append(frame.f_locals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -12,10 +13,10 @@ import orjson
 from fal_async.emulator._gate import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fal_async.emulator._replies import Reply
-    from fal_async.types import LogLine
+    from fal_async.types import LogLine, Priority
 
 __all__ = ["Job", "JobStatus", "LogLevel"]
 
@@ -26,28 +27,33 @@ LogLevel: TypeAlias = Literal["STDERR", "STDOUT", "ERROR", "INFO", "WARN", "DEBU
 class Job:
     """A request to an endpoint, whether it came directly or through the queue.
 
-    A runner that takes a second parameter receives it there; tests find those of the queue in `Emulator.jobs`.
+    A runner that takes a second parameter receives it there; tests find those of the queue in
+    `Emulator.jobs`.
 
     Attributes:
         request_id: The id that the client knows it by.
         endpoint: The id that was called, path included.
-        path: What follows the registered id: ``"/"``, or a path that begins with a slash.
+        app: The id without its path.
+        path: What follows the registered id, with a slash in front.
         method: The HTTP method of the call.
         query: The query string of the call.
         headers: The headers of the call, names in lower case.
         body: The body of the call.
         direct: Whether it was called directly, not through the queue.
-        status: Where the job stands.
-        logs: What the runner has written so far.
+        status: Where it stands.
+        logs: The lines that were written so far.
         executions: How many times a runner was started for it.
         inference_time: Seconds that the last run took; ``None`` before it ended.
-        billable_units: What to charge; ``None`` stands for one unit if the run succeeds.
-        reply: The answer of the runner, or of the platform in its place; ``None`` until there is one.
-        cancellation: Opens when the caller asks to cancel, or hangs up on a direct run.
+        billable_units: What a run that succeeds costs; a runner may change it.
+        reply: The answer of the runner, or of the platform in its place; ``None`` while there is
+            none, and always for a direct run.
+        expires_at: When the platform forgets it, by its clock; ``None`` while it is not completed.
+        cancellation: Opens when the caller calls it off, or hangs up on a direct run.
     """
 
     __slots__ = (
         "_loop",
+        "_ring",
         "_thread",
         "_watchers",
         "app",
@@ -63,6 +69,7 @@ class Job:
         "logs",
         "method",
         "path",
+        "priority",
         "query",
         "reply",
         "request_id",
@@ -81,6 +88,7 @@ class Job:
         headers: Mapping[str, str],
         body: bytes,
         direct: bool,
+        ring: Callable[[], None],
     ) -> None:
         self.request_id = request_id
         self.endpoint = endpoint
@@ -91,14 +99,19 @@ class Job:
         self.headers = headers
         self.body = body
         self.direct = direct
+        #: The place in the queue that was asked for; what the platform does not know is ignored.
+        self.priority: Priority = (
+            "low" if headers.get("x-fal-queue-priority") == "low" else "normal"
+        )
         self.status: JobStatus = "IN_QUEUE"
         self.logs: list[LogLine] = []
         self.executions = 0
         self.inference_time: float | None = None
-        self.billable_units: float | None = None
+        self.billable_units: float = 1
         self.reply: Reply | None = None
         self.expires_at: float | None = None
         self.cancellation = Gate()
+        self._ring = ring
         self._watchers: list[asyncio.Future[bool]] = []
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -108,7 +121,7 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller has asked to cancel it."""
+        """Whether the caller has called it off, or hung up on a direct run."""
         return self.cancellation.is_open
 
     @property
@@ -123,30 +136,7 @@ class Job:
     def tags(self) -> dict[str, str]:
         """The pairs of ``X-Fal-Tags``; malformed pairs are dropped, as the platform does."""
         pairs = (pair.partition("=") for pair in self.headers.get("x-fal-tags", "").split(","))
-        return {
-            key.strip(): value.strip() for key, equals, value in pairs if equals and key.strip()
-        }
-
-    @property
-    def priority(self) -> Literal["normal", "low"]:
-        """The place in the queue that was asked for; values that the platform does not know are ignored."""
-        return "low" if self.headers.get("x-fal-queue-priority") == "low" else "normal"
-
-    @property
-    def error(self) -> tuple[str, str] | None:
-        """The text and the type of the platform's error that ended it, or ``None``."""
-        if self.reply is None or self.reply.status < 400:
-            return None
-        body = self.reply.json()
-        error_type = body.get("error_type") if isinstance(body, dict) else None
-        if error_type is None and self.reply.status >= 500:
-            error_type = "runner_server_error"
-        if error_type is None:
-            return None
-        text = body.get("detail") if isinstance(body, dict) else None
-        return (
-            text if isinstance(text, str) else f"Invalid status code: {self.reply.status}"
-        ), error_type
+        return {key.strip(): value.strip() for key, found, value in pairs if found and key.strip()}
 
     def log(self, message: str, level: LogLevel = "INFO") -> None:
         """Write a line that callers see in the job's status. Any thread may do so."""
@@ -157,10 +147,12 @@ class Job:
         if threading.get_ident() == self._thread:
             self.changed()
         else:
-            self._loop.call_soon_threadsafe(self.changed)
+            with contextlib.suppress(RuntimeError):  # the emulator has been stopped
+                self._loop.call_soon_threadsafe(self.changed)
 
     def changed(self) -> None:
-        """Wake everyone who watches the job. To be called in the emulator's loop."""
+        """Wake everyone who watches it. To be called in the emulator's loop."""
+        self._ring()
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             if not watcher.done():
@@ -168,6 +160,6 @@ class Job:
 
     def watch(self) -> asyncio.Future[bool]:
         """A future that is True at the next change. To be called in the emulator's loop."""
-        watcher = self._loop.create_future()
+        watcher: asyncio.Future[bool] = self._loop.create_future()
         self._watchers.append(watcher)
         return watcher

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fal_async.emulator._policy import LARGE_RESULT, retention
+from fal_async.emulator._policy import is_large, retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ class Jobs:
     """Jobs by id; those that have expired are gone."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.by_id: dict[str, Job] = {}
+        self._by_id: dict[str, Job] = {}
         self._clock = clock
         # Two, so that each is in the order in which its jobs expire.
         self._large: deque[Job] = deque()
@@ -26,12 +26,12 @@ class Jobs:
 
     def add(self, job: Job) -> None:
         """Keep a job that was accepted."""
-        self.by_id[job.request_id] = job
+        self._by_id[job.request_id] = job
 
     def get(self, request_id: str) -> Job | None:
         """The job, unless it never was or is no more."""
         self._sweep()
-        job = self.by_id.get(request_id)
+        job = self._by_id.get(request_id)
         if job is None or self._has_expired(job):
             return None
         return job
@@ -41,14 +41,22 @@ class Jobs:
         job.reply = reply
         job.status = "COMPLETED"
         job.expires_at = self._clock() + retention(reply)
-        (self._large if len(reply.body) >= LARGE_RESULT else self._small).append(job)
+        (self._large if is_large(reply) else self._small).append(job)
         job.changed()
+
+    def snapshot(self) -> dict[str, Job]:
+        """All jobs that are kept."""
+        return {name: job for name, job in list(self._by_id.items()) if not self._has_expired(job)}
+
+    def forget(self, request_id: str) -> None:
+        """Drop a job."""
+        self._by_id.pop(request_id, None)
 
     def forget_completed(self) -> None:
         """Drop the jobs that have ended."""
-        for job in list(self.by_id.values()):
+        for job in list(self._by_id.values()):
             if job.status == "COMPLETED":
-                del self.by_id[job.request_id]
+                self.forget(job.request_id)
 
     def _has_expired(self, job: Job) -> bool:
         return job.expires_at is not None and job.expires_at <= self._clock()
@@ -56,4 +64,4 @@ class Jobs:
     def _sweep(self) -> None:
         for ended in (self._large, self._small):
             while ended and self._has_expired(ended[0]):
-                self.by_id.pop(ended.popleft().request_id, None)
+                self.forget(ended.popleft().request_id)

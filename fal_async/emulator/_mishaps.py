@@ -1,4 +1,4 @@
-"""Scripted faults at work, on the wire."""
+"""Scripted faults at work: on the wire, and in place of a runner."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fal_async.emulator._faults import strike_delay
-from fal_async.emulator._replies import raw_headers
+from fal_async.emulator._record import RecordedRequest
+from fal_async.emulator._replies import raw_headers, request_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fal_async.emulator._exchange import Exchange
-    from fal_async.emulator._faults import Fault
-    from fal_async.emulator._replies import Message, Send
+    from fal_async.emulator._faults import Fault, Faults
+    from fal_async.emulator._job import Job
+    from fal_async.emulator._registry import Endpoint
+    from fal_async.emulator._replies import Message, Reply, Send
 
 _DATA = b"data: "
 
@@ -25,7 +27,7 @@ async def misbehave(
     """Answer an exchange as the fault has it, not as `answer` would."""
     connection = exchange.connection
     if fault.cut is None:
-        await strike_delay(fault)
+        await fault.wait()
     if fault.closes or fault.garbage is not None:
         return await connection.end(fault.garbage or b"", reset=fault.reset)
     if fault.lost:
@@ -36,6 +38,30 @@ async def misbehave(
     reply = fault.reply()
     await (answer() if reply is None else exchange.reply(reply))
     return None
+
+
+async def runner_trouble(faults: Faults, endpoint: Endpoint, job: Job) -> Reply | None:
+    """What a runner that is scripted to fail answers this time, if it is."""
+    if not faults.pending:
+        return None
+    call = RecordedRequest(
+        route="runner",
+        endpoint=job.endpoint,
+        method=job.method,
+        host="run",
+        path=job.path,
+        query=job.query,
+        headers=job.headers,
+        body=job.body,
+        request_id=job.request_id,
+    )
+    fault = faults.strike(call, (endpoint.id, job.endpoint))
+    if fault is None:
+        return None
+    await fault.wait()
+    if fault.breaks_off:
+        return request_error("runner_disconnected", "The runner broke off")
+    return fault.reply()
 
 
 def _distort(fault: Fault, exchange: Exchange) -> None:
@@ -49,8 +75,8 @@ def _distort(fault: Fault, exchange: Exchange) -> None:
         exchange.divert(lambda send: _Editor(edit, send))
 
 
-async def _nowhere(message: Message) -> None:  # noqa: ARG001 - this is where lost replies go
-    return
+async def _nowhere(message: Message) -> None:
+    """Where lost replies go."""
 
 
 class _Cutter:
@@ -70,7 +96,7 @@ class _Cutter:
         if message["type"] == "http.response.body" and len(body) >= self._left:
             self._done = True
             await self._send({**message, "body": body[: self._left], "more_body": True})
-            await strike_delay(self._fault)
+            await self._fault.wait()
             await self._exchange.connection.end(reset=self._fault.reset)
         else:
             self._left -= len(body)

@@ -34,6 +34,15 @@ class Platform:
         self.jobs = Jobs(self.settings.clock)
         self.scheduler = Scheduler(self)
 
+    def reset(self) -> None:
+        """Forget what happened and what was scripted."""
+        self.faults.clear()
+        self.record.clear()
+        self.accounts.lock(None)
+        self.jobs.forget_completed()
+        for endpoint in self.registry:
+            endpoint.counters.clear()
+
     async def aclose(self) -> None:
         """Cancel whatever runs, and shut the apps down."""
         self.scheduler.stop()

@@ -1,9 +1,9 @@
-"""What the headers and parameters of a call, and the reply of a runner, mean to the queue."""
+"""What headers and parameters of a call, and a runner's reply, mean to the queue."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import orjson
 
@@ -12,21 +12,31 @@ if TYPE_CHECKING:
 
     from fal_async.emulator._replies import Reply
 
+#: Why the queue may try another runner, by the names that ``X-Fal-Retry-Config`` has for it.
+Trouble: TypeAlias = Literal["server_error", "timeout", "connection_error"]
+
 #: A start timeout must be longer than this many seconds.
 _SHORTEST_START_TIMEOUT = 0.1
-#: Runner replies that the queue takes for a trouble of the runner, not of the request.
-_RUNNER_TROUBLE = frozenset({503, 504})
-
-#: Seconds that a result is kept, and the size in bytes from which it is kept for the shorter time.
-RETENTION = 3600.0
-SHORT_RETENTION = 360.0
-LARGE_RESULT = 10_000
-
 _TRUE = frozenset({"1", "true", "yes"})
+
+#: Seconds that a result is kept, and for how long one of so many bytes is.
+_RETENTION = 3600.0
+_RETENTION_OF_LARGE = 360.0
+_LARGE_RESULT = 10_000
+
+_BY_ERROR_TYPE: dict[str | None, Trouble] = {
+    "request_timeout": "timeout",
+    "runner_incomplete_response": "server_error",
+    "runner_disconnected": "connection_error",
+    "runner_connection_error": "connection_error",
+    "runner_connection_refused": "connection_error",
+    "runner_connection_timeout": "connection_error",
+}
+_BY_STATUS: dict[int, Trouble] = {503: "server_error", 504: "server_error"}
 
 
 class BadRequestError(ValueError):
-    """A platform header or parameter makes no sense."""
+    """A header or parameter for the platform makes no sense."""
 
 
 def start_timeout(headers: Mapping[str, str]) -> float | None:
@@ -63,45 +73,42 @@ def max_queue_length(parameters: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def wants_logs(parameters: Mapping[str, str]) -> bool:
-    """Whether log lines were asked for."""
-    return is_true(parameters.get("logs", ""))
-
-
 def is_true(text: str) -> bool:
     """Whether a flag in a header or parameter is set."""
     return text.strip().lower() in _TRUE
 
 
-def attempts(headers: Mapping[str, str], default: int) -> int:
-    """How many times a runner may be tried."""
+def retries_allowed(headers: Mapping[str, str], trouble: Trouble) -> int | None:
+    """How often the caller lets a trouble be met by another try; ``None`` if it does not say."""
     if is_true(headers.get("x-fal-no-retry", "")):
-        return 1
-    config = _json_object(headers.get("x-fal-retry-config", ""))
-    server_error = config.get("server_error")
-    retries = server_error.get("retries") if isinstance(server_error, dict) else None
-    return 1 + retries if isinstance(retries, int) and retries >= 0 else default
+        return 0
+    config = _json_object(headers.get("x-fal-retry-config", "{}")).get(trouble)
+    retries = cast("dict[str, Any]", config).get("retries") if isinstance(config, dict) else None
+    return retries if isinstance(retries, int) and retries >= 0 else None
 
 
-def is_worth_retrying(reply: Reply) -> bool:
-    """Whether another runner might do better. What the app says in a header wins."""
+def trouble_of(reply: Reply) -> Trouble | None:
+    """Why another runner might do better, if it might; what the app says in a header wins."""
+    trouble = _BY_ERROR_TYPE.get(reply.error_type) or _BY_STATUS.get(reply.status)
     said = reply.header("x-fal-needs-retry")
-    if said is not None:
-        return is_true(said)
-    body = reply.json() if reply.status == 502 else None
-    if isinstance(body, dict) and body.get("error_type") == "runner_incomplete_response":
-        return True
-    return reply.status in _RUNNER_TROUBLE
+    if said is None:
+        return trouble
+    return (trouble or "server_error") if is_true(said) else None
+
+
+def is_large(reply: Reply) -> bool:
+    """Whether a result is kept for the shorter time only."""
+    return len(reply.body) >= _LARGE_RESULT
 
 
 def retention(reply: Reply) -> float:
-    """Seconds that this result is kept."""
-    return SHORT_RETENTION if len(reply.body) >= LARGE_RESULT else RETENTION
+    """Seconds that a result is kept."""
+    return _RETENTION_OF_LARGE if is_large(reply) else _RETENTION
 
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        value = orjson.loads(text)
+        value: object = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

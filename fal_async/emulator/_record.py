@@ -6,8 +6,11 @@ import threading
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import anyio
+import anyio.to_thread
 import orjson
 
 if TYPE_CHECKING:
@@ -15,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Counters", "RecordedRequest", "Route"]
 
-#: What a call is for. ``runner`` is not a call: it is the platform's own call of a runner.
+#: What a call is for. ``runner`` is no call of a client: it is the platform's own call of a runner.
 Route: TypeAlias = Literal[
     "run", "stream", "submit", "status", "status_stream", "result", "cancel", "runner", "other"
 ]
 
-#: How many requests are remembered, and how much of each body.
+#: How many requests are remembered, and how many bytes of each body.
 _REMEMBERED = 10_000
 _BODY_BYTES = 65_536
 
@@ -71,7 +74,7 @@ class Counters:
         running: How many runs are going on.
         queued: How many jobs wait in the queue.
         completed: How many jobs of the queue ended, in whatever way.
-        cancelled: How many jobs of the queue were asked to stop in time.
+        cancelled: How many jobs of the queue were called off before they had ended.
         requests: How many requests of each route arrived.
     """
 
@@ -80,7 +83,7 @@ class Counters:
     queued: int = 0
     completed: int = 0
     cancelled: int = 0
-    requests: Counter[Route] = field(default_factory=Counter)
+    requests: Counter[Route] = field(default_factory=Counter["Route"])
 
     def clear(self) -> None:
         """Count from nothing again; what runs and what waits are facts, and stay."""
@@ -110,30 +113,42 @@ class Record:
 
     def ring(self) -> None:
         """Have everyone who waits look again."""
-        # Whoever begins to listen after this check looks once before waiting, and so sees what happened.
+        # Whoever begins to listen after this check looks once before waiting, and so sees it all.
         if self._listeners:
             with self._bell:
                 self._bell.notify_all()
 
-    def wait_for(
+    def wait(self, predicate: Callable[[], bool], timeout: float | None) -> None:
+        """Block this thread until the predicate holds.
+
+        Raises:
+            TimeoutError: It does not within so many seconds.
+        """
+        self._wait(predicate, timeout, threading.Event())
+
+    async def wait_async(self, predicate: Callable[[], bool], timeout: float | None) -> None:
+        """The same for a task, in any event loop."""
+        given_up = threading.Event()
+        wait = partial(self._wait, predicate, timeout, given_up)
+        try:
+            await anyio.to_thread.run_sync(
+                wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+            )
+        finally:
+            given_up.set()  # an abandoned thread must not stay behind
+            self.ring()
+
+    def _wait(
         self, predicate: Callable[[], bool], timeout: float | None, given_up: threading.Event
-    ) -> bool:
-        """Block this thread until the predicate holds; whether it did before the timeout, in seconds."""
+    ) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._bell:
             self._listeners += 1
             try:
-                while not (holds := predicate()) and not given_up.is_set():
+                while not (predicate() or given_up.is_set()):
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
-                        return False
+                        raise TimeoutError(f"it did not come to be so within {timeout:g} seconds")
                     self._bell.wait(left)
             finally:
                 self._listeners -= 1
-        return holds
-
-    def give_up(self, given_up: threading.Event) -> None:
-        """Have one who waits leave."""
-        given_up.set()
-        with self._bell:
-            self._bell.notify_all()

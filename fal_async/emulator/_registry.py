@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from fal_async._protocol.endpoint import parse_endpoint
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,17 +16,18 @@ if TYPE_CHECKING:
     from fal_async.emulator._record import Counters
     from fal_async.emulator._runners import Runner
 
-_NAMESPACES = frozenset({"workflows", "comfy"})
-_LEGACY = re.compile(r"(\d+)-([A-Za-z0-9-]+)")
-
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Endpoint:
     """A registered id and what stands behind it.
 
     Attributes:
+        id: The id, in normal form.
+        runner: What answers its jobs.
+        counters: What happened to it so far.
         limit: How many of its jobs may run at once; ``None`` for any number.
         private: Whether a key is needed.
+        timeout: Seconds after which a run is given up; ``None`` for never.
         served_from: The name of its one runner.
     """
 
@@ -32,12 +36,19 @@ class Endpoint:
     counters: Counters
     limit: int | None = None
     private: bool = True
+    timeout: float | None = None
     served_from: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A called id, and the endpoint that answers it."""
+    """A called id, and the endpoint that answers it.
+
+    Attributes:
+        endpoint: The endpoint.
+        id: The called id, in normal form.
+        path: What follows the endpoint's own id, with a slash in front.
+    """
 
     endpoint: Endpoint
     id: str
@@ -71,30 +82,37 @@ class Registry:
         return iter(list(self._endpoints.values()))
 
 
-def normal_id(endpoint_id: str) -> str:
-    """The id without stray slashes, and a legacy ``123-name`` as ``123/name``.
+@dataclass(frozen=True, slots=True)
+class CalledId:
+    """An id as it stands in a URL.
+
+    Attributes:
+        app: Owner and alias, with the namespace if there is one.
+        path: The path within the app, without slashes at its ends.
+    """
+
+    app: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.path}" if self.path else self.app
+
+    @property
+    def alias(self) -> str:
+        """The app's name."""
+        return self.app.rpartition("/")[2]
+
+
+@lru_cache(maxsize=4096)
+def parse_id(text: str) -> CalledId:
+    """Take an id apart; in contrast to a client's, its path may hold anything.
 
     Raises:
-        ValueError: It has no owner and alias.
+        InvalidRequestError: It has no owner and alias.
     """
-    segments = [segment for segment in endpoint_id.split("/") if segment]
-    if segments and (legacy := _LEGACY.fullmatch(segments[0])):
-        segments[:1] = legacy.groups()
-    if len(segments) < _app_length(segments):
-        raise ValueError(f"an endpoint id is owner/alias, got {endpoint_id!r}")
-    return "/".join(segments)
-
-
-def app_of(endpoint_id: str) -> str:
-    """The id without its path: ``owner/alias``, with the namespace if there is one."""
-    segments = endpoint_id.split("/")
-    return "/".join(segments[: _app_length(segments)])
-
-
-def alias_of(endpoint_id: str) -> str:
-    """The name of the app alone."""
-    return app_of(endpoint_id).rpartition("/")[2]
-
-
-def _app_length(segments: list[str]) -> int:
-    return 3 if segments and segments[0] in _NAMESPACES else 2
+    segments = [segment for segment in text.split("/") if segment]
+    try:
+        app, length = parse_endpoint("/".join(segments[:2])).app, 2
+    except InvalidRequestError:  # a namespace makes it three
+        app, length = parse_endpoint("/".join(segments[:3])).app, 3
+    return CalledId(app, "/".join(segments[length:]))

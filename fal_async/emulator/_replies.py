@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import orjson
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
 Message: TypeAlias = "MutableMapping[str, Any]"
 Send: TypeAlias = "Callable[[Message], Awaitable[None]]"
@@ -16,7 +17,7 @@ Receive: TypeAlias = "Callable[[], Awaitable[Message]]"
 RawHeaders: TypeAlias = "list[tuple[bytes, bytes]]"
 
 #: The HTTP status that goes with each type of request error.
-ERROR_STATUS = {
+_ERROR_STATUS = {
     "request_timeout": 504,
     "startup_timeout": 504,
     "runner_scheduling_failure": 503,
@@ -31,8 +32,8 @@ ERROR_STATUS = {
     "bad_request": 400,
     "internal_error": 500,
 }
-
-_NO_BODY = frozenset({204, 304})
+_WITHOUT_BODY = frozenset({204, 304})
+_JSON = (b"content-type", b"application/json")
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class Reply:
     Attributes:
         status: The HTTP status.
         body: The body as it goes over the wire.
-        headers: Name and value pairs, names in lower case.
+        headers: Name and value pairs, names in lower case, without the length of the body.
     """
 
     status: int
@@ -62,16 +63,24 @@ class Reply:
         except orjson.JSONDecodeError:
             return None
 
+    @property
+    def error_type(self) -> str | None:
+        """The platform's name for the error that it tells of, if it does."""
+        if self.status < 400:
+            return None
+        body = self.json()
+        return cast("dict[str, Any]", body).get("error_type") if isinstance(body, dict) else None
+
     async def send(self, send: Send) -> None:
         """Send it as ASGI messages."""
-        headers = [*self.headers]
-        if self.status not in _NO_BODY:
-            headers.append((b"content-length", b"%d" % len(self.body)))
+        headers = self.headers
+        if self.status not in _WITHOUT_BODY:
+            headers = [*headers, (b"content-length", b"%d" % len(self.body))]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 
 
-class Refusal(Exception):  # noqa: N818 - it is the platform's answer, no error
+class Refusal(Exception):  # noqa: N818 - it is an answer of the platform, nothing went wrong
     """A call is not to be done; with the reply that says so."""
 
     def __init__(self, reply: Reply) -> None:
@@ -79,18 +88,13 @@ class Refusal(Exception):  # noqa: N818 - it is the platform's answer, no error
         self.reply = reply
 
 
-def raw_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> RawHeaders:
+def raw_headers(headers: Mapping[str, str] | None) -> RawHeaders:
     """Headers as they are sent."""
     if not headers:
         return []
-    pairs = headers.items() if hasattr(headers, "items") else headers
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
-
-
-def json_reply(status: int, value: object, headers: Mapping[str, str] | None = None) -> Reply:
-    """A reply whose body is the value as JSON."""
-    content_type = (b"content-type", b"application/json")
-    return Reply(status, encode(value), [content_type, *raw_headers(headers)])
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+    ]
 
 
 def encode(value: object) -> bytes:
@@ -98,28 +102,33 @@ def encode(value: object) -> bytes:
     return orjson.dumps(value, default=_jsonable, option=orjson.OPT_NON_STR_KEYS)
 
 
-def _jsonable(value: Any) -> object:
-    if hasattr(value, "model_dump"):
+def _jsonable(value: object) -> object:
+    if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
-def detail(status: int, text: object, headers: Mapping[str, str] | None = None) -> Reply:
-    """The plain error shape."""
-    return json_reply(status, {"detail": text}, headers)
+def json_reply(status: int, value: object, headers: Mapping[str, str] | None = None) -> Reply:
+    """A reply whose body is the value as JSON."""
+    return Reply(status, encode(value), [_JSON, *raw_headers(headers)])
 
 
-def request_error(
-    error_type: str,
-    text: object,
-    *,
-    headers: Mapping[str, str] | None = None,
-    status: int | None = None,
-) -> Reply:
-    """The shape of infrastructure errors, whose type is also a header."""
+def detail(status: int, value: object, headers: Mapping[str, str] | None = None) -> Reply:
+    """The plain shape of errors."""
+    return json_reply(status, {"detail": value}, headers)
+
+
+def request_error(error_type: str, text: str, *, headers: Mapping[str, str] | None = None) -> Reply:
+    """The shape of infrastructure errors, whose type is in a header, too."""
     body = {"detail": text, "error_type": error_type}
-    status = status or ERROR_STATUS.get(error_type, 500)
-    return json_reply(status, body, {"x-fal-error-type": error_type, **(headers or {})})
+    return json_reply(
+        _ERROR_STATUS[error_type], body, {"x-fal-error-type": error_type, **(headers or {})}
+    )
+
+
+def internal_server_error() -> Reply:
+    """What an app answers when it crashes."""
+    return detail(500, "Internal Server Error")
 
 
 def not_found() -> Reply:

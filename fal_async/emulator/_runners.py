@@ -1,4 +1,4 @@
-"""What can stand behind an endpoint id: Python functions of four kinds; ASGI apps are in `_asgi.py`."""
+"""What can stand behind an endpoint id: functions of four kinds; `_asgi.py` has the fifth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections.abc import Generator
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -32,6 +32,7 @@ _JSON = (b"content-type", b"application/json")
 _BYTES = (b"content-type", b"application/octet-stream")
 _SSE = (b"content-type", b"text/event-stream; charset=utf-8")
 _END = object()
+#: An ASGI app takes the scope, and the two ends of the exchange.
 _ASGI_PARAMETERS = 3
 
 
@@ -45,7 +46,7 @@ class Runner(Protocol):
         """Answer one job."""
 
     async def cancel(self, job: Job) -> bool:
-        """Tell it that a job was cancelled; whether the task that runs the job is to be cancelled, too."""
+        """Tell it that a job was called off; says whether to cancel the task that runs the job."""
         ...
 
     async def aclose(self) -> None:
@@ -56,10 +57,10 @@ def runner_of(target: RunnerFunction, threads: Threads) -> Runner:
     """The runner that a registered object stands for."""
     if len(positional(target)) == _ASGI_PARAMETERS:
         return AsgiRunner(target)
-    called = target if inspect.isroutine(target) else getattr(target, "__call__", target)  # noqa: B004 - its kind
-    if inspect.isasyncgenfunction(called) or inspect.isgeneratorfunction(called):
+    function = _function_of(target)
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         return StreamRunner(target, threads)
-    return FunctionRunner(target, threads, is_async=inspect.iscoroutinefunction(called))
+    return FunctionRunner(target, threads, is_async=inspect.iscoroutinefunction(function))
 
 
 class FunctionRunner:
@@ -74,6 +75,7 @@ class FunctionRunner:
         self._is_async = is_async
 
     async def __call__(self, job: Job, send: Send) -> None:
+        """Answer with what the function returns."""
         if refusal := _misdirected(job, paths=("/",)):
             return await refusal.send(send)
         arguments = self._signature.arguments(job)
@@ -85,11 +87,12 @@ class FunctionRunner:
             return await result(http_scope(job), receiver(job), send)
         return await _output(result).send(send)
 
-    async def cancel(self, job: Job) -> bool:  # noqa: ARG002 - a function is all alike
+    async def cancel(self, job: Job) -> bool:
+        """An async function is cancelled; a thread can only look at `Job.cancelled`."""
         return self._is_async
 
     async def aclose(self) -> None:
-        return
+        """A function holds nothing."""
 
 
 class StreamRunner:
@@ -106,39 +109,46 @@ class StreamRunner:
         self._threads = threads
 
     async def __call__(self, job: Job, send: Send) -> None:
+        """Answer with an event for each item."""
         if refusal := _misdirected(job, paths=("/", "/stream")):
             return await refusal.send(send)
         generator = self._function(*self._signature.arguments(job))
         if isinstance(generator, Generator):
-            generator = _stepped(generator, self._threads)
-        async with aclosing(generator) as events:
-            await _send_events(events, send)
+            generator = _stepped(cast("Generator[object]", generator), self._threads)
+        async with aclosing(cast("AsyncGenerator[object]", generator)) as events:
+            return await _send_events(events, send)
 
-    async def cancel(self, job: Job) -> bool:  # noqa: ARG002 - a generator is closed, whatever the job
+    async def cancel(self, job: Job) -> bool:
+        """A generator is closed."""
         return True
 
     async def aclose(self) -> None:
-        return
+        """A generator holds nothing between runs."""
+
+
+def _function_of(target: RunnerFunction) -> Callable[..., Any]:
+    """What runs when the target is called: an object's method, what a partial is made of."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    return target if inspect.isroutine(target) else type(target).__call__
 
 
 def _misdirected(job: Job, paths: tuple[str, ...]) -> Reply | None:
     if job.path not in paths:
         return path_not_found(job.path)
-    if job.method != "POST":
-        return method_not_allowed("POST")
-    return None
+    return None if job.method == "POST" else method_not_allowed("POST")
 
 
 def _output(result: object) -> Reply:
-    if isinstance(result, bytes | bytearray | memoryview):
+    if isinstance(result, bytes | bytearray):
         return Reply(200, bytes(result), [_BYTES])
     if isinstance(result, BaseModel):
         return Reply(200, result.model_dump_json().encode(), [_JSON])
     return Reply(200, encode(result), [_JSON])
 
 
-async def _send_events(events: AsyncGenerator[object, None], send: Send) -> None:
-    # The first event is awaited before the head is sent, so that an early failure is an ordinary error reply.
+async def _send_events(events: AsyncGenerator[object], send: Send) -> None:
+    # The head waits for the first event, so that an early failure is an ordinary error reply.
     event = await anext(events, _END)
     await send({"type": "http.response.start", "status": 200, "headers": [_SSE]})
     while event is not _END:
@@ -148,15 +158,13 @@ async def _send_events(events: AsyncGenerator[object, None], send: Send) -> None
 
 
 def _frame(event: object) -> bytes:
-    """An event as it is sent; bytes are sent as they are, so that a runner can write frames of its own."""
+    """An event as it is sent. Bytes go as they are: so a runner can write frames of its own."""
     if isinstance(event, bytes):
         return event
     return b"data: " + _output(event).body + b"\n\n"
 
 
-async def _stepped(
-    generator: Generator[object, None, None], threads: Threads
-) -> AsyncGenerator[object, None]:
+async def _stepped(generator: Generator[object], threads: Threads) -> AsyncGenerator[object]:
     """A blocking generator, each step of which runs in a thread."""
     lock = threading.Lock()
 

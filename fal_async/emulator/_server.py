@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn's protocol on a loop in a thread of its own, with a hand on each socket."""
+"""The HTTP server: uvicorn's protocol, in a loop and thread of its own, with a hand on sockets."""
 
 from __future__ import annotations
 
@@ -14,38 +14,31 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator
 
     from fal_async.emulator._replies import Message, Receive, Send
 
     App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-#: How long closing waits for what runs in the loop, in seconds.
+#: How long closing waits for whatever runs in the loop, in seconds, and how often it is cancelled.
 _GRACE = 2.0
-#: Seconds that an idle connection is kept open, longer than clients of the platform keep theirs.
+_CANCELLATIONS = 10
+#: Seconds that an idle connection stays open: longer than clients of the platform keep theirs.
 _KEEP_ALIVE = 75
 _BACKLOG = 4096
-_STARTUP = 10.0
-#: SO_LINGER with a time of zero: closing the socket sends a reset.
+#: How long a reset waits for what has been sent before it to leave, in seconds a step.
+_FLUSH_STEP = 0.001
+#: The socket option SO_LINGER with a time of zero: to close the socket is to reset it.
 _LINGER = struct.pack("ii", 1, 0)
 
 
 class Connection:
-    """One connection of a client: what can be done to it below HTTP."""
+    """A client's connection: what can be done to it below HTTP."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._lost = asyncio.Event()
         self._callbacks: list[Callable[[], object]] = []
-
-    def made(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-
-    def lost(self) -> None:
-        self._lost.set()
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
 
     @property
     def is_lost(self) -> bool:
@@ -53,8 +46,10 @@ class Connection:
         return self._lost.is_set()
 
     @contextlib.contextmanager
-    def when_lost(self, callback: Callable[[], object]) -> Iterator[None]:
+    def when_lost(self, callback: Callable[[], object]) -> Generator[None]:
         """Call back if the connection is lost in the course of this block."""
+        if self.is_lost:
+            callback()
         self._callbacks.append(callback)
         try:
             yield
@@ -63,18 +58,16 @@ class Connection:
                 self._callbacks.remove(callback)
 
     async def end(self, last_words: bytes = b"", *, reset: bool = False) -> None:
-        """Send these bytes as they are, then close or reset the connection, and wait until it is gone."""
+        """Send these bytes as they are, close or reset the connection, and wait for its end."""
         transport = self._transport
         if transport is None or self.is_lost:
             return
         if last_words:
             transport.write(last_words)
         if reset:
-            while transport.get_write_buffer_size() and not self.is_lost:
-                await asyncio.sleep(0.001)  # a reset would discard what has not left yet
-            transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, _LINGER
-            )
+            await self._flush(transport)
+            peer = transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
             transport.abort()
         else:
             transport.close()
@@ -85,26 +78,44 @@ class Connection:
         if self._transport is not None:
             self._transport.abort()
 
+    def made(self, transport: asyncio.Transport) -> None:
+        """Note that the client has come."""
+        self._transport = transport
+
+    def lost(self) -> None:
+        """Note that it has been closed."""
+        self._lost.set()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    async def _flush(self, transport: asyncio.Transport) -> None:
+        # A transport that is reset discards what it has not sent, and has no other way to tell.
+        while transport.get_write_buffer_size() and not self.is_lost:  # noqa: ASYNC110
+            await asyncio.sleep(_FLUSH_STEP)
+
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol; requests find their `Connection` in the state of their scope."""
+    """uvicorn's HTTP protocol; a request finds its `Connection` in the state of its scope."""
 
     def __init__(
         self, connections: set[Connection], connection: Connection, **options: Any
     ) -> None:
         super().__init__(app_state={"connection": connection}, **options)
         self.access_log = False
-        self._connections_open = connections
+        self._open_connections = connections
         self._connection = connection
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        self._connections_open.add(self._connection)
+    def connection_made(  # type: ignore[override]  # a server's transports are of this kind
+        self, transport: asyncio.Transport
+    ) -> None:
+        self._open_connections.add(self._connection)
         self._connection.made(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._connections_open.discard(self._connection)
+        self._open_connections.discard(self._connection)
         self._connection.lost()
 
 
@@ -115,17 +126,25 @@ class Server:
         self, app: App, *, certfile: str | None = None, keyfile: str | None = None
     ) -> None:
         self.connections: set[Connection] = set()
-        self.loop: asyncio.AbstractEventLoop = _new_loop()
-        self._app = app
-        self._certfile = certfile
-        self._keyfile = keyfile
+        self._config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            ssl_certfile=certfile,
+            ssl_keyfile=keyfile,
+        )
+        self._config.load()
         self._state = ServerState()
-        self._ready = threading.Event()
-        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="fal-emulator", daemon=True)
-        self._stop = asyncio.Event()
-        self._socket: socket.socket | None = None
-        self._cleanup: Callable[[], Awaitable[None]] | None = None
+        self._ready = threading.Event()
+        self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
 
     def start(self, host: str, port: int, cleanup: Callable[[], Awaitable[None]]) -> int:
         """Listen, and return the port.
@@ -135,85 +154,68 @@ class Server:
             port: The port to listen at; 0 for a free one.
             cleanup: Awaited in the loop before the connections are closed.
         """
+        _raise_file_limit()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        self._socket = listener
+        self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         self._cleanup = cleanup
-        raise_file_limit()
+        bound: int = self._socket.getsockname()[1]
+        self._loop = _new_loop()
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
-            self._thread.join()
-            listener.close()
+            self._socket.close()
             raise self._failure
-        bound: int = listener.getsockname()[1]
         return bound
 
     def stop(self) -> None:
         """Close all connections, cancel whatever runs, and end the thread."""
-        if self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-                self.loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+        with contextlib.suppress(RuntimeError):  # the loop has been closed already
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
+        asyncio.set_event_loop(self._loop)
         try:
-            self.loop.run_until_complete(self._serve())
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that starts the server
+            self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that starts the server
             self._failure = error
-            self._ready.set()
         finally:
             asyncio.set_event_loop(None)
-            self.loop.close()
+            self._loop.close()
+            self._ready.set()
 
     async def _serve(self) -> None:
-        listener = await self.loop.create_server(
-            self._protocol_factory(), sock=self._socket, backlog=_BACKLOG
+        listener = await self._loop.create_server(
+            self._new_protocol, sock=self._socket, backlog=_BACKLOG, ssl=self._config.ssl
         )
         self._ready.set()
-        await self._stop.wait()
+        await self._stopping.wait()
         listener.close()
-        await self._close()
-
-    def _protocol_factory(self) -> Callable[[], asyncio.Protocol]:
-        config = uvicorn.Config(
-            self._app,
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE,
-        )
-        config.load()
-
-        def protocol() -> asyncio.Protocol:
-            return _Protocol(
-                self.connections,
-                Connection(),
-                config=config,
-                server_state=self._state,
-                _loop=self.loop,
-            )
-
-        return protocol
-
-    async def _close(self) -> None:
-        if self._cleanup is not None:
-            await asyncio.wait([asyncio.ensure_future(self._cleanup())], timeout=_GRACE)
+        await asyncio.wait([asyncio.ensure_future(self._cleanup())], timeout=_GRACE)
         for connection in list(self.connections):
             connection.abort()
-        deadline = self.loop.time() + _GRACE
-        while (tasks := asyncio.all_tasks() - {asyncio.current_task()}) and (
-            self.loop.time() < deadline
-        ):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=_GRACE / 10)
+        await _cancel_all()
+
+    def _new_protocol(self) -> _Protocol:
+        return _Protocol(
+            self.connections,
+            Connection(),
+            config=self._config,
+            server_state=self._state,
+            _loop=self._loop,
+        )
+
+
+async def _cancel_all() -> None:
+    """Cancel all other tasks of the loop, again and again, but only for so long."""
+    for _ in range(_CANCELLATIONS):
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if not tasks:
+            break
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_GRACE / _CANCELLATIONS)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -224,7 +226,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def raise_file_limit() -> None:
+def _raise_file_limit() -> None:
     """Allow this process as many open files, and so connections, as it may allow itself."""
     try:
         import resource

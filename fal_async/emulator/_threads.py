@@ -22,7 +22,7 @@ _GRACE = 0.5
 class Threads:
     """As many daemon threads as there are calls at once; idle ones are used again.
 
-    Daemons, and none of an executor's, because a runner that hangs must not keep the process from ending.
+    Daemons, and none of an executor's, so that a runner that hangs cannot keep the process alive.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Threads:
         self._closed = False
 
     def call(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Run the function in a thread, in the caller's context; the running loop can await the result."""
+        """Run the function in a thread, in the caller's context, for the running loop to await."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         inbox = self._idle.pop() if self._idle else self._hire()

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fal_async.emulator._job import Job
-from fal_async.emulator._registry import alias_of, app_of, normal_id
+from fal_async.emulator._registry import CalledId, parse_id
 from fal_async.emulator._replies import Refusal, detail
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from fal_async.emulator._exchange import Exchange
@@ -22,12 +23,12 @@ class Call:
 
     Attributes:
         route: What it is for.
-        endpoint_id: The id in its URL, in normal form if it is an id.
+        called: The endpoint id in its URL.
         job_id: The request id in its URL, or ``None``.
     """
 
     route: Route
-    endpoint_id: str
+    called: CalledId
     job_id: str | None = None
 
 
@@ -46,45 +47,62 @@ class Host(Protocol):
         """
 
 
-def called_id(text: str) -> str:
-    """The id in a URL in normal form, or as it is where it is none."""
+def called_id(text: str) -> CalledId:
+    """The endpoint id in a URL; what is none passes for the name of an app that does not exist."""
     try:
-        return normal_id(text)
-    except ValueError:
-        return text
+        return parse_id(text)
+    except InvalidRequestError:
+        return CalledId(text, "")
 
 
 def authenticate(
-    platform: Platform, exchange: Exchange, endpoint_id: str, *, private: bool
+    platform: Platform, exchange: Exchange, called: CalledId, target: Target | None
 ) -> None:
-    """Let only those pass who may use the endpoint."""
+    """Let only those pass who may use the endpoint.
+
+    Raises:
+        Refusal: It is private, and there is no key; or the key is wrong.
+    """
     authorization = exchange.headers.get("authorization")
-    if refusal := platform.accounts.refusal(authorization, endpoint_id, private=private):
+    private = target is None or target.endpoint.private
+    if refusal := platform.accounts.refusal(authorization, called.app, private=private):
         raise Refusal(refusal)
 
 
 def admit(platform: Platform, exchange: Exchange, call: Call) -> Target:
-    """The endpoint of a call that starts a job, for those who may start one."""
-    target = platform.registry.resolve(call.endpoint_id)
-    private = target is None or target.endpoint.private
-    authenticate(platform, exchange, call.endpoint_id, private=private)
+    """The endpoint of a call that starts a job, for those who may start one.
+
+    Raises:
+        Refusal: They may not, or there is no such endpoint.
+    """
+    target = platform.registry.resolve(str(call.called))
+    authenticate(platform, exchange, call.called, target)
     if target is None:
-        raise Refusal(detail(404, f'Application "{alias_of(call.endpoint_id)}" not found'))
+        raise Refusal(detail(404, f'Application "{call.called.alias}" not found'))
     if refusal := platform.accounts.locked():
         raise Refusal(refusal)
     return target
 
 
-def new_job(exchange: Exchange, request_id: str, target: Target, *, direct: bool) -> Job:
+def new_job(
+    platform: Platform,
+    exchange: Exchange,
+    call: Call,
+    target: Target,
+    *,
+    request_id: str,
+    direct: bool,
+) -> Job:
     """The job that a call starts."""
     return Job(
         request_id=request_id,
         endpoint=target.id,
-        app=app_of(target.id),
+        app=call.called.app,
         path=target.path,
         method=exchange.method,
         query=exchange.query,
         headers=exchange.headers,
         body=exchange.body,
         direct=direct,
+        ring=platform.record.ring,
     )

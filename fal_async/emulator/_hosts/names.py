@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 HostName: TypeAlias = Literal["run", "queue", "rest", "cdn", "ws"]
 
@@ -17,7 +15,7 @@ _BY_PREFIX: dict[str, HostName] = {
     "cdn": "cdn",
     "ws": "ws",
 }
-#: The name in the ``Host`` header, where clients are pointed here by a hosts file.
+#: The name in the URL, where clients are led here by a hosts file.
 _BY_NAME: dict[str, HostName] = {
     "fal.run": "run",
     "falrun.com": "run",
@@ -25,25 +23,38 @@ _BY_NAME: dict[str, HostName] = {
     "queue.falrun.com": "queue",
     "rest.fal.ai": "rest",
     "rest.alpha.fal.ai": "rest",
+    "fal.media": "cdn",
     "v3.fal.media": "cdn",
     "v3b.fal.media": "cdn",
-    "fal.media": "cdn",
     "ws.fal.run": "ws",
 }
 
 
-def locate(scheme: str, headers: Mapping[str, str], path: str) -> tuple[HostName | None, str, str]:
-    """The host that is meant, its URL as the client knows it, and the path below it."""
-    authority = headers.get("x-forwarded-host") or headers.get("host", "localhost")
-    origin = f"{headers.get('x-forwarded-proto') or scheme}://{authority}"
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the platform a URL leads.
+
+    Attributes:
+        host: The host; ``None`` when it leads nowhere.
+        base: The URL of the host, in the style in which the client knows it.
+        path: The path below the host, without slashes at its ends.
+    """
+
+    host: HostName | None
+    base: str
+    path: str
+
+
+def locate(scheme: str, authority: str, path: str) -> Place:
+    """The place of a URL: by its name if that is the platform's own, else by its first segment."""
+    origin = f"{scheme}://{authority}"
     path = path.strip("/")
-    if named := _BY_NAME.get(_name(authority)):
-        return named, origin, path
+    if named := _BY_NAME.get(_without_port(authority.lower())):
+        return Place(named, origin, path)
     prefix, _, rest = path.partition("/")
-    host = _BY_PREFIX.get(prefix)
-    return host, f"{origin}/{prefix}", rest.strip("/")
+    return Place(_BY_PREFIX.get(prefix), f"{origin}/{prefix}", rest.strip("/"))
 
 
-def _name(authority: str) -> str:
-    name, colon, port = authority.lower().rpartition(":")
-    return name if colon and port.isdigit() else authority.lower()
+def _without_port(authority: str) -> str:
+    name, colon, port = authority.rpartition(":")
+    return name if colon and port.isdigit() else authority

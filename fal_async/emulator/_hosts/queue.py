@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fal_async.emulator._hosts.calls import Call, admit, authenticate, called_id, new_job
-from fal_async.emulator._policy import max_queue_length, start_timeout, wants_logs
+from fal_async.emulator._policy import is_true, max_queue_length, start_timeout
 from fal_async.emulator._replies import (
     Refusal,
     detail,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fal_async.emulator._job import Job
     from fal_async.emulator._platform import Platform
     from fal_async.emulator._record import Route
+    from fal_async.emulator._replies import Reply
     from fal_async.types import LogLine
 
 #: What may follow ``/requests/{id}``, and what it asks for.
@@ -41,6 +42,7 @@ _METHODS: dict[Route, str] = {
     "result": "GET",
     "cancel": "PUT",
 }
+_SERVER_ERROR = 500
 _CANCEL_STATUS = {"OK": 200, "CANCELLATION_REQUESTED": 202, "ALREADY_COMPLETED": 400}
 _SSE = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -63,12 +65,13 @@ class QueueHost:
 
     def call(self, exchange: Exchange) -> Call:
         """A question about a job if the path ends as those do, else a submit."""
-        segments = exchange.path.split("/")
+        path = exchange.place.path
+        segments = path.split("/")
         for tail, route in _ROUTES.items():
             at = len(segments) - len(tail) - 2
             if at > 0 and segments[at] == "requests" and tuple(segments[at + 2 :]) == tail:
                 return Call(route, called_id("/".join(segments[:at])), segments[at + 1])
-        return Call("submit", called_id(exchange.path))
+        return Call("submit", called_id(path))
 
     async def answer(self, exchange: Exchange, call: Call) -> None:
         """Do what is asked for."""
@@ -86,16 +89,21 @@ class QueueHost:
         if most is not None and scheduler.queue_length(target.endpoint) > most:
             text = f"More than {most} requests already wait for {target.endpoint.id}"
             raise Refusal(detail(429, text, {"x-fal-needs-retry": "1"}))
-        job = new_job(exchange, request_id, target, direct=False)
+        job = new_job(self._platform, exchange, call, target, request_id=request_id, direct=False)
         self._platform.jobs.add(job)
         ahead = scheduler.submit(job, target.endpoint, seconds)
-        accepted = {"status": "IN_QUEUE", **_names(exchange, job), "queue_position": ahead}
+        accepted = {
+            "status": "IN_QUEUE",
+            **_names(exchange, job),
+            "gateway_request_id": request_id,
+            "queue_position": ahead,
+        }
         await exchange.reply(json_reply(200, accepted))
 
     async def _status(self, exchange: Exchange, call: Call) -> None:
         job = self._job(exchange, call)
         logs = None
-        if wants_logs(exchange.parameters):
+        if _wants_logs(exchange):
             window = self._platform.settings.log_window
             logs = job.logs if window is None else job.logs[-window:]
         body = self._status_of(exchange, job, logs)
@@ -103,7 +111,7 @@ class QueueHost:
 
     async def _status_stream(self, exchange: Exchange, call: Call) -> None:
         job = self._job(exchange, call)
-        with_logs = wants_logs(exchange.parameters)
+        with_logs = _wants_logs(exchange)
         await exchange({"type": "http.response.start", "status": 200, "headers": _SSE})
         told: dict[str, Any] = {}
         lines_told = 0
@@ -150,10 +158,9 @@ class QueueHost:
         """The job that is asked about, for those who may know of it."""
         exchange.request_id = call.job_id
         job = self._platform.jobs.get(call.job_id or "")
-        target = self._platform.registry.resolve(job.endpoint if job else call.endpoint_id)
-        private = target is None or target.endpoint.private
-        authenticate(self._platform, exchange, call.endpoint_id, private=private)
-        if job is None or not f"{call.endpoint_id}/".startswith(f"{job.app}/"):
+        target = self._platform.registry.resolve(job.endpoint if job else str(call.called))
+        authenticate(self._platform, exchange, call.called, target)
+        if job is None or job.app != call.called.app:
             raise Refusal(not_found())
         return job
 
@@ -166,14 +173,30 @@ class QueueHost:
             status["queue_position"] = self._platform.scheduler.position(job)
         elif job.status == "COMPLETED":
             status["metrics"] = {"inference_time": job.inference_time}
-            if job.error is not None:
-                status["error"], status["error_type"] = job.error
+            status |= {} if job.reply is None else _failure(job.reply)
         return status
+
+
+def _failure(reply: Reply) -> dict[str, str]:
+    """What a status tells of a failure of platform or runner; of refused inputs, nothing."""
+    error_type = reply.error_type
+    if error_type is None and reply.status < _SERVER_ERROR:
+        return {}
+    body = reply.json()
+    text: object = cast("dict[str, object]", body).get("detail") if isinstance(body, dict) else None
+    return {
+        "error": text if isinstance(text, str) else f"Invalid status code: {reply.status}",
+        "error_type": error_type or "runner_server_error",
+    }
+
+
+def _wants_logs(exchange: Exchange) -> bool:
+    return is_true(exchange.parameters.get("logs", ""))
 
 
 def _names(exchange: Exchange, job: Job) -> dict[str, str]:
     """What the job is called, and where it is found, in the style in which the client came."""
-    url = f"{exchange.base}/{job.app}/requests/{job.request_id}"
+    url = f"{exchange.place.base}/{job.app}/requests/{job.request_id}"
     return {
         "request_id": job.request_id,
         "response_url": url,

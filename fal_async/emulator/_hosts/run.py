@@ -26,20 +26,20 @@ class RunHost:
 
     def call(self, exchange: Exchange) -> Call:
         """A run; a stream if it says so by its path or by what it accepts."""
-        streams = exchange.path.endswith("/stream") or (
-            "text/event-stream" in exchange.headers.get("accept", "")
-        )
-        return Call("stream" if streams else "run", called_id(exchange.path))
+        path = exchange.place.path
+        accepts = exchange.headers.get("accept", "")
+        is_stream = path.endswith("/stream") or "text/event-stream" in accepts
+        return Call("stream" if is_stream else "run", called_id(path))
 
     async def answer(self, exchange: Exchange, call: Call) -> None:
         """Have a runner answer."""
-        exchange.request_id = str(uuid.uuid4())
+        exchange.request_id = request_id = str(uuid.uuid4())
         target = admit(self._platform, exchange, call)
-        start_timeout(exchange.headers)  # only to refuse a bad one: what runs at once is never late
+        start_timeout(exchange.headers)  # only to refuse a bad one: what runs at once is not late
         limit = self._platform.scheduler.limit_reached(target.endpoint)
         if limit is not None:
             raise Refusal(too_many_running(limit))
-        job = new_job(exchange, exchange.request_id, target, direct=True)
+        job = new_job(self._platform, exchange, call, target, request_id=request_id, direct=True)
         job.status = "IN_PROGRESS"
         self._platform.scheduler.enter(target.endpoint)
         try:
@@ -50,11 +50,10 @@ class RunHost:
 
     async def _run(self, exchange: Exchange, endpoint: Endpoint, job: Job) -> None:
         task = asyncio.current_task()
-        streams = endpoint.runner.streams
 
         def hang_up() -> None:
             job.cancellation.open()
-            if streams and task is not None:
+            if endpoint.runner.streams and task is not None:
                 task.cancel()
 
         with exchange.connection.when_lost(hang_up):
