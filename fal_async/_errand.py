@@ -117,7 +117,7 @@ class Errand(Generic[ItemT, ResultT]):
         return self._thread is not None and not self._ended and self._thread.is_ours
 
     def start(self, thread: LoopThread) -> None:
-        thread.prepare()
+        thread.check()
         self._thread = thread
         thread.begin(self)
 
@@ -152,10 +152,14 @@ class Errand(Generic[ItemT, ResultT]):
         if self._thread.is_current:  # the garbage collector closes a generator there
             return
         deadline = monotonic() + GRACE
-        with suppress(KeyboardInterrupt, Empty):
+        try:
             while not self._ended:
                 news = self._mail.get(timeout=max(0.0, deadline - monotonic()))
                 self._ended = isinstance(news, Outcome)
+        except Empty:
+            pass
+        except KeyboardInterrupt as interrupt:  # a second one: no more waiting
+            raise interrupt from None
 
     # On the loop's thread
 

@@ -47,8 +47,7 @@ class LoopThread:
     def __init__(self, at_end: Callable[[], Awaitable[None]] | None) -> None:
         self._process = os.getpid()
         self._at_end = at_end
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="fal-portal", daemon=True)
         self._ready = threading.Event()
         self._loop: _NativeLoop | None = None
         self._errands: dict[Errand[Any, Any], Awaitable[None] | None] = {}
@@ -64,8 +63,18 @@ class LoopThread:
         """Whether the caller is on this thread."""
         return self._thread is threading.current_thread()
 
-    def prepare(self) -> None:
-        """See to it that the loop runs.
+    def start(self) -> None:
+        """Start the thread, and wait until its loop runs."""
+        try:
+            self._thread.start()
+            self._ready.wait()
+        except BaseException:  # interrupted: a loop that nobody knows of is not to run
+            self._at_end, self._stopping = None, True
+            self.soon(self._stop)
+            raise
+
+    def check(self) -> None:
+        """Raise an error if the caller cannot have errands done.
 
         Raises:
             InvalidRequestError: The caller is on the loop's own thread.
@@ -76,14 +85,6 @@ class LoopThread:
                 "a blocking call was made from async code on the client's own event loop, which "
                 "would stop for ever; await the async client there"
             )
-        if not self._ready.is_set():
-            with self._lock:
-                if self._thread is None and not self._stopping:
-                    thread = threading.Thread(target=self._run, name="fal-portal", daemon=True)
-                    thread.start()
-                    self._thread = thread
-            if self._thread is not None:
-                self._ready.wait()
         if self._stopping or self._loop is None:
             raise ClientClosedError("the client is closed")
 
@@ -105,11 +106,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """Cancel the errands, end the loop, and wait for that unless it is the loop that asks."""
-        with self._lock:
-            self._stopping = True
-        if self._thread is None:
-            return
-        self._ready.wait()
+        self._stopping = True
         self.soon(self._stop)
         if not self.is_current:
             self._thread.join(2 * GRACE)
@@ -146,6 +143,8 @@ class LoopThread:
         self._own_variables = list(copy_context().items())
         self._loop = cast("_NativeLoop", current_token().native_token)
         self._ready.set()
+        if self._stopping:
+            return
         await self._stopped.wait()
         if self._errands:
             with anyio.move_on_after(GRACE):

@@ -5,8 +5,7 @@
 - ``enter`` runs an async context manager in one task, which waits inside the block for its body.
 
 A thread that stops waiting (Ctrl-C, ``break``, an error in a block) abandons its errand: the task
-is cancelled and has `GRACE` seconds for its cleanup, such as telling the platform to cancel the job;
-then the thread goes on.
+is cancelled, and has `GRACE` seconds to clean up, such as to have the platform cancel the job.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import os
 import weakref
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 import anyio
@@ -47,6 +47,7 @@ class Portal:
     def __init__(self, at_end: Callable[[], Awaitable[None]] | None = None) -> None:
         self._at_end = at_end
         self._threads: dict[int, LoopThread] = {}
+        self._locks: dict[int, Lock] = {}
         self._stop = weakref.finalize(self, _stop, self._threads)
 
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -89,13 +90,20 @@ class Portal:
 
     def start(self, errand: Errand[Any, Any]) -> None:
         """Start an errand on the loop of this process."""
-        process = os.getpid()
-        thread = self._threads.get(process)
-        if thread is None:  # `setdefault` gives all threads of the process the same one
-            thread = self._threads.setdefault(process, LoopThread(self._at_end))
-        if not self._stop.alive:
-            raise ClientClosedError("the client is closed")
+        thread = self._threads.get(os.getpid()) or self._start_thread()
         errand.start(thread)
+
+    def _start_thread(self) -> LoopThread:
+        process = os.getpid()
+        with self._locks.setdefault(process, Lock()):  # what is locked at a fork stays locked
+            if process not in self._threads and self._stop.alive:
+                thread = LoopThread(self._at_end)
+                thread.start()
+                self._threads[process] = thread
+        if not self._stop.alive:
+            _stop(self._threads)
+            raise ClientClosedError("the client is closed")
+        return self._threads[process]
 
 
 def _stop(threads: dict[int, LoopThread]) -> None:

@@ -1,0 +1,71 @@
+"""Small programs that run in processes of their own, where signals, forks and exits do no harm."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from fal_async._portal import Portal
+
+ROOT = Path(__file__).parents[2]
+
+PREAMBLE = """
+import os, signal, sys, threading, warnings
+from contextlib import asynccontextmanager
+import anyio
+from fal_async._portal import Portal
+
+portal = Portal()
+warnings.filterwarnings("ignore", ".*use of fork.*")
+
+def ctrl_c():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+def say(*words):
+    print(*words, flush=True)
+
+def same(portal, value):
+    return value
+
+async def echo(value):
+    return value
+"""
+
+
+def run_script(source: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program after `PREAMBLE`, in development mode and with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PREAMBLE + dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def said(source: str, **environment: str) -> list[str]:
+    """The lines that a program prints, which must end well and write nothing to stderr."""
+    done = run_script(source, **environment)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return done.stdout.splitlines()
+
+
+_inherited = Portal()
+
+
+def call_in_a_child(answers: Any) -> None:
+    """What the processes that `multiprocessing` starts are to do."""
+
+    async def thread_name() -> str:
+        return threading.current_thread().name
+
+    answers.put((multiprocessing.current_process().name, _inherited.call(thread_name)))

@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.sync.scripts import run_script, said
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks of POSIX")
+
+#: A coroutine that is interrupted while it waits, and takes its time to clean up.
+WORK = """
+async def work():
+    try:
+        ctrl_c()
+        await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+            say("cleaned up")
+"""
+
+
+# Ctrl-C
+
+
+@pytest.mark.parametrize(
+    "interrupted",
+    [
+        pytest.param("portal.call(work)", id="in a call"),
+        pytest.param("next(portal.iterate(items))", id="in an iterator's step"),
+        pytest.param("portal.enter(same, block).__enter__()", id="while entering a block"),
+    ],
+)
+def test_ctrl_c_cancels_the_work_waits_for_its_cleanup_and_leaves_the_portal_alive(
+    interrupted: str,
+) -> None:
+    assert said(f"""{WORK}
+async def items():
+    await work()
+    yield 1
+
+@asynccontextmanager
+async def block():
+    await work()
+    yield 1
+
+try:
+    {interrupted}
+except KeyboardInterrupt as error:
+    say(repr(error), error.__cause__, error.__context__)
+say(portal.call(echo, "alive"))
+""") == ["cleaned up", "KeyboardInterrupt() None None", "alive"]
+
+
+def test_ctrl_c_between_two_items_closes_the_generator() -> None:
+    assert said("""
+async def items():
+    try:
+        for number in range(100):
+            yield number
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
+            say("cleaned up")
+
+try:
+    for item in portal.iterate(items):
+        signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt as error:
+    say(repr(error), error.__cause__, error.__context__)
+say(portal.call(echo, "alive"))
+""") == ["cleaned up", "KeyboardInterrupt() None None", "alive"]
+
+
+def test_ctrl_c_inside_a_block_cancels_the_block() -> None:
+    assert said(f"""{WORK}
+@asynccontextmanager
+async def block():
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep_forever)
+            yield
+            say("not reached")
+    finally:
+        say("left")
+
+try:
+    with portal.enter(same, block):
+        portal.call(work)
+except KeyboardInterrupt as error:
+    say(repr(error), error.__cause__, error.__context__)
+say(portal.call(echo, "alive"))
+""") == ["cleaned up", "left", "KeyboardInterrupt() None None", "alive"]
+
+
+def test_ctrl_c_inside_a_callback_cancels_the_work() -> None:
+    assert said("""
+from fal_async._portal import relay
+
+async def work(callback):
+    try:
+        await callback()
+    finally:
+        say("cleaned up")
+
+try:
+    portal.call(work, relay(lambda: signal.raise_signal(signal.SIGINT)))
+except KeyboardInterrupt as error:
+    say(repr(error), error.__cause__, error.__context__)
+say(portal.call(echo, "alive"))
+""") == ["cleaned up", "KeyboardInterrupt() None None", "alive"]
+
+
+def test_an_uncaught_ctrl_c_prints_one_traceback_and_ends_the_program() -> None:
+    done = run_script(f"""{WORK}
+portal.call(work)
+""")
+    assert done.stdout == "cleaned up\n"
+    assert done.stderr.count("Traceback (most recent call last)") == 1
+    assert "During handling" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("KeyboardInterrupt")
+    assert done.returncode != 0
+
+
+def test_a_second_ctrl_c_ends_the_wait_for_the_cleanup() -> None:
+    assert said("""
+import traceback
+async def stubborn():
+    try:
+        ctrl_c()
+        await anyio.sleep_forever()
+    finally:
+        ctrl_c()
+        with anyio.CancelScope(shield=True):
+            await ended.wait()
+            say("cleaned up")
+
+async def make_event():
+    return anyio.Event()
+
+async def end():
+    ended.set()
+
+ended = portal.call(make_event)
+try:
+    portal.call(stubborn)
+except KeyboardInterrupt as error:
+    say(repr(error), traceback.format_exc().count("Traceback"))
+portal.call(end)
+""") == ["KeyboardInterrupt() 1", "cleaned up"]
+
+
+def test_ctrl_c_at_any_moment_leaves_the_portal_alive() -> None:
+    assert said("""
+async def tick():
+    await anyio.lowlevel.checkpoint()
+
+async def numbers():
+    for number in range(3):
+        yield number
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+interrupts = 0
+for delay in range(150):
+    signal.setitimer(signal.ITIMER_REAL, 0.0001 + delay * 0.00001)
+    try:
+        while True:
+            portal.call(tick)
+            list(portal.iterate(numbers))
+    except KeyboardInterrupt:
+        interrupts += 1
+say(interrupts, portal.call(echo, "alive"))
+portal.close()
+say(len(portal._threads[os.getpid()]._errands))
+""") == ["150 alive", "0"]
+
+
+# Exits
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        pytest.param("portal.call(echo, 1)", id="after a call"),
+        pytest.param("items = portal.iterate(numbers); next(items)", id="within an iterator"),
+        pytest.param("block = portal.enter(same, hold); block.__enter__()", id="within a block"),
+        pytest.param("hold_in_a_thread()", id="with a thread in a call"),
+        pytest.param("portal.call(echo, 1); sys.exit(0)", id="by exit"),
+        pytest.param("keep = sys.modules['keep'] = portal; portal.call(echo, 1)", id="kept alive"),
+    ],
+)
+def test_a_program_that_ends_without_closing_ends_in_silence(last_words: str) -> None:
+    assert said(f"""
+async def numbers():
+    number = 0
+    while True:
+        yield number
+        number += 1
+
+@asynccontextmanager
+async def hold():
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep_forever)
+        yield
+
+def hold_in_a_thread():
+    entered = threading.Event()
+
+    async def wait():
+        entered.set()
+        await anyio.sleep_forever()
+
+    def run():
+        try:
+            portal.call(wait)
+        except BaseException as error:
+            os.write(1, (type(error).__name__ + chr(10)).encode())
+
+    threading.Thread(target=run, daemon=True).start()
+    entered.wait()
+
+{last_words}
+""") in ([], ["ClientClosedError"])
+
+
+def test_what_runs_when_a_program_ends_is_cleaned_up() -> None:
+    assert said("""
+async def numbers():
+    try:
+        while True:
+            yield 1
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
+            say("cleaned up")
+
+async def bury():
+    say("buried")
+
+portal = Portal(bury)
+items = portal.iterate(numbers)
+next(items)
+""") == ["cleaned up", "buried"]
+
+
+# Forks
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
+def test_a_forked_child_has_its_own_loop_and_leaves_the_parents_alone(end: str) -> None:
+    assert said(f"""
+async def numbers():
+    try:
+        for number in range(100):
+            yield number
+    finally:
+        say("closed")
+
+@asynccontextmanager
+async def hold():
+    yield
+    say("left")
+
+async def some():
+    yield 1
+
+items = portal.iterate(numbers)
+say(next(items))
+with portal.enter(same, hold):
+    child = os.fork()
+    if child:
+        say("status", os.waitpid(child, 0)[1])
+    else:
+        say(portal.call(echo, "child"), list(portal.iterate(some)), len(portal._threads))
+        items.close()
+if not child:
+    {end}
+say(next(items), portal.call(echo, "parent"), len(portal._threads))
+items.close()
+""") == [
+        "0",
+        "child [1] 2",
+        "status 0",
+        "left",
+        "1 parent 1",
+        "closed",
+    ]
+
+
+def test_a_child_that_is_forked_while_the_loop_starts_can_use_the_portal() -> None:
+    assert (
+        said("""
+portal.call(echo, 1)  # imports are done, whose locks no fork gets over
+for _ in range(20):
+    portal = Portal()
+    threads = [threading.Thread(target=portal.call, args=(echo, 1)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    child = os.fork()
+    if not child:
+        os._exit(portal.call(echo, 7))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    for thread in threads:
+        thread.join()
+    portal.close()
+""")
+        == []
+    )
+
+
+def test_a_forking_server_answers_each_request_from_a_loop_of_its_own() -> None:
+    assert (
+        said("""
+import socket, socketserver
+
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(portal.call(echo, b"answer"))
+
+class Server(socketserver.ForkingTCPServer):
+    block_on_close = True
+
+portal.call(echo, 1)
+with Server(("127.0.0.1", 0), Handler) as server:
+    answering = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    answering.start()
+    for _ in range(3):
+        with socket.create_connection(server.server_address) as connection:
+            say(connection.recv(100))
+    server.shutdown()
+    answering.join()
+""")
+        == ["b'answer'"] * 3
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_of_multiprocessing_has_its_own_loop(method: str) -> None:
+    assert said(f"""
+import multiprocessing
+from tests.sync.scripts import _inherited, call_in_a_child
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("{method}")
+    _inherited.call(echo, 1)
+    answers = context.SimpleQueue()
+    child = context.Process(target=call_in_a_child, args=(answers,), name="child")
+    child.start()
+    say(answers.get())
+    child.join()
+    say(child.exitcode, _inherited.call(echo, "parent"))
+""") == ["('child', 'fal-portal')", "0 parent"]
