@@ -30,7 +30,7 @@ class Line:
         self._socket = sock
         self.number = number
         self.got: list[bytes] = []
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def request(self) -> bytes:
         """Read a whole request: its head, and its body by its length or its chunks; b"" at the end."""
@@ -51,15 +51,17 @@ class Line:
         while mark not in self._buffer:
             if not self._fill():
                 return b""
-        end = self._buffer.index(mark) + len(mark)
-        taken, self._buffer = self._buffer[:end], self._buffer[end:]
-        return taken
+        return self._take(self._buffer.index(mark) + len(mark))
 
     def exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
             if not self._fill():
                 raise ConnectionError("the client left in the middle of a request")
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return self._take(size)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
         return taken
 
     def _fill(self) -> bool:
@@ -86,6 +88,11 @@ class Line:
 
     def close(self) -> None:
         self._socket.close()
+
+    def hang_up(self) -> None:
+        """Hear no more, so that a script which waits for the client comes to its end."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
     def wait_closed(self) -> None:
         """Wait until the client has closed the connection."""
@@ -124,6 +131,8 @@ class Peer:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for line in self.lines:
+            line.hang_up()
         for thread in self._threads:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a script of the peer hangs"
