@@ -1,0 +1,163 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
+from typing import Annotated, Final
+
+import anyio
+import typer
+
+from fal_async import __version__
+from fal_async.cli._problems import BadInputError, needs
+
+__all__ = ["execute"]
+
+#: The base of the errors about options, wherever this version of typer keeps it.
+_UsageError: Final[type[Exception]] = typer.BadParameter.__bases__[0]
+_PROMPT: Final = "a cat watching the moon rise over the sea"
+_CALLS: Final = "Calls, with the key in FAL_KEY"
+
+app = typer.Typer(
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="The async-native client for fal.ai, and a platform of your own to try it on.",
+    rich_markup_mode="rich",
+)
+
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Such as fal-ai/flux/dev.")]
+RequestId = Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The id of the job.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=TEXT|KEY:=JSON]...", help="The arguments of the model."),
+]
+Document = Annotated[
+    str | None,
+    typer.Option("--input", "-i", metavar="JSON|@FILE|-", help="Arguments, as a JSON object."),
+]
+Timeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="When to give up; never, by default.")
+]
+
+
+def execute(arguments: Sequence[str]) -> None:
+    """Run the command that the arguments name; without any, show the help.
+
+    Raises:
+        BadInputError: They are not right.
+    """
+    command = typer.main.get_command(app)
+    program = "python -m fal_async"
+    try:
+        command.main(list(arguments) or ["--help"], prog_name=program, standalone_mode=False)
+    except _UsageError as error:
+        raise BadInputError(getattr(error, "format_message", error.__str__)()) from error
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        sys.stdout.write(f"fal_async {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def demo(
+    *,
+    prompt: Annotated[str, typer.Option(help="What to draw.")] = _PROMPT,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to work on, in place of a drawing.")
+    ] = None,
+    filter_name: Annotated[
+        str | None,
+        typer.Option("--filter", help="What to do with it: dream, duotone, mosaic, poster ..."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("fal_async_demo.png"),
+    live: Annotated[
+        str | None,
+        typer.Option(metavar="ENDPOINT", help="Call the real platform, with the key in FAL_KEY."),
+    ] = None,
+) -> None:
+    """Watch the three ways to call a model, on an emulated platform."""
+    needs("PIL", "starlette", "uvicorn")
+    from fal_async.cli._gallery import exhibit
+
+    exhibit(prompt=prompt, image=image, filter_name=filter_name, out=out, live=live)
+
+
+@app.command(rich_help_panel=_CALLS)
+def run(
+    endpoint: Endpoint,
+    fields: Fields = None,
+    *,
+    document: Document = None,
+    timeout: Timeout = None,
+) -> None:
+    """Call an endpoint directly, without the queue."""
+    from fal_async.cli import _calls
+    from fal_async.cli._inputs import read_arguments
+
+    anyio.run(_calls.run, endpoint, read_arguments(fields or (), document), timeout)
+
+
+@app.command(rich_help_panel=_CALLS)
+def subscribe(
+    endpoint: Endpoint,
+    fields: Fields = None,
+    *,
+    document: Document = None,
+    timeout: Timeout = None,
+) -> None:
+    """Put a job into the queue and wait for it; Ctrl-C cancels it."""
+    from fal_async.cli import _calls
+    from fal_async.cli._inputs import read_arguments
+
+    anyio.run(_calls.subscribe, endpoint, read_arguments(fields or (), document), timeout)
+
+
+@app.command(rich_help_panel=_CALLS)
+def submit(endpoint: Endpoint, fields: Fields = None, *, document: Document = None) -> None:
+    """Put a job into the queue and leave it there."""
+    from fal_async.cli import _calls
+    from fal_async.cli._inputs import read_arguments
+
+    anyio.run(_calls.submit, endpoint, read_arguments(fields or (), document))
+
+
+@app.command(rich_help_panel=_CALLS)
+def status(endpoint: Endpoint, request_id: RequestId) -> None:
+    """Look how a job stands."""
+    from fal_async.cli import _calls
+
+    anyio.run(_calls.status, endpoint, request_id)
+
+
+@app.command(rich_help_panel=_CALLS)
+def result(endpoint: Endpoint, request_id: RequestId) -> None:
+    """Wait for a job and take its output."""
+    from fal_async.cli import _calls
+
+    anyio.run(_calls.result, endpoint, request_id)
+
+
+@app.command(rich_help_panel=_CALLS)
+def cancel(endpoint: Endpoint, request_id: RequestId) -> None:
+    """Cancel a job."""
+    from fal_async.cli import _calls
+
+    anyio.run(_calls.cancel, endpoint, request_id)
