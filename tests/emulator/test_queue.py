@@ -2,23 +2,367 @@
 
 from __future__ import annotations
 
-from typing import Any
+import uuid
 
 import httpx
+import pytest
 
-from fal_async.emulator import Emulator
+from fal_async.emulator import AppError, Emulator, Job
+from tests.emulator.calls import Arguments, client_of, completed, echo, submit, waiting
+
+def test_submit_answers_with_the_urls_of_the_job(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    reply = http.post("/queue/acme/app", json={"a": 1})
+    assert reply.status_code == 200
+    request_id = reply.json()["request_id"]
+    assert str(uuid.UUID(request_id)) == request_id
+    url = f"{fal.url}/queue/acme/app/requests/{request_id}"
+    assert reply.json() == {
+        "status": "IN_QUEUE",
+        "request_id": request_id,
+        "gateway_request_id": request_id,
+        "response_url": url,
+        "status_url": f"{url}/status",
+        "cancel_url": f"{url}/cancel",
+        "queue_position": 0,
+    }
+    assert reply.headers["x-fal-request-id"] == request_id
 
 
-def test_a_job_goes_through_submit_status_and_result() -> None:
-    with Emulator() as fal:
+def test_a_job_that_waits_has_a_position(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate), concurrency=1)
+    running, first, second = (submit(http) for _ in range(3))
+    assert [running["queue_position"], first["queue_position"], second["queue_position"]] == [
+        0,
+        0,
+        1,
+    ]
+    reply = http.get(second["status_url"])
+    assert reply.status_code == 202
+    assert reply.json() == {
+        "status": "IN_QUEUE",
+        "request_id": second["request_id"],
+        "response_url": second["response_url"],
+        "status_url": second["status_url"],
+        "cancel_url": second["cancel_url"],
+        "queue_position": 1,
+        "logs": None,
+        "metrics": {},
+    }
+    http.put(first["cancel_url"])
+    assert http.get(second["status_url"]).json()["queue_position"] == 0
 
-        @fal.endpoint("acme/upper")
-        def upper(arguments: dict[str, Any]) -> dict[str, Any]:
-            return {"text": arguments["text"].upper()}
 
-        headers = {"Authorization": f"Key {fal.key}"}
-        with httpx.Client(base_url=fal.url, headers=headers) as http:
-            submitted = http.post("/queue/acme/upper", json={"text": "hello"}).json()
-            fal.wait_for(lambda: fal.counters("acme/upper").completed == 1)
-            assert http.get(submitted["status_url"]).json()["status"] == "COMPLETED"
-            assert http.get(submitted["response_url"]).json() == {"text": "HELLO"}
+def test_a_job_that_runs_has_no_position(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate))
+    submitted = submit(http)
+    reply = http.get(submitted["status_url"])
+    assert reply.status_code == 202
+    assert reply.json() == {
+        "status": "IN_PROGRESS",
+        "request_id": submitted["request_id"],
+        "response_url": submitted["response_url"],
+        "status_url": submitted["status_url"],
+        "cancel_url": submitted["cancel_url"],
+        "logs": None,
+        "metrics": {},
+    }
+
+
+def test_a_completed_job_tells_how_long_it_ran(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    submitted = submit(http, json={"a": [1]})
+    completed(fal)
+    reply = http.get(submitted["status_url"])
+    assert reply.status_code == 200
+    body = reply.json()
+    assert body.pop("metrics")["inference_time"] > 0
+    assert body == {
+        "status": "COMPLETED",
+        "request_id": submitted["request_id"],
+        "response_url": submitted["response_url"],
+        "status_url": submitted["status_url"],
+        "cancel_url": submitted["cancel_url"],
+        "logs": None,
+    }
+    result = http.get(submitted["response_url"])
+    assert (result.status_code, result.json()) == (200, {"a": [1]})
+    assert result.headers["x-fal-request-id"] == submitted["request_id"]
+    assert result.headers["x-fal-billable-units"] == "1"
+    assert result.headers["x-fal-served-from"]
+
+
+def test_the_result_is_refused_before_the_job_has_completed(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    fal.register("acme/app", waiting(fal.gate()))
+    reply = http.get(submit(http)["response_url"])
+    assert (reply.status_code, reply.json()) == (400, {"detail": "Request is still in progress"})
+
+
+@pytest.mark.parametrize("tail", ["", "/status", "/status/stream", "/response"])
+def test_an_unknown_request_is_not_found(fal: Emulator, http: httpx.Client, tail: str) -> None:
+    fal.register("acme/app", echo)
+    reply = http.get(f"/queue/acme/app/requests/{uuid.uuid4()}{tail}")
+    assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
+
+
+def test_a_job_is_not_found_under_another_app(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    fal.register("acme/other", echo)
+    request_id = submit(http)["request_id"]
+    reply = http.get(f"/queue/acme/other/requests/{request_id}/status")
+    assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
+
+
+def test_the_queue_answers_each_call_to_its_own_method_only(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    fal.register("acme/app", waiting(fal.gate()))
+    submitted = submit(http)
+    wrong = [
+        ("GET", "/queue/acme/app", "POST"),
+        ("POST", submitted["status_url"], "GET"),
+        ("POST", submitted["response_url"], "GET"),
+        ("POST", submitted["cancel_url"], "PUT"),
+    ]
+    for method, url, allowed in wrong:
+        reply = http.request(method, url)
+        assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+    assert fal.counters("acme/app").executions == 1
+
+
+def test_jobs_beyond_the_concurrency_of_their_endpoint_wait(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate), concurrency=2)
+    for _ in range(5):
+        submit(http)
+    counters = fal.counters("acme/app")
+    fal.wait_for(lambda: counters.executions == 2)
+    assert (counters.running, counters.queued) == (2, 3)
+    gate.open()
+    completed(fal, 5)
+    assert (counters.running, counters.queued, counters.executions) == (0, 0, 5)
+
+
+def test_jobs_beyond_the_concurrency_of_the_account_wait_for_whichever_runs() -> None:
+    with Emulator(concurrency=1) as fal, client_of(fal) as http:
+        first, second = fal.gate(), fal.gate()
+        fal.register("acme/first", waiting(first))
+        fal.register("acme/second", waiting(second))
+        submit(http, "acme/first")
+        submit(http, "acme/second")
+        assert (fal.counters("acme/first").running, fal.counters("acme/second").queued) == (1, 1)
+        first.open()
+        fal.wait_for(lambda: fal.counters("acme/second").executions == 1)
+
+
+def test_a_job_of_low_priority_waits_for_all_others(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    submit(http)
+    low = submit(http, headers={"X-Fal-Queue-Priority": "low"})
+    normal = submit(http, headers={"X-Fal-Queue-Priority": "urgent"})
+    assert normal["queue_position"] == 0
+    assert http.get(low["status_url"]).json()["queue_position"] == 1
+
+
+def test_a_queue_that_is_too_long_is_refused(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    for _ in range(3):
+        submit(http)
+    reply = http.post("/queue/acme/app?fal_max_queue_length=1", json={})
+    assert reply.status_code == 429
+    assert reply.headers["x-fal-needs-retry"] == "1"
+    assert http.post("/queue/acme/app?fal_max_queue_length=2", json={}).status_code == 200
+    reply = http.post("/queue/acme/app?fal_max_queue_length=two", json={})
+    assert (reply.status_code, reply.json()["error_type"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("flag", ["1", "true"])
+def test_logs_are_cumulative_when_asked_for(fal: Emulator, http: httpx.Client, flag: str) -> None:
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments, job: Job) -> None:
+        job.log("step 1")
+        job.log("step 2", "ERROR")
+
+    submitted = submit(http)
+    completed(fal)
+    logs = http.get(submitted["status_url"], params={"logs": flag}).json()["logs"]
+    assert [(line["message"], line["level"], line["source"]) for line in logs] == [
+        ("step 1", "INFO", "USER"),
+        ("step 2", "ERROR", "USER"),
+    ]
+    assert all(line["timestamp"].endswith("Z") for line in logs)
+    for no in ("0", "false"):
+        assert http.get(submitted["status_url"], params={"logs": no}).json()["logs"] is None
+
+
+def test_logs_can_be_a_sliding_window() -> None:
+    with Emulator(log_window=2) as fal, client_of(fal) as http:
+
+        @fal.endpoint("acme/app")
+        def app(arguments: Arguments, job: Job) -> None:
+            for step in range(5):
+                job.log(f"step {step}")
+
+        submitted = submit(http)
+        completed(fal)
+        logs = http.get(submitted["status_url"], params={"logs": "1"}).json()["logs"]
+        assert [line["message"] for line in logs] == ["step 3", "step 4"]
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Fal-Request-Start-Timeout", "X-Fal-Request-Timeout", "both"]
+)
+def test_a_job_that_does_not_start_in_time_ends_with_504(
+    fal: Emulator, http: httpx.Client, header: str
+) -> None:
+    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    submit(http)
+    headers = {header: "0.11"}
+    if header == "both":
+        headers = {"X-Fal-Request-Start-Timeout": "0.11", "X-Fal-Request-Timeout": "3600"}
+    submitted = submit(http, headers=headers)
+    completed(fal)
+    status = http.get(submitted["status_url"])
+    assert status.status_code == 200
+    assert status.json()["status"] == "COMPLETED"
+    assert status.json()["error"] == "Request timed out"
+    assert status.json()["error_type"] == "request_timeout"
+    result = http.get(submitted["response_url"])
+    assert result.status_code == 504
+    assert result.json() == {"detail": "Request timed out", "error_type": "request_timeout"}
+    assert result.headers["x-fal-request-timeout-type"] == "user"
+    assert result.headers["x-fal-error-type"] == "request_timeout"
+    assert fal.counters("acme/app").executions == 1
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0.1", "-1", "nan", "inf", ""])
+def test_a_start_timeout_that_makes_no_sense_is_refused(
+    fal: Emulator, http: httpx.Client, seconds: str
+) -> None:
+    fal.register("acme/app", echo)
+    for url in ("/queue/acme/app", "/run/acme/app"):
+        reply = http.post(url, json={}, headers={"X-Fal-Request-Start-Timeout": seconds})
+        assert (reply.status_code, reply.json()["error_type"]) == (400, "bad_request")
+        assert reply.headers["x-fal-error-type"] == "bad_request"
+    assert fal.counters("acme/app").executions == 0
+
+
+def test_a_job_that_started_in_time_is_not_late(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate))
+    slow = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
+    # Another one whose deadline is over afterwards shows that the first one's is over.
+    fal.register("acme/blocked", waiting(gate), concurrency=1)
+    submit(http, "acme/blocked")
+    submit(http, "acme/blocked", headers={"X-Fal-Request-Start-Timeout": "0.12"})
+    completed(fal, 1, "acme/blocked")
+    gate.open()
+    completed(fal)
+    assert http.get(slow["response_url"]).status_code == 200
+
+
+def test_results_are_kept_for_an_hour_and_large_ones_for_six_minutes() -> None:
+    now = [0.0]
+    with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as http:
+
+        @fal.endpoint("acme/app")
+        def app(arguments: Arguments) -> bytes:
+            return b"x" * arguments["size"]
+
+        small = submit(http, json={"size": 9_999})
+        large = submit(http, json={"size": 10_000})
+        completed(fal, 2)
+        for seconds, expected in [(359, [200, 200]), (360, [200, 404]), (3600, [404, 404])]:
+            now[0] = seconds
+            replies = [http.get(job["response_url"]) for job in (small, large)]
+            assert [reply.status_code for reply in replies] == expected
+        assert replies[0].json() == {"status": "NOT_FOUND"}
+        assert http.get(small["status_url"]).status_code == 404
+        assert fal.jobs == {}
+
+
+def test_a_job_can_be_made_to_expire(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    submitted = submit(http)
+    completed(fal)
+    fal.expire(submitted["request_id"])
+    assert http.get(submitted["response_url"]).status_code == 404
+
+
+def test_a_refused_input_shows_only_in_the_result(fal: Emulator, http: httpx.Client) -> None:
+    problem = {"loc": ["body", "seed"], "msg": "must be even", "type": "value_error"}
+
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments) -> None:
+        raise AppError(422, [problem])
+
+    submitted = submit(http)
+    completed(fal)
+    status = http.get(submitted["status_url"])
+    assert (status.status_code, status.json()["status"]) == (200, "COMPLETED")
+    assert "error" not in status.json()
+    result = http.get(submitted["response_url"])
+    assert (result.status_code, result.json()) == (422, {"detail": [problem]})
+
+
+def test_an_infrastructure_error_shows_in_the_status_too(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments) -> None:
+        raise AppError(500, "on fire", error_type="internal_error", headers={"X-Extra": "yes"})
+
+    submitted = submit(http)
+    completed(fal)
+    status = http.get(submitted["status_url"]).json()
+    assert (status["error"], status["error_type"]) == ("on fire", "internal_error")
+    result = http.get(submitted["response_url"])
+    assert result.status_code == 500
+    assert result.json() == {"detail": "on fire", "error_type": "internal_error"}
+    assert result.headers["x-fal-error-type"] == "internal_error"
+    assert result.headers["x-extra"] == "yes"
+
+
+def test_a_crash_is_a_500_and_a_traceback_in_the_logs(fal: Emulator, http: httpx.Client) -> None:
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments) -> None:
+        raise LookupError("no such cat")
+
+    submitted = submit(http)
+    completed(fal)
+    status = http.get(submitted["status_url"], params={"logs": "1"}).json()
+    (line,) = status["logs"]
+    assert httpx.Response(200, text=line["message"]).json()["traceback"].endswith(
+        "LookupError: no such cat\n"
+    )
+    assert status["error_type"] == "runner_server_error"
+    result = http.get(submitted["response_url"])
+    assert (result.status_code, result.json()) == (500, {"detail": "Internal Server Error"})
+
+
+def test_platform_headers_reach_the_job(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    headers = {
+        "X-Fal-Tags": "team=red,broken, =x,run=7",
+        "X-Fal-Store-IO": "0",
+        "X-Fal-Runner-Hint": "lora-1",
+        "X-Fal-Queue-Priority": "low",
+    }
+    request_id = submit(http, json={"a": 1}, headers=headers)["request_id"]
+    job = fal.jobs[request_id]
+    assert job.tags == {"team": "red", "run": "7"}
+    assert job.headers["x-fal-store-io"] == "0"
+    assert job.headers["x-fal-runner-hint"] == "lora-1"
+    assert (job.priority, job.arguments) == ("low", {"a": 1})
+
+
+def test_the_webhook_parameter_is_no_part_of_the_id(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    submitted = submit(http, params={"fal_webhook": "https://example.com/hook?a=b"})
+    assert fal.jobs[submitted["request_id"]].endpoint == "acme/app"

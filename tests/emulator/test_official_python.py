@@ -1,0 +1,241 @@
+"""The official Python client, unmodified but for the addresses of the platform."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import fal_client
+import fal_client.client
+import httpx
+import pytest
+import trustme
+
+from fal_async.emulator import AppError, Emulator, Fault, Job
+from tests.emulator.calls import Arguments, completed, echo, waiting
+
+
+@pytest.fixture
+def official(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[fal_client.SyncClient]:
+    rebase(fal, monkeypatch)
+    client = fal_client.SyncClient(key=fal.key)
+    yield client
+    client._client.close()
+
+
+def rebase(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fal_client.client, "RUN_URL_FORMAT", f"{fal.hosts.run}/")
+    monkeypatch.setattr(fal_client.client, "QUEUE_URL_FORMAT", f"{fal.hosts.queue}/")
+    monkeypatch.setattr(fal_client.client, "REST_URL", fal.hosts.rest)
+    monkeypatch.setattr(fal_client.client, "CDN_URL", fal.hosts.cdn)
+
+
+def test_run(fal: Emulator, official: fal_client.SyncClient) -> None:
+    fal.register("acme/app", echo)
+    assert official.run("acme/app", {"a": 1}) == {"a": 1}
+    (request,) = fal.requests
+    assert request.headers["authorization"] == f"Key {fal.key}"
+    assert request.headers["user-agent"] == "fal-client/1.0.3 (python)"
+
+
+def test_run_of_a_path(fal: Emulator, official: fal_client.SyncClient) -> None:
+    fal.register("acme/app/fast", lambda arguments: {"path": "fast"})
+    assert official.run("acme/app", {}, path="/fast") == {"path": "fast"}
+    assert official.run("acme/app/fast", {}) == {"path": "fast"}
+
+
+def test_submit_status_and_result(fal: Emulator, official: fal_client.SyncClient) -> None:
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate), concurrency=1)
+    first = official.submit("acme/app", {"job": 1}, hint="lora", priority="low")
+    second = official.submit("acme/app", {"job": 2})
+    third = official.submit("acme/app", {"job": 3})
+    assert first.status() == fal_client.InProgress(logs=None)
+    assert second.status() == fal_client.Queued(position=0)
+    assert third.status() == fal_client.Queued(position=1)
+    gate.open()
+    assert [handle.get() for handle in (first, second, third)] == [
+        {"job": 1},
+        {"job": 2},
+        {"job": 3},
+    ]
+    job = fal.jobs[first.request_id]
+    assert (job.priority, job.headers["x-fal-runner-hint"]) == ("low", "lora")
+
+
+def test_handles_made_from_an_id(fal: Emulator, official: fal_client.SyncClient) -> None:
+    for endpoint in ("acme/app/path", "workflows/acme/app", "comfy/acme/app", "123-app"):
+        fal.register(endpoint, echo)
+        handle = official.submit(endpoint, {"to": endpoint})
+        handle = official.get_handle(endpoint, handle.request_id)
+        assert handle.get() == {"to": endpoint}
+        assert isinstance(handle.status(), fal_client.Completed)
+
+
+def test_subscribe_tells_of_progress(fal: Emulator, official: fal_client.SyncClient) -> None:
+    first, second = fal.gate(), fal.gate()
+
+    @fal.endpoint("acme/app")
+    async def app(arguments: Arguments, job: Job) -> Arguments:
+        job.log("step 1")
+        await first.wait()
+        job.log("step 2")
+        await second.wait()
+        return {"done": True}
+
+    enqueued: list[str] = []
+    seen: list[list[str]] = []
+
+    def on_queue_update(status: fal_client.Status) -> None:
+        logs = getattr(status, "logs", None)
+        if logs is not None:
+            messages = [line["message"] for line in logs]
+            if messages not in seen:
+                seen.append(messages)
+            (first if len(messages) == 1 else second).open()
+
+    result = official.subscribe(
+        "acme/app",
+        {},
+        with_logs=True,
+        on_enqueue=enqueued.append,
+        on_queue_update=on_queue_update,
+    )
+    assert result == {"done": True}
+    assert enqueued == list(fal.jobs)
+    assert seen[-2:] == [["step 1"], ["step 1", "step 2"]]
+
+
+def test_cancel_in_all_states(fal: Emulator, official: fal_client.SyncClient) -> None:
+    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    running = official.submit("acme/app", {})
+    queued = official.submit("acme/app", {})
+    queued.cancel()
+    running.cancel()
+    completed(fal, 2)
+    for handle in (running, queued):
+        status = handle.status()
+        assert isinstance(status, fal_client.Completed)
+        assert status.error_type == "client_cancelled"
+        with pytest.raises(fal_client.FalClientHTTPError) as caught:
+            handle.get()
+        assert caught.value.status_code == 499
+        assert caught.value.error_type == "client_cancelled"
+        with pytest.raises(fal_client.FalClientHTTPError) as caught:
+            handle.cancel()
+        assert caught.value.status_code == 400
+
+
+def test_stream(fal: Emulator, official: fal_client.SyncClient) -> None:
+    @fal.endpoint("acme/app")
+    async def app(arguments: Arguments) -> AsyncGenerator[Arguments]:
+        for step in range(3):
+            yield {"step": step}
+
+    assert list(official.stream("acme/app", {})) == [{"step": 0}, {"step": 1}, {"step": 2}]
+
+
+def test_a_client_timeout_cancels_the_job(fal: Emulator, official: fal_client.SyncClient) -> None:
+    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    official.submit("acme/app", {})
+    with pytest.raises(fal_client.FalClientTimeoutError):
+        official.subscribe("acme/app", {}, client_timeout=1.1)
+    completed(fal)
+    assert fal.count("cancel") == 1
+    assert fal.requests[1].headers["x-fal-request-timeout"] == "1.1"
+
+
+def test_errors_arrive_with_their_facts(fal: Emulator, official: fal_client.SyncClient) -> None:
+    problem = {"loc": ["body", "seed"], "msg": "must be even", "type": "value_error"}
+
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments) -> None:
+        raise AppError(422, [problem])
+
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        official.run("acme/app", {})
+    assert caught.value.status_code == 422
+    assert caught.value.message == [problem]
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        official.subscribe("acme/app", {})
+    assert caught.value.message == [problem]
+    with pytest.raises(fal_client.FalClientHTTPError, match="not found"):
+        official.run("acme/nothing", {})
+
+
+def test_an_ingress_error_is_retried_and_one_of_the_platform_is_not(
+    fal: Emulator, official: fal_client.SyncClient
+) -> None:
+    fal.register("acme/app", echo)
+    fal.fail("acme/app", Fault(route="run", status=503, body="<html>nginx</html>"))
+    with pytest.raises(fal_client.FalClientHTTPError):
+        official.run("acme/app", {})
+    assert fal.count("run") == 1  # it carries a request id, so it is the platform's own
+
+
+def test_a_lost_submit_reply_makes_the_client_submit_again(
+    fal: Emulator, official: fal_client.SyncClient
+) -> None:
+    fal.register("acme/app", echo)
+    fal.fail("acme/app", Fault(route="submit", lost=True))
+    official.submit("acme/app", {}).get()
+    assert len(fal.jobs) == 2
+
+
+def test_the_async_client(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    rebase(fal, monkeypatch)
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate))
+
+    @fal.endpoint("acme/stream")
+    async def stream(arguments: Arguments) -> AsyncGenerator[Arguments]:
+        yield {"step": 0}
+
+    async def calls() -> None:
+        client = fal_client.AsyncClient(key=fal.key)
+        handle = await client.submit("acme/app", {"a": 1})
+        assert isinstance(await handle.status(), fal_client.InProgress)
+        gate.open()
+        events = [event async for event in handle.iter_events(with_logs=True)]
+        assert isinstance(events[-1], fal_client.Completed)
+        assert await handle.get() == {"a": 1}
+        assert await client.run("acme/app", {"b": 2}) == {"b": 2}
+        assert await client.subscribe("acme/app", {"c": 3}) == {"c": 3}
+        assert [event async for event in client.stream("acme/stream", {})] == [{"step": 0}]
+        await (await client._client).aclose()
+
+    asyncio.run(asyncio.wait_for(calls(), 10))
+
+
+def test_the_client_over_https_at_hosts_of_the_environment(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certfile, ca = tmp_path / "server.pem", tmp_path / "ca.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(certfile)
+    authority.cert_pem.write_to_path(ca)
+    with Emulator(certfile=str(certfile)) as fal:
+        fal.register("acme/app", echo)
+        authority_and_port = httpx.URL(fal.url).netloc.decode()
+        script = (
+            "import fal_client; print(fal_client.run('acme/app', {'a': 1}), "
+            "fal_client.subscribe('acme/app', {'b': 2}))"
+        )
+        environ = os.environ | {
+            "FAL_KEY": fal.key,
+            "FAL_RUN_HOST": f"{authority_and_port}/run",
+            "FAL_QUEUE_RUN_HOST": f"{authority_and_port}/queue",
+            "SSL_CERT_FILE": str(ca),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("{'a': 1} {'b': 2}\n", "")
