@@ -1,0 +1,50 @@
+"""Every example in a docstring does what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+import fal_async
+from fal_async.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def examples() -> Iterator[doctest.DocTest]:
+    """The docstrings with examples, each once, from the module that defines it."""
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    names = [info.name for info in pkgutil.walk_packages(fal_async.__path__, "fal_async.")]
+    for name in ["fal_async", *(name for name in names if not name.endswith("__main__"))]:
+        for test in finder.find(importlib.import_module(name)):
+            if test.examples:
+                yield test
+
+
+@pytest.fixture(scope="module", autouse=True)
+def platform() -> Iterator[None]:
+    """The platform that examples call by default."""
+    with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
+        emulator.register("demo/echo", lambda arguments: arguments)
+        for name, value in emulator.environ.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.mark.parametrize("example", list(examples()), ids=lambda example: example.name)
+def test_example_of_a_docstring_does_what_it_says(example: doctest.DocTest) -> None:
+    example.globs.update(anyio=anyio, fal_async=fal_async)
+    report: list[str] = []
+    failures, _ = doctest.DocTestRunner().run(example, out=report.append)
+    assert failures == 0, "".join(report)
+
+
+def test_examples_are_found_in_methods_of_public_classes() -> None:
+    names = {example.name for example in examples()}
+    assert {"fal_async._queue.QueueCalls.subscribe", "fal_async._functions.run"} <= names
