@@ -53,7 +53,8 @@ class Emulator:
         key: The API key that is accepted.
         concurrency: How many jobs of the account may run at once; ``None`` for any number.
         attempts: How many times the queue tries a runner that answers 503 or 504.
-        backoff: Seconds before the second try; the pauses double, up to a tenth of a second.
+        backoff: Seconds before the second try; the next pauses are longer, up to eight
+            times that.
         keep_alive: Seconds of silence after which a status stream carries a comment.
         log_window: How many of the latest log lines a polled status shows; ``None`` for all.
         clock: Tells the seconds by which results expire.

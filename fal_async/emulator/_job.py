@@ -150,6 +150,11 @@ class Job:
             with contextlib.suppress(RuntimeError):  # the emulator has been stopped
                 self._loop.call_soon_threadsafe(self.changed)
 
+    def call_off(self) -> None:
+        """Let the runner know that nobody wants the result. To be called in the emulator's loop."""
+        self.cancellation.open()
+        self._ring()
+
     def changed(self) -> None:
         """Wake everyone who watches it. To be called in the emulator's loop."""
         self._ring()

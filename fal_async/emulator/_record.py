@@ -26,6 +26,8 @@ Route: TypeAlias = Literal[
 #: How many requests are remembered, and how many bytes of each body.
 _REMEMBERED = 10_000
 _BODY_BYTES = 65_536
+#: A predicate may be about something that rings no bell; so it is asked every so many seconds.
+_LOOK_AGAIN = 0.1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -149,6 +151,6 @@ class Record:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise TimeoutError(f"it did not come to be so within {timeout:g} seconds")
-                    self._bell.wait(left)
+                    self._bell.wait(_LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN))
             finally:
                 self._listeners -= 1

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 Cancellation: TypeAlias = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
 
-#: The longest pause between two tries, in seconds, and how often the first one is doubled.
-_LONGEST_PAUSE = 0.1
-_MOST_DOUBLINGS = 10
+#: How often the pause between two tries is doubled.
+_DOUBLINGS = 3
 #: In a line longer than this, those who wait learn of their positions only so often, in seconds:
 #: to tell each of thousands of every step would be quadratic.
 _SHORT_LINE = 50
@@ -102,7 +101,7 @@ class Scheduler:
         if ticket is None:
             return "ALREADY_COMPLETED"
         is_first = not job.cancelled
-        job.cancellation.open()
+        job.call_off()
         ticket.line.endpoint.counters.cancelled += is_first
         if ticket.task is None:
             self._withdraw(ticket)
@@ -117,7 +116,7 @@ class Scheduler:
         """Cancel whatever runs, and start nothing more."""
         self._stopped = True
         for ticket in self._tickets.values():
-            ticket.job.cancellation.open()
+            ticket.job.call_off()
             if ticket.task is not None:
                 ticket.task.cancel()
 
@@ -178,10 +177,10 @@ class Scheduler:
     def _try_again(self, ticket: Ticket) -> None:
         ticket.job.status = "IN_QUEUE"
         ticket.line.endpoint.counters.queued += 1
-        doublings = min(ticket.job.executions - 1, _MOST_DOUBLINGS)
+        doublings = min(ticket.job.executions - 1, _DOUBLINGS)
         pause = self._platform.settings.backoff * 2**doublings
         loop = asyncio.get_running_loop()
-        ticket.pause = loop.call_later(min(pause, _LONGEST_PAUSE), self._pause_ended, ticket)
+        ticket.pause = loop.call_later(pause, self._pause_ended, ticket)
         ticket.job.changed()
 
     def _pause_ended(self, ticket: Ticket) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Coroutine
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from fal_async.emulator import Emulator, Gate
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from fal_async.emulator import Emulator, Gate
 
 Arguments = dict[str, Any]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from fal_async.emulator import Emulator
 from tests.emulator.calls import client_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fal_client
 import fal_client.client
@@ -17,6 +16,10 @@ import trustme
 
 from fal_async.emulator import AppError, Emulator, Fault, Job
 from tests.emulator.calls import Arguments, completed, echo, waiting
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -159,10 +162,10 @@ def test_errors_arrive_with_their_facts(fal: Emulator, official: fal_client.Sync
     with pytest.raises(fal_client.FalClientHTTPError) as caught:
         official.run("acme/app", {})
     assert caught.value.status_code == 422
-    assert caught.value.message == [problem]
+    assert caught.value.response.json() == {"detail": [problem]}
     with pytest.raises(fal_client.FalClientHTTPError) as caught:
         official.subscribe("acme/app", {})
-    assert caught.value.message == [problem]
+    assert caught.value.response.json() == {"detail": [problem]}
     with pytest.raises(fal_client.FalClientHTTPError, match="not found"):
         official.run("acme/nothing", {})
 

@@ -52,7 +52,7 @@ class RunHost:
         task = asyncio.current_task()
 
         def hang_up() -> None:
-            job.cancellation.open()
+            job.call_off()
             if endpoint.runner.streams and task is not None:
                 task.cancel()
 

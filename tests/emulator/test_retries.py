@@ -1,0 +1,145 @@
+"""The platform's own retries of runners that are in trouble."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fal_async.emulator import AppError, Emulator, Fault, Job
+from tests.emulator.calls import Arguments, client_of, completed, echo, submit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+
+
+def failing(times: int, error: AppError) -> Callable[[Arguments, Job], int]:
+    def app(arguments: Arguments, job: Job) -> int:
+        if job.executions <= times:
+            raise error
+        return job.executions
+
+    return app
+
+
+@pytest.mark.parametrize("status", [503, 504])
+def test_a_runner_in_trouble_is_tried_again(fal: Emulator, http: httpx.Client, status: int) -> None:
+    fal.register("acme/app", failing(2, AppError(status, "GPU error")))
+    submitted = submit(http)
+    completed(fal)
+    assert http.get(submitted["response_url"]).json() == 3
+
+
+@pytest.mark.parametrize("status", [200, 400, 422, 429, 500, 502])
+def test_any_other_answer_is_the_result(fal: Emulator, http: httpx.Client, status: int) -> None:
+    fal.register("acme/app", failing(2, AppError(status)))
+    submitted = submit(http)
+    completed(fal)
+    assert http.get(submitted["response_url"]).status_code == status
+    assert fal.counters("acme/app").executions == 1
+
+
+def test_a_runner_is_tried_ten_times(http: httpx.Client) -> None:
+    with Emulator(backoff=0.0) as fal, client_of(fal) as http:
+        fal.register("acme/app", failing(100, AppError(503, "GPU error")))
+        submitted = submit(http)
+        completed(fal)
+        result = http.get(submitted["response_url"])
+        assert (result.status_code, result.json()) == (503, {"detail": "GPU error"})
+        assert fal.counters("acme/app").executions == 10
+
+
+def test_retries_can_be_switched_off(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", failing(2, AppError(503)))
+    submitted = submit(http, headers={"X-Fal-No-Retry": "yes"})
+    completed(fal)
+    assert http.get(submitted["response_url"]).status_code == 503
+    assert fal.counters("acme/app").executions == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "executions"),
+    [
+        ('{"server_error": {"retries": 1}}', 2),
+        ('{"timeout": {"retries": 0}}', 3),
+        ("not json", 3),
+        ('{"server_error": 5}', 3),
+    ],
+)
+def test_retries_can_be_configured_by_condition(
+    fal: Emulator, http: httpx.Client, config: str, executions: int
+) -> None:
+    fal.register("acme/app", failing(2, AppError(503)))
+    submit(http, headers={"X-Fal-Retry-Config": config})
+    completed(fal)
+    assert fal.counters("acme/app").executions == executions
+
+
+@pytest.mark.parametrize("word", ["1", "true"])
+def test_an_app_may_ask_for_another_try(fal: Emulator, http: httpx.Client, word: str) -> None:
+    fal.register("acme/app", failing(1, AppError(500, headers={"X-Fal-Needs-Retry": word})))
+    submitted = submit(http)
+    completed(fal)
+    assert http.get(submitted["response_url"]).json() == 2
+
+
+@pytest.mark.parametrize("word", ["0", "false"])
+def test_an_app_may_forbid_another_try(fal: Emulator, http: httpx.Client, word: str) -> None:
+    fal.register("acme/app", failing(1, AppError(503, headers={"X-Fal-Needs-Retry": word})))
+    submitted = submit(http)
+    completed(fal)
+    assert http.get(submitted["response_url"]).status_code == 503
+
+
+def test_a_runner_that_breaks_off_is_tried_again(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    fal.fail("acme/app", Fault(route="runner", drop=True))
+    submitted = submit(http, json={"a": 1})
+    completed(fal)
+    assert http.get(submitted["response_url"]).json() == {"a": 1}
+    assert fal.counters("acme/app").executions == 2
+
+
+def test_a_runner_over_its_timeout_is_tried_again(fal: Emulator, http: httpx.Client) -> None:
+    @fal.endpoint("acme/app", timeout=0.01)
+    async def app(arguments: Arguments, job: Job) -> int:
+        if job.executions == 1:
+            await asyncio.Event().wait()
+        return job.executions
+
+    submitted = submit(http)
+    completed(fal)
+    assert http.get(submitted["response_url"]).json() == 2
+
+
+def test_a_job_waits_in_the_queue_between_two_tries() -> None:
+    with Emulator(backoff=60) as fal, client_of(fal) as http:
+        fal.register("acme/app", failing(1, AppError(503)))
+        submitted = submit(http)
+        counters = fal.counters("acme/app")
+        fal.wait_for(lambda: counters.executions == 1 and counters.running == 0)
+        status = http.get(submitted["status_url"])
+        assert (status.status_code, status.json()["status"]) == (202, "IN_QUEUE")
+        assert status.json()["queue_position"] == 0
+        assert counters.queued == 1
+        assert http.put(submitted["cancel_url"]).json() == {"status": "OK"}
+        assert counters.queued == 0
+
+
+def test_a_start_deadline_covers_failed_tries() -> None:
+    with Emulator(backoff=60) as fal, client_of(fal) as http:
+        fal.register("acme/app", failing(1, AppError(503)))
+        submitted = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
+        completed(fal)
+        result = http.get(submitted["response_url"])
+        assert result.status_code == 504
+        assert result.headers["x-fal-request-timeout-type"] == "user"
+
+
+def test_direct_runs_are_not_tried_again(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", failing(1, AppError(503)))
+    assert http.post("/run/acme/app", json={}).status_code == 503
+    assert fal.counters("acme/app").executions == 1

@@ -1,0 +1,128 @@
+"""The stream of a job's status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from fal_async.emulator import Emulator, Job
+from tests.emulator.calls import Arguments, client_of, echo, submit, waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+
+def events_of(reply: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in reply.iter_lines():
+        if line.startswith("data: "):
+            yield orjson.loads(line.removeprefix("data: "))
+
+
+def test_the_stream_tells_every_state_and_ends_after_the_last(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    first = fal.gate()
+    fal.register("acme/app", waiting(first), concurrency=1)
+    running = submit(http)
+    ahead = submit(http)
+    watched = submit(http)
+    with http.stream("GET", watched["status_url"] + "/stream") as reply:
+        assert reply.status_code == 200
+        assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert reply.headers["x-fal-request-id"] == watched["request_id"]
+        events = events_of(reply)
+        assert next(events) == {
+            "status": "IN_QUEUE",
+            "request_id": watched["request_id"],
+            "response_url": watched["response_url"],
+            "status_url": watched["status_url"],
+            "cancel_url": watched["cancel_url"],
+            "queue_position": 1,
+            "logs": None,
+            "metrics": {},
+        }
+        http.put(ahead["cancel_url"])
+        assert next(events)["queue_position"] == 0
+        http.put(running["cancel_url"])
+        assert next(events)["status"] == "IN_PROGRESS"
+        first.open()
+        last = next(events)
+        assert last["status"] == "COMPLETED"
+        assert last["metrics"]["inference_time"] > 0
+        assert list(events) == []
+
+
+def test_a_stream_of_a_completed_job_is_one_event(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    submitted = submit(http)
+    fal.wait_for(lambda: fal.counters("acme/app").completed == 1)
+    reply = http.get(submitted["status_url"] + "/stream")
+    assert [event["status"] for event in events_of(reply)] == ["COMPLETED"]
+
+
+def test_each_log_line_is_told_once(fal: Emulator, http: httpx.Client) -> None:
+    steps = [fal.gate() for _ in range(3)]
+
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments, job: Job) -> None:
+        for step in steps:
+            step.wait_sync()
+            job.log("the same line")
+
+    submitted = submit(http)
+    with http.stream("GET", submitted["status_url"] + "/stream?logs=1") as reply:
+        told = []
+        for event in events_of(reply):
+            told += [line["message"] for line in event["logs"]]
+            if len(told) < len(steps):
+                steps[len(told)].open()
+    assert told == ["the same line"] * 3
+
+
+def test_a_silent_stream_shows_that_it_is_alive() -> None:
+    with Emulator(keep_alive=0.01) as fal, client_of(fal) as http:
+        gate = fal.gate()
+        fal.register("acme/app", waiting(gate))
+        submitted = submit(http)
+        with http.stream("GET", submitted["status_url"] + "/stream") as reply:
+            lines = (line for line in reply.iter_lines() if line)
+            assert next(lines).startswith("data: ")
+            assert next(lines).startswith(":")
+            assert next(lines).startswith(":")
+            gate.open()
+            assert '"COMPLETED"' in next(line for line in lines if not line.startswith(":"))
+
+
+def test_a_stream_ends_when_its_reader_leaves(fal: Emulator) -> None:
+    fal.register("acme/app", waiting(fal.gate()))
+    with client_of(fal) as http:
+        submitted = submit(http)
+        with http.stream("GET", submitted["status_url"] + "/stream") as reply:
+            next(reply.iter_lines())
+    fal.wait_for(lambda: fal.connections == 0)
+
+
+def test_in_a_long_queue_the_last_still_learns_of_its_position(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    jobs = [submit(http) for _ in range(60)]
+    with http.stream("GET", jobs[-1]["status_url"] + "/stream") as reply:
+        events = events_of(reply)
+        assert next(events)["queue_position"] == 58
+        http.put(jobs[1]["cancel_url"])
+        assert next(events)["queue_position"] == 57
+
+
+@pytest.mark.parametrize("logs", ["1", "true"])
+def test_a_stream_without_new_lines_has_an_empty_list_of_logs(
+    fal: Emulator, http: httpx.Client, logs: str
+) -> None:
+    fal.register("acme/app", echo)
+    submitted = submit(http)
+    reply = http.get(submitted["status_url"] + "/stream", params={"logs": logs})
+    assert [event["logs"] for event in events_of(reply)][-1] == []

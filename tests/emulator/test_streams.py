@@ -1,0 +1,173 @@
+"""Streams of events, from generators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from fal_async.emulator import AppError, Emulator, Job
+from tests.emulator.calls import Arguments, client_of, completed, submit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+
+async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    for step in range(arguments["steps"]):
+        yield {"step": step}
+
+
+def count_slowly(arguments: Arguments) -> Generator[Arguments]:
+    for step in range(arguments["steps"]):
+        yield {"step": step}
+
+
+@pytest.mark.parametrize("runner", [count, count_slowly])
+@pytest.mark.parametrize("path", ["", "/stream"])
+def test_the_items_of_a_generator_are_events(
+    fal: Emulator, http: httpx.Client, runner: Any, path: str
+) -> None:
+    fal.register("acme/app", runner)
+    reply = http.post(f"/run/acme/app{path}", json={"steps": 2})
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert reply.headers["transfer-encoding"] == "chunked"
+    assert reply.headers["x-fal-request-id"]
+    assert reply.text == 'data: {"step":0}\n\ndata: {"step":1}\n\n'
+
+
+def test_a_stream_may_be_empty(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", count)
+    reply = http.post("/run/acme/app/stream", json={"steps": 0})
+    assert (reply.status_code, reply.text) == (200, "")
+
+
+class Progress(BaseModel):
+    percent: int
+
+
+def test_models_texts_and_frames_of_the_runners_own_are_sent(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments) -> Generator[object]:
+        yield Progress(percent=5)
+        yield "text"
+        yield b": a comment\n\nevent: done\ndata: [DONE]\n\n"
+
+    reply = http.post("/run/acme/app/stream", json={})
+    assert reply.text == (
+        'data: {"percent":5}\n\ndata: "text"\n\n: a comment\n\nevent: done\ndata: [DONE]\n\n'
+    )
+
+
+def test_events_arrive_as_they_are_made(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/app")
+    async def app(arguments: Arguments) -> AsyncGenerator[int]:
+        yield 1
+        await gate.wait()
+        yield 2
+
+    with http.stream("POST", "/run/acme/app/stream", json={}) as reply:
+        lines = reply.iter_lines()
+        assert next(lines) == "data: 1"
+        gate.open()
+        assert [line for line in lines if line] == ["data: 2"]
+
+
+def test_an_error_before_the_first_event_is_an_ordinary_reply(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    @fal.endpoint("acme/app")
+    async def app(arguments: Arguments) -> AsyncGenerator[int]:
+        if arguments:
+            yield 1
+        raise AppError(422, "no prompt")
+
+    reply = http.post("/run/acme/app/stream", json={})
+    assert (reply.status_code, reply.json()) == (422, {"detail": "no prompt"})
+    assert reply.headers["content-type"] == "application/json"
+
+
+def test_a_crash_in_mid_stream_ends_the_stream_as_if_it_were_complete(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    jobs: list[Job] = []
+
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments, job: Job) -> Generator[int]:
+        jobs.append(job)
+        yield 1
+        raise RuntimeError("out of memory")
+
+    assert http.post("/run/acme/app/stream", json={}).text == "data: 1\n\n"
+    assert "out of memory" in jobs[0].logs[0]["message"]
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_generator_is_closed_when_the_caller_hangs_up(fal: Emulator, kind: str) -> None:
+    closed = fal.gate()
+    never = fal.gate()
+
+    @fal.endpoint("acme/async")
+    async def stream(arguments: Arguments) -> AsyncGenerator[int]:
+        try:
+            yield 1
+            await never.wait()
+        finally:
+            closed.open()
+
+    @fal.endpoint("acme/sync")
+    def blocking(arguments: Arguments, job: Job) -> Generator[int]:
+        try:
+            yield 1
+            job.cancellation.wait_sync()
+            yield 2
+        finally:
+            closed.open()
+
+    with client_of(fal) as http, http.stream("POST", f"/run/acme/{kind}/stream", json={}) as reply:
+        assert next(reply.iter_lines()) == "data: 1"
+    assert closed.wait_sync(10)
+    fal.wait_for(lambda: fal.counters(f"acme/{kind}").running == 0)
+
+
+def test_a_generator_is_closed_when_the_caller_hangs_up_before_the_first_event(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    closed = fal.gate()
+    never = fal.gate()
+
+    @fal.endpoint("acme/app")
+    async def stream(arguments: Arguments) -> AsyncGenerator[int]:
+        try:
+            await never.wait()
+            yield 1
+        finally:
+            closed.open()
+
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/run/acme/app/stream", json={}, timeout=0.05)
+    assert closed.wait_sync(10)
+
+
+def test_the_queue_keeps_the_whole_stream_as_the_result(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", count)
+    submitted = submit(http, json={"steps": 2})
+    completed(fal)
+    result = http.get(submitted["response_url"])
+    assert result.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert result.text == 'data: {"step":0}\n\ndata: {"step":1}\n\n'
+
+
+def test_streams_are_told_from_runs(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", count)
+    http.post("/run/acme/app/stream", json={"steps": 1})
+    http.post("/run/acme/app", json={"steps": 1}, headers={"Accept": "text/event-stream"})
+    http.post("/run/acme/app", json={"steps": 1})
+    assert [request.route for request in fal.requests] == ["stream", "stream", "run"]
