@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from fal_async._version import __version__
 from fal_async.errors import (
     AccountLockedError,
     AuthenticationError,
@@ -62,8 +63,6 @@ if TYPE_CHECKING:
     )
     from fal_async._handle import AsyncRequestHandle
     from fal_async._transport.pool import PooledTransport
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AccountLockedError",

@@ -11,10 +11,13 @@ from fal_async._credentials import Credentials
 from fal_async._direct import DirectCalls
 from fal_async._protocol import options
 from fal_async._queue import QueueCalls
-from fal_async._transport.perform import Line, Performer
+from fal_async._transport.line import Line
+from fal_async._transport.perform import Performer
 from fal_async._transport.proxies import default_transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
 
     from fal_async._credentials import KeyProvider
@@ -26,7 +29,8 @@ class AsyncClient(DirectCalls, QueueCalls):
     """A client of the platform, for asyncio, uvloop and trio.
 
     Making one does no I/O. It may be used by several event loops, one after another; connections
-    are kept for each loop and closed with it. Close it with ``async with`` or `aclose`.
+    are kept for each loop and closed with it. Close it with ``async with`` or `aclose`. A pickle of
+    it holds its settings, but neither key nor transport.
 
     Args:
         key: The API key, or a function (sync or async) that gives it and is called for each
@@ -67,7 +71,7 @@ class AsyncClient(DirectCalls, QueueCalls):
         line = Line(transport or default_transport(), limits or Limits())
         self._performer = Performer(
             line=line,
-            authority=Credentials(key),
+            authority=Credentials(key, post_form=line.post_form),
             hosts=hosts,
             policy=retry or RetryPolicy(),
             timeout=options.seconds("default_timeout", default_timeout),
@@ -77,6 +81,10 @@ class AsyncClient(DirectCalls, QueueCalls):
     def __repr__(self) -> str:
         own = self._performer
         return f"AsyncClient({own.authority!r}, {own.timeout!r}, hosts={own.hosts!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., AsyncClient], tuple[Any, ...]]:
+        own = self._performer
+        return _unpickle, (type(self), own.timeout, own.hosts, own.policy, own.line.limits)
 
     def with_options(
         self,
@@ -98,7 +106,7 @@ class AsyncClient(DirectCalls, QueueCalls):
         """
         changes: dict[str, Any] = {}
         if key is not None:
-            changes["authority"] = Credentials(key)
+            changes["authority"] = Credentials(key, post_form=self._performer.line.post_form)
         if default_timeout is not None:
             changes["timeout"] = options.seconds("default_timeout", default_timeout)
         if retry is not None:
@@ -118,3 +126,13 @@ class AsyncClient(DirectCalls, QueueCalls):
         """Close the connections. Calls that come later raise `ClientClosedError`."""
         if self._owns_line:
             await self._performer.line.aclose()
+
+
+def _unpickle(
+    cls: type[AsyncClient],
+    default_timeout: float | None,
+    hosts: Hosts,
+    retry: RetryPolicy,
+    limits: Limits,
+) -> AsyncClient:
+    return cls(None, default_timeout, hosts=hosts, retry=retry, limits=limits)

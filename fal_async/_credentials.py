@@ -96,7 +96,9 @@ class Credentials:
         """
         if self._provider is not None:
             key = self._provider()
-            return _explicit(await key if inspect.isawaitable(key) else key).authorization
+            if not isinstance(key, str) and inspect.isawaitable(key):
+                key = await key
+            return _explicit(key).authorization
         return self._current() or await self._obtain()
 
     def invalidate(self, value: str) -> None:

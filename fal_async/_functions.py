@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fal_async._default import default_client
+from fal_async._default import default_client, ready_client
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -73,7 +73,7 @@ async def run(
         >>> anyio.run(main)
         a cat
     """
-    return await default_client().run(
+    return await (await ready_client()).run(
         application,
         arguments,
         method=method,
@@ -144,7 +144,7 @@ async def submit(
         >>> anyio.run(main)
         {'prompt': 'a cat'}
     """
-    return await default_client().submit(
+    return await (await ready_client()).submit(
         application,
         arguments,
         path=path,
@@ -238,7 +238,7 @@ async def subscribe(
         ...
         {'prompt': 'a cat'}
     """
-    return await default_client().subscribe(
+    return await (await ready_client()).subscribe(
         application,
         arguments,
         path=path,
@@ -271,7 +271,7 @@ async def status(application: str, request_id: str, *, with_logs: bool = False) 
     Raises:
         NotFoundError: The job is unknown or has expired.
     """
-    return await default_client().status(application, request_id, with_logs=with_logs)
+    return await (await ready_client()).status(application, request_id, with_logs=with_logs)
 
 
 async def result(application: str, request_id: str, *, output: type[T] | None = None) -> T:
@@ -285,7 +285,7 @@ async def result(application: str, request_id: str, *, output: type[T] | None = 
     Raises:
         FalClientHTTPError: The job failed; the class says in what way.
     """
-    return await default_client().result(application, request_id, output=output)
+    return await (await ready_client()).result(application, request_id, output=output)
 
 
 async def cancel(application: str, request_id: str) -> Cancellation:
@@ -298,7 +298,7 @@ async def cancel(application: str, request_id: str) -> Cancellation:
     Raises:
         NotFoundError: The job is unknown or has expired.
     """
-    return await default_client().cancel(application, request_id)
+    return await (await ready_client()).cancel(application, request_id)
 
 
 async def get_handle(application: str, request_id: str) -> AsyncRequestHandle:
@@ -311,7 +311,7 @@ async def get_handle(application: str, request_id: str) -> AsyncRequestHandle:
     Raises:
         InvalidRequestError: One of them cannot be an id.
     """
-    return await default_client().get_handle(application, request_id)
+    return await (await ready_client()).get_handle(application, request_id)
 
 
 def attach(handle: AsyncRequestHandle | Mapping[str, str]) -> AsyncRequestHandle:

@@ -192,7 +192,10 @@ class AsyncRequestHandle:
         """Fetch the output of the job, which has ended; the reply tells whether it succeeded."""
         value = await self._bound().perform(
             operations.result(
-                self.response_url, application=self.application, request_id=self.request_id
+                self.response_url,
+                application=self.application,
+                request_id=self.request_id,
+                failed=isinstance(last, Completed) and last.error is not None,
             )
         )
         if isinstance(value, Result):
@@ -206,7 +209,7 @@ class AsyncRequestHandle:
             return self._performer
         from fal_async._default import default_client  # the layer above, for handles on their own
 
-        return default_client().attach(self)._bound()
+        return default_client().attach(self)._bound()  # noqa: SLF001 -- another one of this class
 
 
 def _unbound(facts: Mapping[str, Any]) -> AsyncRequestHandle:

@@ -128,7 +128,7 @@ class Login:
             return self._unstored
         try:
             return parse_login(self.path.read_bytes().decode("utf-8", "replace"))
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             raise MissingCredentialsError(f"{self.path} does not exist") from None
         except OSError as error:
             raise _unusable(self.path, error) from error
@@ -178,7 +178,10 @@ def _take(descriptor: int, path: Path) -> bool:
         except BlockingIOError:
             return False
     # The official tools delete the file as they unlock it: a deleted one keeps nobody out.
-    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _replace(path: Path, text: str) -> None:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+from fal_async import AsyncClient
+from fal_async.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
 
 BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),
@@ -19,3 +26,17 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
     """Every async test runs on asyncio (debug), asyncio with uvloop, and trio."""
     backend: tuple[str, dict[str, object]] = request.param
     return backend
+
+
+@pytest.fixture
+def fal() -> Iterator[Emulator]:
+    """A platform of the test's own."""
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def client(fal: Emulator) -> AsyncIterator[AsyncClient]:
+    """A client of that platform, closed after the test."""
+    async with AsyncClient(fal.key, hosts=fal.hosts) as open_client:
+        yield open_client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from urllib.parse import urlencode
@@ -173,9 +173,14 @@ def watch(
     )
 
 
-def result(url: str, *, application: str, request_id: str) -> Operation[Any]:
-    """Fetch the output of a job that has ended."""
-    return _about_job("result", "GET", url, parse_output, application, request_id)
+def result(url: str, *, application: str, request_id: str, failed: bool = False) -> Operation[Any]:
+    """Fetch the output of a job that has ended.
+
+    An error may be the job's own, replayed. When its status has told already that it `failed`, the
+    first error is taken for that.
+    """
+    operation = _about_job("result", "GET", url, parse_output, application, request_id)
+    return replace(operation, retry=Retry.ON_REFUSAL if failed else Retry.REPLAYED)
 
 
 def cancel(url: str, *, application: str, request_id: str) -> Operation[Cancellation]:

@@ -26,6 +26,8 @@ class Retry(Enum):
 
     #: Reading, cancelling, uploading a part: a repetition changes nothing.
     SAFE = auto()
+    #: Reading what a model came to: as safe, but a 500 may be the model's own answer, replayed.
+    REPLAYED = auto()
     #: Starting something that costs money: only when the first call was certainly not accepted.
     ON_REFUSAL = auto()
     #: Only when nothing was sent.
@@ -53,6 +55,7 @@ def pause_before_retry(
     attempt: int,
     elapsed: float,
     random: Callable[[], float],
+    previous: Reply | None = None,
 ) -> float | None:
     """The seconds to wait before the exchange is tried again, or ``None`` to leave it at that.
 
@@ -63,8 +66,11 @@ def pause_before_retry(
         attempt: The number of the last attempt, from 1.
         elapsed: Seconds since the first attempt began.
         random: A source of numbers from 0 up to 1.
+        previous: The reply of the attempt before the last; ``None`` when there was none.
     """
     if attempt >= policy.attempts or not _may_repeat(outcome, retry):
+        return None
+    if retry is Retry.REPLAYED and previous is not None and _says_the_same(outcome, previous):
         return None
     pause = _pause(outcome, policy, attempt, random)
     if pause is None or elapsed + pause > policy.budget:
@@ -74,11 +80,11 @@ def pause_before_retry(
 
 def _may_repeat(outcome: Reply | Breakdown, retry: Retry) -> bool:
     if isinstance(outcome, Breakdown):
-        return retry is Retry.SAFE or not outcome.sent
+        return retry in {Retry.SAFE, Retry.REPLAYED} or not outcome.sent
     if outcome.ok or outcome.missed_start or outcome.needs_retry is False:
         return False
     match retry:
-        case Retry.SAFE:
+        case Retry.SAFE | Retry.REPLAYED:
             return outcome.status_code in {408, 429} or outcome.status_code >= 500
         case Retry.ON_REFUSAL:
             return _was_refused(outcome)
@@ -93,6 +99,15 @@ def _was_refused(reply: Reply) -> bool:
     if reply.status_code >= 500 and reply.needs_retry:
         return True
     return reply.status_code in {502, 503} and reply.request_id is None
+
+
+def _says_the_same(outcome: Reply | Breakdown, previous: Reply) -> bool:
+    """Whether a 500 repeats the one before: then it is no mishap of reading it."""
+    return (
+        isinstance(outcome, Reply)
+        and outcome.status_code == previous.status_code == 500
+        and outcome.body == previous.body
+    )
 
 
 def _pause(

@@ -10,7 +10,8 @@ import httpx
 
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Breakdown
-from fal_async.errors import InvalidReplyError
+from fal_async._version import __version__
+from fal_async.errors import InvalidReplyError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -21,6 +22,8 @@ __all__ = ["Broken", "OpenReply", "start"]
 
 #: Replies that are read whole may have this many bytes, decompressed.
 MAX_BODY: Final = 512 * 1024 * 1024
+
+USER_AGENT: Final = f"fal_async/{__version__} (python)"
 
 _parse_url = lru_cache(maxsize=256)(httpx.URL)
 #: Failures before the first byte was sent.
@@ -128,7 +131,7 @@ async def start(
     timeout: Mapping[str, float | None],
 ) -> OpenReply:
     """Send a request and wait for the head of its reply; raises `Broken`."""
-    headers = dict(request.headers)
+    headers = {"user-agent": USER_AGENT, **request.headers}
     if authorization is not None:
         headers.setdefault("authorization", authorization)
     try:
@@ -143,6 +146,8 @@ async def start(
         )
     except (httpx.RequestError, OSError) as error:
         raise _broken(error) from error
+    except httpx.InvalidURL as error:
+        raise InvalidRequestError(f"not a URL that can be called: {error}") from error
     return OpenReply(response)
 
 

@@ -13,13 +13,9 @@ from fal_async._protocol.operations import Lane, Operation
 from fal_async._protocol.origins import BACKUPS, Origins, origin_of
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Breakdown, pause_before_retry
-from fal_async._transport.exchange import Broken, OpenReply, start
-from fal_async._transport.gates import Gates
-from fal_async._transport.loops import PerLoop
-from fal_async._transport.routes import Routes
+from fal_async._transport.exchange import Broken, OpenReply
 from fal_async._transport.tasks import hear_out
 from fal_async.errors import (
-    ClientClosedError,
     ConnectionFailedError,
     InvalidRequestError,
     SubmitOutcomeUnknownError,
@@ -29,11 +25,10 @@ from fal_async.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import httpx
+    from fal_async._config import Hosts, RetryPolicy
+    from fal_async._transport.line import Line
 
-    from fal_async._config import Hosts, Limits, RetryPolicy
-
-__all__ = ["Line", "Performer"]
+__all__ = ["Performer"]
 
 T = TypeVar("T")
 _log = logging.getLogger("fal_async")
@@ -62,21 +57,6 @@ class Authority(Protocol):
     def invalidate(self, value: str) -> None:
         """Tell that the platform has refused a value."""
         ...
-
-
-class Line:
-    """What several clients may share: a transport, and what is going on over it."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
-        self.transport = transport
-        self.routes = Routes()
-        self.gates: PerLoop[Gates] = PerLoop(lambda: Gates(limits))
-        self.closed = False
-
-    async def aclose(self) -> None:
-        """Close the transport; calls that come later are refused."""
-        self.closed = True
-        await self.transport.aclose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,15 +146,14 @@ class Performer:
         """Try until there is a reply that stands, or no further try is allowed."""
         began = anyio.current_time()
         attempt = 1
+        previous: Reply | None = None
         while True:
-            broken: Broken | None = None
+            cause: BaseException | None = None
             outcome: Reply | Breakdown
             try:
                 outcome = await once()
-                if outcome.ok:
-                    return replace(outcome, retries=attempt - 1) if attempt > 1 else outcome
             except Broken as error:
-                broken, outcome = error, error.breakdown
+                outcome, cause = error.breakdown, error.__cause__
             pause = pause_before_retry(
                 outcome,
                 operation.retry,
@@ -182,21 +161,16 @@ class Performer:
                 attempt=attempt,
                 elapsed=anyio.current_time() - began,
                 random=random.random,
+                previous=previous,
             )
-            if pause is None and broken is not None:
-                raise _failure(operation, broken.breakdown) from broken.__cause__
-            if pause is None and isinstance(outcome, Reply):
-                return replace(outcome, retries=attempt - 1)
-            _log.info(
-                "%s of %s is tried again in %.2f s (attempt %d came to %s)",
-                operation.name,
-                operation.application,
-                pause,
-                attempt,
-                outcome.reason if isinstance(outcome, Breakdown) else outcome.status_code,
-            )
-            await anyio.sleep(pause or 0)
+            if pause is None:
+                if isinstance(outcome, Breakdown):
+                    raise _failure(operation, outcome) from cause
+                return replace(outcome, retries=attempt - 1) if attempt > 1 else outcome
+            _log_retry(operation, outcome, attempt, pause)
+            await anyio.sleep(pause)
             attempt += 1
+            previous = outcome if isinstance(outcome, Reply) else None
 
     async def _start(self, operation: Operation[T]) -> OpenReply:
         """One attempt; a credential that can be renewed gets a second chance."""
@@ -222,12 +196,9 @@ class Performer:
             return await self._send(operation, backup, authorization)
 
     async def _send(self, operation: Operation[T], url: str, authorization: str) -> OpenReply:
-        if self.line.closed:
-            raise ClientClosedError("the client is closed")
         if not self._origins.cover(url):
             raise InvalidRequestError(f"{origin_of(url)} is not the platform: the key stays here")
-        return await start(
-            self.line.transport,
+        return await self.line.start(
             operation.request,
             url,
             authorization=authorization,
@@ -240,6 +211,19 @@ class Performer:
         if url.startswith(_WITH_BACKUP):
             connect = min(connect or CONNECT_WITH_BACKUP, CONNECT_WITH_BACKUP)
         return {"connect": connect, "read": silence[lane], "write": self.timeout, "pool": None}
+
+
+def _log_retry(
+    operation: Operation[T], outcome: Reply | Breakdown, attempt: int, pause: float
+) -> None:
+    _log.info(
+        "%s of %s is tried again in %.2f s: attempt %d came to %s",
+        operation.name,
+        operation.application,
+        pause,
+        attempt,
+        outcome.reason if isinstance(outcome, Breakdown) else outcome.status_code,
+    )
 
 
 def _failure(operation: Operation[T], breakdown: Breakdown) -> TransportError:

@@ -1,0 +1,82 @@
+"""What several clients may share: a transport, and what goes on over it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
+
+from fal_async._protocol.operations import Request
+from fal_async._transport.exchange import Broken, start
+from fal_async._transport.gates import Gates
+from fal_async._transport.loops import PerLoop
+from fal_async._transport.routes import Routes
+from fal_async.errors import ClientClosedError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx
+
+    from fal_async._config import Limits
+    from fal_async._transport.exchange import OpenReply
+
+__all__ = ["Line"]
+
+#: The bound of connecting, writing and silence when a login is renewed, in seconds.
+FORM_TIMEOUT: Final = 10.0
+
+
+class Line:
+    """A transport, who waits for it, and which hosts are down.
+
+    Attributes:
+        limits: How much goes on at once.
+        routes: Where requests go when a host is down.
+        gates: The places of each lane, per event loop.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
+        self.limits = limits
+        self.routes = Routes()
+        self.gates: PerLoop[Gates] = PerLoop(lambda: Gates(limits))
+        self._transport = transport
+        self._closed = False
+
+    async def start(
+        self,
+        request: Request,
+        url: str,
+        *,
+        authorization: str | None,
+        timeout: Mapping[str, float | None],
+    ) -> OpenReply:
+        """Send a request and wait for the head of its reply; raises `Broken`."""
+        if self._closed:
+            raise ClientClosedError("the client is closed")
+        return await start(
+            self._transport, request, url, authorization=authorization, timeout=timeout
+        )
+
+    async def post_form(self, url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a form, without the key, to where logins are renewed.
+
+        Raises:
+            TransportError: There was no answer.
+        """
+        headers = {
+            "accept": "application/json",
+            "content-type": "application/x-www-form-urlencoded",
+        }
+        request = Request("POST", url, headers, urlencode(fields).encode())
+        timeout: dict[str, float | None] = dict.fromkeys(("connect", "read", "write"), FORM_TIMEOUT)
+        try:
+            opened = await self.start(request, url, authorization=None, timeout=timeout)
+            reply = await opened.read()
+        except Broken as error:
+            raise TransportError(f"the login could not be renewed: {error}") from error.__cause__
+        return reply.status_code, reply.body
+
+    async def aclose(self) -> None:
+        """Close the transport; calls that come later are refused."""
+        self._closed = True
+        await self._transport.aclose()

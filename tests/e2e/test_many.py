@@ -1,0 +1,35 @@
+"""Thousands at once, on default settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+
+from fal_async import AsyncClient
+from fal_async.emulator import Emulator
+
+JOBS = 2000
+
+
+async def test_two_thousand_concurrent_subscriptions_all_complete(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    @fal.endpoint("acme/echo")
+    async def echo(arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments
+
+    results: list[int] = []
+
+    async def subscribe(n: int) -> None:
+        results.append((await client.subscribe("acme/echo", {"n": n}))["n"])
+
+    with anyio.fail_after(50):
+        async with anyio.create_task_group() as group:
+            for n in range(JOBS):
+                group.start_soon(subscribe, n)
+
+    assert sorted(results) == list(range(JOBS))
+    assert fal.count("submit") == JOBS
+    assert fal.count("result") == JOBS
+    assert fal.connections <= 100 + 256

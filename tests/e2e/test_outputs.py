@@ -1,0 +1,285 @@
+"""What calls give back: results with their facts, plain values, typed outputs, typed errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from fal_async import (
+    AccountLockedError,
+    AsyncClient,
+    AuthenticationError,
+    ContentPolicyError,
+    InvalidInputError,
+    InvalidReplyError,
+    JobCancelledError,
+    NotFoundError,
+    Problem,
+    Queued,
+    Result,
+    StartTimeoutError,
+    TransportError,
+)
+from fal_async.emulator import AppError, Emulator, Fault, Job
+
+ECHO = "acme/echo"
+
+
+@pytest.fixture(autouse=True)
+def echo(fal: Emulator) -> None:
+    @fal.endpoint(ECHO)
+    def echo(arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments
+
+
+async def test_a_result_is_a_dictionary_that_knows_its_request(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    ids: list[str] = []
+    with anyio.fail_after(10):
+        result = await client.subscribe(ECHO, {"n": 1}, on_enqueue=ids.append)
+
+    assert result == {"n": 1}
+    assert isinstance(result, Result)
+    assert result.request_id == ids[0]
+    assert result.billable_units == 1
+    assert result.metrics["inference_time"] >= 0
+    assert result.headers["content-type"] == "application/json"
+    assert result.retries == 0
+
+
+async def test_a_direct_result_names_its_request(client: AsyncClient) -> None:
+    result = await client.run(ECHO, {"n": 1})
+
+    assert result.request_id == result.headers["x-fal-request-id"]
+
+
+@pytest.mark.parametrize("value", [[1, 2], "text", 7, None, True, {"a": {"b": [1]}}])
+async def test_any_json_value_is_an_output(
+    fal: Emulator, client: AsyncClient, value: object
+) -> None:
+    fal.register("acme/value", lambda arguments: value)
+    with anyio.fail_after(10):
+        direct: object = await client.run("acme/value", {})
+        queued: object = await client.subscribe("acme/value", {})
+
+    assert direct == queued == value
+
+
+async def test_outputs_that_are_not_json_come_back_as_they_are(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    @fal.endpoint("acme/file")
+    def file(arguments: dict[str, Any]) -> Response:
+        return Response(arguments["body"], media_type=arguments["type"])
+
+    with anyio.fail_after(10):
+        text: object = await client.run("acme/file", {"body": "hé", "type": "text/plain"})
+        picture: object = await client.run("acme/file", {"body": "\x89", "type": "image/png"})
+
+    assert text == "hé"
+    assert picture == "\x89".encode()
+
+
+class Prompt(BaseModel):
+    text: str = Field(alias="prompt")
+
+
+class Picture(BaseModel):
+    prompt: str
+
+
+async def test_models_go_in_and_come_out(client: AsyncClient) -> None:
+    with anyio.fail_after(10):
+        ran = await client.run(ECHO, Prompt(prompt="a cat"), output=Picture)
+        subscribed = await client.subscribe(ECHO, Prompt(prompt="a cat"), output=Picture)
+        handle = await client.submit(ECHO, Prompt(prompt="a cat"))
+
+    assert ran == subscribed == await handle.get(output=Picture) == Picture(prompt="a cat")
+    assert await client.result(ECHO, handle.request_id, output=dict[str, str]) == {
+        "prompt": "a cat"
+    }
+
+
+async def test_an_output_of_another_shape_is_an_error_of_ours(client: AsyncClient) -> None:
+    with pytest.raises(InvalidReplyError, match="Picture") as caught:
+        await client.run(ECHO, {"no": "prompt"}, output=Picture)
+
+    assert caught.value.request_id is not None
+
+
+async def test_get_puts_the_arguments_into_the_query(fal: Emulator, client: AsyncClient) -> None:
+    @fal.endpoint("acme/query")
+    def query(arguments: object, job: Job) -> dict[str, str]:
+        return {"method": job.method, "query": job.query}
+
+    result = await client.run("acme/query", {"a": "1 2", "b": "ü"}, method="GET")
+
+    assert result == {"method": "GET", "query": "a=1+2&b=%C3%BC"}
+
+
+async def test_platform_options_become_headers_and_query(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    with anyio.fail_after(10):
+        await client.submit(
+            ECHO,
+            {},
+            path="/variant",
+            hint="warm",
+            priority="low",
+            webhook_url="https://example.com/hook?a=1&b=2",
+            start_timeout=30,
+            tags={"team": "a b", "run": "7"},
+            no_retry=True,
+            store_io=False,
+            max_queue_length=100,
+            expires_in=3600,
+            headers={"X-Custom": "1"},
+        )
+
+    (request,) = fal.requests
+    wanted = {
+        "x-fal-runner-hint": "warm",
+        "x-fal-queue-priority": "low",
+        "x-fal-request-start-timeout": "30.0",
+        "x-fal-request-timeout": "30.0",
+        "x-fal-tags": "team=a b,run=7",
+        "x-fal-no-retry": "1",
+        "x-fal-store-io": "0",
+        "x-fal-object-lifecycle-preference": '{"expiration_duration_seconds":3600}',
+        "x-custom": "1",
+        "content-type": "application/json",
+    }
+    assert wanted.items() <= request.headers.items()
+    assert request.headers["user-agent"].startswith("fal_async/")
+    assert request.path.endswith("/acme/echo/variant")
+    assert request.query == (
+        "fal_webhook=https%3A%2F%2Fexample.com%2Fhook%3Fa%3D1%26b%3D2&fal_max_queue_length=100"
+    )
+
+
+async def test_refused_input_says_what_is_wrong_item_by_item(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    detail = [
+        {
+            "loc": ["body", "image_url"],
+            "msg": "too small",
+            "type": "image_too_small",
+            "url": "https://docs.fal.ai/errors#image_too_small",
+            "ctx": {"min_height": 64, "min_width": 64},
+            "input": "secret prompt",
+        }
+    ]
+
+    @fal.endpoint("acme/strict")
+    def strict(arguments: dict[str, Any]) -> dict[str, Any]:
+        raise AppError(422, detail)
+
+    for call in (client.run, client.subscribe):
+        with pytest.raises(InvalidInputError) as caught, anyio.fail_after(10):
+            await call("acme/strict", {})
+        assert caught.value.problems == (
+            Problem(
+                message="too small",
+                type="image_too_small",
+                loc=("body", "image_url"),
+                ctx={"min_height": 64, "min_width": 64},
+                url="https://docs.fal.ai/errors#image_too_small",
+            ),
+        )
+        assert caught.value.message == "image_url: too small"
+        assert "secret prompt" not in str(caught.value) + repr(caught.value)
+
+
+async def test_each_refusal_has_its_class(fal: Emulator, client: AsyncClient) -> None:
+    policy = [{"loc": ["body"], "msg": "no", "type": "content_policy_violation"}]
+    fal.fail(ECHO, Fault(route="run", status=422, body={"detail": policy}))
+    with pytest.raises(ContentPolicyError):
+        await client.run(ECHO, {})
+
+    fal.lock()
+    with pytest.raises(AccountLockedError, match="Exhausted balance"):
+        await client.run(ECHO, {})
+    fal.unlock()
+
+    with pytest.raises(NotFoundError):
+        await client.run("acme/nothing", {})
+
+    with pytest.raises(AuthenticationError, match="invalid key"):
+        await client.with_options(key="wrong:key").run(ECHO, {})
+
+
+async def test_a_missed_start_deadline_is_final(fal: Emulator, client: AsyncClient) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/busy", concurrency=1)
+    async def busy(arguments: dict[str, Any], job: Job) -> None:
+        await gate.wait()
+
+    await client.submit("acme/busy", {})
+    with pytest.raises(StartTimeoutError) as caught, anyio.fail_after(10):
+        await client.subscribe("acme/busy", {}, start_timeout=0.2)
+
+    assert caught.value.status_code == 504
+    assert not caught.value.retryable
+    assert fal.count("result") == 1
+    gate.open()
+
+
+async def test_the_result_of_a_cancelled_job_is_a_typed_error(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/busy", concurrency=1)
+    async def busy(arguments: dict[str, Any], job: Job) -> None:
+        await gate.wait()
+
+    first = await client.submit("acme/busy", {})
+    second = await client.submit("acme/busy", {})
+    assert isinstance(await second.status(), Queued)
+    removed, told = await second.cancel(), await first.cancel()
+
+    assert removed.accepted
+    assert told == "CANCELLATION_REQUESTED"
+    for handle in (first, second):
+        with pytest.raises(JobCancelledError), anyio.fail_after(10):
+            await handle.get()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(route="result", status=503, times=2),
+        Fault(route="result", drop=True, times=2),
+        Fault(route="result", cut=3, times=2),
+        Fault(route="result", status=429, headers={"retry-after": "0"}, times=2),
+    ],
+    ids=["503", "dropped", "cut", "429"],
+)
+async def test_reading_a_result_is_tried_again(
+    fal: Emulator, client: AsyncClient, fault: Fault
+) -> None:
+    fal.fail(ECHO, fault)
+    with anyio.fail_after(20):
+        result = await client.subscribe(ECHO, {"n": 1})
+
+    assert result == {"n": 1}
+    assert result.retries == 2
+
+
+async def test_when_the_network_stays_away_the_error_names_the_job_and_leaves_it_alone(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    fal.fail(ECHO, Fault(route="result", drop=True, times=None))
+    with pytest.raises(TransportError) as caught, anyio.fail_after(30):
+        await client.subscribe(ECHO, {})
+
+    assert caught.value.request_id in fal.jobs
+    assert fal.count("cancel") == 0

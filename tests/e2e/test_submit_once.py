@@ -1,0 +1,184 @@
+"""No job twice: what starts a job is sent again only when it was certainly not accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from fal_async import (
+    AsyncClient,
+    ConnectionFailedError,
+    FalClientTimeoutError,
+    RateLimitError,
+    RetryPolicy,
+    ServerError,
+    SubmitOutcomeUnknownError,
+)
+from fal_async.emulator import Emulator, Fault
+
+ECHO = "acme/echo"
+
+
+def echo(arguments: dict[str, Any]) -> dict[str, Any]:
+    return arguments
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(route="submit", lost=True, times=3),
+        Fault(route="submit", lost=True, reset=True, times=3),
+        Fault(route="submit", garbage=b"\x00\x01 not http\r\n\r\n", times=3),
+        Fault(route="submit", cut=10, times=3),
+    ],
+    ids=["closed", "reset", "garbage", "cut"],
+)
+async def test_a_lost_submit_reply_makes_one_post_and_an_error_that_says_what_is_known(
+    fal: Emulator, client: AsyncClient, fault: Fault
+) -> None:
+    fal.register(ECHO, echo)
+    fal.fail(ECHO, fault)
+
+    with pytest.raises(SubmitOutcomeUnknownError) as caught, anyio.fail_after(10):
+        await client.submit(ECHO, {"prompt": "a cat"})
+
+    assert fal.count("submit") == 1
+    assert caught.value.application == ECHO
+    assert ECHO in str(caught.value)
+    assert "not sent again" in str(caught.value)
+
+
+async def test_a_lost_run_reply_makes_one_execution(fal: Emulator, client: AsyncClient) -> None:
+    fal.register(ECHO, echo)
+    fal.fail(ECHO, Fault(route="run", lost=True, times=3))
+
+    with pytest.raises(SubmitOutcomeUnknownError), anyio.fail_after(10):
+        await client.run(ECHO, {})
+
+    assert fal.count("run") == 1
+
+
+async def test_a_run_that_outlasts_its_timeout_is_started_once(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    with pytest.raises(FalClientTimeoutError) as caught, anyio.fail_after(10):
+        await client.run("acme/slow", {}, timeout=0.2)
+
+    assert caught.value.timeout == 0.2
+    assert isinstance(caught.value, TimeoutError)
+    assert fal.counters("acme/slow").executions == 1
+    assert fal.count("run") == 1
+
+
+async def test_a_submit_that_never_reached_the_gateway_is_sent_again(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    fal.register(ECHO, echo)
+    ingress = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nnginx"
+    fal.fail(ECHO, Fault(route="submit", garbage=ingress, times=2))
+    quick = client.with_options(retry=RetryPolicy(base_delay=0))
+
+    with anyio.fail_after(10):
+        result = await quick.subscribe(ECHO, {"n": 1})
+
+    assert result == {"n": 1}
+    assert fal.count("submit") == 3
+    assert fal.counters(ECHO).executions == 1
+
+
+async def test_a_failure_of_the_gateway_itself_is_not_a_reason_to_submit_again(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    fal.register(ECHO, echo)
+    fal.fail(ECHO, Fault(route="submit", status=503, times=None))
+
+    with pytest.raises(ServerError) as caught, anyio.fail_after(10):
+        await client.submit(ECHO, {})
+
+    assert caught.value.request_id is not None
+    assert fal.count("submit") == 1
+
+
+async def test_a_run_over_the_concurrency_limit_waits_and_is_sent_again(fal: Emulator) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow", concurrency=1)
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    results: list[dict[str, Any]] = []
+    patient = RetryPolicy(base_delay=0.01, max_delay=0.01, attempts=1000)
+    async with AsyncClient(fal.key, hosts=fal.hosts, retry=patient) as client:
+
+        async def run(n: int) -> None:
+            results.append(await client.run("acme/slow", {"n": n}))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(run, 1)
+                group.start_soon(run, 2)
+                await fal.until(lambda: fal.count("run") >= 3)
+                gate.open()
+
+    assert sorted(result["n"] for result in results) == [1, 2]
+    assert fal.counters("acme/slow").executions == 2
+
+
+async def test_retries_are_counted_on_the_result(fal: Emulator, client: AsyncClient) -> None:
+    fal.register(ECHO, echo)
+    fal.fail(ECHO, Fault(route="run", status=429, headers={"retry-after": "0"}, times=2))
+
+    with anyio.fail_after(10):
+        result = await client.run(ECHO, {"n": 1})
+
+    assert result == {"n": 1}
+    assert result.retries == 2
+
+
+async def test_a_long_retry_after_is_raised_at_once(fal: Emulator, client: AsyncClient) -> None:
+    fal.register(ECHO, echo)
+    fal.fail(ECHO, Fault(route="run", status=429, headers={"retry-after": "3600"}, times=None))
+
+    with pytest.raises(RateLimitError) as caught, anyio.fail_after(10):
+        await client.run(ECHO, {})
+
+    assert caught.value.retry_after == 3600
+    assert fal.count("run") == 1
+
+
+async def test_a_full_queue_is_told_at_once_to_whoever_bounds_it(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow", concurrency=1)
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    for _ in range(3):
+        await client.submit("acme/slow", {})
+    with pytest.raises(RateLimitError), anyio.fail_after(10):
+        await client.submit("acme/slow", {}, max_queue_length=1)
+
+    assert fal.count("submit") == 4
+    gate.open()
+
+
+async def test_a_platform_that_is_not_there_is_said_so_with_nothing_sent() -> None:
+    with Emulator() as gone:
+        hosts = gone.hosts
+    policy = RetryPolicy(attempts=2, base_delay=0)
+    async with AsyncClient("id:secret", hosts=hosts, retry=policy) as client:
+        with pytest.raises(ConnectionFailedError), anyio.fail_after(10):
+            await client.submit(ECHO, {})
