@@ -52,7 +52,8 @@ def test_a_bad_header_name_is_refused(name: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["a\rb", "a\nb", "a\r\nx: y", "a\x00b", "a\x7f", "é", "\ud800", "\u2028", None, 1, b"x"]
+    "value",
+    ["a\rb", "a\nb", "a\r\nx: y", "a\x00b", "a\x7f", "é", "\ud800", "\u2028", None, 1, b"x"],
 )
 def test_a_bad_header_value_is_refused_without_showing_it(value: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fal_async._protocol.replies import (
@@ -265,6 +266,7 @@ def test_a_status_that_is_no_object_is_an_error(body: bytes) -> None:
         },
     )
 )
+@settings(max_examples=50)
 def test_no_json_object_breaks_the_reading_of_a_status(raw: dict[str, Any]) -> None:
     status = read_status(raw)
     assert isinstance(status, Queued | InProgress | Completed | Unknown)
@@ -373,7 +375,6 @@ def test_billable_units_are_a_finite_number_or_none(header: str, units: float | 
 
 @given(st.binary(), st.sampled_from([JSON, "", "text/plain", "image/png"]), st.text())
 def test_any_body_is_an_output_or_our_error(body: bytes, kind: str, units: str) -> None:
-    try:
+    lenient = suppress(InvalidReplyError) if kind in {JSON, ""} else nullcontext()
+    with lenient:
         parse_output(reply(200, body, content_type=kind, x_fal_billable_units=units))
-    except InvalidReplyError as error:
-        assert kind in {JSON, ""}, error
