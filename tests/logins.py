@@ -49,8 +49,9 @@ class Issuer:
         if self.held is not None:
             self.held.asked.set()
             await self.held.may_answer.wait()
-        if self.status != 200 or used:
-            return self.status if self.status != 200 else 403, b'{"error":"invalid_grant"}'
+        status = 403 if used else self.status
+        if status != 200:
+            return status, b'{"error":"invalid_grant"}'
         serial = len(self.forms)
         reply = {"access_token": self.access(serial), "refresh_token": f"refresh-{serial}"}
         return 200, json.dumps(reply).encode()

@@ -80,7 +80,7 @@ async def test_every_place_that_was_looked_at_is_named(tmp_path: Path) -> None:
         f"{tmp_path / '.fal' / 'auth0_token'} does not exist). "
         "Set but not read: FAL_API_KEY, fal_key"
     )
-    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 async def test_keys_that_were_ruled_out_are_named(tmp_path: Path) -> None:

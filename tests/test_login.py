@@ -9,10 +9,12 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import pytest
 
 from fal_async import _login
@@ -27,7 +29,6 @@ from tests.logins import NOW, Clock, Issuer, at_once, credentials_of, jwt, lock_
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -99,15 +100,26 @@ async def test_a_login_is_renewed_while_the_client_lives(fal_home: Path) -> None
     ]
 
 
+async def test_a_token_that_ends_soon_is_not_renewed_for_each_request(fal_home: Path) -> None:
+    async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+        return 200, b'{"access_token":"opaque"}'
+
+    log_in(fal_home)
+    credentials = credentials_of(fal_home, post_form)
+    assert await credentials.authorization() == "Bearer opaque"
+    assert at_once(credentials) == "Bearer opaque"
+
+
 async def test_a_refused_login_is_renewed_once_for_all_who_were_refused(fal_home: Path) -> None:
     log_in(fal_home, access=jwt("revoked", NOW + 86_400))
     issuer = Issuer()
     credentials = credentials_of(fal_home, issuer)
     refused = await credentials.authorization()
     assert refused == f"Bearer {jwt('revoked', NOW + 86_400)}"
-    for _ in range(3):
-        credentials.invalidate(refused)
-        assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+    credentials.invalidate(refused)
+    assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+    credentials.invalidate(refused)
+    assert at_once(credentials) == f"Bearer {Issuer.access(1)}"
     assert len(issuer.forms) == 1
 
 
@@ -212,6 +224,9 @@ async def test_tokens_that_cannot_be_stored_are_kept_in_memory(
     assert await credentials.authorization() == f"Bearer {Issuer.access(2)}"
     assert [form["refresh_token"] for form in issuer.forms] == ["refresh-0", "refresh-1"]
     assert file.read_text() == f"refresh-2\n{Issuer.access(2)}"
+    log_in(fal_home, "refresh-7", Issuer.access(7))
+    clock.now += 86_400
+    assert await credentials.authorization() == f"Bearer {Issuer.access(7)}"
 
 
 async def test_a_cancelled_renewal_is_heard_out_and_stored(fal_home: Path) -> None:
@@ -305,8 +320,14 @@ async def test_a_lock_that_is_never_given_back_is_named(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(MissingCredentialsError, match="another process has held"):
             await credentials_of(fal_home, issuer).authorization()
+        assert open_files(fal_home / ".portalock") == 1
     assert issuer.forms == []
-    assert lock_is_free(fal_home)
+
+
+def open_files(path: Path) -> int:
+    """How many descriptors of this process are of a file."""
+    descriptors = list(Path("/dev/fd").iterdir())
+    return sum(one.exists() and one.samefile(path) for one in descriptors)
 
 
 async def test_whoever_waits_for_the_lock_can_be_cancelled(fal_home: Path) -> None:
@@ -320,6 +341,28 @@ async def test_whoever_waits_for_the_lock_can_be_cancelled(fal_home: Path) -> No
             await clock.read_in_thread.wait()
             group.cancel_scope.cancel()
     assert lock_is_free(fal_home)
+
+
+async def test_a_lock_that_comes_too_late_is_given_back(
+    fal_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trying, may_have_it, take = threading.Event(), threading.Event(), _login._take
+
+    def take_late(descriptor: int, path: Path) -> bool:
+        trying.set()
+        return may_have_it.wait(10) and take(descriptor, path)
+
+    monkeypatch.setattr(_login, "_take", take_late)
+    log_in(fal_home)
+    issuer = Issuer()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(credentials_of(fal_home, issuer).authorization)
+            await anyio.to_thread.run_sync(trying.wait)
+            group.cancel_scope.cancel()
+            may_have_it.set()
+    assert lock_is_free(fal_home)
+    assert issuer.forms == []
 
 
 def test_a_lock_file_that_was_deleted_meanwhile_locks_nothing(tmp_path: Path) -> None:

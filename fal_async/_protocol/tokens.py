@@ -78,11 +78,12 @@ def key_problem(key: str) -> str | None:
         >>> key_problem("id:secret"), key_problem("id: secret")
         (None, 'holds whitespace')
     """
+    if _VISIBLE.fullmatch(key):
+        return None
     if not key:
         return "is empty"
-    if any(character.isspace() for character in key):
-        return "holds whitespace"
-    return None if _VISIBLE.fullmatch(key) else "holds characters that are not printable ASCII"
+    spaced = any(character.isspace() for character in key)
+    return "holds whitespace" if spaced else "holds characters that are not printable ASCII"
 
 
 def lookalikes(names: Iterable[str]) -> list[str]:
