@@ -36,7 +36,8 @@ def run_script(fal: Emulator, script: str) -> None:
         timeout=50,
         check=False,
     )
-    assert done.stderr.decode() == ""
+    # What debug mode says of slow steps depends on how busy the machine is.
+    assert [line for line in done.stderr.splitlines() if not line.startswith(b"Executing ")] == []
     assert done.returncode == 0
     fal.wait_for(lambda: fal.connections == 0)
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import pytest
 
 from fal_async import AsyncClient
 from fal_async.emulator import Emulator
 
 JOBS = 2000
+
+
+@pytest.fixture(params=[{}, {"use_uvloop": True}, None], ids=["asyncio", "uvloop", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    """Without asyncio's debug mode, whose bookkeeping takes most of the time here."""
+    return ("trio", {}) if request.param is None else ("asyncio", request.param)
 
 
 async def test_two_thousand_concurrent_subscriptions_all_complete(
