@@ -45,8 +45,8 @@ class Credentials:
     secret ``FAL_KEY``; the login of ``fal auth login``. ``FAL_FORCE_AUTH_BY_USER=1`` leaves only
     the first and the last. A key that was found is kept; the token of a login is renewed in time.
 
-    A pickle holds no key: what comes out of it searches the environment where it is. A provider is
-    pickled as it is.
+    A pickle holds no key and no connection: what comes out of it searches the environment where it
+    is, and renews no login. A provider is pickled as it is.
 
     Args:
         key: The key, or a function, sync or async, that gives it and does its own caching; ``None``
@@ -117,7 +117,7 @@ class Credentials:
         return "Credentials()" if self._grant is None else f"Credentials(<{self._grant.source}>)"
 
     def __getstate__(self) -> dict[str, Any]:
-        blank = dict.fromkeys(("_grant", "_refused", "_environ", "_login"))
+        blank = dict.fromkeys(("_grant", "_refused", "_environ", "_login", "_post_form"))
         return {**self.__dict__, **blank, "_flights": {}}
 
     def __copy__(self) -> Self:

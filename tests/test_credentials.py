@@ -205,7 +205,14 @@ async def test_a_pickle_holds_no_secret_and_searches_where_it_is(
     log_in(fal_home, access=jwt("access-1", 10_000_000_000))
     monkeypatch.setenv("FAL_KEY", "of-there")
     monkeypatch.delenv("FAL_FORCE_AUTH_BY_USER", raising=False)
-    login = Credentials(environ={"FAL_HOME_DIR": str(fal_home), "OTHER": "secret"})
+    issuer, connection = Issuer(), threading.Lock()
+
+    async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+        with connection:  # which no pickle can hold
+            return await issuer(url, fields)
+
+    environ = {"FAL_HOME_DIR": str(fal_home), "OTHER": "secret"}
+    login = Credentials(post_form=post_form, environ=environ)
     found = Credentials(environ={"FAL_KEY": "id:secret"})
     for credentials in (login, found, Credentials("id:secret")):
         await credentials.authorization()
