@@ -177,10 +177,10 @@ def result(url: str, *, application: str, request_id: str, failed: bool = False)
     """Fetch the output of a job that has ended.
 
     An error may be the job's own, replayed. When its status has told already that it `failed`, the
-    first error is taken for that.
+    first one that the platform names is taken for that.
     """
     operation = _about_job("result", "GET", url, parse_output, application, request_id)
-    return replace(operation, retry=Retry.ON_REFUSAL if failed else Retry.REPLAYED)
+    return replace(operation, retry=Retry.SETTLED if failed else Retry.REPLAYED)
 
 
 def cancel(url: str, *, application: str, request_id: str) -> Operation[Cancellation]:

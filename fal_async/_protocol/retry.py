@@ -28,10 +28,15 @@ class Retry(Enum):
     SAFE = auto()
     #: Reading what a model came to: as safe, but a 500 may be the model's own answer, replayed.
     REPLAYED = auto()
+    #: Reading how a job failed that is known to have failed: the platform's first word is it.
+    SETTLED = auto()
     #: Starting something that costs money: only when the first call was certainly not accepted.
     ON_REFUSAL = auto()
     #: Only when nothing was sent.
     UNSENT = auto()
+
+
+_READING: Final = frozenset({Retry.SAFE, Retry.REPLAYED, Retry.SETTLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +85,14 @@ def pause_before_retry(
 
 def _may_repeat(outcome: Reply | Breakdown, retry: Retry) -> bool:
     if isinstance(outcome, Breakdown):
-        return retry in {Retry.SAFE, Retry.REPLAYED} or not outcome.sent
+        return retry in _READING or not outcome.sent
     if outcome.ok or outcome.missed_start or outcome.needs_retry is False:
         return False
     match retry:
         case Retry.SAFE | Retry.REPLAYED:
             return outcome.status_code in {408, 429} or outcome.status_code >= 500
+        case Retry.SETTLED:
+            return outcome.request_id is None and outcome.status_code >= 500
         case Retry.ON_REFUSAL:
             return _was_refused(outcome)
         case Retry.UNSENT:
