@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overloa
 from fal_async._portal import Portal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Mapping
 
-__all__ = ["ClientFace", "Face", "bare"]
+__all__ = ["ClientFace", "Face"]
 
 V = TypeVar("V")
+MappingT = TypeVar("MappingT", bound="Mapping[str, Any]")
 AsyncT = TypeVar("AsyncT")
 
 
@@ -25,22 +26,31 @@ ClientT = TypeVar("ClientT", bound=_AsyncClient)
 class Face(Generic[AsyncT]):
     """An async object, and the portal to the loop that it is used on."""
 
-    _async: AsyncT
-    _portal: Portal
+    def __init__(self, portal: Portal, its_async: AsyncT) -> None:
+        self._portal = portal
+        self._async = its_async
 
-    @classmethod
-    def over(cls, portal: Portal, its_async: AsyncT) -> Self:
-        """The face of an async object."""
-        face = object.__new__(cls)
-        face._portal = portal
-        face._async = its_async
-        return face
+    @overload
+    @staticmethod
+    def _bare(value: Face[V]) -> V: ...
+
+    @overload
+    @staticmethod
+    def _bare(value: MappingT) -> MappingT: ...
+
+    @staticmethod
+    def _bare(value: Any) -> Any:
+        """The async object behind a face; other data as it is."""
+        if not isinstance(value, Face):
+            return value
+        face: Face[Any] = value
+        return face._async
 
     def __repr__(self) -> str:
         return type(self).__name__ + repr(self._async).removeprefix(type(self._async).__name__)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Face) or type(self) is not type(other):
+        if not isinstance(other, type(self)):
             return NotImplemented
         return bool(self._async == other._async)
 
@@ -49,28 +59,28 @@ class Face(Generic[AsyncT]):
 
 
 class ClientFace(Face[ClientT]):
-    """A client with a portal of its own; one that is made by `over` shares another's."""
+    """A client with a portal of its own, which ends with it."""
 
-    _owns_portal = False
+    _shares_portal = False
 
     def __init__(self, client: ClientT) -> None:
-        self._async = client
-        self._portal = Portal(client.aclose)
-        self._owns_portal = True
+        super().__init__(Portal(client.aclose), client)
+
+    def __reduce__(self) -> tuple[Callable[..., ClientFace[Any]], tuple[Any, ...]]:
+        return self._with_portal, (self._async,)
+
+    @classmethod
+    def _with_portal(cls, client: ClientT, portal: Portal | None = None) -> Self:
+        face = object.__new__(cls)
+        ClientFace[ClientT].__init__(face, client)
+        if portal is not None:
+            face._portal, face._shares_portal = portal, True
+        return face
+
+    def _beside(self, client: ClientT) -> Self:
+        """Another client on the same loop, which does not end with it."""
+        return self._with_portal(client, self._portal)
 
     def _close(self) -> None:
-        if self._owns_portal:
+        if not self._shares_portal:
             self._portal.close()
-
-
-@overload
-def bare(value: Face[AsyncT]) -> AsyncT: ...
-
-
-@overload
-def bare(value: V) -> V: ...
-
-
-def bare(value: Any) -> Any:
-    """The async object behind a face; anything else as it is."""
-    return value._async if isinstance(value, Face) else value

@@ -166,9 +166,10 @@ def interrupt(*_):
 
 signal.signal(signal.SIGALRM, interrupt)
 interrupts = 0
+portal.call(tick)  # starting a thread is not safe from signals in Python itself
 for delay in range(150):
-    signal.setitimer(signal.ITIMER_REAL, 0.0001 + delay * 0.00001)
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0001 + delay * 0.00001)
         while True:
             portal.call(tick)
             list(portal.iterate(numbers))

@@ -1,0 +1,959 @@
+# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py and _queue.py; do
+# not edit.
+"""The blocking face of fal_async: the same calls, for code that does not await.
+
+``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
+functions share one client; `SyncClient` has settings of its own. What they do happens on an event
+loop in a thread, which the first call starts; callbacks run on the thread that calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fal_async import (
+    AccountLockedError,
+    Arguments,
+    AsyncClient,
+    AsyncRequestHandle,
+    AuthenticationError,
+    Cancellation,
+    ClientClosedError,
+    Completed,
+    ConnectionFailedError,
+    ContentPolicyError,
+    FalClientError,
+    FalClientHTTPError,
+    FalClientTimeoutError,
+    Hosts,
+    InProgress,
+    InvalidInputError,
+    InvalidReplyError,
+    InvalidRequestError,
+    JobCancelledError,
+    Limits,
+    LogLine,
+    MissingCredentialsError,
+    NotFoundError,
+    PermissionDeniedError,
+    PooledTransport,
+    Priority,
+    Problem,
+    Queued,
+    RateLimitError,
+    RealtimeDisconnectedError,
+    RealtimeError,
+    Result,
+    RetryPolicy,
+    ServerError,
+    StartTimeoutError,
+    Status,
+    SubmitOutcomeUnknownError,
+    TransportError,
+    Unknown,
+    __version__,
+)
+from fal_async import cancel as cancel_async
+from fal_async import get_handle as get_handle_async
+from fal_async import result as result_async
+from fal_async import run as run_async
+from fal_async import status as status_async
+from fal_async import submit as submit_async
+from fal_async import subscribe as subscribe_async
+from fal_async._face import ClientFace, Face
+from fal_async._portal import relay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from typing import Any, Self
+
+    import httpx
+    from typing_extensions import TypeVar
+
+    from fal_async._credentials import KeyProvider
+
+    T = TypeVar("T", default=Result)
+
+__all__ = [
+    "AccountLockedError",
+    "Arguments",
+    "AsyncClient",
+    "AsyncRequestHandle",
+    "AuthenticationError",
+    "Cancellation",
+    "ClientClosedError",
+    "Completed",
+    "ConnectionFailedError",
+    "ContentPolicyError",
+    "FalClientError",
+    "FalClientHTTPError",
+    "FalClientTimeoutError",
+    "Hosts",
+    "InProgress",
+    "InvalidInputError",
+    "InvalidReplyError",
+    "InvalidRequestError",
+    "JobCancelledError",
+    "Limits",
+    "LogLine",
+    "MissingCredentialsError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "PooledTransport",
+    "Priority",
+    "Problem",
+    "Queued",
+    "RateLimitError",
+    "RealtimeDisconnectedError",
+    "RealtimeError",
+    "Result",
+    "RetryPolicy",
+    "ServerError",
+    "StartTimeoutError",
+    "Status",
+    "SubmitOutcomeUnknownError",
+    "SyncClient",
+    "SyncRequestHandle",
+    "TransportError",
+    "Unknown",
+    "__version__",
+    "attach",
+    "cancel",
+    "cancel_async",
+    "get_handle",
+    "get_handle_async",
+    "result",
+    "result_async",
+    "run",
+    "run_async",
+    "status",
+    "status_async",
+    "submit",
+    "submit_async",
+    "subscribe",
+    "subscribe_async",
+]
+
+
+class SyncRequestHandle(Face[AsyncRequestHandle]):
+    """A job in the queue.
+
+    It is plain data: store `to_dict` anywhere, or pickle it, and pick the job up with
+    `SyncClient.attach` in another process. A pickled handle carries neither client nor key; until
+    it is attached it uses the module-level client.
+
+    Attributes:
+        request_id: The job's id.
+        response_url: Where its result is.
+        status_url: Where its status is.
+        cancel_url: Where it is cancelled.
+        application: The endpoint id that it was submitted to.
+
+    Example:
+        >>> handle = fal_client.submit("demo/echo", {"prompt": "a cat"})
+        >>> print(handle.get()["prompt"])
+        a cat
+    """
+
+    @property
+    def request_id(self) -> str:
+        """The job's id."""
+        return self._async.request_id
+
+    @property
+    def response_url(self) -> str:
+        """Where its result is."""
+        return self._async.response_url
+
+    @property
+    def status_url(self) -> str:
+        """Where its status is."""
+        return self._async.status_url
+
+    @property
+    def cancel_url(self) -> str:
+        """Where it is cancelled."""
+        return self._async.cancel_url
+
+    @property
+    def application(self) -> str:
+        """The endpoint id that it was submitted to."""
+        return self._async.application
+
+    def to_dict(self) -> dict[str, str]:
+        """The handle as JSON values; `SyncClient.attach` takes it back."""
+        return self._async.to_dict()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., SyncRequestHandle], tuple[Any, ...]]:
+        return attach, (self.to_dict(),)
+
+    def status(self, *, with_logs: bool = False) -> Status:
+        """Ask once how the job stands.
+
+        Args:
+            with_logs: Whether the answer carries the log lines that the platform holds.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return self._portal.call(self._async.status, with_logs=with_logs)
+
+    def iter_events(
+        self, *, with_logs: bool = False, interval: float | None = None
+    ) -> Generator[Status, None, None]:
+        """Yield the job's statuses as they change, up to and including `Completed`.
+
+        Log lines come exactly once, in order, in the status in which they were first seen.
+
+        Args:
+            with_logs: Whether statuses carry log lines.
+            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
+                stream, and polls with a growing pause where that cannot be had.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+            TransportError: The platform could not be reached for longer than the client's retry
+                policy allows.
+        """
+        return self._portal.iterate(self._async.iter_events, with_logs=with_logs, interval=interval)
+
+    def get(
+        self,
+        *,
+        interval: float | None = None,
+        timeout: float | None = None,
+        output: type[T] | None = None,
+    ) -> T:
+        """Wait until the job has ended, and fetch its output. Leaving early leaves the job alone.
+
+        Args:
+            interval: Poll with this pause, in seconds; ``None`` chooses by itself.
+            timeout: How long to wait, in seconds; ``None`` waits as long as it takes.
+            output: A pydantic model, or any type that pydantic knows, which the output is checked
+                against; ``None`` gives a `Result`, or the plain value where the output is not a
+                JSON object.
+
+        Raises:
+            FalClientTimeoutError: `timeout` has passed; the job goes on.
+            FalClientHTTPError: The job failed; the class says in what way.
+            InvalidReplyError: The output is not of the type asked for.
+        """
+        return self._portal.call(self._async.get, interval=interval, timeout=timeout, output=output)
+
+    def cancel(self) -> Cancellation:
+        """Ask the platform to cancel the job.
+
+        Returns:
+            Whether it was removed from the queue, told to stop, or had ended already.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return self._portal.call(self._async.cancel)
+
+
+class SyncClient(ClientFace[AsyncClient]):
+    """A client of the platform, for code that blocks.
+
+    Making one does no I/O. The first call starts a thread with an event loop, which all threads
+    that use the client share; a forked process gets its own. Close it with ``with`` or `close`.
+    A pickle of it holds its settings, but neither key nor transport.
+
+    Args:
+        key: The API key, or a function (sync or async) that gives it and is called for each
+            request, on the event loop; ``None`` looks at ``FAL_KEY``, ``FAL_KEY_ID`` with
+            ``FAL_KEY_SECRET``, Colab's secrets, and the tokens of ``fal auth login``, when
+            first needed.
+        default_timeout: The bound of one HTTP exchange of the calls that are over soon (submit,
+            status, result, cancel), in seconds: of connecting, of writing, and of silence; ``None``
+            disables it.
+        hosts: The base URLs; ``None`` reads the environment.
+        transport: Any httpx transport, which the client then owns; ``None`` makes a
+            `PooledTransport`, or one that uses the proxies of the environment.
+        retry: How often an exchange is tried; ``None`` takes the defaults of `RetryPolicy`.
+        limits: How much is done at once; ``None`` takes the defaults of `Limits`.
+
+    Raises:
+        InvalidRequestError: An argument is not usable, such as an empty key.
+
+    Example:
+        >>> with fal_client.SyncClient() as client:
+        ...     result = client.run("demo/echo", {"prompt": "a cat"})
+        >>> print(result["prompt"])
+        a cat
+    """
+
+    def __init__(
+        self,
+        key: str | KeyProvider | None = None,
+        default_timeout: float | None = 120.0,
+        *,
+        hosts: Hosts | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(
+            AsyncClient(
+                key, default_timeout, hosts=hosts, transport=transport, retry=retry, limits=limits
+            )
+        )
+
+    def run(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        method: str = "POST",
+        path: str = "",
+        timeout: float | None = None,
+        start_timeout: float | None = None,
+        hint: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        output: type[T] | None = None,
+        tags: Mapping[str, str] | None = None,
+        store_io: bool | None = None,
+        expires_in: int | None = None,
+    ) -> T:
+        """Run an app directly and return its output, without the queue.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            method: The HTTP method; with ``"GET"`` the arguments become the query string.
+            path: A path within the app, added to the id.
+            timeout: The deadline of the whole call, in seconds, retries included; ``None`` waits as
+                long as it takes. The run is never started a second time because of it.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` for ever.
+            hint: Requests with the same hint go to the same runner where possible.
+            headers: Further request headers.
+            output: A pydantic model, or any type that pydantic knows, which the output is checked
+                against; ``None`` gives a `Result`, or the plain value where the output is not a
+                JSON object.
+            tags: Up to ten names and values that the platform's usage reports show.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+
+        Raises:
+            FalClientTimeoutError: `timeout` has passed.
+            FalClientHTTPError: The platform or the app answered with an error; the class says of
+                what kind.
+            SubmitOutcomeUnknownError: The connection broke after the call was sent.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidReplyError: The output is not of the type asked for.
+
+        Example:
+            >>> result = fal_client.run("demo/echo", {"prompt": "a cat"})
+            >>> print(result["prompt"])
+            a cat
+        """
+        return self._portal.call(
+            self._async.run,
+            application,
+            arguments,
+            method=method,
+            path=path,
+            timeout=timeout,
+            start_timeout=start_timeout,
+            hint=hint,
+            headers=headers,
+            output=output,
+            tags=tags,
+            store_io=store_io,
+            expires_in=expires_in,
+        )
+
+    def submit(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "",
+        hint: str | None = None,
+        webhook_url: str | None = None,
+        priority: Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        no_retry: bool = False,
+        store_io: bool | None = None,
+        max_queue_length: int | None = None,
+        expires_in: int | None = None,
+    ) -> SyncRequestHandle:
+        """Put a job into the queue and return its handle.
+
+        If the caller is interrupted while the answer is on its way, the answer is waited for
+        briefly and the job is cancelled, since nobody could collect it.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: A path within the app, added to the id.
+            hint: Requests with the same hint go to the same runner where possible.
+            webhook_url: Where the platform sends the output when the job has ended; ``None`` for
+                nowhere.
+            priority: ``"low"`` lets other requests pass; ``None`` is normal.
+            headers: Further request headers.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` for ever.
+            tags: Up to ten names and values that the platform's usage reports show.
+            no_retry: Whether the platform must not try a failed job again on another runner.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+                wait for the endpoint; ``None`` for no bound.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+
+        Raises:
+            FalClientHTTPError: The platform refused; the class says in what way.
+            SubmitOutcomeUnknownError: The connection broke after the call was sent; it was not sent
+                again.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> handle = fal_client.submit("demo/echo", {"prompt": "a cat"})
+            >>> printhandle.get()
+            {'prompt': 'a cat'}
+        """
+        return SyncRequestHandle(
+            self._portal,
+            self._portal.call(
+                self._async.submit,
+                application,
+                arguments,
+                path=path,
+                hint=hint,
+                webhook_url=webhook_url,
+                priority=priority,
+                headers=headers,
+                start_timeout=start_timeout,
+                tags=tags,
+                no_retry=no_retry,
+                store_io=store_io,
+                max_queue_length=max_queue_length,
+                expires_in=expires_in,
+            ),
+        )
+
+    def subscribe(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "",
+        hint: str | None = None,
+        with_logs: bool = False,
+        interval: float | None = None,
+        on_enqueue: Callable[[str], Awaitable[None] | None] | None = None,
+        on_queue_update: Callable[[Status], Awaitable[None] | None] | None = None,
+        priority: Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+        client_timeout: float | None = None,
+        output: type[T] | None = None,
+        tags: Mapping[str, str] | None = None,
+        no_retry: bool = False,
+        store_io: bool | None = None,
+        max_queue_length: int | None = None,
+        expires_in: int | None = None,
+    ) -> T:
+        """Put a job into the queue, wait until it has ended, and return its output.
+
+        Leaving early cancels the job: on Ctrl-C, when `client_timeout` passes, when a callback
+        raises. An error of the network leaves the job alone; the error carries its `request_id`.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: A path within the app, added to the id.
+            hint: Requests with the same hint go to the same runner where possible.
+            with_logs: Whether the statuses given to `on_queue_update` carry log lines; each line
+                comes once.
+            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
+                stream, and polls with a growing pause where that cannot be had.
+            on_enqueue: Called once with the request id, on the calling thread; awaited if it is
+            async.
+            on_queue_update: Called with each status that differs from the one before, on the
+                calling thread; awaited if it is async.
+            priority: ``"low"`` lets other requests pass; ``None`` is normal.
+            headers: Further request headers.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` takes `client_timeout`.
+            client_timeout: The deadline of the whole call, in seconds; ``None`` waits as long as it
+                takes.
+            output: A pydantic model, or any type that pydantic knows, which the output is checked
+                against; ``None`` gives a `Result`, or the plain value where the output is not a
+                JSON object.
+            tags: Up to ten names and values that the platform's usage reports show.
+            no_retry: Whether the platform must not try a failed job again on another runner.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+                wait for the endpoint; ``None`` for no bound.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+
+        Raises:
+            FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
+            FalClientHTTPError: The platform refused, or the job failed; the class says in what way.
+            SubmitOutcomeUnknownError: The connection broke after the job was sent; it was not sent
+                again.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidReplyError: The output is not of the type asked for.
+
+        Example:
+            >>> def main() -> None:
+            ...     result = fal_client.subscribe(
+            ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
+            ...     )
+            ...     print(result)
+            >>> main()  # doctest: +ELLIPSIS
+            Queued(position=0)
+            ...
+            {'prompt': 'a cat'}
+        """
+        return self._portal.call(
+            self._async.subscribe,
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            with_logs=with_logs,
+            interval=interval,
+            on_enqueue=relay(on_enqueue),
+            on_queue_update=relay(on_queue_update),
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+            client_timeout=client_timeout,
+            output=output,
+            tags=tags,
+            no_retry=no_retry,
+            store_io=store_io,
+            max_queue_length=max_queue_length,
+            expires_in=expires_in,
+        )
+
+    def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
+        """Ask once how a job stands; see `SyncRequestHandle.status`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+            with_logs: Whether the answer carries the log lines that the platform holds.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return self._portal.call(self._async.status, application, request_id, with_logs=with_logs)
+
+    def result(self, application: str, request_id: str, *, output: type[T] | None = None) -> T:
+        """Wait until a job has ended, and fetch its output; see `SyncRequestHandle.get`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+            output: A type that the output is checked against; ``None`` gives a `Result`.
+
+        Raises:
+            FalClientHTTPError: The job failed; the class says in what way.
+        """
+        return self._portal.call(self._async.result, application, request_id, output=output)
+
+    def cancel(self, application: str, request_id: str) -> Cancellation:
+        """Ask the platform to cancel a job; see `SyncRequestHandle.cancel`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return self._portal.call(self._async.cancel, application, request_id)
+
+    def get_handle(self, application: str, request_id: str) -> SyncRequestHandle:
+        """The handle of a job whose id is known. Nothing is sent.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+
+        Raises:
+            InvalidRequestError: One of them cannot be an id.
+        """
+        return SyncRequestHandle(
+            self._portal, self._portal.call(self._async.get_handle, application, request_id)
+        )
+
+    def attach(self, handle: SyncRequestHandle | Mapping[str, str]) -> SyncRequestHandle:
+        """Bind a handle to this client: one that was pickled, or the data of its `to_dict`.
+
+        URLs that are not at the platform's queue are replaced by those that the ids stand for, so
+        that the key goes nowhere else.
+
+        Args:
+            handle: The handle or its data.
+
+        Raises:
+            InvalidRequestError: The data is not that of a handle.
+        """
+        return SyncRequestHandle(self._portal, self._async.attach(self._bare(handle)))
+
+    def with_options(
+        self,
+        *,
+        key: str | KeyProvider | None = None,
+        default_timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Self:
+        """The same client with other settings, sharing the connections; closing it closes nothing.
+
+        Args:
+            key: Another key, as for the client; ``None`` keeps it.
+            default_timeout: Another bound, in seconds; ``None`` keeps it.
+            retry: Another policy; ``None`` keeps it.
+
+        Example:
+            >>> client = fal_client.SyncClient()
+            >>> patient = client.with_options(default_timeout=600)
+        """
+        return self._beside(
+            self._async.with_options(key=key, default_timeout=default_timeout, retry=retry)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Calls that come later raise `ClientClosedError`."""
+        self._close()
+
+
+_clients: dict[str, SyncClient] = {}
+
+
+def _client() -> SyncClient:
+    """The client that the functions share; every thread gets the same one."""
+    return _clients.get("shared") or _clients.setdefault("shared", SyncClient())
+
+
+def run(
+    application: str,
+    arguments: Arguments,
+    *,
+    method: str = "POST",
+    path: str = "",
+    timeout: float | None = None,
+    start_timeout: float | None = None,
+    hint: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    output: type[T] | None = None,
+    tags: Mapping[str, str] | None = None,
+    store_io: bool | None = None,
+    expires_in: int | None = None,
+) -> T:
+    """Run an app directly and return its output, without the queue.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+        arguments: The input: a mapping of JSON values, or a pydantic model.
+        method: The HTTP method; with ``"GET"`` the arguments become the query string.
+        path: A path within the app, added to the id.
+        timeout: The deadline of the whole call, in seconds, retries included; ``None`` waits as
+            long as it takes. The run is never started a second time because of it.
+        start_timeout: How long the platform may take until a runner starts, in seconds;
+            ``None`` for ever.
+        hint: Requests with the same hint go to the same runner where possible.
+        headers: Further request headers.
+        output: A pydantic model, or any type that pydantic knows, which the output is checked
+            against; ``None`` gives a `Result`, or the plain value where the output is not a
+            JSON object.
+        tags: Up to ten names and values that the platform's usage reports show.
+        store_io: Whether the platform stores input and output; ``None`` leaves it to the
+            account's setting.
+        expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            setting.
+
+    Raises:
+        FalClientTimeoutError: `timeout` has passed.
+        FalClientHTTPError: The platform or the app answered with an error; the class says of
+            what kind.
+        SubmitOutcomeUnknownError: The connection broke after the call was sent.
+        ConnectionFailedError: The platform could not be reached; nothing was sent.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+        InvalidReplyError: The output is not of the type asked for.
+
+    Example:
+        >>> result = fal_client.run("demo/echo", {"prompt": "a cat"})
+        >>> print(result["prompt"])
+        a cat
+    """
+    return _client().run(
+        application,
+        arguments,
+        method=method,
+        path=path,
+        timeout=timeout,
+        start_timeout=start_timeout,
+        hint=hint,
+        headers=headers,
+        output=output,
+        tags=tags,
+        store_io=store_io,
+        expires_in=expires_in,
+    )
+
+
+def submit(
+    application: str,
+    arguments: Arguments,
+    *,
+    path: str = "",
+    hint: str | None = None,
+    webhook_url: str | None = None,
+    priority: Priority | None = None,
+    headers: Mapping[str, str] | None = None,
+    start_timeout: float | None = None,
+    tags: Mapping[str, str] | None = None,
+    no_retry: bool = False,
+    store_io: bool | None = None,
+    max_queue_length: int | None = None,
+    expires_in: int | None = None,
+) -> SyncRequestHandle:
+    """Put a job into the queue and return its handle.
+
+    If the caller is interrupted while the answer is on its way, the answer is waited for
+    briefly and the job is cancelled, since nobody could collect it.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+        arguments: The input: a mapping of JSON values, or a pydantic model.
+        path: A path within the app, added to the id.
+        hint: Requests with the same hint go to the same runner where possible.
+        webhook_url: Where the platform sends the output when the job has ended; ``None`` for
+            nowhere.
+        priority: ``"low"`` lets other requests pass; ``None`` is normal.
+        headers: Further request headers.
+        start_timeout: How long the platform may take until a runner starts, in seconds;
+            ``None`` for ever.
+        tags: Up to ten names and values that the platform's usage reports show.
+        no_retry: Whether the platform must not try a failed job again on another runner.
+        store_io: Whether the platform stores input and output; ``None`` leaves it to the
+            account's setting.
+        max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+            wait for the endpoint; ``None`` for no bound.
+        expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            setting.
+
+    Raises:
+        FalClientHTTPError: The platform refused; the class says in what way.
+        SubmitOutcomeUnknownError: The connection broke after the call was sent; it was not sent
+            again.
+        ConnectionFailedError: The platform could not be reached; nothing was sent.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> handle = fal_client.submit("demo/echo", {"prompt": "a cat"})
+        >>> printhandle.get()
+        {'prompt': 'a cat'}
+    """
+    return _client().submit(
+        application,
+        arguments,
+        path=path,
+        hint=hint,
+        webhook_url=webhook_url,
+        priority=priority,
+        headers=headers,
+        start_timeout=start_timeout,
+        tags=tags,
+        no_retry=no_retry,
+        store_io=store_io,
+        max_queue_length=max_queue_length,
+        expires_in=expires_in,
+    )
+
+
+def subscribe(
+    application: str,
+    arguments: Arguments,
+    *,
+    path: str = "",
+    hint: str | None = None,
+    with_logs: bool = False,
+    interval: float | None = None,
+    on_enqueue: Callable[[str], Awaitable[None] | None] | None = None,
+    on_queue_update: Callable[[Status], Awaitable[None] | None] | None = None,
+    priority: Priority | None = None,
+    headers: Mapping[str, str] | None = None,
+    start_timeout: float | None = None,
+    client_timeout: float | None = None,
+    output: type[T] | None = None,
+    tags: Mapping[str, str] | None = None,
+    no_retry: bool = False,
+    store_io: bool | None = None,
+    max_queue_length: int | None = None,
+    expires_in: int | None = None,
+) -> T:
+    """Put a job into the queue, wait until it has ended, and return its output.
+
+    Leaving early cancels the job: on Ctrl-C, when `client_timeout` passes, when a callback
+    raises. An error of the network leaves the job alone; the error carries its `request_id`.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+        arguments: The input: a mapping of JSON values, or a pydantic model.
+        path: A path within the app, added to the id.
+        hint: Requests with the same hint go to the same runner where possible.
+        with_logs: Whether the statuses given to `on_queue_update` carry log lines; each line
+            comes once.
+        interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
+            stream, and polls with a growing pause where that cannot be had.
+        on_enqueue: Called once with the request id, on the calling thread; awaited if it is
+        async.
+        on_queue_update: Called with each status that differs from the one before, on the
+            calling thread; awaited if it is async.
+        priority: ``"low"`` lets other requests pass; ``None`` is normal.
+        headers: Further request headers.
+        start_timeout: How long the platform may take until a runner starts, in seconds;
+            ``None`` takes `client_timeout`.
+        client_timeout: The deadline of the whole call, in seconds; ``None`` waits as long as it
+            takes.
+        output: A pydantic model, or any type that pydantic knows, which the output is checked
+            against; ``None`` gives a `Result`, or the plain value where the output is not a
+            JSON object.
+        tags: Up to ten names and values that the platform's usage reports show.
+        no_retry: Whether the platform must not try a failed job again on another runner.
+        store_io: Whether the platform stores input and output; ``None`` leaves it to the
+            account's setting.
+        max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+            wait for the endpoint; ``None`` for no bound.
+        expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            setting.
+
+    Raises:
+        FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
+        FalClientHTTPError: The platform refused, or the job failed; the class says in what way.
+        SubmitOutcomeUnknownError: The connection broke after the job was sent; it was not sent
+            again.
+        ConnectionFailedError: The platform could not be reached; nothing was sent.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+        InvalidReplyError: The output is not of the type asked for.
+
+    Example:
+        >>> def main() -> None:
+        ...     result = fal_client.subscribe(
+        ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
+        ...     )
+        ...     print(result)
+        >>> main()  # doctest: +ELLIPSIS
+        Queued(position=0)
+        ...
+        {'prompt': 'a cat'}
+    """
+    return _client().subscribe(
+        application,
+        arguments,
+        path=path,
+        hint=hint,
+        with_logs=with_logs,
+        interval=interval,
+        on_enqueue=on_enqueue,
+        on_queue_update=on_queue_update,
+        priority=priority,
+        headers=headers,
+        start_timeout=start_timeout,
+        client_timeout=client_timeout,
+        output=output,
+        tags=tags,
+        no_retry=no_retry,
+        store_io=store_io,
+        max_queue_length=max_queue_length,
+        expires_in=expires_in,
+    )
+
+
+def status(application: str, request_id: str, *, with_logs: bool = False) -> Status:
+    """Ask once how a job stands; see `SyncRequestHandle.status`.
+
+    Args:
+        application: The endpoint id that the job was submitted to.
+        request_id: The job's id.
+        with_logs: Whether the answer carries the log lines that the platform holds.
+
+    Raises:
+        NotFoundError: The job is unknown or has expired.
+    """
+    return _client().status(application, request_id, with_logs=with_logs)
+
+
+def result(application: str, request_id: str, *, output: type[T] | None = None) -> T:
+    """Wait until a job has ended, and fetch its output; see `SyncRequestHandle.get`.
+
+    Args:
+        application: The endpoint id that the job was submitted to.
+        request_id: The job's id.
+        output: A type that the output is checked against; ``None`` gives a `Result`.
+
+    Raises:
+        FalClientHTTPError: The job failed; the class says in what way.
+    """
+    return _client().result(application, request_id, output=output)
+
+
+def cancel(application: str, request_id: str) -> Cancellation:
+    """Ask the platform to cancel a job; see `SyncRequestHandle.cancel`.
+
+    Args:
+        application: The endpoint id that the job was submitted to.
+        request_id: The job's id.
+
+    Raises:
+        NotFoundError: The job is unknown or has expired.
+    """
+    return _client().cancel(application, request_id)
+
+
+def get_handle(application: str, request_id: str) -> SyncRequestHandle:
+    """The handle of a job whose id is known. Nothing is sent.
+
+    Args:
+        application: The endpoint id that the job was submitted to.
+        request_id: The job's id.
+
+    Raises:
+        InvalidRequestError: One of them cannot be an id.
+    """
+    return _client().get_handle(application, request_id)
+
+
+def attach(handle: SyncRequestHandle | Mapping[str, str]) -> SyncRequestHandle:
+    """Bind a handle to this client: one that was pickled, or the data of its `to_dict`.
+
+    URLs that are not at the platform's queue are replaced by those that the ids stand for, so
+    that the key goes nowhere else.
+
+    Args:
+        handle: The handle or its data.
+
+    Raises:
+        InvalidRequestError: The data is not that of a handle.
+    """
+    return _client().attach(handle)

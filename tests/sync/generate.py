@@ -1,0 +1,190 @@
+"""Makes the modules that say again, in another form, what the async classes say.
+
+``python -m tests.sync.generate`` writes them; with ``--check`` it only tells which are out of date.
+The sources are read as syntax trees, and never imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from textwrap import fill, indent
+from typing import TYPE_CHECKING
+
+from tests.sync.methods import FACES, MARGIN, Method, documented
+from tests.sync.source import PACKAGE, Function, Source, public_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Functions that do not wait, so that they have no ``*_async`` name beside the blocking one.
+NOT_ASYNC = {"attach"}
+SYNC_DOCSTRING = '''"""The blocking face of fal_async: the same calls, for code that does not await.
+
+``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
+functions share one client; `SyncClient` has settings of its own. What they do happens on an event
+loop in a thread, which the first call starts; callbacks run on the thread that calls.
+"""'''
+FUNCTIONS_DOCSTRING = (
+    '"""The calls of `AsyncClient` as functions, on a client of the running event loop."""'
+)
+SHARED_CLIENT = '''
+_clients: dict[str, SyncClient] = {}
+
+
+def _client() -> SyncClient:
+    """The client that the functions share; every thread gets the same one."""
+    return _clients.get("shared") or _clients.setdefault("shared", SyncClient())
+'''
+
+
+class AsyncClass:
+    """An async class, with what it inherits."""
+
+    def __init__(self, name: str) -> None:
+        module, self.face = FACES[name]
+        self.name, self.source = name, Source.read(module)
+        self.node = self.source.classes[name]
+        self.parts = self.source.parts(name)
+
+    @property
+    def sources(self) -> list[Source]:
+        return [self.source, *(source for source, _ in self.parts)]
+
+    @property
+    def calls(self) -> list[Method]:
+        """The methods of its parts."""
+        return [method for _, node in self.parts for method in self._methods(node)]
+
+    def as_face(self) -> str:
+        own = self._methods(self.node)
+        methods = [*(m for m in own if m.name == "__init__"), *self.calls]
+        methods += [method for method in own if method.name != "__init__"]
+        body = [*self._properties(), *(method.as_method() for method in methods)]
+        text = documented(self.node, blocking=True) + "\n" + "\n\n".join(body)
+        base = "ClientFace" if self.parts else "Face"
+        return f"class {self.face}({base}[{self.name}]):\n{indent(text, MARGIN)}"
+
+    def _methods(self, node: ast.ClassDef) -> list[Method]:
+        functions = [part for part in node.body if isinstance(part, Function)]
+        return [
+            method for method in (Method(self.name, part) for part in functions) if method.is_said
+        ]
+
+    def _properties(self) -> Iterable[str]:
+        """The public fields of a dataclass."""
+        about = ast.get_docstring(self.node) or ""
+        for node in self.node.body:
+            if isinstance(node, ast.AnnAssign) and not ast.unparse(node.target).startswith("_"):
+                name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
+                said = re.search(rf"^ +{name}: (.*)$", about, re.MULTILINE)
+                body = f'"""{said[1] if said else name}"""\nreturn self._async.{name}'
+                yield f"@property\ndef {name}(self) -> {kind}:\n{indent(body, MARGIN)}"
+
+
+def functions_module() -> str:
+    """``_functions.py``: the calls as coroutines of a module."""
+    client = AsyncClass("AsyncClient")
+    sources = [source for source, _ in client.parts]
+    return _module(
+        sources,
+        FUNCTIONS_DOCSTRING,
+        "from fal_async._default import default_client, ready_client",
+        _type_checking(sources, set()),
+        _all(method.name for method in client.calls),
+        *(method.as_function(blocking=False) for method in client.calls),
+    )
+
+
+def sync_module() -> str:
+    """``sync.py``: the faces, and the calls as functions of a module."""
+    classes = [AsyncClass(name) for name in FACES]
+    sources = [source for each in classes for source in each.sources]
+    calls = [method for each in classes for method in each.calls]
+    names = {method.name for method in calls}
+    shared = [name for name in public_names("__init__") if name not in names]
+    asyncs = sorted(names & set(public_names("__init__")) - NOT_ASYNC)
+    faces = [face for _, face in FACES.values()]
+    return _module(
+        sources,
+        SYNC_DOCSTRING,
+        f"from fal_async import {', '.join(shared)}",
+        f"from fal_async import {', '.join(f'{name} as {name}_async' for name in asyncs)}",
+        "from fal_async._face import ClientFace, Face",
+        "from fal_async._portal import relay",
+        _type_checking(sources, {*shared, *faces}),
+        _all([*shared, *names, *faces, *(f"{name}_async" for name in asyncs)]),
+        *(each.as_face() for each in classes),
+        SHARED_CLIENT,
+        *(method.as_function(blocking=True) for method in calls),
+    )
+
+
+#: The modules that are made, and how.
+MODULES = {"_functions.py": functions_module, "sync.py": sync_module}
+
+
+def _module(sources: list[Source], docstring: str, *parts: str) -> str:
+    origins = sorted(f"{source.name}.py" for source in sources)
+    origin = " and ".join(filter(None, [", ".join(origins[:-1]), origins[-1]]))
+    first = f"# Made by `python -m tests.sync.generate` from {origin}; do not edit."
+    comment = fill(first, 100, subsequent_indent="# ", break_on_hyphens=False)
+    start = [f"{comment}\n{docstring}", "from __future__ import annotations"]
+    start.append("from typing import TYPE_CHECKING, overload")
+    return "\n\n".join([*start, *parts])
+
+
+def _type_checking(sources: list[Source], known: set[str]) -> str:
+    """All imports that annotations may need, of which ruff keeps those that they do."""
+    lines = ["from contextlib import AbstractContextManager"]
+    lines.append("from collections.abc import Generator, Iterator")
+    for node in (node for source in sources for node in source.imports):
+        node.names = [each for each in node.names if each.name not in {"TYPE_CHECKING", *known}]
+        if node.names and "__future__" not in ast.unparse(node):
+            lines.append(ast.unparse(node))
+    lines += [line for source in sources for line in source.variables]
+    return "if TYPE_CHECKING:\n" + indent("\n".join(dict.fromkeys(lines)), MARGIN)
+
+
+def _all(names: Iterable[str]) -> str:
+    return f"__all__ = {sorted(names)}"
+
+
+def _tidied(text: str, name: str) -> str:
+    path = str(PACKAGE / name)
+    sort_and_prune = ["check", "--fix-only", "--quiet", "--select", "F401,F811,I,RUF022"]
+    for command in (sort_and_prune, ["format"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--stdin-filename", path, "-"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        text = done.stdout
+    return text
+
+
+def stale() -> list[str]:
+    """The modules that are not what would be made now."""
+    return [
+        name
+        for name, make in MODULES.items()
+        if not (PACKAGE / name).exists() or (PACKAGE / name).read_text() != _tidied(make(), name)
+    ]
+
+
+def main() -> int:
+    """Write the modules, or with ``--check`` fail if one is out of date."""
+    names = stale()
+    if "--check" not in sys.argv:
+        for name in names:
+            (PACKAGE / name).write_text(_tidied(MODULES[name](), name))
+    sys.stdout.writelines(f"fal_async/{name} was out of date\n" for name in names)
+    return len(names) if "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""How one method of an async class is said by its blocking face, and by a function."""
+
+from __future__ import annotations
+
+import ast
+import re
+from textwrap import indent
+from typing import TYPE_CHECKING
+
+from tests.sync import words
+
+if TYPE_CHECKING:
+    from tests.sync.source import Function
+
+__all__ = ["FACES", "MARGIN", "Method", "documented", "renamed"]
+
+#: The async classes that have a blocking face: the module of each, and the name of its face.
+FACES = {
+    "AsyncRequestHandle": ("_handle", "SyncRequestHandle"),
+    "AsyncClient": ("_client", "SyncClient"),
+}
+#: Public methods that are only for neighbours of their class.
+INTERNAL = {"fetch", "follow"}
+#: Special methods whose bodies hold for a face as well.
+COPIED = {"__aenter__", "__aexit__", "__copy__", "__deepcopy__"}
+#: The bodies that do not follow from the rules.
+BY_HAND = {
+    ("AsyncClient", "aclose"): "self._close()",
+    ("AsyncRequestHandle", "__reduce__"): "return attach, (self.to_dict(),)",
+}
+NAMES = {
+    **{name: face for name, (_, face) in FACES.items()},
+    "AsyncGenerator": "Generator",
+    "AsyncIterator": "Iterator",
+    "aclose": "close",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+}
+MARGIN = "    "
+
+
+class Method:
+    """One method of an async class.
+
+    Attributes:
+        owner: The class whose face gets it.
+        name: Its name.
+    """
+
+    def __init__(self, owner: str, function: Function) -> None:
+        self.owner, self.name = owner, function.name
+        self._function = function
+        self._returns = ast.unparse(function.returns) if function.returns else "None"
+        decorators = {ast.unparse(node).split(".")[-1] for node in function.decorator_list}
+        self._is_overload = "overload" in decorators
+        self._is_block = "asynccontextmanager" in decorators
+        self._is_iterator = not self._is_block and self._returns.startswith("Async")
+        self._is_iterator &= self._returns.partition("[")[0] in NAMES and self._returns not in FACES
+        self._is_coroutine = isinstance(function, ast.AsyncFunctionDef) and not (
+            self._is_block or self._is_iterator
+        )
+
+    @property
+    def is_said(self) -> bool:
+        """Whether the face has it."""
+        if self.name.startswith("_"):
+            by_hand = (self.owner, self.name) in BY_HAND
+            return by_hand or self.name in {"__init__", "__aiter__", *COPIED}
+        return self.name not in INTERNAL
+
+    def as_method(self) -> str:
+        """The method of the face."""
+        text = self._head(self.name, ast.unparse(self._function.args), self._face)
+        return self._with_body(renamed(text), self._method_body(), blocking=True)
+
+    def as_function(self, *, blocking: bool) -> str:
+        """A function of a module, on a client that its callers share."""
+        client, awaited, returns = "_client()", "", self._face
+        if not blocking:
+            client, awaited, returns = "default_client()", "", self._returns
+            if self._is_coroutine:
+                client, awaited = "(await ready_client())", "await "
+        parameters = ast.unparse(self._function.args).removeprefix("self").removeprefix(", ")
+        head = self._head(self.name, parameters, returns)
+        head = renamed(head) if blocking else f"{awaited and 'async '}{head}"
+        body = f"{self._return}{awaited}{client}.{self.name}({self._arguments(over=False)})"
+        return self._with_body(head, body, blocking=blocking)
+
+    @staticmethod
+    def _head(name: str, parameters: str, returns: str) -> str:
+        return f"def {name}({parameters}) -> {returns}:"
+
+    def _with_body(self, head: str, body: str, *, blocking: bool) -> str:
+        if self._is_overload:
+            return f"@overload\n{head} ..."
+        return f"{head}\n{indent(documented(self._function, blocking=blocking) + body, MARGIN)}"
+
+    @property
+    def _item(self) -> str:
+        """What a block gives."""
+        return self._returns.partition("[")[2].split(",")[0].rstrip("]")
+
+    @property
+    def _face(self) -> str:
+        return f"AbstractContextManager[{self._item}]" if self._is_block else self._returns
+
+    @property
+    def _return(self) -> str:
+        return "" if self._returns == "None" else "return "
+
+    def _method_body(self) -> str:
+        if (self.owner, self.name) in BY_HAND:
+            return BY_HAND[self.owner, self.name]
+        if self.name in COPIED:
+            return renamed("\n".join(map(ast.unparse, self._function.body)).replace("await ", ""))
+        if self.name == "__init__":
+            return f"super().__init__({self.owner}({self._arguments(over=False)}))"
+        return self._return + self._over_portal()
+
+    def _over_portal(self) -> str:
+        method, arguments = f"self._async.{self.name}", self._arguments(over=True)
+        handed = ", ".join(filter(None, [method, arguments]))
+        if self._is_block:
+            return f"self._portal.enter({renamed(self._item)}, {handed})"
+        if self._is_iterator:
+            return f"self._portal.iterate({handed})"
+        value = f"self._portal.call({handed})" if self._is_coroutine else f"{method}({arguments})"
+        if self._returns == "Self":
+            return f"self._beside({value})"
+        if self._returns in FACES:
+            return f"{renamed(self._returns)}(self._portal, {value})"
+        return value
+
+    def _arguments(self, *, over: bool) -> str:
+        """The parameters, passed on; with care for callbacks and faces on the way ``over``."""
+        args = self._function.args
+        passed = [_passed(arg, over=over) for arg in args.args[1:]]
+        passed += [f"*{args.vararg.arg}"] if args.vararg else []
+        passed += [f"{arg.arg}={_passed(arg, over=over)}" for arg in args.kwonlyargs]
+        return ", ".join(passed)
+
+
+def _passed(arg: ast.arg, *, over: bool) -> str:
+    annotation = ast.unparse(arg.annotation) if arg.annotation else ""
+    if over and "Callable[" in annotation and "Awaitable[None]" in annotation:
+        return f"relay({arg.arg})"
+    if over and any(name in annotation for name in FACES):
+        return f"self._bare({arg.arg})"
+    return arg.arg
+
+
+def renamed(text: str) -> str:
+    """Source text, or a docstring, with the names that its face has."""
+    text = re.sub(r"AsyncGenerator\[(\w+), None\]", r"Generator[\1, None, None]", text)
+    return re.sub(r"\w+", lambda word: NAMES.get(word[0], word[0]), text)
+
+
+def documented(node: Function | ast.ClassDef, *, blocking: bool) -> str:
+    """The docstring, as source text."""
+    text = ast.get_docstring(node)
+    if text is None:
+        return ""
+    text = renamed(words.blocking(text)) if blocking else text
+    return f'"""{text}{chr(10) if chr(10) in text else ""}"""\n'
