@@ -1,0 +1,104 @@
+"""The receiving half of a WebSocket: bytes in, whole messages out. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import State
+
+from fal_async._transport.frames import BINARY, TEXT, FrameCutter
+
+if TYPE_CHECKING:
+    from websockets.client import ClientProtocol
+
+__all__ = ["Inbox"]
+
+_DATA: Final = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
+
+
+class Inbox:
+    """Messages that have arrived and have not been taken.
+
+    Whole messages never reach the protocol; everything else does, and what it answers (a pong, a
+    close) is left in it for the sending half.
+
+    Args:
+        protocol: The state machine of the connection, open.
+        max_size: The longest message to accept, in bytes; ``None`` for any.
+
+    Attributes:
+        size: How long the messages are together, in bytes or characters.
+        violation: What the other side did wrong, or ``None``.
+    """
+
+    def __init__(self, protocol: ClientProtocol, max_size: int | None) -> None:
+        self._protocol = protocol
+        self._max_size = max_size
+        self._cutter = FrameCutter(max_size)
+        self._messages: deque[str | bytes] = deque()
+        self._fragments: list[Frame] = []
+        self.size = 0
+        self.violation: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes the message that is arriving still needs, when known; else 0."""
+        return self._cutter.wanted
+
+    def take(self) -> str | bytes:
+        """The oldest message."""
+        message = self._messages.popleft()
+        self.size -= len(message)
+        return message
+
+    def feed(self, received: bytes) -> None:
+        """Take in what has arrived."""
+        for first, payload in self._cutter.feed(received):
+            if first == BINARY:
+                self._add(payload)
+            elif first == TEXT:
+                self._add_text(payload)
+            else:
+                self._judge(payload)
+
+    def _judge(self, frames: bytes) -> None:
+        """Let the protocol have its say about what is not a whole message."""
+        self._protocol.receive_data(frames)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode in _DATA:
+                self._fragments.append(event)
+                if event.fin:
+                    self._add_fragments()
+        failure = self._protocol.parser_exc
+        if isinstance(failure, PayloadTooBig):
+            self.violation = f"a message has more than {self._max_size} bytes"
+        elif failure is not None:
+            self.violation = str(failure)
+
+    def _add_fragments(self) -> None:
+        fragments, self._fragments = self._fragments, []
+        payload = b"".join(fragment.data for fragment in fragments)
+        if fragments[0].opcode is Opcode.TEXT:
+            self._add_text(payload)
+        else:
+            self._add(payload)
+
+    def _add_text(self, payload: bytes) -> None:
+        try:
+            self._add(payload.decode())
+        except UnicodeDecodeError as error:
+            if self._protocol.state is State.OPEN:
+                self.violation = f"a text message is not UTF-8: {error.reason}"
+                self._protocol.fail(CloseCode.INVALID_DATA, error.reason)
+
+    def _add(self, message: str | bytes) -> None:
+        # What comes after a close, from either side, is not for anybody.
+        if self._protocol.state is State.OPEN:
+            self._messages.append(message)
+            self.size += len(message)

@@ -1,0 +1,323 @@
+"""A WebSocket connection, the same on every event loop.
+
+websockets' Sans-I/O protocol decides, an `Inbox` spares it the frames that need no decision, an
+`Outbox` writes. Whoever waits for a message reads the socket itself, which costs less than a task
+that reads and hands over; what has to go on when nobody waits (answering pings, sending them,
+writing what the network does not take at once) is `attend`, which the owner runs beside.
+
+No task ever waits in the middle of a frame: a `send` or `recv` that is cancelled leaves a
+connection that can be used on.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from websockets.exceptions import ProtocolError
+from websockets.frames import CloseCode
+from websockets.protocol import State
+
+from fal_async._transport.frames import BINARY, TEXT, encode_frame
+from fal_async._transport.inbox import Inbox
+from fal_async._transport.outbox import Outbox
+from fal_async._transport.sockets import CHUNK
+from fal_async._transport.tasks import bounded_shield
+from fal_async.errors import (
+    FalClientError,
+    InvalidReplyError,
+    InvalidRequestError,
+    RealtimeDisconnectedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from websockets.client import ClientProtocol
+
+    from fal_async._transport.sockets import SocketStream
+
+__all__ = ["CLOSE_TIMEOUT", "WebSocket", "attended"]
+
+#: How long the other side may take to answer a close, in seconds.
+CLOSE_TIMEOUT: Final = 5.0
+#: How long nobody may have received before `attend` looks after the socket, in seconds.
+STAND_BY: Final = 1.0
+#: How much is held for a receiver that does not come before reading stops, in bytes.
+RECEIVE_BUFFER: Final = 1024 * 1024
+#: How much is read at once while a long message arrives, in bytes.
+LONG_CHUNK: Final = 262144
+
+
+class WebSocket:
+    """One open connection.
+
+    Several tasks may send, each message goes whole; one at a time may receive.
+
+    Args:
+        stream: The connection, after the handshake.
+        protocol: Its state machine, open.
+        early: What has been received after the handshake.
+        max_message_size: The longest message to accept, in bytes; ``None`` for any.
+        ping_interval: After so many seconds of silence the other side is asked for a sign of life;
+            ``None`` never asks.
+        ping_timeout: How many seconds it has for that; ``None`` for any number.
+    """
+
+    def __init__(
+        self,
+        stream: SocketStream,
+        protocol: ClientProtocol,
+        early: bytes = b"",
+        *,
+        max_message_size: int | None = None,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+    ) -> None:
+        self._stream = stream
+        self._protocol = protocol
+        self._inbox = Inbox(protocol, max_message_size)
+        self._outbox = Outbox(stream)
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._receiving = False
+        self._reading = False
+        self._read: anyio.Event | None = None
+        self._heard = 0
+        self._lost: str | None = None
+        if early:
+            self._take(early)
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {'open' if self.is_open else f'closed with {self.close_code}'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent, as far as is known."""
+        return self._protocol.state is State.OPEN and self._lost is None
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close, 1006 for a loss without a word; ``None`` while open."""
+        received, sent = self._protocol.close_rcvd, self._protocol.close_sent
+        if received is not None:
+            return received.code
+        if self._inbox.violation is not None and sent is not None:
+            return sent.code
+        return None if self._lost is None else CloseCode.ABNORMAL_CLOSURE.value
+
+    @property
+    def close_reason(self) -> str | None:
+        """What was given as the reason of the close, perhaps nothing; ``None`` while open."""
+        if self._protocol.close_rcvd is not None:
+            return self._protocol.close_rcvd.reason
+        return self._inbox.violation or self._lost
+
+    async def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send a message, text as text and bytes as binary; waits while much is unsent.
+
+        Raises:
+            RealtimeDisconnectedError: The connection is closed.
+            InvalidRequestError: It is not a message.
+        """
+        await checkpoint_if_cancelled()
+        await self._outbox.wait_for_room()
+        if not self.is_open or self._outbox.failure is not None:
+            raise self._ending()
+        self._post(message)
+
+    def _post(self, message: str | bytes | bytearray | memoryview) -> None:
+        payload: bytes | bytearray | memoryview
+        if isinstance(message, str):
+            first, send, payload = TEXT, self._protocol.send_text, _to_utf8(message)
+        elif isinstance(message, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+            first, send, payload = BINARY, self._protocol.send_binary, message
+        else:
+            raise InvalidRequestError(f"{type(message).__name__} is neither text nor bytes")
+        if self._protocol.extensions:
+            send(payload)
+            self._post_answers()
+        else:
+            self._outbox.post((encode_frame(first, payload),))
+
+    async def recv(self) -> str | bytes:
+        """Receive the next message.
+
+        Raises:
+            RealtimeDisconnectedError: The connection is closed and no message is left.
+            InvalidReplyError: The other side broke the protocol, or the message is too long.
+            InvalidRequestError: Another task is receiving.
+        """
+        if self._receiving:
+            raise InvalidRequestError("another task is receiving from this connection already")
+        await checkpoint_if_cancelled()
+        self._receiving = True
+        try:
+            while not self._inbox:
+                if not self.is_open:
+                    raise self._ending()
+                await self._read_once()
+        finally:
+            self._receiving = False
+        return self._inbox.take()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection, waiting up to `CLOSE_TIMEOUT` for the other side to agree.
+
+        May be called more than once, and while another task receives, which then gets a
+        `RealtimeDisconnectedError`. A close that is cancelled closes at once.
+
+        Raises:
+            InvalidRequestError: The code may not be sent, or the reason has more than 123 bytes.
+        """
+        if self.is_open:
+            try:
+                self._protocol.send_close(code, reason)
+            except ProtocolError as error:
+                raise InvalidRequestError(f"not a code and reason of a close: {error}") from error
+            self._post_answers()
+        try:
+            with anyio.move_on_after(CLOSE_TIMEOUT):
+                while self._has_more_to_say():
+                    await self._read_once()
+        finally:
+            self._outbox.flush()
+            self._lose("the other side did not answer the close")
+
+    async def attend(self) -> None:
+        """Do what must go on when nobody sends or receives; ends with the connection."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stand_by)
+            if self._ping_interval is not None:
+                tasks.start_soon(self._keep_alive, self._ping_interval, self._ping_timeout)
+            await self._outbox.run()
+            tasks.cancel_scope.cancel()
+
+    async def _stand_by(self) -> None:
+        """Read while no task receives, so that pings and closes are heard."""
+        while True:
+            await anyio.sleep(STAND_BY)
+            while (
+                not self._receiving
+                and self._has_more_to_say()
+                and self._inbox.size < RECEIVE_BUFFER
+            ):
+                await self._read_once()
+
+    async def _keep_alive(self, interval: float, timeout: float | None) -> None:
+        """Ask for a sign of life when there has been none, and give up when none comes."""
+        while True:
+            heard = self._heard
+            await anyio.sleep(interval)
+            if heard != self._heard or not self.is_open:
+                continue
+            self._protocol.send_ping(b"")
+            self._post_answers()
+            if timeout is not None:
+                taken = self._outbox.taken
+                await anyio.sleep(timeout)
+                # A long message on a slow network may be in front of the ping.
+                is_moving = self._outbox.size > 0 and self._outbox.taken != taken
+                if heard == self._heard and self._reading and not is_moving:
+                    self._lose(f"the other side was silent for {interval + timeout:g} seconds")
+
+    def _has_more_to_say(self) -> bool:
+        return self._lost is None and self._protocol.close_rcvd is None
+
+    async def _read_once(self) -> None:
+        """Read what has arrived, or wait for it; leave it to another task that is at it."""
+        if self._reading:
+            if self._read is None:
+                self._read = anyio.Event()
+            await self._read.wait()
+            return
+        self._reading = True
+        try:
+            self._outbox.flush()
+            if self._read_nowait():
+                await checkpoint()
+                self._outbox.prompt = True
+            else:
+                await self._stream.wait_receivable()
+                self._outbox.prompt = True
+                self._read_nowait()
+        finally:
+            self._reading = False
+            if self._read is not None:
+                self._read.set()
+                self._read = None
+
+    def _read_nowait(self) -> bool:
+        """Take what has arrived; whether anything has, be it the end."""
+        size = LONG_CHUNK if self._inbox.wanted > CHUNK else CHUNK
+        try:
+            received = self._stream.receive_nowait(size)
+        except OSError as error:
+            self._lose(error.strerror or str(error))
+            return True
+        if received:
+            self._take(received)
+        elif received is not None:
+            self._lose("the other side hung up")
+        return received is not None
+
+    def _take(self, received: bytes) -> None:
+        self._heard += 1
+        self._inbox.feed(received)
+        self._post_answers()
+
+    def _post_answers(self) -> None:
+        """Send what the protocol wants to be sent; its wish to hang up is left to `close`."""
+        if parts := [part for part in self._protocol.data_to_send() if part]:
+            self._outbox.post(parts)
+
+    def _lose(self, reason: str) -> None:
+        """The end of the connection, whatever came before; only the first reason counts."""
+        if self._lost is None:
+            self._lost = reason
+            self._protocol.receive_eof()
+            self._outbox.close()
+            self._stream.close()
+
+    def _ending(self) -> FalClientError:
+        """Why nothing more can be sent or received."""
+        if self._outbox.failure is not None:
+            self._hear_last_words(self._outbox.failure)
+        if self._inbox.violation is not None:
+            return InvalidReplyError(f"the other side broke the protocol: {self._inbox.violation}")
+        if self.close_code is None:  # a close of ours is on its way
+            return RealtimeDisconnectedError(CloseCode.NORMAL_CLOSURE.value)
+        return RealtimeDisconnectedError(self.close_code, self.close_reason or "")
+
+    def _hear_last_words(self, failure: OSError) -> None:
+        """Writing failed: what the other side said before it left explains it best."""
+        while self.is_open and self._read_nowait():
+            pass
+        self._lose(failure.strerror or str(failure))
+
+
+def _to_utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"not text that can be sent: {error.reason}") from error
+
+
+@asynccontextmanager
+async def attended(websocket: WebSocket) -> AsyncGenerator[None]:
+    """Attend to a connection during the block, and close it after the block."""
+    failure: BaseException | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(websocket.attend)
+        try:
+            yield
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 -- raised below, since the task group would wrap it
+            failure = error
+        finally:
+            with bounded_shield(CLOSE_TIMEOUT):
+                await websocket.close()
+            tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
