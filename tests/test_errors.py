@@ -1,0 +1,275 @@
+"""Errors carry facts, say what to do, survive storage, and hold no secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+import traceback
+from typing import Any
+
+import pytest
+
+from fal_async import errors
+from fal_async.errors import (
+    AccountLockedError,
+    AuthenticationError,
+    ClientClosedError,
+    ConnectionFailedError,
+    ContentPolicyError,
+    FalClientError,
+    FalClientHTTPError,
+    FalClientTimeoutError,
+    InvalidInputError,
+    InvalidReplyError,
+    InvalidRequestError,
+    JobCancelledError,
+    MissingCredentialsError,
+    NotFoundError,
+    PermissionDeniedError,
+    Problem,
+    RateLimitError,
+    RealtimeDisconnectedError,
+    RealtimeError,
+    ServerError,
+    StartTimeoutError,
+    SubmitOutcomeUnknownError,
+    TransportError,
+)
+from fal_async.types import InProgress, Queued
+
+PROBLEM = Problem(
+    message="too small",
+    type="image_too_small",
+    loc=("body", "images", 0),
+    ctx={"min_width": 64},
+    url="https://docs.fal.ai/errors#image_too_small",
+)
+
+
+def http(cls: type[FalClientHTTPError] = FalClientHTTPError) -> FalClientHTTPError:
+    return cls(
+        "too small",
+        422,
+        error_type="image_too_small",
+        problems=[PROBLEM],
+        request_id="abc",
+        retry_after=1.5,
+        retryable=True,
+        response_headers={"x-fal-request-id": "abc"},
+        body={"detail": ["secret prompt"]},
+    )
+
+
+HTTP_ERRORS = [
+    FalClientHTTPError,
+    AuthenticationError,
+    PermissionDeniedError,
+    AccountLockedError,
+    NotFoundError,
+    InvalidInputError,
+    ContentPolicyError,
+    RateLimitError,
+    JobCancelledError,
+    ServerError,
+    StartTimeoutError,
+]
+TEXTS: list[tuple[FalClientError, str]] = [
+    (FalClientError("no"), "no"),
+    (MissingCredentialsError("set FAL_KEY"), "set FAL_KEY"),
+    (InvalidRequestError("no id"), "no id"),
+    (ClientClosedError("the client is closed"), "the client is closed"),
+    (FalClientTimeoutError(2), "request timed out after 2 seconds"),
+    (FalClientTimeoutError(0.25, "abc"), "request abc timed out after 0.25 seconds"),
+    (
+        FalClientTimeoutError(60.0, "abc", Queued(3)),
+        "request abc timed out after 60 seconds, last seen Queued(position=3)",
+    ),
+    (TransportError("reset", request_id="abc"), "reset"),
+    (ConnectionFailedError("refused"), "refused"),
+    (RealtimeDisconnectedError(), "the socket is closed (code 1006)"),
+    (RealtimeDisconnectedError(1000, "bye"), "the socket is closed (code 1000): bye"),
+    (
+        SubmitOutcomeUnknownError("fal-ai/flux", "reset"),
+        (
+            "the call that starts a job on 'fal-ai/flux' was sent but its reply was lost (reset); "
+            "the job may be running, so it was not sent again"
+        ),
+    ),
+    (InvalidReplyError("no JSON", request_id="abc"), "no JSON"),
+    (RealtimeError("TIMEOUT"), "TIMEOUT"),
+    (RealtimeError("INTERNAL_ERROR", "boom", {"type": "x-fal-error"}), "INTERNAL_ERROR: boom"),
+    (FalClientHTTPError("no", 418), "no (HTTP 418)"),
+    (FalClientHTTPError("no", 500, request_id="abc"), "no (HTTP 500, request abc)"),
+    *((http(cls), "too small (HTTP 422, image_too_small, request abc)") for cls in HTTP_ERRORS),
+]
+ERRORS = [pytest.param(error, id=type(error).__name__) for error, _ in TEXTS]
+
+
+def restored(error: Any) -> list[Any]:
+    return [
+        copy.copy(error),
+        copy.deepcopy(error),
+        *(
+            pickle.loads(pickle.dumps(error, protocol))
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+        ),
+    ]
+
+
+def test_every_error_is_in_the_table() -> None:
+    known = {getattr(errors, name) for name in errors.__all__} - {Problem}
+    assert {type(error) for error, _ in TEXTS} == known
+
+
+@pytest.mark.parametrize(("error", "text"), TEXTS, ids=lambda value: type(value).__name__)
+def test_an_error_says_what_happened(error: FalClientError, text: str) -> None:
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_survives_copies_and_storage(error: FalClientError) -> None:
+    for again in restored(error):
+        assert type(again) is type(error)
+        assert vars(again) == vars(error)
+        assert again.args == error.args
+        assert (str(again), repr(again)) == (str(error), repr(error))
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_can_be_hashed_and_equals_itself_alone(error: FalClientError) -> None:
+    assert {error: 1}[error] == 1
+    assert error == error
+    assert copy.copy(error) != error
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_notes_survive_storage(error: FalClientError) -> None:
+    noted = copy.copy(error)
+    noted.add_note("while testing")
+    assert pickle.loads(pickle.dumps(noted)).__notes__ == ["while testing"]
+    assert not hasattr(error, "__notes__")
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_can_be_raised_caught_and_printed(error: FalClientError) -> None:
+    with pytest.raises(FalClientError) as caught:
+        raise copy.copy(error)
+    assert str(error) in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("cls", HTTP_ERRORS)
+def test_what_the_platform_sent_is_not_in_the_text(cls: type[FalClientHTTPError]) -> None:
+    error = cls(
+        "no",
+        500,
+        response_headers={"x-fal-cdn-token": "token-1234"},
+        body={"input": "secret prompt"},
+    )
+    shown = "".join(traceback.format_exception(error)) + repr(error) + str(error) + f"{error!s}"
+    assert "token-1234" not in shown
+    assert "secret prompt" not in shown
+
+
+def test_the_facts_of_a_realtime_error_are_not_in_its_text() -> None:
+    error = RealtimeError("X", "y", {"input": "secret"})
+    assert "secret" not in str(error) + repr(error)
+    assert error.payload == {"input": "secret"}
+
+
+def test_facts_are_kept_apart_from_what_they_were_made_of() -> None:
+    headers, payload, problems = {"a": "1"}, {"b": 2}, [PROBLEM]
+    error = FalClientHTTPError("no", 500, response_headers=headers, problems=problems)
+    realtime = RealtimeError("X", payload=payload)
+    headers.clear()
+    payload.clear()
+    problems.clear()
+    assert error.response_headers == {"a": "1"}
+    assert error.problems == (PROBLEM,)
+    assert realtime.payload == {"b": 2}
+
+
+def test_facts_that_are_not_known_are_none_or_empty() -> None:
+    error = FalClientHTTPError("no", 500)
+    assert vars(error) == {
+        "message": "no",
+        "status_code": 500,
+        "error_type": None,
+        "problems": (),
+        "request_id": None,
+        "retry_after": None,
+        "retryable": False,
+        "response_headers": {},
+        "body": None,
+    }
+    assert TransportError("x").request_id is None
+    assert SubmitOutcomeUnknownError("a/b", "x").request_id is None
+    assert InvalidReplyError("x").request_id is None
+
+
+def test_a_timeout_is_pythons_and_not_a_system_error_with_a_number() -> None:
+    error = FalClientTimeoutError(2.0, "abc", InProgress(None))
+    assert isinstance(error, TimeoutError)
+    assert isinstance(error, asyncio.TimeoutError)
+    assert (error.timeout, error.request_id, error.last_status) == (2.0, "abc", InProgress(None))
+    for one in [error, *restored(error)]:
+        assert one.errno is None
+        assert one.strerror is None
+
+
+def test_a_wrong_call_is_a_value_error() -> None:
+    assert isinstance(InvalidRequestError("x"), ValueError)
+
+
+def test_a_caller_may_derive_an_error_with_arguments_of_its_own() -> None:
+    again = pickle.loads(pickle.dumps(OwnError(7)))
+    assert (again.number, again.message, str(again)) == (7, "no 7", "no 7 (HTTP 400)")
+
+
+class OwnError(InvalidInputError):
+    def __init__(self, number: int) -> None:
+        super().__init__(f"no {number}", 400)
+        self.number = number
+
+
+@pytest.mark.parametrize(
+    ("cls", "parent"),
+    [
+        (ConnectionFailedError, TransportError),
+        (SubmitOutcomeUnknownError, TransportError),
+        (RealtimeDisconnectedError, TransportError),
+        (AccountLockedError, PermissionDeniedError),
+        (ContentPolicyError, InvalidInputError),
+        (StartTimeoutError, ServerError),
+        *((cls, FalClientHTTPError) for cls in HTTP_ERRORS),
+        *((getattr(errors, name), FalClientError) for name in errors.__all__ if name != "Problem"),
+    ],
+)
+def test_the_tree_is_by_remedy(cls: type, parent: type) -> None:
+    assert issubclass(cls, parent)
+
+
+def test_the_drawn_tree_names_every_error_with_its_parent() -> None:
+    parents: dict[int, str] = {}
+    drawn: dict[str, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        words = line.replace("│", " ").replace("├── ", "    ").replace("└── ", "    ")
+        name = words.split()[0] if words.strip() else ""
+        if name in errors.__all__:
+            depth = len(words) - len(words.lstrip())
+            drawn[name] = parents.get(depth - 4, "")
+            parents[depth] = name
+    assert drawn == {
+        name: getattr(errors, name).__bases__[0].__name__.replace("Exception", "")
+        for name in errors.__all__
+        if name != "Problem"
+    }
+
+
+def test_a_problem_is_a_value() -> None:
+    for again in (copy.deepcopy(PROBLEM), pickle.loads(pickle.dumps(PROBLEM))):
+        assert again == PROBLEM
+        assert hash(again) == hash(PROBLEM)
+    assert {PROBLEM} == {copy.copy(PROBLEM)}
+    assert Problem(message="a", type="b") != Problem(message="a", type="b", ctx={"x": 1})
+    assert Problem(message="a", type="b").ctx == {}

@@ -1,0 +1,149 @@
+"""The values that calls return."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from fal_async import Cancellation, Completed, InProgress, Queued, Result, Status, Unknown
+
+STATUSES = [
+    Queued(3),
+    Queued(None),
+    InProgress(None),
+    InProgress([{"message": "a", "level": "INFO"}]),
+    Completed([], {"inference_time": 0.5}),
+    Completed(None, {}, "boom", "runner_disconnected"),
+    Unknown({"status": "PAUSED"}),
+]
+
+
+@pytest.mark.parametrize("status", STATUSES, ids=repr)
+def test_a_status_is_a_value(status: Status) -> None:
+    for again in (copy.copy(status), copy.deepcopy(status), pickle.loads(pickle.dumps(status))):
+        assert again == status
+        assert type(again) is type(status)
+    assert isinstance(status, Status)
+    assert eval(repr(status)) == status
+    assert sum(status == other for other in STATUSES) == 1
+
+
+def test_a_status_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Queued(3).position = 2  # type: ignore[misc] # what is under test
+
+
+def test_statuses_are_matched_by_their_class() -> None:
+    def word(status: Status) -> str:
+        match status:
+            case Queued(position):
+                return f"queued {position}"
+            case InProgress(logs):
+                return f"working {logs}"
+            case Completed(error=None):
+                return "done"
+            case Completed(error=error):
+                return f"failed {error}"
+            case _:
+                return "unknown"
+
+    assert [word(status) for status in STATUSES] == [
+        "queued 3",
+        "queued None",
+        "working None",
+        "working [{'message': 'a', 'level': 'INFO'}]",
+        "done",
+        "failed boom",
+        "unknown",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted"),
+    [("OK", True), ("CANCELLATION_REQUESTED", True), ("ALREADY_COMPLETED", False)],
+)
+def test_a_cancellation_is_a_string_that_knows_what_it_means(answer: str, accepted: bool) -> None:
+    cancellation = Cancellation(answer)
+    assert cancellation == answer
+    assert cancellation.accepted is accepted
+    for again in (copy.deepcopy(cancellation), pickle.loads(pickle.dumps(cancellation))):
+        assert type(again) is Cancellation
+        assert again == answer
+
+
+def full() -> Result:
+    return Result(
+        {"images": [{"url": "u"}], "seed": 7},
+        request_id="abc",
+        billable_units=1.5,
+        metrics={"inference_time": 0.5},
+        retries=2,
+        headers={"x-fal-request-id": "abc"},
+    )
+
+
+def facts(result: Result) -> dict[str, Any]:
+    return {name: getattr(result, name) for name in Result.__slots__}
+
+
+def test_a_result_is_a_dictionary() -> None:
+    result = full()
+    assert result == {"images": [{"url": "u"}], "seed": 7}
+    assert result["seed"] == 7
+    assert {**result} == dict(result)
+    assert json.loads(json.dumps(result)) == result
+    assert repr(result) == "{'images': [{'url': 'u'}], 'seed': 7}"
+    assert isinstance(result, dict)
+
+
+def test_what_is_unknown_about_a_result_is_none_or_empty() -> None:
+    assert facts(Result({})) == {
+        "request_id": None,
+        "billable_units": None,
+        "metrics": {},
+        "retries": 0,
+        "headers": {},
+    }
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        copy.copy,
+        copy.deepcopy,
+        *(
+            lambda result, protocol=protocol: pickle.loads(pickle.dumps(result, protocol))
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+        ),
+    ],
+)
+def test_a_result_stays_what_it_is_when_copied_and_stored(again: Any) -> None:
+    result = again(full())
+    assert type(result) is Result
+    assert result == full()
+    assert facts(result) == facts(full())
+
+
+def test_a_deep_copy_shares_nothing() -> None:
+    result = full()
+    other = copy.deepcopy(result)
+    other["images"].append("more")
+    assert result == full()
+    other = copy.copy(result)
+    other["seed"] = 8
+    assert result == full()
+
+
+def test_a_result_equals_its_output_whatever_is_known_about_it() -> None:
+    assert full() == Result(dict(full()), request_id="other")
+    assert full() != Result({})
+
+
+def test_a_result_has_no_attributes_of_its_own() -> None:
+    with pytest.raises(AttributeError):
+        full().seed = 7  # type: ignore[attr-defined] # what is under test
