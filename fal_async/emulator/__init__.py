@@ -8,10 +8,11 @@ from __future__ import annotations
 try:
     from fal_async.emulator._emulator import Emulator
 except ModuleNotFoundError as error:
-    if error.name not in {"starlette", "uvicorn"}:
+    missing = (error.name or "").partition(".")[0]
+    if missing not in {"starlette", "uvicorn"}:
         raise
     raise ImportError(
-        f'the emulator needs {error.name}, which is missing: pip install "fal-async[emulator]"'
+        f'the emulator needs {missing}, which is missing: pip install "fal-async[emulator]"'
     ) from error
 
 from fal_async.emulator._errors import AppError

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ _CANCELLATIONS = 10
 #: Seconds that an idle connection stays open: longer than clients of the platform keep theirs.
 _KEEP_ALIVE = 75
 _BACKLOG = 4096
-#: How long a reset waits for what has been sent before it to leave, in seconds a step.
+#: How often a reset looks whether what was sent before it has arrived, and seconds in between.
+_FLUSH_STEPS = 1000
 _FLUSH_STEP = 0.001
 #: The socket option SO_LINGER with a time of zero: to close the socket is to reset it.
 _LINGER = struct.pack("ii", 1, 0)
@@ -90,9 +92,24 @@ class Connection:
             callback()
 
     async def _flush(self, transport: asyncio.Transport) -> None:
-        # A transport that is reset discards what it has not sent, and has no other way to tell.
-        while transport.get_write_buffer_size() and not self.is_lost:  # noqa: ASYNC110
+        # A reset discards what has not arrived, and nothing tells when it has.
+        for _ in range(_FLUSH_STEPS):
+            if self.is_lost or not _in_flight(transport):
+                break
             await asyncio.sleep(_FLUSH_STEP)
+
+
+def _in_flight(transport: asyncio.Transport) -> int:
+    """How many bytes have been sent and not arrived: in this process, and in the kernel."""
+    unsent = transport.get_write_buffer_size()
+    try:
+        import fcntl
+        import termios
+
+        queue = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except (ImportError, OSError):  # only some systems tell
+        return unsent
+    return unsent + int.from_bytes(queue, sys.byteorder)
 
 
 class _Protocol(HttpToolsProtocol):

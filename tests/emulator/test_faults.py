@@ -1,0 +1,236 @@
+"""Scripted faults, as they arrive at the other end of the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fal_async.emulator import Emulator, Fault, _server
+from tests.emulator.calls import client_of, completed, echo, submit
+from tests.emulator.wire import RESET, connect, exchange, request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+    import httpx
+
+    from tests.emulator.calls import Arguments
+
+
+@pytest.fixture(params=["the usual loop", "asyncio's own loop"])
+def fal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    if request.param == "asyncio's own loop":
+        monkeypatch.setattr(_server, "_new_loop", asyncio.new_event_loop)
+    with Emulator() as emulator:
+        emulator.register("acme/app", echo)
+        yield emulator
+
+
+def test_a_status_with_headers_and_a_body(fal: Emulator, http: httpx.Client) -> None:
+    fal.fail(
+        "acme/app",
+        Fault(status=503, headers={"Retry-After": "7"}),
+        Fault(status=502, body="<html>nginx</html>", headers={"Content-Type": "text/html"}),
+        Fault(status=200, body={"odd": True}),
+        Fault(status=500, body=b"\xff"),
+    )
+    replies = [http.post("/run/acme/app", json={}) for _ in range(5)]
+    assert [reply.status_code for reply in replies] == [503, 502, 200, 500, 200]
+    assert replies[0].json() == {"detail": "scripted fault 503"}
+    assert replies[0].headers["retry-after"] == "7"
+    assert replies[1].text == "<html>nginx</html>"
+    assert replies[2].json() == {"odd": True}
+    assert replies[3].content == b"\xff"
+    assert all(reply.headers["x-fal-request-id"] for reply in replies)
+    assert fal.counters("acme/app").executions == 1
+
+
+def test_a_fault_meets_the_calls_that_it_is_meant_for(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/other", echo)
+    fal.fail("acme/app", Fault(route="status", status=503, times=2, skip=1))
+    submitted = submit(http)
+    other = submit(http, "acme/other")
+    completed(fal)
+    completed(fal, 1, "acme/other")
+    assert http.get(other["status_url"]).status_code == 200
+    statuses = [http.get(submitted["status_url"]).status_code for _ in range(4)]
+    assert statuses == [200, 503, 503, 200]
+    assert http.get(submitted["response_url"]).status_code == 200
+
+
+def test_a_fault_may_have_a_condition_and_no_end(fal: Emulator, http: httpx.Client) -> None:
+    fal.fail(None, Fault(when=lambda call: call.arguments == {"bad": 1}, status=500, times=None))
+    for _ in range(3):
+        assert http.post("/run/acme/app", json={"bad": 1}).status_code == 500
+        assert http.post("/run/acme/app", json={"bad": 0}).status_code == 200
+    fal.reset()
+    assert http.post("/run/acme/app", json={"bad": 1}).status_code == 200
+
+
+def test_the_fault_of_an_app_befalls_its_longer_ids(fal: Emulator, http: httpx.Client) -> None:
+    fal.fail("acme/app", Fault(status=503))
+    fal.fail("acme/app/path", Fault(status=502))
+    assert http.post("/run/acme/app/path", json={}).status_code == 503
+    assert http.post("/run/acme/app/path", json={}).status_code == 502
+
+
+def test_headers_alone_are_added_to_the_real_answer(fal: Emulator, http: httpx.Client) -> None:
+    fal.fail("acme/app", Fault(headers={"Content-Type": "text/plain", "X-Odd": "1"}))
+    reply = http.post("/run/acme/app", json={"a": 1})
+    assert (reply.status_code, reply.text) == (200, '{"a":1}')
+    assert reply.headers.get_list("content-type") == ["text/plain"]
+    assert reply.headers["x-odd"] == "1"
+
+
+def test_an_edit_changes_the_real_answer(fal: Emulator, http: httpx.Client) -> None:
+    fal.fail(
+        "acme/app",
+        Fault(route="submit", edit=lambda body: body | {"status_url": "https://evil.example/"}),
+        Fault(route="status_stream", edit=lambda body: {"status": body["status"], "new": True}),
+    )
+    submitted = submit(http)
+    assert submitted["status_url"] == "https://evil.example/"
+    completed(fal)
+    reply = http.get(submitted["response_url"] + "/status/stream")
+    assert reply.text == 'data: {"status":"COMPLETED","new":true}\n\n'
+
+
+def test_a_delay_holds_the_answer_until_the_gate_opens(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    fal.fail("acme/app", Fault(route="run", delay=gate), Fault(route="run", delay=0.0))
+    replies: list[httpx.Response] = []
+
+    def call() -> None:
+        replies.append(http.post("/run/acme/app", json={"a": 1}))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    fal.wait_for(lambda: fal.count("run") == 1)
+    assert fal.counters("acme/app").executions == 0
+    gate.open()
+    thread.join()
+    assert replies[0].json() == {"a": 1}
+    assert http.post("/run/acme/app", json={}).status_code == 200
+
+
+@pytest.mark.parametrize("end", [b"", RESET])
+def test_a_dropped_call_is_not_looked_at(fal: Emulator, end: bytes) -> None:
+    fal.fail("acme/app", Fault(drop=True, reset=end == RESET))
+    assert exchange(fal, "POST", "/queue/acme/app") == end
+    assert fal.jobs == {}
+    assert fal.requests[0].status is None
+
+
+def test_a_reset_alone_is_a_dropped_call(fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(reset=True))
+    assert exchange(fal, "POST", "/run/acme/app") == RESET
+    assert fal.counters("acme/app").executions == 0
+
+
+@pytest.mark.parametrize("end", [b"", RESET])
+def test_a_lost_reply_leaves_the_job_behind(fal: Emulator, end: bytes) -> None:
+    fal.fail("acme/app", Fault(lost=True, reset=end == RESET))
+    assert exchange(fal, "POST", "/queue/acme/app") == end
+    completed(fal)
+    assert len(fal.jobs) == 1
+    assert fal.requests[0].request_id in fal.jobs
+
+
+@pytest.mark.parametrize("end", [b"", RESET])
+def test_garbage_comes_in_place_of_the_answer(fal: Emulator, end: bytes) -> None:
+    fal.fail("acme/app", Fault(garbage=b"HTTP/9.9 \x00 what?\r\n", reset=end == RESET))
+    assert exchange(fal, "POST", "/run/acme/app") == b"HTTP/9.9 \x00 what?\r\n" + end
+
+
+def test_much_garbage_arrives_before_the_reset(fal: Emulator) -> None:
+    garbage = bytes(5_000_000)
+    fal.fail("acme/app", Fault(garbage=garbage, reset=True))
+    assert exchange(fal, "POST", "/run/acme/app") == garbage + RESET
+
+
+@pytest.mark.parametrize("end", [b"", RESET])
+@pytest.mark.parametrize("cut", [0, 1, 6, 7])
+def test_a_reply_is_cut_within_its_body(fal: Emulator, cut: int, end: bytes) -> None:
+    fal.fail("acme/app", Fault(cut=cut, reset=end == RESET))
+    received = exchange(fal, "POST", "/run/acme/app", b'{"a":1}')
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"content-length: 7" in head
+    assert body == b'{"a":1}'[:cut] + end
+
+
+def test_a_reply_that_is_shorter_than_the_cut_arrives_whole(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    fal.fail("acme/app", Fault(cut=8))
+    assert http.post("/run/acme/app", json={"a": 1}).json() == {"a": 1}
+
+
+@pytest.mark.parametrize("end", [b"", RESET])
+def test_a_stream_is_cut_in_the_middle_of_an_event(fal: Emulator, end: bytes) -> None:
+    @fal.endpoint("acme/stream")
+    async def stream(arguments: Arguments) -> AsyncGenerator[int]:
+        for step in range(1000):
+            yield step
+
+    fal.fail("acme/stream", Fault(cut=15, reset=end == RESET))
+    received = exchange(fal, "POST", "/run/acme/stream")
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head
+    assert body == b"9\r\ndata: 0\n\n\r\n6\r\ndata: \r\n" + end
+    fal.wait_for(lambda: fal.counters("acme/stream").running == 0)
+
+
+def test_a_cut_with_a_delay_stalls_the_reply_first(fal: Emulator) -> None:
+    gate = fal.gate()
+    fal.fail("acme/app", Fault(cut=2, delay=gate))
+    with connect(fal) as peer:
+        peer.sendall(request(fal, "POST", "/run/acme/app", b'{"a":1}'))
+        received = b""
+        while not received.endswith(b'\r\n\r\n{"'):
+            received += peer.recv(65536)
+        gate.open()
+        assert peer.recv(65536) == b""
+
+
+def test_a_status_stream_is_cut(fal: Emulator, http: httpx.Client) -> None:
+    submitted = submit(http)
+    completed(fal)
+    fal.fail("acme/app", Fault(route="status_stream", cut=20))
+    received = exchange(
+        fal, "GET", f"/queue/acme/app/requests/{submitted['request_id']}/status/stream", b""
+    )
+    assert received.endswith(b'\r\n14\r\ndata: {"status":"COM\r\n')
+
+
+def test_the_connection_of_a_fault_is_the_only_one_that_ends(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    assert http.post("/run/acme/app", json={}).status_code == 200
+    fal.fail("acme/app", Fault(when=lambda call: "x-drop" in call.headers, reset=True))
+    with client_of(fal) as other, pytest.raises(Exception, match=r"reset|disconnected"):
+        other.post("/run/acme/app", json={}, headers={"X-Drop": "1"})
+    assert http.post("/run/acme/app", json={}).status_code == 200
+    assert fal.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "error_type"),
+    [
+        (Fault(route="runner", status=500), 500, "runner_server_error"),
+        (Fault(route="runner", drop=True, times=None), 503, "runner_disconnected"),
+        (Fault(route="runner", cut=3, times=None), 503, "runner_disconnected"),
+    ],
+)
+def test_a_runner_can_be_made_to_fail(
+    fal: Emulator, http: httpx.Client, fault: Fault, status: int, error_type: str
+) -> None:
+    fal.fail("acme/app", fault)
+    submitted = submit(http, headers={"X-Fal-No-Retry": "1"})
+    completed(fal)
+    body: dict[str, Any] = http.get(submitted["status_url"]).json()
+    assert body["error_type"] == error_type
+    assert http.get(submitted["response_url"]).status_code == status

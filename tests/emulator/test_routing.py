@@ -1,0 +1,168 @@
+"""Which URLs lead where, and in which style answers name them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.emulator.calls import completed, echo, submit
+
+if TYPE_CHECKING:
+    import httpx
+
+    from fal_async.emulator import Emulator, Job
+    from tests.emulator.calls import Arguments
+
+
+def where(arguments: Arguments, job: Job) -> Arguments:
+    return {"endpoint": job.endpoint, "path": job.path}
+
+
+def at(host: str) -> dict[str, str]:
+    return {"Host": host}
+
+
+@pytest.mark.parametrize("host", ["fal.run", "falrun.com", "FAL.RUN", "fal.run:443"])
+def test_direct_runs_by_the_name_of_the_host(fal: Emulator, http: httpx.Client, host: str) -> None:
+    fal.register("acme/app", echo)
+    assert http.post("/acme/app", json={"a": 1}, headers=at(host)).json() == {"a": 1}
+    assert fal.requests[0].host == "run"
+
+
+@pytest.mark.parametrize("host", ["queue.fal.run", "queue.falrun.com", "queue.fal.run:8080"])
+def test_the_queue_by_the_name_of_the_host(fal: Emulator, http: httpx.Client, host: str) -> None:
+    fal.register("acme/app", echo)
+    submitted = http.post("/acme/app", json={"a": 1}, headers=at(host)).json()
+    url = f"http://{host}/acme/app/requests/{submitted['request_id']}"
+    assert submitted["response_url"] == url
+    assert submitted["status_url"] == f"{url}/status"
+    assert submitted["cancel_url"] == f"{url}/cancel"
+    completed(fal)
+    path = f"/acme/app/requests/{submitted['request_id']}"
+    assert http.get(f"{path}/status", headers=at(host)).json()["status_url"] == f"{url}/status"
+    assert http.get(path, headers=at(host)).json() == {"a": 1}
+
+
+def test_a_job_can_be_asked_about_in_the_other_style(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    request_id = submit(http)["request_id"]
+    completed(fal)
+    path = f"/acme/app/requests/{request_id}"
+    status = http.get(f"{path}/status", headers=at("queue.fal.run")).json()
+    assert status["response_url"] == f"http://queue.fal.run{path}"
+    status = http.get(f"/queue{path}/status").json()
+    assert status["response_url"] == f"{fal.url}/queue{path}"
+
+
+def test_urls_are_those_by_which_the_client_came(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    submitted = submit(http, headers=at("emulator.internal:81"))
+    assert submitted["status_url"].startswith("http://emulator.internal:81/queue/acme/app/")
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "fal.example"}
+    submitted = submit(http, headers=forwarded)
+    assert submitted["status_url"].startswith("https://fal.example/queue/acme/app/")
+
+
+@pytest.mark.parametrize("app", ["acme/app", "workflows/acme/flow", "comfy/acme/flow", "123-app"])
+@pytest.mark.parametrize("tail", ["", "/deep/path", "/requests", "/status"])
+def test_urls_of_jobs_name_owner_and_alias_and_the_full_id_works_too(
+    fal: Emulator, http: httpx.Client, app: str, tail: str
+) -> None:
+    endpoint = app.replace("123-app", "123/app") if tail else app
+    fal.register(f"{endpoint}{tail}", where)
+    submitted = submit(http, f"{endpoint}{tail}")
+    normal = app.replace("123-app", "123/app")
+    request_id = submitted["request_id"]
+    assert submitted["response_url"] == f"{fal.url}/queue/{normal}/requests/{request_id}"
+    completed(fal, 1, f"{endpoint}{tail}")
+    output = {"endpoint": f"{normal}{tail}", "path": "/"}
+    for prefix in (normal, f"{normal}{tail}", f"{app}/"):
+        url = f"/queue/{prefix}/requests/{request_id}"
+        for form in (url, f"{url}/", f"{url}/response", f"{url}/response/"):
+            assert http.get(form).json() == output
+        for form in (f"{url}/status", f"{url}/status/"):
+            assert http.get(form).json()["status"] == "COMPLETED"
+        for form in (f"{url}/status/stream", f"{url}/status/stream/"):
+            assert http.get(form).text.startswith('data: {"status":"COMPLETED"')
+        for form in (f"{url}/cancel", f"{url}/cancel/"):
+            assert http.put(form).json() == {"status": "ALREADY_COMPLETED"}
+
+
+def test_stray_slashes_are_forgiven(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("/acme//app/", where)
+    for path in ("/run/acme/app/", "/run//acme/app", "/run/acme//app"):
+        assert http.post(path, json={}).json() == {"endpoint": "acme/app", "path": "/"}
+
+
+def test_the_longest_registered_id_answers(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", lambda arguments: "app")
+    fal.register("acme/app/fast", lambda arguments: "fast")
+    fal.register("acme/app/fast/er", lambda arguments: "faster")
+    assert http.post("/run/acme/app", json={}).json() == "app"
+    assert http.post("/run/acme/app/fast", json={}).json() == "fast"
+    assert http.post("/run/acme/app/fast/er", json={}).json() == "faster"
+    assert http.post("/run/acme/app/fast/x", json={}).json() == {"detail": "Path /x not found"}
+    assert http.post("/run/acme/app/faster", json={}).json() == {"detail": "Path /faster not found"}
+
+
+def test_a_later_runner_takes_the_place_of_an_earlier_one(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    fal.register("acme/app", lambda arguments: "first")
+    assert http.post("/run/acme/app", json={}).json() == "first"
+    fal.register("acme/app", lambda arguments: "second")
+    assert http.post("/run/acme/app", json={}).json() == "second"
+    assert fal.counters("acme/app").executions == 2
+
+
+@pytest.mark.parametrize("endpoint", ["", "app", "/", "https://fal.run/acme/app", "workflows/a"])
+def test_an_id_without_owner_and_alias_cannot_be_registered(fal: Emulator, endpoint: str) -> None:
+    with pytest.raises(ValueError, match="endpoint id"):
+        fal.register(endpoint, echo)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "body"),
+    [
+        ("POST", "/run/acme/app", 404, {"detail": 'Application "app" not found'}),
+        ("POST", "/run/acme/app/path", 404, {"detail": 'Application "app" not found'}),
+        ("POST", "/queue/workflows/acme/flow", 404, {"detail": 'Application "flow" not found'}),
+        ("POST", "/run/app", 404, {"detail": 'Application "app" not found'}),
+        ("GET", "/", 404, {"detail": "Not Found"}),
+        ("GET", "/favicon.ico", 404, {"detail": "Not Found"}),
+    ],
+)
+def test_what_is_not_there_is_not_found(
+    http: httpx.Client, method: str, path: str, status: int, body: Any
+) -> None:
+    reply = http.request(method, path)
+    assert (reply.status_code, reply.json()) == (status, body)
+    assert reply.headers["x-fal-request-id"]
+
+
+def test_requests_through_the_server_proxy_find_their_target(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    fal.register("acme/app", echo)
+    del http.headers["Authorization"]
+
+    def through_proxy(method: str, target: str, **options: Any) -> httpx.Response:
+        return http.request(method, fal.proxy_url, headers={"x-fal-target-url": target}, **options)
+
+    assert through_proxy("POST", "https://fal.run/acme/app", json={"a": 1}).json() == {"a": 1}
+    submitted = through_proxy("POST", "https://queue.fal.run/acme/app", json={"b": 2}).json()
+    assert submitted["status_url"].startswith("https://queue.fal.run/acme/app/requests/")
+    completed(fal)
+    status = through_proxy("GET", f"{submitted['status_url']}?logs=1").json()
+    assert (status["status"], status["logs"]) == ("COMPLETED", [])
+    assert through_proxy("GET", submitted["response_url"]).json() == {"b": 2}
+
+
+@pytest.mark.parametrize("target", [None, "https://example.com/acme/app", "nonsense"])
+def test_a_target_that_is_not_of_the_platform_leads_nowhere(
+    fal: Emulator, http: httpx.Client, target: str | None
+) -> None:
+    headers = {} if target is None else {"x-fal-target-url": target}
+    reply = http.post(fal.proxy_url, json={}, headers=headers)
+    assert reply.status_code == (400 if target is None else 404)
