@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         needs("typer", "rich")
         from fal_async.cli._app import execute  # what it imports was not known to be there
 
-        execute(sys.argv[1:] if arguments is None else arguments)
+        exit_status = execute(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except (BadInputError, InvalidRequestError, MissingCredentialsError) as error:
         return _say(error, _BAD_INPUT)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(error, _FAILED)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    return 0
+    return exit_status
 
 
 def _never_fail_to_print() -> None:

@@ -42,20 +42,24 @@ Timeout = Annotated[
 ]
 
 
-def execute(arguments: Sequence[str]) -> None:
-    """Run the command that the arguments name; without any, show the help.
+def execute(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name, or show the help, and return the exit status.
 
     Raises:
-        BadInputError: They are not right.
+        BadInputError: The arguments are not right.
+        KeyboardInterrupt: The command was interrupted.
     """
     command = typer.main.get_command(app)
     program = "python -m fal_async"
     try:
-        command.main(list(arguments) or ["--help"], prog_name=program, standalone_mode=False)
+        exit_status: int | None = command.main(
+            list(arguments) or ["--help"], prog_name=program, standalone_mode=False
+        )
     except _UsageError as error:
         raise BadInputError(getattr(error, "format_message", error.__str__)()) from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
+    return exit_status or 0
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
@@ -79,15 +83,22 @@ def _root(
 @app.command()
 def demo(
     *,
-    prompt: Annotated[str, typer.Option(help="What to draw.")] = _PROMPT,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to draw.")] = _PROMPT,
     image: Annotated[
-        Path | None, typer.Option(help="A picture to work on, in place of a drawing.")
+        Path | None,
+        typer.Option(metavar="PATH", help="A picture to work on, in place of a drawing."),
     ] = None,
     filter_name: Annotated[
         str | None,
-        typer.Option("--filter", help="What to do with it: dream, duotone, mosaic, poster ..."),
+        typer.Option(
+            "--filter",
+            metavar="NAME",
+            help="What to do with it: dream, duotone, mosaic, poster, sketch or none.",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("fal_async_demo.png"),
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Where the picture goes.")] = Path(
+        "fal_async_demo.png"
+    ),
     live: Annotated[
         str | None,
         typer.Option(metavar="ENDPOINT", help="Call the real platform, with the key in FAL_KEY."),
@@ -98,6 +109,29 @@ def demo(
     from fal_async.cli._gallery import exhibit
 
     exhibit(prompt=prompt, image=image, filter_name=filter_name, out=out, live=live)
+
+
+@app.command()
+def emulate(
+    *,
+    port: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, max=65535, help="0 takes a free one.")
+    ] = 8000,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    runners: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            metavar="MODULE:ATTRIBUTE",
+            help="What to serve: an ASGI app, a function, or a mapping of endpoint ids to such.",
+        ),
+    ] = None,
+) -> None:
+    """Serve an emulated platform on this machine."""
+    needs("starlette", "uvicorn")
+    from fal_async.cli._emulate import emulate as serve
+
+    serve(host, port, runners)
 
 
 @app.command(rich_help_panel=_CALLS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import httpx
 
+from fal_async._protocol.endpoint import parse_endpoint
 from fal_async.cli import demo
 from fal_async.cli._filters import FILTERS
 from fal_async.cli._output import emit
@@ -39,6 +40,8 @@ def exhibit(
     *, prompt: str, image: Path | None, filter_name: str | None, out: Path, live: str | None
 ) -> None:
     """Check what was given, show the demo, and keep its picture."""
+    if live is not None:
+        parse_endpoint(live)
     arguments = _arguments(prompt, image)
     _check_out(out)
     screen = Screen(sys.stdout)
@@ -104,6 +107,8 @@ async def _contents(url: str) -> bytes:
     try:
         async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT, follow_redirects=True) as client:
             reply = await client.get(url)
-            return reply.raise_for_status().content
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise FalClientError(f"the picture at {url} cannot be fetched: {error!r}") from error
+    if not reply.is_success:
+        raise FalClientError(f"the picture at {url} cannot be fetched: HTTP {reply.status_code}")
+    return reply.content

@@ -17,7 +17,7 @@ def emit(value: object) -> None:
     if isinstance(value, bytes):
         _emit_bytes(value)
         return
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2)
     if sys.stdout.isatty():
         Console(file=sys.stdout).print_json(text.decode(), indent=2)
     else:

@@ -8,7 +8,7 @@ from base64 import b64decode, b64encode
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,8 +44,10 @@ def read_picture(content: bytes) -> Image.Image:
         with Image.open(BytesIO(content)) as picture:
             picture.draft("RGB", (_MAX_SIDE, _MAX_SIDE))
             upright = ImageOps.exif_transpose(picture).convert("RGBA")
+    except UnidentifiedImageError as error:
+        raise NoPictureError("not a picture") from error
     except Exception as error:
-        raise NoPictureError(f"not a picture: {error}") from error
+        raise NoPictureError(f"a picture that cannot be read: {error}") from error
     upright.thumbnail((_MAX_SIDE, _MAX_SIDE))
     canvas = Image.new("RGB", upright.size, _BACKGROUND)
     canvas.paste(upright, mask=upright.getchannel("A"))

@@ -58,7 +58,7 @@ class Screen:
         """Begin a section; what stands before the first colon is its name."""
         self._sections += 1
         name, colon, rest = text.partition(":")
-        self._print()
+        self.line()
         self._print((f"{self._sections}  ", _ACCENT), (name, "bold"), colon + rest)
 
     def code(self, source: str) -> None:
@@ -68,17 +68,21 @@ class Screen:
             if line:
                 self._console.print(Text.assemble(_MARGIN, line))
 
+    def line(self, text: str = "") -> None:
+        """Write a line."""
+        self._print(text)
+
     def note(self, name: str, text: str) -> None:
         """Write a closing remark."""
         self._print((name, "bold"), f"  {text}")
 
     def thumbnail(self, picture: Image) -> None:
         """Show a picture in rough, on a terminal that has the colours for it."""
-        self._print()
+        self.line()
         if self._console.is_interactive and self._console.color_system in {"256", "truecolor"}:
             for line in _half_blocks(picture):
                 self._console.print(Text.assemble(_MARGIN, line))
-            self._print()
+            self.line()
 
     @contextmanager
     def wait(self) -> Generator[Wait]:

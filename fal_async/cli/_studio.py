@@ -9,19 +9,19 @@ from pydantic import BaseModel, Field
 from fal_async.cli._drawing import draw
 from fal_async.cli._filters import FILTERS
 from fal_async.cli._pictures import NoPictureError, as_data_uri, from_data_uri, read_picture
-from fal_async.emulator import AppError, Emulator, Job
+from fal_async.emulator import AppError, Job
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["ECHO", "PHOTO", "PhotoInput", "echo", "open_studio", "photo"]
+__all__ = ["ECHO", "PHOTO", "PhotoInput", "echo", "photo"]
 
 PHOTO: Final = "demo/photo"
 ECHO: Final = "demo/echo"
 
 _CANVAS: Final = (768, 512)
 #: Seconds of rest after a step: a model would be busy for longer, and people like to watch.
-_REST: Final = 0.12
+_REST: Final = 0.1
 
 
 class PhotoInput(BaseModel):
@@ -63,12 +63,6 @@ def photo(arguments: PhotoInput, job: Job) -> dict[str, Any]:
 def echo(arguments: Any) -> Any:
     """Answer with the arguments."""
     return arguments
-
-
-def open_studio(platform: Emulator) -> None:
-    """Put the demo's endpoints on a platform. Photos are taken one after another."""
-    platform.register(PHOTO, photo, concurrency=1)
-    platform.register(ECHO, echo)
 
 
 def _original(arguments: PhotoInput, job: Job) -> Image.Image:

@@ -10,7 +10,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Final
 
 from fal_async import AsyncClient, __version__
-from fal_async.cli._studio import PHOTO, open_studio
+from fal_async.cli._studio import PHOTO, photo
 from fal_async.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ async def demonstrate(arguments: Mapping[str, Any], screen: Screen) -> Result:
         Emulator() as platform,
         AsyncClient(platform.key, hosts=platform.hosts) as client,
     ):
-        open_studio(platform)
+        platform.register(PHOTO, photo, concurrency=1)
         screen.title(f"fal_async {__version__}", f"an emulated platform at {platform.url}")
         await _show(ask, client, PHOTO, arguments, screen)
         await _show(come_back, client, PHOTO, arguments, screen)

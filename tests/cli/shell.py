@@ -1,0 +1,95 @@
+"""Runs commands: in this process, where that is all the same, or as real programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+import fal_async
+from fal_async.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pytest
+
+ROOT = Path(fal_async.__file__).parents[1]
+PROGRAM = [sys.executable, "-W", "error", "-m", "fal_async"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a command."""
+
+    exit_status: int
+    output: bytes
+    stderr: str
+
+    @property
+    def stdout(self) -> str:
+        return self.output.decode()
+
+    @property
+    def json(self) -> object:
+        return orjson.loads(self.stdout)
+
+
+class Shell:
+    """Calls the command line in this process."""
+
+    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
+        self._capture = capture
+
+    def __call__(self, *arguments: str) -> Outcome:
+        exit_status = main(arguments)
+        out, err = self._capture.readouterr()
+        return Outcome(exit_status, out, err.decode())
+
+
+def environment(**more: str) -> Mapping[str, str]:
+    """For a real program that runs the package under test from another folder."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+def run_program(*arguments: str, **environ: str) -> Outcome:
+    """Run the real program."""
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        env=environment(**environ),
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+
+def run_on_terminal(*arguments: str) -> tuple[int, str]:
+    """Run the real program on a terminal of its own: its exit status, and all it wrote there."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    environ = environment(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS="100", LINES="40")
+    program = subprocess.Popen(
+        [*PROGRAM, *arguments], env=environ, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while piece := _read(ours):
+            written += piece
+    finally:
+        os.close(ours)
+    return program.wait(30), written.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # what Linux says when the other side has gone
+        return b""

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fal_async.emulator import AppError, Emulator, Job
+from tests.cli.shell import PROGRAM, Shell, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def echo(arguments: Any, job: Job) -> Any:
+    job.log("thinking")
+    return arguments
+
+
+@pytest.fixture(autouse=True)
+def endpoints(fal: Emulator) -> None:
+    fal.register("acme/echo", echo)
+
+
+def submitted(shell: Shell) -> str:
+    handle: Any = shell("submit", "acme/echo", "prompt=a cat").json
+    request_id: str = handle["request_id"]
+    return request_id
+
+
+def test_run_calls_an_endpoint_with_texts_and_json_and_prints_its_output_as_json(
+    shell: Shell, fal: Emulator
+) -> None:
+    outcome = shell("run", "acme/echo", "prompt=7 = seven", "seed:=7", 'size:={"w":1}')
+    assert outcome.json == {"prompt": "7 = seven", "seed": 7, "size": {"w": 1}}
+    assert (outcome.exit_status, outcome.stderr) == (0, "")
+    assert fal.count("run") == 1
+
+
+@pytest.mark.parametrize("document", ['{"seed": 1, "prompt": "猫"}', "@arguments.json", "-"])
+def test_a_document_holds_the_arguments_and_fields_go_on_top(
+    document: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = '{"seed": 1, "prompt": "猫"}'.encode()
+    (tmp_path / "arguments.json").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    outcome = shell("run", "acme/echo", "--input", document, "seed:=2")
+    assert outcome.json == {"seed": 2, "prompt": "猫"}
+    assert "猫" in outcome.stdout
+
+
+def test_output_that_is_not_json_comes_out_as_it_is(shell: Shell, fal: Emulator) -> None:
+    fal.register("acme/bytes", lambda: b"\x00\xff")
+    assert shell("run", "acme/bytes").output == b"\x00\xff"
+
+
+def test_a_deadline_ends_the_call_with_one_line(shell: Shell, fal: Emulator) -> None:
+    fal.register("acme/slow", lambda _, job: job.cancellation.wait_sync())
+    outcome = shell("subscribe", "acme/slow", "--timeout", "0.2")
+    assert outcome.exit_status == 1
+    assert outcome.stderr.splitlines()[-1].startswith("fal_async: ")
+    fal.wait_for(lambda: fal.counters("acme/slow").cancelled == 1)
+
+
+def test_subscribe_tells_how_the_job_comes_along_on_stderr(shell: Shell, fal: Emulator) -> None:
+    outcome = shell("subscribe", "acme/echo", "prompt=a cat")
+    assert outcome.json == {"prompt": "a cat"}
+    told = [line.partition(" s  ")[2] for line in outcome.stderr.splitlines()]
+    assert "| thinking" in told
+    assert told[-1].startswith("completed, after 0.0")
+
+
+def test_a_job_is_submitted_looked_at_and_collected_by_its_id(shell: Shell) -> None:
+    request_id = submitted(shell)
+    assert shell("result", "acme/echo", request_id).json == {"prompt": "a cat"}
+    status: Any = shell("status", "acme/echo", request_id).json
+    assert status["status"] == "COMPLETED"
+    assert [line["message"] for line in status["logs"]] == ["thinking"]
+    assert shell("cancel", "acme/echo", request_id).json == {"status": "ALREADY_COMPLETED"}
+
+
+def test_the_failure_of_a_job_is_one_line(shell: Shell, fal: Emulator) -> None:
+    def refuse() -> None:
+        raise AppError(
+            422, [{"loc": ["body", "seed"], "msg": "must be even", "type": "value_error"}]
+        )
+
+    fal.register("acme/echo", refuse)
+    outcome = shell("result", "acme/echo", submitted(shell))
+    assert (outcome.exit_status, outcome.stdout) == (1, "")
+    assert "must be even" in outcome.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_cancels_the_job_and_ends_quietly_with_130(fal: Emulator) -> None:
+    fal.register("acme/slow", lambda _, job: job.cancellation.wait_sync())
+    program = subprocess.Popen(
+        [*PROGRAM, "subscribe", "acme/slow"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    fal.wait_for(lambda: fal.counters("acme/slow").running == 1)
+    program.send_signal(signal.SIGINT)
+    stdout, stderr = program.communicate(timeout=30)
+    assert (program.returncode, stdout) == (130, b"")
+    assert b"Traceback" not in stderr
+    assert fal.counters("acme/slow").cancelled == 1
+
+
+def test_a_reader_that_has_gone_is_no_traceback(fal: Emulator) -> None:
+    fal.register("acme/long", lambda: {"text": "cats " * 100_000})
+    program = subprocess.Popen(
+        [*PROGRAM, "run", "acme/long"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.close()
+    stderr = program.stderr.read()
+    program.stderr.close()
+    assert (program.wait(30), stderr) == (1, b"")

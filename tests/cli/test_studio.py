@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import zlib
+from base64 import b64encode
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image, ImageChops
+
+from fal_async.cli._drawing import draw
+from fal_async.cli._filters import FILTERS
+from fal_async.cli._pictures import (
+    NoPictureError,
+    as_data_uri,
+    from_data_uri,
+    picture_url,
+    read_picture,
+    save_picture,
+)
+from fal_async.cli._silhouettes import SILHOUETTES
+from fal_async.cli._studio import ECHO, PHOTO, echo, photo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fal_async.emulator import Emulator
+    from tests.cli.shell import Shell
+
+SIZE = (96, 64)
+
+
+def encoded(picture: Image.Image, name: str = "PNG", **options: object) -> bytes:
+    content = BytesIO()
+    picture.save(content, name, **options)
+    return content.getvalue()
+
+
+# Drawings
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "hello world", "猫", "a cat on snowy mountains", "boats on a lake", *SILHOUETTES]
+)
+def test_the_same_prompt_gives_the_same_drawing(prompt: str) -> None:
+    drawing = draw(prompt, SIZE)
+    assert (drawing.mode, drawing.size) == ("RGB", SIZE)
+    assert drawing.tobytes() == draw(prompt, SIZE).tobytes()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["the hills", f"the hills, {name}"] for name in SILHOUETTES),
+        *(["the hills", f"the hills, {mood}"] for mood in ("night", "winter", "desert", "sea")),
+        ["the hills in the morning", "the hills in the morning, mountains"],
+    ],
+    ids=str,
+)
+def test_words_change_what_is_drawn(words: list[str]) -> None:
+    one, other = (draw(prompt, SIZE) for prompt in words)
+    assert ImageChops.difference(one, other).getbbox() is not None
+
+
+# Filters
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_keeps_the_size_and_changes_the_picture(name: str) -> None:
+    drawing = draw("a cat", SIZE)
+    filtered = FILTERS[name](drawing).convert("RGB")
+    assert filtered.size == SIZE
+    assert (filtered.tobytes() == drawing.tobytes()) == (name == "none")
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_takes_the_smallest_picture(name: str) -> None:
+    assert FILTERS[name](Image.new("RGB", (1, 1))).size == (1, 1)
+
+
+# Reading
+
+
+def test_a_picture_is_read_upright_opaque_and_not_too_large() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a right angle
+    wide = encoded(Image.new("RGBA", (4000, 1000), (255, 0, 0, 0)), exif=exif)
+    picture = read_picture(wide)
+    assert (picture.mode, picture.size) == ("RGB", (384, 1536))
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I;16"])
+def test_a_picture_of_any_mode_is_read(mode: str) -> None:
+    assert read_picture(encoded(Image.new(mode, (5, 4)), "TIFF")).size == (5, 4)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no picture",
+        encoded(draw("", SIZE))[:500],
+        encoded(draw("", SIZE), "JPEG")[:500],
+        b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0dIHDR" + b"\x00" * 13 + zlib.crc32(b"").to_bytes(4),
+    ],
+    ids=["empty", "text", "half a PNG", "half a JPEG", "a PNG without pixels"],
+)
+def test_what_cannot_be_decoded_is_no_picture(content: bytes) -> None:
+    with pytest.raises(NoPictureError):
+        read_picture(content)
+
+
+def test_a_picture_survives_the_way_through_a_data_uri() -> None:
+    drawing = draw("a cat", SIZE)
+    uri = as_data_uri(drawing, "PNG")
+    assert uri.startswith("data:image/png;base64,")
+    assert read_picture(from_data_uri(uri)).tobytes() == drawing.tobytes()
+
+
+@pytest.mark.parametrize("url", ["", "data:text/plain,cat", "data:;base64,=cat", "https://a.b/c"])
+def test_what_is_no_data_uri_in_base64_is_no_picture(url: str) -> None:
+    with pytest.raises(NoPictureError):
+        from_data_uri(url)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"images": [{"url": "u", "width": 1}, {"url": "v"}]},
+        {"images": ["u", "v"]},
+        {"images": [], "image": {"url": "u"}},
+        {"image": {"url": "u"}, "seed": 1},
+        {"image": "u"},
+    ],
+)
+def test_the_first_picture_of_an_output_is_found(output: object) -> None:
+    assert picture_url(output) == "u"
+
+
+@pytest.mark.parametrize(
+    "output", [None, b"u", ["u"], {}, {"images": []}, {"images": [{"uri": "u"}]}, {"image": 7}]
+)
+def test_an_output_may_hold_no_picture(output: object) -> None:
+    assert picture_url(output) is None
+
+
+def test_a_picture_that_cannot_be_written_leaves_no_half_of_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot write mode"):
+        save_picture(Image.new("CMYK", (4, 4)), tmp_path / "picture.png")
+    assert not list(tmp_path.iterdir())
+
+
+# The endpoints
+
+
+@pytest.fixture
+def studio(fal: Emulator) -> None:
+    fal.register(PHOTO, photo)
+    fal.register(ECHO, echo)
+
+
+@pytest.mark.usefixtures("studio")
+def test_the_echo_answers_with_the_arguments(shell: Shell) -> None:
+    assert shell("run", ECHO, "prompt=a cat").json == {"prompt": "a cat"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["filter=sepia"], "sepia"),
+        (["image_url=https://example.com/cat.png"], "not a data URI"),
+        (["image_url=data:;base64," + b64encode(b"text").decode()], "not a picture"),
+        (["prompt:=7"], "valid string"),
+    ],
+)
+@pytest.mark.usefixtures("studio")
+def test_the_photographer_refuses_as_models_do(
+    arguments: list[str], what: str, shell: Shell
+) -> None:
+    outcome = shell("run", PHOTO, *arguments)
+    assert outcome.exit_status == 1
+    assert what in outcome.stderr
+    assert "HTTP 422" in outcome.stderr
+
+
+@pytest.mark.usefixtures("studio")
+def test_the_photographer_stops_when_the_job_is_cancelled(shell: Shell, fal: Emulator) -> None:
+    outcome = shell("subscribe", PHOTO, "prompt=a cat", "--timeout", "0.05")
+    assert outcome.exit_status == 1
+    fal.wait_for(lambda: fal.counters(PHOTO).running == 0)
+    (job,) = fal.jobs.values()
+    assert "encoding the picture as PNG" not in [line["message"] for line in job.logs]
