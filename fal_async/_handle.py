@@ -168,6 +168,7 @@ class AsyncRequestHandle:
     async def follow(
         self, *, with_logs: bool, interval: float | None, look_at_once: bool
     ) -> AsyncGenerator[Status, None]:
+        """Yield the job's statuses as they change; a wait that polls may look before it pauses."""
         watch = JobWatch(
             self._bound(),
             status_url=self.status_url,
