@@ -1,0 +1,117 @@
+"""The official JavaScript client and server proxy, unmodified."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+from fal_async.emulator import Emulator, Job
+from tests.emulator.calls import echo, waiting
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from tests.emulator.calls import Arguments
+
+PROJECT = Path(__file__).parent / "js"
+NODE = shutil.which("node")
+NPM = shutil.which("npm")
+
+pytestmark = pytest.mark.skipif(not (NODE and NPM), reason="node is not installed")
+
+
+@pytest.fixture(scope="module")
+def project() -> Path:
+    if not (PROJECT / "node_modules" / "@fal-ai").exists():
+        command = [str(NPM), "install", "--no-package-lock", "--no-audit", "--no-fund"]
+        subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=55)
+    return PROJECT
+
+
+class Text(BaseModel):
+    text: str
+
+
+async def upper(arguments: Text, job: Job) -> Arguments:
+    job.log("step 1")
+    job.log("step 2")
+    return {"text": arguments.text.upper()}
+
+
+async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    for step in range(arguments["steps"]):
+        yield {"step": step}
+
+
+@pytest.mark.parametrize("way", ["middleware", "proxy", "official-proxy"])
+def test_the_javascript_client_is_content(fal: Emulator, project: Path, way: str) -> None:
+    fal.register("acme/upper", upper)
+    fal.register("acme/count", count)
+    fal.register("acme/slow", waiting(fal.gate()))
+    fal.register("workflows/acme/flow", echo)
+    environ = os.environ | {
+        "EMULATOR_URL": fal.url,
+        "PROXY_URL": fal.proxy_url,
+        "FAL_KEY": fal.key,
+    }
+    command = [str(NODE), "calls.cjs", way]
+    done = subprocess.run(
+        command, cwd=project, env=environ, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout)
+    problem = {
+        "type": "string_type",
+        "loc": ["body", "text"],
+        "msg": "Input should be a valid string",
+        "input": 5,
+    }
+    cancelled = {"detail": "Request cancelled by the client.", "error_type": "client_cancelled"}
+    output = {"text": "HELLO"}
+    waited = {"data": output, "logs": ["step 1", "step 2"], "last": "COMPLETED"}
+    assert seen == {
+        "run": output,
+        "runId": True,
+        "status": {"status": "COMPLETED", "logs": ["step 1", "step 2"]},
+        "result": output,
+        "sameId": True,
+        "polling": waited,
+        "streaming": waited,
+        "events": [{"step": 0}, {"step": 1}, {"step": 2}],
+        "last": {"step": 2},
+        "cancelled": {
+            "name": "ApiError",
+            "status": 499,
+            "body": cancelled,
+            "hasRequestId": True,
+        },
+        "tooLate": {
+            "name": "ApiError",
+            "status": 400,
+            "body": {"status": "ALREADY_COMPLETED"},
+            "hasRequestId": True,
+        },
+        "invalid": {
+            "name": "ValidationError",
+            "status": 422,
+            "body": {"detail": [problem]},
+            "hasRequestId": True,
+            "fieldErrors": [problem],
+        },
+        "unknown": {
+            "name": "ApiError",
+            "status": 404,
+            "body": {"detail": 'Application "nothing" not found'},
+            "hasRequestId": True,
+        },
+        "workflow": {"a": 1},
+    }
+    submitted = next(job for job in fal.jobs.values() if job.endpoint == "acme/upper")
+    assert (submitted.priority, submitted.headers["x-fal-runner-hint"]) == ("low", "lora")
