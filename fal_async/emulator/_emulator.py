@@ -107,8 +107,12 @@ class Emulator:
         self._server: Server | None = None
         self._gates: WeakSet[Gate] = WeakSet()
 
-    def start(self) -> Self:
+    def start(self, *, host: str | None = None, port: int | None = None) -> Self:
         """Begin to listen.
+
+        Args:
+            host: The address to listen at; ``None`` for the one given before.
+            port: The port to listen at; ``None`` for the one given before.
 
         Raises:
             OSError: The address cannot be listened at.
@@ -116,6 +120,8 @@ class Emulator:
         """
         if self._server is not None:
             raise RuntimeError("an emulator is started once; make another one")
+        self._host = self._host if host is None else host
+        self._port = self._port if port is None else port
         certfile, keyfile = self._certificate
         server = Server(Gateway(self._platform), certfile=certfile, keyfile=keyfile)
         self._port = server.start(self._host, self._port, self._platform.aclose)

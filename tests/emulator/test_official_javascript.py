@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from fal_async.emulator import Emulator, Job
 from tests.emulator.calls import echo, waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from fal_async.emulator import Emulator, Job
     from tests.emulator.calls import Arguments
 
 PROJECT = Path(__file__).parent / "js"
