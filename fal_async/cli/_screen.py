@@ -16,7 +16,7 @@ from rich.text import Text
 
 from fal_async.cli._problems import one_line
 from fal_async.cli._words import describe
-from fal_async.types import Queued
+from fal_async.types import Completed, InProgress, Queued
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -117,14 +117,13 @@ class Wait:
         self._spinner = Spinner("dots", style=_ACCENT)
 
     def __call__(self, status: Status) -> None:
-        state = describe(status)
-        if state != self._state:
-            self._state = state
-            self._ahead = (status.position or 0) if isinstance(status, Queued) else None
-            if self._ahead is None or not self._console.is_interactive:
-                self.say(state)
-        for line in getattr(status, "logs", None) or ():
-            self.say(f"| {one_line(line['message'])}", "dim")
+        if not isinstance(status, Completed):
+            self._enter(status)
+        if isinstance(status, InProgress | Completed):
+            for line in status.logs or ():
+                self.say(f"| {one_line(line['message'])}", "dim")
+        if isinstance(status, Completed):
+            self._enter(status)
 
     def say(self, text: str, style: str = "") -> None:
         """Write a line."""
@@ -137,6 +136,14 @@ class Wait:
             text=Text.assemble((self._elapsed, "cyan"), f"  {self._state}", (queue, _ACCENT))
         )
         return self._spinner
+
+    def _enter(self, status: Status) -> None:
+        if (state := describe(status)) == self._state:
+            return
+        self._state = state
+        self._ahead = (status.position or 0) if isinstance(status, Queued) else None
+        if self._ahead is None or not self._console.is_interactive:
+            self.say(state)
 
     @property
     def _elapsed(self) -> str:
