@@ -32,6 +32,8 @@ from fal_async.errors import (
     RealtimeError,
     ServerError,
     StartTimeoutError,
+    StreamBrokenError,
+    StreamError,
     SubmitOutcomeUnknownError,
     TransportError,
 )
@@ -58,10 +60,12 @@ if TYPE_CHECKING:
         result,
         run,
         status,
+        stream,
         submit,
         subscribe,
     )
     from fal_async._handle import AsyncRequestHandle
+    from fal_async._stream import EventStream
     from fal_async._transport.pool import PooledTransport
 
 __all__ = [
@@ -75,6 +79,7 @@ __all__ = [
     "Completed",
     "ConnectionFailedError",
     "ContentPolicyError",
+    "EventStream",
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
@@ -101,6 +106,8 @@ __all__ = [
     "ServerError",
     "StartTimeoutError",
     "Status",
+    "StreamBrokenError",
+    "StreamError",
     "SubmitOutcomeUnknownError",
     "TransportError",
     "Unknown",
@@ -111,6 +118,7 @@ __all__ = [
     "result",
     "run",
     "status",
+    "stream",
     "submit",
     "subscribe",
 ]
@@ -119,6 +127,7 @@ __all__ = [
 _LAZY = {
     "AsyncClient": "_client",
     "AsyncRequestHandle": "_handle",
+    "EventStream": "_stream",
     "Hosts": "_config",
     "Limits": "_config",
     "PooledTransport": "_transport.pool",
@@ -129,6 +138,7 @@ _LAZY = {
     "result": "_functions",
     "run": "_functions",
     "status": "_functions",
+    "stream": "_functions",
     "submit": "_functions",
     "subscribe": "_functions",
 }

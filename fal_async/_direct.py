@@ -9,16 +9,19 @@ import anyio
 from fal_async._protocol import operations, options
 from fal_async._protocol.bodies import validate_output
 from fal_async._protocol.endpoint import parse_endpoint
+from fal_async._stream import EventStream
 from fal_async.errors import FalClientTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from typing_extensions import TypeVar
 
     from fal_async._transport.perform import Performer
     from fal_async.types import Arguments, Result
 
+    E = TypeVar("E", default=dict[str, Any])
     T = TypeVar("T", default=Result)
 
 __all__ = ["DirectCalls"]
@@ -103,3 +106,59 @@ class DirectCalls:
             value = await self._performer.perform(operation)
             return validate_output(value, output)
         raise FalClientTimeoutError(timeout or 0)
+
+    def stream(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "/stream",
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
+        output: type[E] | None = None,
+    ) -> EventStream[E]:
+        """Run an app directly and read its output as it comes.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/any-llm"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: The path within the app that streams.
+            timeout: The deadline of the whole stream, in seconds; ``None`` reads as long as it
+                takes.
+            headers: Further request headers.
+            idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
+                platform's keep-alive comments are no silence. ``None`` for any time.
+            output: A type that each event is checked against; ``None`` gives decoded JSON.
+
+        Raises:
+            FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
+            FalClientHTTPError: The platform or the app answered with an error.
+            StreamError: The app sent an error in the midst of the stream.
+            StreamBrokenError: The connection was lost; the error says how many events had arrived.
+            SubmitOutcomeUnknownError: The connection broke before the stream began.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidReplyError: An event is not of the type asked for.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async for event in fal_async.stream("demo/stream", {"steps": 2}):
+            ...         print(event["step"])
+            >>> anyio.run(main)
+            1
+            2
+        """
+        operation = operations.stream(
+            self._performer.hosts,
+            parse_endpoint(application),
+            arguments,
+            path=path,
+            headers=options.merge_headers(headers or {}),
+        )
+        return EventStream(
+            self._performer,
+            operation,
+            timeout=options.seconds("timeout", timeout),
+            idle_timeout=options.seconds("idle_timeout", idle_timeout),
+            output=output,
+        )

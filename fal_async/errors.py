@@ -9,8 +9,11 @@
     ├── FalClientTimeoutError            your deadline passed (also a TimeoutError)
     ├── TransportError                   no reply: the network, or a peer that broke off
     │   ├── ConnectionFailedError        nothing was sent, safe to repeat
+    │   ├── StreamBrokenError            the connection of a stream was lost on the way
     │   ├── RealtimeDisconnectedError    the socket has closed: connect again
     │   └── SubmitOutcomeUnknownError    a job may have been started, look before repeating
+    ├── StreamError                      the app broke off the stream and says why
+    ├── UploadError                      the file changed, or could not be read to its end
     ├── InvalidReplyError                a reply that is not what the protocol says
     ├── RealtimeError                    the app ended the session and says why
     └── FalClientHTTPError               the platform answered with an error status
@@ -61,8 +64,11 @@ __all__ = [
     "RealtimeError",
     "ServerError",
     "StartTimeoutError",
+    "StreamBrokenError",
+    "StreamError",
     "SubmitOutcomeUnknownError",
     "TransportError",
+    "UploadError",
 ]
 
 
@@ -133,6 +139,21 @@ class ConnectionFailedError(TransportError):
     """No connection could be made, so nothing was sent."""
 
 
+class StreamBrokenError(TransportError):
+    """The connection of a stream was lost before its end. What had arrived was delivered.
+
+    Attributes:
+        events: How many events, or chunks of bytes, had arrived.
+    """
+
+    def __init__(self, reason: str, events: int, *, request_id: str | None = None) -> None:
+        super().__init__(reason, request_id=request_id)
+        self.events = events
+
+    def __str__(self) -> str:
+        return f"the stream broke off after {self.events} events: {self.args[0]}"
+
+
 class RealtimeDisconnectedError(TransportError):
     """The socket of a session is closed, by either side or by a broken network.
 
@@ -175,6 +196,20 @@ class SubmitOutcomeUnknownError(TransportError):
         )
 
 
+class UploadError(FalClientError):
+    """What was to be uploaded is not what it was: it changed, or could not be read to its end.
+
+    Attributes:
+        uploaded: How many bytes had been uploaded.
+        size: How many bytes there should have been; ``None`` when that was not known.
+    """
+
+    def __init__(self, reason: str, uploaded: int = 0, size: int | None = None) -> None:
+        super().__init__(reason)
+        self.uploaded = uploaded
+        self.size = size
+
+
 class InvalidReplyError(FalClientError):
     """A reply arrived whole, but it is not what the protocol says it should be.
 
@@ -184,6 +219,22 @@ class InvalidReplyError(FalClientError):
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
+        self.request_id = request_id
+
+
+class StreamError(FalClientError):
+    """The app sent an error in the midst of a stream. What came before it was delivered.
+
+    Attributes:
+        message: What went wrong, for people.
+        payload: The whole event: decoded JSON, or text.
+        request_id: The id of the request, or ``None``.
+    """
+
+    def __init__(self, message: str, payload: Any, *, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.payload = payload
         self.request_id = request_id
 
 

@@ -1,5 +1,5 @@
-# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py and _queue.py; do
-# not edit.
+# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py, _queue.py and
+# _stream.py; do not edit.
 """The blocking face of fal_async: the same calls, for code that does not await.
 
 ``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
@@ -22,6 +22,7 @@ from fal_async import (
     Completed,
     ConnectionFailedError,
     ContentPolicyError,
+    EventStream,
     FalClientError,
     FalClientHTTPError,
     FalClientTimeoutError,
@@ -48,6 +49,8 @@ from fal_async import (
     ServerError,
     StartTimeoutError,
     Status,
+    StreamBrokenError,
+    StreamError,
     SubmitOutcomeUnknownError,
     TransportError,
     Unknown,
@@ -58,9 +61,10 @@ from fal_async import get_handle as get_handle_async
 from fal_async import result as result_async
 from fal_async import run as run_async
 from fal_async import status as status_async
+from fal_async import stream as stream_async
 from fal_async import submit as submit_async
 from fal_async import subscribe as subscribe_async
-from fal_async._face import ClientFace, Face
+from fal_async._face import ClientFace, Face, StreamFace
 from fal_async._portal import relay
 
 if TYPE_CHECKING:
@@ -73,6 +77,12 @@ if TYPE_CHECKING:
     from fal_async._credentials import KeyProvider
 
     T = TypeVar("T", default=Result)
+    E = TypeVar("E", default=dict[str, Any])
+else:
+    from typing import TypeVar
+
+    E = TypeVar("E")
+
 
 __all__ = [
     "AccountLockedError",
@@ -85,6 +95,7 @@ __all__ = [
     "Completed",
     "ConnectionFailedError",
     "ContentPolicyError",
+    "EventStream",
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
@@ -111,8 +122,11 @@ __all__ = [
     "ServerError",
     "StartTimeoutError",
     "Status",
+    "StreamBrokenError",
+    "StreamError",
     "SubmitOutcomeUnknownError",
     "SyncClient",
+    "SyncEventStream",
     "SyncRequestHandle",
     "TransportError",
     "Unknown",
@@ -128,6 +142,8 @@ __all__ = [
     "run_async",
     "status",
     "status_async",
+    "stream",
+    "stream_async",
     "submit",
     "submit_async",
     "subscribe",
@@ -150,7 +166,7 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
         application: The endpoint id that it was submitted to.
 
     Example:
-        >>> handle = fal_client.submit("demo/echo", {"prompt": "a cat"})
+        >>> handle = fal_async.sync.submit("demo/echo", {"prompt": "a cat"})
         >>> print(handle.get()["prompt"])
         a cat
     """
@@ -258,6 +274,35 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
         return self._portal.call(self._async.cancel)
 
 
+class SyncEventStream(StreamFace[EventStream[E], E]):
+    """The output of an app, event by event. It is opened by ``with`` or by the first step.
+
+    Leaving ``with`` closes the connection, and with it the work, if the app looks for that.
+    So does dropping the stream: where objects are freed when nobody refers to them any more, as in
+    CPython, a loop over a stream that is left early closes it at once.
+
+    Each event is its decoded JSON, or its text where it is not JSON. A reply that is not a stream
+    of events gives its bytes, chunk by chunk.
+
+    Example:
+        >>> with fal_async.sync.stream("demo/stream", {"steps": 2}) as events:
+        ...     for event in events:
+        ...         print(event["step"])
+        1
+        2
+    """
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request; ``None`` before the stream is open."""
+        return self._async.request_id
+
+    @property
+    def response_headers(self) -> Mapping[str, str]:
+        """The headers of the reply, names in lower case; empty before the stream is open."""
+        return self._async.response_headers
+
+
 class SyncClient(ClientFace[AsyncClient]):
     """A client of the platform, for code that blocks.
 
@@ -283,7 +328,7 @@ class SyncClient(ClientFace[AsyncClient]):
         InvalidRequestError: An argument is not usable, such as an empty key.
 
     Example:
-        >>> with fal_client.SyncClient() as client:
+        >>> with fal_async.sync.SyncClient() as client:
         ...     result = client.run("demo/echo", {"prompt": "a cat"})
         >>> print(result["prompt"])
         a cat
@@ -353,7 +398,7 @@ class SyncClient(ClientFace[AsyncClient]):
             InvalidReplyError: The output is not of the type asked for.
 
         Example:
-            >>> result = fal_client.run("demo/echo", {"prompt": "a cat"})
+            >>> result = fal_async.sync.run("demo/echo", {"prompt": "a cat"})
             >>> print(result["prompt"])
             a cat
         """
@@ -371,6 +416,58 @@ class SyncClient(ClientFace[AsyncClient]):
             tags=tags,
             store_io=store_io,
             expires_in=expires_in,
+        )
+
+    def stream(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "/stream",
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
+        output: type[E] | None = None,
+    ) -> SyncEventStream[E]:
+        """Run an app directly and read its output as it comes.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/any-llm"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: The path within the app that streams.
+            timeout: The deadline of the whole stream, in seconds; ``None`` reads as long as it
+                takes.
+            headers: Further request headers.
+            idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
+                platform's keep-alive comments are no silence. ``None`` for any time.
+            output: A type that each event is checked against; ``None`` gives decoded JSON.
+
+        Raises:
+            FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
+            FalClientHTTPError: The platform or the app answered with an error.
+            StreamError: The app sent an error in the midst of the stream.
+            StreamBrokenError: The connection was lost; the error says how many events had arrived.
+            SubmitOutcomeUnknownError: The connection broke before the stream began.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidReplyError: An event is not of the type asked for.
+
+        Example:
+            >>> for event in fal_async.sync.stream("demo/stream", {"steps": 2}):
+            ...     print(event["step"])
+            1
+            2
+        """
+        return SyncEventStream(
+            self._portal,
+            self._async.stream(
+                application,
+                arguments,
+                path=path,
+                timeout=timeout,
+                headers=headers,
+                idle_timeout=idle_timeout,
+                output=output,
+            ),
         )
 
     def submit(
@@ -423,8 +520,8 @@ class SyncClient(ClientFace[AsyncClient]):
             InvalidRequestError: An argument is wrong; nothing was sent.
 
         Example:
-            >>> handle = fal_client.submit("demo/echo", {"prompt": "a cat"})
-            >>> printhandle.get()
+            >>> handle = fal_async.sync.submit("demo/echo", {"prompt": "a cat"})
+            >>> print(handle.get())
             {'prompt': 'a cat'}
         """
         return SyncRequestHandle(
@@ -516,7 +613,7 @@ class SyncClient(ClientFace[AsyncClient]):
 
         Example:
             >>> def main() -> None:
-            ...     result = fal_client.subscribe(
+            ...     result = fal_async.sync.subscribe(
             ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
             ...     )
             ...     print(result)
@@ -628,7 +725,7 @@ class SyncClient(ClientFace[AsyncClient]):
             retry: Another policy; ``None`` keeps it.
 
         Example:
-            >>> client = fal_client.SyncClient()
+            >>> client = fal_async.sync.SyncClient()
             >>> patient = client.with_options(default_timeout=600)
         """
         return self._beside(
@@ -701,7 +798,7 @@ def run(
         InvalidReplyError: The output is not of the type asked for.
 
     Example:
-        >>> result = fal_client.run("demo/echo", {"prompt": "a cat"})
+        >>> result = fal_async.sync.run("demo/echo", {"prompt": "a cat"})
         >>> print(result["prompt"])
         a cat
     """
@@ -718,6 +815,55 @@ def run(
         tags=tags,
         store_io=store_io,
         expires_in=expires_in,
+    )
+
+
+def stream(
+    application: str,
+    arguments: Arguments,
+    *,
+    path: str = "/stream",
+    timeout: float | None = None,
+    headers: Mapping[str, str] | None = None,
+    idle_timeout: float | None = None,
+    output: type[E] | None = None,
+) -> SyncEventStream[E]:
+    """Run an app directly and read its output as it comes.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/any-llm"``.
+        arguments: The input: a mapping of JSON values, or a pydantic model.
+        path: The path within the app that streams.
+        timeout: The deadline of the whole stream, in seconds; ``None`` reads as long as it
+            takes.
+        headers: Further request headers.
+        idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
+            platform's keep-alive comments are no silence. ``None`` for any time.
+        output: A type that each event is checked against; ``None`` gives decoded JSON.
+
+    Raises:
+        FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
+        FalClientHTTPError: The platform or the app answered with an error.
+        StreamError: The app sent an error in the midst of the stream.
+        StreamBrokenError: The connection was lost; the error says how many events had arrived.
+        SubmitOutcomeUnknownError: The connection broke before the stream began.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+        InvalidReplyError: An event is not of the type asked for.
+
+    Example:
+        >>> for event in fal_async.sync.stream("demo/stream", {"steps": 2}):
+        ...     print(event["step"])
+        1
+        2
+    """
+    return _client().stream(
+        application,
+        arguments,
+        path=path,
+        timeout=timeout,
+        headers=headers,
+        idle_timeout=idle_timeout,
+        output=output,
     )
 
 
@@ -770,8 +916,8 @@ def submit(
         InvalidRequestError: An argument is wrong; nothing was sent.
 
     Example:
-        >>> handle = fal_client.submit("demo/echo", {"prompt": "a cat"})
-        >>> printhandle.get()
+        >>> handle = fal_async.sync.submit("demo/echo", {"prompt": "a cat"})
+        >>> print(handle.get())
         {'prompt': 'a cat'}
     """
     return _client().submit(
@@ -859,7 +1005,7 @@ def subscribe(
 
     Example:
         >>> def main() -> None:
-        ...     result = fal_client.subscribe(
+        ...     result = fal_async.sync.subscribe(
         ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
         ...     )
         ...     print(result)

@@ -29,7 +29,18 @@ if TYPE_CHECKING:
     from fal_async._config import Hosts
     from fal_async.types import Arguments, Cancellation, Status
 
-__all__ = ["Lane", "Operation", "Request", "cancel", "result", "run", "status", "submit", "watch"]
+__all__ = [
+    "Lane",
+    "Operation",
+    "Request",
+    "cancel",
+    "result",
+    "run",
+    "status",
+    "stream",
+    "submit",
+    "watch",
+]
 
 T = TypeVar("T")
 #: How long a URL may be, in characters: httpx takes no longer ones.
@@ -110,6 +121,31 @@ def run(
             b"" if bodiless else encode_arguments(arguments),
         ),
         parse=_read(parse_output),
+        retry=Retry.ON_REFUSAL,
+        lane=Lane.HELD,
+        starts_job=True,
+    )
+
+
+def stream(
+    hosts: Hosts,
+    endpoint: Endpoint,
+    arguments: Arguments,
+    *,
+    path: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> Operation[None]:
+    """Run an app directly and read its output as it comes."""
+    return Operation(
+        name="stream",
+        application=str(endpoint),
+        request=Request(
+            "POST",
+            _endpoint_url(hosts.run, endpoint, path, {}),
+            {**_JSON, "accept": "text/event-stream", **(headers or {})},
+            encode_arguments(arguments),
+        ),
+        parse=raise_for_status,
         retry=Retry.ON_REFUSAL,
         lane=Lane.HELD,
         starts_job=True,

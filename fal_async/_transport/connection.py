@@ -167,6 +167,9 @@ class ReplyBody(httpx.AsyncByteStream):
         self._timeout = timeout
         self._release: Release | None = release
 
+    def __del__(self) -> None:
+        self._let_go(reusable=False)  # nobody will read the rest of a reply that was dropped
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 

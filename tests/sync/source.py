@@ -11,6 +11,8 @@ __all__ = ["PACKAGE", "Function", "Source", "public_names"]
 
 PACKAGE = Path(__file__).parents[2] / "fal_async"
 
+#: A type variable with a default, as annotations of public methods need; others are private.
+_VARIABLE = re.compile(r"[A-Z] = TypeVar\(.*default=")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -38,7 +40,7 @@ class Source:
                 source.classes[node.name] = node
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 source.imports.append(node)
-            elif isinstance(node, ast.Assign) and re.match(r"T = TypeVar\(", ast.unparse(node)):
+            elif isinstance(node, ast.Assign) and _VARIABLE.match(ast.unparse(node)):
                 source.variables.append(ast.unparse(node))
         return source
 

@@ -1,0 +1,238 @@
+"""Streams: the output of an app, as it comes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
+
+import anyio
+
+from fal_async._protocol.bodies import validate_output
+from fal_async._protocol.events import DONE, read_event
+from fal_async._protocol.sse import SSEDecoder
+from fal_async._transport.exchange import Broken
+from fal_async.errors import FalClientTimeoutError, StreamBrokenError
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Iterator,
+        Mapping,
+    )
+
+    from typing_extensions import TypeVar
+
+    from fal_async._protocol.operations import Operation
+    from fal_async._transport.exchange import OpenReply
+    from fal_async._transport.gates import Gates
+    from fal_async._transport.perform import Performer
+
+    R = TypeVar("R")
+    T = TypeVar("T", default=dict[str, Any])
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+__all__ = ["EventStream"]
+
+
+class EventStream(Generic[T]):
+    """The output of an app, event by event. It is opened by ``async with`` or by the first step.
+
+    Leaving ``async with`` closes the connection, and with it the work, if the app looks for that.
+    So does dropping the stream: where objects are freed when nobody refers to them any more, as in
+    CPython, a loop over a stream that is left early closes it at once.
+
+    Each event is its decoded JSON, or its text where it is not JSON. A reply that is not a stream
+    of events gives its bytes, chunk by chunk.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.stream("demo/stream", {"steps": 2}) as events:
+        ...         async for event in events:
+        ...             print(event["step"])
+        >>> anyio.run(main)
+        1
+        2
+    """
+
+    def __init__(
+        self,
+        performer: Performer,
+        operation: Operation[None],
+        *,
+        timeout: float | None,
+        idle_timeout: float | None,
+        output: type[T] | None,
+    ) -> None:
+        self._source = _Source(performer, operation, timeout, idle_timeout)
+        self._output = output
+        self._decode: Callable[[bytes], Iterator[object]] = _chunk
+        self._ready: Iterator[object] = iter(())
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request; ``None`` before the stream is open."""
+        return self._source.request_id
+
+    @property
+    def response_headers(self) -> Mapping[str, str]:
+        """The headers of the reply, names in lower case; empty before the stream is open."""
+        return self._source.headers
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            await self._open()
+            while True:
+                for item in self._ready:
+                    self._source.arrived += 1
+                    return cast("T", item)
+                self._ready = self._decode(await self._next_chunk())
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the connection. It can be called again, and at any time."""
+        self._ready = iter(())
+        await self._source.aclose()
+
+    async def _open(self) -> None:
+        if not self._source.was_opened:
+            await self._source.open()
+            if self._source.is_events:
+                self._decode = _Decoder(self._source, self._output)
+
+    async def _next_chunk(self) -> bytes:
+        chunk = await self._source.next_chunk()
+        if chunk is not None:
+            return chunk
+        if isinstance(self._decode, _Decoder) and self._decode.pending:
+            raise self._source.broken("it ended within an event")
+        raise StopAsyncIteration
+
+
+def _chunk(chunk: bytes) -> Iterator[bytes]:
+    yield chunk
+
+
+class _Decoder:
+    """Turns the bytes of a stream of events into its items."""
+
+    def __init__(self, source: _Source, output: type[object] | None) -> None:
+        self._source = source
+        self._output = output
+        self._decoder = SSEDecoder()
+
+    @property
+    def pending(self) -> bool:
+        return self._decoder.pending
+
+    def __call__(self, chunk: bytes) -> Iterator[object]:
+        for event in self._decoder.feed(chunk):
+            if not event.data:
+                continue
+            value = read_event(event, request_id=self._source.request_id)
+            if self._output is None:
+                yield value
+            elif value != DONE:
+                yield validate_output(value, self._output)
+
+
+class _Source:
+    """The open reply of a stream, and the bounds of waiting for it.
+
+    Attributes:
+        arrived: How many items were delivered.
+    """
+
+    def __init__(
+        self,
+        performer: Performer,
+        operation: Operation[None],
+        timeout: float | None,
+        idle_timeout: float | None,
+    ) -> None:
+        self.arrived = 0
+        self.headers: Mapping[str, str] = {}
+        self._performer = performer
+        self._operation = operation
+        self._timeout = timeout
+        self._idle_timeout = idle_timeout
+        self._deadline = math.inf
+        self._gates: Gates | None = None
+        self._reply: OpenReply | None = None
+
+    def __del__(self) -> None:
+        if self._reply is not None and self._gates is not None:  # dropped without being closed
+            self._gates.leave(self._operation.lane)
+
+    @property
+    def was_opened(self) -> bool:
+        return self._gates is not None
+
+    @property
+    def request_id(self) -> str | None:
+        return self.headers.get("x-fal-request-id")
+
+    @property
+    def is_events(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+    async def open(self) -> None:
+        """Send the request and check the status of the reply."""
+        if self._timeout is not None:
+            self._deadline = anyio.current_time() + self._timeout
+        gates = self._performer.line.gates.get()
+        await self._bounded(lambda: gates.enter(self._operation.lane))
+        self._gates = gates
+        try:
+            reply = await self._bounded(lambda: self._performer.open(self._operation))
+        except BaseException:
+            gates.leave(self._operation.lane)
+            raise
+        self._reply, self.headers = reply, reply.headers
+
+    async def next_chunk(self) -> bytes | None:
+        """The next bytes, or ``None`` at the end."""
+        if self._reply is None:
+            return None
+        try:
+            return await self._bounded(self._reply.next_chunk)
+        except Broken as error:
+            raise self.broken(error.breakdown.reason) from error.__cause__
+
+    def broken(self, reason: str) -> StreamBrokenError:
+        """The error that says how far the stream came."""
+        return StreamBrokenError(reason, self.arrived, request_id=self.request_id)
+
+    async def aclose(self) -> None:
+        """Close the connection, once."""
+        reply, self._reply = self._reply, None
+        if reply is not None and self._gates is not None:
+            self._gates.leave(self._operation.lane)
+            await reply.aclose()
+
+    async def _bounded(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Take one step within the bounds. The scope ends with it: none is held across a yield."""
+        if self._timeout is None and self._idle_timeout is None:
+            return await step()
+        silent_at = math.inf
+        if self._idle_timeout is not None:
+            silent_at = anyio.current_time() + self._idle_timeout
+        with anyio.CancelScope(deadline=min(silent_at, self._deadline)):
+            return await step()
+        passed = self._timeout if self._deadline <= silent_at else self._idle_timeout
+        raise FalClientTimeoutError(passed or 0, self.request_id)

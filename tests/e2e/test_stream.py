@@ -1,0 +1,286 @@
+"""`stream`: the output of an app as it comes, and every way in which it can end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from pydantic import BaseModel
+from starlette.responses import Response, StreamingResponse
+
+from fal_async import (
+    AsyncClient,
+    AuthenticationError,
+    EventStream,
+    FalClientTimeoutError,
+    InvalidInputError,
+    InvalidReplyError,
+    StreamBrokenError,
+    StreamError,
+    SubmitOutcomeUnknownError,
+)
+from fal_async.emulator import AppError, Emulator, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+COUNT = "acme/count"
+
+
+class Step(BaseModel):
+    step: int
+
+
+@pytest.fixture(autouse=True)
+def count(fal: Emulator) -> None:
+    @fal.endpoint(COUNT)
+    def count(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for step in range(arguments["steps"]):
+            yield {"step": step}
+
+
+def serve(fal: Emulator, body: bytes, media_type: str = "text/event-stream") -> None:
+    @fal.endpoint("acme/raw")
+    def raw(arguments: dict[str, Any]) -> Response:
+        return Response(body, media_type=media_type)
+
+
+async def collect(stream: EventStream[Any]) -> list[Any]:
+    with anyio.fail_after(10):
+        return [event async for event in stream]
+
+
+async def test_events_arrive_decoded_in_order(fal: Emulator, client: AsyncClient) -> None:
+    stream = client.stream(COUNT, {"steps": 100}, path="")
+
+    assert await collect(stream) == [{"step": step} for step in range(100)]
+    assert stream.request_id is not None
+    assert stream.response_headers["content-type"].startswith("text/event-stream")
+    assert fal.count("run") + fal.count("stream") == 1
+
+
+async def test_the_convention_is_the_path_stream(fal: Emulator, client: AsyncClient) -> None:
+    @fal.endpoint("acme/other/stream")
+    def other(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield arguments
+
+    assert await collect(client.stream("acme/other", {"n": 1})) == [{"n": 1}]
+
+
+async def test_it_is_a_context_manager_that_closes(fal: Emulator, client: AsyncClient) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        yield {"n": 1}
+        await gate.wait()
+
+    with anyio.fail_after(10):
+        async with client.stream("acme/endless", {}, path="") as events:
+            assert events.request_id is not None
+            assert await anext(events) == {"n": 1}
+        await fal.until(lambda: fal.connections == 0)
+        await events.aclose()
+    gate.open()
+
+
+async def test_a_loop_that_is_left_early_closes_the_connection(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        yield {"n": 1}
+        await gate.wait()
+
+    with anyio.fail_after(10):
+        async for _ in client.stream("acme/endless", {}, path=""):
+            break
+
+        await fal.until(lambda: fal.connections == 0)
+    gate.open()
+
+
+async def test_a_cancelled_reader_closes_the_connection(fal: Emulator, client: AsyncClient) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        yield {"n": 1}
+        await gate.wait()
+
+    with anyio.fail_after(10):
+        for steps in range(12):
+            async with anyio.create_task_group() as group:
+
+                async def read() -> None:
+                    async with client.stream("acme/endless", {}, path="") as events:
+                        async for _ in events:
+                            pass
+
+                group.start_soon(read)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+        await fal.until(lambda: fal.connections == 0)
+    gate.open()
+    assert len(await collect(client.stream(COUNT, {"steps": 3}, path=""))) == 3
+
+
+async def test_an_error_status_is_the_typed_error_with_its_detail(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    @fal.endpoint("acme/strict")
+    def strict(arguments: dict[str, Any]) -> None:
+        raise AppError(422, [{"loc": ["body", "steps"], "msg": "too many", "type": "less_than"}])
+
+    with pytest.raises(InvalidInputError, match="steps: too many"):
+        await collect(client.stream("acme/strict", {}, path=""))
+    with pytest.raises(AuthenticationError):
+        await collect(client.with_options(key="wrong:key").stream(COUNT, {"steps": 1}, path=""))
+
+
+async def test_events_are_validated(client: AsyncClient) -> None:
+    stream = client.stream(COUNT, {"steps": 2}, path="", output=Step)
+
+    assert await collect(stream) == [Step(step=0), Step(step=1)]
+    with pytest.raises(InvalidReplyError):
+        await collect(client.stream(COUNT, {"steps": 2}, path="", output=list[int]))
+
+
+async def test_what_is_not_json_comes_as_text_and_empty_events_not_at_all(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    serve(
+        fal,
+        b": hello\n\ndata: {}\n\ndata:\n\ndata: plain\n\nevent: event\ndata: 1\n\ndata: [DONE]\n\n",
+    )
+
+    assert await collect(client.stream("acme/raw", {}, path="")) == [{}, "plain", 1, "[DONE]"]
+
+
+async def test_the_last_word_is_not_an_event_of_a_model(fal: Emulator, client: AsyncClient) -> None:
+    serve(fal, b'data: {"step": 1}\n\ndata: [DONE]\n\n')
+
+    assert await collect(client.stream("acme/raw", {}, path="", output=Step)) == [Step(step=1)]
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (b'event: error\ndata: {"detail": "out of paint"}\n\n', "out of paint"),
+        (b"event: error\ndata: out of paint\n\n", "out of paint"),
+        (b'data: {"output": "", "partial": false, "error": "out of paint"}\n\n', "out of paint"),
+        (b'data: {"type": "error", "node_id": "n", "message": "out of paint"}\n\n', "out of paint"),
+        (b'data: {"detail": "out of paint", "error_type": "request_timeout"}\n\n', "out of paint"),
+        (b'data: {"error": {"status": 422}}\n\n', '{"status":422}'),
+    ],
+)
+async def test_an_error_event_is_raised_after_what_came_before_it(
+    fal: Emulator, client: AsyncClient, event: bytes, message: str
+) -> None:
+    serve(fal, b'data: {"output": "a", "partial": true, "error": null}\n\n' + event)
+    seen: list[Any] = []
+    with pytest.raises(StreamError) as caught, anyio.fail_after(10):
+        async for item in client.stream("acme/raw", {}, path=""):
+            seen.append(item)  # noqa: PERF401 -- what came before the error is wanted
+
+    assert len(seen) == 1
+    assert caught.value.message == message
+    assert caught.value.request_id is not None
+
+
+async def test_a_workflow_tells_of_its_steps(fal: Emulator, client: AsyncClient) -> None:
+    steps = [
+        {"type": "submit", "node_id": "a", "app_id": "fal-ai/flux", "request_id": "1"},
+        {"type": "completion", "node_id": "a", "output": {"n": 1}},
+        {"type": "output", "output": {"n": 1}},
+    ]
+
+    @fal.endpoint("workflows/acme/flow")
+    def flow(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield from steps
+
+    assert await collect(client.stream("workflows/acme/flow", {}, path="")) == steps
+
+
+async def test_a_reply_that_is_no_stream_of_events_gives_its_bytes(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for part in (b"\x89PNG", b"\x00", b"\xff"):
+            yield part
+
+    @fal.endpoint("acme/picture")
+    def picture(arguments: dict[str, Any]) -> Response:
+        return StreamingResponse(parts(), media_type="image/png")
+
+    chunks = await collect(client.stream("acme/picture", {}, path=""))
+
+    assert b"".join(chunks) == b"\x89PNG\x00\xff"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_connection_that_drops_says_how_far_the_stream_came(
+    fal: Emulator, client: AsyncClient, *, reset: bool
+) -> None:
+    serve(fal, b"data: 1\n\ndata: 2\n\ndata: 3\n\n")
+    fal.fail("acme/raw", Fault(cut=20, reset=reset))
+    seen: list[Any] = []
+    with pytest.raises(StreamBrokenError, match="after 2 events") as caught, anyio.fail_after(10):
+        async for item in client.stream("acme/raw", {}, path=""):
+            seen.append(item)  # noqa: PERF401 -- what came before the error is wanted
+
+    assert seen == [1, 2]
+    assert caught.value.events == 2
+
+
+async def test_a_stream_that_ends_within_an_event_was_cut(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    serve(fal, b"data: 1\n\ndata: 2\n")
+
+    with pytest.raises(StreamBrokenError, match="after 1 events: it ended within an event"):
+        await collect(client.stream("acme/raw", {}, path=""))
+
+
+async def test_a_silent_stream_is_given_up_after_its_idle_timeout(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/silent")
+    async def silent(arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        yield {"n": 1}
+        await gate.wait()
+
+    for bounds in ({"idle_timeout": 0.2}, {"timeout": 0.2}, {"timeout": 9, "idle_timeout": 0.2}):
+        seen: list[Any] = []
+        with pytest.raises(FalClientTimeoutError) as caught, anyio.fail_after(10):
+            async for item in client.stream("acme/silent", {}, path="", **bounds):
+                seen.append(item)  # noqa: PERF401 -- what came before the error is wanted
+        assert seen == [{"n": 1}]
+        assert caught.value.timeout == 0.2
+        assert caught.value.request_id is not None
+    await fal.until(lambda: fal.connections == 0)
+    gate.open()
+
+
+async def test_a_stream_whose_reply_is_lost_is_not_asked_for_again(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    fal.fail(COUNT, Fault(lost=True, times=3))
+
+    with pytest.raises(SubmitOutcomeUnknownError):
+        await collect(client.stream(COUNT, {"steps": 1}, path=""))
+    assert fal.counters(COUNT).executions == 1
+
+
+async def test_a_megabyte_in_one_event_arrives_whole(fal: Emulator, client: AsyncClient) -> None:
+    serve(fal, b'data: {"image": "' + b"a" * 2**20 + b'"}\n\n')
+
+    (event,) = await collect(client.stream("acme/raw", {}, path=""))
+
+    assert len(event["image"]) == 2**20
