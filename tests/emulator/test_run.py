@@ -189,6 +189,7 @@ def test_invalid_arguments_are_refused_as_by_a_real_app(fal: Emulator, http: htt
         (b"\xff\xfe", "application/octet-stream", 422, ["body"]),
         (b"", "application/json", 422, ["body"]),
         (b"[]", "application/json", 422, ["body"]),
+        (b'{"text": NaN}', "application/json", 422, ["body", "text"]),
     ],
 )
 def test_a_body_that_is_no_json_object_is_refused(

@@ -105,7 +105,7 @@ class QueueHost:
         logs = None
         if _wants_logs(exchange):
             window = self._platform.settings.log_window
-            logs = job.logs if window is None else job.logs[-window:]
+            logs = _shown(job, job.logs if window is None else job.logs[-window:])
         body = self._status_of(exchange, job, logs)
         await exchange.reply(json_reply(200 if job.status == "COMPLETED" else 202, body))
 
@@ -121,7 +121,7 @@ class QueueHost:
             now = self._status_of(exchange, job, None)
             if now != told or lines:
                 told, lines_told = now, lines_told + len(lines)
-                event = {**now, "logs": lines} if with_logs else now
+                event = {**now, "logs": _shown(job, lines)} if with_logs else now
                 await _send(exchange, b"data: " + encode(event) + b"\n\n")
             if now["status"] == "COMPLETED":
                 break
@@ -175,6 +175,11 @@ class QueueHost:
             status["metrics"] = {"inference_time": job.inference_time}
             status |= {} if job.reply is None else _failure(job.reply)
         return status
+
+
+def _shown(job: Job, lines: Sequence[LogLine]) -> Sequence[LogLine] | None:
+    """Log lines as a status has them: those of a job that has not begun are null, not empty."""
+    return None if job.status == "IN_QUEUE" and not lines else lines
 
 
 def _failure(reply: Reply) -> dict[str, str]:

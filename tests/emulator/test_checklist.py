@@ -1,0 +1,147 @@
+"""What unmodified clients need of a server, item by item."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fal_async.emulator import AppError, Emulator
+from tests.emulator.calls import Arguments, client_of, completed, submit, waiting
+
+if TYPE_CHECKING:
+    import httpx
+
+
+@pytest.fixture
+def jobs(fal: Emulator, http: httpx.Client) -> dict[str, dict[str, Any]]:
+    """A job in each state that a job can be in."""
+
+    @fal.endpoint("acme/done")
+    def done(arguments: Arguments) -> Arguments:
+        if "fail" in arguments:
+            raise AppError(422, "no")
+        return {"done": True}
+
+    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    submitted = {
+        "completed": submit(http, "acme/done"),
+        "failed": submit(http, "acme/done", json={"fail": True}),
+        "running": submit(http),
+        "queued": submit(http),
+        "cancelled": submit(http),
+    }
+    http.put(submitted["cancelled"]["cancel_url"])
+    completed(fal, 2, "acme/done")
+    return submitted
+
+
+STATES = ["completed", "failed", "running", "queued", "cancelled"]
+ENDED = ["completed", "failed", "cancelled"]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("logs", ["", "?logs=1", "?logs=0", "?logs=true", "?logs=false"])
+def test_a_status_has_the_keys_that_clients_index(
+    http: httpx.Client, jobs: dict[str, dict[str, Any]], state: str, logs: str
+) -> None:
+    reply = http.get(jobs[state]["status_url"] + logs)
+    body = reply.json()
+    assert reply.status_code == (200 if state in ENDED else 202)
+    assert body["status"] == {"running": "IN_PROGRESS", "queued": "IN_QUEUE"}.get(
+        state, "COMPLETED"
+    )
+    for key in ("request_id", "response_url", "status_url", "cancel_url"):
+        assert body[key] == jobs[state][key]
+    wants_logs = logs in {"?logs=1", "?logs=true"}
+    assert body["logs"] == ([] if wants_logs and state != "queued" else None)
+    assert isinstance(body["metrics"], dict)
+    assert ("queue_position" in body) == (state == "queued")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_answer_about_a_job_carries_its_id(
+    http: httpx.Client, jobs: dict[str, dict[str, Any]], state: str
+) -> None:
+    job = jobs[state]
+    replies = [
+        http.get(job["status_url"]),
+        http.get(job["response_url"]),
+        http.put(job["cancel_url"]),
+    ]
+    for reply in replies:
+        assert reply.headers["x-fal-request-id"] == job["request_id"]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_urls_with_a_slash_at_the_end_are_answered_without_redirects(
+    http: httpx.Client, jobs: dict[str, dict[str, Any]], state: str
+) -> None:
+    status = http.get(jobs[state]["status_url"] + "/", params={"logs": 0})
+    assert status.status_code == (200 if state in ENDED else 202)
+    expected = {"completed": 200, "failed": 422, "cancelled": 499}.get(state, 400)
+    assert http.get(jobs[state]["response_url"] + "/").status_code == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "answer"),
+    [
+        ("completed", 400, "ALREADY_COMPLETED"),
+        ("failed", 400, "ALREADY_COMPLETED"),
+        ("cancelled", 400, "ALREADY_COMPLETED"),
+        ("running", 202, "CANCELLATION_REQUESTED"),
+        ("queued", 200, "OK"),
+    ],
+)
+def test_cancelling_has_an_answer_for_every_state(
+    http: httpx.Client,
+    jobs: dict[str, dict[str, Any]],
+    state: str,
+    status: int,
+    answer: str,
+) -> None:
+    reply = http.put(jobs[state]["cancel_url"])
+    assert (reply.status_code, reply.json()) == (status, {"status": answer})
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/run/acme/done"),
+        ("POST", "/run/acme/done/nowhere"),
+        ("POST", "/run/acme/nothing"),
+        ("GET", "/run/acme/done"),
+        ("POST", "/queue/acme/nothing"),
+        ("GET", "/queue/acme/done/requests/1/status"),
+        ("GET", "/queue/acme/done/requests/1"),
+        ("PUT", "/queue/acme/done/requests/1/cancel"),
+        ("POST", "/queue/acme/done/requests/1/cancel"),
+        ("GET", "/"),
+        ("OPTIONS", "/run/acme/done"),
+    ],
+)
+def test_every_answer_carries_a_request_id(
+    http: httpx.Client, jobs: dict[str, dict[str, Any]], method: str, path: str
+) -> None:
+    assert jobs
+    assert http.request(method, path, json={}).headers["x-fal-request-id"]
+    del http.headers["Authorization"]
+    assert http.request(method, path, json={}).headers["x-fal-request-id"]
+
+
+def test_an_error_of_a_model_is_no_error_of_the_platform(
+    http: httpx.Client, jobs: dict[str, dict[str, Any]]
+) -> None:
+    assert "error" not in http.get(jobs["failed"]["status_url"]).json()
+    body = http.get(jobs["cancelled"]["status_url"]).json()
+    assert body["error_type"] == "client_cancelled"
+    assert body["error"] == "Request cancelled by the client."
+
+
+def test_a_job_of_an_account_over_its_limit_waits_and_a_direct_run_is_refused() -> None:
+    with Emulator(concurrency=1) as fal, client_of(fal) as http:
+        fal.register("acme/app", waiting(fal.gate()))
+        submit(http)
+        assert submit(http)["queue_position"] == 0
+        assert http.post("/run/acme/app", json={}).status_code == 429
+        assert fal.counters("acme/app").queued == 1
