@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
 
 from fal_async._portal import Portal
+from fal_async.errors import ClientClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterator,
+        Mapping,
+    )
 
-__all__ = ["ClientFace", "Face"]
+__all__ = ["ClientFace", "Face", "StreamFace"]
 
 V = TypeVar("V")
 MappingT = TypeVar("MappingT", bound="Mapping[str, Any]")
 AsyncT = TypeVar("AsyncT")
+ItemT = TypeVar("ItemT")
+ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 
 class _AsyncClient(Protocol):
     def aclose(self) -> Awaitable[None]: ...
 
 
+class _AsyncStream(Protocol[ItemT_co]):
+    def __aiter__(self) -> AsyncIterator[ItemT_co]: ...
+
+    def __aenter__(self) -> Coroutine[Any, Any, object]: ...
+
+    def aclose(self) -> Coroutine[Any, Any, None]: ...
+
+
 ClientT = TypeVar("ClientT", bound=_AsyncClient)
+StreamT = TypeVar("StreamT", bound=_AsyncStream[Any])
 
 
 class Face(Generic[AsyncT]):
@@ -41,10 +63,8 @@ class Face(Generic[AsyncT]):
     @staticmethod
     def _bare(value: Any) -> Any:
         """The async object behind a face; other data as it is."""
-        if not isinstance(value, Face):
-            return value
-        face: Face[Any] = value
-        return face._async
+        face: Any = value
+        return face._async if isinstance(value, Face) else value  # noqa: SLF001 -- its other half
 
     def __repr__(self) -> str:
         return type(self).__name__ + repr(self._async).removeprefix(type(self._async).__name__)
@@ -72,9 +92,8 @@ class ClientFace(Face[ClientT]):
     @classmethod
     def _with_portal(cls, client: ClientT, portal: Portal | None = None) -> Self:
         face = object.__new__(cls)
-        ClientFace[ClientT].__init__(face, client)
-        if portal is not None:
-            face._portal, face._shares_portal = portal, True
+        face._async, face._portal = client, portal or Portal(client.aclose)
+        face._shares_portal = portal is not None
         return face
 
     def _beside(self, client: ClientT) -> Self:
@@ -84,3 +103,34 @@ class ClientFace(Face[ClientT]):
     def _close(self) -> None:
         if not self._shares_portal:
             self._portal.close()
+
+
+class StreamFace(Face[StreamT], Generic[StreamT, ItemT]):
+    """A stream, which one task of the loop reads, a few items ahead."""
+
+    _entered = False
+
+    @cached_property
+    def _items(self) -> Generator[ItemT, None, None]:
+        return self._portal.iterate(self._async.__aiter__)
+
+    def __enter__(self) -> Self:
+        self._portal.call(self._async.__aenter__)
+        self._entered = True
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[ItemT]:
+        return self._items
+
+    def __next__(self) -> ItemT:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Close the connection. It can be called again."""
+        self._items.close()
+        if self._entered:
+            with suppress(ClientClosedError):
+                self._portal.call(self._async.aclose)

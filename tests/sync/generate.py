@@ -30,6 +30,18 @@ loop in a thread, which the first call starts; callbacks run on the thread that 
 FUNCTIONS_DOCSTRING = (
     '"""The calls of `AsyncClient` as functions, on a client of the running event loop."""'
 )
+#: Where the async classes are, and what their faces are made from; {} is the async class.
+CLASSES = {
+    "AsyncRequestHandle": ("_handle", "Face[{}]"),
+    "EventStream": ("_stream", "StreamFace[{}[E], E]"),
+    "AsyncClient": ("_client", "ClientFace[{}]"),
+}
+#: Type variables that are needed when the module runs; defaults are for type checkers.
+RUNTIME_VARIABLES = """else:
+    from typing import TypeVar
+
+    E = TypeVar("E")
+"""
 SHARED_CLIENT = '''
 _clients: dict[str, SyncClient] = {}
 
@@ -44,7 +56,7 @@ class AsyncClass:
     """An async class, with what it inherits."""
 
     def __init__(self, name: str) -> None:
-        module, self.face = FACES[name]
+        module, self.base = CLASSES[name]
         self.name, self.source = name, Source.read(module)
         self.node = self.source.classes[name]
         self.parts = self.source.parts(name)
@@ -64,8 +76,7 @@ class AsyncClass:
         methods += [method for method in own if method.name != "__init__"]
         body = [*self._properties(), *(method.as_method() for method in methods)]
         text = documented(self.node, blocking=True) + "\n" + "\n\n".join(body)
-        base = "ClientFace" if self.parts else "Face"
-        return f"class {self.face}({base}[{self.name}]):\n{indent(text, MARGIN)}"
+        return f"class {FACES[self.name]}({self.base.format(self.name)}):\n{indent(text, MARGIN)}"
 
     def _methods(self, node: ast.ClassDef) -> list[Method]:
         functions = [part for part in node.body if isinstance(part, Function)]
@@ -100,21 +111,21 @@ def functions_module() -> str:
 
 def sync_module() -> str:
     """``sync.py``: the faces, and the calls as functions of a module."""
-    classes = [AsyncClass(name) for name in FACES]
+    classes = [AsyncClass(name) for name in CLASSES]
     sources = [source for each in classes for source in each.sources]
     calls = [method for each in classes for method in each.calls]
     names = {method.name for method in calls}
     shared = [name for name in public_names("__init__") if name not in names]
     asyncs = sorted(names & set(public_names("__init__")) - NOT_ASYNC)
-    faces = [face for _, face in FACES.values()]
+    faces = list(FACES.values())
     return _module(
         sources,
         SYNC_DOCSTRING,
         f"from fal_async import {', '.join(shared)}",
         f"from fal_async import {', '.join(f'{name} as {name}_async' for name in asyncs)}",
-        "from fal_async._face import ClientFace, Face",
+        "from fal_async._face import ClientFace, Face, StreamFace",
         "from fal_async._portal import relay",
-        _type_checking(sources, {*shared, *faces}),
+        _type_checking(sources, {*shared, *faces}) + f"\n{RUNTIME_VARIABLES}",
         _all([*shared, *names, *faces, *(f"{name}_async" for name in asyncs)]),
         *(each.as_face() for each in classes),
         SHARED_CLIENT,
@@ -144,8 +155,10 @@ def _type_checking(sources: list[Source], known: set[str]) -> str:
         node.names = [each for each in node.names if each.name not in {"TYPE_CHECKING", *known}]
         if node.names and "__future__" not in ast.unparse(node):
             lines.append(ast.unparse(node))
-    lines += [line for source in sources for line in source.variables]
-    return "if TYPE_CHECKING:\n" + indent("\n".join(dict.fromkeys(lines)), MARGIN)
+    variables = {line.split()[0]: line for source in sources[::-1] for line in source.variables}
+    return "if TYPE_CHECKING:\n" + indent(
+        "\n".join(dict.fromkeys([*lines, *variables.values()])), MARGIN
+    )
 
 
 def _all(names: Iterable[str]) -> str:

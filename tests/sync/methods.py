@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FACES", "MARGIN", "Method", "documented", "renamed"]
 
-#: The async classes that have a blocking face: the module of each, and the name of its face.
+#: The async classes that have a blocking face, and the names of the faces.
 FACES = {
-    "AsyncRequestHandle": ("_handle", "SyncRequestHandle"),
-    "AsyncClient": ("_client", "SyncClient"),
+    "AsyncRequestHandle": "SyncRequestHandle",
+    "EventStream": "SyncEventStream",
+    "AsyncClient": "SyncClient",
 }
 #: Public methods that are only for neighbours of their class.
 INTERNAL = {"fetch", "follow"}
@@ -29,7 +30,7 @@ BY_HAND = {
     ("AsyncRequestHandle", "__reduce__"): "return attach, (self.to_dict(),)",
 }
 NAMES = {
-    **{name: face for name, (_, face) in FACES.items()},
+    **FACES,
     "AsyncGenerator": "Generator",
     "AsyncIterator": "Iterator",
     "aclose": "close",
@@ -53,17 +54,20 @@ class Method:
         self._function = function
         self._returns = ast.unparse(function.returns) if function.returns else "None"
         decorators = {ast.unparse(node).split(".")[-1] for node in function.decorator_list}
+        self._is_property = "property" in decorators
         self._is_overload = "overload" in decorators
         self._is_block = "asynccontextmanager" in decorators
-        self._is_iterator = not self._is_block and self._returns.startswith("Async")
-        self._is_iterator &= self._returns.partition("[")[0] in NAMES and self._returns not in FACES
+        iterators = ("AsyncGenerator[", "AsyncIterator[")
+        self._is_iterator = not self._is_block and self._returns.startswith(iterators)
         self._is_coroutine = isinstance(function, ast.AsyncFunctionDef) and not (
             self._is_block or self._is_iterator
         )
 
     @property
     def is_said(self) -> bool:
-        """Whether the face has it."""
+        """Whether it is said in the face's own text."""
+        if self.owner == "EventStream" and not self._is_property:
+            return False  # by `StreamFace`
         if self.name.startswith("_"):
             by_hand = (self.owner, self.name) in BY_HAND
             return by_hand or self.name in {"__init__", "__aiter__", *COPIED}
@@ -94,6 +98,7 @@ class Method:
     def _with_body(self, head: str, body: str, *, blocking: bool) -> str:
         if self._is_overload:
             return f"@overload\n{head} ..."
+        head = f"@property\n{head}" if self._is_property else head
         return f"{head}\n{indent(documented(self._function, blocking=blocking) + body, MARGIN)}"
 
     @property
@@ -120,6 +125,8 @@ class Method:
 
     def _over_portal(self) -> str:
         method, arguments = f"self._async.{self.name}", self._arguments(over=True)
+        if self._is_property:
+            return method
         handed = ", ".join(filter(None, [method, arguments]))
         if self._is_block:
             return f"self._portal.enter({renamed(self._item)}, {handed})"
@@ -128,8 +135,8 @@ class Method:
         value = f"self._portal.call({handed})" if self._is_coroutine else f"{method}({arguments})"
         if self._returns == "Self":
             return f"self._beside({value})"
-        if self._returns in FACES:
-            return f"{renamed(self._returns)}(self._portal, {value})"
+        if (returned := self._returns.partition("[")[0]) in FACES:
+            return f"{FACES[returned]}(self._portal, {value})"
         return value
 
     def _arguments(self, *, over: bool) -> str:

@@ -44,8 +44,9 @@ def blocking(docstring: str) -> str:
     """A docstring in words for blocking code; names of classes are left as they are."""
     for phrase, replacement in PHRASES.items():
         docstring = _replace(docstring, phrase, replacement)
+    docstring = docstring.replace("``async with``", "``with``")
     docstring = _EXAMPLE.sub(lambda found: _example(*found.groups()), docstring)
-    return re.sub(r"(>>> .*)\bfal_async\.", r"\1fal_client.", docstring)
+    return re.sub(r"((?:>>>|\.\.\.) .*)\bfal_async\.", r"\1fal_async.sync.", docstring)
 
 
 def occurs(phrase: str, text: str) -> bool:
@@ -86,8 +87,8 @@ def _paragraph(text: str, start: int, end: int) -> tuple[int, int]:
 
 def _example(margin: str, body: str, option: str) -> str:
     code = dedent(body.replace(f"{margin}... ", ""))
-    code = re.sub(r"\(await ([\w.]+\([^()]*\))\)", r"\1", code)
-    code = re.sub(r"\b(await |async (?=with |for ))", "", code).replace("fal_async.", "fal_client.")
+    code = re.sub(r"\(await ([\w.]+\([^()]*\))\)(?=[.\[])", r"\1", code)
+    code = re.sub(r"\b(await |async (?=with |for ))", "", code)
     *first, last = _statements(code)
     if any("print" in statement for statement in first):  # whose output doctest expects there
         *first, last = f"def main() -> None:\n{_indented(code)}", "main()"

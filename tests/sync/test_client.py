@@ -1,0 +1,311 @@
+"""The blocking client against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from pydantic import BaseModel
+
+import fal_async.sync as fal_client
+from fal_async.emulator import AppError, Job
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+    from fal_async.emulator import Emulator, Gate
+
+ECHO, SLOW = "acme/echo", "acme/slow"
+
+
+@pytest.fixture
+def blocking(fal: Emulator) -> Iterator[fal_client.SyncClient]:
+    @fal.endpoint(ECHO)
+    def echo(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+        job.log("thinking")
+        return arguments
+
+    with fal_client.SyncClient(fal.key, hosts=fal.hosts) as client:
+        yield client
+
+
+@pytest.fixture
+def gate(fal: Emulator) -> Gate:
+    """What the jobs of `acme/slow` wait for."""
+    gate = fal.gate()
+
+    @fal.endpoint(SLOW)
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    return gate
+
+
+def cancels(fal: Emulator) -> list[str | None]:
+    return [request.request_id for request in fal.requests if request.route == "cancel"]
+
+
+async def count_to_three(arguments: dict[str, Any]) -> AsyncGenerator[dict[str, int], None]:
+    for n in (1, 2, 3):
+        yield {"n": n}
+
+
+class Picture(BaseModel):
+    prompt: str
+
+
+def test_run_returns_the_output(blocking: fal_client.SyncClient) -> None:
+    result = blocking.run(ECHO, {"prompt": "a cat"})
+    assert result == {"prompt": "a cat"}
+    assert isinstance(result, fal_client.Result)
+    assert blocking.run(ECHO, {"prompt": "a cat"}, output=Picture) == Picture(prompt="a cat")
+
+
+def test_submit_returns_a_handle_that_blocks(blocking: fal_client.SyncClient) -> None:
+    handle = blocking.submit(ECHO, {"prompt": "a cat"})
+    assert isinstance(handle, fal_client.SyncRequestHandle)
+    assert handle.get() == {"prompt": "a cat"}
+    assert isinstance(handle.status(), fal_client.Completed)
+    assert handle.cancel() == "ALREADY_COMPLETED"
+    *_, last = handle.iter_events(with_logs=True)
+    assert isinstance(last, fal_client.Completed)
+    assert blocking.status(ECHO, handle.request_id) == handle.status()
+    assert blocking.result(ECHO, handle.request_id) == {"prompt": "a cat"}
+    assert blocking.cancel(ECHO, handle.request_id) == "ALREADY_COMPLETED"
+
+
+def test_a_handle_is_plain_data(blocking: fal_client.SyncClient) -> None:
+    handle = blocking.submit(ECHO, {"prompt": "a cat"})
+    by_id = blocking.get_handle(ECHO, handle.request_id)
+    by_data = blocking.attach(json.loads(json.dumps(handle.to_dict())))
+    by_pickle = blocking.attach(pickle.loads(pickle.dumps(handle)))
+    assert by_data == by_pickle == by_id == handle == copy.deepcopy(handle)
+    assert hash(by_pickle) == hash(handle)
+    assert handle != blocking.submit(ECHO, {})
+    assert handle != handle.to_dict()
+    assert repr(handle) == (
+        f"SyncRequestHandle(request_id={handle.request_id!r}, application={ECHO!r})"
+    )
+    assert by_pickle.get() == {"prompt": "a cat"}
+
+
+def test_subscribe_calls_back_on_the_calling_thread(blocking: fal_client.SyncClient) -> None:
+    told: list[object] = []
+    threads = set()
+
+    def on_enqueue(request_id: str) -> None:
+        threads.add(threading.current_thread())
+        told.append(request_id)
+        told.append(blocking.get_handle(ECHO, request_id).request_id)  # a call within a call
+
+    def on_queue_update(status: fal_client.Status) -> None:
+        threads.add(threading.current_thread())
+        told.append(type(status))
+
+    result = blocking.subscribe(
+        ECHO, {"prompt": "a cat"}, on_enqueue=on_enqueue, on_queue_update=on_queue_update
+    )
+    assert threads == {threading.current_thread()}
+    assert told[0] == told[1] == result.request_id
+    assert told[-1] is fal_client.Completed
+
+
+def test_subscribe_awaits_a_callback_that_is_async(blocking: fal_client.SyncClient) -> None:
+    told = []
+
+    async def on_queue_update(status: fal_client.Status) -> None:
+        told.append(type(status))
+
+    blocking.subscribe(ECHO, {}, on_queue_update=on_queue_update)
+    assert told[-1] is fal_client.Completed
+
+
+@pytest.mark.parametrize("error", [LookupError("enough"), KeyboardInterrupt()])
+def test_an_error_in_a_callback_cancels_the_job_and_arrives_as_itself(
+    fal: Emulator, blocking: fal_client.SyncClient, gate: Gate, error: BaseException
+) -> None:
+    def refuse(status: fal_client.Status) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        blocking.subscribe(SLOW, {}, on_queue_update=refuse)
+    assert caught.value is error
+    assert cancels(fal) == list(fal.jobs)
+
+
+def test_a_deadline_cancels_the_job(
+    fal: Emulator, blocking: fal_client.SyncClient, gate: Gate
+) -> None:
+    with pytest.raises(fal_client.FalClientTimeoutError) as caught:
+        blocking.subscribe(SLOW, {}, client_timeout=0.2)
+    assert cancels(fal) == [caught.value.request_id]
+
+
+def test_closing_from_another_thread_wakes_the_waiter_and_cancels_its_job(
+    fal: Emulator, blocking: fal_client.SyncClient, gate: Gate
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(lambda: blocking.subscribe(SLOW, {}))
+        fal.wait_for(lambda: fal.counters(SLOW).executions == 1)
+        blocking.close()
+        with pytest.raises(fal_client.ClientClosedError):
+            waiting.result(10)
+    assert cancels(fal) == list(fal.jobs)
+    with pytest.raises(fal_client.ClientClosedError):
+        blocking.run(ECHO, {})
+
+
+def test_a_stream_is_an_iterator(fal: Emulator, blocking: fal_client.SyncClient) -> None:
+    fal.register("acme/count", count_to_three)
+    assert list(blocking.stream("acme/count", {})) == [{"n": 1}, {"n": 2}, {"n": 3}]
+    stream = blocking.stream("acme/count", {})
+    assert next(stream) == {"n": 1}
+    assert stream.request_id is not None
+    assert list(stream) == [{"n": 2}, {"n": 3}]
+
+
+def test_a_stream_goes_on_where_a_loop_has_left_it(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    fal.register("acme/count", count_to_three)
+    with blocking.stream("acme/count", {}) as stream:
+        assert stream.response_headers["content-type"].startswith("text/event-stream")
+        for event in stream:
+            assert event == {"n": 1}
+            break
+        assert list(stream) == [{"n": 2}, {"n": 3}]
+    assert list(stream) == []
+
+
+def test_leaving_a_stream_closes_its_connection(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    left = []
+
+    async def endless(arguments: dict[str, Any]) -> AsyncGenerator[dict[str, int], None]:
+        try:
+            for n in count():
+                yield {"n": n}
+                await anyio.lowlevel.checkpoint()
+        finally:
+            left.append(arguments)
+
+    fal.register("acme/endless", endless)
+    for leave in (leave_by_with, leave_by_close, leave_by_break):
+        leave(blocking.stream("acme/endless", {}))
+        blocking.run(ECHO, {})
+    fal.wait_for(lambda: len(left) == 3)
+
+
+def leave_by_with(stream: fal_client.SyncEventStream[Any]) -> None:
+    with stream:
+        assert next(stream) == {"n": 0}
+
+
+def leave_by_close(stream: fal_client.SyncEventStream[Any]) -> None:
+    assert next(stream) == {"n": 0}
+    stream.close()
+    stream.close()
+
+
+def leave_by_break(stream: fal_client.SyncEventStream[Any]) -> None:
+    for _ in stream:
+        break
+
+
+def test_an_error_that_opens_a_stream_is_that_of_the_async_client(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    with pytest.raises(fal_client.NotFoundError), blocking.stream("acme/nothing", {}):
+        pass
+    with pytest.raises(fal_client.NotFoundError):
+        next(blocking.stream("acme/nothing", {}))
+
+
+def test_errors_are_those_of_the_async_client(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    def refuse(arguments: dict[str, Any]) -> None:
+        raise AppError(422, "too dark")
+
+    fal.register("acme/refuse", refuse)
+    with pytest.raises(fal_client.InvalidInputError) as caught:
+        blocking.run("acme/refuse", {})
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    with pytest.raises(fal_client.InvalidRequestError):
+        blocking.run("no id", {})
+
+
+def test_many_threads_use_one_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda n: blocking.subscribe(ECHO, {"n": n}), range(64)))
+    assert results == [{"n": n} for n in range(64)]
+    assert sum(thread.name == "fal-portal" for thread in threading.enumerate()) == 1
+
+
+def test_a_client_with_other_options_shares_the_loop_and_closes_nothing(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    wrong = blocking.with_options(key="wrong:key")
+    with pytest.raises(fal_client.AuthenticationError):
+        wrong.run(ECHO, {})
+    wrong.close()
+    assert blocking.run(ECHO, {"n": 1}) == {"n": 1}
+    assert sum(thread.name == "fal-portal" for thread in threading.enumerate()) == 1
+    blocking.close()
+    with pytest.raises(fal_client.ClientClosedError):
+        wrong.run(ECHO, {})
+
+
+def test_a_client_can_be_pickled_without_its_key(
+    blocking: fal_client.SyncClient, fal: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pickle.dumps(blocking)
+    assert fal.key.encode() not in data
+    monkeypatch.setenv("FAL_KEY", fal.key)
+    with pickle.loads(data) as restored:
+        assert restored.run(ECHO, {"n": 1}) == {"n": 1}
+
+
+def test_the_repr_shows_no_key(blocking: fal_client.SyncClient, fal: Emulator) -> None:
+    assert repr(blocking).startswith("SyncClient(")
+    assert fal.key not in repr(blocking)
+
+
+async def test_a_blocking_call_works_within_a_running_loop(
+    blocking: fal_client.SyncClient,
+) -> None:
+    assert blocking.run(ECHO, {"n": 1}) == {"n": 1}
+
+
+def test_a_client_that_was_not_used_closes_without_ado(fal: Emulator) -> None:
+    with fal_client.SyncClient(fal.key, hosts=fal.hosts) as client:
+        pass
+    with pytest.raises(fal_client.ClientClosedError):
+        client.run(ECHO, {})
+
+
+def test_a_client_that_is_dropped_closes_its_connections(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    client = fal_client.SyncClient(fal.key, hosts=fal.hosts)
+    handle = client.submit(ECHO, {"n": 1})
+    del client
+    assert handle.get() == {"n": 1}  # the handle keeps the loop
+    del handle
+    assert not [each for each in threading.enumerate() if each.name == "fal-portal"]
+
+
+def test_the_async_names_are_those_of_the_async_client() -> None:
+    assert asyncio.iscoroutinefunction(fal_client.run_async)
+    assert fal_client.AsyncClient.__module__ == "fal_async._client"

@@ -1,0 +1,203 @@
+"""The module-level functions, in processes of their own, with the environment of the emulator."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.sync.scripts import said
+
+if TYPE_CHECKING:
+    from fal_async.emulator import Emulator
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and signals of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def endpoints(fal: Emulator) -> None:
+    gate = fal.gate()
+
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    fal.register("acme/echo", lambda arguments: arguments)
+    fal.register("acme/slow", slow)
+
+
+def test_importing_starts_no_thread_and_opens_nothing(fal: Emulator) -> None:
+    assert said("""
+def opened():
+    return threading.enumerate(), os.path.exists("/proc") and os.listdir("/proc/self/fd")
+
+before = opened()
+import fal_async.sync
+say(opened() == before)
+""") == ["True"]
+    assert not fal.requests
+
+
+def test_code_for_the_official_client_runs_with_one_import_changed(fal: Emulator) -> None:
+    assert said(
+        """
+import fal_async.sync as fal_client
+
+say(fal_client.run("acme/echo", {"n": 1}))
+handle = fal_client.submit("acme/echo", arguments={"n": 2})
+for event in handle.iter_events(with_logs=True):
+    if isinstance(event, fal_client.Completed):
+        say("completed", event.logs)
+say(handle.get())
+say(fal_client.subscribe("acme/echo", {"n": 3}, on_queue_update=lambda update: None))
+say(fal_client.status("acme/echo", handle.request_id).__class__.__name__)
+say(fal_client.result("acme/echo", handle.request_id))
+say(fal_client.cancel("acme/echo", handle.request_id))
+
+async def main():
+    say(await fal_client.run_async("acme/echo", {"n": 4}))
+
+anyio.run(main)
+""",
+        **fal.environ,
+    ) == [
+        "{'n': 1}",
+        "completed []",
+        "{'n': 2}",
+        "{'n': 3}",
+        "Completed",
+        "{'n': 2}",
+        "ALREADY_COMPLETED",
+        "{'n': 4}",
+    ]
+
+
+def test_fifty_threads_share_one_client_and_one_loop(fal: Emulator) -> None:
+    assert said(
+        """
+import fal_async.sync as fal_client
+
+together = threading.Barrier(50)
+results = []
+
+def call(number):
+    together.wait()
+    results.append(fal_client.run("acme/echo", {"n": number})["n"])
+
+threads = [threading.Thread(target=call, args=(number,)) for number in range(50)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+say(sorted(results) == list(range(50)))
+say([thread.name for thread in threading.enumerate()].count("fal-portal"))
+""",
+        **fal.environ,
+    ) == ["True", "1"]
+
+
+def test_ctrl_c_in_subscribe_cancels_the_job(fal: Emulator) -> None:
+    assert said(
+        """
+import fal_async.sync as fal_client
+
+def interrupt(status):
+    if isinstance(status, fal_client.InProgress):
+        threading.Thread(target=ctrl_c).start()
+
+try:
+    fal_client.subscribe("acme/slow", {}, on_queue_update=interrupt)
+except KeyboardInterrupt as error:
+    say(repr(error), error.__context__)
+say(fal_client.run("acme/echo", {"n": 1}))
+""",
+        **fal.environ,
+    ) == ["KeyboardInterrupt() None", "{'n': 1}"]
+    assert [each.request_id for each in fal.requests if each.route == "cancel"] == list(fal.jobs)
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
+def test_a_forked_child_has_its_own_connections(fal: Emulator, end: str) -> None:
+    assert said(
+        f"""
+import fal_async.sync as fal_client
+
+say(fal_client.run("acme/echo", {{"who": "parent"}}))
+handle = fal_client.submit("acme/echo", {{"who": "handle"}})
+child = os.fork()
+if not child:
+    say(fal_client.run("acme/echo", {{"who": "child"}}))
+    say(handle.get())
+    {end}
+say(os.waitpid(child, 0)[1])
+say(fal_client.run("acme/echo", {{"who": "parent"}}), handle.get())
+""",
+        **fal.environ,
+    ) == [
+        "{'who': 'parent'}",
+        "{'who': 'child'}",
+        "{'who': 'handle'}",
+        "0",
+        "{'who': 'parent'} {'who': 'handle'}",
+    ]
+
+
+def test_processes_that_are_forked_together_do_not_mix_up_their_replies(fal: Emulator) -> None:
+    assert said(
+        """
+import fal_async.sync as fal_client
+
+def talk(name):
+    for number in range(20):
+        arguments = {"who": name, "number": number}
+        assert fal_client.run("acme/echo", arguments) == arguments
+
+talk("parent")
+children = []
+for number in range(4):
+    child = os.fork()
+    if not child:
+        talk(f"child {number}")
+        os._exit(0)
+    children.append(child)
+talk("parent")
+say([os.waitpid(child, 0)[1] for child in children])
+""",
+        **fal.environ,
+    ) == ["[0, 0, 0, 0]"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_pool_of_processes_can_call(fal: Emulator, method: str) -> None:
+    assert said(
+        f"""
+import multiprocessing
+import fal_async.sync as fal_client
+
+if __name__ == "__main__":
+    fal_client.run("acme/echo", {{}})
+    calls = [("acme/echo", {{"n": number}}) for number in range(4)]
+    with multiprocessing.get_context("{method}").Pool(2) as pool:
+        say(pool.starmap(fal_client.run, calls))
+        pool.close()
+        pool.join()
+""",
+        **fal.environ,
+    ) == ["[{'n': 0}, {'n': 1}, {'n': 2}, {'n': 3}]"]
+
+
+def test_a_handle_that_was_pickled_is_collected_in_another_process(fal: Emulator) -> None:
+    assert said(
+        """
+import pickle, subprocess
+import fal_async.sync as fal_client
+
+data = pickle.dumps(fal_client.submit("acme/echo", {"n": 1}))
+assert os.environ["FAL_KEY"].encode() not in data
+script = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()).get())"
+done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
+say(done.stdout.decode().strip())
+""",
+        **fal.environ,
+    ) == ["{'n': 1}"]

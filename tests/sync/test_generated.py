@@ -1,0 +1,66 @@
+"""The generated modules are what the generator makes, and say what the async modules say."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import fal_async
+import fal_async.sync
+from fal_async import AsyncClient, AsyncRequestHandle, EventStream
+from fal_async.sync import SyncClient, SyncEventStream, SyncRequestHandle
+from tests.sync import generate, words
+from tests.sync.source import PACKAGE
+
+
+def test_the_generated_modules_are_up_to_date() -> None:
+    assert generate.stale() == []
+
+
+def test_each_phrase_for_blocking_code_is_needed() -> None:
+    classes = [generate.AsyncClass(name) for name in generate.CLASSES]
+    sources = {source.name for each in classes for source in each.sources}
+    text = "\n".join((PACKAGE / f"{name}.py").read_text() for name in sources)
+    assert [phrase for phrase in words.PHRASES if not words.occurs(phrase, text)] == []
+
+
+def test_the_blocking_module_has_every_public_name() -> None:
+    assert set(fal_async.__all__) - set(fal_async.sync.__all__) == set()
+    for name in set(fal_async.__all__) - {"__version__"}:
+        shared = getattr(fal_async, name) is getattr(fal_async.sync, name)
+        is_call = f"{name}_async" in fal_async.sync.__all__ or name == "attach"
+        assert shared is not is_call, name
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("its_async", "face", "only_async"),
+    [
+        (AsyncClient, SyncClient, {"aclose"}),
+        (AsyncRequestHandle, SyncRequestHandle, {"follow", "fetch"}),
+        (EventStream, SyncEventStream, {"aclose"}),
+    ],
+)
+def test_a_face_has_every_public_method_with_the_same_parameters(
+    its_async: type, face: type, only_async: set[str]
+) -> None:
+    assert public(its_async) - only_async == public(face) - {"close"}
+    for name in public(its_async) & public(face):
+        if inspect.isfunction(getattr(its_async, name)):
+            theirs, ours = (inspect.signature(getattr(kind, name)) for kind in (its_async, face))
+            assert [*map(bare, theirs.parameters.values())] == [
+                *map(bare, ours.parameters.values())
+            ]
+
+
+def bare(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(annotation=inspect.Parameter.empty)
+
+
+def test_no_docstring_speaks_of_awaiting() -> None:
+    text = (PACKAGE / "sync.py").read_text().partition("class SyncRequestHandle")[2]
+    assert not [word for word in ("await ", "async with", "async for", "aclose") if word in text]
