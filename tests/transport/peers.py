@@ -33,7 +33,10 @@ class Line:
         self._buffer = bytearray()
 
     def request(self) -> bytes:
-        """Read a whole request: its head, and its body by its length or its chunks; b"" at the end."""
+        """Read a whole request: its head, and its body by its length or its chunks; b"" at the end.
+
+        Chunks are put together.
+        """
         head = self.until(b"\r\n\r\n")
         if not head:
             return b""
@@ -42,8 +45,11 @@ class Line:
         if b"\r\ncontent-length: " in lowered:
             body = self.exactly(int(lowered.split(b"\r\ncontent-length: ")[1].split(b"\r\n")[0]))
         elif b"\r\ntransfer-encoding: chunked" in lowered:
-            while not body.endswith(b"0\r\n\r\n"):
-                body += self.exactly(1)
+            while size := self.until(b"\r\n"):
+                chunk = self.exactly(int(size, 16) + 2)
+                body += chunk[:-2]
+                if chunk == b"\r\n":
+                    break
         self.got.append(head + body)
         return head + body
 
@@ -107,12 +113,21 @@ class Peer:
     Args:
         script: What to do with a connection. The connection is closed when it returns.
         tls: The server's TLS context; ``None`` for plain connections.
+        receive_buffer: How many bytes the peer takes before it reads; ``None`` for the usual.
     """
 
-    def __init__(self, script: Callable[[Line], None], *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        script: Callable[[Line], None],
+        *,
+        tls: ssl.SSLContext | None = None,
+        receive_buffer: int | None = None,
+    ) -> None:
         self._script = script
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
+        if receive_buffer is not None:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.port: int = self._listener.getsockname()[1]
         self.lines: list[Line] = []
         self._changed = threading.Condition()
@@ -162,6 +177,8 @@ class Peer:
             if self._tls is not None:
                 line._socket = self._tls.wrap_socket(line._socket, server_side=True)
             self._script(line)
+        except (ConnectionError, ssl.SSLError):
+            pass  # the client may leave at any time
         except Exception as error:  # noqa: BLE001 -- told to the test when it ends
             self.errors.append(error)
         finally:

@@ -1,0 +1,274 @@
+"""A call is cancelled at every wait that it makes: nothing is left behind, and the next one works."""
+
+from __future__ import annotations
+
+import gc
+import os
+import ssl
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import trustme
+
+from fal_async._transport.pool import PooledTransport
+from tests.transport.cancelling import cancel_everywhere
+from tests.transport.looking import idle, taken, waiting
+from tests.transport.peers import OK, Line, Peer, replying
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def sockets() -> int:
+    """How many sockets the process has open."""
+    gc.collect()
+    return sum(
+        os.readlink(entry).startswith("socket:")
+        for entry in Path("/proc/self/fd").iterdir()
+        if entry.is_symlink()
+    )
+
+
+async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
+    request = httpx.Request("POST", url, **options)  # type: ignore[arg-type]  # of httpx, passed on
+    response = await transport.handle_async_request(request)
+    try:
+        return b"".join([piece async for piece in response.aiter_raw()])
+    finally:
+        await response.aclose()
+
+
+async def check(transport: PooledTransport, call: Callable[[], Coroutine[Any, Any, object]]) -> int:
+    """Cancel the call everywhere; how often that was."""
+    times = 0
+    async for times in cancel_everywhere(call):
+        assert (taken(transport), waiting(transport)) == (0, 0)
+        idle(transport)
+    await call()
+    return times
+
+
+async def test_a_call_over_a_new_connection(transport: PooledTransport) -> None:
+    with Peer(replying(OK)) as peer:
+
+        async def call() -> None:
+            assert await ask(transport, peer.url, headers={"Connection": "close"}) == b"ok"
+
+        before = sockets()
+        assert await check(transport, call) >= 2
+        peer.wait_ended(len(peer.lines))
+        assert sockets() == before
+
+
+async def test_a_call_to_a_name_with_several_addresses(transport: PooledTransport) -> None:
+    with Peer(replying(OK)) as peer:
+        url = f"http://localhost:{peer.port}/"
+
+        async def call() -> None:
+            assert await ask(transport, url, headers={"Connection": "close"}) == b"ok"
+
+        assert await check(transport, call) >= 3
+
+
+async def test_a_call_over_an_idle_connection(transport: PooledTransport) -> None:
+    with Peer(replying(OK)) as peer:
+
+        async def call() -> None:
+            assert await ask(transport, peer.url) == b"ok"
+
+        await call()
+        assert await check(transport, call) >= 1
+        assert idle(transport) == 1
+
+
+async def test_a_call_over_tls(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    with Peer(replying(OK), tls=server) as peer:
+        async with PooledTransport(ssl_context=client) as transport:
+
+            async def call() -> None:
+                assert await ask(transport, peer.url, headers={"Connection": "close"}) == b"ok"
+
+            assert await check(transport, call) >= 3
+
+
+async def test_a_reply_that_comes_in_pieces(transport: PooledTransport) -> None:
+    """The peer sends the next piece when the last one has been read."""
+    go_on = threading.Semaphore(0)
+
+    def script(line: Line) -> None:
+        line.request()
+        wanted = go_on
+        line.send(CHUNKED)
+        for _ in range(5):
+            assert wanted.acquire(timeout=10)
+            line.send(b"2\r\nok\r\n")
+        line.send(b"0\r\n\r\n")
+
+    with Peer(script) as peer:
+
+        async def call() -> None:
+            nonlocal go_on
+            go_on = wanted = threading.Semaphore(0)
+            request = httpx.Request("GET", peer.url, headers={"Connection": "close"})
+            try:
+                response = await transport.handle_async_request(request)
+                wanted.release()
+                async with aclosing(response):
+                    async for _ in response.aiter_raw():
+                        wanted.release()
+            finally:
+                wanted.release(5)
+
+        assert await check(transport, call) >= 5
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_body_that_the_peer_takes_after_a_while(
+    transport: PooledTransport, streamed: bool
+) -> None:
+    """Sending blocks until all buffers on the way are full and the peer begins to read."""
+    gate = threading.Event()
+
+    def script(line: Line) -> None:
+        assert gate.wait(10)
+        line.reply(OK)
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        for _ in range(5):
+            yield b"x" * 1_000_000
+
+    with Peer(script, receive_buffer=65536) as peer:
+
+        async def call() -> None:
+            gate.clear()
+            async with anyio.create_task_group() as group, aclosing(parts()) as stream:
+                try:
+                    content = stream if streamed else b"x" * 5_000_000
+                    group.start_soon(_when_blocked, gate.set)
+                    headers = {"Connection": "close"}
+                    assert await ask(transport, peer.url, content=content, headers=headers) == b"ok"
+                finally:
+                    gate.set()
+
+        assert await check(transport, call) >= 3
+
+
+async def _when_blocked(action: Callable[[], None]) -> None:
+    await anyio.wait_all_tasks_blocked()
+    action()
+
+
+async def test_a_wait_for_a_place() -> None:
+    """Cancelled while it waits, and in the moment in which the place is handed over."""
+    released = threading.Event()
+
+    def script(line: Line) -> None:
+        while line.request():
+            assert released.wait(10)
+            line.send(OK)
+
+    with Peer(script) as peer:
+        async with PooledTransport(max_connections=1) as transport:
+
+            async def call() -> None:
+                assert await ask(transport, peer.url) == b"ok"
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                while taken(transport) == 0:
+                    await anyio.lowlevel.checkpoint()
+                scopes = [anyio.CancelScope() for _ in range(10)]
+
+                async def wait(scope: anyio.CancelScope) -> None:
+                    with scope:
+                        await call()
+
+                for scope in scopes:
+                    group.start_soon(wait, scope)
+                while waiting(transport) < len(scopes):
+                    await anyio.lowlevel.checkpoint()
+                for scope in scopes[::2]:
+                    scope.cancel()
+                while waiting(transport) > len(scopes) // 2:
+                    await anyio.lowlevel.checkpoint()
+                released.set()
+            assert (taken(transport), waiting(transport), idle(transport)) == (0, 0, 1)
+            assert len(peer.lines) == 1
+
+
+@pytest.mark.parametrize("usable", [True, False])
+async def test_a_place_that_is_handed_to_someone_cancelled_goes_to_the_next(usable: bool) -> None:
+    reply = OK if usable else OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    go_on = threading.Event()
+
+    def script(line: Line) -> None:
+        while line.request():
+            assert go_on.wait(10)
+            line.send(reply)
+
+    with Peer(script) as peer:
+        async with PooledTransport(max_connections=1) as transport:
+            pool = transport._pools.get()
+            doomed = anyio.CancelScope()
+            replies: list[bytes] = []
+
+            async def call(scope: anyio.CancelScope) -> None:
+                with scope:
+                    replies.append(await ask(transport, peer.url))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call, anyio.CancelScope())
+                while taken(transport) == 0:
+                    await anyio.lowlevel.checkpoint()
+                group.start_soon(call, doomed)
+                while waiting(transport) == 0:
+                    await anyio.lowlevel.checkpoint()
+                group.start_soon(call, anyio.CancelScope())
+                while waiting(transport) < 2:
+                    await anyio.lowlevel.checkpoint()
+                first = next(iter(next(iter(pool._berths.values())).waiters))
+                go_on.set()
+                await first.woken.wait()
+                doomed.cancel()
+            assert (taken(transport), waiting(transport)) == (0, 0)
+            assert replies[-1] == b"ok"
+            assert len(replies) in {2, 3}  # the doomed one may have been faster
+
+
+async def test_the_reader_of_a_reply_hears_that_another_task_has_closed_it(
+    transport: PooledTransport,
+) -> None:
+    with Peer(lambda line: (line.reply(CHUNKED), line.wait_closed()) and None) as peer:
+        response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+        async with anyio.create_task_group() as group:
+
+            async def read() -> None:
+                with pytest.raises(httpx.ReadError), anyio.fail_after(10):
+                    await response.aread()
+
+            group.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            await response.aclose()
+        assert (taken(transport), idle(transport)) == (0, 0)
+
+
+async def test_nothing_is_sent_once_the_caller_has_been_cancelled(
+    transport: PooledTransport,
+) -> None:
+    with Peer(replying(OK)) as peer:
+        await ask(transport, peer.url)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ask(transport, peer.url)
+        await transport.aclose()
+        peer.wait_ended()
+        assert len(peer.lines[0].got) == 1
