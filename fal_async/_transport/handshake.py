@@ -66,7 +66,7 @@ def make_protocol(
     """
     try:
         uri = parse_uri(url)
-    except InvalidURI:
+    except (InvalidURI, ValueError):
         # Not chained, and not shown: the URL may hold a token.
         raise InvalidRequestError("the address of the WebSocket is not a ws:// URL") from None
     return ClientProtocol(

@@ -86,6 +86,7 @@ class WebSocket:
         self._reading = False
         self._read: anyio.Event | None = None
         self._heard = 0
+        self._sign: anyio.Event | None = None
         self._lost: str | None = None
         if early:
             self._take(early)
@@ -152,7 +153,8 @@ class WebSocket:
         """
         if self._receiving:
             raise InvalidRequestError("another task is receiving from this connection already")
-        await checkpoint_if_cancelled()
+        if self._inbox:
+            await checkpoint_if_cancelled()
         self._receiving = True
         try:
             while not self._inbox:
@@ -215,13 +217,15 @@ class WebSocket:
                 continue
             self._protocol.send_ping(b"")
             self._post_answers()
-            if timeout is not None:
-                taken = self._outbox.taken
-                await anyio.sleep(timeout)
-                # A long message on a slow network may be in front of the ping.
-                is_moving = self._outbox.size > 0 and self._outbox.taken != taken
-                if heard == self._heard and self._reading and not is_moving:
-                    self._lose(f"the other side was silent for {interval + timeout:g} seconds")
+            self._sign = anyio.Event()
+            taken = self._outbox.taken
+            with anyio.move_on_after(timeout):
+                await self._sign.wait()
+                continue
+            # A long message on a slow network may be in front of the ping.
+            is_moving = self._outbox.size > 0 and self._outbox.taken != taken
+            if self._reading and not is_moving:
+                self._lose(f"the other side did not answer a ping within {timeout:g} seconds")
 
     def _has_more_to_say(self) -> bool:
         return self._lost is None and self._protocol.close_rcvd is None
@@ -265,6 +269,9 @@ class WebSocket:
 
     def _take(self, received: bytes) -> None:
         self._heard += 1
+        if self._sign is not None:
+            self._sign.set()
+            self._sign = None
         self._inbox.feed(received)
         self._post_answers()
 

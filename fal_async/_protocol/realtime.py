@@ -1,0 +1,275 @@
+"""Realtime sessions: addresses, tokens, and what messages mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from urllib.parse import urlencode
+
+import orjson
+
+from fal_async._protocol.bodies import decode_json
+from fal_async._protocol.endpoint import Endpoint, parse_path
+from fal_async._protocol.operations import Operation, Request, reading
+from fal_async._protocol.retry import Retry
+from fal_async.errors import InvalidReplyError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fal_async._config import Hosts
+    from fal_async._protocol.replies import Reply
+
+__all__ = [
+    "Data",
+    "ErrorMessage",
+    "Message",
+    "Meta",
+    "SessionTimeout",
+    "Unauthorized",
+    "decode_message",
+    "encode_message",
+    "mint_token",
+    "parse_token",
+    "realtime_url",
+    "runner_url",
+]
+
+#: How many unprocessed inputs the platform may be told to keep.
+BUFFERING: Final = range(1, 61)
+
+_VISIBLE: Final = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What the app sent."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What the platform says about the session, such as timings; of no concern to callers."""
+
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorMessage:
+    """The app or the platform reports an error, and closes after it."""
+
+    error: str
+    reason: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTimeout:
+    """There was no input for too long, or the session has come to its normal end."""
+
+    reason: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorized:
+    """The token was refused, or has expired."""
+
+    payload: Mapping[str, Any]
+
+
+Message: TypeAlias = Data | Meta | ErrorMessage | SessionTimeout | Unauthorized
+
+
+def decode_message(message: str | bytes, decode: Callable[[bytes], Any] | None = None) -> Message:
+    """What a message means.
+
+    Text is JSON, or else taken as it is; binary is msgpack, whose byte strings stay bytes.
+
+    Args:
+        message: As it was received.
+        decode: Decodes binary messages instead; what it raises is not touched.
+
+    Raises:
+        InvalidReplyError: It is binary, but not msgpack.
+    """
+    if isinstance(message, str):
+        return _classify(_decode_text(message))
+    return _classify((decode or _decode_msgpack)(message))
+
+
+def _decode_text(text: str) -> Any:
+    try:
+        return decode_json(text.encode())
+    except ValueError:
+        return text
+
+
+def _decode_msgpack(message: bytes) -> Any:
+    ormsgpack = _ormsgpack()
+    try:
+        return ormsgpack.unpackb(message, option=ormsgpack.OPT_NON_STR_KEYS)
+    except (ValueError, TypeError) as error:
+        raise InvalidReplyError(
+            f"a message of {len(message)} bytes is not msgpack: {error}"
+        ) from error
+
+
+def _classify(value: Any) -> Message:
+    if not isinstance(value, dict):
+        return Data(value)
+    payload = cast("dict[str, Any]", value)
+    kind = payload.get("type")
+    if kind == "x-fal-error":
+        error = str(payload.get("error") or "UNKNOWN_ERROR")
+        reason = str(payload.get("reason") or "")
+        if error == "TIMEOUT":
+            return SessionTimeout(reason, payload)
+        return ErrorMessage(error, reason, payload)
+    if kind == "x-fal-message":
+        return Meta(payload)
+    if payload.get("error") == "Unauthorized" and payload.get("status") == "error":
+        return Unauthorized(payload)
+    return Data(payload)
+
+
+def encode_message(arguments: object) -> bytes:
+    """Arguments as a msgpack map: byte strings stay bytes, models are dumped by their aliases.
+
+    Raises:
+        InvalidRequestError: They are no mapping or model, or hold what msgpack cannot say.
+    """
+    ormsgpack = _ormsgpack()
+    try:
+        packed: bytes = ormsgpack.packb(
+            arguments, default=_plain, option=ormsgpack.OPT_NON_STR_KEYS
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(
+            f"the arguments cannot be written as msgpack: {error.__cause__ or error}"
+        ) from error
+    if packed[0] & 0xF0 != 0x80 and packed[0] not in {0xDE, 0xDF}:
+        raise InvalidRequestError(
+            f"arguments must be a mapping or a pydantic model, got {type(arguments).__name__}"
+        )
+    return packed
+
+
+def _plain(value: object) -> object:
+    """What ormsgpack does not know: models, and mappings that are no dictionaries."""
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[object, object]", value))
+    dump: Callable[..., object] | None = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"{type(value).__name__} is no type of msgpack")
+    return dump(by_alias=True)
+
+
+@cache
+def _ormsgpack() -> Any:
+    import ormsgpack  # only sessions need it
+
+    return ormsgpack
+
+
+def realtime_url(
+    hosts: Hosts,
+    endpoint: Endpoint,
+    *,
+    path: str = "/realtime",
+    token: str | None = None,
+    max_buffering: int | None = None,
+) -> str:
+    """Where a session is opened. The URL may hold a token: it is not to be shown.
+
+    Args:
+        hosts: The base URLs.
+        endpoint: The app; when its id ends with the path already, the path is not added again.
+        path: The path within the app.
+        token: What lets the session in; ``None`` when the handshake's headers do.
+        max_buffering: How many unprocessed inputs are kept, from 1 to 60; ``None`` leaves it to
+            the app.
+    """
+    if max_buffering is not None and (
+        isinstance(max_buffering, bool) or max_buffering not in BUFFERING
+    ):
+        raise InvalidRequestError(
+            f"max_buffering must be a whole number from 1 to 60, got {max_buffering!r}"
+        )
+    segments = path.partition("?")[0].strip("/")
+    if segments and f"/{endpoint.path}".endswith(f"/{segments}"):
+        path = path.partition("?")[1] + path.partition("?")[2]
+    return runner_url(
+        hosts, endpoint, path=path, token=token, query={"max_buffering": max_buffering}
+    )
+
+
+def runner_url(
+    hosts: Hosts,
+    endpoint: Endpoint,
+    *,
+    path: str = "",
+    token: str | None = None,
+    query: Mapping[str, object] | None = None,
+) -> str:
+    """Where a socket of an app is opened, with the app's own protocol or another."""
+    encoded, own_query = parse_path(path)
+    base = f"ws{hosts.run.removeprefix('http')}"
+    url = "/".join(filter(None, (base, str(endpoint), encoded)))
+    given = {"fal_jwt_token": token, **(query or {})}
+    added = urlencode({name: value for name, value in given.items() if value is not None})
+    queries = "&".join(filter(None, (own_query, added)))
+    return f"{url}?{queries}" if queries else url
+
+
+def mint_token(hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120) -> Operation[str]:
+    """Ask for a short-lived token that opens sockets of one app.
+
+    Args:
+        hosts: The base URLs.
+        endpoint: The app.
+        token_expiration: For how long the token may be used, in seconds.
+    """
+    if isinstance(token_expiration, bool) or token_expiration < 1:
+        raise InvalidRequestError(
+            f"token_expiration must be at least 1 second, got {token_expiration!r}"
+        )
+    body = {"allowed_apps": [endpoint.alias], "token_expiration": token_expiration}
+    return Operation(
+        name="token",
+        application=str(endpoint),
+        request=Request(
+            "POST",
+            f"{hosts.rest}/tokens/",
+            {"accept": "application/json", "content-type": "application/json"},
+            orjson.dumps(body),
+        ),
+        parse=reading(parse_token),
+        retry=Retry.SAFE,
+    )
+
+
+def parse_token(reply: Reply) -> str:
+    """Read the answer to `mint_token`: a JSON string, or an object with a ``token``.
+
+    Raises:
+        InvalidReplyError: There is no token; its text does not show what there was instead, unless
+            that is a sentence.
+    """
+    try:
+        body = decode_json(reply.body)
+    except ValueError:
+        body = None
+    if isinstance(body, dict):
+        fields = cast("dict[str, Any]", body)
+        token, detail = fields.get("token"), fields.get("detail")
+    else:
+        token, detail = body, None
+    if isinstance(token, str) and _VISIBLE.fullmatch(token):
+        return token
+    said = f": {detail}" if isinstance(detail, str) and " " in detail else ""
+    raise InvalidReplyError(f"the platform gave no token{said}", request_id=reply.request_id)

@@ -1,0 +1,674 @@
+"""A WebSocket connection, against websockets' own server and against scripted peers."""
+
+from __future__ import annotations
+
+import gc
+import ssl
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import pytest
+from websockets.frames import Opcode
+
+from fal_async._transport import websocket as module
+from fal_async._transport.connecting import connect_websocket
+from fal_async._transport.dialing import dial
+from fal_async._transport.outbox import HIGH_WATER
+from fal_async._transport.sockets import SocketStream
+from fal_async._transport.websocket import LONG_CHUNK, RECEIVE_BUFFER, WebSocket, attended
+from fal_async.errors import (
+    FalClientError,
+    InvalidReplyError,
+    InvalidRequestError,
+    RealtimeDisconnectedError,
+)
+from tests.transport.cancelling import cancel_everywhere
+from tests.transport.peers import PATIENCE, Line, Peer
+from tests.transport.socketeer import (
+    Socketeer,
+    binary,
+    close,
+    echo,
+    frame,
+    more,
+    speaking,
+    text,
+    websockets_server,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    import httpx
+    import trustme
+    from websockets.sync.server import ServerConnection
+
+SIZES = [0, 1, 125, 126, 65535, 65536, 300_000]
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens after some time happens soon."""
+    monkeypatch.setattr(module, "STAND_BY", 0.001)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 2.0)
+
+
+@asynccontextmanager
+async def opened(url: str, **options: object) -> AsyncGenerator[WebSocket]:
+    with anyio.fail_after(PATIENCE):
+        websocket = await connect_websocket(url, **options)  # type: ignore[arg-type]  # passed on
+        async with attended(websocket):
+            yield websocket
+
+
+def address(peer: Peer) -> str:
+    return peer.url.replace("http", "ws", 1)
+
+
+async def ended(peer: Peer) -> None:
+    await anyio.to_thread.run_sync(peer.wait_ended)
+
+
+async def test_messages_of_any_size_go_both_ways_untouched() -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+            for size in SIZES:
+                for message in ("é" * size, b"\xff" * size):
+                    await websocket.send(message)
+                    assert await websocket.recv() == message
+
+
+async def test_bytes_may_be_sent_from_any_buffer() -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+            for message in (bytearray(b"image"), memoryview(b"an image")[3:]):
+                await websocket.send(message)
+                assert await websocket.recv() == b"image"
+
+
+SCRIPT = (
+    text("one")
+    + frame(Opcode.PING, b"?")
+    + binary(b"\x00" * 130)
+    + text("fr", fin=False)
+    + frame(Opcode.PING, b"!")
+    + more("ag—".encode()[:3])
+    + frame(Opcode.PONG, b"")
+    + more("ag—".encode()[3:], fin=True)
+    + binary(b"", fin=False)
+    + more(b"end", fin=True)
+)
+MESSAGES = ["one", b"\x00" * 130, "frag—", b"end"]
+
+
+def slicing(size: int) -> Callable[[httpx.URL], Awaitable[SocketStream]]:
+    """A way to connect by which everything arrives in slices of a size."""
+
+    class SlicingStream(SocketStream):
+        left = size
+
+        def receive_nowait(self, max_bytes: int = size) -> bytes | None:
+            received = super().receive_nowait(min(max_bytes, self.left))
+            if received:
+                self.left = self.left - len(received) or size
+            return received
+
+    async def connect(url: httpx.URL) -> SocketStream:
+        return SlicingStream((await dial(url.host, url.port or 80))._socket)
+
+    return connect
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, len(SCRIPT) - 1, len(SCRIPT) + 1])
+async def test_frames_may_be_cut_anywhere(size: int) -> None:
+    # Slices that are one byte longer than the script cut it at every offset in turn.
+    repetitions = len(SCRIPT) if size > 7 else 3
+
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(SCRIPT * repetitions)
+        for _ in range(repetitions):
+            socketeer.expect(Opcode.PONG, b"?")
+            socketeer.expect(Opcode.PONG, b"!")
+        socketeer.agree()
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer), dial=slicing(size)) as websocket:
+            for _ in range(repetitions):
+                assert [await websocket.recv() for _ in MESSAGES] == MESSAGES
+
+
+async def test_frames_may_come_along_with_the_answer_to_the_handshake() -> None:
+    def script(line: Line) -> None:
+        Socketeer(line, early=SCRIPT).agree()
+
+    with Peer(script) as peer:
+        async with opened(address(peer)) as websocket:
+            assert [await websocket.recv() for _ in MESSAGES] == MESSAGES
+
+
+async def test_compression_is_off_unless_asked_for() -> None:
+    offers: list[str | None] = []
+
+    def handler(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        offers.append(connection.request.headers.get("Sec-WebSocket-Extensions"))
+        echo(connection)
+
+    with websockets_server(handler) as url:
+        for options in ({}, {"compression": True}):
+            async with opened(url, **options) as websocket:
+                for message in ("again and " * 1000, b"again and " * 1000, ""):
+                    await websocket.send(message)
+                    assert await websocket.recv() == message
+    assert offers[0] is None
+    assert offers[1] is not None
+    assert "permessage-deflate" in offers[1]
+
+
+async def test_messages_go_over_tls(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+
+    async def secure(url: httpx.URL) -> SocketStream:
+        return await dial("localhost", url.port or 443, tls=client)
+
+    with websockets_server(echo, ssl=server) as url:
+        async with opened(url.replace("ws", "wss", 1), dial=secure) as websocket:
+            for message in ("text", b"x" * 3_000_000):
+                await websocket.send(message)
+                assert await websocket.recv() == message
+
+
+async def test_pings_are_answered_while_nobody_receives() -> None:
+    def script(socketeer: Socketeer) -> None:
+        for number in range(3):
+            socketeer.line.send(frame(Opcode.PING, b"%d" % number))
+            socketeer.expect(Opcode.PONG, b"%d" % number)
+        socketeer.line.send(text("done"))
+        heard.set()
+        socketeer.agree()
+
+    heard = threading.Event()
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            await anyio.to_thread.run_sync(heard.wait)
+            assert await websocket.recv() == "done"
+
+
+async def test_a_silent_peer_that_answers_pings_is_kept() -> None:
+    def script(socketeer: Socketeer) -> None:
+        for _ in range(3):
+            socketeer.expect(Opcode.PING, b"")
+            socketeer.line.send(frame(Opcode.PONG, b""))
+        socketeer.line.send(text("still here"))
+        socketeer.agree()
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer), ping_interval=0.01, ping_timeout=5.0) as websocket:
+            assert await websocket.recv() == "still here"
+
+
+async def test_a_peer_that_answers_no_ping_is_given_up() -> None:
+    with Peer(speaking(lambda socketeer: socketeer.line.wait_closed())) as peer:
+        async with opened(address(peer), ping_interval=0.01, ping_timeout=0.01) as websocket:
+            with pytest.raises(RealtimeDisconnectedError) as caught:
+                await websocket.recv()
+            assert (caught.value.close_code, websocket.close_code) == (1006, 1006)
+            assert (
+                caught.value.close_reason
+                == "the other side did not answer a ping within 0.01 seconds"
+            )
+            with pytest.raises(RealtimeDisconnectedError):
+                await websocket.send("anyone?")
+
+
+async def test_a_peer_that_answers_no_ping_is_given_up_while_nobody_receives() -> None:
+    with Peer(speaking(lambda socketeer: socketeer.line.wait_closed())) as peer:
+        async with opened(address(peer), ping_interval=0.01, ping_timeout=0.01) as websocket:
+            await ended(peer)
+            with pytest.raises(RealtimeDisconnectedError):
+                await websocket.send("anyone?")
+
+
+@pytest.mark.parametrize(
+    "frames", [[binary(b"x" * 101)], [binary(b"x" * 60, fin=False), more(b"x" * 60)]]
+)
+async def test_a_message_that_is_too_long_ends_the_connection(frames: list[bytes]) -> None:
+    codes: list[int] = []
+
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(binary(b"x" * 100), *frames)
+        codes.append(socketeer.agree())
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer), max_message_size=100) as websocket:
+            assert await websocket.recv() == b"x" * 100
+            with pytest.raises(InvalidReplyError, match="more than 100 bytes"):
+                await websocket.recv()
+            with pytest.raises(InvalidReplyError, match="more than 100 bytes"):
+                await websocket.send("more?")
+            assert websocket.close_code == 1009
+        await ended(peer)
+    assert codes == [1009]
+
+
+VIOLATIONS = {
+    "a masked frame": (b"\x81\x81\x00\x00\x00\x00a", 1002),
+    "reserved bits": (b"\xf1\x01a", 1002),
+    "an unknown opcode": (b"\x83\x00", 1002),
+    "a continuation of nothing": (b"\x80\x01a", 1002),
+    "a message within a fragmented one": (text("a", fin=False) + text("b"), 1002),
+    "a long control frame": (b"\x89\x7e\x00\x7e" + b"x" * 126, 1002),
+    "a fragmented control frame": (b"\x09\x00", 1002),
+    "a close without a whole code": (b"\x88\x01\x03", 1002),
+    "text that is not UTF-8": (b"\x81\x01\xff", 1007),
+    "fragmented text that is not UTF-8": (b"\x01\x01\xc3" + b"\x80\x01a", 1007),
+    "a compressed frame without compression": (b"\xc1\x01a", 1002),
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+async def test_breaking_the_protocol_ends_the_connection(name: str) -> None:
+    frames, code = VIOLATIONS[name]
+    codes: list[int] = []
+
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(text("fine") + frames)
+        codes.append(socketeer.close_code())
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            assert await websocket.recv() == "fine"
+            for _ in range(2):
+                with pytest.raises(InvalidReplyError, match="the other side broke the protocol: "):
+                    await websocket.recv()
+            assert websocket.close_code == code
+        await ended(peer)
+    assert codes == [code]
+
+
+async def test_a_receiver_that_does_not_come_stops_the_sender() -> None:
+    messages = [bytes([number]) * 200_000 for number in range(60)]
+
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(*map(binary, messages))
+        socketeer.agree()
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            while websocket._inbox.size < RECEIVE_BUFFER:
+                await anyio.lowlevel.checkpoint()
+            for _ in range(100):
+                await anyio.lowlevel.checkpoint()
+            assert websocket._inbox.size < RECEIVE_BUFFER + LONG_CHUNK
+            assert [await websocket.recv() for _ in messages] == messages
+
+
+async def test_a_peer_that_does_not_read_stops_the_senders_and_loses_nothing() -> None:
+    read = threading.Event()
+    received: list[bytes] = []
+
+    def script(socketeer: Socketeer) -> None:
+        assert read.wait(PATIENCE)
+        while (message := socketeer.read()).opcode is Opcode.BINARY:
+            received.append(bytes(message.data))
+        socketeer.line.send(close())
+
+    sent: list[bytes] = []
+
+    async def send(websocket: WebSocket, name: bytes) -> None:
+        while True:
+            await websocket.send(name * 1000)
+            sent.append(name * 1000)
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            async with anyio.create_task_group() as tasks:
+                for name in (b"a", b"b", b"c"):
+                    tasks.start_soon(send, websocket, name)
+                while websocket._outbox.size <= HIGH_WATER:
+                    await anyio.lowlevel.checkpoint()
+                for _ in range(100):
+                    await anyio.lowlevel.checkpoint()
+                assert websocket._outbox.size < HIGH_WATER + 1010 * 3
+                tasks.cancel_scope.cancel()
+            read.set()
+            await websocket.send(b"last")
+        await ended(peer)
+    # A send that was cancelled while it waited has sent nothing.
+    assert sorted(received[:-1]) == sorted(sent)
+    assert received[-1] == b"last"
+
+
+async def test_tasks_that_send_at_once_do_not_mix_their_messages() -> None:
+    messages = [bytes([number]) * (number * 300) for number in range(100)]
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket, anyio.create_task_group() as tasks:
+            for message in messages:
+                tasks.start_soon(websocket.send, message)
+            received = [await websocket.recv() for _ in messages]
+    assert sorted(received, key=len) == messages
+
+
+async def test_a_second_receiver_is_refused_and_the_first_gets_its_message() -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket, anyio.create_task_group() as tasks:
+            received: list[str | bytes] = []
+
+            async def receive() -> None:
+                received.append(await websocket.recv())
+
+            tasks.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(InvalidRequestError, match="another task is receiving"):
+                await websocket.recv()
+            await websocket.send("for the first")
+    assert received == ["for the first"]
+
+
+async def test_messages_that_are_sent_in_a_row_are_written_together() -> None:
+    streams: list[CountingStream] = []
+
+    class CountingStream(SocketStream):
+        writes = 0
+
+        def send_nowait(self, item: bytes | memoryview) -> int:
+            self.writes += 1
+            return super().send_nowait(item)
+
+    async def counting(url: httpx.URL) -> SocketStream:
+        stream = await dial(url.host, url.port or 80)
+        streams.append(CountingStream(stream._socket))
+        return streams[0]
+
+    with websockets_server(echo) as url:
+        async with opened(url, dial=counting) as websocket:
+            streams[0].writes = 0
+            for number in range(100):
+                await websocket.send(f"message {number}")
+            for number in range(100):
+                assert await websocket.recv() == f"message {number}"
+            assert streams[0].writes == 2
+            await websocket.send("a message that is waited for")
+            assert streams[0].writes == 3
+            await websocket.recv()
+            assert streams[0].writes == 3
+
+
+@pytest.mark.parametrize("message", [None, 1, {"prompt": "a cat"}, "\ud800"])
+async def test_what_is_no_message_is_refused_and_the_connection_stays_usable(
+    message: object,
+) -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+            with pytest.raises(InvalidRequestError):
+                await websocket.send(message)  # type: ignore[arg-type]  # that is the point
+            await websocket.send("a message")
+            assert await websocket.recv() == "a message"
+
+
+async def test_closing_tells_the_other_side_and_waits_for_its_answer() -> None:
+    closes: list[tuple[int | None, str | None]] = []
+
+    def handler(connection: ServerConnection) -> None:
+        echo(connection)
+        closes.append((connection.close_code, connection.close_reason))
+
+    with websockets_server(handler) as url:
+        async with opened(url) as websocket:
+            assert (websocket.is_open, websocket.close_code, websocket.close_reason) == (
+                True,
+                None,
+                None,
+            )
+            assert repr(websocket) == "<WebSocket open>"
+            await websocket.close(1001, "going")
+            assert (websocket.close_code, websocket.close_reason) == (1001, "going")
+            assert repr(websocket) == "<WebSocket closed with 1001>"
+            await websocket.close()
+            for call in (websocket.recv(), websocket.send("too late")):
+                with pytest.raises(RealtimeDisconnectedError) as caught:
+                    await call
+                assert (caught.value.close_code, caught.value.close_reason) == (1001, "going")
+    assert closes == [(1001, "going")]
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1, ""), (1006, ""), (1000, "x" * 124)])
+async def test_a_close_that_cannot_be_sent_is_refused(code: int, reason: str) -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+            with pytest.raises(InvalidRequestError, match="close"):
+                await websocket.close(code, reason)
+            await websocket.send("still open")
+            assert await websocket.recv() == "still open"
+
+
+async def test_closing_while_another_task_receives_lets_that_task_go() -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+            caught: list[RealtimeDisconnectedError] = []
+
+            async def receive() -> None:
+                try:
+                    await websocket.recv()
+                except RealtimeDisconnectedError as error:
+                    caught.append(error)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(receive)
+                await anyio.wait_all_tasks_blocked()
+                await websocket.close()
+            assert [error.close_code for error in caught] == [1000]
+
+
+async def test_messages_that_came_before_the_close_are_delivered() -> None:
+    codes: list[int] = []
+
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(text("one") + text("two") + close(4001, "enough") + text("not heard"))
+        codes.append(socketeer.close_code())
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            await ended(peer)
+            assert [await websocket.recv(), await websocket.recv()] == ["one", "two"]
+            with pytest.raises(RealtimeDisconnectedError) as caught:
+                await websocket.recv()
+            assert (caught.value.close_code, caught.value.close_reason) == (4001, "enough")
+            with pytest.raises(RealtimeDisconnectedError, match="code 4001"):
+                await websocket.send("too late")
+    assert codes == [4001]
+
+
+async def test_a_close_without_a_code_is_one() -> None:
+    with Peer(speaking(lambda socketeer: socketeer.line.send(b"\x88\x00"))) as peer:
+        async with opened(address(peer)) as websocket:
+            with pytest.raises(RealtimeDisconnectedError) as caught:
+                await websocket.recv()
+    assert (caught.value.close_code, caught.value.close_reason) == (1005, "")
+
+
+async def test_a_close_that_is_not_answered_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.01)
+    with Peer(speaking(lambda socketeer: socketeer.line.wait_closed())) as peer:
+        async with opened(address(peer)) as websocket:
+            await websocket.close()
+            assert (websocket.close_code, websocket.close_reason) == (
+                1006,
+                "the other side did not answer the close",
+            )
+
+
+async def test_what_arrives_after_our_close_is_for_nobody() -> None:
+    def script(socketeer: Socketeer) -> None:
+        code = socketeer.close_code()
+        socketeer.line.send(text("late"), close(code))
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            await websocket.close()
+            with pytest.raises(RealtimeDisconnectedError):
+                await websocket.recv()
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_a_connection_that_is_lost_without_a_word_is_told(leave: str) -> None:
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(text("one") + binary(b"half of a message")[:5])
+        socketeer.expect(Opcode.TEXT, b"go")
+        getattr(socketeer.line, leave)()
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            assert await websocket.recv() == "one"
+            await websocket.send("go")
+            for _ in range(2):
+                with pytest.raises(RealtimeDisconnectedError) as caught:
+                    await websocket.recv()
+                assert caught.value.close_code == 1006
+                assert caught.value.close_reason
+            with pytest.raises(RealtimeDisconnectedError):
+                await websocket.send("too late")
+
+
+async def test_a_sender_hears_why_the_other_side_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STAND_BY", 60.0)
+
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(text("one") + close(1011, "the app crashed"))
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            await ended(peer)
+
+            async def send_until_it_fails() -> None:
+                while True:
+                    await websocket.send(b"x" * 1000)
+                    await anyio.lowlevel.checkpoint()
+
+            with pytest.raises(RealtimeDisconnectedError) as caught:
+                await send_until_it_fails()
+            assert (caught.value.close_code, caught.value.close_reason) == (1011, "the app crashed")
+            assert await websocket.recv() == "one"
+
+
+async def test_senders_that_wait_for_room_hear_of_the_loss() -> None:
+    full = threading.Event()
+
+    def script(socketeer: Socketeer) -> None:
+        assert full.wait(PATIENCE)
+        socketeer.line.reset()
+
+    errors: list[FalClientError] = []
+
+    async def send(websocket: WebSocket) -> None:
+        try:
+            while True:
+                await websocket.send(b"x" * 10_000)
+        except RealtimeDisconnectedError as error:
+            errors.append(error)
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket, anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(send, websocket)
+            while websocket._outbox.size <= HIGH_WATER:
+                await anyio.lowlevel.checkpoint()
+            full.set()
+    assert len(errors) == 3
+
+
+async def test_a_round_trip_that_is_cancelled_anywhere_leaves_a_usable_connection() -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+
+            async def round_trip() -> None:
+                await websocket.send(b"x" * 200_000)
+                while await websocket.recv() != b"x" * 200_000:
+                    pass
+
+            cancelled = 0
+            async for _ in cancel_everywhere(round_trip):
+                cancelled += 1
+                await websocket.send("mark")
+                while await websocket.recv() != "mark":
+                    pass
+            assert cancelled > 0
+            assert websocket.is_open
+
+
+async def test_connecting_that_is_cancelled_anywhere_leaves_nothing_open(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    streams: list[SocketStream] = []
+
+    async def noting(url: httpx.URL) -> SocketStream:
+        streams.append(await dial(url.host, url.port or 80))
+        return streams[-1]
+
+    with websockets_server(echo) as url:
+
+        async def connect() -> None:
+            websocket = await connect_websocket(url, dial=noting)
+            async with attended(websocket):
+                await websocket.send("hello")
+                await websocket.recv()
+
+        async for _ in cancel_everywhere(connect):
+            pass
+    assert len(streams) > 3
+    assert all(stream._socket.fileno() == -1 for stream in streams)
+    streams.clear()
+    gc.collect()
+    assert not recwarn.list
+
+
+async def test_a_close_that_is_cancelled_closes_at_once() -> None:
+    with Peer(speaking(lambda socketeer: socketeer.line.wait_closed())) as peer:
+        async with opened(address(peer)) as websocket:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await websocket.close()
+            assert websocket.close_code == 1006
+            await ended(peer)
+
+
+async def test_an_error_in_the_block_comes_out_as_it_is_and_the_connection_is_closed() -> None:
+    class OwnError(Exception):
+        pass
+
+    closes: list[int | None] = []
+
+    def handler(connection: ServerConnection) -> None:
+        echo(connection)
+        closes.append(connection.close_code)
+
+    with websockets_server(handler) as url:
+        with pytest.raises(OwnError) as caught:
+            async with opened(url):
+                raise OwnError
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None
+    assert closes == [1000]
+
+
+async def test_a_block_that_is_cancelled_closes_the_connection_properly() -> None:
+    closes: list[int | None] = []
+
+    def handler(connection: ServerConnection) -> None:
+        echo(connection)
+        closes.append(connection.close_code)
+
+    with websockets_server(handler) as url, anyio.CancelScope() as scope:
+        async with opened(url) as websocket:
+            scope.cancel()
+            await websocket.recv()
+    assert scope.cancelled_caught
+    assert closes == [1000]
