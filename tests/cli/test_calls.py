@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import io
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.cli.shell import PROGRAM, Shell, environment
+from tests.cli.shell import Shell, started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,31 +96,20 @@ def test_the_failure_of_a_job_is_one_line(shell: Shell, fal: Emulator) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_cancels_the_job_and_ends_quietly_with_130(fal: Emulator) -> None:
     fal.register("acme/slow", lambda _, job: job.cancellation.wait_sync())
-    program = subprocess.Popen(
-        [*PROGRAM, "subscribe", "acme/slow"],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    fal.wait_for(lambda: fal.counters("acme/slow").running == 1)
-    program.send_signal(signal.SIGINT)
-    stdout, stderr = program.communicate(timeout=30)
-    assert (program.returncode, stdout) == (130, b"")
-    assert b"Traceback" not in stderr
+    with started("subscribe", "acme/slow") as program:
+        fal.wait_for(lambda: fal.counters("acme/slow").running == 1)
+        program.send_signal(signal.SIGINT)
+        stdout, stderr = program.communicate(timeout=30)
+    assert (program.returncode, stdout) == (130, "")
+    assert "Traceback" not in stderr
     assert fal.counters("acme/slow").cancelled == 1
 
 
 def test_a_reader_that_has_gone_is_no_traceback(fal: Emulator) -> None:
     fal.register("acme/long", lambda: {"text": "cats " * 100_000})
-    program = subprocess.Popen(
-        [*PROGRAM, "run", "acme/long"],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert program.stdout is not None
-    assert program.stderr is not None
-    program.stdout.close()
-    stderr = program.stderr.read()
-    program.stderr.close()
-    assert (program.wait(30), stderr) == (1, b"")
+    with started("run", "acme/long") as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        program.stdout.close()
+        stderr = program.stderr.read()
+        assert (program.wait(30), stderr) == (1, "")

@@ -3,13 +3,12 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.shell import PROGRAM, Shell, environment
+from tests.cli.shell import Shell, started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,25 +31,19 @@ def test_it_serves_endpoints_to_other_processes_until_ctrl_c(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "apps.py").write_text(APPS)
-    server = subprocess.Popen(
-        [*PROGRAM, "emulate", "--port", "0", "--app", "apps:endpoints"],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stdout is not None
-    told = ""
-    while "python -m fal_async" not in told:
-        line = server.stdout.readline()
-        assert line, "it ended early"
-        told += line
-    for name, value in re.findall(r"^export (\w+)=(.*)$", told, re.MULTILINE):
-        monkeypatch.setenv(name, value)
-    assert shell("run", "acme/upper", "text=hello").json == {"text": "HELLO"}
-    assert shell("subscribe", "acme/greet").json == "hello from /"
-    server.send_signal(signal.SIGINT)
-    _, stderr = server.communicate(timeout=30)
+    with started("emulate", "--port", "0", "--app", "apps:endpoints") as server:
+        assert server.stdout is not None
+        told = ""
+        while "python -m fal_async" not in told:
+            line = server.stdout.readline()
+            assert line, "it ended early"
+            told += line
+        for name, value in re.findall(r"^export (\w+)=(.*)$", told, re.MULTILINE):
+            monkeypatch.setenv(name, value)
+        assert shell("run", "acme/upper", "text=hello").json == {"text": "HELLO"}
+        assert shell("subscribe", "acme/greet").json == "hello from /"
+        server.send_signal(signal.SIGINT)
+        _, stderr = server.communicate(timeout=30)
     assert (server.returncode, stderr) == (130, "")
 
 
