@@ -87,7 +87,8 @@ class AsyncRequestHandle:
         Raises:
             NotFoundError: The job is unknown or has expired.
         """
-        return await self._bound().perform(
+        performer = await self._bound()
+        return await performer.perform(
             operations.status(
                 self.status_url,
                 application=self.application,
@@ -159,7 +160,8 @@ class AsyncRequestHandle:
         Raises:
             NotFoundError: The job is unknown or has expired.
         """
-        return await self._bound().perform(
+        performer = await self._bound()
+        return await performer.perform(
             operations.cancel(
                 self.cancel_url, application=self.application, request_id=self.request_id
             )
@@ -170,7 +172,7 @@ class AsyncRequestHandle:
     ) -> AsyncGenerator[Status, None]:
         """Yield the job's statuses as they change; a wait that polls may look before it pauses."""
         watch = JobWatch(
-            self._bound(),
+            await self._bound(),
             status_url=self.status_url,
             application=self.application,
             request_id=self.request_id,
@@ -191,7 +193,8 @@ class AsyncRequestHandle:
 
     async def fetch(self, last: Status | None, output: type[T] | None) -> T:
         """Fetch the output of the job, which has ended; the reply tells whether it succeeded."""
-        value = await self._bound().perform(
+        performer = await self._bound()
+        value = await performer.perform(
             operations.result(
                 self.response_url,
                 application=self.application,
@@ -205,12 +208,13 @@ class AsyncRequestHandle:
                 value.metrics = last.metrics
         return validate_output(value, output)
 
-    def _bound(self) -> Performer:
+    async def _bound(self) -> Performer:
         if self._performer is not None:
             return self._performer
-        from fal_async._default import default_client  # the layer above, for handles on their own
+        from fal_async._default import ready_client  # the layer above, for handles on their own
 
-        return default_client().attach(self)._bound()  # noqa: SLF001 -- another one of this class
+        handle = (await ready_client()).attach(self)
+        return await handle._bound()  # noqa: SLF001 -- another one of this class
 
 
 def _unbound(facts: Mapping[str, Any]) -> AsyncRequestHandle:

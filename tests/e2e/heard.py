@@ -1,4 +1,4 @@
-"""What a callback was told, for tests to wait on."""
+"""What a callback was told, for tests to wait on; and what a program said."""
 
 from __future__ import annotations
 
@@ -29,3 +29,11 @@ class Heard(list[T], Generic[T]):
         while not holds(self):
             self._news = anyio.Event()
             await self._news.wait()
+
+
+def said(stderr: bytes) -> list[bytes]:
+    """The lines of a program in development mode, without those on slow steps.
+
+    How slow a step is depends on how busy the machine is.
+    """
+    return [line for line in stderr.splitlines() if not line.startswith(b"Executing ")]

@@ -21,6 +21,7 @@ from fal_async import (
     ServerError,
 )
 from fal_async.emulator import AppError, Emulator, Fault
+from tests.e2e.heard import said
 
 ECHO = "acme/echo/deep/path"
 
@@ -62,7 +63,7 @@ async def test_a_handle_pickled_in_one_process_is_collected_in_another(
     )
 
     assert done.stdout.split() == [b"1", b"1"]
-    assert done.stderr == b""
+    assert said(done.stderr) == []
 
 
 async def test_a_pickled_handle_carries_no_key(fal: Emulator, client: AsyncClient) -> None:
@@ -141,7 +142,9 @@ async def test_a_handle_made_by_hand_cannot_take_the_key_elsewhere(
 ) -> None:
     with Emulator(key="other:key") as foreign:
         handle = await client.submit(ECHO, {})
-        facts = handle.to_dict() | {"status_url": f"{foreign.url}/queue/acme/echo/requests/1/status"}
+        facts = handle.to_dict() | {
+            "status_url": f"{foreign.url}/queue/acme/echo/requests/1/status"
+        }
         elsewhere = AsyncRequestHandle(**facts, _performer=handle._performer)
         with pytest.raises(InvalidRequestError):
             await elsewhere.status()
@@ -208,5 +211,3 @@ def test_hosts_of_the_environment_are_read_when_the_client_is_made(
 def test_a_client_that_cannot_work_is_not_made(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
         AsyncClient(**bad)
-
-

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from fal_async import AsyncClient
-from fal_async.emulator import Emulator
+if TYPE_CHECKING:
+    from fal_async import AsyncClient
+    from fal_async.emulator import Emulator
 
 JOBS = 2000
 

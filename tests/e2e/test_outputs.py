@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -28,6 +27,9 @@ from fal_async import (
     TransportError,
 )
 from fal_async.emulator import AppError, Emulator, Fault, Job
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 ECHO = "acme/echo"
 

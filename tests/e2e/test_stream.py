@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import pytest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 COUNT = "acme/count"
+E = TypeVar("E", bound=Exception)
 
 
 class Step(BaseModel):
@@ -49,6 +50,18 @@ def serve(fal: Emulator, body: bytes, media_type: str = "text/event-stream") -> 
 async def collect(stream: EventStream[Any]) -> list[Any]:
     with anyio.fail_after(10):
         return [event async for event in stream]
+
+
+async def collect_until(error: type[E], stream: EventStream[Any]) -> tuple[list[Any], E]:
+    """The events before the error, and the error."""
+    seen: list[Any] = []
+    try:
+        with anyio.fail_after(10):
+            async for event in stream:
+                seen.append(event)
+    except error as caught:
+        return seen, caught
+    pytest.fail(f"the stream ended without {error.__name__}")
 
 
 async def test_events_arrive_decoded_in_order(fal: Emulator, client: AsyncClient) -> None:
@@ -182,18 +195,15 @@ async def test_an_error_event_is_raised_after_what_came_before_it(
     fal: Emulator, client: AsyncClient, event: bytes, message: str
 ) -> None:
     serve(fal, b'data: {"output": "a", "partial": true, "error": null}\n\n' + event)
-    seen: list[Any] = []
-    with pytest.raises(StreamError) as caught, anyio.fail_after(10):
-        async for item in client.stream("acme/raw", {}, path=""):
-            seen.append(item)  # noqa: PERF401 -- what came before the error is wanted
+    seen, error = await collect_until(StreamError, client.stream("acme/raw", {}, path=""))
 
     assert len(seen) == 1
-    assert caught.value.message == message
-    assert caught.value.request_id is not None
+    assert error.message == message
+    assert error.request_id is not None
 
 
 async def test_a_workflow_tells_of_its_steps(fal: Emulator, client: AsyncClient) -> None:
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"type": "submit", "node_id": "a", "app_id": "fal-ai/flux", "request_id": "1"},
         {"type": "completion", "node_id": "a", "output": {"n": 1}},
         {"type": "output", "output": {"n": 1}},
@@ -228,13 +238,11 @@ async def test_a_connection_that_drops_says_how_far_the_stream_came(
 ) -> None:
     serve(fal, b"data: 1\n\ndata: 2\n\ndata: 3\n\n")
     fal.fail("acme/raw", Fault(cut=20, reset=reset))
-    seen: list[Any] = []
-    with pytest.raises(StreamBrokenError, match="after 2 events") as caught, anyio.fail_after(10):
-        async for item in client.stream("acme/raw", {}, path=""):
-            seen.append(item)  # noqa: PERF401 -- what came before the error is wanted
+    seen, error = await collect_until(StreamBrokenError, client.stream("acme/raw", {}, path=""))
 
     assert seen == [1, 2]
-    assert caught.value.events == 2
+    assert error.events == 2
+    assert "after 2 events" in str(error)
 
 
 async def test_a_stream_that_ends_within_an_event_was_cut(
@@ -256,14 +264,14 @@ async def test_a_silent_stream_is_given_up_after_its_idle_timeout(
         yield {"n": 1}
         await gate.wait()
 
-    for bounds in ({"idle_timeout": 0.2}, {"timeout": 0.2}, {"timeout": 9, "idle_timeout": 0.2}):
-        seen: list[Any] = []
-        with pytest.raises(FalClientTimeoutError) as caught, anyio.fail_after(10):
-            async for item in client.stream("acme/silent", {}, path="", **bounds):
-                seen.append(item)  # noqa: PERF401 -- what came before the error is wanted
+    for timeout, idle_timeout in ((None, 0.2), (0.2, None), (9, 0.2)):
+        stream = client.stream(
+            "acme/silent", {}, path="", timeout=timeout, idle_timeout=idle_timeout
+        )
+        seen, error = await collect_until(FalClientTimeoutError, stream)
         assert seen == [{"n": 1}]
-        assert caught.value.timeout == 0.2
-        assert caught.value.request_id is not None
+        assert error.timeout == 0.2
+        assert error.request_id is not None
     await fal.until(lambda: fal.connections == 0)
     gate.open()
 

@@ -49,10 +49,13 @@ def messages(statuses: list[Status]) -> list[str]:
 async def test_three_requests_a_job_while_streams_are_free(
     fal: Emulator, client: AsyncClient, talk: str
 ) -> None:
+    async def subscribe() -> None:
+        await client.subscribe(talk, {})
+
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             for _ in range(20):
-                group.start_soon(client.subscribe, talk, {})
+                group.start_soon(subscribe)
 
     routes = [request.route for request in fal.requests]
     assert {route: routes.count(route) for route in set(routes)} == {
@@ -103,9 +106,7 @@ async def test_logs_that_were_not_asked_for_are_not_delivered(
     with anyio.fail_after(10):
         events = [event async for event in handle.iter_events()]
 
-    assert all(
-        event.logs is None for event in events if isinstance(event, InProgress | Completed)
-    )
+    assert all(event.logs is None for event in events if isinstance(event, InProgress | Completed))
     assert await handle.status(with_logs=True) != await handle.status()
 
 
@@ -151,9 +152,7 @@ async def test_a_stream_that_cannot_be_had_or_breaks_is_replaced_by_polling(
     assert fal.count("status") >= 1
 
 
-async def test_a_stream_that_broke_once_is_opened_again(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_a_stream_that_broke_once_is_opened_again(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/slow")
@@ -161,10 +160,13 @@ async def test_a_stream_that_broke_once_is_opened_again(
         await gate.wait()
         return arguments
 
+    async def subscribe() -> None:
+        await client.subscribe("acme/slow", {})
+
     fal.fail("acme/slow", Fault(route="status_stream", cut=50))
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
-            group.start_soon(client.subscribe, "acme/slow", {})
+            group.start_soon(subscribe)
             await fal.until(lambda: fal.count("status_stream") == 2)
             gate.open()
 
@@ -172,10 +174,14 @@ async def test_a_stream_that_broke_once_is_opened_again(
 async def test_waits_over_the_limit_poll_and_come_to_their_end(fal: Emulator, talk: str) -> None:
     limits = Limits(max_streams=2)
     async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
+
+        async def subscribe() -> None:
+            await client.subscribe(talk, {})
+
         with anyio.fail_after(20):
             async with anyio.create_task_group() as group:
                 for _ in range(20):
-                    group.start_soon(client.subscribe, talk, {})
+                    group.start_soon(subscribe)
 
     assert fal.counters(talk).completed == 20
     assert fal.count("result") == 20
