@@ -1,0 +1,264 @@
+"""Realtime sessions: addresses, tokens, and what messages mean."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]  # it has none
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from fal_async._config import Hosts
+from fal_async._protocol.endpoint import parse_endpoint
+from fal_async._protocol.realtime import (
+    Data,
+    ErrorMessage,
+    Message,
+    Meta,
+    SessionTimeout,
+    Unauthorized,
+    decode_message,
+    encode_message,
+    mint_token,
+    parse_token,
+    realtime_url,
+    runner_url,
+)
+from fal_async._protocol.replies import Reply
+from fal_async.errors import FalClientHTTPError, InvalidReplyError, InvalidRequestError
+
+HOSTS = Hosts()
+LOCAL = Hosts.at("http://127.0.0.1:8000")
+
+TIMINGS = {"type": "x-fal-message", "action": "timings", "timing": 0.1}
+CRASH = {"type": "x-fal-error", "error": "INTERNAL_ERROR", "reason": "boom"}
+TIMEOUT = {"type": "x-fal-error", "error": "TIMEOUT", "reason": "no inputs, reconnect when needed!"}
+UNAUTHORIZED = {"status": "error", "error": "Unauthorized"}
+
+
+MEANINGS: list[tuple[Any, Message]] = [
+    ({"seed": 1}, Data({"seed": 1})),
+    ({}, Data({})),
+    ([1, 2], Data([1, 2])),
+    ("x-fal-error", Data("x-fal-error")),
+    (7, Data(7)),
+    (None, Data(None)),
+    (False, Data(False)),
+    ({"type": "image"}, Data({"type": "image"})),
+    ({"type": 1}, Data({"type": 1})),
+    ({"status": "error", "error": "Bad"}, Data({"status": "error", "error": "Bad"})),
+    (TIMINGS, Meta(TIMINGS)),
+    (CRASH, ErrorMessage("INTERNAL_ERROR", "boom", CRASH)),
+    ({"type": "x-fal-error"}, ErrorMessage("UNKNOWN_ERROR", "", {"type": "x-fal-error"})),
+    (
+        {"type": "x-fal-error", "error": 5, "reason": None},
+        ErrorMessage("5", "", {"type": "x-fal-error", "error": 5, "reason": None}),
+    ),
+    (TIMEOUT, SessionTimeout("no inputs, reconnect when needed!", TIMEOUT)),
+    (UNAUTHORIZED, Unauthorized(UNAUTHORIZED)),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), MEANINGS)
+def test_a_message_means_the_same_as_text_and_as_msgpack(value: Any, message: Message) -> None:
+    assert decode_message(orjson.dumps(value).decode()) == message
+    assert decode_message(msgpack.packb(value)) == message
+
+
+def test_text_that_is_not_json_is_taken_as_it_is() -> None:
+    assert decode_message("hello, {") == Data("hello, {")
+    assert decode_message("") == Data("")
+
+
+def test_byte_strings_are_bytes_and_text_is_text_both_ways() -> None:
+    value = {"image": b"\xff\xd8\x00", "text": "é—", "list": [b"", ""], "n": 2**63, "x": 0.5}
+    assert decode_message(msgpack.packb(value)) == Data(value)
+    assert msgpack.unpackb(encode_message(value)) == value
+
+
+def test_map_keys_need_not_be_text() -> None:
+    value = {1: "a", None: "b", b"c": "d"}
+    assert decode_message(msgpack.packb(value)) == Data(value)
+    assert msgpack.unpackb(encode_message({"map": {1: 2}}), strict_map_key=False) == {"map": {1: 2}}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xc1",
+        b"\x81\xa1a",
+        b"\xa1\xff",
+        b"\xd9",
+        msgpack.packb(msgpack.ExtType(5, b"x")),
+        msgpack.packb(msgpack.Timestamp(1)),
+        msgpack.packb({"deep": msgpack.ExtType(5, b"x")}),
+        b"\x91" * 100_000,
+    ],
+)
+def test_what_is_not_msgpack_is_an_invalid_reply(message: bytes) -> None:
+    with pytest.raises(
+        InvalidReplyError, match=f"a message of {len(message)} bytes is not msgpack"
+    ):
+        decode_message(message)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100))
+def test_garbage_gives_a_message_or_an_error_of_ours(garbage: bytes | str) -> None:
+    try:
+        message = decode_message(garbage)
+    except InvalidReplyError:
+        assert isinstance(garbage, bytes)
+    else:
+        assert isinstance(message, Message)
+
+
+def test_a_decoder_of_the_callers_gets_the_bytes_and_its_errors_are_its_own() -> None:
+    assert decode_message(b'{"a": 1}', orjson.loads) == Data({"a": 1})
+    assert decode_message(orjson.dumps(CRASH), orjson.loads) == decode_message(
+        orjson.dumps(CRASH).decode()
+    )
+    assert decode_message('{"a": 1}', lambda _: "not called") == Data({"a": 1})
+    with pytest.raises(orjson.JSONDecodeError):
+        decode_message(b"{", orjson.loads)
+
+
+class Inner(BaseModel):
+    image: bytes
+
+
+class Prompt(BaseModel):
+    inner: Inner
+    negative: str = Field(alias="negativePrompt")
+
+
+@dataclass
+class Size:
+    width: int
+
+
+def test_arguments_may_be_any_mapping_or_model() -> None:
+    assert msgpack.unpackb(encode_message(MappingProxyType({"a": OrderedDict(b=1)}))) == {
+        "a": {"b": 1}
+    }
+    model = Prompt(inner=Inner(image=b"\xff"), negativePrompt="no")
+    assert msgpack.unpackb(encode_message(model)) == {
+        "inner": {"image": b"\xff"},
+        "negativePrompt": "no",
+    }
+    assert msgpack.unpackb(
+        encode_message({"size": Size(1), "images": (bytearray(b"a"), memoryview(b"b"))})
+    ) == {
+        "size": {"width": 1},
+        "images": [b"a", b"b"],
+    }
+    many = {str(number): number for number in range(70_000)}
+    assert msgpack.unpackb(encode_message(many)) == many
+    some = {str(number): number for number in range(16)}
+    assert msgpack.unpackb(encode_message(some)) == some
+
+
+@pytest.mark.parametrize("arguments", [None, [1], "text", b"bytes", 5, object()])
+def test_arguments_that_are_no_mapping_are_refused(arguments: object) -> None:
+    with pytest.raises(InvalidRequestError):
+        encode_message(arguments)
+
+
+CIRCLE: dict[str, Any] = {}
+CIRCLE["circle"] = CIRCLE
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"a": object()}, {"a": {1, 2}}, {"a": 2**70}, {"a": "\ud800"}, CIRCLE]
+)
+def test_arguments_that_msgpack_cannot_say_are_refused(arguments: object) -> None:
+    with pytest.raises(InvalidRequestError, match="cannot be written as msgpack"):
+        encode_message(arguments)
+
+
+@pytest.mark.parametrize(
+    ("application", "path", "url"),
+    [
+        ("fal-ai/lcm", "/realtime", "wss://fal.run/fal-ai/lcm/realtime"),
+        ("fal-ai/lcm/realtime", "/realtime", "wss://fal.run/fal-ai/lcm/realtime"),
+        ("fal-ai/lcm/turbo/realtime", "realtime", "wss://fal.run/fal-ai/lcm/turbo/realtime"),
+        ("fal-ai/lcm/turbo", "/realtime/", "wss://fal.run/fal-ai/lcm/turbo/realtime"),
+        ("fal-ai/lcm/notrealtime", "/realtime", "wss://fal.run/fal-ai/lcm/notrealtime/realtime"),
+        ("fal-ai/lcm", "", "wss://fal.run/fal-ai/lcm"),
+        ("fal-ai/lcm", "/a b?x=1", "wss://fal.run/fal-ai/lcm/a%20b?x=1"),
+        ("fal-ai/lcm/realtime", "/realtime?x=1", "wss://fal.run/fal-ai/lcm/realtime?x=1"),
+        ("workflows/me/flow", "/realtime", "wss://fal.run/workflows/me/flow/realtime"),
+        ("owner/realtime", "/realtime", "wss://fal.run/owner/realtime/realtime"),
+    ],
+)
+def test_the_path_is_added_once(application: str, path: str, url: str) -> None:
+    assert realtime_url(HOSTS, parse_endpoint(application), path=path) == url
+
+
+def test_the_token_and_the_buffering_are_in_the_query() -> None:
+    url = realtime_url(LOCAL, parse_endpoint("a/b"), token="t+/=", max_buffering=60, path="/r?x=1")
+    assert url == "ws://127.0.0.1:8000/run/a/b/r?x=1&fal_jwt_token=t%2B%2F%3D&max_buffering=60"
+
+
+@pytest.mark.parametrize("value", [0, 61, -1, True, 1.5, "5"])
+def test_buffering_out_of_its_bounds_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="from 1 to 60"):
+        realtime_url(HOSTS, parse_endpoint("a/b"), max_buffering=value)
+
+
+def test_a_socket_of_an_app_is_where_its_path_is() -> None:
+    assert runner_url(HOSTS, parse_endpoint("a/b")) == "wss://fal.run/a/b"
+    assert runner_url(HOSTS, parse_endpoint("a/b/ws"), path="/ws") == "wss://fal.run/a/b/ws/ws"
+    assert (
+        runner_url(HOSTS, parse_endpoint("a/b"), token="t") == "wss://fal.run/a/b?fal_jwt_token=t"
+    )
+
+
+def test_a_token_is_asked_for_by_the_alias_of_the_app() -> None:
+    operation = mint_token(HOSTS, parse_endpoint("fal-ai/lcm/turbo"), token_expiration=60)
+    request = operation.request
+    assert (request.method, request.url) == ("POST", "https://rest.fal.ai/tokens/")
+    assert isinstance(request.content, bytes)
+    assert orjson.loads(request.content) == {"allowed_apps": ["lcm"], "token_expiration": 60}
+    assert operation.parse(Reply(status_code=201, body=b'"abc"')) == "abc"
+    with pytest.raises(FalClientHTTPError):
+        operation.parse(Reply(status_code=401, body=b'{"detail": "no"}'))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, True])
+def test_a_token_that_never_lives_is_refused(seconds: int) -> None:
+    with pytest.raises(InvalidRequestError, match="token_expiration"):
+        mint_token(HOSTS, parse_endpoint("a/b"), token_expiration=seconds)
+
+
+@pytest.mark.parametrize(
+    "body", [b'"a.b.c"', b'{"token": "a.b.c"}', b'{"token": "a.b.c", "detail": "x"}']
+)
+def test_a_token_is_a_string_or_in_an_object(body: bytes) -> None:
+    assert parse_token(Reply(status_code=200, body=body)) == "a.b.c"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"detail": "Apps are not allowed"}', "the platform gave no token: Apps are not allowed"),
+        (b'{"detail": "a.b.c"}', "the platform gave no token"),
+        (b'{"token": 5}', "the platform gave no token"),
+        (b'""', "the platform gave no token"),
+        (b'"a token"', "the platform gave no token"),
+        (b"null", "the platform gave no token"),
+        (b"[]", "the platform gave no token"),
+        (b"<html>", "the platform gave no token"),
+        (b"", "the platform gave no token"),
+    ],
+)
+def test_what_is_no_token_is_not_taken_for_one(body: bytes, text: str) -> None:
+    with pytest.raises(InvalidReplyError) as caught:
+        parse_token(Reply(status_code=200, body=body))
+    assert str(caught.value) == text
