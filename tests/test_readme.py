@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+BLOCKS = re.findall(
+    r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [code for language, code in BLOCKS if language == "bash"]
 
@@ -52,7 +54,7 @@ def platform(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
 
 
 def test_the_ten_lines_run(platform: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(PYTHON[0], {"__name__": "__main__"})  # noqa: S102 -- the README's own code
+    exec(PYTHON[0], {"__name__": "__main__"})
 
     assert capsys.readouterr().out == "https://v3b.fal.media/files/b/lighthouse.png\n"
 
@@ -75,7 +77,7 @@ async def test_the_other_blocks_run_one_after_another_as_in_a_notebook(
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         compiled = compile(code, "README.md", "exec", flags=flags, dont_inherit=True)
         with anyio.fail_after(20):
-            ran = eval(compiled, names)  # noqa: S307 -- the README's own code
+            ran = eval(compiled, names)
             if inspect.isawaitable(ran):
                 await ran
 
@@ -112,7 +114,11 @@ def test_the_commands_are_those_that_the_gate_runs() -> None:
 def test_the_emulator_command_is_understood() -> None:
     arguments = SHELL[2].split()[1:]
     done = subprocess.run(
-        [sys.executable, *arguments, "--help"], cwd=ROOT, capture_output=True, timeout=50, check=True
+        [sys.executable, *arguments, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=50,
+        check=True,
     )
 
     assert b"--port" in done.stdout
