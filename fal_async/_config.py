@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Hosts", "Limits", "RetryPolicy"]
 
+#: Bytes in a mebibyte.
+MIB = 1024 * 1024
 _SCHEMES = {"run": "http", "queue": "http", "rest": "http", "cdn": "http", "ws": "ws"}
 
 
@@ -108,27 +110,37 @@ def _split(url: str) -> SplitResult | None:
 class Limits:
     """How much one client does at once, on each event loop. Waiting for a place is never an error.
 
-    The three lanes are apart so that calls which wait cannot starve calls which act.
+    The lanes are apart so that calls which wait cannot starve calls which act.
 
     Attributes:
         control: Connections for calls that are over soon: submit, status, result, cancel, tokens.
         held: Connections for calls that hold one for their whole life: run and stream.
         max_streams: Waits on queue jobs that hold a connection; the other waits poll.
         polls_per_second: How many status requests the polling waits send together, per second.
+        uploads: Files, and parts of files, that are sent at once. With `part_size` it bounds the
+            memory that uploads take: as many parts of iterators, or 1 MiB of as many files.
+        downloads: Files that are received at once.
+        part_size: The size of the parts that large uploads are sent in, in bytes.
+        single_shot: The largest upload that is sent in one request, in bytes.
 
     Example:
-        >>> Limits(max_streams=32)
-        Limits(control=100, held=1000, max_streams=32, polls_per_second=1000.0)
+        >>> Limits(max_streams=32).max_streams
+        32
     """
 
     control: int = 100
     held: int = 1000
     max_streams: int = 256
     polls_per_second: float = 1000.0
+    uploads: int = 16
+    downloads: int = 64
+    part_size: int = 10 * MIB
+    single_shot: int = 100 * MIB
 
     def __post_init__(self) -> None:
-        if self.control < 1 or self.held < 1:
-            raise InvalidRequestError("limits.control and limits.held must be at least 1")
+        for name in ("control", "held", "uploads", "downloads", "part_size"):
+            if getattr(self, name) < 1:
+                raise InvalidRequestError(f"limits.{name} must be at least 1")
         if self.max_streams < 0 or not self.polls_per_second > 0:
             raise InvalidRequestError(
                 "limits.max_streams starts at 0 and limits.polls_per_second above 0"

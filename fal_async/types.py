@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypeAlias, TypedDict, get_args
+
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -16,10 +18,16 @@ __all__ = [
     "Completed",
     "InProgress",
     "LogLine",
+    "ObjectExpiration",
     "Priority",
     "Queued",
+    "Repository",
     "Result",
     "Status",
+    "StorageACL",
+    "StorageACLDecision",
+    "StorageACLRule",
+    "StorageSettings",
     "Unknown",
 ]
 
@@ -28,6 +36,26 @@ Arguments: TypeAlias = "Mapping[str, Any] | BaseModel"
 
 #: The place in the queue. It can only be lowered.
 Priority = Literal["normal", "low"]
+
+#: How long an uploaded file lives: a name, or a number of seconds.
+ObjectExpiration: TypeAlias = Literal["never", "immediate", "1h", "1d", "7d", "30d", "1y"] | int
+
+#: What happens to who wants to read a file: it is given, refused, or looks as if it was not there.
+StorageACLDecision = Literal["hide", "forbid", "allow"]
+
+#: Where files are kept: ``"fal_v3"`` is the CDN, ``"fal"`` the storage service with presigned URLs.
+#: ``"cdn"`` is an old name of the CDN.
+Repository = Literal["fal_v3", "cdn", "fal"]
+
+_LIVES: Final[Mapping[str, int | None]] = {
+    "never": None,
+    "immediate": 60,  # the platform takes 0 for no end
+    "1h": 3600,
+    "1d": 86_400,
+    "7d": 604_800,
+    "30d": 2_592_000,
+    "1y": 31_536_000,
+}
 
 
 class LogLine(TypedDict, total=False):
@@ -111,6 +139,88 @@ class Cancellation(str):
     def accepted(self) -> bool:
         """Whether the job was removed or told to stop."""
         return self != "ALREADY_COMPLETED"
+
+
+@dataclass(frozen=True)
+class StorageACLRule:
+    """What one user may do with a file.
+
+    Attributes:
+        user: The user's nickname or id.
+        decision: What the user may do.
+
+    Raises:
+        InvalidRequestError: There is no such decision.
+    """
+
+    user: str
+    decision: StorageACLDecision
+
+    def __post_init__(self) -> None:
+        _check_decision(self.decision)
+
+
+@dataclass(frozen=True)
+class StorageACL:
+    """Who may read a file.
+
+    Attributes:
+        default: What holds for everyone without a rule; ``None`` leaves it to the platform, which
+            lets everyone read who knows the URL.
+        rules: What holds for single users; ``None`` for no rules.
+
+    Raises:
+        InvalidRequestError: There is no such decision.
+    """
+
+    default: StorageACLDecision | None = None
+    rules: Sequence[StorageACLRule] | None = None
+
+    def __post_init__(self) -> None:
+        if self.default is not None:
+            _check_decision(self.default)
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """How long an uploaded file lives, and who may read it.
+
+    Attributes:
+        expires_in: Its life: a number of seconds, or a name; ``"immediate"`` is about a minute, and
+            ``"never"`` or ``None`` leaves it to the platform.
+        initial_acl: Who may read it; ``None`` for everyone who knows the URL.
+
+    Raises:
+        InvalidRequestError: The life is none of the names and no positive whole number.
+
+    Example:
+        >>> StorageSettings(expires_in="1h", initial_acl=StorageACL(default="forbid")).seconds
+        3600
+    """
+
+    expires_in: ObjectExpiration | None = None
+    initial_acl: StorageACL | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.seconds
+
+    @property
+    def seconds(self) -> int | None:
+        """The life in seconds; ``None`` leaves it to the platform."""
+        life = self.expires_in
+        if life is None or (isinstance(life, str) and life in _LIVES):
+            return None if life is None else _LIVES[life]
+        if type(life) is int and life > 0:
+            return life
+        raise InvalidRequestError(
+            f"expires_in is a positive whole number of seconds or one of "
+            f"{', '.join(_LIVES)}, got {life!r}"
+        )
+
+
+def _check_decision(decision: object) -> None:
+    if decision not in get_args(StorageACLDecision):
+        raise InvalidRequestError(f"a decision is 'hide', 'forbid' or 'allow', got {decision!r}")
 
 
 class Result(dict[str, Any]):

@@ -33,8 +33,11 @@ from fal_async.errors import (
     RealtimeError,
     ServerError,
     StartTimeoutError,
+    StreamBrokenError,
+    StreamError,
     SubmitOutcomeUnknownError,
     TransportError,
+    UploadError,
 )
 from fal_async.types import InProgress, Queued
 
@@ -96,6 +99,9 @@ TEXTS: list[tuple[FalClientError, str]] = [
             "the job may be running, so it was not sent again"
         ),
     ),
+    (StreamBrokenError("reset", 3), "the stream broke off after 3 events: reset"),
+    (StreamError("boom", {"error": "boom"}, request_id="abc"), "boom"),
+    (UploadError("the file has changed", 7, 9), "the file has changed"),
     (InvalidReplyError("no JSON", request_id="abc"), "no JSON"),
     (RealtimeError("TIMEOUT"), "TIMEOUT"),
     (RealtimeError("INTERNAL_ERROR", "boom", {"type": "x-fal-error"}), "INTERNAL_ERROR: boom"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import urlencode
 
 import orjson
@@ -12,6 +12,7 @@ import orjson
 from fal_async._protocol.bodies import encode_arguments, plain_arguments
 from fal_async._protocol.endpoint import Endpoint, parse_path
 from fal_async._protocol.failures import error_from, raise_for_status
+from fal_async._protocol.origins import below
 from fal_async._protocol.replies import (
     Reply,
     Submission,
@@ -24,16 +25,19 @@ from fal_async._protocol.retry import Retry
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from fal_async._config import Hosts
     from fal_async.types import Arguments, Cancellation, Status
 
 __all__ = [
+    "Content",
+    "Credential",
     "Lane",
     "Operation",
     "Request",
     "cancel",
+    "reading",
     "result",
     "run",
     "status",
@@ -57,6 +61,32 @@ class Lane(Enum):
     HELD = auto()
     #: Waits on queue jobs.
     WATCH = auto()
+    #: Files on their way out.
+    UPLOAD = auto()
+    #: Files on their way in.
+    DOWNLOAD = auto()
+
+
+class Credential(Enum):
+    """What a call shows to be let in, and so where it may be sent."""
+
+    #: The account's key, for the platform's own hosts.
+    KEY = auto()
+    #: A token for files, for the CDN.
+    CDN_TOKEN = auto()
+    #: Nothing: presigned and public URLs, wherever they lead.
+    NONE = auto()
+
+
+class Content(Protocol):
+    """A body that is not held in memory; iterating over it again gives the same bytes again."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +96,7 @@ class Request:
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    content: bytes = b""
+    content: bytes | Content = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +113,7 @@ class Operation(Generic[T]):
         lane: Which share of the connections it draws on.
         request_id: The id of the job it is about, when known.
         starts_job: Whether it starts something that costs money.
+        credential: What lets it in.
     """
 
     name: str
@@ -93,6 +124,7 @@ class Operation(Generic[T]):
     lane: Lane = Lane.CONTROL
     request_id: str | None = None
     starts_job: bool = False
+    credential: Credential = Credential.KEY
 
 
 def run(
@@ -120,7 +152,7 @@ def run(
             {**_JSON, "accept": "*/*", **(headers or {})},
             b"" if bodiless else encode_arguments(arguments),
         ),
-        parse=_read(parse_output),
+        parse=reading(parse_output),
         retry=Retry.ON_REFUSAL,
         lane=Lane.HELD,
         starts_job=True,
@@ -176,7 +208,7 @@ def submit(
             {**_JSON, **(headers or {})},
             encode_arguments(arguments),
         ),
-        parse=_read(parse_submission),
+        parse=reading(parse_submission),
         retry=Retry.UNSENT if "fal_max_queue_length" in query else Retry.ON_REFUSAL,
         starts_job=True,
     )
@@ -200,9 +232,9 @@ def watch(
         name="watch",
         application=application,
         request=Request(
-            "GET", _logs(_below(url, "stream"), with_logs), {"accept": "text/event-stream"}
+            "GET", _logs(below(url, "stream"), with_logs), {"accept": "text/event-stream"}
         ),
-        parse=_read(_ignore, request_id),
+        parse=reading(_ignore, request_id),
         retry=Retry.UNSENT,
         lane=Lane.WATCH,
         request_id=request_id,
@@ -249,13 +281,15 @@ def _about_job(
         name=name,
         application=application,
         request=Request(method, url, {"accept": "*/*"}),
-        parse=_read(parse, request_id),
+        parse=reading(parse, request_id),
         retry=Retry.SAFE,
         request_id=request_id,
     )
 
 
-def _read(parse: Callable[[Reply], T], request_id: str | None = None) -> Callable[[Reply], T]:
+def reading(parse: Callable[[Reply], T], request_id: str | None = None) -> Callable[[Reply], T]:
+    """A reader of whole replies: what `parse` makes of success, the typed error of the rest."""
+
     def read(reply: Reply) -> T:
         raise_for_status(reply, request_id=request_id)
         return parse(reply)
@@ -303,8 +337,3 @@ def _logs(url: str, with_logs: bool) -> str:  # noqa: FBT001 -- mirrors the publ
     if not with_logs:
         return url
     return f"{url}&logs=1" if "?" in url else f"{url}?logs=1"
-
-
-def _below(url: str, segment: str) -> str:
-    path, mark, query = url.partition("?")
-    return f"{path.rstrip('/')}/{segment}{mark}{query}"

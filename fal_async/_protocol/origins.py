@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from fal_async._protocol.endpoint import Endpoint
     from fal_async._protocol.replies import Submission
 
-__all__ = ["BACKUPS", "JobUrls", "Origins", "job_urls", "move_to", "origin_of"]
+__all__ = ["BACKUPS", "JobUrls", "Origins", "below", "is_cdn", "job_urls", "move_to", "origin_of"]
 
 #: The platform's backup origins: the same paths, the same key.
 BACKUPS: Final[Mapping[str, str]] = {
     "https://fal.run": "https://falrun.com",
     "https://queue.fal.run": "https://queue.falrun.com",
 }
+#: All hosts of the CDN are below it.
+CDN: Final = "fal.media"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -53,6 +55,22 @@ def move_to(origin: str, url: str) -> str:
     """The same path and query at another origin."""
     scheme, netloc, *_ = urlsplit(origin)
     return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
+
+
+def below(url: str, segment: str) -> str:
+    """A place further down the path of a URL, whose query is kept."""
+    path, mark, query = url.partition("?")
+    return f"{path.rstrip('/')}/{segment}{mark}{query}"
+
+
+def is_cdn(url: str, hosts: Hosts) -> bool:
+    """Whether a URL is at the platform's CDN: where files are, and tokens for files may go."""
+    origin = origin_of(url)
+    if origin is None:
+        return False
+    scheme, _, host = origin.partition("://")
+    is_public = scheme == "https" and (host == CDN or host.endswith(f".{CDN}"))
+    return is_public or origin == origin_of(hosts.cdn)
 
 
 class Origins:

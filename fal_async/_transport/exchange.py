@@ -16,7 +16,7 @@ from fal_async.errors import InvalidReplyError, InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from fal_async._protocol.operations import Request
+    from fal_async._protocol.operations import Content, Request
 
 __all__ = ["Broken", "OpenReply", "start"]
 
@@ -122,6 +122,27 @@ class OpenReply:
             await self._response.aclose()
 
 
+class _Body(httpx.AsyncByteStream):
+    """A body that is read while it is sent."""
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        self.failure: Exception | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._chunks = aiter(self.content)
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self.failure = error
+            raise
+
+
 async def start(
     transport: httpx.AsyncBaseTransport,
     request: Request,
@@ -134,17 +155,23 @@ async def start(
     headers = {"user-agent": USER_AGENT, **request.headers}
     if authorization is not None:
         headers.setdefault("authorization", authorization)
+    content = request.content
+    body = content if isinstance(content, bytes) else _Body(content)
+    if isinstance(body, _Body):
+        headers["content-length"] = str(body.content.size)
     try:
         response = await transport.handle_async_request(
             httpx.Request(
                 request.method,
                 _parse_url(url),
                 headers=headers,
-                content=request.content,
+                content=body,
                 extensions={"timeout": timeout},
             )
         )
     except (httpx.RequestError, OSError) as error:
+        if isinstance(body, _Body) and body.failure is error:
+            raise  # the exchange is well, but not what was to be sent
         raise _broken(error) from error
     except httpx.InvalidURL as error:
         raise InvalidRequestError(f"not a URL that can be called: {error}") from error

@@ -29,14 +29,22 @@ class Pace:
 
 
 class Gates:
-    """The places of each lane on one event loop. Waiting for one is never an error."""
+    """The places of each lane on one event loop. Waiting for one is never an error.
+
+    Attributes:
+        polls: When the waits that poll may do so.
+        buffers: The room for parts of uploads that have to be kept in memory.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._places = {
             Lane.CONTROL: anyio.Semaphore(limits.control, fast_acquire=True),
             Lane.HELD: anyio.Semaphore(limits.held, fast_acquire=True),
             Lane.WATCH: anyio.Semaphore(limits.max_streams, fast_acquire=True),
+            Lane.UPLOAD: anyio.Semaphore(limits.uploads, fast_acquire=True),
+            Lane.DOWNLOAD: anyio.Semaphore(limits.downloads, fast_acquire=True),
         }
+        self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
         self.polls = Pace(1 / limits.polls_per_second)
 
     async def enter(self, lane: Lane) -> None:

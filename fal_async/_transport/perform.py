@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import anyio
 
-from fal_async._protocol.operations import Lane, Operation
-from fal_async._protocol.origins import BACKUPS, Origins, origin_of
+from fal_async._protocol.operations import Credential, Lane, Operation
+from fal_async._protocol.origins import BACKUPS, Origins, is_cdn, origin_of
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Breakdown, pause_before_retry
+from fal_async._transport.cdn_tokens import CdnTokens
 from fal_async._transport.exchange import Broken, OpenReply
 from fal_async._transport.tasks import hear_out
 from fal_async.errors import (
@@ -71,6 +72,7 @@ class Performer:
         policy: How often is tried again.
         timeout: The bound of connecting, of writing, and of silence in calls that are over soon, in
             seconds; ``None`` disables it.
+        cdn_tokens: The tokens that the CDN lets in.
     """
 
     line: Line
@@ -78,11 +80,13 @@ class Performer:
     hosts: Hosts
     policy: RetryPolicy
     timeout: float | None
+    cdn_tokens: CdnTokens = field(init=False, repr=False)
     _origins: Origins = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         origins = Origins(self.hosts.run, self.hosts.queue, self.hosts.rest)
         object.__setattr__(self, "_origins", origins)
+        object.__setattr__(self, "cdn_tokens", CdnTokens(self.hosts, self.perform))
 
     async def perform(
         self,
@@ -174,15 +178,27 @@ class Performer:
 
     async def _start(self, operation: Operation[T]) -> OpenReply:
         """One attempt; a credential that can be renewed gets a second chance."""
-        authorization = await self.authority.authorization()
+        authority = self._authority_for(operation.credential)
+        if authority is None:
+            return await self._reach(operation, None)
+        authorization = await authority.authorization()
         opened = await self._reach(operation, authorization)
-        if opened.status_code != 401 or not self.authority.renewable:
+        if opened.status_code != 401 or not authority.renewable:
             return opened
         await opened.aclose()
-        self.authority.invalidate(authorization)
-        return await self._reach(operation, await self.authority.authorization())
+        authority.invalidate(authorization)
+        return await self._reach(operation, await authority.authorization())
 
-    async def _reach(self, operation: Operation[T], authorization: str) -> OpenReply:
+    def _authority_for(self, credential: Credential) -> Authority | None:
+        match credential:
+            case Credential.KEY:
+                return self.authority
+            case Credential.CDN_TOKEN:
+                return self.cdn_tokens
+            case Credential.NONE:
+                return None
+
+    async def _reach(self, operation: Operation[T], authorization: str | None) -> OpenReply:
         """Send to the host, or to its backup when it cannot be reached."""
         routes = self.line.routes
         url = routes.place(operation.request.url, anyio.current_time())
@@ -195,8 +211,10 @@ class Performer:
             _log.info("%s cannot be reached, so its backup host is used", origin_of(url))
             return await self._send(operation, backup, authorization)
 
-    async def _send(self, operation: Operation[T], url: str, authorization: str) -> OpenReply:
-        if not self._origins.cover(url):
+    async def _send(
+        self, operation: Operation[T], url: str, authorization: str | None
+    ) -> OpenReply:
+        if not self._may_go_to(url, operation.credential):
             raise InvalidRequestError(f"{origin_of(url)} is not the platform: the key stays here")
         return await self.line.start(
             operation.request,
@@ -205,12 +223,21 @@ class Performer:
             timeout=self._timeouts(operation.lane, url),
         )
 
+    def _may_go_to(self, url: str, credential: Credential) -> bool:
+        match credential:
+            case Credential.KEY:
+                return self._origins.cover(url)
+            case Credential.CDN_TOKEN:
+                return is_cdn(url, self.hosts)
+            case Credential.NONE:
+                return True
+
     def _timeouts(self, lane: Lane, url: str) -> dict[str, float | None]:
-        silence = {Lane.CONTROL: self.timeout, Lane.HELD: None, Lane.WATCH: WATCH_SILENCE}
+        silence = {Lane.HELD: None, Lane.WATCH: WATCH_SILENCE}.get(lane, self.timeout)
         connect = self.timeout
         if url.startswith(_WITH_BACKUP):
             connect = min(connect or CONNECT_WITH_BACKUP, CONNECT_WITH_BACKUP)
-        return {"connect": connect, "read": silence[lane], "write": self.timeout, "pool": None}
+        return {"connect": connect, "read": silence, "write": self.timeout, "pool": None}
 
 
 def _log_retry(

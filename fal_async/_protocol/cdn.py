@@ -1,0 +1,86 @@
+"""Tokens of the CDN, which let uploads in and private files out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from fal_async._protocol.operations import Operation, Request, reading
+from fal_async._protocol.origins import is_cdn
+from fal_async._protocol.retry import Retry
+from fal_async.errors import InvalidReplyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fal_async._config import Hosts
+    from fal_async._protocol.replies import Reply
+
+__all__ = ["CdnToken", "cdn_token", "parse_moment"]
+
+#: How long before its end a token is replaced, in seconds, if it lives for long enough.
+LEEWAY: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CdnToken:
+    """A token, and where it is for.
+
+    Attributes:
+        authorization: The value of the Authorization header.
+        base_url: Where files are uploaded.
+        renew_at: When another one is needed, in seconds since 1970.
+    """
+
+    authorization: str = field(repr=False)
+    base_url: str
+    renew_at: float
+
+
+def cdn_token(hosts: Hosts, *, now: Callable[[], float]) -> Operation[CdnToken]:
+    """Get a token.
+
+    Args:
+        hosts: The base URLs.
+        now: The time of day, in seconds since 1970, asked for when the reply has come.
+    """
+
+    def parse(reply: Reply) -> CdnToken:
+        body = reply.json_object()
+        token = body.get("token")
+        if not isinstance(token, str) or not token:
+            raise InvalidReplyError("the platform gave no token for the CDN")
+        base_url = body.get("base_url")
+        fits = isinstance(base_url, str) and is_cdn(base_url, hosts)
+        moment, expiry = now(), parse_moment(body.get("expires_at"))
+        life = 0.0 if expiry is None else expiry - moment
+        return CdnToken(
+            authorization=f"{body.get('token_type') or 'Bearer'} {token}",
+            base_url=str(base_url).rstrip("/") if fits else hosts.cdn,
+            renew_at=moment + life - min(LEEWAY, life / 2),
+        )
+
+    return Operation(
+        name="token",
+        application="the CDN",
+        request=Request(
+            "POST",
+            f"{hosts.rest}/storage/auth/token?storage_type=fal-cdn-v3",
+            {"accept": "application/json", "content-type": "application/json"},
+            b"{}",
+        ),
+        parse=reading(parse),
+        retry=Retry.SAFE,
+    )
+
+
+def parse_moment(value: object) -> float | None:
+    """Seconds since 1970 of an ISO 8601 time, UTC when it names no zone; ``None`` for no time."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

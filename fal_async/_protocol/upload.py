@@ -1,0 +1,264 @@
+"""Uploads: every call of the two repositories as a value, and how content is cut into parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
+
+import orjson
+
+from fal_async._protocol.operations import Credential, Lane, Operation, Request, reading
+from fal_async._protocol.options import merge_headers
+from fal_async._protocol.origins import below, is_cdn, origin_of
+from fal_async._protocol.retry import Retry
+from fal_async.errors import InvalidReplyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from fal_async._config import Hosts
+    from fal_async._protocol.operations import Content
+    from fal_async._protocol.replies import Reply
+
+__all__ = [
+    "Label",
+    "Part",
+    "PartedUpload",
+    "Span",
+    "Target",
+    "begin_cdn_parts",
+    "begin_parts",
+    "complete",
+    "initiate",
+    "plan",
+    "put",
+    "put_part",
+    "upload_to_cdn",
+]
+
+T = TypeVar("T")
+
+#: How many parts an upload may have; larger parts are taken rather than more.
+MOST_PARTS: Final = 10_000
+#: What an upload without a name is called where a name is asked for.
+UNNAMED: Final = "upload.bin"
+_JSON: Final = {"accept": "application/json", "content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What is said of a file when it is uploaded.
+
+    Attributes:
+        content_type: Its media type.
+        file_name: Its name, or ``None``.
+        lifecycle: The headers that tell how long it lives and who may read it.
+    """
+
+    content_type: str
+    file_name: str | None = None
+    lifecycle: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        return self.file_name or UNNAMED
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that say it to the CDN."""
+        named = {"x-fal-file-name": _ascii(self.file_name)} if self.file_name else {}
+        return merge_headers({"content-type": self.content_type}, named, self.lifecycle)
+
+    @property
+    def body(self) -> bytes:
+        """The JSON that says it to the storage service."""
+        return orjson.dumps({"content_type": self.content_type, "file_name": str(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a file is to be put, and where it is found then."""
+
+    upload_url: str = field(repr=False)  # who has it may write
+    file_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartedUpload:
+    """An upload that has begun, and takes parts.
+
+    Attributes:
+        parts_url: The URL below which the parts and their completion are put.
+        file_url: Where the file is found in the end.
+        credential: What lets the parts in.
+    """
+
+    parts_url: str = field(repr=False)
+    file_url: str
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """A part that has arrived."""
+
+    number: int
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a file, from the byte `start` up to but not including the byte `stop`."""
+
+    number: int
+    start: int
+    stop: int
+
+
+def plan(size: int, part_size: int) -> Iterator[Span]:
+    """The spans in which a file of so many bytes is uploaded, numbered from 1."""
+    part_size = max(part_size, -(-size // MOST_PARTS))
+    for number, start in enumerate(range(0, size, part_size), 1):
+        yield Span(number, start, min(start + part_size, size))
+
+
+def upload_to_cdn(base_url: str, label: Label, content: Content) -> Operation[str]:
+    """Upload a file in one request; gives its URL."""
+    return _operation(
+        label,
+        Request("POST", below(base_url, "files/upload"), _accepting_json(label), content),
+        lambda reply: _url(reply.json_object(), "access_url"),
+        Credential.CDN_TOKEN,
+        Lane.UPLOAD,
+    )
+
+
+def begin_cdn_parts(hosts: Hosts, base_url: str, label: Label) -> Operation[PartedUpload]:
+    """Begin an upload in parts at the CDN."""
+
+    def parse(reply: Reply) -> PartedUpload:
+        body = reply.json_object()
+        url, upload_id = _url(body, "access_url"), body.get("uploadId")
+        if not isinstance(upload_id, str) or not upload_id:
+            raise InvalidReplyError("the CDN began an upload but named no uploadId")
+        if not is_cdn(url, hosts):
+            raise InvalidReplyError(f"{origin_of(url)} is not the CDN, so no parts are sent there")
+        parts_url = below(url, f"multipart/{quote(upload_id, safe='')}")
+        return PartedUpload(parts_url, url, Credential.CDN_TOKEN)
+
+    named = Label(content_type=label.content_type, file_name=str(label), lifecycle=label.lifecycle)
+    request = Request("POST", below(base_url, "files/upload/multipart"), _accepting_json(named))
+    return _operation(label, request, parse, Credential.CDN_TOKEN)
+
+
+def initiate(hosts: Hosts, label: Label) -> Operation[Target]:
+    """Ask the storage service for a presigned URL for a file."""
+    return _initiate(hosts, "initiate", label, _target)
+
+
+def begin_parts(hosts: Hosts, label: Label) -> Operation[PartedUpload]:
+    """Ask the storage service for a presigned URL for a file in parts."""
+
+    def parse(reply: Reply) -> PartedUpload:
+        target = _target(reply)
+        return PartedUpload(target.upload_url, target.file_url, Credential.NONE)
+
+    return _initiate(hosts, "initiate-multipart", label, parse)
+
+
+def put(target: Target, label: Label, content: Content) -> Operation[str]:
+    """Put a file where its presigned URL leads; gives the URL of the file."""
+    headers = {"content-type": label.content_type}
+    return _operation(
+        label,
+        Request("PUT", target.upload_url, headers, content),
+        lambda _: target.file_url,
+        Credential.NONE,
+        Lane.UPLOAD,
+    )
+
+
+def put_part(upload: PartedUpload, label: Label, number: int, content: Content) -> Operation[Part]:
+    """Upload one part; parts are numbered from 1."""
+    # Of a compressed reply, proxies change the ETag.
+    headers = {"content-type": label.content_type, "accept-encoding": "identity"}
+    return _operation(
+        label,
+        Request("PUT", below(upload.parts_url, str(number)), headers, content),
+        lambda reply: Part(number, _etag(reply), content.size),
+        upload.credential,
+        Lane.UPLOAD,
+    )
+
+
+def complete(upload: PartedUpload, label: Label, parts: Iterable[Part]) -> Operation[str]:
+    """Have the parts put together, in their order; gives the URL of the file."""
+    named = [{"partNumber": part.number, "etag": part.etag} for part in sorted(parts)]
+    return _operation(
+        label,
+        Request("POST", below(upload.parts_url, "complete"), _JSON, orjson.dumps({"parts": named})),
+        lambda _: upload.file_url,
+        upload.credential,
+    )
+
+
+def _initiate(hosts: Hosts, step: str, label: Label, parse: Callable[[Reply], T]) -> Operation[T]:
+    url = f"{hosts.rest}/storage/upload/{step}?storage_type=fal-cdn-v3"
+    headers = merge_headers(_JSON, label.lifecycle)
+    return _operation(label, Request("POST", url, headers, label.body), parse, Credential.KEY)
+
+
+def _operation(
+    label: Label,
+    request: Request,
+    parse: Callable[[Reply], T],
+    credential: Credential,
+    lane: Lane = Lane.CONTROL,
+) -> Operation[T]:
+    return Operation(
+        name="upload",
+        application=str(label),
+        request=request,
+        parse=reading(parse),
+        retry=Retry.SAFE,
+        lane=lane,
+        credential=credential,
+    )
+
+
+def _accepting_json(label: Label) -> dict[str, str]:
+    return {**label.headers, "accept": "application/json"}
+
+
+def _target(reply: Reply) -> Target:
+    body = reply.json_object()
+    return Target(_url(body, "upload_url"), _url(body, "file_url"))
+
+
+def _url(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    origin = origin_of(value) if isinstance(value, str) else None
+    if origin is None or not origin.startswith("http"):
+        raise InvalidReplyError(f"the reply to an upload has no usable {name}")
+    return str(value)
+
+
+def _etag(reply: Reply) -> str:
+    etag: object = reply.headers.get("etag")
+    if not etag:
+        try:
+            etag = reply.json_object().get("etag")
+        except InvalidReplyError:
+            etag = None
+    if not isinstance(etag, str) or not etag:
+        raise InvalidReplyError("the reply to a part of an upload has no ETag")
+    return etag
+
+
+def _ascii(name: str) -> str:
+    """A file name for a header: what is not printable ASCII is written in percent."""
+    return "".join(
+        character if character.isascii() and character.isprintable() else quote(character)
+        for character in name
+    )
