@@ -100,6 +100,11 @@ class Line:
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
+    def unwrap(self) -> None:
+        """Say the closing alert of TLS."""
+        assert isinstance(self._socket, ssl.SSLSocket)
+        self._socket = self._socket.unwrap()
+
     def wait_closed(self) -> None:
         """Wait until the client has closed the connection."""
         with contextlib.suppress(ConnectionResetError, ssl.SSLError):
@@ -131,6 +136,8 @@ class Peer:
         self.port: int = self._listener.getsockname()[1]
         self.lines: list[Line] = []
         self._changed = threading.Condition()
+        self._may_run = threading.Event()
+        self._may_run.set()
         self._closed = 0
         self.errors: list[Exception] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -154,6 +161,14 @@ class Peer:
         if error is None:
             assert not self.errors, self.errors
 
+    def pause(self) -> None:
+        """Let connections wait with their scripts."""
+        self._may_run.clear()
+
+    def resume(self) -> None:
+        """Let scripts run again."""
+        self._may_run.set()
+
     def wait_ended(self, count: int = 1) -> None:
         """Wait until the scripts of so many connections have ended."""
         with self._changed:
@@ -174,6 +189,7 @@ class Peer:
 
     def _serve(self, line: Line) -> None:
         try:
+            assert self._may_run.wait(PATIENCE)
             if self._tls is not None:
                 line._socket = self._tls.wrap_socket(line._socket, server_side=True)
             self._script(line)

@@ -1,0 +1,152 @@
+"""Every bound has an error of its own, and frees what it had taken."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+
+import anyio
+import httpx
+import pytest
+
+from fal_async._transport.pool import PooledTransport
+from tests.transport.looking import idle, taken, waiting
+from tests.transport.peers import OK, Line, Peer, replying
+
+SOON = 0.05
+
+
+def request(url: str, method: str = "POST", content: object = None, **timeout: float) -> httpx.Request:
+    extensions = {"timeout": timeout}
+    return httpx.Request(method, url, content=content, extensions=extensions)  # type: ignore[arg-type]  # httpx's union, passed on
+
+
+@pytest.fixture
+def unanswered_port() -> Iterator[int]:
+    """A port on which connecting takes for ever, because nobody accepts and the queue is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        queued = []
+        for _ in range(4):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+            queued.append(sock)
+        yield port
+        for sock in queued:
+            sock.close()
+
+
+async def test_connecting_is_bounded(transport: PooledTransport, unanswered_port: int) -> None:
+    url = f"http://127.0.0.1:{unanswered_port}/"
+    with pytest.raises(httpx.ConnectTimeout), anyio.fail_after(10):
+        await transport.handle_async_request(request(url, connect=SOON))
+    assert (taken(transport), idle(transport)) == (0, 0)
+
+
+async def test_the_tls_handshake_is_part_of_connecting(transport: PooledTransport) -> None:
+    with Peer(Line.wait_closed) as peer:
+        url = peer.url.replace("http://", "https://")
+        with pytest.raises(httpx.ConnectTimeout), anyio.fail_after(10):
+            await transport.handle_async_request(request(url, connect=SOON))
+        assert (taken(transport), idle(transport)) == (0, 0)
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n"])
+async def test_waiting_for_a_reply_is_bounded(transport: PooledTransport, begun: bytes) -> None:
+    def script(line: Line) -> None:
+        line.reply(begun)
+        line.wait_closed()
+
+    with Peer(script) as peer:
+        with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
+            await transport.handle_async_request(request(peer.url, read=SOON))
+        assert (taken(transport), idle(transport)) == (0, 0)
+        peer.wait_ended()
+
+
+async def test_a_timeout_is_not_a_dead_connection(transport: PooledTransport) -> None:
+    def script(line: Line) -> None:
+        line.reply(OK)
+        line.request()
+        line.wait_closed()
+
+    with Peer(script) as peer:
+        await transport.handle_async_request(request(peer.url, "GET"))
+        with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
+            await transport.handle_async_request(request(peer.url, "GET", read=SOON))
+        assert len(peer.lines) == 1
+
+
+async def test_the_silence_between_parts_of_a_body_is_bounded(transport: PooledTransport) -> None:
+    def script(line: Line) -> None:
+        line.reply(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        line.wait_closed()
+
+    with Peer(script) as peer:
+        response = await transport.handle_async_request(request(peer.url, read=SOON))
+        received = b""
+        with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
+            async for piece in response.aiter_raw():
+                received += piece
+        assert received == b"hello"
+        assert (taken(transport), idle(transport)) == (0, 0)
+
+
+async def _repeat(part: bytes) -> AsyncGenerator[bytes, None]:
+    while True:
+        yield part
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_writing_is_bounded(transport: PooledTransport, streamed: bool) -> None:
+    with Peer(Line.wait_closed, receive_buffer=65536) as peer:
+        # Not a byte is read before the client has given up.
+        peer.pause()
+        async with aclosing(_repeat(b"x" * 65536)) as endless:
+            content = endless if streamed else b"x" * 50_000_000
+            with pytest.raises(httpx.WriteTimeout), anyio.fail_after(10):
+                await transport.handle_async_request(
+                    request(peer.url, content=content, write=SOON)
+                )
+        peer.resume()
+        assert (taken(transport), idle(transport)) == (0, 0)
+
+
+async def test_a_body_may_take_its_time(transport: PooledTransport) -> None:
+    """What the caller needs to make the body is not counted."""
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        yield b"one"
+        await anyio.sleep(3 * SOON)
+        yield b"two"
+
+    with Peer(replying(OK)) as peer:
+        response = await transport.handle_async_request(
+            request(peer.url, content=body(), write=SOON, read=5)
+        )
+        assert response.status_code == 200
+        assert peer.lines[0].got[0].endswith(b"onetwo")
+
+
+async def test_waiting_for_a_connection_is_bounded_only_if_asked_for() -> None:
+    with Peer(Line.wait_closed) as peer:
+        async with PooledTransport(max_connections=1) as transport:
+            async with anyio.create_task_group() as group:
+
+                async def hold() -> None:
+                    await transport.handle_async_request(request(peer.url))
+
+                group.start_soon(hold)
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(httpx.PoolTimeout), anyio.fail_after(10):
+                    await transport.handle_async_request(request(peer.url, pool=SOON))
+                assert (taken(transport), waiting(transport)) == (1, 0)
+                with anyio.move_on_after(SOON) as scope:
+                    await transport.handle_async_request(request(peer.url, read=SOON / 10))
+                assert scope.cancelled_caught
+                assert (taken(transport), waiting(transport)) == (1, 0)
+                group.cancel_scope.cancel()
