@@ -20,14 +20,13 @@ from fal_async.emulator._registry import Endpoint, parse_id
 from fal_async.emulator._runners import runner_of
 from fal_async.emulator._server import Server
 from fal_async.emulator._settings import Settings
+from fal_async.emulator._watching import Watchable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import TracebackType
 
     from fal_async.emulator._faults import Fault
-    from fal_async.emulator._job import Job
-    from fal_async.emulator._record import RecordedRequest, Route
     from fal_async.emulator._runners import RunnerFunction
 
     F = TypeVar("F", bound=RunnerFunction)
@@ -41,7 +40,7 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to fi
 _EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 
-class Emulator:
+class Emulator(Watchable):
     """A local fal.ai platform: a server on this machine that clients take for the real one.
 
     It runs in a thread of its own, from entering the context (or `start`) to leaving it (or
@@ -104,7 +103,7 @@ class Emulator:
         self._host = host
         self._port = port
         self._certificate = (certfile, keyfile)
-        self._server: Server | None = None
+        self._server = None
         self._gates: WeakSet[Gate] = WeakSet()
 
     def start(self, *, host: str | None = None, port: int | None = None) -> Self:
@@ -193,6 +192,7 @@ class Emulator:
         *,
         concurrency: int | None = None,
         timeout: float | None = None,
+        heartbeat: float | None = None,
         auth: bool = True,
     ) -> None:
         """Put a runner behind an endpoint id, in place of an earlier one.
@@ -206,6 +206,8 @@ class Emulator:
                 receives the arguments validated.
             concurrency: How many of its jobs may run at once; ``None`` for any number.
             timeout: Seconds after which a run is given up with 504; ``None`` for never.
+            heartbeat: Seconds of silence after which a generator's stream carries a comment;
+                ``None`` for never.
             auth: Whether a key is needed.
 
         Raises:
@@ -215,7 +217,7 @@ class Emulator:
         earlier = self._platform.registry.get(normal)
         endpoint = Endpoint(
             id=normal,
-            runner=runner_of(runner, self._platform.threads),
+            runner=runner_of(runner, self._platform.threads, heartbeat=heartbeat),
             counters=Counters() if earlier is None else earlier.counters,
             limit=concurrency,
             private=auth,
@@ -229,12 +231,20 @@ class Emulator:
         *,
         concurrency: int | None = None,
         timeout: float | None = None,
+        heartbeat: float | None = None,
         auth: bool = True,
     ) -> Callable[[F], F]:
         """`register` as a decorator."""
 
         def decorate(runner: F) -> F:
-            self.register(endpoint_id, runner, concurrency=concurrency, timeout=timeout, auth=auth)
+            self.register(
+                endpoint_id,
+                runner,
+                concurrency=concurrency,
+                timeout=timeout,
+                heartbeat=heartbeat,
+                auth=auth,
+            )
             return runner
 
         return decorate
@@ -277,69 +287,3 @@ class Emulator:
     def reset(self) -> None:
         """Forget faults, requests, counters and completed jobs; unlock; keep the endpoints."""
         self._platform.reset()
-
-    @property
-    def requests(self) -> list[RecordedRequest]:
-        """The requests that arrived, oldest first: the latest ten thousand of them."""
-        return list(self._platform.record.requests)
-
-    @property
-    def jobs(self) -> Mapping[str, Job]:
-        """The jobs of the queue by request id, as long as they are kept."""
-        return self._platform.jobs.snapshot()
-
-    @property
-    def connections(self) -> int:
-        """How many connections of clients are open."""
-        return 0 if self._server is None else len(self._server.connections)
-
-    def counters(self, endpoint_id: str) -> Counters:
-        """What happened at a registered endpoint so far; the object goes on counting.
-
-        Raises:
-            KeyError: Nothing is registered under this id.
-        """
-        endpoint = self._platform.registry.get(str(parse_id(endpoint_id)))
-        if endpoint is None:
-            raise KeyError(endpoint_id)
-        return endpoint.counters
-
-    def count(self, route: Route) -> int:
-        """How many requests of a route arrived, for whatever endpoint."""
-        return self._platform.record.routes[route]
-
-    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = 10.0) -> None:
-        """Block this thread until something is so.
-
-        Args:
-            predicate: Asked again whenever something happened.
-            timeout: How many seconds to wait at most; ``None`` for ever.
-
-        Raises:
-            TimeoutError: It did not come to be so in time.
-        """
-        self._platform.record.wait(predicate, timeout)
-
-    async def until(self, predicate: Callable[[], bool], timeout: float | None = 10.0) -> None:
-        """`wait_for`, without blocking the event loop that this is awaited in."""
-        await self._platform.record.wait_async(predicate, timeout)
-
-    async def reached(
-        self, endpoint_id: str, *, timeout: float | None = 10.0, **at_least: int
-    ) -> None:
-        """Wait until an endpoint's counters are so high, or higher.
-
-        Args:
-            endpoint_id: The endpoint.
-            timeout: How many seconds to wait at most; ``None`` for ever.
-            at_least: What to wait for, by the names of `Counters`, such as ``executions=1``.
-
-        Raises:
-            TimeoutError: They were not in time.
-        """
-        counters = self.counters(endpoint_id)
-
-        def high_enough() -> bool:
-            return all(getattr(counters, name) >= value for name, value in at_least.items())
-
-        await self.until(high_enough, timeout)

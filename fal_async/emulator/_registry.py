@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fal_async.emulator._record import Counters
-    from fal_async.emulator._runners import Runner
+    from fal_async.emulator._runner import Runner
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import sys
@@ -172,8 +173,7 @@ class Server:
             cleanup: Awaited in the loop before the connections are closed.
         """
         _raise_file_limit()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        self._socket = _listener(host, port)
         self._cleanup = cleanup
         bound: int = self._socket.getsockname()[1]
         self._loop = _new_loop()
@@ -233,6 +233,21 @@ async def _cancel_all() -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=_GRACE / _CANCELLATIONS)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's algorithm off only where the protocol is named: 40 ms a reply.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -171,3 +171,24 @@ def test_streams_are_told_from_runs(fal: Emulator, http: httpx.Client) -> None:
     http.post("/run/acme/app", json={"steps": 1}, headers={"Accept": "text/event-stream"})
     http.post("/run/acme/app", json={"steps": 1})
     assert [request.route for request in fal.requests] == ["stream", "stream", "run"]
+
+
+def test_a_silent_stream_has_heartbeats(fal: Emulator, http: httpx.Client) -> None:
+    first, second = fal.gate(), fal.gate()
+
+    @fal.endpoint("acme/app", heartbeat=0.01)
+    async def app(arguments: Arguments) -> AsyncGenerator[int]:
+        await first.wait()
+        yield 1
+        await second.wait()
+
+    with http.stream("POST", "/run/acme/app/stream", json={}) as reply:
+        lines = (line for line in reply.iter_lines() if line)
+        assert next(lines) == ": heartbeat"
+        first.open()
+        while (line := next(lines)) != "data: 1":
+            assert line == ": heartbeat"
+        assert next(lines) == ": heartbeat"
+        second.open()
+        assert set(lines) <= {": heartbeat"}
+    fal.wait_for(lambda: fal.counters("acme/app").running == 0)

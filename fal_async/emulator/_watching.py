@@ -1,0 +1,90 @@
+"""What can be seen of an emulator, and waited for, from any thread and any event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fal_async.emulator._registry import parse_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fal_async.emulator._job import Job
+    from fal_async.emulator._platform import Platform
+    from fal_async.emulator._record import Counters, RecordedRequest, Route
+    from fal_async.emulator._server import Server
+
+__all__ = ["Watchable"]
+
+
+class Watchable:
+    """The half of an `Emulator` that looks."""
+
+    _platform: Platform
+    _server: Server | None
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The requests that arrived, oldest first: the latest ten thousand of them."""
+        return list(self._platform.record.requests)
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs of the queue by request id, as long as they are kept."""
+        return self._platform.jobs.snapshot()
+
+    @property
+    def connections(self) -> int:
+        """How many connections of clients are open."""
+        return 0 if self._server is None else len(self._server.connections)
+
+    def counters(self, endpoint_id: str) -> Counters:
+        """What happened at a registered endpoint so far; the object goes on counting.
+
+        Raises:
+            KeyError: Nothing is registered under this id.
+        """
+        endpoint = self._platform.registry.get(str(parse_id(endpoint_id)))
+        if endpoint is None:
+            raise KeyError(endpoint_id)
+        return endpoint.counters
+
+    def count(self, route: Route) -> int:
+        """How many requests of a route arrived, for whatever endpoint."""
+        return self._platform.record.routes[route]
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = 10.0) -> None:
+        """Block this thread until something is so.
+
+        Args:
+            predicate: Asked again whenever something happened.
+            timeout: How many seconds to wait at most; ``None`` for ever.
+
+        Raises:
+            TimeoutError: It did not come to be so in time.
+        """
+        self._platform.record.wait(predicate, timeout)
+
+    async def until(self, predicate: Callable[[], bool], timeout: float | None = 10.0) -> None:
+        """`wait_for`, without blocking the event loop that this is awaited in."""
+        await self._platform.record.wait_async(predicate, timeout)
+
+    async def reached(
+        self, endpoint_id: str, *, timeout: float | None = 10.0, **at_least: int
+    ) -> None:
+        """Wait until an endpoint's counters are so high, or higher.
+
+        Args:
+            endpoint_id: The endpoint.
+            timeout: How many seconds to wait at most; ``None`` for ever.
+            at_least: What to wait for, by the names of `Counters`, such as ``executions=1``.
+
+        Raises:
+            TimeoutError: They were not in time.
+        """
+        counters = self.counters(endpoint_id)
+
+        def high_enough() -> bool:
+            return all(getattr(counters, name) >= value for name, value in at_least.items())
+
+        await self.until(high_enough, timeout)
