@@ -312,7 +312,7 @@ class FalClientHTTPError(FalClientError):
         self.message = message
         self.status_code = status_code
         self.error_type = error_type
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
         self.request_id = request_id
         self.retry_after = retry_after
         self.retryable = retryable

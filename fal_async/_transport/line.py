@@ -37,7 +37,7 @@ class Line:
 
     def __init__(self, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
         self.limits = limits
-        self.routes = Routes()
+        self.routes: Routes = Routes()
         self.gates: PerLoop[Gates] = PerLoop(lambda: Gates(limits))
         self._transport = transport
         self._closed = False
