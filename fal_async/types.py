@@ -252,10 +252,10 @@ class Result(dict[str, Any]):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(output)
-        self.request_id = request_id
-        self.billable_units = billable_units
+        self.request_id: str | None = request_id
+        self.billable_units: float | None = billable_units
         self.metrics: Mapping[str, Any] = metrics or {}
-        self.retries = retries
+        self.retries: int = retries
         self.headers: Mapping[str, str] = headers or {}
 
     def __reduce__(self) -> tuple[Callable[..., Result], tuple[Any, ...]]:
