@@ -53,10 +53,9 @@ class Gateway:
         host = self._hosts.get(exchange.place.host, _Nowhere())
         call = host.call(exchange)
         request = _recorded(exchange, call)
-        self._note(request, call)
+        names = self._note(request, call)
         answer = partial(self._answer_call, exchange, host, call)
-        faults = self._platform.faults
-        fault = faults.strike(request, self._names(call)) if faults.pending else None
+        fault = self._platform.faults.strike(request, names)
         try:
             await (answer() if fault is None else misbehave(fault, exchange, answer))
         finally:
@@ -73,17 +72,16 @@ class Gateway:
         except BadRequestError as error:
             await exchange.reply(request_error("bad_request", str(error)))
 
-    def _note(self, request: RecordedRequest, call: Call) -> None:
+    def _note(self, request: RecordedRequest, call: Call) -> tuple[str, ...]:
+        """Note the request down; gives the ids by which a fault may mean it."""
         self._platform.record.add(request)
-        if target := self._platform.registry.resolve(request.endpoint):
-            target.endpoint.counters.requests[call.route] += 1
-
-    def _names(self, call: Call) -> tuple[str, ...]:
-        """The ids by which a fault may mean this call."""
         job = self._platform.jobs.get(call.job_id) if call.job_id else None
-        called = job.endpoint if job else str(call.called)
+        called = job.endpoint if job else request.endpoint
         target = self._platform.registry.resolve(called)
-        return (called, target.endpoint.id) if target else (called,)
+        if target is None:
+            return (called,)
+        target.endpoint.counters.requests[call.route] += 1
+        return (called, target.endpoint.id)
 
 
 class _Nowhere:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -234,3 +235,12 @@ def test_a_runner_can_be_made_to_fail(
     body: dict[str, Any] = http.get(submitted["status_url"]).json()
     assert body["error_type"] == error_type
     assert http.get(submitted["response_url"]).status_code == status
+
+
+def test_small_replies_are_not_held_back(fal: Emulator, http: httpx.Client) -> None:
+    http.get("/")
+    assert fal._server is not None
+    (connection,) = fal._server.connections
+    assert connection._transport is not None
+    peer = connection._transport.get_extra_info("socket")
+    assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -52,6 +52,16 @@ def test_requests_are_counted_by_route_and_endpoint(fal: Emulator, http: httpx.C
     assert (fal.count("status"), fal.count("run"), fal.count("cancel")) == (2, 1, 0)
 
 
+def test_calls_about_a_job_count_for_the_endpoint_that_has_it(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    fal.register("acme/app/fast", echo)
+    submitted = submit(http, "acme/app/fast")
+    http.get(submitted["status_url"])
+    assert fal.counters("acme/app/fast").requests == {"submit": 1, "status": 1}
+    assert [request.endpoint for request in fal.requests] == ["acme/app/fast", "acme/app"]
+
+
 def test_counters_of_nothing_are_an_error(fal: Emulator) -> None:
     with pytest.raises(KeyError):
         fal.counters("acme/app")
@@ -61,7 +71,7 @@ def test_jobs_are_kept_with_what_became_of_them(fal: Emulator, http: httpx.Clien
     gate = fal.gate()
     fal.register("acme/app", waiting(gate))
     request_id = submit(http, json={"a": 1})["request_id"]
-    fal.wait_for(lambda: fal.jobs[request_id].status == "IN_PROGRESS")
+    fal.wait_for(lambda: fal.jobs[request_id].executions == 1)
     job = fal.jobs[request_id]
     assert (job.reply, job.executions, repr(job)) == (
         None,
