@@ -20,6 +20,7 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
+from fal_async._transport.background import background
 from fal_async._transport.frames import BINARY, TEXT, encode_frame
 from fal_async._transport.inbox import Inbox
 from fal_async._transport.outbox import Outbox
@@ -185,8 +186,12 @@ class WebSocket:
                 while self._has_more_to_say():
                     await self._read_once()
         finally:
-            self._outbox.flush()
-            self._lose("the other side did not answer the close")
+            self.drop()
+
+    def drop(self) -> None:
+        """Close at once, without a word."""
+        self._outbox.flush()
+        self._lose("the other side did not answer the close")
 
     async def attend(self) -> None:
         """Do what must go on when nobody sends or receives; ends with the connection."""
@@ -315,16 +320,10 @@ def _to_utf8(text: str) -> bytes:
 @asynccontextmanager
 async def attended(websocket: WebSocket) -> AsyncGenerator[None]:
     """Attend to a connection during the block, and close it after the block."""
-    failure: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
+    async with background() as tasks:
         tasks.start_soon(websocket.attend)
         try:
             yield
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 -- raised below, since the task group would wrap it
-            failure = error
         finally:
             with bounded_shield(CLOSE_TIMEOUT):
                 await websocket.close()
-            tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

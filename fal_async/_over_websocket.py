@@ -1,0 +1,218 @@
+"""HTTP requests to one endpoint, carried one after the other over one WebSocket."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from fal_async._protocol.bodies import encode_arguments
+from fal_async._protocol.events import read_event
+from fal_async._protocol.failures import raise_for_status
+from fal_async._protocol.over_websocket import Chunk, End, ReplyFrames, Start
+from fal_async._protocol.replies import Reply, parse_output
+from fal_async._protocol.sse import SSEDecoder
+from fal_async.errors import FalClientError, InvalidReplyError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+
+    from fal_async._transport.websocket import WebSocket
+    from fal_async.types import Arguments
+
+__all__ = ["CarriedReply", "WebSocketRequests", "open_requests"]
+
+
+class WebSocketRequests:
+    """Requests to one endpoint over one connection.
+
+    Several tasks may send requests, which are answered in order. A reply that is a stream has to be
+    read to its end, or closed, before the next one can arrive.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.over_websocket("demo/echo") as requests:
+        ...         reply = await requests.request({"prompt": "a cat"})
+        ...         print(reply.status_code, reply.result["prompt"])
+        >>> anyio.run(main)
+        200 a cat
+    """
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._turns = _Turns(socket)
+
+    async def request(self, arguments: Arguments) -> CarriedReply:
+        """Send a request and wait for its reply: all of it, or the head of a stream.
+
+        Args:
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+
+        Raises:
+            FalClientHTTPError: The platform or the app answered with an error.
+            RealtimeDisconnectedError: The connection is closed, and there will be no reply.
+            InvalidReplyError: The reply cannot be read.
+            InvalidRequestError: The arguments cannot be sent.
+        """
+        turn = await self._turns.take(encode_arguments(arguments).decode())
+        try:
+            return await _read_reply(turn)
+        except BaseException:
+            turn.give_up()
+            raise
+
+
+async def _read_reply(turn: _Turn) -> CarriedReply:
+    start = await turn.read()
+    assert isinstance(start, Start)  # noqa: S101 -- `ReplyFrames` lets no reply begin otherwise
+    headers = {"x-fal-request-id": start.request_id, **start.headers}
+    head = Reply(status_code=start.status_code, headers=headers)
+    if head.ok and head.content_type and not head.content_type.endswith(("/json", "+json")):
+        return CarriedReply(turn, head, None)
+    body: list[bytes] = []
+    while isinstance(frame := await turn.read(), Chunk):
+        body.append(frame.content)
+    reply = replace(head, body=b"".join(body))
+    raise_for_status(reply)
+    return CarriedReply(turn, head, parse_output(reply))
+
+
+class CarriedReply:
+    """The reply to one request.
+
+    A stream is read by ``async for``: events are decoded JSON, or text where they are not JSON;
+    what is no stream of events is given as bytes, chunk by chunk. ``async with`` closes it.
+
+    Attributes:
+        status_code: The HTTP status, one of success.
+        headers: Names in lower case.
+        request_id: The id of the request.
+        result: The output when it is JSON; ``None`` for a stream.
+    """
+
+    def __init__(self, turn: _Turn, head: Reply, result: Any) -> None:
+        self.status_code = head.status_code
+        self.headers = head.headers
+        self.request_id = head.request_id
+        self.result = result
+        self._turn = turn
+        self._ready: Iterator[Any] = iter(())
+        is_events = head.content_type == "text/event-stream"
+        self._decode = self._read_events(SSEDecoder()) if is_events else _as_it_is
+
+    def __repr__(self) -> str:
+        return f"CarriedReply({self.status_code}, request_id={self.request_id!r})"
+
+    def _read_events(self, decoder: SSEDecoder) -> Callable[[bytes], Iterator[Any]]:
+        def read(chunk: bytes) -> Iterator[Any]:
+            for event in decoder.feed(chunk):
+                if event.data:
+                    yield read_event(event, request_id=self.request_id)
+
+        return read
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            while True:
+                for item in self._ready:
+                    return item
+                frame = None if self._turn.is_over else await self._turn.read()
+                if not isinstance(frame, Chunk):
+                    raise StopAsyncIteration
+                self._ready = self._decode(frame.content)
+        except FalClientError:
+            self._turn.give_up()
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Leave the rest of a stream unread, so that the next reply can arrive."""
+        self._ready = iter(())
+        self._turn.give_up()
+        await checkpoint()
+
+
+def _as_it_is(chunk: bytes) -> Iterator[bytes]:
+    yield chunk
+
+
+class _Turns:
+    """Replies come in the order of the requests, and each is read by whoever sent the request."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self._frames = ReplyFrames()
+        self._reading = anyio.Lock(fast_acquire=True)
+        self._queue: deque[_Turn] = deque()
+
+    async def take(self, message: str) -> _Turn:
+        await self._socket.send(message)
+        turn = _Turn(self)
+        self._queue.append(turn)
+        return turn
+
+    async def read(self, turn: _Turn) -> Start | Chunk | End:
+        """The next part of the reply whose turn it is, once the replies before it are over."""
+        while (front := self._queue[0]) is not turn:
+            if not front.is_over:
+                await front.over.wait()
+                continue
+            async with self._reading:
+                if self._queue[0] is front:  # given up, so that nobody else reads it to its end
+                    await self._read_next(front)
+        async with self._reading:
+            return await self._read_next(turn)
+
+    async def _read_next(self, turn: _Turn) -> Start | Chunk | End:
+        message = await self._socket.recv()
+        try:
+            frame = self._frames.read(message)
+        except InvalidReplyError:
+            self._socket.drop()  # whose reply comes next is anybody's guess
+            raise
+        if isinstance(frame, End):
+            self._queue.popleft()
+            turn.over.set()
+        return frame
+
+
+class _Turn:
+    """The place of one reply."""
+
+    def __init__(self, turns: _Turns) -> None:
+        self._turns = turns
+        self.over = anyio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its owner reads no more of it."""
+        return self.over.is_set()
+
+    async def read(self) -> Start | Chunk | End:
+        return await self._turns.read(self)
+
+    def give_up(self) -> None:
+        self.over.set()
+
+
+@asynccontextmanager
+async def open_requests(
+    open_socket: Callable[[], Awaitable[WebSocket]],
+) -> AsyncGenerator[WebSocketRequests]:
+    """Requests over a connection that a function opens."""
+    from fal_async._transport.websocket import attended
+
+    socket = await open_socket()
+    async with attended(socket):
+        yield WebSocketRequests(socket)

@@ -1,0 +1,309 @@
+"""Sockets of apps: realtime sessions, and connections with an app's own protocol."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Never, Self
+
+import anyio
+
+from fal_async._protocol.realtime import (
+    Data,
+    ErrorMessage,
+    Meta,
+    SessionTimeout,
+    Unauthorized,
+    decode_message,
+    encode_message,
+)
+from fal_async._transport.background import background
+from fal_async._transport.tasks import bounded_shield
+from fal_async.errors import (
+    AuthenticationError,
+    InvalidReplyError,
+    RealtimeDisconnectedError,
+    RealtimeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from anyio.abc import TaskGroup
+
+    from fal_async._transport.websocket import WebSocket
+
+__all__ = ["AsyncRealtimeConnection", "WebSocketConnection", "open_realtime", "open_websocket"]
+
+#: Close codes of an orderly end: normal, going away, none given.
+CLEAN: Final = frozenset({1000, 1001, 1005})
+
+
+class WebSocketConnection:
+    """A WebSocket of an app that speaks a protocol of its own: text and bytes, both ways.
+
+    Several tasks may send; one at a time may receive. ``async for`` gives the messages until the
+    other side closes in good order.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.ws_connect("demo/socket") as socket:
+        ...         await socket.send("hello")
+        ...         print(await socket.recv())
+        >>> anyio.run(main)
+        hello
+    """
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(close_code={self.close_code!r})"
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close, 1006 for a connection that was lost; ``None`` while open."""
+        return self._socket.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that was given for the close, perhaps empty; ``None`` while open."""
+        return self._socket.close_reason
+
+    async def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send text or bytes. What has been sent goes out whole, even if the task is cancelled.
+
+        Raises:
+            RealtimeDisconnectedError: The connection is closed.
+            InvalidRequestError: The message is neither text nor bytes.
+        """
+        await self._socket.send(message)
+
+    async def recv(self) -> str | bytes:
+        """Receive the next message.
+
+        Raises:
+            RealtimeDisconnectedError: The connection is closed, and all that came before the close
+                has been received.
+            InvalidReplyError: The other side broke the protocol, or sent too long a message.
+            InvalidRequestError: Another task is receiving.
+        """
+        return await self._socket.recv()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.recv()
+        except RealtimeDisconnectedError as error:
+            raise _end_of_iteration(error) from None
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection and wait, not for long, until the other side has agreed.
+
+        Args:
+            code: What the other side is told: 1000 for a normal end, or one of 3000 to 4999.
+            reason: What else it is told, up to 123 bytes.
+        """
+        await self._socket.close(code, reason)
+
+
+class AsyncRealtimeConnection:
+    """A session with a realtime app: arguments go in, results come out.
+
+    Several tasks may send; one at a time may receive. ``async for`` gives the results until the
+    session ends, be it by a close in good order or because it was idle for too long.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.realtime("demo/echo") as connection:
+        ...         await connection.send({"prompt": "a cat"})
+        ...         result = await connection.recv()
+        ...     print(result["prompt"])
+        >>> anyio.run(main)
+        a cat
+    """
+
+    def __init__(
+        self,
+        line: ReconnectingLine,
+        encode: Callable[[Any], str | bytes] | None,
+        decode: Callable[[bytes], Any] | None,
+    ) -> None:
+        self._line = line
+        self._encode = encode or encode_message
+        self._decode = decode
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(close_code={self.close_code!r})"
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close, 1006 for a connection that was lost; ``None`` while open."""
+        return self._line.socket.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that was given for the close, perhaps empty; ``None`` while open."""
+        return self._line.socket.close_reason
+
+    async def send(self, arguments: object) -> None:
+        """Send one input; with ``reconnect=True`` over a new connection, if the last was lost.
+
+        Args:
+            arguments: A mapping or a pydantic model, in which bytes stay bytes; or whatever
+                `encode_message` takes.
+
+        Raises:
+            RealtimeDisconnectedError: The connection is closed, and is not to be opened again.
+            InvalidRequestError: The arguments cannot be sent.
+            FalClientHTTPError: The platform refused the new connection.
+            ConnectionFailedError: There was no new connection.
+        """
+        await self._line.send(self._encode(arguments))
+
+    async def recv(self) -> Any:
+        """Receive the next result, whose bytes are bytes; ``None`` is a result like any other.
+
+        Raises:
+            RealtimeError: The app failed; or, with the error ``"TIMEOUT"``, the session has ended.
+            RealtimeDisconnectedError: The connection is closed, and all that came before the close
+                has been received. What was sent and not answered is lost.
+            AuthenticationError: The token was refused, or has expired.
+            InvalidReplyError: The message cannot be read.
+            InvalidRequestError: Another task is receiving.
+        """
+        while True:
+            message = decode_message(await self._line.recv(), self._decode)
+            if isinstance(message, Data):
+                return message.value
+            if isinstance(message, Unauthorized):
+                self._line.socket.drop()
+            if not isinstance(message, Meta):
+                _raise(message)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self.recv()
+        except RealtimeDisconnectedError as error:
+            raise _end_of_iteration(error) from None
+        except RealtimeError as error:
+            if error.error == "TIMEOUT":
+                raise StopAsyncIteration from None
+            raise
+
+    async def close(self) -> None:
+        """End the session and wait, not for long, until the other side has agreed."""
+        await self._line.close()
+
+
+def _raise(message: ErrorMessage | SessionTimeout | Unauthorized) -> Never:
+    match message:
+        case ErrorMessage():
+            raise RealtimeError(message.error, message.reason, message.payload)
+        case SessionTimeout():
+            raise RealtimeError("TIMEOUT", message.reason, message.payload)
+        case Unauthorized():
+            raise AuthenticationError(
+                "the token of the session was refused, or has expired", 401, body=message.payload
+            )
+
+
+def _end_of_iteration(error: RealtimeDisconnectedError) -> Exception:
+    return StopAsyncIteration() if error.close_code in CLEAN else error
+
+
+class ReconnectingLine:
+    """One connection after the other, each opened by the first `send` after the last was lost.
+
+    Args:
+        socket: The first connection.
+        reopen: Opens another; ``None`` if there is to be one only.
+        tasks: Where connections are attended to.
+
+    Attributes:
+        socket: The connection that is sent on.
+    """
+
+    def __init__(
+        self, socket: WebSocket, reopen: Callable[[], Awaitable[WebSocket]] | None, tasks: TaskGroup
+    ) -> None:
+        self.socket = socket
+        self._reopen = reopen
+        self._tasks = tasks
+        self._reopening = anyio.Lock()
+        self._lost: WebSocket | None = None  # has something that was not received, if only its end
+        self._ended: WebSocket | None = None  # the end of this one was received
+        self._closed = False
+        tasks.start_soon(socket.attend)
+
+    async def send(self, message: str | bytes) -> None:
+        try:
+            return await self.socket.send(message)
+        except (RealtimeDisconnectedError, InvalidReplyError):
+            # Nothing of the message was sent.
+            if self._reopen is None or self._closed:
+                raise
+        await self._open_again(self._reopen)
+        return await self.socket.send(message)
+
+    async def _open_again(self, reopen: Callable[[], Awaitable[WebSocket]]) -> None:
+        async with self._reopening:
+            old = self.socket
+            if old.is_open:
+                return
+            self.socket = await reopen()
+            self._tasks.start_soon(self.socket.attend)
+            if self._lost is None and self._ended is not old:
+                self._lost = old
+            old.drop()
+            if self._closed:
+                self.socket.drop()
+
+    async def recv(self) -> str | bytes:
+        socket = self._lost or self.socket
+        try:
+            return await socket.recv()
+        except (RealtimeDisconnectedError, InvalidReplyError):
+            self._ended = socket
+            if socket is self._lost:
+                self._lost = None
+            raise
+
+    async def close(self) -> None:
+        self._closed = True
+        await self.socket.close()
+
+
+@asynccontextmanager
+async def open_realtime(
+    open_socket: Callable[[], Awaitable[WebSocket]],
+    *,
+    encode: Callable[[Any], str | bytes] | None = None,
+    decode: Callable[[bytes], Any] | None = None,
+    reconnect: bool = False,
+) -> AsyncGenerator[AsyncRealtimeConnection]:
+    """A session over the connections that a function opens, each with a token of its own."""
+    socket = await open_socket()
+    async with background() as tasks:
+        line = ReconnectingLine(socket, open_socket if reconnect else None, tasks)
+        try:
+            yield AsyncRealtimeConnection(line, encode, decode)
+        finally:
+            with bounded_shield():
+                await line.close()
+
+
+@asynccontextmanager
+async def open_websocket(
+    open_socket: Callable[[], Awaitable[WebSocket]],
+) -> AsyncGenerator[WebSocketConnection]:
+    """A connection that a function opens."""
+    from fal_async._transport.websocket import attended
+
+    socket = await open_socket()
+    async with attended(socket):
+        yield WebSocketConnection(socket)
