@@ -190,12 +190,14 @@ def _connect_request(proxy: httpx.Proxy, host: str, port: int) -> bytes:
 
 
 async def _expect_tunnel(stream: SocketStream) -> None:
-    """Read the proxy's answer, and not a byte more: what comes next is the host's."""
+    """Read the proxy's answer. Nothing may follow it, since the host is to be spoken to first."""
     answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
+    while b"\r\n\r\n" not in answer:
         if len(answer) >= PROXY_ANSWER:
-            raise httpx.ProxyError("the proxy's answer does not end")
-        answer += await stream.receive(1)
+            raise httpx.ProxyError("the answer of the proxy does not end")
+        answer += await stream.receive()
     status = answer.split(b"\r\n", 1)[0].decode("latin-1")
     if not status.startswith(("HTTP/1.1 2", "HTTP/1.0 2")):
         raise httpx.ProxyError(f"the proxy refused the tunnel: {status!r}")
+    if answer.index(b"\r\n\r\n") + 4 != len(answer):
+        raise httpx.ProxyError("the proxy said more than it was asked")

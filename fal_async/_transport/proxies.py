@@ -13,11 +13,13 @@ from fal_async._transport.pool import PooledTransport
 from fal_async._transport.tls import shared_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
-__all__ = ["ProxyRules", "default_transport"]
+__all__ = ["ProxiedTransport", "ProxyRules", "default_transport"]
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Transports: TypeAlias = dict[str, httpx.AsyncHTTPTransport]
 
 
 class ProxyRules:
@@ -101,52 +103,71 @@ def _address_in(network: _Network, host: str) -> bool:
         return False
 
 
-def default_transport(proxies: Mapping[str, str] | None = None) -> httpx.AsyncBaseTransport:
+def default_transport(
+    proxies: Mapping[str, str] | None = None,
+) -> PooledTransport | ProxiedTransport:
     """The transport of a client that was not given one.
 
     Args:
         proxies: The proxies as `ProxyRules` takes them; ``None`` for those of the environment.
     """
     rules = ProxyRules.from_environment() if proxies is None else ProxyRules(proxies)
-    return _ProxiedTransport(rules) if rules else PooledTransport()
+    return ProxiedTransport(rules) if rules else PooledTransport()
 
 
-class _ProxiedTransport(httpx.AsyncBaseTransport):
-    """Sends what the rules cover through httpx's own transport, and the rest through a pool."""
+class ProxiedTransport(httpx.AsyncBaseTransport):
+    """Sends what the rules cover through httpx's own transport, and the rest through a pool.
+
+    Args:
+        rules: Which proxy is for which URL.
+    """
 
     def __init__(self, rules: ProxyRules) -> None:
         self._rules = rules
         self._direct = PooledTransport()
-        self._proxied: PerLoop[dict[str, httpx.AsyncHTTPTransport]] = PerLoop(dict, _close_all)
+        self._proxied: PerLoop[_Transports] = PerLoop(dict, _close)
+        self._closed = False
 
     async def prepare(self) -> None:
+        """Load the trusted certificates, which the first ``https`` request would do otherwise."""
         await self._direct.prepare()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and wait for the head of its reply, as `PooledTransport` does.
+
+        Raises:
+            httpx.ProxyError: The proxy refused, or cannot be used.
+        """
         proxy = self._rules.find(request.url)
         if proxy is None:
             return await self._direct.handle_async_request(request)
+        if self._closed:
+            raise RuntimeError("the transport is closed")
+        context = await shared_context()
         transports = self._proxied.get()
         if proxy not in transports:
-            context = await shared_context()
-            # Bounded by the client's limits, not here.
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-            transports.setdefault(
-                proxy,
-                httpx.AsyncHTTPTransport(verify=context, proxy=httpx.Proxy(proxy), limits=limits),
-            )
+            transports[proxy] = _through(proxy, context)
         return await transports[proxy].handle_async_request(request)
 
     async def aclose(self) -> None:
-        transports = self._proxied.pop()
+        """Close the connections of the running event loop."""
+        self._closed = True
         try:
-            if transports is not None:
-                await _close_all(transports)
+            await _close(self._proxied.pop() or {})
         finally:
             await self._direct.aclose()
 
 
-async def _close_all(transports: dict[str, httpx.AsyncHTTPTransport]) -> None:
+def _through(proxy: str, context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
+    # How much goes on at once is for the client to bound.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    try:
+        return httpx.AsyncHTTPTransport(verify=context, proxy=httpx.Proxy(proxy), limits=limits)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise httpx.ProxyError(f"the proxy of the environment cannot be used: {error}") from error
+
+
+async def _close(transports: _Transports) -> None:
     while transports:
         _, transport = transports.popitem()
         await transport.aclose()

@@ -29,7 +29,7 @@ async def _reply(send: Send, *parts: bytes, status: int = 200, **headers: bytes)
 
 
 async def _read(receive: Receive) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message.get("body", b"")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ async def _cancelled_at(number: int, call: Callable[[], Coroutine[Any, Any, obje
 def _watched(
     call: Coroutine[Any, Any, T], number: int, scope: anyio.CancelScope
 ) -> Generator[Any, Any, T]:
-    """Step through the call as ``await`` would, and cancel the scope when it waits for the nth time."""
+    """Step through the call as ``await`` would; cancel the scope at its nth wait."""
     waits = 0
     send: Callable[[], Any] = lambda: call.send(None)  # noqa: E731 -- replaced at each step
     while True:

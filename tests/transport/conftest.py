@@ -17,7 +17,6 @@ from fal_async._transport.pool import PooledTransport
 from tests.transport.app import app
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Iterator
 
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 def uvicorn_url() -> Iterator[str]:
     """The address of the test application on uvicorn."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -40,6 +39,7 @@ def hypercorn_url() -> Iterator[str]:
         config = Config()
         config.bind = [f"fd://{listener.dup().detach()}"]
         config.errorlog = None
+        config.graceful_timeout = 0.1
         loop = asyncio.new_event_loop()
         end = asyncio.Event()
 
@@ -48,7 +48,7 @@ def hypercorn_url() -> Iterator[str]:
 
         def run() -> None:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                runner.run(serve(app, config, shutdown_trigger=stopped))  # type: ignore[arg-type]  # their ASGI types differ from ours in name only
+                runner.run(serve(app, config, shutdown_trigger=stopped))
 
         thread = threading.Thread(target=run)
         thread.start()

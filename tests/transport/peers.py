@@ -1,4 +1,4 @@
-"""A peer that sends and does exactly what a test tells it to, byte by byte, in threads of its own."""
+"""A peer that does exactly what a test tells it to, byte by byte, in threads of its own."""
 
 from __future__ import annotations
 
@@ -33,10 +33,7 @@ class Line:
         self._buffer = bytearray()
 
     def request(self) -> bytes:
-        """Read a whole request: its head, and its body by its length or its chunks; b"" at the end.
-
-        Chunks are put together.
-        """
+        """Read a whole request, its chunks put together; b"" when the client has left."""
         head = self.until(b"\r\n\r\n")
         if not head:
             return b""
@@ -113,7 +110,7 @@ class Line:
 
 
 class Peer:
-    """A server on a free port of the loopback interface; each connection runs the script in a thread.
+    """A server on a free port of the loopback interface; each connection has a thread.
 
     Args:
         script: What to do with a connection. The connection is closed when it returns.

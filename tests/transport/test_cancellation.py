@@ -1,25 +1,27 @@
-"""A call is cancelled at every wait that it makes: nothing is left behind, and the next one works."""
+"""Calls are cancelled at every wait: nothing is left behind, and the next one works."""
 
 from __future__ import annotations
 
 import gc
-import os
 import ssl
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
 import pytest
-import trustme
 
 from fal_async._transport.pool import PooledTransport
 from tests.transport.cancelling import cancel_everywhere
 from tests.transport.looking import idle, taken, waiting
 from tests.transport.peers import OK, Line, Peer, replying
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine
+
+    import trustme
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -27,11 +29,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 def sockets() -> int:
     """How many sockets the process has open."""
     gc.collect()
-    return sum(
-        os.readlink(entry).startswith("socket:")
-        for entry in Path("/proc/self/fd").iterdir()
-        if entry.is_symlink()
-    )
+    links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return sum(str(entry.readlink()).startswith("socket:") for entry in links)
 
 
 async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
@@ -43,14 +42,21 @@ async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
         await response.aclose()
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the other tasks run until something holds."""
+    while not holds():
+        await anyio.lowlevel.checkpoint()
+
+
 async def check(transport: PooledTransport, call: Callable[[], Coroutine[Any, Any, object]]) -> int:
     """Cancel the call everywhere; how often that was."""
-    times = 0
-    async for times in cancel_everywhere(call):
+    cancelled = 0
+    async for number in cancel_everywhere(call):
+        cancelled = number
         assert (taken(transport), waiting(transport)) == (0, 0)
         idle(transport)
     await call()
-    return times
+    return cancelled
 
 
 async def test_a_call_over_a_new_connection(transport: PooledTransport) -> None:
@@ -184,8 +190,7 @@ async def test_a_wait_for_a_place() -> None:
 
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
-                while taken(transport) == 0:
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: taken(transport) == 1)
                 scopes = [anyio.CancelScope() for _ in range(10)]
 
                 async def wait(scope: anyio.CancelScope) -> None:
@@ -194,12 +199,10 @@ async def test_a_wait_for_a_place() -> None:
 
                 for scope in scopes:
                     group.start_soon(wait, scope)
-                while waiting(transport) < len(scopes):
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: waiting(transport) == len(scopes))
                 for scope in scopes[::2]:
                     scope.cancel()
-                while waiting(transport) > len(scopes) // 2:
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: waiting(transport) == len(scopes) // 2)
                 released.set()
             assert (taken(transport), waiting(transport), idle(transport)) == (0, 0, 1)
             assert len(peer.lines) == 1
@@ -227,14 +230,11 @@ async def test_a_place_that_is_handed_to_someone_cancelled_goes_to_the_next(usab
 
             async with anyio.create_task_group() as group:
                 group.start_soon(call, anyio.CancelScope())
-                while taken(transport) == 0:
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: taken(transport) == 1)
                 group.start_soon(call, doomed)
-                while waiting(transport) == 0:
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: waiting(transport) == 1)
                 group.start_soon(call, anyio.CancelScope())
-                while waiting(transport) < 2:
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: waiting(transport) == 2)
                 first = next(iter(next(iter(pool._berths.values())).waiters))
                 go_on.set()
                 await first.woken.wait()
@@ -247,7 +247,11 @@ async def test_a_place_that_is_handed_to_someone_cancelled_goes_to_the_next(usab
 async def test_the_reader_of_a_reply_hears_that_another_task_has_closed_it(
     transport: PooledTransport,
 ) -> None:
-    with Peer(lambda line: (line.reply(CHUNKED), line.wait_closed()) and None) as peer:
+    def script(line: Line) -> None:
+        line.reply(CHUNKED)
+        line.wait_closed()
+
+    with Peer(script) as peer:
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))
         async with anyio.create_task_group() as group:
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from fal_async._transport.encoding import SMALL, Outgoing, encode, frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 async def parts() -> AsyncIterator[bytes]:

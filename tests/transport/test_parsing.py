@@ -20,7 +20,10 @@ REPLIES = [
     pytest.param(b"HTTP/1.1 304 Same\r\nContent-Length: 9\r\n\r\n", b"", True, id="304"),
     pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + SIZED + b"hello", b"hello", True, id="100"),
     pytest.param(
-        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 2 + SIZED + b"hello", b"hello", True, id="103"
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 2 + SIZED + b"hello",
+        b"hello",
+        True,
+        id="103",
     ),
     pytest.param(
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
@@ -50,7 +53,9 @@ UNTIL_CLOSE = [
     pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", id="http-1.1"),
     pytest.param(b"HTTP/1.0 200 OK\r\n\r\n", id="http-1.0"),
     pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", id="coding"),
-    pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", id="chunked-inside"),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", id="chunked-inside"
+    ),
 ]
 
 GARBAGE = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
@@ -11,6 +11,9 @@ import pytest
 from fal_async._transport.pool import PooledTransport
 from tests.transport.app import TEXT
 from tests.transport.looking import idle, taken
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 @pytest.fixture
@@ -54,7 +57,9 @@ async def test_some_statuses_have_no_body(
     assert (taken(transport), idle(transport)) == (0, 1)
 
 
-async def test_a_reply_in_chunks_is_put_together(client: httpx.AsyncClient, server_url: str) -> None:
+async def test_a_reply_in_chunks_is_put_together(
+    client: httpx.AsyncClient, server_url: str
+) -> None:
     response = await client.get(f"{server_url}/chunks")
     assert response.text == "".join(f"{number}," for number in range(100))
 
@@ -118,9 +123,7 @@ async def test_a_small_reply_gives_its_connection_back_at_once(
 async def test_redirects_cookies_and_the_rest_of_httpx_work(
     client: httpx.AsyncClient, server_url: str
 ) -> None:
-    response = await client.post(
-        f"{server_url}/elsewhere", data={"a": "b"}, follow_redirects=True
-    )
+    response = await client.post(f"{server_url}/elsewhere", data={"a": "b"}, follow_redirects=True)
     assert (response.text, len(response.history)) == ("a=b", 1)
     files = {"file": ("name.txt", b"hello", "text/plain")}
     assert b"hello" in (await client.post(f"{server_url}/echo", files=files)).content
@@ -144,18 +147,18 @@ async def test_a_refusal_is_heard_before_the_request_was_sent(
 
 
 async def test_hundreds_of_requests_share_what_connections_there_may_be(server_url: str) -> None:
-    async with PooledTransport(max_connections=5) as transport:
-        async with httpx.AsyncClient(transport=transport, timeout=30) as client:
-            replies: set[str] = set()
+    transport = PooledTransport(max_connections=5)
+    replies: set[str] = set()
+    async with httpx.AsyncClient(transport=transport, timeout=30) as client:
 
-            async def ask(number: int) -> None:
-                response = await client.post(f"{server_url}/echo", content=b"%d" % number)
-                replies.add(response.text)
+        async def ask(number: int) -> None:
+            response = await client.post(f"{server_url}/echo", content=b"%d" % number)
+            replies.add(response.text)
 
-            with anyio.fail_after(30):
-                async with anyio.create_task_group() as group:
-                    for number in range(200):
-                        group.start_soon(ask, number)
-            assert replies == {str(number) for number in range(200)}
-            assert taken(transport) == 0
-            assert 1 <= idle(transport) <= 5
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                for number in range(200):
+                    group.start_soon(ask, number)
+        assert replies == {str(number) for number in range(200)}
+        assert taken(transport) == 0
+        assert 1 <= idle(transport) <= 5

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
@@ -14,10 +14,15 @@ from fal_async._transport.pool import PooledTransport
 from tests.transport.looking import idle, taken, waiting
 from tests.transport.peers import OK, Line, Peer, replying
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
 SOON = 0.05
 
 
-def request(url: str, method: str = "POST", content: object = None, **timeout: float) -> httpx.Request:
+def request(
+    url: str, method: str = "POST", content: object = None, **timeout: float
+) -> httpx.Request:
     extensions = {"timeout": timeout}
     return httpx.Request(method, url, content=content, extensions=extensions)  # type: ignore[arg-type]  # httpx's union, passed on
 
@@ -88,11 +93,10 @@ async def test_the_silence_between_parts_of_a_body_is_bounded(transport: PooledT
 
     with Peer(script) as peer:
         response = await transport.handle_async_request(request(peer.url, read=SOON))
-        received = b""
+        pieces = response.aiter_raw()
+        assert await anext(pieces) == b"hello"
         with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
-            async for piece in response.aiter_raw():
-                received += piece
-        assert received == b"hello"
+            await anext(pieces)
         assert (taken(transport), idle(transport)) == (0, 0)
 
 
@@ -109,9 +113,7 @@ async def test_writing_is_bounded(transport: PooledTransport, streamed: bool) ->
         async with aclosing(_repeat(b"x" * 65536)) as endless:
             content = endless if streamed else b"x" * 50_000_000
             with pytest.raises(httpx.WriteTimeout), anyio.fail_after(10):
-                await transport.handle_async_request(
-                    request(peer.url, content=content, write=SOON)
-                )
+                await transport.handle_async_request(request(peer.url, content=content, write=SOON))
         peer.resume()
         assert (taken(transport), idle(transport)) == (0, 0)
 
@@ -133,20 +135,16 @@ async def test_a_body_may_take_its_time(transport: PooledTransport) -> None:
 
 
 async def test_waiting_for_a_connection_is_bounded_only_if_asked_for() -> None:
+    transport = PooledTransport(max_connections=1)
     with Peer(Line.wait_closed) as peer:
-        async with PooledTransport(max_connections=1) as transport:
-            async with anyio.create_task_group() as group:
-
-                async def hold() -> None:
-                    await transport.handle_async_request(request(peer.url))
-
-                group.start_soon(hold)
-                await anyio.wait_all_tasks_blocked()
-                with pytest.raises(httpx.PoolTimeout), anyio.fail_after(10):
-                    await transport.handle_async_request(request(peer.url, pool=SOON))
-                assert (taken(transport), waiting(transport)) == (1, 0)
-                with anyio.move_on_after(SOON) as scope:
-                    await transport.handle_async_request(request(peer.url, read=SOON / 10))
-                assert scope.cancelled_caught
-                assert (taken(transport), waiting(transport)) == (1, 0)
-                group.cancel_scope.cancel()
+        async with transport, anyio.create_task_group() as group:
+            group.start_soon(transport.handle_async_request, request(peer.url))
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(httpx.PoolTimeout), anyio.fail_after(10):
+                await transport.handle_async_request(request(peer.url, pool=SOON))
+            assert (taken(transport), waiting(transport)) == (1, 0)
+            with anyio.move_on_after(SOON) as scope:
+                await transport.handle_async_request(request(peer.url, read=SOON / 10))
+            assert scope.cancelled_caught
+            assert (taken(transport), waiting(transport)) == (1, 0)
+            group.cancel_scope.cancel()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
 import pytest
-import trustme
 
 from fal_async._transport import tls
 from fal_async._transport.pool import PooledTransport
 from tests.transport.looking import idle, taken
 from tests.transport.peers import OK, Line, Peer, replying
+
+if TYPE_CHECKING:
+    import trustme
 
 
 def server_context(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
@@ -79,17 +82,19 @@ async def test_a_certificate_must_be_for_the_host(
 async def test_a_peer_that_does_not_speak_tls_is_a_failure_to_connect(
     transport: PooledTransport,
 ) -> None:
-    with Peer(lambda line: line.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as peer:
-        with pytest.raises(httpx.ConnectError, match="no TLS with"):
-            await ask(transport, peer.url.replace("http:", "https:"))
+    plain = Peer(lambda line: line.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    url = plain.url.replace("http:", "https:")
+    with plain, pytest.raises(httpx.ConnectError, match="no TLS with"):
+        await ask(transport, url)
 
 
 async def test_a_peer_that_hangs_up_in_the_handshake_is_a_failure_to_connect(
     transport: PooledTransport,
 ) -> None:
-    with Peer(lambda line: None) as peer:
-        with pytest.raises(httpx.ConnectError, match="no TLS with"):
-            await ask(transport, peer.url.replace("http:", "https:"))
+    mute = Peer(lambda line: None)
+    url = mute.url.replace("http:", "https:")
+    with mute, pytest.raises(httpx.ConnectError, match="no TLS with"):
+        await ask(transport, url)
 
 
 async def test_a_context_may_not_choose_http_2(

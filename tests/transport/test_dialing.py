@@ -1,0 +1,195 @@
+"""Opening connections, directly and through proxies."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+import pytest
+
+from fal_async._transport.dialing import dial, dial_through
+from tests.transport.cancelling import cancel_everywhere
+from tests.transport.peers import Line, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import trustme
+
+    from fal_async._transport.pool import PooledTransport
+
+
+def echo(line: Line) -> None:
+    while received := line._socket.recv(65536):
+        line.send(received)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+async def test_a_connection_is_a_byte_stream() -> None:
+    with Peer(echo) as peer, anyio.fail_after(10):
+        async with await dial("127.0.0.1", peer.port) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+
+
+async def test_names_are_looked_up_and_every_address_tried() -> None:
+    """``localhost`` is also ``::1``, where nobody listens."""
+    with Peer(echo) as peer, anyio.fail_after(10):
+        async with await dial("localhost", peer.port) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
+async def test_ipv6_addresses_are_dialled(transport: PooledTransport) -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with listener, anyio.fail_after(10):
+        port = listener.getsockname()[1]
+        async with await dial("::1", port):
+            pass
+        with pytest.raises(httpx.ReadTimeout):
+            await transport.handle_async_request(
+                httpx.Request(
+                    "GET", f"http://[::1]:{port}/", extensions={"timeout": {"read": 0.01}}
+                )
+            )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_refusal_is_one_error_in_words(host: str, closed_port: int) -> None:
+    with anyio.fail_after(10), pytest.raises(httpx.ConnectError) as caught:
+        await dial(host, closed_port)
+    assert str(caught.value) == f"cannot connect to {host}:{closed_port}: Connection refused"
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..b"])
+async def test_a_name_that_does_not_exist_is_a_failure_to_connect(host: str) -> None:
+    with anyio.fail_after(20), pytest.raises(httpx.ConnectError, match="cannot look up"):
+        await dial(host, 80)
+
+
+async def test_a_slow_address_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address never answers, since its queue is full."""
+    monkeypatch.setattr("fal_async._transport.dialing.HEAD_START", 0.01)
+    slow = socket.create_server(("127.0.0.2", 0), backlog=0)
+    port = slow.getsockname()[1]
+    queued = [socket.socket() for _ in range(4)]
+    for sock in queued:
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.2", port))
+    quick = socket.create_server(("127.0.0.1", port))
+
+    async def both(*args: object, **options: object) -> list[object]:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+            for host in ("127.0.0.2", "127.0.0.1")
+        ]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", both)
+    with anyio.fail_after(10):
+        async with await dial("two.example", port) as stream:
+            raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            assert raw.getpeername() == ("127.0.0.1", port)
+    for sock in [slow, quick, *queued]:
+        sock.close()
+
+
+def proxying(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> object:
+    """A proxy whose tunnels lead to an echo."""
+
+    def script(line: Line) -> None:
+        line.reply(answer)
+        echo(line)
+
+    return script
+
+
+async def test_a_proxy_is_asked_for_a_tunnel() -> None:
+    with Peer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
+        proxy = httpx.Proxy(f"http://user:pass@127.0.0.1:{peer.port}")
+        async with await dial_through(proxy, "fal.example", 443) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+        credentials = base64.b64encode(b"user:pass")
+        assert peer.lines[0].got == [
+            b"CONNECT fal.example:443 HTTP/1.1\r\nHost: fal.example:443\r\n"
+            b"Proxy-Authorization: Basic " + credentials + b"\r\n\r\n"
+        ]
+
+
+async def test_an_ipv6_address_is_put_in_brackets_for_a_proxy() -> None:
+    with Peer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
+        async with await dial_through(httpx.Proxy(peer.url), "::1", 80):
+            pass
+        assert peer.lines[0].got[0].startswith(b"CONNECT [::1]:80 HTTP/1.1\r\n")
+
+
+async def test_tls_goes_through_the_tunnel(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("fal.example").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+
+    def script(line: Line) -> None:
+        line.reply(b"HTTP/1.1 200 OK\r\n\r\n")
+        line._socket = server.wrap_socket(line._socket, server_side=True)
+        echo(line)
+
+    with Peer(script) as peer, anyio.fail_after(10):
+        async with await dial_through(
+            httpx.Proxy(peer.url), "fal.example", 443, tls=client
+        ) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+        b"",
+        b"x" * 70000,
+        b"HTTP/1.1 200 OK\r\n\r\nevil",
+    ],
+)
+async def test_a_proxy_that_refuses_is_an_error(answer: bytes) -> None:
+    def script(line: Line) -> None:
+        line.reply(answer)
+
+    with Peer(script) as peer, anyio.fail_after(10):
+        with pytest.raises(httpx.ProxyError):
+            await dial_through(httpx.Proxy(peer.url), "fal.example", 443)
+        peer.wait_ended()
+
+
+async def test_only_http_proxies_are_dialled_through() -> None:
+    with pytest.raises(httpx.ProxyError, match="socks5"):
+        await dial_through(httpx.Proxy("socks5://127.0.0.1:1080"), "fal.example", 443)
+
+
+async def test_dialling_through_a_proxy_can_be_cancelled_anywhere() -> None:
+    with Peer(proxying(b"HTTP/1.1 200 OK\r\n\r\n")) as peer:  # type: ignore[arg-type]  # a script
+
+        async def call() -> None:
+            await (await dial_through(httpx.Proxy(peer.url), "fal.example", 443)).aclose()
+
+        async for _ in cancel_everywhere(call):
+            pass
+        peer.wait_ended(len(peer.lines))
