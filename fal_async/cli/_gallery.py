@@ -34,6 +34,8 @@ __all__ = ["exhibit"]
 _DEFAULT_FILTER: Final = "dream"
 #: Seconds of silence after which fetching a picture is given up.
 _FETCH_TIMEOUT: Final = 60.0
+#: Characters of a URL that an error shows.
+_SHOWN: Final = 80
 
 
 def exhibit(
@@ -93,7 +95,7 @@ def _keep(output: object, out: Path, screen: Screen) -> None:
     try:
         picture = read_picture(anyio.run(_contents, url))
     except NoPictureError as error:
-        raise FalClientError(f"the output holds what is {error}") from error
+        raise FalClientError(f"{url[:_SHOWN]} is {error}") from error
     save_picture(picture, out)
     screen.thumbnail(picture)
     screen.note("Saved", f"{out.absolute()} ({picture.width} x {picture.height})")
@@ -108,7 +110,7 @@ async def _contents(url: str) -> bytes:
         async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT, follow_redirects=True) as client:
             reply = await client.get(url)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise FalClientError(f"the picture at {url} cannot be fetched: {error!r}") from error
+        raise FalClientError(f"{url} cannot be fetched: {error!r}") from error
     if not reply.is_success:
-        raise FalClientError(f"the picture at {url} cannot be fetched: HTTP {reply.status_code}")
+        raise FalClientError(f"{url} cannot be fetched: HTTP {reply.status_code}")
     return reply.content

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fal_async.cli._problems import one_line
 from fal_async.types import Completed, InProgress, Queued, Status, Unknown
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = ["as_json", "describe"]
+
+_NAMES: Final[Mapping[type[Status], str]] = {
+    Queued: "IN_QUEUE",
+    InProgress: "IN_PROGRESS",
+    Completed: "COMPLETED",
+}
 
 
 def describe(status: Status) -> str:
@@ -41,16 +50,11 @@ def _place(position: int | None) -> str:
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """A status as the platform names it; ``None`` is left out."""
-    match status:
-        case Queued(position=position):
-            facts = {"status": "IN_QUEUE", "queue_position": position}
-        case InProgress():
-            facts = {"status": "IN_PROGRESS", **asdict(status)}
-        case Completed():
-            facts = {"status": "COMPLETED", **asdict(status)}
-        case Unknown(raw=raw):
-            facts = raw
-        case _:
-            facts = {}
-    return {name: value for name, value in facts.items() if value is not None}
+    """A status as the platform names it; what is ``None`` is left out."""
+    if isinstance(status, Unknown):
+        return status.raw
+    facts = asdict(status)
+    if isinstance(status, Queued):
+        facts = {"queue_position": status.position}
+    known = {name: value for name, value in facts.items() if value is not None}
+    return {"status": _NAMES[type(status)], **known}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -41,6 +42,23 @@ class Outcome:
         return orjson.loads(self.stdout)
 
 
+class Terminal(io.TextIOWrapper):
+    """A terminal in place of stdout; one that is dumb shows no colours."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str = "dumb") -> None:
+        self._content = io.BytesIO()
+        super().__init__(self._content, encoding="utf-8", write_through=True)
+        monkeypatch.setattr(sys, "stdout", self)
+        monkeypatch.setenv("TERM", kind)
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def written(self) -> str:
+        return self._content.getvalue().decode()
+
+
 class Shell:
     """Calls the command line in this process."""
 
@@ -55,7 +73,8 @@ class Shell:
 
 def environment(**more: str) -> Mapping[str, str]:
     """For a real program that runs the package under test from another folder."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**inherited, "PYTHONPATH": str(ROOT), **more}
 
 
 def run_program(*arguments: str, **environ: str) -> Outcome:

@@ -105,9 +105,10 @@ def test_ctrl_c_cancels_the_job_and_ends_quietly_with_130(fal: Emulator) -> None
     assert fal.counters("acme/slow").cancelled == 1
 
 
-def test_a_reader_that_has_gone_is_no_traceback(fal: Emulator) -> None:
-    fal.register("acme/long", lambda: {"text": "cats " * 100_000})
-    with started("run", "acme/long") as program:
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_a_reader_that_has_gone_is_no_traceback(length: int, fal: Emulator) -> None:
+    fal.register("acme/text", lambda: {"text": "cats " * length})
+    with started("run", "acme/text") as program:
         assert program.stdout is not None
         assert program.stderr is not None
         program.stdout.close()

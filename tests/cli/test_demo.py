@@ -57,6 +57,7 @@ def test_on_a_terminal_the_queue_is_seen_in_place_and_the_picture_in_rough(tmp_p
     exit_status, written = run_on_terminal("demo", "--image", "mine.png", "--filter", "none")
     assert exit_status == 0
     assert re.search(r"in the queue, \d jobs? ahead[^\n]*●[^\n]*\x1b\[2K", written)
+    assert not re.search(r"in the queue, \d jobs? ahead\r\n", written)
     assert "| developing the picture" in written
     assert written.count("▀") == 54 * 18
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h")
@@ -122,14 +123,21 @@ def test_live_a_picture_behind_a_url_is_fetched_without_the_key(
 
 
 @pytest.mark.parametrize(
-    ("status", "content", "what"),
-    [(404, b"gone", "HTTP 404"), (200, b"<html>", "not a picture")],
+    ("url", "what"),
+    [
+        ("{fal.url}/run/acme/missing", "/run/acme/missing cannot be fetched: HTTP 401"),
+        ("{fal.url}/run/acme/page", "/run/acme/page is not a picture"),
+        ("data:image/png;base64,AAAA", "data:image/png;base64,AAAA is not a picture"),
+        ("data:image/png,AAAA", "is not a data URI in base64"),
+        ("ftp://example.com/cat.png", "ftp://example.com/cat.png cannot be fetched"),
+        ("http://[cat/", "http://[cat/ cannot be fetched"),
+    ],
 )
 def test_live_a_picture_that_cannot_be_had_is_one_line_and_leaves_no_file(
-    status: int, content: bytes, what: str, shell: Shell, fal: Emulator, tmp_path: Path
+    url: str, what: str, shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
-    fal.register("acme/file", PlainTextResponse(content, status), auth=False)
-    fal.register("acme/photo", lambda: {"image": {"url": f"{fal.url}/run/acme/file"}})
+    fal.register("acme/page", PlainTextResponse("<html>"), auth=False)
+    fal.register("acme/photo", lambda: {"image": {"url": url.format(fal=fal)}})
     outcome = shell("demo", "--live", "acme/photo")
     assert outcome.exit_status == 1
     assert what in outcome.stderr

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import io
-import sys
-
 import orjson
 import pytest
 
@@ -10,32 +7,20 @@ from fal_async.cli._output import emit
 from fal_async.cli._problems import BadInputError
 from fal_async.cli._words import as_json, describe
 from fal_async.types import Completed, InProgress, Queued, Status, Unknown
-
-
-class Terminal(io.TextIOWrapper):
-    """A terminal that shows no colours, as stdout."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.content = io.BytesIO()
-        super().__init__(self.content, encoding="utf-8", write_through=True)
-        monkeypatch.setattr(sys, "stdout", self)
-        monkeypatch.setenv("TERM", "dumb")
-
-    def isatty(self) -> bool:
-        return True
+from tests.cli.shell import Terminal
 
 
 def test_on_a_terminal_an_output_is_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(monkeypatch)
     emit({"text": "猫 [bold]" + "x" * 200})
-    assert orjson.loads(terminal.content.getvalue()) == {"text": "猫 [bold]" + "x" * 200}
+    assert orjson.loads(terminal.written) == {"text": "猫 [bold]" + "x" * 200}
 
 
 def test_bytes_are_not_written_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(monkeypatch)
     with pytest.raises(BadInputError, match="2 bytes"):
         emit(b"\x00\x1b")
-    assert terminal.content.getvalue() == b""
+    assert terminal.written == ""
 
 
 @pytest.mark.parametrize(

@@ -145,10 +145,12 @@ def test_an_output_may_hold_no_picture(output: object) -> None:
     assert picture_url(output) is None
 
 
-def test_a_picture_that_cannot_be_written_leaves_no_half_of_it(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "picture.png"
+    out.write_text("old")
     with pytest.raises(OSError, match="cannot write mode"):
-        save_picture(Image.new("CMYK", (4, 4)), tmp_path / "picture.png")
-    assert not list(tmp_path.iterdir())
+        save_picture(Image.new("CMYK", (4, 4)), out)
+    assert (list(tmp_path.iterdir()), out.read_text()) == ([out], "old")
 
 
 # The endpoints
