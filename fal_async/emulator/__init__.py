@@ -17,6 +17,7 @@ except ModuleNotFoundError as error:
 
 from fal_async.emulator._errors import AppError
 from fal_async.emulator._faults import Fault
+from fal_async.emulator._files import StoredFile
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._job import Job
 from fal_async.emulator._record import Counters, RecordedRequest, Route
@@ -30,4 +31,5 @@ __all__ = [
     "Job",
     "RecordedRequest",
     "Route",
+    "StoredFile",
 ]

@@ -14,6 +14,7 @@ from fal_async.emulator._auth import Accounts
 from fal_async.emulator._exchange import PROXY_PATH
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
+from fal_async.emulator._keeping import FileKeeper
 from fal_async.emulator._platform import Platform
 from fal_async.emulator._record import Counters
 from fal_async.emulator._registry import Endpoint, parse_id
@@ -40,7 +41,7 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to fi
 _EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 
-class Emulator(Watchable):
+class Emulator(Watchable, FileKeeper):
     """A local fal.ai platform: a server on this machine that clients take for the real one.
 
     It runs in a thread of its own, from entering the context (or `start`) to leaving it (or
@@ -56,6 +57,7 @@ class Emulator(Watchable):
             times that.
         keep_alive: Seconds of silence after which a status stream carries a comment.
         log_window: How many of the latest log lines a polled status shows; ``None`` for all.
+        bandwidth: How many bytes of a file are given out in a second; ``None`` for no bound.
         clock: Tells the seconds by which results expire.
         certfile: A certificate chain in PEM format, to serve https; ``None`` serves http.
         keyfile: The certificate's private key; ``None`` when it stands in `certfile`.
@@ -87,6 +89,7 @@ class Emulator(Watchable):
         backoff: float = 0.01,
         keep_alive: float = 15.0,
         log_window: int | None = None,
+        bandwidth: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         certfile: str | None = None,
         keyfile: str | None = None,
@@ -97,6 +100,7 @@ class Emulator(Watchable):
             backoff=backoff,
             keep_alive=keep_alive,
             log_window=log_window,
+            bandwidth=bandwidth,
             clock=clock,
         )
         self._platform = Platform(settings, Accounts(key))
@@ -285,5 +289,5 @@ class Emulator(Watchable):
         self._platform.jobs.forget(request_id)
 
     def reset(self) -> None:
-        """Forget faults, requests, counters and completed jobs; unlock; keep the endpoints."""
+        """Forget faults, requests, counters, files and completed jobs; unlock; keep endpoints."""
         self._platform.reset()

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from fal_async.emulator._exchange import TARGET, Exchange
 from fal_async.emulator._hosts.calls import Call, Host, called_id
+from fal_async.emulator._hosts.cdn import CdnHost
 from fal_async.emulator._hosts.queue import QueueHost
 from fal_async.emulator._hosts.run import RunHost
+from fal_async.emulator._hosts.storage import StorageHost
 from fal_async.emulator._mishaps import misbehave
 from fal_async.emulator._policy import BadRequestError
 from fal_async.emulator._record import RecordedRequest
@@ -34,6 +36,8 @@ class Gateway:
         self._hosts: dict[HostName | None, Host] = {
             "run": RunHost(platform),
             "queue": QueueHost(platform),
+            "rest": StorageHost(platform),
+            "cdn": CdnHost(platform),
         }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

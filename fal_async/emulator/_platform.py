@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fal_async.emulator._faults import Faults
+from fal_async.emulator._files import Files
 from fal_async.emulator._jobs import Jobs
 from fal_async.emulator._record import Record
 from fal_async.emulator._registry import Registry
@@ -28,10 +29,12 @@ class Platform:
     faults: Faults = field(default_factory=Faults)
     threads: Threads = field(default_factory=Threads)
     jobs: Jobs = field(init=False)
+    files: Files = field(init=False)
     scheduler: Scheduler = field(init=False)
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.settings.clock)
+        self.files = Files(self.settings.clock)
         self.scheduler = Scheduler(self)
 
     def reset(self) -> None:
@@ -40,6 +43,7 @@ class Platform:
         self.record.clear()
         self.accounts.lock(None)
         self.jobs.forget_completed()
+        self.files.clear()
         for endpoint in self.registry:
             endpoint.counters.clear()
 

@@ -20,7 +20,24 @@ __all__ = ["Counters", "RecordedRequest", "Route"]
 
 #: What a call is for. ``runner`` is no call of a client: it is the platform's own call of a runner.
 Route: TypeAlias = Literal[
-    "run", "stream", "submit", "status", "status_stream", "result", "cancel", "runner", "other"
+    "run",
+    "stream",
+    "submit",
+    "status",
+    "status_stream",
+    "result",
+    "cancel",
+    "runner",
+    "cdn_token",
+    "initiate",
+    "upload",
+    "put",
+    "begin_parts",
+    "part",
+    "sign_part",
+    "complete",
+    "download",
+    "other",
 ]
 
 #: How many requests are remembered, and how many bytes of each body.

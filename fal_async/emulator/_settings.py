@@ -19,4 +19,5 @@ class Settings:
     backoff: float = 0.01
     keep_alive: float = 15.0
     log_window: int | None = None
+    bandwidth: float | None = None
     clock: Callable[[], float] = time.monotonic

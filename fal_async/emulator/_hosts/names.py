@@ -55,6 +55,16 @@ def locate(scheme: str, authority: str, path: str) -> Place:
     return Place(_BY_PREFIX.get(prefix), f"{origin}/{prefix}", rest.strip("/"))
 
 
+def cdn_base(place: Place) -> str:
+    """The URL of the CDN, in the style in which the client came to another host."""
+    scheme, _, rest = place.base.partition("://")
+    authority, slash, _ = rest.partition("/")
+    if slash:
+        return f"{scheme}://{authority}/cdn"
+    name = _without_port(authority)
+    return f"{scheme}://v3.fal.media{authority.removeprefix(name)}"
+
+
 def _without_port(authority: str) -> str:
     name, colon, port = authority.rpartition(":")
     return name if colon and port.isdigit() else authority

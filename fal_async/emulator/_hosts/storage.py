@@ -1,0 +1,72 @@
+"""The storage service of ``rest.fal.ai``: tokens for the CDN, and presigned uploads."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import orjson
+
+from fal_async.emulator._files import OWNER, TOKEN_LIFE, label_of
+from fal_async.emulator._hosts.calls import Call, called_id
+from fal_async.emulator._hosts.names import cdn_base
+from fal_async.emulator._replies import Refusal, detail, json_reply, method_not_allowed
+
+if TYPE_CHECKING:
+    from fal_async.emulator._exchange import Exchange
+    from fal_async.emulator._platform import Platform
+    from fal_async.emulator._record import Route
+
+_ROUTES: dict[str, Route] = {
+    "storage/auth/token": "cdn_token",
+    "storage/upload/initiate": "initiate",
+    "storage/upload/initiate-multipart": "initiate",
+}
+_STORAGE_TYPES = {"fal-cdn-v3", "gcs"}
+
+
+class StorageHost:
+    """Answers the storage calls of ``rest.fal.ai``."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def call(self, exchange: Exchange) -> Call:
+        """A storage call, or one of something that is not there."""
+        return Call(_ROUTES.get(exchange.place.path, "other"), called_id(""))
+
+    async def answer(self, exchange: Exchange, call: Call) -> None:
+        """Give a token, or a URL to upload to."""
+        if call.route == "other":
+            raise Refusal(detail(404, "Not Found"))
+        if exchange.method != "POST":
+            raise Refusal(method_not_allowed("POST"))
+        authorization = exchange.headers.get("authorization")
+        if refusal := self._platform.accounts.refusal(authorization, "storage", private=True):
+            raise Refusal(refusal)
+        if exchange.parameters.get("storage_type", "fal-cdn-v3") not in _STORAGE_TYPES:
+            raise Refusal(detail(400, "Invalid storage type"))
+        body = self._token(exchange) if call.route == "cdn_token" else self._target(exchange)
+        await exchange.reply(json_reply(200, body))
+
+    def _token(self, exchange: Exchange) -> dict[str, str]:
+        end = datetime.now(UTC) + timedelta(seconds=TOKEN_LIFE)
+        return {
+            "token": self._platform.files.mint(OWNER),
+            "token_type": "Bearer",
+            "base_url": cdn_base(exchange.place),
+            "expires_at": end.isoformat(timespec="seconds"),
+        }
+
+    def _target(self, exchange: Exchange) -> dict[str, str]:
+        try:
+            wishes = orjson.loads(exchange.body)
+            label = label_of(exchange.headers, wishes["content_type"], wishes.get("file_name"))
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise Refusal(detail(422, "content_type is missing")) from error
+        base = cdn_base(exchange.place)
+        key = self._platform.files.expect(base, label)
+        return {
+            "upload_url": f"{base}/presigned/{key}?signature={key[:8]}",
+            "file_url": self._platform.files.incoming[key].url,
+        }

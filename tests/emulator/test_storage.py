@@ -1,0 +1,357 @@
+"""The CDN and the storage service: every way in, who may read, and how it is read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import fal_client
+import fal_client.client
+import httpx
+import pytest
+from fal_client import StorageACL, StorageACLRule, StorageSettings
+from PIL import Image
+
+from fal_async.emulator import Emulator, Fault, StoredFile
+from tests.emulator.calls import client_of
+from tests.emulator.test_official_python import rebase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STORAGE = "/rest/storage"
+PICTURE = {"content_type": "image/png", "file_name": "a.png"}
+
+
+@pytest.fixture
+def official(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[fal_client.SyncClient]:
+    rebase(fal, monkeypatch)
+    monkeypatch.setattr(fal_client.client, "MULTIPART_THRESHOLD", 100)
+    monkeypatch.setattr(fal_client.client, "MULTIPART_CHUNK_SIZE", 40)
+    opened: list[httpx.Client] = []
+    get_cdn_client = fal_client.SyncClient._get_cdn_client
+
+    def remembered(client: fal_client.SyncClient) -> httpx.Client:
+        opened.append(get_cdn_client(client))
+        return opened[-1]
+
+    monkeypatch.setattr(fal_client.SyncClient, "_get_cdn_client", remembered)
+    client = fal_client.SyncClient(key=fal.key)
+    yield client
+    for each in (client._client, *opened):  # the client itself never closes them
+        each.close()
+
+
+@pytest.fixture
+def stranger(fal: Emulator) -> Iterator[httpx.Client]:
+    """A client without a key."""
+    with client_of(fal) as client:
+        del client.headers["authorization"]
+        yield client
+
+
+def token(http: httpx.Client) -> dict[str, str]:
+    reply = http.post(f"{STORAGE}/auth/token?storage_type=fal-cdn-v3", json={}).raise_for_status()
+    minted: dict[str, str] = reply.json()
+    return minted
+
+
+def authorized(http: httpx.Client, **headers: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token(http)['token']}", **headers}
+
+
+def initiate(http: httpx.Client, step: str = "initiate", kind: str = "fal-cdn-v3") -> Any:
+    url = f"{STORAGE}/upload/{step}?storage_type={kind}"
+    return http.post(url, json=PICTURE).raise_for_status().json()
+
+
+def only(fal: Emulator) -> StoredFile:
+    (stored,) = fal.files.values()
+    return stored
+
+
+def test_a_token_names_the_cdn_and_its_end(fal: Emulator, http: httpx.Client) -> None:
+    minted = token(http)
+    assert minted["base_url"] == fal.hosts.cdn
+    assert minted["token_type"] == "Bearer"
+    assert minted["expires_at"].endswith("+00:00")
+    assert (fal.count("cdn_token"), fal.requests[0].host) == (1, "rest")
+
+
+def test_hosts_of_the_platform_are_found_by_their_names(fal: Emulator, http: httpx.Client) -> None:
+    port = httpx.URL(fal.url).port
+    headers = {"host": f"rest.fal.ai:{port}"}
+    reply = http.post("/storage/auth/token", json={}, headers=headers).json()
+    assert reply["base_url"] == f"http://v3.fal.media:{port}"
+    headers = {"host": f"v3.fal.media:{port}", "authorization": f"Bearer {reply['token']}"}
+    url = http.post("/files/upload", content=b"a", headers=headers).json()["access_url"]
+    assert url.startswith(f"http://v3.fal.media:{port}/files/b/")
+
+
+@pytest.mark.parametrize("path", ["auth/token", "upload/initiate", "upload/initiate-multipart"])
+def test_the_storage_service_is_for_holders_of_a_key(stranger: httpx.Client, path: str) -> None:
+    assert stranger.post(f"{STORAGE}/{path}", json=PICTURE).status_code == 401
+    assert stranger.get(f"{STORAGE}/{path}").status_code == 405
+
+
+def test_a_bad_call_of_the_storage_service(http: httpx.Client) -> None:
+    reply = http.post(f"{STORAGE}/upload/initiate?storage_type=floppy", json=PICTURE)
+    assert (reply.status_code, reply.json()) == (400, {"detail": "Invalid storage type"})
+    assert http.post(f"{STORAGE}/upload/initiate", json={}).status_code == 422
+    assert http.post(f"{STORAGE}/upload/initiate", content=b"[").status_code == 422
+    assert http.post(f"{STORAGE}/nothing", json={}).status_code == 404
+
+
+def test_an_upload_in_one_request(fal: Emulator, http: httpx.Client) -> None:
+    headers = authorized(
+        http,
+        **{
+            "content-type": "text/plain",
+            "x-fal-file-name": "a b.txt",
+            "x-fal-object-lifecycle": '{"expiration_duration_seconds": 60}',
+        },
+    )
+    url = http.post("/cdn/files/upload", content=b"hello", headers=headers).json()["access_url"]
+    stored = only(fal)
+    assert (stored.url, stored.content, stored.content_type) == (url, b"hello", "text/plain")
+    assert (stored.file_name, stored.parts) == ("a b.txt", 0)
+    assert stored.lifecycle == {"expiration_duration_seconds": 60}
+    assert url.endswith("/a%20b.txt")
+    assert http.get(url).content == b"hello"
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer nonsense", "key", "reader"])
+def test_uploads_need_a_token_of_the_account(
+    fal: Emulator, http: httpx.Client, authorization: str
+) -> None:
+    values = {"key": f"Key {fal.key}", "reader": f"Bearer {fal.cdn_token('ann')}"}
+    headers = {"authorization": values.get(authorization, authorization)}
+    assert http.post("/cdn/files/upload", content=b"", headers=headers).status_code == 401
+    assert http.post("/cdn/files/upload/multipart", headers=headers).status_code == 401
+    assert fal.files == {}
+
+
+def test_tokens_end(http: httpx.Client) -> None:
+    now = [0.0]
+    with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as client:
+        headers = authorized(client)
+        now[0] = 3599.0
+        assert client.post("/cdn/files/upload", content=b"", headers=headers).status_code == 200
+        now[0] = 3600.0
+        assert client.post("/cdn/files/upload", content=b"", headers=headers).status_code == 401
+
+
+def test_parts_are_put_together_in_their_order(fal: Emulator, http: httpx.Client) -> None:
+    headers = authorized(http, **{"content-type": "video/mp4"})
+    begun = http.post("/cdn/files/upload/multipart", headers=headers).json()
+    url = f"{begun['access_url']}/multipart/{begun['uploadId']}"
+    replies = [
+        http.put(f"{url}/{number}", content=content, headers=headers)
+        for number, content in ((2, b"two"), (1, b"one"))
+    ]
+    parts = [reply.json() for reply in replies]
+    assert [part["etag"] for part in parts] == [reply.headers["etag"] for reply in replies]
+    done = http.post(f"{url}/complete", json={"parts": parts}, headers=headers)
+    assert done.status_code == 200
+    assert http.get(begun["access_url"]).content == b"onetwo"
+    assert only(fal).parts == 2
+    assert http.post(f"{url}/complete", json={"parts": parts}, headers=headers).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [{"partNumber": 2, "etag": "x"}], [{"partNumber": 1, "etag": "x"}]]
+)
+def test_a_completion_names_the_parts_that_came(
+    http: httpx.Client, parts: list[dict[str, Any]]
+) -> None:
+    headers = authorized(http)
+    begun = http.post("/cdn/files/upload/multipart", headers=headers).json()
+    url = f"{begun['access_url']}/multipart/{begun['uploadId']}"
+    http.put(f"{url}/1", content=b"one", headers=headers).raise_for_status()
+    assert http.post(f"{url}/complete", json={"parts": parts}, headers=headers).status_code == 400
+    assert http.post(f"{url}/complete", json={}, headers=headers).status_code == 422
+
+
+@pytest.mark.parametrize("kind", ["fal-cdn-v3", "gcs"])
+def test_a_presigned_url_takes_a_file_and_no_key(
+    fal: Emulator, http: httpx.Client, stranger: httpx.Client, kind: str
+) -> None:
+    target = initiate(http, kind=kind)
+    headers = {"content-type": "image/png"}
+    assert http.put(target["upload_url"], content=b"x", headers=headers).status_code == 400
+    assert stranger.put(target["upload_url"], content=b"x").status_code == 403
+    assert stranger.put(target["upload_url"], content=b"x", headers=headers).status_code == 200
+    assert fal.files[target["file_url"]].content == b"x"
+    assert fal.files[target["file_url"]].file_name == "a.png"
+
+
+def test_presigned_parts(fal: Emulator, http: httpx.Client, stranger: httpx.Client) -> None:
+    target = initiate(http, "initiate-multipart")
+    path, _, query = target["upload_url"].partition("?")
+    parts = [
+        stranger.put(f"{path}/{number}?{query}", content=b"%d" % number).json()
+        for number in (1, 2, 3)
+    ]
+    assert http.put(f"{path}/4?{query}", content=b"x").status_code == 400
+    done = stranger.post(f"{path}/complete?{query}", json={"parts": parts})
+    assert done.status_code == 200
+    assert fal.files[target["file_url"]].content == b"123"
+
+
+def test_parts_that_are_signed_one_by_one(
+    fal: Emulator, http: httpx.Client, stranger: httpx.Client
+) -> None:
+    target = initiate(http, "initiate-multipart", "gcs")
+    path = target["upload_url"].partition("?")[0]
+    assert stranger.post(f"{path}/1").status_code == 401
+    signed = http.post(f"{path}/1").json()["upload_url"]
+    etag = stranger.put(signed, content=b"one").headers["etag"].strip('"')
+    done = http.post(f"{path}/complete", json={"parts": [{"part_number": 1, "etag": etag}]})
+    assert done.status_code == 200
+    assert fal.files[target["file_url"]].content == b"one"
+
+
+def test_a_file_expires(http: httpx.Client) -> None:
+    now = [0.0]
+    with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as client:
+        url = fal.store(b"x", "text/plain", lifecycle={"expiration_duration_seconds": 60})
+        now[0] = 59.0
+        assert client.get(url).status_code == 200
+        now[0] = 60.0
+        assert client.get(url).status_code == 404
+
+
+@pytest.mark.parametrize(("decision", "status"), [("allow", 200), ("forbid", 403), ("hide", 404)])
+def test_access_is_given_or_refused_or_hidden(
+    fal: Emulator, http: httpx.Client, stranger: httpx.Client, decision: str, status: int
+) -> None:
+    url = fal.store(b"x", "text/plain", lifecycle={"initial_acl": {"default": decision}})
+    assert stranger.get(url).status_code == status
+    assert stranger.head(url).status_code == status
+    assert stranger.get(url, headers=authorized(http)).content == b"x"
+
+
+def test_rules_are_about_users(fal: Emulator, stranger: httpx.Client) -> None:
+    rules = [{"user": "ann", "decision": "allow"}, {"user": "bob", "decision": "hide"}]
+    acl = {"default": "forbid", "rules": rules}
+    url = fal.store(b"x", "text/plain", lifecycle={"initial_acl": acl})
+    seen = [
+        stranger.get(url, headers={"authorization": f"Bearer {fal.cdn_token(user)}"}).status_code
+        for user in ("ann", "bob", "eve")
+    ]
+    assert seen == [200, 404, 403]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content"),
+    [
+        ("bytes=2-", 206, b"cdef"),
+        ("bytes=2-3", 206, b"cd"),
+        ("bytes=-2", 206, b"ef"),
+        ("bytes=4-99", 206, b"ef"),
+        ("bytes=6-", 416, b""),
+        ("bytes=-", 200, b"abcdef"),
+        ("bytes=0-1,3-4", 200, b"abcdef"),
+        ("lines=1-2", 200, b"abcdef"),
+    ],
+)
+def test_ranges(fal: Emulator, http: httpx.Client, asked: str, status: int, content: bytes) -> None:
+    url = fal.store(b"abcdef", "text/plain")
+    reply = http.get(url, headers={"range": asked})
+    assert (reply.status_code, reply.content) == (status, content)
+    if status == 206:
+        start = b"abcdef".index(content)
+        assert reply.headers["content-range"] == f"bytes {start}-{start + len(content) - 1}/6"
+
+
+def test_a_range_of_another_version_is_the_whole_file(fal: Emulator, http: httpx.Client) -> None:
+    url = fal.store(b"abcdef", "text/plain")
+    etag = http.head(url).headers["etag"]
+    for condition, status in ((etag, 206), ('"other"', 200)):
+        reply = http.get(url, headers={"range": "bytes=1-", "if-range": condition})
+        assert reply.status_code == status
+
+
+def test_nothing_is_found_where_nothing_is(fal: Emulator, http: httpx.Client) -> None:
+    assert http.get("/cdn/files/b/0123/none.png").status_code == 404
+    assert http.delete("/cdn/files/upload").status_code == 404
+    assert http.put("/cdn/presigned/0123").status_code in {400, 404}
+    fal.store(b"x", "text/plain")
+    fal.reset()
+    assert fal.files == {}
+
+
+def test_faults_strike_single_parts_and_cut_downloads(fal: Emulator, http: httpx.Client) -> None:
+    url = fal.store(b"abcdef", "text/plain")
+    fal.fail(None, Fault(route="download", cut=3))
+    with pytest.raises(httpx.RemoteProtocolError):
+        http.get(url)
+    assert http.get(url).content == b"abcdef"
+    fal.fail(None, Fault(route="part", status=503, when=lambda call: call.path.endswith("/2")))
+    path = initiate(http, "initiate-multipart")["upload_url"].partition("?")[0]
+    del http.headers["authorization"]
+    seen = [http.put(f"{path}/{number}", content=b"x").status_code for number in (1, 2, 2)]
+    assert seen == [200, 503, 200]
+
+
+def test_a_slow_cdn_gives_files_out_bit_by_bit(http: httpx.Client) -> None:
+    content = bytes(200_000)
+    with Emulator(bandwidth=20e6) as fal, client_of(fal) as client:
+        assert client.get(fal.store(content, "video/mp4")).content == content
+
+
+def test_the_official_client_uploads(
+    fal: Emulator, official: fal_client.SyncClient, tmp_path: Path
+) -> None:
+    url = official.upload(b"hello", "text/plain", file_name="a.txt")
+    assert (fal.files[url].content, fal.files[url].file_name) == (b"hello", "a.txt")
+    content = bytes(range(250))
+    url = official.upload(content, "video/mp4")
+    assert fal.files[url].content == content
+    path = tmp_path / "large.png"
+    path.write_bytes(content)
+    url = official.upload_file(path)
+    stored = fal.files[url]
+    assert (stored.content, stored.file_name, stored.parts) == (content, "large.png", 7)
+    url = official.upload_image(Image.new("RGB", (2, 2)))
+    assert fal.files[url].content.startswith(b"\xff\xd8")
+
+
+def test_the_official_client_says_how_long_files_live(
+    fal: Emulator, official: fal_client.SyncClient
+) -> None:
+    acl = StorageACL(default="hide", rules=[StorageACLRule("ann", "allow")])
+    settings = StorageSettings(expires_in="1h", initial_acl=acl)
+    url = official.upload(b"x", "text/plain", lifecycle=settings)
+    assert fal.files[url].lifecycle == {
+        "expiration_duration_seconds": 3600,
+        "initial_acl": {"default": "hide", "rules": [{"user": "ann", "decision": "allow"}]},
+    }
+
+
+def test_the_official_client_shows_its_key_to_presigned_urls_and_is_refused(
+    fal: Emulator, official: fal_client.SyncClient
+) -> None:
+    fal.fail(None, Fault(route="upload", status=400))
+    with pytest.raises(fal_client.FalClientHTTPError, match="presigned"):
+        official.upload(b"hello", "text/plain")
+    assert fal.requests[-1].route == "put"
+    assert fal.requests[-1].headers["authorization"] == f"Key {fal.key}"
+
+
+def test_the_official_async_client_uploads(
+    fal: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rebase(fal, monkeypatch)
+    monkeypatch.setattr(fal_client.client, "MULTIPART_THRESHOLD", 100)
+    monkeypatch.setattr(fal_client.client, "MULTIPART_CHUNK_SIZE", 40)
+    path = tmp_path / "large.png"
+    path.write_bytes(bytes(range(250)))
+
+    async def uploads() -> list[str]:
+        client = fal_client.AsyncClient(key=fal.key)
+        return [await client.upload(b"small", "text/plain"), await client.upload_file(path)]
+
+    urls = asyncio.run(asyncio.wait_for(uploads(), 10))
+    assert [fal.files[url].content for url in urls] == [b"small", bytes(range(250))]
