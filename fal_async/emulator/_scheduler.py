@@ -92,7 +92,6 @@ class Scheduler:
         ahead = ticket.line.append(ticket)
         endpoint.counters.queued += 1
         self._advance(ticket.line)
-        self._platform.record.ring()
         return ahead
 
     def cancel(self, job: Job) -> Cancellation:
@@ -109,7 +108,6 @@ class Scheduler:
             return "OK"
         if is_first:
             self._in_background(self._call_off(ticket, ticket.task))
-        self._platform.record.ring()
         return "CANCELLATION_REQUESTED"
 
     def stop(self) -> None:

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fal_async.emulator import AppError
 from tests.emulator.calls import Arguments, completed, echo, submit, waiting
 
 if TYPE_CHECKING:
@@ -86,6 +87,42 @@ def test_a_coroutine_may_finish_all_the_same(fal: Emulator, http: httpx.Client) 
         assert http.put(submitted["cancel_url"]).status_code in {202, 400}
     completed(fal)
     assert http.get(submitted["response_url"]).json() == "as far as it came"
+
+
+def test_a_coroutine_is_cancelled_once(fal: Emulator, http: httpx.Client) -> None:
+    cleaning_up, gate = fal.gate(), fal.gate()
+
+    @fal.endpoint("acme/app")
+    async def app(arguments: Arguments) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cleaning_up.open()
+            await gate.wait()
+        return "cleaned up"
+
+    submitted = submit(http)
+    fal.wait_for(lambda: fal.counters("acme/app").executions == 1)
+    http.put(submitted["cancel_url"])
+    assert cleaning_up.wait_sync(10)
+    assert http.put(submitted["cancel_url"]).json() == {"status": "CANCELLATION_REQUESTED"}
+    gate.open()
+    completed(fal)
+    assert http.get(submitted["response_url"]).json() == "cleaned up"
+
+
+def test_a_cancelled_job_is_not_tried_again(fal: Emulator, http: httpx.Client) -> None:
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments, job: Job) -> None:
+        job.cancellation.wait_sync()
+        raise AppError(503, "GPU error")
+
+    submitted = submit(http)
+    fal.wait_for(lambda: fal.counters("acme/app").executions == 1)
+    http.put(submitted["cancel_url"])
+    completed(fal)
+    assert http.get(submitted["response_url"]).status_code == 503
+    assert fal.counters("acme/app").executions == 1
 
 
 def test_a_function_in_a_thread_is_told_and_finishes(fal: Emulator, http: httpx.Client) -> None:

@@ -266,6 +266,18 @@ def test_a_job_that_started_in_time_is_not_late(fal: Emulator, http: httpx.Clien
     assert http.get(slow["response_url"]).status_code == 200
 
 
+def test_a_job_that_ended_before_its_deadline_has_none(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    quick = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
+    completed(fal)
+    fal.register("acme/blocked", echo, concurrency=0)
+    submit(http, "acme/blocked", headers={"X-Fal-Request-Start-Timeout": "0.12"})
+    completed(fal, 1, "acme/blocked")
+    assert http.get(quick["response_url"]).status_code == 200
+    counters = fal.counters("acme/app")
+    assert (counters.queued, counters.completed) == (0, 1)
+
+
 def test_results_are_kept_for_an_hour_and_large_ones_for_six_minutes() -> None:
     now = [0.0]
     with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as http:

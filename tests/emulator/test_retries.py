@@ -139,6 +139,49 @@ def test_a_start_deadline_covers_failed_tries() -> None:
         assert result.headers["x-fal-request-timeout-type"] == "user"
 
 
+def test_a_run_that_fails_after_the_start_deadline_was_the_last(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/app")
+    async def app(arguments: Arguments) -> None:
+        await gate.wait()
+        raise AppError(503, "GPU error")
+
+    submitted = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
+    fal.register("acme/blocked", echo, concurrency=0)
+    submit(http, "acme/blocked", headers={"X-Fal-Request-Start-Timeout": "0.12"})
+    completed(fal, 1, "acme/blocked")  # and so the other deadline has passed, too
+    gate.open()
+    completed(fal)
+    result = http.get(submitted["response_url"])
+    assert (result.status_code, result.headers["x-fal-request-timeout-type"]) == (504, "user")
+    assert fal.counters("acme/app").executions == 1
+
+
+def test_a_job_that_is_tried_again_waits_ahead_of_the_others(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    gate = fal.gate()
+    runs: list[str] = []
+
+    @fal.endpoint("acme/app", concurrency=1)
+    async def app(arguments: Arguments, job: Job) -> None:
+        name = arguments["name"]
+        runs.append(name)
+        if name == "first" and job.executions == 1:
+            raise AppError(503, "GPU error")
+        if name == "second":
+            await gate.wait()
+
+    jobs = [submit(http, json={"name": name}) for name in ("first", "second", "third")]
+    fal.wait_for(lambda: http.get(jobs[2]["status_url"]).json()["queue_position"] == 1)
+    gate.open()
+    completed(fal, 3)
+    assert runs == ["first", "second", "first", "third"]
+
+
 def test_direct_runs_are_not_tried_again(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", failing(1, AppError(503)))
     assert http.post("/run/acme/app", json={}).status_code == 503
