@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from fal_async._protocol import operations, options
-from fal_async._protocol.bodies import validate_output
+from fal_async._protocol.bodies import check_output_type, validate_output
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._stream import EventStream
 from fal_async.errors import FalClientTimeoutError
@@ -86,6 +86,7 @@ class DirectCalls:
             >>> anyio.run(main)
             a cat
         """
+        check_output_type(output)
         platform = options.platform_headers(
             hint=hint,
             start_timeout=start_timeout,
@@ -148,6 +149,7 @@ class DirectCalls:
             1
             2
         """
+        check_output_type(output)
         operation = operations.stream(
             self._performer.hosts,
             parse_endpoint(application),

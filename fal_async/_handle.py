@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from fal_async._protocol import operations
-from fal_async._protocol.bodies import validate_output
+from fal_async._protocol.bodies import check_output_type, validate_output
 from fal_async._protocol.changes import Changes
 from fal_async._protocol.options import seconds
 from fal_async._waiting import JobWatch
@@ -141,6 +141,7 @@ class AsyncRequestHandle:
             FalClientHTTPError: The job failed; the class says in what way.
             InvalidReplyError: The output is not of the type asked for.
         """
+        check_output_type(output)
         timeout = seconds("timeout", timeout)
         last: Status | None = None
         with anyio.move_on_after(timeout):

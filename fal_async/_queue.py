@@ -8,6 +8,7 @@ import anyio
 
 from fal_async._handle import AsyncRequestHandle
 from fal_async._protocol import operations, options
+from fal_async._protocol.bodies import check_output_type
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.origins import job_urls
 from fal_async._protocol.replies import Submission
@@ -194,6 +195,7 @@ class QueueCalls:
             ...
             {'prompt': 'a cat'}
         """
+        check_output_type(output)
         client_timeout = options.seconds("client_timeout", client_timeout)
         interval = options.seconds("interval", interval)
         start_timeout = options.start_timeout_within(start_timeout, client_timeout)

@@ -1,0 +1,44 @@
+"""What outputs cannot be checked against is found before a job is paid for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import pytest
+
+from fal_async import AsyncClient, InvalidRequestError
+
+if TYPE_CHECKING:
+    from fal_async.emulator import Emulator
+
+ECHO = "acme/echo"
+NO_TYPE = cast("type[Any]", 7)
+
+
+async def test_a_bad_output_type_starts_no_job(fal: Emulator, client: AsyncClient) -> None:
+    @fal.endpoint(ECHO)
+    def echo(arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments
+
+    with anyio.fail_after(10):
+        for call in (client.run, client.subscribe):
+            with pytest.raises(InvalidRequestError, match="is not a type of outputs"):
+                await call(ECHO, {}, output=NO_TYPE)
+        with pytest.raises(InvalidRequestError):
+            client.stream(ECHO, {}, output=NO_TYPE)
+    assert fal.counters(ECHO).executions == 0
+
+
+async def test_a_bad_output_type_leaves_the_result_where_it_is(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    @fal.endpoint(ECHO)
+    def echo(arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments
+
+    with anyio.fail_after(10):
+        handle = await client.submit(ECHO, {"n": 1})
+        with pytest.raises(InvalidRequestError):
+            await handle.get(output=NO_TYPE)
+        assert await handle.get() == {"n": 1}
