@@ -128,7 +128,7 @@ class LoopThread:
     def _run(self) -> None:
         options = {"use_uvloop": find_spec("uvloop") is not None}
         try:
-            # an empty context: the starting thread may be running another event loop
+            # an empty context, which Python 3.14 may not give: the starter may run another loop
             Context().run(
                 partial(anyio.run, self._serve, backend="asyncio", backend_options=options)
             )

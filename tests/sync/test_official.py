@@ -64,7 +64,9 @@ DIFFERENCES = {
         "async_client",
     ],
     "the version is one string": ["version_tuple"],
-    "it tells apps on the platform who calls; `headers=` says the same": ["set_get_current_app"],
+    "it passes on two headers of a request that an app serves; `headers=` does it as well": [
+        "set_get_current_app"
+    ],
     "uploads are not there yet": [
         *(
             f"{name}{suffix}"

@@ -18,7 +18,8 @@ import anyio.to_thread
 import pytest
 import trio
 
-from fal_async._errand import READ_AHEAD
+from fal_async._errand import READ_AHEAD, Errand
+from fal_async._loop_thread import LoopThread
 from fal_async._portal import Portal, relay
 from fal_async.errors import ClientClosedError, InvalidRequestError
 
@@ -82,9 +83,8 @@ def test_an_error_arrives_as_itself_with_a_short_traceback(portal: Portal) -> No
     assert caught.value is error
     assert error.__cause__ is None
     assert error.__context__ is None
-    frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    assert frames[-1] == "fail"
-    assert len(frames) <= 5
+    _, *frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert frames == ["call", "unwrap", "fail"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
@@ -339,6 +339,51 @@ def test_calls_that_race_with_closing_all_end() -> None:
         assert [type(waiter.error()) for waiter in waiters] == [ClientClosedError] * 4
 
 
+def test_an_errand_that_reaches_a_loop_too_late_is_ended() -> None:
+    thread = LoopThread(None)
+    thread.start()
+    thread.stop()
+    errand: Errand[None, int] = Errand(lambda _: echo(1))
+    errand._thread = thread
+    thread.begin(errand)  # the loop was closed after it had been looked at
+    with pytest.raises(ClientClosedError):
+        errand.receive_end().unwrap()
+
+
+def test_an_errand_that_a_loop_did_not_come_to_is_ended_with_it() -> None:
+    thread = LoopThread(None)
+    thread.start()
+    errand: Errand[None, int] = Errand(lambda _: echo(1))
+    errand._thread = thread
+    thread._errands[errand] = None  # handed over, but the loop ends before it is begun
+    thread.stop()
+    with pytest.raises(ClientClosedError):
+        errand.receive_end().unwrap()
+
+
+def test_an_errand_that_was_handed_over_before_the_end_is_cancelled_at_its_beginning() -> None:
+    thread = LoopThread(None)
+    thread.start()
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(1)
+
+    async def hand_over_at_the_last_moment() -> None:
+        thread._stopping = True
+        thread.begin(errand)
+
+    errand: Errand[None, None] = Errand(lambda _: begin())
+    errand._thread = thread
+    last: Errand[None, None] = Errand(lambda _: hand_over_at_the_last_moment())
+    last.start(thread)
+    last.receive_end().unwrap()
+    with pytest.raises(ClientClosedError):
+        errand.receive_end().unwrap()
+    assert not begun
+    thread.stop()
+
+
 def test_closing_runs_the_last_rites_on_the_loop_and_ends_the_thread() -> None:
     threads = []
 
@@ -465,7 +510,8 @@ def test_an_error_comes_as_itself_after_the_items_before_it(portal: Portal) -> N
     assert seen == [0, 1, 2]
     assert caught.value is error
     assert error.__context__ is None
-    assert len(traceback.extract_tb(error.__traceback__)) <= 6
+    _, *frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert frames == ["iterate", "unwrap", "_pour", "pages"]
 
 
 def leave_by_break(portal: Portal, diary: Diary) -> None:
@@ -579,8 +625,10 @@ def test_iterators_that_cannot_be_closed_are_iterated_as_well(portal: Portal) ->
 
 
 def test_the_garbage_collector_may_close_an_iterator_on_the_loops_own_thread(
-    portal: Portal,
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fal_async._errand.GRACE", 1000)  # the loop must not wait for itself
+
     class Holder:
         itself: Any
         pages: Any
