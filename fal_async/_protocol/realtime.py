@@ -36,6 +36,7 @@ __all__ = [
     "parse_token",
     "realtime_url",
     "runner_url",
+    "with_token",
 ]
 
 #: How many unprocessed inputs the platform may be told to keep.
@@ -177,53 +178,49 @@ def _ormsgpack() -> Any:
 
 
 def realtime_url(
-    hosts: Hosts,
-    endpoint: Endpoint,
-    *,
-    path: str = "/realtime",
-    token: str | None = None,
-    max_buffering: int | None = None,
+    hosts: Hosts, endpoint: Endpoint, *, path: str = "/realtime", max_buffering: int | None = None
 ) -> str:
-    """Where a session is opened. The URL may hold a token: it is not to be shown.
-
-    Args:
-        hosts: The base URLs.
-        endpoint: The app; when its id ends with the path already, the path is not added again.
-        path: The path within the app.
-        token: What lets the session in; ``None`` when the handshake's headers do.
-        max_buffering: How many unprocessed inputs are kept, from 1 to 60; ``None`` leaves it to
-            the app.
-    """
-    if max_buffering is not None and (
-        isinstance(max_buffering, bool) or max_buffering not in BUFFERING
-    ):
-        raise InvalidRequestError(
-            f"max_buffering must be a whole number from 1 to 60, got {max_buffering!r}"
-        )
-    segments = path.partition("?")[0].strip("/")
+    """Where a session is opened: as `runner_url`, but an id that ends with the path has it."""
+    bare, mark, query = path.partition("?")
+    segments = bare.strip("/")
     if segments and f"/{endpoint.path}".endswith(f"/{segments}"):
-        path = path.partition("?")[1] + path.partition("?")[2]
-    return runner_url(
-        hosts, endpoint, path=path, token=token, query={"max_buffering": max_buffering}
-    )
+        path = mark + query
+    return runner_url(hosts, endpoint, path=path, max_buffering=max_buffering)
 
 
 def runner_url(
-    hosts: Hosts,
-    endpoint: Endpoint,
-    *,
-    path: str = "",
-    token: str | None = None,
-    query: Mapping[str, object] | None = None,
+    hosts: Hosts, endpoint: Endpoint, *, path: str = "", max_buffering: int | None = None
 ) -> str:
-    """Where a socket of an app is opened, with the app's own protocol or another."""
-    encoded, own_query = parse_path(path)
+    """Where a socket of an app is opened.
+
+    Args:
+        hosts: The base URLs.
+        endpoint: The app.
+        path: The path within the app, added to the id.
+        max_buffering: How many unprocessed inputs are kept, from 1 to 60; ``None`` leaves it to
+            the app.
+    """
+    encoded, query = parse_path(path)
     base = f"ws{hosts.run.removeprefix('http')}"
     url = "/".join(filter(None, (base, str(endpoint), encoded)))
-    given = {"fal_jwt_token": token, **(query or {})}
-    added = urlencode({name: value for name, value in given.items() if value is not None})
-    queries = "&".join(filter(None, (own_query, added)))
-    return f"{url}?{queries}" if queries else url
+    if query:
+        url = f"{url}?{query}"
+    if max_buffering is None:
+        return url
+    if isinstance(max_buffering, bool) or max_buffering not in BUFFERING:
+        raise InvalidRequestError(
+            f"max_buffering must be a whole number from 1 to 60, got {max_buffering!r}"
+        )
+    return _with_query(url, max_buffering=max_buffering)
+
+
+def with_token(url: str, token: str) -> str:
+    """The URL that lets its bearer in: it is not to be shown."""
+    return _with_query(url, fal_jwt_token=token)
+
+
+def _with_query(url: str, **parameters: object) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters)}"
 
 
 def mint_token(hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120) -> Operation[str]:

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
     from fal_async._transport.sockets import SocketStream
 
-__all__ = ["MAX_MESSAGE_SIZE", "OPEN_TIMEOUT", "Dial", "connect_websocket", "dial_url"]
+__all__ = ["OPEN_TIMEOUT", "Dial", "connect_websocket", "dial_url"]
 
 #: How long opening may take, in seconds: a runner may have to start first.
 OPEN_TIMEOUT: Final = 90.0
-#: The longest message that is accepted unless the caller says otherwise, in bytes.
-MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
 
 #: Opens the connection that a URL needs; raises `httpx.ConnectError` or `httpx.ProxyError`.
 Dial: TypeAlias = "Callable[[httpx.URL], Awaitable[SocketStream]]"
@@ -47,7 +45,7 @@ async def connect_websocket(
     *,
     dial: Dial = dial_url,
     open_timeout: float | None = OPEN_TIMEOUT,
-    max_message_size: int | None = MAX_MESSAGE_SIZE,
+    max_message_size: int | None = None,
     compression: bool = False,
     ping_interval: float | None = 20.0,
     ping_timeout: float | None = 20.0,

@@ -29,6 +29,7 @@ from fal_async._protocol.realtime import (
     parse_token,
     realtime_url,
     runner_url,
+    with_token,
 )
 from fal_async._protocol.replies import Reply
 from fal_async.errors import FalClientHTTPError, InvalidReplyError, InvalidRequestError
@@ -202,8 +203,10 @@ def test_the_path_is_added_once(application: str, path: str, url: str) -> None:
 
 
 def test_the_token_and_the_buffering_are_in_the_query() -> None:
-    url = realtime_url(LOCAL, parse_endpoint("a/b"), token="t+/=", max_buffering=60, path="/r?x=1")
-    assert url == "ws://127.0.0.1:8000/run/a/b/r?x=1&fal_jwt_token=t%2B%2F%3D&max_buffering=60"
+    url = realtime_url(LOCAL, parse_endpoint("a/b"), max_buffering=60, path="/r?x=1")
+    assert url == "ws://127.0.0.1:8000/run/a/b/r?x=1&max_buffering=60"
+    assert with_token(url, "t+/=") == f"{url}&fal_jwt_token=t%2B%2F%3D"
+    assert with_token("ws://x/a", "t") == "ws://x/a?fal_jwt_token=t"
 
 
 @pytest.mark.parametrize("value", [0, 61, -1, True, 1.5, "5"])
@@ -215,9 +218,6 @@ def test_buffering_out_of_its_bounds_is_refused(value: Any) -> None:
 def test_a_socket_of_an_app_is_where_its_path_is() -> None:
     assert runner_url(HOSTS, parse_endpoint("a/b")) == "wss://fal.run/a/b"
     assert runner_url(HOSTS, parse_endpoint("a/b/ws"), path="/ws") == "wss://fal.run/a/b/ws/ws"
-    assert (
-        runner_url(HOSTS, parse_endpoint("a/b"), token="t") == "wss://fal.run/a/b?fal_jwt_token=t"
-    )
 
 
 def test_a_token_is_asked_for_by_the_alias_of_the_app() -> None:
