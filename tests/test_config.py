@@ -172,6 +172,9 @@ def test_nonsense_in_the_environment_is_refused(environ: dict[str, str]) -> None
         {"control": 0},
         {"control": -1},
         {"held": 0},
+        {"uploads": 0},
+        {"downloads": 0},
+        {"part_size": 0},
         {"max_streams": -1},
         {"polls_per_second": 0},
         {"polls_per_second": -1.0},
@@ -184,7 +187,8 @@ def test_limits_that_allow_nothing_are_refused(values: dict[str, Any]) -> None:
 
 
 def test_the_smallest_limits() -> None:
-    assert Limits(control=1, held=1, max_streams=0, polls_per_second=0.1).max_streams == 0
+    smallest = {"control": 1, "held": 1, "max_streams": 0, "uploads": 1, "downloads": 1}
+    assert Limits(**smallest, part_size=1, single_shot=0, polls_per_second=0.1).max_streams == 0
 
 
 @pytest.mark.parametrize("name", ["base_delay", "max_delay", "budget", "max_retry_after"])

@@ -14,7 +14,7 @@ from fal_async import errors
 from fal_async._config import Hosts
 from fal_async._protocol import operations
 from fal_async._protocol.endpoint import parse_endpoint
-from fal_async._protocol.operations import Lane, Operation, Request
+from fal_async._protocol.operations import Credential, Lane, Operation, Request
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Retry
 from fal_async.errors import InvalidReplyError, InvalidRequestError
@@ -162,6 +162,20 @@ def test_a_run_reads_its_output_or_its_error() -> None:
         parse(reply(307))
 
 
+def test_a_stream_is_a_run_that_is_read_as_it_comes() -> None:
+    operation = operations.stream(HOSTS, FLUX, {"a": 1}, path="/stream", headers={"x-a": "b"})
+    assert operation.request == Request(
+        "POST",
+        "https://fal.run/fal-ai/flux/dev/stream",
+        {"accept": "text/event-stream", "content-type": "application/json", "x-a": "b"},
+        b'{"a":1}',
+    )
+    assert (operation.retry, operation.lane) == (Retry.ON_REFUSAL, Lane.HELD)
+    operation.parse(reply(200))
+    with pytest.raises(errors.InvalidInputError):
+        operation.parse(reply(422))
+
+
 def test_a_submit_is_posted_to_the_queue() -> None:
     operation = operations.submit(
         HOSTS, FLUX, {"a": 1}, path="x", headers={"x-fal-tags": "a=b"}, query={"fal_webhook": "u/?"}
@@ -289,6 +303,7 @@ def test_errors_about_a_job_name_it(build: Callable[..., Operation[Any]]) -> Non
     [
         operations.run(HOSTS, FLUX, {}),
         operations.submit(HOSTS, FLUX, {}),
+        operations.stream(HOSTS, FLUX, {}),
         operations.status(URL, **JOB),
         operations.watch(URL, **JOB),
         operations.result(URL, **JOB),
@@ -299,5 +314,6 @@ def test_errors_about_a_job_name_it(build: Callable[..., Operation[Any]]) -> Non
 def test_no_operation_carries_a_credential(operation: Operation[Any]) -> None:
     assert "authorization" not in operation.request.headers
     assert all(name == name.lower() for name in operation.request.headers)
-    assert operation.starts_job is (operation.name in {"run", "submit"})
+    assert operation.starts_job is (operation.name in {"run", "stream", "submit"})
+    assert operation.credential is Credential.KEY
     assert (operation.retry in {Retry.ON_REFUSAL, Retry.UNSENT}) or not operation.starts_job

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from fal_async._config import Hosts
 from fal_async._protocol.endpoint import parse_endpoint
-from fal_async._protocol.origins import BACKUPS, JobUrls, Origins, job_urls, move_to, origin_of
+from fal_async._protocol.origins import (
+    BACKUPS,
+    JobUrls,
+    Origins,
+    below,
+    is_cdn,
+    job_urls,
+    move_to,
+    origin_of,
+)
 from fal_async._protocol.replies import Submission
 
 HOSTS = Hosts()
@@ -39,6 +48,8 @@ OWN = JobUrls(
         ("https://[2001:DB8::1]/", "https://[2001:db8::1]"),
         ("wss://ws.fal.run:443", "wss://ws.fal.run"),
         ("ws://localhost:80", "ws://localhost"),
+        ("http://localhost:80/", "http://localhost"),
+        ("https://localhost:80/", "https://localhost:80"),
         ("https://queue.fal.run./", "https://queue.fal.run."),
         ("https://bücher.example/", "https://bücher.example"),
     ],
@@ -271,6 +282,50 @@ def test_moving_keeps_path_and_query() -> None:
         move_to("https://queue.falrun.com", "https://queue.fal.run/a/b%20c?x=1&y=%26")
         == "https://queue.falrun.com/a/b%20c?x=1&y=%26"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("https://fal.run/a", "https://fal.run/a/x"),
+        ("https://fal.run/a/", "https://fal.run/a/x"),
+        ("https://fal.run/a?b=/c/", "https://fal.run/a/x?b=/c/"),
+        ("https://fal.run", "https://fal.run/x"),
+    ],
+)
+def test_a_place_below_keeps_the_query(url: str, place: str) -> None:
+    assert below(url, "x") == place
+
+
+@pytest.mark.parametrize(
+    ("url", "trusted"),
+    [
+        ("https://fal.media/files/x", True),
+        ("https://v3.fal.media/files/x", True),
+        ("https://V3B.FAL.media/files/x", True),
+        ("https://v3.fal.media:443/x", True),
+        ("https://v3.fal.media:8443/x", False),
+        ("http://v3.fal.media/x", False),
+        ("wss://v3.fal.media/x", False),
+        ("https://evilfal.media/x", False),
+        ("https://fal.media.evil.example/x", False),
+        ("https://fal.media@evil.example/x", False),
+        ("https://fal.media\\.evil.example/x", False),
+        ("https://fal.media./x", False),
+        ("https://storage.googleapis.com/fal.media", False),
+        ("https://fal.run/x", False),
+        ("", False),
+    ],
+)
+def test_a_token_for_files_goes_to_the_cdn_alone(url: str, trusted: bool) -> None:
+    assert is_cdn(url, HOSTS) is trusted
+
+
+def test_a_cdn_of_ones_own_is_trusted_too() -> None:
+    hosts = Hosts.at("http://127.0.0.1:8000")
+    assert is_cdn("http://127.0.0.1:8000/cdn/x", hosts)
+    assert is_cdn("https://v3.fal.media/x", hosts)
+    assert not is_cdn("http://127.0.0.1:8001/cdn/x", hosts)
 
 
 def test_backups_are_origins_that_stand_for_the_default_hosts() -> None:

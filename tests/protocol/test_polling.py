@@ -22,6 +22,21 @@ def test_without_jitter_the_first_pause_is_short_and_the_last_one_the_longest() 
     assert pauses == sorted(pauses)
 
 
+def test_the_pauses_are_these() -> None:
+    pauses = list(islice(polling_pauses(middle), 17))
+    assert pauses[:11] == [0.1] * 11
+    assert [round(pause, 3) for pause in pauses[10:]] == [
+        0.1,
+        0.11,
+        0.121,
+        0.133,
+        0.146,
+        0.161,
+        0.177,
+    ]
+    assert FIRST * (1 + JITTER) == 0.125
+
+
 def test_a_pause_is_a_share_of_the_time_waited() -> None:
     waited = 0.0
     for pause in islice(polling_pauses(middle), 200):
