@@ -1,0 +1,90 @@
+"""`python -m benchmarks [NAME ...] [--quick] [--rounds N] [--json FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.question import NAMES, load
+from benchmarks.rounds import measure
+from benchmarks.table import bars, tables
+from benchmarks.verdicts import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.question import Question
+    from benchmarks.rounds import Reading
+
+_ROUNDS = 5
+_PACKAGES = ("fal-async", "fal-client", "httpx", "httpx-sse", "aiohttp", "websockets", "uvloop")
+
+
+def main() -> None:
+    options = _parse(sys.argv[1:])
+    report: dict[str, Any] = {"command": " ".join(sys.argv[1:]), "machine": _machine()}
+    for name in options.names or NAMES:
+        question = load(name)
+        print(f"\n{question.asks}\n")
+        readings = _measure(question, quick=options.quick, rounds=options.rounds)
+        report[name] = {
+            "readings": [asdict(reading) for reading in readings],
+            "bars": [asdict(verdict(bar, readings)) for bar in question.bars],
+        }
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="How fast are we?")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; or all")
+    parser.add_argument("--quick", action="store_true", help="one tiny round, to see that it works")
+    parser.add_argument("--rounds", type=int, help=f"how many rounds; {_ROUNDS} by default")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"no question named {', '.join(sorted(unknown))}")
+    return options
+
+
+def _measure(question: Question, *, quick: bool, rounds: int | None) -> list[Reading]:
+    cases = question.quick if quick else question.cases
+    readings = measure(question, cases, rounds or (1 if quick else _ROUNDS), tell=_tell)
+    _tell("")
+    print(tables(question, cases, readings))
+    if question.bars and not quick:
+        print("\n" + bars(question, readings))
+    return readings
+
+
+def _tell(text: str) -> None:
+    """Show progress on a terminal, in one line."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "processors": os.cpu_count(),
+        "packages": {package: _version(package) for package in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

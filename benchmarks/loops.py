@@ -1,0 +1,63 @@
+"""Running a leg on an event loop, and keeping so many calls in flight."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from benchmarks.question import Measures
+    from benchmarks.work import Section, Work
+
+__all__ = ["LOOPS", "keep_in_flight", "on"]
+
+#: The event loops: backend of anyio, and its options.
+LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "asyncio": ("asyncio", {}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+
+
+def on(loop: str, measure: Callable[[Work], Awaitable[Measures]]) -> Callable[[Work], Measures]:
+    """The same leg, run on an event loop."""
+    backend, options = LOOPS[loop]
+
+    def run(work: Work) -> Measures:
+        return anyio.run(measure, work, backend=backend, backend_options=options)
+
+    return run
+
+
+async def keep_in_flight(call: Callable[[], Awaitable[object]], work: Work) -> Section:
+    """Call, with ``in_flight`` callers that each call again when they have their answer.
+
+    It ends after ``calls`` calls, or after ``milliseconds`` when the calls under way are done.
+    """
+    async with anyio.create_task_group() as warming:
+        for _ in range(work["in_flight"]):
+            warming.start_soon(_once, call)
+    section = work.section()
+    with section:
+        left = work["calls"]
+        deadline = time.perf_counter() + work["milliseconds"] / 1000
+
+        async def caller() -> None:
+            nonlocal left
+            while left > 0 and (then := time.perf_counter()) < deadline:
+                left -= 1
+                await call()
+                section.latencies.append(time.perf_counter() - then)
+
+        async with anyio.create_task_group() as callers:
+            for _ in range(work["in_flight"]):
+                callers.start_soon(caller)
+    return section
+
+
+async def _once(call: Callable[[], Awaitable[object]]) -> None:
+    await call()

@@ -1,0 +1,104 @@
+"""Interleaved rounds: every leg once, each in a fresh process, then every leg again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from benchmarks.question import Case, Leg, Measures, Question
+
+__all__ = ["Reading", "measure"]
+
+_ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one leg measured in one round of a case.
+
+    Attributes:
+        error: Why there are no measures.
+        final: Whether it is no use to try again.
+    """
+
+    case: str
+    leg: str
+    round: int
+    measures: Measures | None = None
+    error: str = ""
+    final: bool = False
+
+
+def measure(
+    question: Question, cases: Sequence[Case], rounds: int, *, tell: Callable[[str], None]
+) -> list[Reading]:
+    """Run all legs of a question, round by round."""
+    readings: list[Reading] = []
+    for case in cases:
+        with stub(case) as where:
+            lost: dict[str, Reading] = {}
+            for number in range(rounds):
+                for leg in _rotated(question.legs, number):
+                    tell(f"{question.name}, {case.name}, round {number + 1}: {leg.name}")
+                    reading = lost.get(leg.name) or _run(question, case, leg, number, where)
+                    if reading.final:
+                        lost[leg.name] = reading
+                    readings.append(reading)
+    return readings
+
+
+def _rotated(legs: Sequence[Leg], by: int) -> list[Leg]:
+    """No leg is always the first one, or always after the same one."""
+    start = by % len(legs)
+    order = [*legs[start:], *legs[:start]]
+    return order[::-1] if by % 2 else order
+
+
+@contextmanager
+def stub(case: Case) -> Iterator[dict[str, Any]]:
+    """A stub in a process of its own, and where it is."""
+    command = [sys.executable, "-m", "benchmarks.stub", *case.stub]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=_ROOT) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+def _run(question: Question, case: Case, leg: Leg, number: int, where: dict[str, Any]) -> Reading:
+    if missing := leg.missing():
+        needs = f"{' and '.join(missing)} not installed"
+        return Reading(case.name, leg.name, number, error=needs, final=True)
+    work = json.dumps({**where, "numbers": dict(case.numbers)})
+    command = [sys.executable, "-m", "benchmarks.leg", question.name, leg.name, work]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, cwd=_ROOT, env=_environment(), timeout=case.patience
+        )
+    except subprocess.TimeoutExpired:
+        return Reading(
+            case.name, leg.name, number, error=f"gave up after {case.patience:g} s", final=True
+        )
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip() or f"exit {done.returncode}"
+        return Reading(case.name, leg.name, number, error=said.splitlines()[-1])
+    return Reading(case.name, leg.name, number, json.loads(done.stdout.splitlines()[-1]))
+
+
+def _environment() -> dict[str, str]:
+    """The environment without what would send a client elsewhere."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().endswith("_PROXY") and not name.startswith("FAL_")
+    }

@@ -1,0 +1,243 @@
+"""What does one direct run cost, and how does that change with the number in flight?"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from benchmarks.clients import APP, KEY, fal_client_at, ours_at
+from benchmarks.loops import keep_in_flight, on
+from benchmarks.question import Bar, Case, Column, Leg, Question
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from benchmarks.question import Measures
+    from benchmarks.work import Section, Work
+
+__all__ = ["QUESTION"]
+
+_ARGUMENTS = {"prompt": "a lighthouse at dawn", "num_inference_steps": 28, "seed": 7}
+_HEADERS = {"authorization": f"Key {KEY}"}
+
+
+async def _fal_client(work: Work) -> Measures:
+    client = fal_client_at(work.url).AsyncClient(KEY)
+    return _measures(await keep_in_flight(lambda: client.run(APP, _ARGUMENTS), work))
+
+
+def _fal_client_sync(work: Work) -> Measures:
+    client = fal_client_at(work.url).SyncClient(KEY)
+    return _measures(keep_threads(lambda: client.run(APP, _ARGUMENTS), work))
+
+
+async def _httpx_client(work: Work) -> Measures:
+    import httpx
+
+    async with httpx.AsyncClient(headers=_HEADERS, timeout=None) as client:
+        return await _over_httpx(client, work)
+
+
+async def _httpx_client_on_ours(work: Work) -> Measures:
+    import httpx
+
+    from fal_async import PooledTransport
+
+    transport = PooledTransport()
+    async with httpx.AsyncClient(headers=_HEADERS, timeout=None, transport=transport) as client:
+        return await _over_httpx(client, work)
+
+
+async def _over_httpx(client: Any, work: Work) -> Measures:
+    url = f"{work.url}/run/{APP}"
+
+    async def call() -> object:
+        return (await client.post(url, json=_ARGUMENTS)).json()
+
+    return _measures(await keep_in_flight(call, work))
+
+
+async def _httpx_transport(work: Work) -> Measures:
+    import httpx
+
+    transport, url = httpx.AsyncHTTPTransport(), httpx.URL(f"{work.url}/run/{APP}")
+
+    async def call() -> object:
+        request = httpx.Request("POST", url, headers=_HEADERS, json=_ARGUMENTS)
+        response = await transport.handle_async_request(request)
+        await response.aread()
+        return response.json()
+
+    async with transport:
+        return _measures(await keep_in_flight(call, work))
+
+
+async def _aiohttp(work: Work) -> Measures:
+    import aiohttp
+
+    url = f"{work.url}/run/{APP}"
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(headers=_HEADERS, connector=connector) as session:
+
+        async def call() -> object:
+            async with session.post(url, json=_ARGUMENTS) as response:
+                return await response.json()
+
+        return _measures(await keep_in_flight(call, work))
+
+
+async def _ours(work: Work) -> Measures:
+    async with ours_at(work.url) as client:
+        return _measures(await keep_in_flight(lambda: client.run(APP, _ARGUMENTS), work))
+
+
+async def _floor(work: Work) -> Measures:
+    """The least that Python can do: the request is ready made, and only the end is looked for."""
+    host, port = urlsplit(work.url).netloc.split(":")
+    loop = asyncio.get_running_loop()
+    idle: deque[_Bare] = deque()
+
+    async def call() -> object:
+        if not idle:
+            _, made = await loop.create_connection(_Bare, host, int(port))
+            idle.append(made)
+        connection = idle.pop()
+        body = await connection.exchange(loop.create_future())
+        idle.append(connection)
+        return body
+
+    measures = _measures(await keep_in_flight(call, work))
+    for connection in idle:
+        connection.close()
+    return measures
+
+
+class _Bare(asyncio.Protocol):
+    """One request at a time, over one connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        import httptools
+        import orjson
+
+        self._transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpResponseParser(self)
+        self._decode: Callable[[bytes], object] = orjson.loads
+        body = orjson.dumps(_ARGUMENTS)
+        self._request = (
+            b"POST /run/%s HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Key %s\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+            % (APP.encode(), KEY.encode(), len(body), body)
+        )
+
+    def exchange(self, answer: asyncio.Future[object]) -> Awaitable[object]:
+        self._answer, self._body = answer, b""
+        self._transport.write(self._request)
+        return answer
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self._answer.set_result(self._decode(self._body))
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def keep_threads(call: Callable[[], object], work: Work) -> Section:
+    """`keep_in_flight` with a thread for each caller."""
+    _in_threads(work["in_flight"], call)
+    section = work.section()
+    with section:
+        left = iter(range(work["calls"]))
+        deadline = time.perf_counter() + work["milliseconds"] / 1000
+
+        def caller() -> None:
+            while (then := time.perf_counter()) < deadline and next(left, None) is not None:
+                call()
+                section.latencies.append(time.perf_counter() - then)
+
+        _in_threads(work["in_flight"], caller)
+    return section
+
+
+def _in_threads(count: int, target: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=target) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _measures(section: Section) -> Measures:
+    return section.measures() | {"calls": section.calls("run")}
+
+
+def _case(in_flight: int, *, calls: int = 10**9, milliseconds: int = 1500) -> Case:
+    numbers = {"in_flight": in_flight, "calls": calls, "milliseconds": milliseconds}
+    return Case(f"{in_flight} in flight", numbers, patience=180)
+
+
+def _bar(says: str, case: int, **bound: Any) -> Bar:
+    return Bar(says, "cpu_us", f"{case} in flight", "ours, asyncio", **bound)
+
+
+_OFFICIAL = "fal_client, async"
+
+QUESTION = Question(
+    name="run",
+    asks=__doc__ or "",
+    baseline=_OFFICIAL,
+    legs=(
+        Leg(_OFFICIAL, on("asyncio", _fal_client), ("fal_client",)),
+        Leg("fal_client, threads", _fal_client_sync, ("fal_client",)),
+        Leg("httpx client", on("asyncio", _httpx_client)),
+        Leg("httpx transport", on("asyncio", _httpx_transport)),
+        Leg("aiohttp", on("asyncio", _aiohttp), ("aiohttp",)),
+        Leg("ours, asyncio", on("asyncio", _ours)),
+        Leg("ours, uvloop", on("uvloop", _ours), ("uvloop",)),
+        Leg("ours, trio", on("trio", _ours), ("trio",)),
+        Leg("httpx client on our transport", on("asyncio", _httpx_client_on_ours)),
+        Leg("floor: asyncio.Protocol", on("asyncio", _floor)),
+    ),
+    cases=tuple(_case(number) for number in (1, 32, 256, 1024)),
+    quick=(_case(8, calls=40, milliseconds=20_000),),
+    columns=(
+        Column("cpu_us", "CPU us a call"),
+        Column("per_s", "calls a second"),
+        Column("p50_ms", "p50 ms"),
+        Column("p99_ms", "p99 ms"),
+        Column("connections", "connections"),
+        Column("stub_share", "stub's CPU"),
+    ),
+    bars=(
+        _bar("CPU, of fal_client's", 1, against=_OFFICIAL, at_most=0.20),
+        _bar("CPU, of fal_client's", 32, against=_OFFICIAL, at_most=0.07),
+        _bar("CPU, of fal_client's", 256, against=_OFFICIAL, at_most=0.05),
+        Bar(
+            "calls a second, of fal_client's",
+            "per_s",
+            "256 in flight",
+            "ours, asyncio",
+            against=_OFFICIAL,
+            at_least=20,
+        ),
+        _bar(
+            "CPU, of that at 32",
+            1024,
+            against="ours, asyncio",
+            against_case="32 in flight",
+            at_most=1.3,
+        ),
+        _bar("CPU, of aiohttp's", 1, against="aiohttp", at_most=1.4),
+        _bar("CPU, of aiohttp's", 32, against="aiohttp", at_most=1.4),
+        _bar("CPU, of aiohttp's", 256, against="aiohttp", at_most=1.4),
+    ),
+)

@@ -1,0 +1,122 @@
+"""What happens inside the process of a leg: the work, and the meter that is held against it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import resource
+import sys
+import time
+from array import array
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from benchmarks.question import Measures
+
+__all__ = ["Section", "Work", "percentile"]
+
+
+class Work:
+    """What a leg is to do.
+
+    Attributes:
+        url: The base URL of the stub.
+        secure_url: The same over TLS; ``None`` when the stub does not serve it.
+        counts_at_start: What the stub had counted before this leg did anything.
+    """
+
+    def __init__(self, url: str, secure_url: str | None, numbers: Mapping[str, int]) -> None:
+        self.url = url
+        self.secure_url = secure_url
+        self._numbers = numbers
+        self.counts_at_start = self.counts()
+
+    def __getitem__(self, name: str) -> int:
+        """A size of the case."""
+        return self._numbers[name]
+
+    def counts(self) -> dict[str, Any]:
+        """What the stub has counted so far."""
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
+        connection.request("GET", "/counts")
+        counts: dict[str, Any] = json.loads(connection.getresponse().read())
+        connection.close()
+        return counts
+
+    def section(self) -> Section:
+        """A meter for the part that counts, as a context manager."""
+        return Section(self)
+
+
+class Section:
+    """The part of a leg that counts: wall clock, CPU of this process, and what the stub saw.
+
+    Attributes:
+        wall: Seconds from begin to end.
+        cpu: Seconds of CPU that this process took, all threads, user and system.
+        units: How many requests, jobs or events there were; the leg says so.
+        latencies: Seconds of each of them, if the leg notes them.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.wall = 0.0
+        self.cpu = 0.0
+        self.units = 0
+        self.latencies = array("d")
+
+    def __enter__(self) -> Self:
+        self._before = self._work.counts()
+        self._rss = peak_rss()
+        self._cpu_then = _cpu()
+        self._then = time.perf_counter()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.wall = time.perf_counter() - self._then
+        self.cpu = _cpu() - self._cpu_then
+        self._after = self._work.counts()
+
+    def calls(self, route: str) -> int:
+        """How often the stub was called at a route within the section."""
+        calls: int = self._after["calls"].get(route, 0) - self._before["calls"].get(route, 0)
+        return calls
+
+    def measures(self) -> Measures:
+        """The measures that all questions share."""
+        units = max(1, self.units or len(self.latencies))
+        opened = self._after["connections"] - self._work.counts_at_start["connections"]
+        measures: Measures = {
+            "units": units,
+            "wall_s": self.wall,
+            "cpu_us": 1e6 * self.cpu / units,
+            "per_s": units / self.wall,
+            "peak_mb": peak_rss() / 1e6,
+            "growth_mb": (peak_rss() - self._rss) / 1e6,
+            "stub_share": (self._after["cpu_s"] - self._before["cpu_s"]) / self.wall,
+            "connections": opened,
+        }
+        if self.latencies:
+            measures["p50_ms"] = 1e3 * percentile(self.latencies, 0.5)
+            measures["p99_ms"] = 1e3 * percentile(self.latencies, 0.99)
+        return measures
+
+
+def percentile(values: array[float], share: float) -> float:
+    """The value that a share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def peak_rss() -> int:
+    """The largest amount of memory that this process has had so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,123 @@
+"""The benchmarks work, and what they count is right. How fast anything is, no test asks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.question import NAMES, Bar, load
+from benchmarks.rounds import Reading, measure
+from benchmarks.verdicts import verdict
+
+if TYPE_CHECKING:
+    from benchmarks.question import Measures
+
+ROOT = Path(__file__).parent.parent
+
+
+@cache
+def quickly(name: str) -> list[Reading]:
+    """The quick form of a question, run once for all tests."""
+    question = load(name)
+    return measure(question, question.quick, 1, tell=lambda _: None)
+
+
+def measures(name: str, leg: str) -> Measures:
+    """What a leg measured; skips where its incumbent is not installed."""
+    (reading,) = [reading for reading in quickly(name) if reading.leg == leg]
+    if reading.final:
+        pytest.skip(reading.error)
+    assert reading.measures is not None, reading.error
+    return reading.measures
+
+
+LEGS = [(name, leg.name) for name in NAMES for leg in load(name).legs]
+
+
+@pytest.mark.parametrize(("name", "leg"), LEGS)
+def test_every_leg_works(name: str, leg: str) -> None:
+    assert measures(name, leg)["units"] > 0
+
+
+@pytest.mark.parametrize("leg", [leg.name for leg in load("run").legs])
+def test_every_run_is_one_request(leg: str) -> None:
+    found = measures("run", leg)
+
+    assert found["calls"] == found["units"] == 40
+
+
+@pytest.mark.parametrize("leg", [leg.name for leg in load("run").legs if "ours" in leg.name])
+def test_our_runs_open_one_connection_for_each_in_flight(leg: str) -> None:
+    assert measures("run", leg)["connections"] <= 8
+
+
+@pytest.mark.parametrize("leg", ["ours (streams, then polls)", "ours, streams only"])
+def test_a_job_that_is_watched_by_its_stream_takes_three_requests(leg: str) -> None:
+    found = measures("queue", leg)
+
+    assert found["requests"] == 3
+    assert found["submit"] == found["status/stream"] == found["result"] == 20
+    assert found["connections"] <= 2 * 20
+
+
+def test_a_job_that_is_polled_opens_no_stream() -> None:
+    found = measures("queue", "ours, polls only")
+
+    assert found["status/stream"] == 0
+    assert found["submit"] == found["result"] == 20
+    assert found["status"] >= 20
+
+
+BAR = Bar("wall", "wall_s", "case", "ours", against="theirs", at_most=0.5)
+
+
+def readings(case: str, leg: str, *walls: float) -> list[Reading]:
+    return [Reading(case, leg, number, {"wall_s": wall}) for number, wall in enumerate(walls)]
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    theirs, ours = readings("case", "theirs", 1, 10, 100), readings("case", "ours", 0.5, 2, 60)
+
+    found = verdict(BAR, theirs + ours)
+
+    assert found.found is not None
+    assert (found.found.median, found.found.low, found.found.high) == (0.5, 0.2, 0.6)
+    assert found.word == "ok"
+
+
+def test_a_bar_that_is_not_reached_is_missed() -> None:
+    theirs, ours = readings("case", "theirs", 1), readings("case", "ours", 0.51)
+
+    assert verdict(BAR, theirs + ours).word == "missed"
+
+
+def test_a_leg_without_measures_is_no_success() -> None:
+    failed = [Reading("case", "ours", 0, error="boom")]
+
+    assert verdict(BAR, readings("case", "theirs", 1) + failed).word == "not measured"
+
+
+def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    command = [sys.executable, "-m", "benchmarks", "queue", "--quick", "--json", str(file)]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+
+    assert done.returncode == 0, done.stderr
+    assert "requests a job" in done.stdout
+    assert json.loads(file.read_text())["queue"]["readings"]
+
+
+def test_an_unknown_name_is_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks", "nonsense"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+
+    assert done.returncode == 2
+    assert "no question named nonsense" in done.stderr
