@@ -123,7 +123,7 @@ def emulate(
         typer.Option(
             "--app",
             metavar="MODULE:ATTRIBUTE",
-            help="What to serve: an ASGI app, a function, or a mapping of endpoint ids to such.",
+            help="What to serve: an Emulator, a function of one, or a mapping of ids to runners.",
         ),
     ] = None,
 ) -> None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from importlib import import_module
-from typing import Any, Final, TypeAlias, cast
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
 
-from fal_async.cli._problems import BadInputError, needs
+from fal_async.cli._problems import BadInputError
 from fal_async.cli._screen import Screen
-from fal_async.emulator import Emulator
+from fal_async.emulator._serve import serve
+from fal_async.errors import FalClientError
 
-__all__ = ["emulate"]
+if TYPE_CHECKING:
+    from fal_async.emulator import Emulator
 
-_Runner: TypeAlias = Callable[..., Any]
+__all__ = ["announce_demo", "emulate"]
 
-#: The owner of an app that has no endpoint id of its own.
-_OWNER: Final = "local"
-_LONG: Final = 3600.0
+_EXAMPLE: Final = "python -m fal_async subscribe demo/slow"
+_PHOTO_EXAMPLE: Final = "python -m fal_async subscribe demo/photo prompt='a boat at dusk'"
 
 
 def emulate(host: str, port: int, app: str | None) -> None:
@@ -28,55 +26,37 @@ def emulate(host: str, port: int, app: str | None) -> None:
     Args:
         host: The address to listen at.
         port: The port to listen at; 0 for a free one.
-        app: What to serve, as ``module:attribute``: an ASGI app or a function, or a mapping of
-            endpoint ids to such; ``None`` serves the endpoints of the demo.
+        app: What to serve, as ``module:attribute``; ``None`` for endpoints to play with.
 
     Raises:
         BadInputError: One of them cannot be used.
     """
-    runners = _demo_runners() if app is None else _load(app)
-    emulator = Emulator(host=host, port=port)
-    with ExitStack() as stack:
-        try:
-            for endpoint_id, runner in runners.items():
-                emulator.register(endpoint_id, runner)
-            stack.enter_context(emulator)
-        except ValueError as error:
-            raise BadInputError(f"--app {app}: {error}") from error
-        except OSError as error:
-            reason = error.strerror or error
-            raise BadInputError(f"cannot listen at {host}, port {port}: {reason}") from error
-        _announce(emulator, runners)
-        while True:
-            time.sleep(_LONG)
-
-
-def _announce(emulator: Emulator, runners: Mapping[str, _Runner]) -> None:
-    screen = Screen(sys.stdout)
-    screen.title(f"A platform at {emulator.url}", f"with {', '.join(runners)}; Ctrl-C ends it")
-    screen.line()
-    for name, value in emulator.environ.items():
-        screen.line(f"export {name}={value}")
-    screen.line(f"python -m fal_async subscribe {next(iter(runners))} prompt='a boat at dusk'")
-
-
-def _demo_runners() -> Mapping[str, _Runner]:
-    needs("PIL")
-    from fal_async.cli import _studio
-
-    return {_studio.PHOTO: _studio.photo, _studio.ECHO: _studio.echo}
-
-
-def _load(app: str) -> Mapping[str, _Runner]:
-    module_name, colon, attribute = app.partition(":")
-    if not (colon and module_name and attribute):
-        raise BadInputError(f"--app {app}: write MODULE:ATTRIBUTE")
+    announce = announce_demo if app is None else _announce
     try:
-        found: object = getattr(import_module(module_name), attribute)
-    except Exception as error:  # importing runs any code
+        serve(app, host=host, port=port, announce=announce)
+    except FalClientError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadInputError(f"cannot listen at {host}, port {port}: {reason}") from error
+    except Exception as error:  # the app is any code
         raise BadInputError(f"--app {app}: {type(error).__name__}: {error}") from error
-    if isinstance(found, Mapping):
-        return cast("Mapping[str, _Runner]", found)
-    if callable(found):
-        return {f"{_OWNER}/{attribute}": found}
-    raise BadInputError(f"--app {app} is a {type(found).__name__}, neither an app nor a mapping")
+
+
+def _announce(fal: Emulator) -> Screen:
+    screen = Screen(sys.stdout)
+    screen.title(f"A platform at {fal.url}", "Ctrl-C ends it. In another shell:")
+    for name, value in fal.environ.items():
+        screen.line(f"export {name}={value}")
+    return screen
+
+
+def announce_demo(fal: Emulator) -> None:
+    """Tell of a platform with endpoints to play with, after adding the demo's own."""
+    if find_spec("PIL") is None:
+        _announce(fal).line(_EXAMPLE)
+        return
+    from fal_async.cli._studio import PHOTO, photo
+
+    fal.register(PHOTO, photo, concurrency=1)
+    _announce(fal).line(_PHOTO_EXAMPLE)

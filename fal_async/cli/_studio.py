@@ -14,10 +14,9 @@ from fal_async.emulator import AppError, Job
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["ECHO", "PHOTO", "PhotoInput", "echo", "photo"]
+__all__ = ["PHOTO", "PhotoInput", "photo"]
 
 PHOTO: Final = "demo/photo"
-ECHO: Final = "demo/echo"
 
 _CANVAS: Final = (768, 512)
 #: Seconds of rest after a step: a model would be busy for longer, and people like to watch.
@@ -58,11 +57,6 @@ def photo(arguments: PhotoInput, job: Job) -> dict[str, Any]:
         "height": picture.height,
     }
     return {"images": [image], "prompt": arguments.prompt}
-
-
-def echo(arguments: Any) -> Any:
-    """Answer with the arguments."""
-    return arguments
 
 
 def _original(arguments: PhotoInput, job: Job) -> Image.Image:

@@ -70,6 +70,10 @@ class Shell:
         out, err = self._capture.readouterr()
         return Outcome(exit_status, out, err.decode())
 
+    def said(self) -> str:
+        """What was written to stdout since the last call."""
+        return self._capture.readouterr().out.decode()
+
 
 def environment(**more: str) -> Mapping[str, str]:
     """For a real program that runs the package under test from another folder."""

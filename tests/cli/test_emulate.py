@@ -4,25 +4,23 @@ import re
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fal_async.cli._emulate import announce_demo
 from tests.cli.shell import Shell, started
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fal_async.emulator import Emulator
+
 APPS = """
 def upper(arguments):
     return {"text": arguments["text"].upper()}
 
-async def greet(scope, receive, send):
-    body = b'"hello from ' + scope["path"].encode() + b'"'
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
-
-endpoints = {"acme/upper": upper, "acme/greet": greet}
+endpoints = {"acme/upper": upper}
 """
 
 
@@ -34,44 +32,31 @@ def test_it_serves_endpoints_to_other_processes_until_ctrl_c(
     with started("emulate", "--port", "0", "--app", "apps:endpoints") as server:
         assert server.stdout is not None
         told = ""
-        while "python -m fal_async" not in told:
+        while "FAL_ASYNC_BASE_URL" not in told:
             line = server.stdout.readline()
             assert line, "it ended early"
             told += line
         for name, value in re.findall(r"^export (\w+)=(.*)$", told, re.MULTILINE):
             monkeypatch.setenv(name, value)
         assert shell("run", "acme/upper", "text=hello").json == {"text": "HELLO"}
-        assert shell("subscribe", "acme/greet").json == "hello from /"
         server.send_signal(signal.SIGINT)
         _, stderr = server.communicate(timeout=30)
-    assert (server.returncode, stderr) == (130, "")
+    assert (server.returncode, stderr) == (0, "")
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server is interrupted once it stands."""
-
-    def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("fal_async.cli._emulate.time.sleep", interrupt)
+def test_by_itself_it_serves_a_photographer_too(shell: Shell, fal: Emulator) -> None:
+    announce_demo(fal)
+    assert "python -m fal_async subscribe demo/photo prompt='a boat at dusk'" in shell.said()
+    output: Any = shell("run", "demo/photo", "prompt=a boat at dusk").json
+    assert output["images"][0]["content_type"] == "image/png"
 
 
-@pytest.mark.usefixtures("impatient")
-def test_by_itself_it_serves_the_endpoints_of_the_demo(shell: Shell) -> None:
-    outcome = shell("emulate", "--port", "0")
-    assert (outcome.exit_status, outcome.stderr) == (130, "")
-    assert "with demo/photo, demo/echo; Ctrl-C ends it" in outcome.stdout
-
-
-@pytest.mark.usefixtures("impatient")
-def test_an_app_without_an_id_is_served_as_local(
-    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_pillow_there_is_no_photographer(
+    shell: Shell, fal: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "more_apps.py").write_text(APPS)
-    monkeypatch.syspath_prepend(tmp_path)
-    outcome = shell("emulate", "--port", "0", "--app", "more_apps:greet")
-    assert "python -m fal_async subscribe local/greet" in outcome.stdout
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    announce_demo(fal)
+    assert "python -m fal_async subscribe demo/slow" in shell.said()
 
 
 def test_a_port_that_is_taken_is_bad_input(shell: Shell) -> None:

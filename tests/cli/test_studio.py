@@ -19,7 +19,7 @@ from fal_async.cli._pictures import (
     save_picture,
 )
 from fal_async.cli._silhouettes import SILHOUETTES
-from fal_async.cli._studio import ECHO, PHOTO, echo, photo
+from fal_async.cli._studio import PHOTO, photo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,18 +153,12 @@ def test_a_picture_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) 
     assert (list(tmp_path.iterdir()), out.read_text()) == ([out], "old")
 
 
-# The endpoints
+# The endpoint
 
 
 @pytest.fixture
 def studio(fal: Emulator) -> None:
     fal.register(PHOTO, photo)
-    fal.register(ECHO, echo)
-
-
-@pytest.mark.usefixtures("studio")
-def test_the_echo_answers_with_the_arguments(shell: Shell) -> None:
-    assert shell("run", ECHO, "prompt=a cat").json == {"prompt": "a cat"}
 
 
 @pytest.mark.parametrize(
