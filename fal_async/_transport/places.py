@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import anyio
 import httpx
+from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -131,6 +132,7 @@ class Pool:
         try:
             with anyio.move_on_after(timeout):
                 await waiter.woken.wait()
+            await checkpoint()  # who was cancelled while waking up must not send anything
             self._check_turn(waiter, timeout)
         except BaseException:
             berth.waiters.pop(waiter, None)
@@ -158,6 +160,11 @@ class Pool:
             self._pass_on(origin, None)
             raise
         self._open.add(connection)
+        try:
+            await checkpoint()  # who was cancelled in the meantime must not send anything
+        except BaseException:
+            self.release(connection, reusable=False)
+            raise
         return connection
 
     def _pass_on(self, origin: Origin, connection: Connection | None) -> None:

@@ -234,14 +234,18 @@ async def test_a_body_that_cannot_be_read_again_is_not_repeated(
         assert len(peer.lines) == 1
 
 
-async def test_one_byte_of_a_reply_is_enough_not_to_repeat(transport: PooledTransport) -> None:
+@pytest.mark.parametrize("leave", [Line.reset, Line.close], ids=["reset", "close"])
+async def test_one_byte_of_a_reply_is_enough_not_to_repeat(
+    transport: PooledTransport, leave: Callable[[Line], None]
+) -> None:
     def script(line: Line) -> None:
         line.reply(OK)
         line.reply(b"H")
+        leave(line)
 
     with Peer(script) as peer:
         assert await ask(transport, peer) == b"ok"
-        with pytest.raises(httpx.RemoteProtocolError):
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             await ask(transport, peer)
         assert len(peer.lines) == 1
 
@@ -274,28 +278,33 @@ async def test_a_request_may_say_that_the_connection_ends(transport: PooledTrans
         assert (taken(transport), idle(transport)) == (0, 0)
 
 
+@pytest.mark.parametrize("streamed", [True, False])
 async def test_a_reply_to_half_a_request_is_delivered_and_its_connection_closed(
-    transport: PooledTransport,
+    transport: PooledTransport, streamed: bool
 ) -> None:
-    """The peer replies, and keeps the connection open without reading on."""
-    heard = threading.Event()
+    """The peer replies when nothing more can be sent, and neither reads on nor closes."""
+    blocked = threading.Event()
 
     def script(line: Line) -> None:
         line.until(b"\r\n\r\n")
+        assert blocked.wait(10)
         line.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\n\r\nbig")
         assert heard.wait(10)
-        line.wait_closed()
 
-    with Peer(script) as peer:
-        async with aclosing(_repeat(b"x" * 65536)) as endless:
-            for content in (b"x" * 50_000_000, endless):
-                heard.clear()
-                with anyio.fail_after(10):
-                    request = httpx.Request("POST", peer.url, content=content)
-                    response = await transport.handle_async_request(request)
-                    assert (response.status_code, await response.aread()) == (413, b"big")
-                heard.set()
-                assert (taken(transport), idle(transport)) == (0, 0)
+    async def reply() -> None:
+        await anyio.wait_all_tasks_blocked()
+        blocked.set()
+
+    heard = threading.Event()
+    with Peer(script) as peer, anyio.fail_after(10):
+        async with aclosing(_repeat(b"x" * 65536)) as endless, anyio.create_task_group() as group:
+            group.start_soon(reply)
+            content = endless if streamed else b"x" * 50_000_000
+            request = httpx.Request("POST", peer.url, content=content)
+            response = await transport.handle_async_request(request)
+        assert (response.status_code, await response.aread()) == (413, b"big")
+        assert (taken(transport), idle(transport)) == (0, 0)
+        heard.set()
 
 
 async def _one() -> AsyncGenerator[bytes, None]:
@@ -325,6 +334,22 @@ async def test_a_reply_is_heard_although_the_peer_has_closed(transport: PooledTr
             request = httpx.Request("POST", peer.url, content=content)
             response = await transport.handle_async_request(request)
         assert (response.status_code, await response.aread()) == (413, b"big")
+        assert (taken(transport), idle(transport)) == (0, 0)
+
+
+@pytest.mark.parametrize("leave", [Line.reset, Line.close], ids=["reset", "close"])
+async def test_a_peer_that_leaves_while_it_is_sent_to_is_an_error_of_writing(
+    transport: PooledTransport, leave: Callable[[Line], None]
+) -> None:
+    def script(line: Line) -> None:
+        line.until(b"\r\n\r\n")
+        leave(line)
+
+    with Peer(script) as peer, anyio.fail_after(10):
+        request = httpx.Request("POST", peer.url, content=b"x" * 50_000_000)
+        with pytest.raises(httpx.WriteError):
+            await transport.handle_async_request(request)
+        assert (taken(transport), idle(transport)) == (0, 0)
 
 
 async def test_a_reply_that_begins_early_does_not_stop_a_request_that_is_welcome(
