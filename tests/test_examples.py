@@ -27,11 +27,18 @@ def examples() -> Iterator[doctest.DocTest]:
                 yield test
 
 
+def steps(arguments: dict[str, int]) -> Iterator[dict[str, int]]:
+    """A stream of so many events."""
+    for step in range(1, arguments["steps"] + 1):
+        yield {"step": step}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def platform() -> Iterator[None]:
     """The platform that examples call by default."""
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
         emulator.register("demo/echo", lambda arguments: arguments)
+        emulator.register("demo/stream", steps)
         for name, value in emulator.environ.items():
             patch.setenv(name, value)
         yield
