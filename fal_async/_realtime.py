@@ -177,9 +177,8 @@ class AsyncRealtimeConnection:
             message = decode_message(await self._line.recv(), self._decode)
             if isinstance(message, Data):
                 return message.value
-            if isinstance(message, Unauthorized):
-                self._line.socket.drop()
             if not isinstance(message, Meta):
+                self._line.end()
                 _raise(message)
 
     def __aiter__(self) -> Self:
@@ -235,6 +234,7 @@ class ReconnectingLine:
         self._reopen = reopen
         self._tasks = tasks
         self._reopening = anyio.Lock()
+        self._received_from = socket
         self._lost: WebSocket | None = None  # has something that was not received, if only its end
         self._ended: WebSocket | None = None  # the end of this one was received
         self._closed = False
@@ -264,14 +264,23 @@ class ReconnectingLine:
                 self.socket.drop()
 
     async def recv(self) -> str | bytes:
-        socket = self._lost or self.socket
+        socket = self._received_from = self._lost or self.socket
         try:
             return await socket.recv()
         except (RealtimeDisconnectedError, InvalidReplyError):
-            self._ended = socket
-            if socket is self._lost:
-                self._lost = None
+            self._note_end(socket)
             raise
+
+    def _note_end(self, socket: WebSocket) -> None:
+        self._ended = socket
+        if socket is self._lost:
+            self._lost = None
+
+    def end(self) -> None:
+        """The last message was the last of its connection."""
+        self._note_end(self._received_from)
+        if self._reopen is not None:
+            self._received_from.drop()
 
     async def close(self) -> None:
         self._closed = True

@@ -186,12 +186,12 @@ class WebSocket:
                 while self._has_more_to_say():
                     await self._read_once()
         finally:
-            self.drop()
+            self.drop("the other side did not answer the close")
 
-    def drop(self) -> None:
-        """Close at once, without a word."""
+    def drop(self, reason: str = "this side gave it up") -> None:
+        """Close at once, without a further word."""
         self._outbox.flush()
-        self._lose("the other side did not answer the close")
+        self._lose(reason)
 
     async def attend(self) -> None:
         """Do what must go on when nobody sends or receives; ends with the connection."""

@@ -34,8 +34,8 @@ class Socketeer:
     def read(self) -> Frame:
         """The client's next frame."""
         while not self._frames:
-            if not self.line._buffer:
-                assert self.line._fill(), "the client left without a frame"
+            if not self.line._buffer and not self.line._fill():
+                raise ConnectionError("the client left without a frame")
             self.protocol.receive_data(self.line._take(len(self.line._buffer)))
             assert self.protocol.parser_exc is None, self.protocol.parser_exc
             self._frames += [
