@@ -61,7 +61,7 @@ def test_a_deadline_ends_the_call_with_one_line(shell: Shell, fal: Emulator) -> 
     outcome = shell("subscribe", "acme/slow", "--timeout", "0.2")
     assert outcome.exit_status == 1
     assert outcome.stderr.splitlines()[-1].startswith("fal_async: ")
-    fal.wait_for(lambda: fal.counters("acme/slow").cancelled == 1)
+    fal.wait_for(lambda: fal.counters("acme/slow").running == 0)
 
 
 def test_subscribe_tells_how_the_job_comes_along_on_stderr(shell: Shell, fal: Emulator) -> None:
