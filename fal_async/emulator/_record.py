@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -117,6 +118,7 @@ class Record:
         self.requests: deque[RecordedRequest] = deque(maxlen=_REMEMBERED)
         self.routes: Counter[Route] = Counter()
         self._bell = threading.Condition()
+        self._rings = 0
         self._listeners = 0
 
     def add(self, request: RecordedRequest) -> None:
@@ -132,6 +134,7 @@ class Record:
 
     def ring(self) -> None:
         """Have everyone who waits look again."""
+        self._rings += 1
         # Whoever begins to listen after this check looks once before waiting, and so sees it all.
         if self._listeners:
             with self._bell:
@@ -160,14 +163,21 @@ class Record:
     def _wait(
         self, predicate: Callable[[], bool], timeout: float | None, given_up: threading.Event
     ) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._listen(1)
+        try:
+            heard = self._rings
+            while not (predicate() or given_up.is_set()):  # without the lock: it may call us
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"it did not come to be so within {timeout:g} seconds")
+                with self._bell:
+                    if self._rings == heard:
+                        self._bell.wait(min(left, _LOOK_AGAIN))
+                heard = self._rings
+        finally:
+            self._listen(-1)
+
+    def _listen(self, change: int) -> None:
         with self._bell:
-            self._listeners += 1
-            try:
-                while not (predicate() or given_up.is_set()):
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise TimeoutError(f"it did not come to be so within {timeout:g} seconds")
-                    self._bell.wait(_LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN))
-            finally:
-                self._listeners -= 1
+            self._listeners += change

@@ -159,7 +159,9 @@ async def silent(scope: Any, receive: Any, send: Any) -> None:
     return
 
 
-def test_an_app_that_breaks_off_is_in_trouble(fal: Emulator, http: httpx.Client) -> None:
+def test_an_app_that_breaks_off_is_in_trouble(
+    fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
     fal.register("acme/app", short)
     submitted = submit(http, headers={"X-Fal-No-Retry": "1"})
     completed(fal)
@@ -168,6 +170,7 @@ def test_an_app_that_breaks_off_is_in_trouble(fal: Emulator, http: httpx.Client)
     assert result.json()["error_type"] == "runner_incomplete_response"
     with pytest.raises(Exception, match="peer closed connection"):
         http.post("/run/acme/app", json={})
+    assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
 
 
 def test_an_app_that_says_nothing_has_crashed(fal: Emulator, http: httpx.Client) -> None:

@@ -49,6 +49,7 @@ def test_a_runner_is_tried_ten_times(http: httpx.Client) -> None:
         completed(fal)
         result = http.get(submitted["response_url"])
         assert (result.status_code, result.json()) == (503, {"detail": "GPU error"})
+        assert "x-fal-needs-retry" not in result.headers
         assert fal.counters("acme/app").executions == 10
 
 

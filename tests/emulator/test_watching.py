@@ -194,3 +194,9 @@ def test_log_lines_of_threads_ring_the_bell(fal: Emulator, http: httpx.Client) -
 
     submit(http)
     fal.wait_for(lambda: bool(jobs) and bool(jobs[0].logs))
+
+
+def test_a_predicate_may_call_the_emulator(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    url = submit(http)["status_url"]
+    fal.wait_for(lambda: http.get(url).json()["status"] == "COMPLETED")
