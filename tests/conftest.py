@@ -6,12 +6,17 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from fal_async import AsyncClient
 from fal_async.emulator import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),

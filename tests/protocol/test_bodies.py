@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from contextlib import suppress
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -55,6 +56,15 @@ def test_a_model_is_written_by_its_aliases_also_within_a_mapping() -> None:
     picture = Picture(url="u", w=64)
     assert encode_arguments(picture) == b'{"url":"u","w":64}'
     assert encode_arguments({"pictures": [picture]}) == b'{"pictures":[{"url":"u","w":64}]}'
+
+
+class Place(BaseModel):
+    path: Path = Path("a")
+    secret: bytes = b"x"
+
+
+def test_what_a_model_holds_is_written_as_pydantic_writes_it() -> None:
+    assert encode_arguments(Place()) == b'{"path":"a","secret":"x"}'
 
 
 def test_dates_and_the_like_are_written_as_the_platform_writes_them() -> None:
