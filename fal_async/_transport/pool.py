@@ -41,8 +41,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
             that wait for their turn. ``None`` for no bound.
         keepalive_expiry: How long an idle connection may be used again, in seconds.
         ssl_context: The TLS context; ``None`` for one that trusts what httpx trusts, and that all
-            transports of the process share. Clear ``ssl.OP_IGNORE_UNEXPECTED_EOF`` in one of your
-            own, or a reply that ends with its connection can be cut short unnoticed.
+            transports of the process share. With ``ssl.OP_IGNORE_UNEXPECTED_EOF`` in one of your
+            own, a reply that ends with its connection can be cut short unnoticed.
         max_header_bytes: How long the head of a reply may be, in bytes.
 
     Example:

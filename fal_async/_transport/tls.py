@@ -29,8 +29,5 @@ def _load() -> ssl.SSLContext:
         if _context is None:
             context = httpx.create_ssl_context()
             context.set_alpn_protocols(["http/1.1"])
-            # Otherwise a cut connection looks like an orderly end, and a body that ends with its
-            # connection could be cut by anyone on the way (RFC 9112, section 9.8).
-            context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
             _context = context
     return _context

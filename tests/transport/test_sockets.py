@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from fal_async._transport.dialing import dial
 from fal_async._transport.sockets import SocketStream
 from tests.transport.peers import Line, Peer
 
@@ -34,7 +35,7 @@ async def streams() -> AsyncIterator[tuple[SocketStream, SocketStream]]:
 
 async def test_bytes_arrive_in_order_both_ways(streams: tuple[SocketStream, SocketStream]) -> None:
     _one, _other = streams
-    content = bytes(range(256)) * 40000
+    content = bytes(range(256)) * 10000
 
     async def send(stream: SocketStream) -> None:
         await stream.send(content)
@@ -138,15 +139,32 @@ def test_a_stream_can_be_dropped_without_a_loop() -> None:
     other.drop()
 
 
+async def test_what_tls_has_decrypted_already_is_not_quiet(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    server.num_tickets = 0
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+
+    def script(line: Line) -> None:
+        line.send(b"hello")
+        line.wait_closed()
+
+    with Peer(script, tls=server) as peer, anyio.fail_after(10):
+        async with await dial("127.0.0.1", peer.port, tls=client) as stream:
+            assert await stream.receive(1) == b"h"
+            assert not stream.is_quiet()
+            assert await stream.receive() == b"ello"
+            assert stream.is_quiet()
+
+
 async def test_tls_has_no_halves(authority: trustme.CA) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
     with Peer(Line.wait_closed, tls=server) as peer:
-        sock = socket.create_connection(("127.0.0.1", peer.port))
-        sock.setblocking(False)
-        async with await SocketStream(sock).start_tls(client, "127.0.0.1") as stream:
+        async with await dial("127.0.0.1", peer.port, tls=client) as stream:
             assert stream.extra(anyio.abc.SocketAttribute.raw_socket).family == socket.AF_INET
             with pytest.raises(NotImplementedError):
                 await stream.send_eof()

@@ -29,7 +29,6 @@ def server_context(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLCon
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
     """What a careful user would pass as `ssl_context`."""
     context = ssl.create_default_context()
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     authority.configure_trust(context)
     return context
 
