@@ -1,0 +1,275 @@
+"""HTTP requests over one WebSocket, against scripted peers."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import orjson
+import pytest
+from websockets.frames import Opcode
+
+from fal_async._over_websocket import CarriedReply, WebSocketRequests, open_requests
+from fal_async._transport.connecting import connect_websocket
+from fal_async.errors import (
+    InvalidInputError,
+    InvalidReplyError,
+    InvalidRequestError,
+    RealtimeDisconnectedError,
+    ServerError,
+    StreamError,
+)
+from fal_async.types import Result
+from tests.transport.peers import PATIENCE, Peer
+from tests.transport.socketeer import Socketeer, binary, close, speaking, text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from fal_async._transport.websocket import WebSocket
+
+JSON = {"Content-Type": "application/json"}
+SSE = {"Content-Type": "text/event-stream; charset=utf-8"}
+PNG = {"Content-Type": "image/png"}
+
+
+@asynccontextmanager
+async def requests_to(
+    script: Callable[[Socketeer], None],
+) -> AsyncGenerator[WebSocketRequests]:
+    with Peer(speaking(script)) as peer, anyio.fail_after(PATIENCE):
+
+        async def open_socket() -> WebSocket:
+            return await connect_websocket(f"ws://127.0.0.1:{peer.port}/")
+
+        async with open_requests(open_socket) as requests:
+            yield requests
+
+
+def start(request_id: str, status: int = 200, headers: dict[str, str] = JSON) -> bytes:
+    meta = {"type": "start", "request_id": request_id, "status": status, "headers": headers}
+    return text(orjson.dumps(meta).decode())
+
+
+def end(request_id: str) -> bytes:
+    return text(orjson.dumps({"type": "end", "request_id": request_id, "status": 200}).decode())
+
+
+def asked(socketeer: Socketeer) -> Any:
+    frame = socketeer.read()
+    assert frame.opcode is Opcode.TEXT
+    return orjson.loads(bytes(frame.data))
+
+
+def answering(*parts: bytes) -> Callable[[Socketeer], None]:
+    """A script that answers one request."""
+
+    def script(socketeer: Socketeer) -> None:
+        asked(socketeer)
+        socketeer.line.send(*parts)
+        socketeer.agree()
+
+    return script
+
+
+async def test_a_request_gives_the_status_the_headers_and_the_decoded_result() -> None:
+    def script(socketeer: Socketeer) -> None:
+        assert asked(socketeer) == {"prompt": "a cat"}
+        headers = {**JSON, "X-Fal-Billable-Units": "2"}
+        socketeer.line.send(start("1", 200, headers), text('{"seed"'), binary(b": 5}"), end("1"))
+        socketeer.agree()
+
+    async with requests_to(script) as requests:
+        reply = await requests.request({"prompt": "a cat"})
+    assert (reply.status_code, reply.request_id) == (200, "1")
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.result == {"seed": 5}
+    assert isinstance(reply.result, Result)
+    assert (reply.result.request_id, reply.result.billable_units) == ("1", 2)
+    assert repr(reply) == "CarriedReply(200, request_id='1')"
+    assert [chunk async for chunk in reply] == []
+
+
+async def test_an_error_status_is_the_typed_error_and_the_next_request_goes_on() -> None:
+    def script(socketeer: Socketeer) -> None:
+        asked(socketeer)
+        detail = {"loc": ["body", "prompt"], "msg": "Field required", "type": "missing"}
+        body = orjson.dumps({"detail": [detail]}).decode()
+        socketeer.line.send(start("1", 422), text(body), end("1"))
+        asked(socketeer)
+        socketeer.line.send(start("2", 500, PNG), text("boom"), end("2"))
+        asked(socketeer)
+        socketeer.line.send(start("3", 200, {}), text("[3]"), end("3"))
+        socketeer.agree()
+
+    async with requests_to(script) as requests:
+        with pytest.raises(InvalidInputError, match="Field required") as caught:
+            await requests.request({})
+        assert (caught.value.request_id, caught.value.problems[0].type) == ("1", "missing")
+        with pytest.raises(ServerError, match="boom"):
+            await requests.request({})
+        assert (await requests.request({})).result == [3]
+
+
+async def test_events_come_as_they_are_sent() -> None:
+    script = answering(
+        start("1", 200, SSE),
+        text('data: {"n": 1}\n\n: comment\n\ndata: {"n"'),
+        text(": 2}\n\ndata: text\n\ndata: [DONE]\n\n"),
+        end("1"),
+    )
+    async with requests_to(script) as requests, await requests.request({}) as reply:
+        assert reply.result is None
+        assert [event async for event in reply] == [{"n": 1}, {"n": 2}, "text", "[DONE]"]
+        assert [event async for event in reply] == []
+
+
+async def test_an_error_within_a_stream_is_raised_after_what_came_before() -> None:
+    script = answering(
+        start("1", 200, SSE),
+        text('data: 1\n\nevent: error\ndata: {"message": "boom"}\n\n'),
+        end("1"),
+    )
+    async with requests_to(script) as requests:
+        reply = await requests.request({})
+        assert await anext(reply) == 1
+        with pytest.raises(StreamError, match="boom"):
+            await anext(reply)
+
+
+async def test_what_is_neither_json_nor_events_comes_in_chunks() -> None:
+    script = answering(start("1", 200, PNG), binary(b"\x89PNG"), binary(b""), text("é"), end("1"))
+    async with requests_to(script) as requests:
+        reply = await requests.request({})
+        assert [chunk async for chunk in reply] == [b"\x89PNG", b"", "é".encode()]
+
+
+async def test_several_requests_may_be_sent_ahead_and_are_answered_in_order() -> None:
+    def script(socketeer: Socketeer) -> None:
+        numbers = [asked(socketeer)["n"] for _ in range(10)]
+        for number in numbers:
+            request_id = f"id-{number}"
+            socketeer.line.send(start(request_id), text(f'{{"n": {number}}}'), end(request_id))
+        socketeer.agree()
+
+    results: dict[int, CarriedReply] = {}
+
+    async def ask(requests: WebSocketRequests, number: int) -> None:
+        results[number] = await requests.request({"n": number})
+
+    async with requests_to(script) as requests, anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(ask, requests, number)
+    assert {number: reply.result["n"] for number, reply in results.items()} == {
+        number: number for number in range(10)
+    }
+    assert all(reply.request_id == f"id-{number}" for number, reply in results.items())
+
+
+@pytest.mark.parametrize("in_block", [True, False])
+async def test_a_stream_that_is_left_early_makes_room_for_the_next_reply(in_block: bool) -> None:
+    def script(socketeer: Socketeer) -> None:
+        asked(socketeer)
+        socketeer.line.send(start("1", 200, SSE), text("data: 1\n\n"))
+        asked(socketeer)
+        socketeer.line.send(text("data: 2\n\n") * 3, end("1"), start("2"), text("2"), end("2"))
+        socketeer.agree()
+
+    async with requests_to(script) as requests:
+        reply = await requests.request({})
+        if in_block:
+            async with reply:
+                assert await anext(reply) == 1
+        else:
+            await reply.aclose()
+        assert [event async for event in reply] == []
+        assert (await requests.request({})).result == 2
+
+
+async def test_a_request_that_is_cancelled_makes_room_for_the_next_reply() -> None:
+    def script(socketeer: Socketeer) -> None:
+        assert asked(socketeer) == {"n": 1}
+        assert asked(socketeer) == {"n": 2}
+        socketeer.line.send(start("1"), text("1"), end("1"), start("2"), text("2"), end("2"))
+        socketeer.agree()
+
+    async with requests_to(script) as requests:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(requests.request, {"n": 1})
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        assert (await requests.request({"n": 2})).result == 2
+
+
+async def test_a_reader_that_waits_for_its_turn_may_be_cancelled() -> None:
+    def script(socketeer: Socketeer) -> None:
+        asked(socketeer)
+        socketeer.line.send(start("1", 200, SSE), text("data: 1\n\n"))
+        asked(socketeer)
+        asked(socketeer)
+        parts = [start(name) + text(name) + end(name) for name in ("2", "3")]
+        socketeer.line.send(end("1"), *parts)
+        socketeer.agree()
+
+    async with requests_to(script) as requests:
+        stream = await requests.request({})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(requests.request, {"n": 2})
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        third: list[CarriedReply] = []
+
+        async def ask() -> None:
+            third.append(await requests.request({"n": 3}))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            assert [event async for event in stream] == [1]
+        assert third[0].result == 3
+
+
+@pytest.mark.parametrize("end_of_it", [b"", close(1011, "crash")])
+async def test_a_connection_that_is_lost_is_told_to_all_who_wait(end_of_it: bytes) -> None:
+    def script(socketeer: Socketeer) -> None:
+        for _ in range(3):
+            asked(socketeer)
+        socketeer.line.send(start("1"), end_of_it)
+
+    errors: list[RealtimeDisconnectedError] = []
+
+    async def ask(requests: WebSocketRequests) -> None:
+        try:
+            await requests.request({})
+        except RealtimeDisconnectedError as error:
+            errors.append(error)
+
+    async with requests_to(script) as requests:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(ask, requests)
+        with pytest.raises(RealtimeDisconnectedError):
+            await requests.request({})
+    assert [error.close_code for error in errors] == [1011 if end_of_it else 1006] * 3
+
+
+async def test_a_reply_that_cannot_be_read_ends_the_connection() -> None:
+    async with requests_to(answering(text("what?"))) as requests:
+        with pytest.raises(InvalidReplyError, match="did not begin with its start"):
+            await requests.request({})
+        with pytest.raises(RealtimeDisconnectedError):
+            await requests.request({})
+
+
+async def test_a_result_that_is_not_json_is_an_invalid_reply() -> None:
+    async with requests_to(answering(start("1"), text("{"), end("1"))) as requests:
+        with pytest.raises(InvalidReplyError):
+            await requests.request({})
+
+
+async def test_arguments_that_are_no_object_are_refused_and_the_connection_goes_on() -> None:
+    async with requests_to(answering(start("1"), text("1"), end("1"))) as requests:
+        with pytest.raises(InvalidRequestError):
+            await requests.request([1])  # type: ignore[arg-type]  # that is the point
+        assert (await requests.request({})).result == 1
