@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
+from typing import TYPE_CHECKING
 
 import httpx
 
 from fal_async._transport.threads import in_thread
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["shared_context"]
 

@@ -171,6 +171,11 @@ class Peer:
         with self._changed:
             assert self._changed.wait_for(lambda: self._closed >= count, PATIENCE)
 
+    def wait_idle(self) -> None:
+        """Wait until the scripts of all connections have ended."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._closed == len(self.lines), PATIENCE)
+
     def _accept(self) -> None:
         while True:
             try:

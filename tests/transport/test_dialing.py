@@ -83,9 +83,18 @@ async def test_a_name_that_does_not_exist_is_a_failure_to_connect(host: str) -> 
         await dial(host, 80)
 
 
+def look_up_as(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Let every name have these addresses, all tried at almost the same time."""
+
+    async def look_up(*args: object, **options: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", look_up)
+    monkeypatch.setattr("fal_async._transport.dialing.HEAD_START", 0)
+
+
 async def test_a_slow_address_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first address never answers, since its queue is full."""
-    monkeypatch.setattr("fal_async._transport.dialing.HEAD_START", 0.01)
     slow = socket.create_server(("127.0.0.2", 0), backlog=0)
     port = slow.getsockname()[1]
     queued = [socket.socket() for _ in range(4)]
@@ -93,20 +102,28 @@ async def test_a_slow_address_does_not_hold_up_the_next(monkeypatch: pytest.Monk
         sock.setblocking(False)
         sock.connect_ex(("127.0.0.2", port))
     quick = socket.create_server(("127.0.0.1", port))
-
-    async def both(*args: object, **options: object) -> list[object]:
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
-            for host in ("127.0.0.2", "127.0.0.1")
-        ]
-
-    monkeypatch.setattr(anyio, "getaddrinfo", both)
+    look_up_as(monkeypatch, ("127.0.0.2", port), ("127.0.0.1", port))
     with anyio.fail_after(10):
         async with await dial("two.example", port) as stream:
             raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
             assert raw.getpeername() == ("127.0.0.1", port)
     for sock in [slow, quick, *queued]:
         sock.close()
+
+
+async def test_of_several_connections_at_once_all_but_one_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Peer(Line.wait_closed) as peer:
+        look_up_as(monkeypatch, *[("127.0.0.1", peer.port)] * 3)
+        async with await dial("three.example", peer.port):
+            await anyio.to_thread.run_sync(peer.wait_ended, 1)
+
+        async def call() -> None:
+            await (await dial("three.example", peer.port)).aclose()
+
+        async for _ in cancel_everywhere(call):
+            await anyio.to_thread.run_sync(peer.wait_idle)
 
 
 def proxying(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> object:
