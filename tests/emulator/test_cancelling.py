@@ -185,6 +185,7 @@ def test_an_app_that_cannot_be_told_finishes(fal: Emulator, http: httpx.Client) 
     gate = fal.gate()
 
     async def generate(request: Request) -> Response:
+        await request.body()
         await gate.wait()
         return JSONResponse({"done": not await request.is_disconnected()})
 

@@ -164,7 +164,7 @@ def test_a_run_that_fails_after_the_start_deadline_was_the_last(
 def test_a_job_that_is_tried_again_waits_ahead_of_the_others(
     fal: Emulator, http: httpx.Client
 ) -> None:
-    gate = fal.gate()
+    submitted, gate = fal.gate(), fal.gate()
     runs: list[str] = []
 
     @fal.endpoint("acme/app", concurrency=1)
@@ -172,11 +172,14 @@ def test_a_job_that_is_tried_again_waits_ahead_of_the_others(
         name = arguments["name"]
         runs.append(name)
         if name == "first" and job.executions == 1:
+            await submitted.wait()
             raise AppError(503, "GPU error")
         if name == "second":
             await gate.wait()
 
     jobs = [submit(http, json={"name": name}) for name in ("first", "second", "third")]
+    submitted.open()
+    fal.wait_for(lambda: runs == ["first", "second"])
     fal.wait_for(lambda: http.get(jobs[2]["status_url"]).json()["queue_position"] == 1)
     gate.open()
     completed(fal, 3)

@@ -178,6 +178,7 @@ async def test_a_wait_at_a_gate_can_be_cancelled() -> None:
 def test_a_wait_at_a_gate_can_be_bounded() -> None:
     gate = Gate()
     assert not gate.wait_sync(0.01)
+    assert gate._waiters == []
     gate.open()
     assert gate.wait_sync(0.01)
 
