@@ -1,4 +1,4 @@
-"""Print the lowest version that pyproject.toml allows of each dependency, as constraints for pip."""
+"""Print the lowest versions that pyproject.toml allows, as constraints for pip."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 try:
     from fal_async.emulator._emulator import Emulator
-except ModuleNotFoundError as error:
-    missing = (error.name or "").partition(".")[0]
-    if missing not in {"starlette", "uvicorn"}:
+except ModuleNotFoundError as _error:
+    _missing = (_error.name or "").partition(".")[0]
+    if _missing not in {"starlette", "uvicorn"}:
         raise
     raise ImportError(
-        f'the emulator needs {missing}, which is missing: pip install "fal-async[emulator]"'
-    ) from error
+        f'the emulator needs {_missing}, which is missing: pip install "fal-async[emulator]"'
+    ) from _error
 
 from fal_async.emulator._errors import AppError
 from fal_async.emulator._faults import Fault

@@ -39,7 +39,7 @@ class AppError(Exception):
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
         self.error_type = error_type
 
     def reply(self) -> Reply:

@@ -90,27 +90,27 @@ class Job:
         direct: bool,
         ring: Callable[[], None],
     ) -> None:
-        self.request_id = request_id
-        self.endpoint = endpoint
-        self.app = app
-        self.path = path
-        self.method = method
-        self.query = query
-        self.headers = headers
-        self.body = body
-        self.direct = direct
+        self.request_id: str = request_id
+        self.endpoint: str = endpoint
+        self.app: str = app
+        self.path: str = path
+        self.method: str = method
+        self.query: str = query
+        self.headers: Mapping[str, str] = headers
+        self.body: bytes = body
+        self.direct: bool = direct
         #: The place in the queue that was asked for; what the platform does not know is ignored.
         self.priority: Priority = (
             "low" if headers.get("x-fal-queue-priority") == "low" else "normal"
         )
         self.status: JobStatus = "IN_QUEUE"
         self.logs: list[LogLine] = []
-        self.executions = 0
+        self.executions: int = 0
         self.inference_time: float | None = None
         self.billable_units: float = 1
         self.reply: Reply | None = None
         self.expires_at: float | None = None
-        self.cancellation = Gate()
+        self.cancellation: Gate = Gate()
         self._ring = ring
         self._watchers: list[asyncio.Future[bool]] = []
         self._loop = asyncio.get_running_loop()
