@@ -16,13 +16,14 @@ from fal_async._portal import Portal
 ROOT = Path(__file__).parents[2]
 
 PREAMBLE = """
-import os, signal, sys, threading, warnings
+import logging, os, signal, sys, threading, warnings
 from contextlib import asynccontextmanager
 import anyio
 from fal_async._portal import Portal
 
 portal = Portal()
 warnings.filterwarnings("ignore", ".*use of fork.*")
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a slow machine is no finding
 
 def ctrl_c():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -54,8 +55,8 @@ def run_script(source: str, **environment: str) -> subprocess.CompletedProcess[s
 def said(source: str, **environment: str) -> list[str]:
     """The lines that a program prints, which must end well and write nothing to stderr."""
     done = run_script(source, **environment)
-    assert done.stderr == ""
-    assert done.returncode == 0
+    assert done.stderr == "", done.stderr
+    assert done.returncode == 0, done
     return done.stdout.splitlines()
 
 

@@ -12,6 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import httpx
 import pytest
 from pydantic import BaseModel
 
@@ -286,6 +287,27 @@ async def test_a_blocking_call_works_within_a_running_loop(
     blocking: fal_client.SyncClient,
 ) -> None:
     assert blocking.run(ECHO, {"n": 1}) == {"n": 1}
+
+
+def test_closing_closes_the_transport_that_was_given(fal: Emulator) -> None:
+    closed: list[str] = []
+
+    class Transport(httpx.AsyncHTTPTransport):
+        async def aclose(self) -> None:
+            await super().aclose()
+            closed.append(threading.current_thread().name)
+
+    fal.register(ECHO, lambda arguments: arguments)
+    with fal_client.SyncClient(fal.key, hosts=fal.hosts, transport=Transport()) as client:
+        assert client.run(ECHO, {"n": 1}) == {"n": 1}
+    assert closed == ["fal-portal"]
+
+
+def test_a_stream_may_outlive_its_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
+    fal.register("acme/count", count_to_three)
+    with blocking.stream("acme/count", {}) as stream:
+        assert next(stream) == {"n": 1}
+        blocking.close()
 
 
 def test_a_client_that_was_not_used_closes_without_ado(fal: Emulator) -> None:
