@@ -164,6 +164,7 @@ def test_a_rate_limit_begins_with_the_pause_that_the_platform_advises() -> None:
     assert [pause(reply(429), attempt=attempt) for attempt in range(1, 5)] == [1.0, 2.0, 4.0, 8.0]
     assert pause(reply(429), policy=RetryPolicy(base_delay=3.0)) == 3.0
     assert pause(reply(429), policy=RetryPolicy(max_delay=0.5)) == 0.5
+    assert pause(reply(503)) == 0.25
 
 
 def test_a_policy_without_pauses_has_none_for_rate_limits_either() -> None:
