@@ -79,11 +79,11 @@ def _run(question: Question, case: Case, leg: Leg, number: int, where: dict[str,
     if missing := leg.missing():
         needs = f"{' and '.join(missing)} not installed"
         return Reading(case.name, leg.name, number, error=needs, final=True)
-    work = json.dumps({**where, "numbers": dict(case.numbers)})
-    command = [sys.executable, "-m", "benchmarks.leg", question.name, leg.name, work]
+    work = {name: where[name] for name in ("url", "secure_url")} | {"numbers": case.numbers}
+    command = [sys.executable, "-m", "benchmarks.leg", question.name, leg.name, json.dumps(work)]
     try:
         done = subprocess.run(
-            command, capture_output=True, cwd=_ROOT, env=_environment(), timeout=case.patience
+            command, capture_output=True, cwd=_ROOT, env=_environment(where), timeout=case.patience
         )
     except subprocess.TimeoutExpired:
         return Reading(
@@ -95,10 +95,12 @@ def _run(question: Question, case: Case, leg: Leg, number: int, where: dict[str,
     return Reading(case.name, leg.name, number, json.loads(done.stdout.splitlines()[-1]))
 
 
-def _environment() -> dict[str, str]:
-    """The environment without what would send a client elsewhere."""
-    return {
+def _environment(where: dict[str, Any]) -> dict[str, str]:
+    """The environment without what would send a client elsewhere, and with whom to trust."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.upper().endswith("_PROXY") and not name.startswith("FAL_")
     }
+    authority = where["authority"]
+    return inherited if authority is None else inherited | {"SSL_CERT_FILE": authority}

@@ -26,12 +26,12 @@ _HEADERS = {"authorization": f"Key {KEY}"}
 
 
 async def _fal_client(work: Work) -> Measures:
-    client = fal_client_at(work.url).AsyncClient(KEY)
+    client = fal_client_at(work.base).AsyncClient(KEY)
     return _measures(await keep_in_flight(lambda: client.run(APP, _ARGUMENTS), work))
 
 
 def _fal_client_sync(work: Work) -> Measures:
-    client = fal_client_at(work.url).SyncClient(KEY)
+    client = fal_client_at(work.base).SyncClient(KEY)
     return _measures(keep_threads(lambda: client.run(APP, _ARGUMENTS), work))
 
 
@@ -53,7 +53,7 @@ async def _httpx_client_on_ours(work: Work) -> Measures:
 
 
 async def _over_httpx(client: Any, work: Work) -> Measures:
-    url = f"{work.url}/run/{APP}"
+    url = f"{work.base}/run/{APP}"
 
     async def call() -> object:
         return (await client.post(url, json=_ARGUMENTS)).json()
@@ -64,7 +64,7 @@ async def _over_httpx(client: Any, work: Work) -> Measures:
 async def _httpx_transport(work: Work) -> Measures:
     import httpx
 
-    transport, url = httpx.AsyncHTTPTransport(), httpx.URL(f"{work.url}/run/{APP}")
+    transport, url = httpx.AsyncHTTPTransport(), httpx.URL(f"{work.base}/run/{APP}")
 
     async def call() -> object:
         request = httpx.Request("POST", url, headers=_HEADERS, json=_ARGUMENTS)
@@ -79,7 +79,7 @@ async def _httpx_transport(work: Work) -> Measures:
 async def _aiohttp(work: Work) -> Measures:
     import aiohttp
 
-    url = f"{work.url}/run/{APP}"
+    url = f"{work.base}/run/{APP}"
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(headers=_HEADERS, connector=connector) as session:
 
@@ -91,13 +91,13 @@ async def _aiohttp(work: Work) -> Measures:
 
 
 async def _ours(work: Work) -> Measures:
-    async with ours_at(work.url) as client:
+    async with ours_at(work.base) as client:
         return _measures(await keep_in_flight(lambda: client.run(APP, _ARGUMENTS), work))
 
 
 async def _floor(work: Work) -> Measures:
     """The least that Python can do: the request is ready made, and only the end is looked for."""
-    host, port = urlsplit(work.url).netloc.split(":")
+    host, port = urlsplit(work.base).netloc.split(":")
     loop = asyncio.get_running_loop()
     idle: deque[_Bare] = deque()
 
@@ -221,23 +221,12 @@ QUESTION = Question(
         _bar("CPU, of fal_client's", 1, against=_OFFICIAL, at_most=0.20),
         _bar("CPU, of fal_client's", 32, against=_OFFICIAL, at_most=0.07),
         _bar("CPU, of fal_client's", 256, against=_OFFICIAL, at_most=0.05),
-        Bar(
-            "calls a second, of fal_client's",
-            "per_s",
-            "256 in flight",
-            "ours, asyncio",
-            against=_OFFICIAL,
-            at_least=20,
-        ),
-        _bar(
-            "CPU, of that at 32",
-            1024,
-            against="ours, asyncio",
-            against_case="32 in flight",
-            at_most=1.3,
-        ),
+        Bar("calls a second, of fal_client's", "per_s", "256 in flight", "ours, asyncio",
+            against=_OFFICIAL, at_least=20),
+        _bar("CPU, of that at 32", 1024,
+             against="ours, asyncio", against_case="32 in flight", at_most=1.3),
         _bar("CPU, of aiohttp's", 1, against="aiohttp", at_most=1.4),
         _bar("CPU, of aiohttp's", 32, against="aiohttp", at_most=1.4),
         _bar("CPU, of aiohttp's", 256, against="aiohttp", at_most=1.4),
     ),
-)
+)  # fmt: skip

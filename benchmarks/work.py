@@ -5,18 +5,19 @@ from __future__ import annotations
 import http.client
 import json
 import resource
-import sys
 import time
 from array import array
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
+
+from benchmarks.memory import forget_peak, memory, peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from benchmarks.question import Measures
 
-__all__ = ["Section", "Work", "percentile"]
+__all__ = ["Section", "Work", "cpu_time", "percentile"]
 
 
 class Work:
@@ -33,6 +34,11 @@ class Work:
         self.secure_url = secure_url
         self._numbers = numbers
         self.counts_at_start = self.counts()
+
+    @property
+    def base(self) -> str:
+        """Where to call: over TLS, if the stub serves it."""
+        return self.secure_url or self.url
 
     def __getitem__(self, name: str) -> int:
         """A size of the case."""
@@ -70,14 +76,16 @@ class Section:
 
     def __enter__(self) -> Self:
         self._before = self._work.counts()
-        self._rss = peak_rss()
-        self._cpu_then = _cpu()
+        self._memory = memory()
+        forget_peak()
+        self._cpu_then = cpu_time()
         self._then = time.perf_counter()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.wall = time.perf_counter() - self._then
-        self.cpu = _cpu() - self._cpu_then
+        self.cpu = cpu_time() - self._cpu_then
+        self._peak = peak_memory()
         self._after = self._work.counts()
 
     def calls(self, route: str) -> int:
@@ -94,8 +102,8 @@ class Section:
             "wall_s": self.wall,
             "cpu_us": 1e6 * self.cpu / units,
             "per_s": units / self.wall,
-            "peak_mb": peak_rss() / 1e6,
-            "growth_mb": (peak_rss() - self._rss) / 1e6,
+            "peak_mb": self._peak / 1e6,
+            "growth_mb": (self._peak - self._memory) / 1e6,
             "stub_share": (self._after["cpu_s"] - self._before["cpu_s"]) / self.wall,
             "connections": opened,
         }
@@ -111,12 +119,7 @@ def percentile(values: array[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def peak_rss() -> int:
-    """The largest amount of memory that this process has had so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _cpu() -> float:
+def cpu_time() -> float:
+    """Seconds of CPU that this process took, all threads, user and system."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime

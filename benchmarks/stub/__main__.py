@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ssl
+from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 import orjson
 
 from benchmarks.limits import allow_many_files
+from benchmarks.stub.authority import local_authority
 from benchmarks.stub.connection import Connection
 from benchmarks.stub.platform import Platform
+
+if TYPE_CHECKING:
+    import ssl
 
 _BACKLOG = 8192
 
@@ -20,12 +25,13 @@ _BACKLOG = 8192
 def main() -> None:
     parser = argparse.ArgumentParser(description="A stub of the platform, in one process.")
     parser.add_argument("--job-seconds", type=float, default=1.0, help="how long a queue job takes")
-    parser.add_argument("--certificate", help="serve TLS as well, with this file (key and chain)")
+    parser.add_argument("--tls", action="store_true", help="serve TLS as well")
+    parser.add_argument("--deflate", action="store_true", help="let sockets compress")
     options = parser.parse_args()
     allow_many_files()
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner, contextlib.suppress(KeyboardInterrupt):
-        runner.run(_serve(Platform(options.job_seconds), options.certificate))
+        runner.run(_serve(Platform(options.job_seconds, options.deflate), tls=options.tls))
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -36,18 +42,19 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return uvloop.Loop
 
 
-async def _serve(platform: Platform, certificate: str | None) -> None:
+async def _serve(platform: Platform, *, tls: bool) -> None:
     plain = await _listen(platform, None)
     platform.origin = f"http://127.0.0.1:{_port(plain)}"
-    servers, secure_url = [plain], None
-    if certificate is not None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate)
-        secure = await _listen(platform, context)
-        servers.append(secure)
-        secure_url = f"https://127.0.0.1:{_port(secure)}"
-    print(orjson.dumps({"url": platform.origin, "secure_url": secure_url}).decode(), flush=True)
-    await asyncio.gather(*(server.serve_forever() for server in servers))
+    where = {"url": platform.origin, "secure_url": None, "authority": None}
+    with ExitStack() as stack:
+        servers = [plain]
+        if tls:
+            context, authority = stack.enter_context(local_authority())
+            servers.append(await _listen(platform, context))
+            where["secure_url"] = f"https://127.0.0.1:{_port(servers[-1])}"
+            where["authority"] = authority
+        print(orjson.dumps(where).decode(), flush=True)
+        await asyncio.gather(*(server.serve_forever() for server in servers))
 
 
 async def _listen(platform: Platform, context: ssl.SSLContext | None) -> asyncio.Server:

@@ -1,99 +1,112 @@
-"""One connection of a client: requests are parsed, routed and answered at once."""
+"""One connection of a client: requests are parsed, and answered by the routes."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
-import orjson
+
+from benchmarks.stub.echo import Echo, accept
+from benchmarks.stub.routes import answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from benchmarks.stub.platform import Platform
 
 __all__ = ["Connection"]
 
-_OUTPUT: Final = orjson.dumps({"images": [{"url": "https://v3b.fal.media/files/b/cat.png"}]})
 _HEADERS: Final = (
     b"content-type: application/json\r\nx-fal-request-id: 764cabcf-b745-4b3e-ae38-1200304cf45b\r\n"
 )
-_EVENTS_HEAD: Final = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-)
-_LAST_CHUNK: Final = b"0\r\n\r\n"
+_WRITE_BUFFER: Final = 1024 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a client."""
+    """One connection of a client.
+
+    Attributes:
+        platform: What all connections share.
+        method: The method of the request that is being answered.
+        path: Its path, without the query.
+    """
 
     def __init__(self, platform: Platform) -> None:
-        self._platform = platform
+        self.platform = platform
         platform.connections += 1
+        self.method = self.path = ""
         self._parser = httptools.HttpRequestParser(self)
-        self._timers: list[asyncio.TimerHandle] = []
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._echo: Echo | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._blocks: Iterator[bytes] = iter(())
+        self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(_WRITE_BUFFER)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in self._timers:
-            timer.cancel()
+        self._blocks = iter(())
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._write_blocks()
 
     def data_received(self, data: bytes) -> None:
-        with contextlib.suppress(httptools.HttpParserError):
+        if self._echo is not None:
+            self._transport.write(self._echo.receive(data))
+            return
+        try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._become_socket(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._transport.close()
+
+    def on_message_begin(self) -> None:
+        self._headers.clear()
 
     def on_url(self, url: bytes) -> None:
-        self._path = url.partition(b"?")[0].decode()
+        self.path = url.partition(b"?")[0].decode()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
 
     def on_message_complete(self) -> None:
-        host, _, rest = self._path.lstrip("/").partition("/")
-        if host == "run":
-            self._platform.calls["run"] += 1
-            self._reply(200, _OUTPUT)
-        elif host == "queue":
-            self._queue(rest)
-        elif host == "counts":
-            self._platform.connections -= 1  # whoever asks this is no client
-            self._reply(200, self._platform.counts())
-        else:
-            self._reply(404, b"{}")
+        if not self._parser.should_upgrade():
+            self.method = self._parser.get_method().decode()
+            answer(self)
 
-    def _queue(self, path: str) -> None:
-        app, _, request = path.partition("/requests/")
-        job, _, action = request.partition("/")
-        self._platform.calls[action or ("result" if job else "submit")] += 1
-        if not job:
-            self._reply(200, self._platform.submit(app))
-        elif action == "status/stream":
-            self._status_stream(job)
-        elif action == "status":
-            self._reply(*self._platform.status(job))
-        else:
-            self._reply(200, self._platform.result(job))
-
-    def _reply(self, status: int, body: bytes) -> None:
-        head = b"HTTP/1.1 %d OK\r\n%scontent-length: %d\r\n\r\n" % (status, _HEADERS, len(body))
+    def reply(self, status: int, body: bytes, headers: bytes = _HEADERS) -> None:
+        """Answer at once."""
+        head = b"HTTP/1.1 %d OK\r\n%scontent-length: %d\r\n\r\n" % (status, headers, len(body))
         self._transport.write(head + body)
 
-    def _status_stream(self, job: str) -> None:
-        self._transport.write(_EVENTS_HEAD)
-        self._status_event(job)
-        if self._platform.has_ended(job):
-            self._transport.write(_LAST_CHUNK)
-        else:
-            self._watch(job)
+    def write(self, data: bytes) -> None:
+        """Write a piece of an answer."""
+        self._transport.write(data)
 
-    def _watch(self, job: str) -> None:
-        left = self._platform.ends[job] - time.monotonic()
-        if left > 0:
-            timer = asyncio.get_running_loop().call_later(left, self._watch, job)
-            self._timers.append(timer)
-        else:
-            self._status_event(job, _LAST_CHUNK)
+    def write_all(self, blocks: Iterator[bytes]) -> None:
+        """Write many pieces of an answer, no faster than they are taken."""
+        self._blocks = blocks
+        self._write_blocks()
 
-    def _status_event(self, job: str, tail: bytes = b"") -> None:
-        event = b"data: %s\n\n" % self._platform.status(job)[1]
-        self._transport.write(b"%x\r\n%s\r\n%s" % (len(event), event, tail))
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Go on after a while, if the client has not gone by then."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, callback)
+
+    def _write_blocks(self) -> None:
+        while not self._paused and (block := next(self._blocks, None)) is not None:
+            self._transport.write(block)
+
+    def _become_socket(self, rest: bytes) -> None:
+        headers = {name.decode().lower(): value.decode("latin-1") for name, value in self._headers}
+        head, self._echo = accept(headers, deflate=self.platform.deflates)
+        self._transport.write(head + self._echo.receive(rest))

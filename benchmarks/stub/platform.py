@@ -19,13 +19,15 @@ class Platform:
 
     Attributes:
         job_seconds: How long a queue job takes.
+        deflates: Whether sockets compress for clients that offer it.
         origin: The base URL for clients.
         calls: How often each route was called.
         connections: How many connections clients have opened.
         ends: When each job ends, on the monotonic clock of the machine.
     """
 
-    job_seconds: float
+    job_seconds: float = 1
+    deflates: bool = False
     origin: str = ""
     calls: Counter[str] = field(default_factory=Counter)
     connections: int = 0

@@ -1,0 +1,96 @@
+"""Do the CPU and the memory of a job stay the same, however many jobs are waited for?"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import anyio
+
+from benchmarks.clients import APP, ours_at
+from benchmarks.loops import on
+from benchmarks.question import Bar, Case, Column, Leg, Question
+
+if TYPE_CHECKING:
+    from benchmarks.question import Measures
+    from benchmarks.work import Work
+
+__all__ = ["QUESTION"]
+
+_ROUTES = ("submit", "status/stream", "status", "result")
+
+
+async def _mixed(work: Work) -> Measures:
+    from fal_async import Limits
+
+    return await _wait(work, Limits().max_streams)
+
+
+async def _streams(work: Work) -> Measures:
+    return await _wait(work, work["jobs"])
+
+
+async def _polls(work: Work) -> Measures:
+    return await _wait(work, 0)
+
+
+async def _wait(work: Work, max_streams: int) -> Measures:
+    """Wait for jobs that take longer than it takes to submit them all."""
+    from fal_async import Limits
+
+    async with ours_at(work.url, limits=Limits(max_streams=max_streams)) as client:
+
+        async def job() -> None:
+            await client.subscribe(APP, {})
+
+        await job()
+        gc.collect()
+        section = work.section()
+        with section:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(work["jobs"]):
+                    tasks.start_soon(job)
+    section.units = work["jobs"]
+    measures, calls = section.measures(), {route: section.calls(route) for route in _ROUTES}
+    return measures | calls | {
+        "kb_per_job": 1000 * measures["growth_mb"] / work["jobs"],
+        "requests": sum(calls.values()) / work["jobs"],
+    }  # fmt: skip
+
+
+def _case(jobs: int, seconds: float) -> Case:
+    stub = ("--job-seconds", str(seconds))
+    return Case(f"{jobs:,} jobs", {"jobs": jobs}, patience=300, stub=stub)
+
+
+def _flat(says: str, measure: str, jobs: str) -> Bar:
+    return Bar(says, measure, jobs, _OURS, against=_OURS, against_case="100 jobs", at_most=1.3)
+
+
+_OURS = "ours (streams, then polls)"
+
+QUESTION = Question(
+    name="growth",
+    asks=__doc__ or "",
+    baseline=_OURS,
+    legs=(
+        Leg(_OURS, on("asyncio", _mixed)),
+        Leg("ours, streams only", on("asyncio", _streams)),
+        Leg("ours, polls only", on("asyncio", _polls)),
+    ),
+    cases=tuple(_case(jobs, seconds=20) for jobs in (100, 1000, 10_000)),
+    quick=(_case(10, seconds=0.2),),
+    columns=(
+        Column("cpu_us", "CPU us a job"),
+        Column("kb_per_job", "kB a job"),
+        Column("requests", "requests a job"),
+        Column("wall_s", "wall s"),
+        Column("connections", "connections"),
+        Column("stub_share", "stub's CPU"),
+    ),
+    bars=tuple(
+        _flat(f"{says}, of that at 100 jobs", measure, jobs)
+        for jobs in ("1,000 jobs", "10,000 jobs")
+        for says, measure in (("CPU a job", "cpu_us"), ("memory a job", "kb_per_job"))
+    ),
+)
