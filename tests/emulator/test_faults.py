@@ -193,6 +193,10 @@ def test_a_cut_with_a_delay_stalls_the_reply_first(fal: Emulator) -> None:
         received = b""
         while not received.endswith(b'\r\n\r\n{"'):
             received += peer.recv(65536)
+        peer.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            peer.recv(65536)
+        peer.settimeout(10)
         gate.open()
         assert peer.recv(65536) == b""
 

@@ -14,6 +14,7 @@ import pytest
 
 from fal_async.emulator import Emulator
 from tests.emulator.calls import client_of, echo, submit
+from tests.emulator.wire import connect, everything
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -35,6 +36,13 @@ def test_an_emulator_leaves_no_thread_and_no_port_behind() -> None:
     assert fal.connections == 0
     with Emulator(port=port or 0) as again:
         assert again.url == fal.url
+
+
+def test_stopping_closes_connections_that_are_idle() -> None:
+    with Emulator() as fal, connect(fal) as peer:
+        fal.wait_for(lambda: fal.connections == 1)
+        fal.stop()
+        assert everything(peer) == b""
 
 
 async def test_an_emulator_is_an_async_context_manager() -> None:

@@ -295,7 +295,7 @@ def test_results_are_kept_for_an_hour_and_large_ones_for_six_minutes() -> None:
             assert [reply.status_code for reply in replies] == expected
         assert http.get(small["response_url"]).json() == {"status": "NOT_FOUND"}
         assert http.get(small["status_url"]).status_code == 404
-        assert fal.jobs == {}
+        assert fal.jobs == fal._platform.jobs._by_id == {}
 
 
 def test_a_job_can_be_made_to_expire(fal: Emulator, http: httpx.Client) -> None:
