@@ -55,6 +55,10 @@ def cancels(fal: Emulator) -> list[str | None]:
     return [request.request_id for request in fal.requests if request.route == "cancel"]
 
 
+def portal_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "fal-portal"}
+
+
 async def count_to_three(arguments: dict[str, Any]) -> AsyncGenerator[dict[str, int], None]:
     for n in (1, 2, 3):
         yield {"n": n}
@@ -248,21 +252,23 @@ def test_errors_are_those_of_the_async_client(
 
 
 def test_many_threads_use_one_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
+    before = portal_threads()
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(lambda n: blocking.subscribe(ECHO, {"n": n}), range(64)))
     assert results == [{"n": n} for n in range(64)]
-    assert sum(thread.name == "fal-portal" for thread in threading.enumerate()) == 1
+    assert len(portal_threads() - before) == 1
 
 
 def test_a_client_with_other_options_shares_the_loop_and_closes_nothing(
     fal: Emulator, blocking: fal_client.SyncClient
 ) -> None:
+    before = portal_threads()
     wrong = blocking.with_options(key="wrong:key")
     with pytest.raises(fal_client.AuthenticationError):
         wrong.run(ECHO, {})
     wrong.close()
     assert blocking.run(ECHO, {"n": 1}) == {"n": 1}
-    assert sum(thread.name == "fal-portal" for thread in threading.enumerate()) == 1
+    assert len(portal_threads() - before) == 1
     blocking.close()
     with pytest.raises(fal_client.ClientClosedError):
         wrong.run(ECHO, {})
@@ -320,12 +326,13 @@ def test_a_client_that_was_not_used_closes_without_ado(fal: Emulator) -> None:
 def test_a_client_that_is_dropped_closes_its_connections(
     fal: Emulator, blocking: fal_client.SyncClient
 ) -> None:
+    before = portal_threads()
     client = fal_client.SyncClient(fal.key, hosts=fal.hosts)
     handle = client.submit(ECHO, {"n": 1})
     del client
     assert handle.get() == {"n": 1}  # the handle keeps the loop
     del handle
-    assert not [each for each in threading.enumerate() if each.name == "fal-portal"]
+    assert not portal_threads() - before
 
 
 def test_the_async_names_are_those_of_the_async_client() -> None:
