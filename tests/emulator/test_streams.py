@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -191,4 +192,6 @@ def test_a_silent_stream_has_heartbeats(fal: Emulator, http: httpx.Client) -> No
         assert next(lines) == ": heartbeat"
         second.open()
         assert set(lines) <= {": heartbeat"}
-    fal.wait_for(lambda: fal.counters("acme/app").running == 0)
+    server = fal._server
+    assert server is not None
+    fal.wait_for(lambda: len(asyncio.all_tasks(server._loop)) == 1)  # the server's own
