@@ -103,6 +103,7 @@ def test_a_model_error_lists_its_problems() -> None:
         ({"msg": "no"}, Problem(message="no", type="unknown")),
         ({"message": "no", "type": "x"}, Problem(message="no", type="x")),
         ({"type": "x"}, Problem(message="invalid", type="x")),
+        ({"type": "x", "url": ""}, Problem(message="invalid", type="x")),
         ({"msg": 7, "type": 7, "loc": "body", "ctx": [], "url": 7, "x": 1}, None),
         ({"msg": None, "loc": [None, 1.5, ["a"], {}, "a", 0], "x": 1}, ("a", 0)),
     ],
@@ -168,6 +169,11 @@ PAGE = b"<!DOCTYPE html>\n<html><head><title>502</title></head><center>nginx</ce
         (502, b"\n<HTML>x", "the platform answered with status 502 and no reason"),
         (502, b"nginx says: <html>", "the platform answered with status 502 and no reason"),
         (302, b"<a>moved</a>", "the platform answered with a redirect, which is never followed"),
+        (300, b"choose", "the platform answered with a redirect, which is never followed"),
+        (399, b"moved", "the platform answered with a redirect, which is never followed"),
+        (400, b"moved", "moved"),
+        (299, b"moved", "moved"),
+        (403, b"<?xml version='1.0'?>", "the platform answered with status 403 and no reason"),
         (307, b"moved", "the platform answered with a redirect, which is never followed"),
     ],
 )
@@ -251,6 +257,29 @@ def test_retryable_is_what_the_platform_says(
     status: int, body: object, headers: dict[str, str], retryable: bool
 ) -> None:
     assert error(status, body, **headers).retryable is retryable
+
+
+@pytest.mark.parametrize(
+    ("error_type", "retryable"),
+    [
+        ("request_timeout", True),
+        ("startup_timeout", True),
+        ("runner_scheduling_failure", True),
+        ("runner_connection_timeout", True),
+        ("runner_disconnected", True),
+        ("runner_connection_refused", True),
+        ("runner_connection_error", True),
+        ("runner_incomplete_response", True),
+        ("runner_server_error", True),
+        ("client_disconnected", False),
+        ("client_cancelled", False),
+        ("bad_request", False),
+        ("internal_error", False),
+        ("image_too_small", False),
+    ],
+)
+def test_the_error_type_tells_what_passes(error_type: str, retryable: bool) -> None:
+    assert error(500, {"detail": "x", "error_type": error_type}).retryable is retryable
 
 
 def test_headers_and_the_pause_asked_for_are_kept() -> None:

@@ -61,7 +61,19 @@ def test_a_bad_header_value_is_refused_without_showing_it(value: Any) -> None:
     assert str(caught.value) == "the value of the header 'x-secret' must be printable ASCII text"
 
 
-@pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding", "CONNECTION"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CONNECTION",
+        "Host",
+        "Keep-Alive",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "content-length",
+    ],
+)
 def test_headers_that_frame_the_request_are_the_transports(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="transport"):
         merge_headers({name: "5"})
@@ -103,6 +115,10 @@ def test_no_options_are_no_headers() -> None:
         ({"no_retry": False}, {}),
         ({"store_io": True}, {"x-fal-store-io": "1"}),
         ({"store_io": False}, {"x-fal-store-io": "0"}),
+        (
+            {"expires_in": 1},
+            {"x-fal-object-lifecycle-preference": '{"expiration_duration_seconds":1}'},
+        ),
         (
             {"expires_in": 3600},
             {"x-fal-object-lifecycle-preference": '{"expiration_duration_seconds":3600}'},
