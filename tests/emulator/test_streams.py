@@ -192,6 +192,11 @@ def test_a_silent_stream_has_heartbeats(fal: Emulator, http: httpx.Client) -> No
         assert next(lines) == ": heartbeat"
         second.open()
         assert set(lines) <= {": heartbeat"}
+
+
+def test_heartbeats_end_with_their_stream(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", count, heartbeat=3600)
+    assert http.post("/run/acme/app", json={"steps": 2}).status_code == 200
     server = fal._server
     assert server is not None
     fal.wait_for(lambda: len(asyncio.all_tasks(server._loop)) == 1)  # the server's own
