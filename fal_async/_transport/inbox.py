@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Inbox"]
 
+#: What a message takes up beside its content, in bytes; so that empty ones have a bound as well.
+OVERHEAD: Final = 64
+
 _DATA: Final = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
 
 
@@ -30,7 +33,7 @@ class Inbox:
         max_size: The longest message to accept, in bytes; ``None`` for any.
 
     Attributes:
-        size: How long the messages are together, in bytes or characters.
+        size: What the messages take up together, about, in bytes.
         violation: What the other side did wrong, or ``None``.
     """
 
@@ -39,7 +42,8 @@ class Inbox:
         self._max_size = max_size
         self._cutter = FrameCutter(max_size)
         self._messages: deque[str | bytes] = deque()
-        self._fragments: list[Frame] = []
+        self._fragments = bytearray()
+        self._is_text = False
         self.size = 0
         self.violation: str | None = None
 
@@ -54,7 +58,7 @@ class Inbox:
     def take(self) -> str | bytes:
         """The oldest message."""
         message = self._messages.popleft()
-        self.size -= len(message)
+        self.size -= len(message) + OVERHEAD
         return message
 
     def feed(self, received: bytes) -> None:
@@ -72,22 +76,24 @@ class Inbox:
         self._protocol.receive_data(frames)
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode in _DATA:
-                self._fragments.append(event)
-                if event.fin:
-                    self._add_fragments()
+                self._add_fragment(event)
         failure = self._protocol.parser_exc
         if isinstance(failure, PayloadTooBig):
             self.violation = f"a message has more than {self._max_size} bytes"
         elif failure is not None:
             self.violation = str(failure)
 
-    def _add_fragments(self) -> None:
-        fragments, self._fragments = self._fragments, []
-        payload = b"".join(fragment.data for fragment in fragments)
-        if fragments[0].opcode is Opcode.TEXT:
-            self._add_text(payload)
-        else:
-            self._add(payload)
+    def _add_fragment(self, fragment: Frame) -> None:
+        if fragment.opcode is not Opcode.CONT:
+            self._is_text = fragment.opcode is Opcode.TEXT
+        self._fragments += fragment.data
+        if fragment.fin:
+            payload = bytes(self._fragments)
+            self._fragments.clear()
+            if self._is_text:
+                self._add_text(payload)
+            else:
+                self._add(payload)
 
     def _add_text(self, payload: bytes) -> None:
         try:
@@ -101,4 +107,4 @@ class Inbox:
         # What comes after a close, from either side, is not for anybody.
         if self._protocol.state is State.OPEN:
             self._messages.append(message)
-            self.size += len(message)
+            self.size += len(message) + OVERHEAD

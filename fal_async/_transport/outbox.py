@@ -10,12 +10,12 @@ import anyio
 from fal_async._transport.sockets import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from fal_async._transport.sockets import SocketStream
 
 __all__ = ["Outbox"]
 
+#: How many writes are made in a row before other tasks get their turn.
+WRITES: Final = 16
 #: Above so many bytes that the network has not taken yet, whoever wants to send waits.
 HIGH_WATER: Final = 65536
 
@@ -45,13 +45,17 @@ class Outbox:
         self.failure: OSError | None = None
         self.prompt = True
 
-    def post(self, parts: Iterable[bytes]) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that nothing more should be put in."""
+        return self.size > HIGH_WATER
+
+    def post(self, frames: bytes) -> None:
         """Put whole frames in; nothing, once the outbox is closed."""
         if self._closed:
             return
-        for part in parts:
-            self._parts.append(part)
-            self.size += len(part)
+        self._parts.append(frames)
+        self.size += len(frames)
         if self.prompt:
             self.prompt = False
             self.flush()
@@ -60,11 +64,15 @@ class Outbox:
             self._work = None
 
     def flush(self) -> None:
-        """Write what the network takes at once."""
-        while self._parts and self.failure is None:
+        """Write what the network takes at once, up to a bound."""
+        for _ in range(WRITES):
+            if not self._parts:
+                break
             offered = self._next()
             try:
-                sent = self._stream.send_nowait(memoryview(offered)[:CHUNK])
+                sent = self._stream.send_nowait(
+                    offered if len(offered) <= CHUNK else memoryview(offered)[:CHUNK]
+                )
             except OSError as error:
                 self.failure = error
                 self.close()
@@ -76,7 +84,7 @@ class Outbox:
             self._parts.appendleft(memoryview(offered)[sent:])
             if not sent:
                 break
-        if self._room is not None and self.size <= HIGH_WATER:
+        if self._room is not None and not self.is_full:
             self._room.set()
             self._room = None
         if self._parts and self._work is not None:
@@ -97,7 +105,7 @@ class Outbox:
 
     async def wait_for_room(self) -> None:
         """Wait until less than `HIGH_WATER` bytes wait, or nothing can be written any more."""
-        while self.size > HIGH_WATER and not self._closed:
+        while self.is_full and not self._closed:
             if self._room is None:
                 self._room = anyio.Event()
             await self._room.wait()

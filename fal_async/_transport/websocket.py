@@ -125,7 +125,8 @@ class WebSocket:
             InvalidRequestError: It is not a message.
         """
         await checkpoint_if_cancelled()
-        await self._outbox.wait_for_room()
+        if self._outbox.is_full:
+            await self._outbox.wait_for_room()
         if not self.is_open or self._outbox.failure is not None:
             raise self._ending()
         self._post(message)
@@ -142,7 +143,7 @@ class WebSocket:
             send(payload)
             self._post_answers()
         else:
-            self._outbox.post((encode_frame(first, payload),))
+            self._outbox.post(encode_frame(first, payload))
 
     async def recv(self) -> str | bytes:
         """Receive the next message.
@@ -282,8 +283,8 @@ class WebSocket:
 
     def _post_answers(self) -> None:
         """Send what the protocol wants to be sent; its wish to hang up is left to `close`."""
-        if parts := [part for part in self._protocol.data_to_send() if part]:
-            self._outbox.post(parts)
+        if frames := b"".join(self._protocol.data_to_send()):
+            self._outbox.post(frames)
 
     def _lose(self, reason: str) -> None:
         """The end of the connection, whatever came before; only the first reason counts."""
@@ -299,13 +300,13 @@ class WebSocket:
             self._hear_last_words(self._outbox.failure)
         if self._inbox.violation is not None:
             return InvalidReplyError(f"the other side broke the protocol: {self._inbox.violation}")
-        if self.close_code is None:  # a close of ours is on its way
-            return RealtimeDisconnectedError(CloseCode.NORMAL_CLOSURE.value)
-        return RealtimeDisconnectedError(self.close_code, self.close_reason or "")
+        sent = self._protocol.close_sent  # perhaps not answered yet
+        code = self.close_code or (sent.code if sent else CloseCode.ABNORMAL_CLOSURE.value)
+        return RealtimeDisconnectedError(code, self.close_reason or "")
 
     def _hear_last_words(self, failure: OSError) -> None:
         """Writing failed: what the other side said before it left explains it best."""
-        while self.is_open and self._read_nowait():
+        while self.is_open and self._inbox.size < RECEIVE_BUFFER and self._read_nowait():
             pass
         self._lose(failure.strerror or str(failure))
 

@@ -16,8 +16,9 @@ from websockets.frames import Opcode
 from fal_async._transport import websocket as module
 from fal_async._transport.connecting import connect_websocket
 from fal_async._transport.dialing import dial
+from fal_async._transport.inbox import OVERHEAD
 from fal_async._transport.outbox import HIGH_WATER
-from fal_async._transport.sockets import SocketStream
+from fal_async._transport.sockets import CHUNK, SocketStream
 from fal_async._transport.websocket import LONG_CHUNK, RECEIVE_BUFFER, WebSocket, attended
 from fal_async.errors import (
     FalClientError,
@@ -266,6 +267,8 @@ VIOLATIONS = {
     "a long control frame": (b"\x89\x7e\x00\x7e" + b"x" * 126, 1002),
     "a fragmented control frame": (b"\x09\x00", 1002),
     "a close without a whole code": (b"\x88\x01\x03", 1002),
+    "a close whose reason is not UTF-8": (b"\x88\x03\x03\xe8\xff", 1007),
+    "a close with a code that may not be sent": (b"\x88\x02\x03\xee", 1002),
     "text that is not UTF-8": (b"\x81\x01\xff", 1007),
     "fragmented text that is not UTF-8": (b"\x01\x01\xc3" + b"\x80\x01a", 1007),
     "a compressed frame without compression": (b"\xc1\x01a", 1002),
@@ -307,6 +310,24 @@ async def test_a_receiver_that_does_not_come_stops_the_sender() -> None:
                 await anyio.lowlevel.checkpoint()
             assert websocket._inbox.size < RECEIVE_BUFFER + LONG_CHUNK
             assert [await websocket.recv() for _ in messages] == messages
+
+
+async def test_messages_without_content_are_held_in_bounds_too() -> None:
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(text("", fin=False) + more(b"") * 1000 + more(b"", fin=True))
+        socketeer.line.send(binary(b"") * 40_000)
+        socketeer.agree()
+
+    with Peer(speaking(script)) as peer:
+        async with opened(address(peer)) as websocket:
+            while websocket._inbox.size < RECEIVE_BUFFER:
+                await anyio.lowlevel.checkpoint()
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+            assert len(websocket._inbox) <= RECEIVE_BUFFER // OVERHEAD + CHUNK // 2
+            assert await websocket.recv() == ""
+            for _ in range(40_000):
+                assert await websocket.recv() == b""
 
 
 async def test_a_peer_that_does_not_read_stops_the_senders_and_loses_nothing() -> None:
