@@ -1,7 +1,8 @@
-"""Running a leg on an event loop, and keeping so many calls in flight."""
+"""Running a leg on an event loop or on threads, with so many calls in flight."""
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.question import Measures
     from benchmarks.work import Section, Work
 
-__all__ = ["LOOPS", "keep_in_flight", "on"]
+__all__ = ["LOOPS", "keep_in_flight", "keep_threads_in_flight", "on"]
 
 #: The event loops: backend of anyio, and its options.
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -61,3 +62,28 @@ async def keep_in_flight(call: Callable[[], Awaitable[object]], work: Work) -> S
 
 async def _once(call: Callable[[], Awaitable[object]]) -> None:
     await call()
+
+
+def keep_threads_in_flight(call: Callable[[], object], work: Work) -> Section:
+    """`keep_in_flight` with a thread for each caller."""
+    _in_threads(work["in_flight"], call)
+    section = work.section()
+    with section:
+        left = iter(range(work["calls"]))
+        deadline = time.perf_counter() + work["milliseconds"] / 1000
+
+        def caller() -> None:
+            while (then := time.perf_counter()) < deadline and next(left, None) is not None:
+                call()
+                section.latencies.append(time.perf_counter() - then)
+
+        _in_threads(work["in_flight"], caller)
+    return section
+
+
+def _in_threads(count: int, target: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=target) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

@@ -9,14 +9,17 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.question import Case, Leg, Measures, Question
 
-__all__ = ["Reading", "measure"]
+__all__ = ["Reading", "Where", "measure", "run_once", "stub"]
+
+#: Where a stub is: what it says when it starts.
+Where: TypeAlias = dict[str, str | None]
 
 _ROOT = Path(__file__).parent.parent
 
@@ -44,12 +47,12 @@ def measure(
     """Run all legs of a question, round by round."""
     readings: list[Reading] = []
     for case in cases:
-        with stub(case) as where:
+        with stub(case.stub) as where:
             lost: dict[str, Reading] = {}
             for number in range(rounds):
                 for leg in _rotated(question.legs, number):
                     tell(f"{question.name}, {case.name}, round {number + 1}: {leg.name}")
-                    reading = lost.get(leg.name) or _run(question, case, leg, number, where)
+                    reading = lost.get(leg.name) or run_once(question, case, leg, where, number)
                     if reading.final:
                         lost[leg.name] = reading
                     readings.append(reading)
@@ -64,9 +67,9 @@ def _rotated(legs: Sequence[Leg], by: int) -> list[Leg]:
 
 
 @contextmanager
-def stub(case: Case) -> Iterator[dict[str, Any]]:
+def stub(options: Sequence[str]) -> Iterator[Where]:
     """A stub in a process of its own, and where it is."""
-    command = [sys.executable, "-m", "benchmarks.stub", *case.stub]
+    command = [sys.executable, "-m", "benchmarks.stub", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=_ROOT) as process:
         try:
             assert process.stdout is not None
@@ -75,7 +78,8 @@ def stub(case: Case) -> Iterator[dict[str, Any]]:
             process.terminate()
 
 
-def _run(question: Question, case: Case, leg: Leg, number: int, where: dict[str, Any]) -> Reading:
+def run_once(question: Question, case: Case, leg: Leg, where: Where, number: int = 0) -> Reading:
+    """Run a leg in a process of its own."""
     if missing := leg.missing():
         needs = f"{' and '.join(missing)} not installed"
         return Reading(case.name, leg.name, number, error=needs, final=True)
@@ -95,7 +99,7 @@ def _run(question: Question, case: Case, leg: Leg, number: int, where: dict[str,
     return Reading(case.name, leg.name, number, json.loads(done.stdout.splitlines()[-1]))
 
 
-def _environment(where: dict[str, Any]) -> dict[str, str]:
+def _environment(where: Where) -> dict[str, str]:
     """The environment without what would send a client elsewhere, and with whom to trust."""
     inherited = {
         name: value

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from benchmarks.clients import APP, KEY, fal_client_at, ours_at
-from benchmarks.loops import keep_in_flight, on
+from benchmarks.loops import keep_in_flight, keep_threads_in_flight, on
 from benchmarks.question import Bar, Case, Column, Leg, Question
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ async def _fal_client(work: Work) -> Measures:
 
 def _fal_client_sync(work: Work) -> Measures:
     client = fal_client_at(work.base).SyncClient(KEY)
-    return _measures(keep_threads(lambda: client.run(APP, _ARGUMENTS), work))
+    return _measures(keep_threads_in_flight(lambda: client.run(APP, _ARGUMENTS), work))
 
 
 async def _httpx_client(work: Work) -> Measures:
@@ -149,31 +147,6 @@ class _Bare(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.close()
-
-
-def keep_threads(call: Callable[[], object], work: Work) -> Section:
-    """`keep_in_flight` with a thread for each caller."""
-    _in_threads(work["in_flight"], call)
-    section = work.section()
-    with section:
-        left = iter(range(work["calls"]))
-        deadline = time.perf_counter() + work["milliseconds"] / 1000
-
-        def caller() -> None:
-            while (then := time.perf_counter()) < deadline and next(left, None) is not None:
-                call()
-                section.latencies.append(time.perf_counter() - then)
-
-        _in_threads(work["in_flight"], caller)
-    return section
-
-
-def _in_threads(count: int, target: Callable[[], object]) -> None:
-    threads = [threading.Thread(target=target) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def _measures(section: Section) -> Measures:

@@ -100,6 +100,7 @@ class Section:
         measures: Measures = {
             "units": units,
             "wall_s": self.wall,
+            "wall_us": 1e6 * self.wall / units,
             "cpu_us": 1e6 * self.cpu / units,
             "per_s": units / self.wall,
             "peak_mb": self._peak / 1e6,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,62 +13,77 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.question import NAMES, Bar, load
-from benchmarks.rounds import Reading, measure
+from benchmarks.rounds import Reading, run_once, stub
 from benchmarks.verdicts import verdict
 
 if TYPE_CHECKING:
-    from benchmarks.question import Measures
+    from collections.abc import Iterator
+
+    from benchmarks.question import Case, Leg, Measures, Question
 
 ROOT = Path(__file__).parent.parent
-
-
-@cache
-def quickly(name: str) -> list[Reading]:
-    """The quick form of a question, run once for all tests."""
-    question = load(name)
-    return measure(question, question.quick, 1, tell=lambda _: None)
-
-
-def measures(name: str, leg: str) -> Measures:
-    """What a leg measured; skips where its incumbent is not installed."""
-    (reading,) = [reading for reading in quickly(name) if reading.leg == leg]
-    if reading.final:
-        pytest.skip(reading.error)
-    assert reading.measures is not None, reading.error
-    return reading.measures
 
 
 LEGS = [(name, leg.name) for name in NAMES for leg in load(name).legs]
 
 
+class Quick:
+    """The quick forms, each leg run when it is first asked for."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stub = cache(lambda options: stack.enter_context(stub(options)))
+        self.measures = cache(self._measures)
+
+    def _measures(self, name: str, leg: str) -> list[Measures]:
+        """What a leg measured in each case; skips where its incumbent is not installed."""
+        question = load(name)
+        return [self._run(question, case, question.leg(leg)) for case in question.quick]
+
+    def _run(self, question: Question, case: Case, leg: Leg) -> Measures:
+        reading = run_once(question, case, leg, self._stub(case.stub))
+        if reading.final and leg.missing():
+            pytest.skip(reading.error)
+        assert reading.measures is not None, reading.error
+        return reading.measures
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[Quick]:
+    with ExitStack() as stack:
+        yield Quick(stack)
+
+
 @pytest.mark.parametrize(("name", "leg"), LEGS)
-def test_every_leg_works(name: str, leg: str) -> None:
-    assert measures(name, leg)["units"] > 0
+def test_every_leg_works(quick: Quick, name: str, leg: str) -> None:
+    for found in quick.measures(name, leg):
+        assert found["units"] > 0
 
 
 @pytest.mark.parametrize("leg", [leg.name for leg in load("run").legs])
-def test_every_run_is_one_request(leg: str) -> None:
-    found = measures("run", leg)
+def test_every_run_is_one_request(quick: Quick, leg: str) -> None:
+    (found,) = quick.measures("run", leg)
 
     assert found["calls"] == found["units"] == 40
 
 
 @pytest.mark.parametrize("leg", [leg.name for leg in load("run").legs if "ours" in leg.name])
-def test_our_runs_open_one_connection_for_each_in_flight(leg: str) -> None:
-    assert measures("run", leg)["connections"] <= 8
+def test_our_runs_open_one_connection_for_each_in_flight(quick: Quick, leg: str) -> None:
+    (found,) = quick.measures("run", leg)
+
+    assert found["connections"] <= 8
 
 
 @pytest.mark.parametrize("leg", ["ours (streams, then polls)", "ours, streams only"])
-def test_a_job_that_is_watched_by_its_stream_takes_three_requests(leg: str) -> None:
-    found = measures("queue", leg)
+def test_a_job_that_is_watched_by_its_stream_takes_three_requests(quick: Quick, leg: str) -> None:
+    (found,) = quick.measures("queue", leg)
 
     assert found["requests"] == 3
     assert found["submit"] == found["status/stream"] == found["result"] == 20
     assert found["connections"] <= 2 * 20
 
 
-def test_a_job_that_is_polled_opens_no_stream() -> None:
-    found = measures("queue", "ours, polls only")
+def test_a_job_that_is_polled_opens_no_stream(quick: Quick) -> None:
+    (found,) = quick.measures("queue", "ours, polls only")
 
     assert found["status/stream"] == 0
     assert found["submit"] == found["result"] == 20
@@ -105,13 +121,13 @@ def test_a_leg_without_measures_is_no_success() -> None:
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks", "queue", "--quick", "--json", str(file)]
+    command = [sys.executable, "-m", "benchmarks", "growth", "--quick", "--json", str(file)]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
 
     assert done.returncode == 0, done.stderr
     assert "requests a job" in done.stdout
-    assert json.loads(file.read_text())["queue"]["readings"]
+    assert json.loads(file.read_text())["growth"]["readings"]
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -1,0 +1,87 @@
+"""What does blocking code pay for a call, for a call from 32 threads, and for an event?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.clients import APP, KEY, fal_client_at
+from benchmarks.loops import keep_threads_in_flight
+from benchmarks.question import Bar, Case, Column, Leg, Question
+
+if TYPE_CHECKING:
+    from benchmarks.question import Measures
+    from benchmarks.work import Work
+
+__all__ = ["QUESTION"]
+
+_ARGUMENTS = {"prompt": "a lighthouse at dawn", "seed": 7}
+_EVENT_BYTES = 200
+
+
+def _fal_client(work: Work) -> Measures:
+    return _call_or_read(fal_client_at(work.url).SyncClient(KEY), work)
+
+
+def _ours(work: Work) -> Measures:
+    from fal_async import Hosts
+    from fal_async.sync import SyncClient
+
+    with SyncClient(KEY, hosts=Hosts.at(work.url)) as client:
+        return _call_or_read(client, work)
+
+
+def _call_or_read(client: Any, work: Work) -> Measures:
+    """Read a stream of events, if there are to be any; otherwise call and call again."""
+    if work["events"]:
+        return _read(client, work)
+    section = keep_threads_in_flight(lambda: client.run(APP, _ARGUMENTS), work)
+    return section.measures() | {"calls": section.calls("run")}
+
+
+def _read(client: Any, work: Work) -> Measures:
+    path = f"/stream/{work['events']}/{_EVENT_BYTES}/0"
+    client.run(APP, _ARGUMENTS)
+    section = work.section()
+    with section:
+        section.units = sum(1 for _ in client.stream(APP, _ARGUMENTS, path=path))
+    return section.measures()
+
+
+def _calls(threads: int, calls: int = 10**9, milliseconds: int = 1500) -> Case:
+    numbers = {"in_flight": threads, "calls": calls, "milliseconds": milliseconds, "events": 0}
+    return Case("one thread" if threads == 1 else f"{threads} threads", numbers)
+
+
+def _events(count: int) -> Case:
+    return Case("a fast stream", {"events": count})
+
+
+_OFFICIAL, _OURS = "fal_client, blocking", "ours, blocking"
+
+QUESTION = Question(
+    name="facade",
+    asks=__doc__ or "",
+    baseline=_OFFICIAL,
+    legs=(
+        Leg(_OFFICIAL, _fal_client, ("fal_client",)),
+        Leg(_OURS, _ours),
+    ),
+    cases=(_calls(1), _calls(32), _events(20_000)),
+    quick=(_calls(4, calls=20, milliseconds=20_000), _events(50)),
+    columns=(
+        Column("wall_us", "us a call or event"),
+        Column("per_s", "a second"),
+        Column("cpu_us", "CPU us"),
+        Column("p50_ms", "p50 ms"),
+        Column("p99_ms", "p99 ms"),
+        Column("peak_mb", "peak MB"),
+        Column("stub_share", "stub's CPU"),
+    ),
+    bars=(
+        Bar("wall of a call, of fal_client's", "wall_us", "one thread", _OURS,
+            against=_OFFICIAL, at_most=0.55),
+        Bar("calls a second, of fal_client's", "per_s", "32 threads", _OURS,
+            against=_OFFICIAL, at_least=2),
+        Bar("us an event", "wall_us", "a fast stream", _OURS, at_most=20),
+    ),
+)  # fmt: skip
