@@ -60,6 +60,7 @@ from fal_async.types import (
 if TYPE_CHECKING:
     from fal_async._client import AsyncClient
     from fal_async._config import Hosts, Limits, RetryPolicy
+    from fal_async._data_urls import encode, encode_file, encode_image
     from fal_async._functions import (
         attach,
         cancel,
@@ -70,6 +71,9 @@ if TYPE_CHECKING:
         stream,
         submit,
         subscribe,
+        upload,
+        upload_file,
+        upload_image,
     )
     from fal_async._handle import AsyncRequestHandle
     from fal_async._stream import EventStream
@@ -128,6 +132,9 @@ __all__ = [
     "__version__",
     "attach",
     "cancel",
+    "encode",
+    "encode_file",
+    "encode_image",
     "get_handle",
     "result",
     "run",
@@ -135,6 +142,9 @@ __all__ = [
     "stream",
     "submit",
     "subscribe",
+    "upload",
+    "upload_file",
+    "upload_image",
 ]
 
 #: Names whose modules cost time to import (httpx, anyio), and where they are.
@@ -148,6 +158,9 @@ _LAZY = {
     "RetryPolicy": "_config",
     "attach": "_functions",
     "cancel": "_functions",
+    "encode": "_data_urls",
+    "encode_file": "_data_urls",
+    "encode_image": "_data_urls",
     "get_handle": "_functions",
     "result": "_functions",
     "run": "_functions",
@@ -155,6 +168,9 @@ _LAZY = {
     "stream": "_functions",
     "submit": "_functions",
     "subscribe": "_functions",
+    "upload": "_functions",
+    "upload_file": "_functions",
+    "upload_image": "_functions",
 }
 
 

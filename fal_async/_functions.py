@@ -1,4 +1,4 @@
-# Made by `python -m tests.sync.generate` from _direct.py and _queue.py; do not edit.
+# Made by `python -m tests.sync.generate` from _direct.py, _queue.py and _storage.py; do not edit.
 """The calls of `AsyncClient` as functions, on a client of the running event loop."""
 
 from __future__ import annotations
@@ -8,14 +8,24 @@ from typing import TYPE_CHECKING
 from fal_async._default import default_client, ready_client
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from typing import Any
+    import os
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+    from typing import Any, BinaryIO
 
     from typing_extensions import TypeVar
 
     from fal_async._handle import AsyncRequestHandle
+    from fal_async._images import Picture
     from fal_async._stream import EventStream
-    from fal_async.types import Arguments, Cancellation, Priority, Result, Status
+    from fal_async.types import (
+        Arguments,
+        Cancellation,
+        Priority,
+        Repository,
+        Result,
+        Status,
+        StorageSettings,
+    )
 
     T = TypeVar("T", default=Result)
     E = TypeVar("E", default=dict[str, Any])
@@ -30,6 +40,9 @@ __all__ = [
     "stream",
     "submit",
     "subscribe",
+    "upload",
+    "upload_file",
+    "upload_image",
 ]
 
 
@@ -391,3 +404,127 @@ def attach(handle: AsyncRequestHandle | Mapping[str, str]) -> AsyncRequestHandle
         InvalidRequestError: The data is not that of a handle.
     """
     return default_client().attach(handle)
+
+
+async def upload(
+    data: str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+    content_type: str,
+    file_name: str | None = None,
+    *,
+    repository: Repository | None = None,
+    fallback_repository: Repository | Sequence[Repository] | None = None,
+    lifecycle: StorageSettings | None = None,
+    on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+) -> str:
+    """Upload data and return its URL.
+
+    Large data goes up in parts, side by side, each of which is tried again on its own. What can
+    only be read once is held in memory part by part; how much all uploads hold together is
+    bounded by the client's `Limits`.
+
+    Args:
+        data: What to upload: text (in UTF-8), bytes, a file that is open in binary mode, from
+            where it stands on, or an iterator, sync or async, of bytes.
+        content_type: Its media type, such as ``"image/png"``.
+        file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+        fallback_repository: Where it is kept if that fails for another reason than the key;
+            ``None`` is ``"fal"``, and an empty list is nowhere.
+        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform:
+            for long, and everyone who knows the URL.
+        on_progress: Called with the number of bytes sent and of all bytes, which is ``None``
+            for an iterator; sync or async.
+
+    Raises:
+        FalClientHTTPError: The platform refused; a note says how far the upload had come.
+        TransportError: The platform could not be reached.
+        UploadError: The file changed while it was read, or could not be read.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> async def main() -> None:
+        ...     url = await fal_async.upload("hello", "text/plain", "hello.txt")
+        ...     print(url)
+        >>> anyio.run(main)  # doctest: +ELLIPSIS
+        http.../hello.txt
+    """
+    return await (await ready_client()).upload(
+        data,
+        content_type,
+        file_name,
+        repository=repository,
+        fallback_repository=fallback_repository,
+        lifecycle=lifecycle,
+        on_progress=on_progress,
+    )
+
+
+async def upload_file(
+    path: str | os.PathLike[str],
+    *,
+    repository: Repository | None = None,
+    fallback_repository: Repository | Sequence[Repository] | None = None,
+    lifecycle: StorageSettings | None = None,
+    on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+) -> str:
+    """Upload a file of this machine and return its URL; see `upload`.
+
+    The media type is the one that its name tells. The file is never in memory as a whole.
+
+    Args:
+        path: Where the file is.
+        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+        fallback_repository: Where it is kept if that fails for another reason than the key;
+            ``None`` is ``"fal"``, and an empty list is nowhere.
+        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+        on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+
+    Raises:
+        OSError: The file cannot be opened.
+        UploadError: The file changed while it was read, or could not be read.
+        FalClientHTTPError: The platform refused; a note says how far the upload had come.
+        TransportError: The platform could not be reached.
+    """
+    return await (await ready_client()).upload_file(
+        path,
+        repository=repository,
+        fallback_repository=fallback_repository,
+        lifecycle=lifecycle,
+        on_progress=on_progress,
+    )
+
+
+async def upload_image(
+    image: Picture,
+    format: str = "jpeg",
+    file_name: str | None = None,
+    *,
+    repository: Repository | None = None,
+    fallback_repository: Repository | Sequence[Repository] | None = None,
+    lifecycle: StorageSettings | None = None,
+) -> str:
+    """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
+
+    Args:
+        image: The image. An array has height, width and channels, and numbers from 0 to 255, or
+            fractions from 0 to 1.
+        format: A format that Pillow writes, such as ``"png"``.
+        file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+        fallback_repository: Where it is kept if that fails for another reason than the key;
+            ``None`` is ``"fal"``, and an empty list is nowhere.
+        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+
+    Raises:
+        InvalidRequestError: The image cannot be written so; nothing was sent.
+        FalClientHTTPError: The platform refused.
+        TransportError: The platform could not be reached.
+    """
+    return await (await ready_client()).upload_image(
+        image,
+        format,
+        file_name,
+        repository=repository,
+        fallback_repository=fallback_repository,
+        lifecycle=lifecycle,
+    )

@@ -1,5 +1,5 @@
-# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py, _queue.py and
-# _stream.py; do not edit.
+# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py, _queue.py,
+# _storage.py and _stream.py; do not edit.
 """The blocking face of fal_async: the same calls, for code that does not await.
 
 ``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
@@ -62,6 +62,9 @@ from fal_async import (
     Unknown,
     UploadError,
     __version__,
+    encode,
+    encode_file,
+    encode_image,
 )
 from fal_async import cancel as cancel_async
 from fal_async import get_handle as get_handle_async
@@ -71,17 +74,30 @@ from fal_async import status as status_async
 from fal_async import stream as stream_async
 from fal_async import submit as submit_async
 from fal_async import subscribe as subscribe_async
+from fal_async import upload as upload_async
+from fal_async import upload_file as upload_file_async
+from fal_async import upload_image as upload_image_async
 from fal_async._face import ClientFace, Face, StreamFace
 from fal_async._portal import relay
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Mapping
-    from typing import Any, Self
+    import os
+    from collections.abc import (
+        AsyncIterable,
+        Awaitable,
+        Callable,
+        Generator,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
+    from typing import Any, BinaryIO, Self
 
     import httpx
     from typing_extensions import TypeVar
 
     from fal_async._credentials import KeyProvider
+    from fal_async._images import Picture
 
     T = TypeVar("T", default=Result)
     E = TypeVar("E", default=dict[str, Any])
@@ -148,6 +164,9 @@ __all__ = [
     "attach",
     "cancel",
     "cancel_async",
+    "encode",
+    "encode_file",
+    "encode_image",
     "get_handle",
     "get_handle_async",
     "result",
@@ -162,6 +181,12 @@ __all__ = [
     "submit_async",
     "subscribe",
     "subscribe_async",
+    "upload",
+    "upload_async",
+    "upload_file",
+    "upload_file_async",
+    "upload_image",
+    "upload_image_async",
 ]
 
 
@@ -724,6 +749,137 @@ class SyncClient(ClientFace[AsyncClient]):
         """
         return SyncRequestHandle(self._portal, self._async.attach(self._bare(handle)))
 
+    def upload(
+        self,
+        data: str
+        | bytes
+        | bytearray
+        | memoryview
+        | BinaryIO
+        | Iterable[bytes]
+        | AsyncIterable[bytes],
+        content_type: str,
+        file_name: str | None = None,
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+    ) -> str:
+        """Upload data and return its URL.
+
+        Large data goes up in parts, side by side, each of which is tried again on its own. What can
+        only be read once is held in memory part by part; how much all uploads hold together is
+        bounded by the client's `Limits`.
+
+        Args:
+            data: What to upload: text (in UTF-8), bytes, a file that is open in binary mode, from
+                where it stands on, or an iterator, sync or async, of bytes.
+            content_type: Its media type, such as ``"image/png"``.
+            file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform:
+                for long, and everyone who knows the URL.
+            on_progress: Called with the number of bytes sent and of all bytes, which is ``None``
+                for an iterator; sync or async.
+
+        Raises:
+            FalClientHTTPError: The platform refused; a note says how far the upload had come.
+            TransportError: The platform could not be reached.
+            UploadError: The file changed while it was read, or could not be read.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> url = fal_async.sync.upload("hello", "text/plain", "hello.txt")
+            >>> print(url)  # doctest: +ELLIPSIS
+            http.../hello.txt
+        """
+        return self._portal.call(
+            self._async.upload,
+            data,
+            content_type,
+            file_name,
+            repository=repository,
+            fallback_repository=fallback_repository,
+            lifecycle=lifecycle,
+            on_progress=relay(on_progress),
+        )
+
+    def upload_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+    ) -> str:
+        """Upload a file of this machine and return its URL; see `upload`.
+
+        The media type is the one that its name tells. The file is never in memory as a whole.
+
+        Args:
+            path: Where the file is.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+            on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+
+        Raises:
+            OSError: The file cannot be opened.
+            UploadError: The file changed while it was read, or could not be read.
+            FalClientHTTPError: The platform refused; a note says how far the upload had come.
+            TransportError: The platform could not be reached.
+        """
+        return self._portal.call(
+            self._async.upload_file,
+            path,
+            repository=repository,
+            fallback_repository=fallback_repository,
+            lifecycle=lifecycle,
+            on_progress=relay(on_progress),
+        )
+
+    def upload_image(
+        self,
+        image: Picture,
+        format: str = "jpeg",
+        file_name: str | None = None,
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+    ) -> str:
+        """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
+
+        Args:
+            image: The image. An array has height, width and channels, and numbers from 0 to 255, or
+                fractions from 0 to 1.
+            format: A format that Pillow writes, such as ``"png"``.
+            file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+
+        Raises:
+            InvalidRequestError: The image cannot be written so; nothing was sent.
+            FalClientHTTPError: The platform refused.
+            TransportError: The platform could not be reached.
+        """
+        return self._portal.call(
+            self._async.upload_image,
+            image,
+            format,
+            file_name,
+            repository=repository,
+            fallback_repository=fallback_repository,
+            lifecycle=lifecycle,
+        )
+
     def with_options(
         self,
         *,
@@ -1117,3 +1273,125 @@ def attach(handle: SyncRequestHandle | Mapping[str, str]) -> SyncRequestHandle:
         InvalidRequestError: The data is not that of a handle.
     """
     return _client().attach(handle)
+
+
+def upload(
+    data: str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+    content_type: str,
+    file_name: str | None = None,
+    *,
+    repository: Repository | None = None,
+    fallback_repository: Repository | Sequence[Repository] | None = None,
+    lifecycle: StorageSettings | None = None,
+    on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+) -> str:
+    """Upload data and return its URL.
+
+    Large data goes up in parts, side by side, each of which is tried again on its own. What can
+    only be read once is held in memory part by part; how much all uploads hold together is
+    bounded by the client's `Limits`.
+
+    Args:
+        data: What to upload: text (in UTF-8), bytes, a file that is open in binary mode, from
+            where it stands on, or an iterator, sync or async, of bytes.
+        content_type: Its media type, such as ``"image/png"``.
+        file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+        fallback_repository: Where it is kept if that fails for another reason than the key;
+            ``None`` is ``"fal"``, and an empty list is nowhere.
+        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform:
+            for long, and everyone who knows the URL.
+        on_progress: Called with the number of bytes sent and of all bytes, which is ``None``
+            for an iterator; sync or async.
+
+    Raises:
+        FalClientHTTPError: The platform refused; a note says how far the upload had come.
+        TransportError: The platform could not be reached.
+        UploadError: The file changed while it was read, or could not be read.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> url = fal_async.sync.upload("hello", "text/plain", "hello.txt")
+        >>> print(url)  # doctest: +ELLIPSIS
+        http.../hello.txt
+    """
+    return _client().upload(
+        data,
+        content_type,
+        file_name,
+        repository=repository,
+        fallback_repository=fallback_repository,
+        lifecycle=lifecycle,
+        on_progress=on_progress,
+    )
+
+
+def upload_file(
+    path: str | os.PathLike[str],
+    *,
+    repository: Repository | None = None,
+    fallback_repository: Repository | Sequence[Repository] | None = None,
+    lifecycle: StorageSettings | None = None,
+    on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+) -> str:
+    """Upload a file of this machine and return its URL; see `upload`.
+
+    The media type is the one that its name tells. The file is never in memory as a whole.
+
+    Args:
+        path: Where the file is.
+        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+        fallback_repository: Where it is kept if that fails for another reason than the key;
+            ``None`` is ``"fal"``, and an empty list is nowhere.
+        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+        on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+
+    Raises:
+        OSError: The file cannot be opened.
+        UploadError: The file changed while it was read, or could not be read.
+        FalClientHTTPError: The platform refused; a note says how far the upload had come.
+        TransportError: The platform could not be reached.
+    """
+    return _client().upload_file(
+        path,
+        repository=repository,
+        fallback_repository=fallback_repository,
+        lifecycle=lifecycle,
+        on_progress=on_progress,
+    )
+
+
+def upload_image(
+    image: Picture,
+    format: str = "jpeg",
+    file_name: str | None = None,
+    *,
+    repository: Repository | None = None,
+    fallback_repository: Repository | Sequence[Repository] | None = None,
+    lifecycle: StorageSettings | None = None,
+) -> str:
+    """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
+
+    Args:
+        image: The image. An array has height, width and channels, and numbers from 0 to 255, or
+            fractions from 0 to 1.
+        format: A format that Pillow writes, such as ``"png"``.
+        file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+        fallback_repository: Where it is kept if that fails for another reason than the key;
+            ``None`` is ``"fal"``, and an empty list is nowhere.
+        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+
+    Raises:
+        InvalidRequestError: The image cannot be written so; nothing was sent.
+        FalClientHTTPError: The platform refused.
+        TransportError: The platform could not be reached.
+    """
+    return _client().upload_image(
+        image,
+        format,
+        file_name,
+        repository=repository,
+        fallback_repository=fallback_repository,
+        lifecycle=lifecycle,
+    )

@@ -21,6 +21,8 @@ __all__ = ["CdnToken", "cdn_token", "parse_moment"]
 
 #: How long before its end a token is replaced, in seconds, if it lives for long enough.
 LEEWAY: Final = 300.0
+#: How long a token is used at least, in seconds: what is refused meanwhile is replaced.
+SHORTEST: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ def cdn_token(hosts: Hosts, *, now: Callable[[], float]) -> Operation[CdnToken]:
         return CdnToken(
             authorization=f"{body.get('token_type') or 'Bearer'} {token}",
             base_url=str(base_url).rstrip("/") if fits else hosts.cdn,
-            renew_at=moment + life - min(LEEWAY, life / 2),
+            renew_at=moment + max(SHORTEST, life - min(LEEWAY, life / 2)),
         )
 
     return Operation(

@@ -12,14 +12,15 @@ from fal_async._protocol.operations import Credential, Lane, Operation, Request,
 from fal_async._protocol.options import merge_headers
 from fal_async._protocol.origins import below, is_cdn, origin_of
 from fal_async._protocol.retry import Retry
-from fal_async.errors import InvalidReplyError
+from fal_async.errors import InvalidReplyError, InvalidRequestError, UploadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from fal_async._config import Hosts
     from fal_async._protocol.operations import Content
     from fal_async._protocol.replies import Reply
+    from fal_async.types import Repository
 
 __all__ = [
     "Label",
@@ -34,6 +35,7 @@ __all__ = [
     "plan",
     "put",
     "put_part",
+    "repositories",
     "upload_to_cdn",
 ]
 
@@ -123,6 +125,19 @@ def plan(size: int, part_size: int) -> Iterator[Span]:
         yield Span(number, start, min(start + part_size, size))
 
 
+def repositories(
+    first: Repository | None, others: Repository | Sequence[Repository] | None
+) -> list[Repository]:
+    """Where an upload is tried, in this order, each once; ``None`` is the default of either."""
+    others = ["fal"] if others is None else [others] if isinstance(others, str) else others
+    known: dict[str, Repository] = {"fal_v3": "fal_v3", "cdn": "fal_v3", "fal": "fal"}
+    named = [first or "fal_v3", *others]
+    for name in named:
+        if name not in known:
+            raise InvalidRequestError(f"a repository is 'fal_v3' or 'fal', got {name!r}")
+    return list(dict.fromkeys(known[name] for name in named))
+
+
 def upload_to_cdn(base_url: str, label: Label, content: Content) -> Operation[str]:
     """Upload a file in one request; gives its URL."""
     return _operation(
@@ -192,9 +207,19 @@ def put_part(upload: PartedUpload, label: Label, number: int, content: Content) 
     )
 
 
-def complete(upload: PartedUpload, label: Label, parts: Iterable[Part]) -> Operation[str]:
-    """Have the parts put together, in their order; gives the URL of the file."""
-    named = [{"partNumber": part.number, "etag": part.etag} for part in sorted(parts)]
+def complete(
+    upload: PartedUpload, label: Label, parts: Iterable[Part], size: int
+) -> Operation[str]:
+    """Have the parts put together, in their order; gives the URL of the file.
+
+    Raises:
+        UploadError: They are not all the parts of a file of so many bytes.
+    """
+    parts = sorted(parts)
+    uploaded = sum(part.size for part in parts)
+    if uploaded != size or [part.number for part in parts] != list(range(1, len(parts) + 1)):
+        raise UploadError("the parts are not the whole file", uploaded, size)
+    named = [{"partNumber": part.number, "etag": part.etag} for part in parts]
     return _operation(
         label,
         Request("POST", below(upload.parts_url, "complete"), _JSON, orjson.dumps({"parts": named})),

@@ -1,15 +1,18 @@
-"""Cancellation, tamed: work that must be heard out, and cleanup that must not take for ever."""
+"""Cancellation and groups, tamed: work heard out, cleanup bounded, single failures bare."""
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
-__all__ = ["bounded_shield", "hear_out"]
+    from anyio.abc import TaskGroup
+
+__all__ = ["bounded_shield", "hear_out", "open_task_group"]
 
 T = TypeVar("T")
 
@@ -65,3 +68,26 @@ async def hear_out(
     if errors:
         raise errors[0]
     return outcomes[0]
+
+
+@asynccontextmanager
+async def open_task_group() -> AsyncGenerator[TaskGroup, None]:
+    """A task group whose first failure ends it and is raised as itself, not in a group."""
+    failure: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        failure = _first(failures)
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback refers to this frame
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error; a cancellation only where there is nothing else."""
+    _, errors = failures.split(anyio.get_cancelled_exc_class())
+    error = (errors or failures).exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -96,14 +96,15 @@ class Exchange:
         """The query's parameters, the last of each name."""
         return dict(parse_qsl(self.query, keep_blank_values=True)) if self.query else {}
 
-    async def read(self) -> None:
-        """Read the body."""
-        message = await self._receive()
-        chunks: list[bytes] = [message.get("body", b"")]
+    async def read(self) -> bool:
+        """Read the body; gives whether all of it came, before the client hung up."""
+        chunks: list[bytes] = []
+        message: Message = {"more_body": True}
         while message.get("more_body", False):
             message = await self._receive()
             chunks.append(message.get("body", b""))
         self.body = b"".join(chunks)
+        return bool(message["type"] == "http.request")
 
     def divert(self, detour: Callable[[Send], Send]) -> None:
         """Have whatever is sent from now on take a detour."""

@@ -44,7 +44,8 @@ class Gateway:
         """Answer one request."""
         exchange = Exchange(scope, receive, send)
         try:
-            await exchange.read()
+            if not await exchange.read():
+                return
             if exchange.method == "OPTIONS":
                 await exchange.reply(_preflight(exchange))
             else:

@@ -1,0 +1,36 @@
+"""The media types of files, by their names."""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import PurePath
+from typing import Final
+
+__all__ = ["BINARY", "media_type"]
+
+#: What is not known to be anything else.
+BINARY: Final = "application/octet-stream"
+#: What models take and give that Python does not know on every system.
+_LATE: Final = {
+    ".avif": "image/avif",
+    ".flac": "audio/flac",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".heic": "image/heic",
+    ".m4a": "audio/mp4",
+    ".mkv": "video/x-matroska",
+    ".obj": "model/obj",
+    ".opus": "audio/opus",
+    ".safetensors": BINARY,
+    ".webm": "video/webm",
+    ".webp": "image/webp",
+}
+
+
+def media_type(name: str) -> str:
+    """The media type of a file of this name. The first call reads files of the system."""
+    suffix = PurePath(name).suffix.lower()
+    guessed, coding = mimetypes.guess_type(name)
+    if coding is not None:
+        return f"application/{coding}"
+    return _LATE.get(suffix) or guessed or BINARY

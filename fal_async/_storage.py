@@ -1,0 +1,170 @@
+"""Storage calls: files that are uploaded, and what they are then known by."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fal_async._images import image_bytes, image_type
+from fal_async._media_types import media_type
+from fal_async._protocol.lifecycle import lifecycle_headers
+from fal_async._protocol.upload import Label, repositories
+from fal_async._transport.sources import FileSource, open_source
+from fal_async._transport.threads import in_thread
+from fal_async._uploading import FileUpload
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+    from typing import BinaryIO
+
+    from fal_async._images import Picture
+    from fal_async._transport.perform import Performer
+    from fal_async.types import Repository, StorageSettings
+
+__all__ = ["StorageCalls"]
+
+
+class StorageCalls:
+    """The calls about files."""
+
+    _performer: Performer
+
+    async def upload(
+        self,
+        data: str
+        | bytes
+        | bytearray
+        | memoryview
+        | BinaryIO
+        | Iterable[bytes]
+        | AsyncIterable[bytes],
+        content_type: str,
+        file_name: str | None = None,
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+    ) -> str:
+        """Upload data and return its URL.
+
+        Large data goes up in parts, side by side, each of which is tried again on its own. What can
+        only be read once is held in memory part by part; how much all uploads hold together is
+        bounded by the client's `Limits`.
+
+        Args:
+            data: What to upload: text (in UTF-8), bytes, a file that is open in binary mode, from
+                where it stands on, or an iterator, sync or async, of bytes.
+            content_type: Its media type, such as ``"image/png"``.
+            file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform:
+                for long, and everyone who knows the URL.
+            on_progress: Called with the number of bytes sent and of all bytes, which is ``None``
+                for an iterator; sync or async.
+
+        Raises:
+            FalClientHTTPError: The platform refused; a note says how far the upload had come.
+            TransportError: The platform could not be reached.
+            UploadError: The file changed while it was read, or could not be read.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> async def main() -> None:
+            ...     url = await fal_async.upload("hello", "text/plain", "hello.txt")
+            ...     print(url)
+            >>> anyio.run(main)  # doctest: +ELLIPSIS
+            http.../hello.txt
+        """
+        transfer = FileUpload(
+            self._performer,
+            _label(content_type, file_name, lifecycle),
+            repositories(repository, fallback_repository),
+            on_progress,
+        )
+        async with open_source(data) as source:
+            return await transfer.send(source)
+
+    async def upload_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+    ) -> str:
+        """Upload a file of this machine and return its URL; see `upload`.
+
+        The media type is the one that its name tells. The file is never in memory as a whole.
+
+        Args:
+            path: Where the file is.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+            on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+
+        Raises:
+            OSError: The file cannot be opened.
+            UploadError: The file changed while it was read, or could not be read.
+            FalClientHTTPError: The platform refused; a note says how far the upload had come.
+            TransportError: The platform could not be reached.
+        """
+        name = Path(path).name
+        content_type = await in_thread(partial(media_type, name))
+        transfer = FileUpload(
+            self._performer,
+            _label(content_type, name, lifecycle),
+            repositories(repository, fallback_repository),
+            on_progress,
+        )
+        async with FileSource(path) as source:
+            return await transfer.send(source)
+
+    async def upload_image(
+        self,
+        image: Picture,
+        format: str = "jpeg",  # noqa: A002 -- the official client's name
+        file_name: str | None = None,
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+    ) -> str:
+        """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
+
+        Args:
+            image: The image. An array has height, width and channels, and numbers from 0 to 255, or
+                fractions from 0 to 1.
+            format: A format that Pillow writes, such as ``"png"``.
+            file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+
+        Raises:
+            InvalidRequestError: The image cannot be written so; nothing was sent.
+            FalClientHTTPError: The platform refused.
+            TransportError: The platform could not be reached.
+        """
+        return await self.upload(
+            await in_thread(partial(image_bytes, image, format)),
+            image_type(format),
+            file_name,
+            repository=repository,
+            fallback_repository=fallback_repository,
+            lifecycle=lifecycle,
+        )
+
+
+def _label(content_type: str, file_name: str | None, lifecycle: StorageSettings | None) -> Label:
+    return Label(
+        content_type=content_type, file_name=file_name, lifecycle=lifecycle_headers(lifecycle)
+    )
