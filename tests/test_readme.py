@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+import fal_async.sync
 from fal_async.emulator import AppError, Emulator, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(
@@ -32,6 +33,11 @@ def draw(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
     return {"images": [{"url": "https://v3b.fal.media/files/b/lighthouse.png"}], "seed": 7}
 
 
+def talk(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for text in ("foxes", "foxes are", "foxes are red"):
+        yield {"output": text, "partial": text != "foxes are red", "error": None}
+
+
 async def slow(arguments: dict[str, Any]) -> None:
     await anyio.sleep_forever()
 
@@ -41,16 +47,19 @@ def strict(arguments: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def platform(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """What the examples call."""
+def platform(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """What the examples call; the blocking functions share a client made anew for each test."""
     fal.register("fal-ai/flux/dev", draw)
+    fal.register("fal-ai/any-llm", talk)
     fal.register("acme/slow", slow)
     fal.register("acme/strict", strict)
     fal.accept_key("id:secret")
     fal.accept_key("another:key")
     for name, value in fal.environ.items():
         monkeypatch.setenv(name, value)
-    return fal
+    yield fal
+    if shared := fal_async.sync._clients.pop("shared", None):
+        shared.close()
 
 
 def test_the_ten_lines_run(platform: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,8 +71,6 @@ def test_the_ten_lines_run(platform: Emulator, capsys: pytest.CaptureFixture[str
 async def test_the_other_blocks_run_one_after_another_as_in_a_notebook(
     platform: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import fal_async
-
     async def app(scope: Any, receive: Any, send: Callable[..., Any]) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
@@ -84,6 +91,7 @@ async def test_the_other_blocks_run_one_after_another_as_in_a_notebook(
     printed = capsys.readouterr().out
     assert len(names["results"]) == 100
     assert "drawing a lighthouse" in printed
+    assert printed.count("foxes are red") == 2
     assert "too_small too small" in printed
     assert platform.counters("acme/slow").cancelled >= 1
 
