@@ -186,14 +186,13 @@ class QueueCalls:
 
         Example:
             >>> async def main() -> None:
+            ...     seen = []
             ...     result = await fal_async.subscribe(
-            ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
+            ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=seen.append
             ...     )
-            ...     print(result)
-            >>> anyio.run(main)  # doctest: +ELLIPSIS
-            Queued(position=0)
-            ...
-            {'prompt': 'a cat'}
+            ...     print(type(seen[-1]).__name__, result)
+            >>> anyio.run(main)
+            Completed {'prompt': 'a cat'}
         """
         check_output_type(output)
         client_timeout = options.seconds("client_timeout", client_timeout)

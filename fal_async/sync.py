@@ -651,15 +651,12 @@ class SyncClient(ClientFace[AsyncClient]):
             InvalidReplyError: The output is not of the type asked for.
 
         Example:
-            >>> def main() -> None:
-            ...     result = fal_async.sync.subscribe(
-            ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
-            ...     )
-            ...     print(result)
-            >>> main()  # doctest: +ELLIPSIS
-            Queued(position=0)
-            ...
-            {'prompt': 'a cat'}
+            >>> seen = []
+            >>> result = fal_async.sync.subscribe(
+            ...     "demo/echo", {"prompt": "a cat"}, on_queue_update=seen.append
+            ... )
+            >>> print(type(seen[-1]).__name__, result)
+            Completed {'prompt': 'a cat'}
         """
         return self._portal.call(
             self._async.subscribe,
@@ -1174,15 +1171,12 @@ def subscribe(
         InvalidReplyError: The output is not of the type asked for.
 
     Example:
-        >>> def main() -> None:
-        ...     result = fal_async.sync.subscribe(
-        ...         "demo/echo", {"prompt": "a cat"}, on_queue_update=print
-        ...     )
-        ...     print(result)
-        >>> main()  # doctest: +ELLIPSIS
-        Queued(position=0)
-        ...
-        {'prompt': 'a cat'}
+        >>> seen = []
+        >>> result = fal_async.sync.subscribe(
+        ...     "demo/echo", {"prompt": "a cat"}, on_queue_update=seen.append
+        ... )
+        >>> print(type(seen[-1]).__name__, result)
+        Completed {'prompt': 'a cat'}
     """
     return _client().subscribe(
         application,
