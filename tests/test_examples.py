@@ -12,6 +12,7 @@ import pytest
 
 import fal_async
 from fal_async.emulator import Emulator
+from tests.shared_client import close_shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,9 @@ def platform() -> Iterator[None]:
         emulator.register("demo/stream", steps)
         for name, value in emulator.environ.items():
             patch.setenv(name, value)
+        close_shared_client()
         yield
+        close_shared_client()
 
 
 @pytest.mark.parametrize("example", list(examples()), ids=lambda example: example.name)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-import fal_async.sync
+import fal_async
 from fal_async.emulator import AppError, Emulator, Job
+from tests.shared_client import close_shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,11 +56,11 @@ def platform(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulato
     fal.register("acme/strict", strict)
     fal.accept_key("id:secret")
     fal.accept_key("another:key")
+    close_shared_client()
     for name, value in fal.environ.items():
         monkeypatch.setenv(name, value)
     yield fal
-    if shared := fal_async.sync._clients.pop("shared", None):
-        shared.close()
+    close_shared_client()
 
 
 def test_the_ten_lines_run(platform: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
