@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Mapping,
     )
 
-__all__ = ["ClientFace", "Face", "StreamFace"]
+__all__ = ["ClientFace", "Face", "SocketFace", "StreamFace"]
 
 V = TypeVar("V")
 MappingT = TypeVar("MappingT", bound="Mapping[str, Any]")
@@ -33,6 +33,10 @@ class _AsyncClient(Protocol):
     def aclose(self) -> Awaitable[None]: ...
 
 
+class _AsyncSocket(Protocol[ItemT_co]):
+    def __anext__(self) -> Coroutine[Any, Any, ItemT_co]: ...
+
+
 class _AsyncStream(Protocol[ItemT_co]):
     def __aiter__(self) -> AsyncIterator[ItemT_co]: ...
 
@@ -42,6 +46,7 @@ class _AsyncStream(Protocol[ItemT_co]):
 
 
 ClientT = TypeVar("ClientT", bound=_AsyncClient)
+SocketT = TypeVar("SocketT", bound=_AsyncSocket[Any])
 StreamT = TypeVar("StreamT", bound=_AsyncStream[Any])
 
 
@@ -103,6 +108,20 @@ class ClientFace(Face[ClientT]):
     def _close(self) -> None:
         if not self._shares_portal:
             self._portal.close()
+
+
+class SocketFace(Face[SocketT], Generic[SocketT, ItemT]):
+    """A connection, whose messages are received one by one, so that none is taken and lost."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ItemT:
+        try:
+            message: ItemT = self._portal.call(self._async.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+        return message
 
 
 class StreamFace(Face[StreamT], Generic[StreamT, ItemT]):

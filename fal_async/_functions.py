@@ -1,16 +1,17 @@
 # Made by `python -m tests.sync.generate` from _direct.py, _queue.py and _storage.py; do not edit.
+# ruff: noqa: A002 -- the official client's names
 """The calls of `AsyncClient` as functions, on a client of the running event loop."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fal_async._default import default_client, ready_client
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
 
     from typing_extensions import TypeVar
 

@@ -1,5 +1,6 @@
 # Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py, _queue.py,
 # _storage.py and _stream.py; do not edit.
+# ruff: noqa: A002 -- the official client's names
 """The blocking face of fal_async: the same calls, for code that does not await.
 
 ``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
@@ -9,7 +10,7 @@ loop in a thread, which the first call starts; callbacks run on the thread that 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fal_async import (
     AccountLockedError,
@@ -91,7 +92,7 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
-    from typing import Any, BinaryIO, Self
+    from typing import BinaryIO, Self
 
     import httpx
     from typing_extensions import TypeVar
@@ -316,8 +317,8 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
 class SyncEventStream(StreamFace[EventStream[E], E]):
     """The output of an app, event by event. It is opened by ``with`` or by the first step.
 
-    Leaving ``with`` closes the connection, and with it the work, if the app looks for that.
-    So does dropping the stream: where objects are freed when nobody refers to them any more, as in
+    Leaving ``with`` closes the connection, and with it the work, if the app looks for that. So
+    does dropping the stream: where objects are freed when nobody refers to them any more, as in
     CPython, a loop over a stream that is left early closes it at once.
 
     Each event is its decoded JSON, or its text where it is not JSON. A reply that is not a stream
@@ -620,7 +621,7 @@ class SyncClient(ClientFace[AsyncClient]):
             interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
                 stream, and polls with a growing pause where that cannot be had.
             on_enqueue: Called once with the request id, on the calling thread; awaited if it is
-            async.
+                async.
             on_queue_update: Called with each status that differs from the one before, on the
                 calling thread; awaited if it is async.
             priority: ``"low"`` lets other requests pass; ``None`` is normal.
@@ -780,7 +781,7 @@ class SyncClient(ClientFace[AsyncClient]):
             lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform:
                 for long, and everyone who knows the URL.
             on_progress: Called with the number of bytes sent and of all bytes, which is ``None``
-                for an iterator; sync or async.
+                for an iterator, on the calling thread; awaited if it is async.
 
         Raises:
             FalClientHTTPError: The platform refused; a note says how far the upload had come.
@@ -823,7 +824,8 @@ class SyncClient(ClientFace[AsyncClient]):
             fallback_repository: Where it is kept if that fails for another reason than the key;
                 ``None`` is ``"fal"``, and an empty list is nowhere.
             lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
-            on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+            on_progress: Called with the number of bytes sent and of all bytes, on the calling
+                thread; awaited if it is async.
 
         Raises:
             OSError: The file cannot be opened.
@@ -1140,7 +1142,7 @@ def subscribe(
         interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
             stream, and polls with a growing pause where that cannot be had.
         on_enqueue: Called once with the request id, on the calling thread; awaited if it is
-        async.
+            async.
         on_queue_update: Called with each status that differs from the one before, on the
             calling thread; awaited if it is async.
         priority: ``"low"`` lets other requests pass; ``None`` is normal.
@@ -1296,7 +1298,7 @@ def upload(
         lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform:
             for long, and everyone who knows the URL.
         on_progress: Called with the number of bytes sent and of all bytes, which is ``None``
-            for an iterator; sync or async.
+            for an iterator, on the calling thread; awaited if it is async.
 
     Raises:
         FalClientHTTPError: The platform refused; a note says how far the upload had come.
@@ -1338,7 +1340,8 @@ def upload_file(
         fallback_repository: Where it is kept if that fails for another reason than the key;
             ``None`` is ``"fal"``, and an empty list is nowhere.
         lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
-        on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+        on_progress: Called with the number of bytes sent and of all bytes, on the calling
+            thread; awaited if it is async.
 
     Raises:
         OSError: The file cannot be opened.

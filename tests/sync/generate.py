@@ -30,10 +30,15 @@ loop in a thread, which the first call starts; callbacks run on the thread that 
 FUNCTIONS_DOCSTRING = (
     '"""The calls of `AsyncClient` as functions, on a client of the running event loop."""'
 )
-#: Where the async classes are, and what their faces are made from; {} is the async class.
+#: Where the async classes are, and the bases of their faces; {} is the async class. Those that the
+#: package does not show have no face.
 CLASSES = {
     "AsyncRequestHandle": ("_handle", "Face[{}]"),
     "EventStream": ("_stream", "StreamFace[{}[E], E]"),
+    "AsyncRealtimeConnection": ("_realtime", "SocketFace[{}, Any]"),
+    "WebSocketConnection": ("_realtime", "SocketFace[{}, str | bytes]"),
+    "CarriedReply": ("_over_websocket", "StreamFace[{}, Any]"),
+    "WebSocketRequests": ("_over_websocket", "Face[{}]"),
     "AsyncClient": ("_client", "ClientFace[{}]"),
 }
 #: Type variables that are needed when the module runs; defaults are for type checkers.
@@ -85,14 +90,22 @@ class AsyncClass:
         ]
 
     def _properties(self) -> Iterable[str]:
-        """The public fields of a dataclass."""
-        about = ast.get_docstring(self.node) or ""
-        for node in self.node.body:
-            if isinstance(node, ast.AnnAssign) and not ast.unparse(node.target).startswith("_"):
-                name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
-                said = re.search(rf"^ +{name}: (.*)$", about, re.MULTILINE)
-                body = f'"""{said[1] if said else name}"""\nreturn self._async.{name}'
-                yield f"@property\ndef {name}(self) -> {kind}:\n{indent(body, MARGIN)}"
+        """The public attributes, which have to be annotated in the class or its constructor."""
+        parts = list(self.node.body)
+        for each in self.node.body:
+            if isinstance(each, ast.FunctionDef) and each.name == "__init__":
+                parts += each.body
+        kinds = {
+            ast.unparse(node.target).removeprefix("self."): ast.unparse(node.annotation)
+            for node in parts
+            if isinstance(node, ast.AnnAssign)
+        }
+        about = (
+            (ast.get_docstring(self.node) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+        )
+        for name, said in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", about, re.MULTILINE):
+            body = f'"""{" ".join(said.split())}"""\nreturn self._async.{name}'
+            yield f"@property\ndef {name}(self) -> {kinds[name]}:\n{indent(body, MARGIN)}"
 
 
 def functions_module() -> str:
@@ -111,19 +124,19 @@ def functions_module() -> str:
 
 def sync_module() -> str:
     """``sync.py``: the faces, and the calls as functions of a module."""
-    classes = [AsyncClass(name) for name in CLASSES]
+    classes = [AsyncClass(name) for name in CLASSES if name in public_names("__init__")]
     sources = [source for each in classes for source in each.sources]
     calls = [method for each in classes for method in each.calls]
     names = {method.name for method in calls}
     shared = [name for name in public_names("__init__") if name not in names]
     asyncs = sorted(names & set(public_names("__init__")) - NOT_ASYNC)
-    faces = list(FACES.values())
+    faces = [FACES[each.name] for each in classes]
     return _module(
         sources,
         SYNC_DOCSTRING,
         f"from fal_async import {', '.join(shared)}",
         f"from fal_async import {', '.join(f'{name} as {name}_async' for name in asyncs)}",
-        "from fal_async._face import ClientFace, Face, StreamFace",
+        "from fal_async._face import ClientFace, Face, SocketFace, StreamFace",
         "from fal_async._portal import relay",
         _type_checking(sources, {*shared, *faces}) + f"\n{RUNTIME_VARIABLES}",
         _all([*shared, *names, *faces, *(f"{name}_async" for name in asyncs)]),
@@ -142,17 +155,21 @@ def _module(sources: list[Source], docstring: str, *parts: str) -> str:
     origin = " and ".join(filter(None, [", ".join(origins[:-1]), origins[-1]]))
     first = f"# Made by `python -m tests.sync.generate` from {origin}; do not edit."
     comment = fill(first, 100, subsequent_indent="# ", break_on_hyphens=False)
+    if any("format: str" in part for part in parts):
+        comment += "\n# ruff: noqa: A002 -- the official client's names"
     start = [f"{comment}\n{docstring}", "from __future__ import annotations"]
-    start.append("from typing import TYPE_CHECKING, overload")
+    start.append("from typing import TYPE_CHECKING, Any, overload")
     return "\n\n".join([*start, *parts])
 
 
 def _type_checking(sources: list[Source], known: set[str]) -> str:
     """All imports that annotations may need, of which ruff keeps those that they do."""
-    lines = ["from contextlib import AbstractContextManager"]
+    lines = ["from contextlib import AbstractAsyncContextManager, AbstractContextManager"]
     lines.append("from collections.abc import Generator, Iterator")
     for node in (node for source in sources for node in source.imports):
-        node.names = [each for each in node.names if each.name not in {"TYPE_CHECKING", *known}]
+        node.names = [
+            each for each in node.names if each.name not in {"TYPE_CHECKING", "Any", *known}
+        ]
         if node.names and "__future__" not in ast.unparse(node):
             lines.append(ast.unparse(node))
     variables = {line.split()[0]: line for source in sources[::-1] for line in source.variables}

@@ -18,12 +18,21 @@ __all__ = ["FACES", "MARGIN", "Method", "documented", "renamed"]
 FACES = {
     "AsyncRequestHandle": "SyncRequestHandle",
     "EventStream": "SyncEventStream",
+    "AsyncRealtimeConnection": "RealtimeConnection",
+    "WebSocketConnection": "SyncWebSocketConnection",
+    "CarriedReply": "SyncCarriedReply",
+    "WebSocketRequests": "SyncWebSocketRequests",
     "AsyncClient": "SyncClient",
 }
 #: Public methods that are only for neighbours of their class.
-INTERNAL = {"fetch", "follow"}
-#: Special methods whose bodies hold for a face as well.
-COPIED = {"__aenter__", "__aexit__", "__copy__", "__deepcopy__"}
+INTERNAL = {("AsyncRequestHandle", "fetch"), ("AsyncRequestHandle", "follow")}
+#: Public methods that the base of the face has.
+INHERITED = {("EventStream", "aclose"), ("CarriedReply", "aclose")}
+#: Special methods that a face says; those of other classes are said by its base.
+SPECIAL = {
+    "AsyncClient": {"__init__", "__aenter__", "__aexit__"},
+    "AsyncRequestHandle": {"__copy__", "__deepcopy__", "__reduce__"},
+}
 #: The bodies that do not follow from the rules.
 BY_HAND = {
     ("AsyncClient", "aclose"): "self._close()",
@@ -36,7 +45,6 @@ NAMES = {
     "aclose": "close",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
-    "__aiter__": "__iter__",
 }
 MARGIN = "    "
 
@@ -66,12 +74,9 @@ class Method:
     @property
     def is_said(self) -> bool:
         """Whether it is said in the face's own text."""
-        if self.owner == "EventStream" and not self._is_property:
-            return False  # by `StreamFace`
         if self.name.startswith("_"):
-            by_hand = (self.owner, self.name) in BY_HAND
-            return by_hand or self.name in {"__init__", "__aiter__", *COPIED}
-        return self.name not in INTERNAL
+            return self.name in SPECIAL.get(self.owner, ())
+        return (self.owner, self.name) not in INTERNAL | INHERITED
 
     def as_method(self) -> str:
         """The method of the face."""
@@ -82,7 +87,7 @@ class Method:
         """A function of a module, on a client that its callers share."""
         client, awaited, returns = "_client()", "", self._face
         if not blocking:
-            client, awaited, returns = "default_client()", "", self._returns
+            client, awaited, returns = "default_client()", "", self._async_face
             if self._is_coroutine:
                 client, awaited = "(await ready_client())", "await "
         parameters = ast.unparse(self._function.args).removeprefix("self").removeprefix(", ")
@@ -111,16 +116,20 @@ class Method:
         return f"AbstractContextManager[{self._item}]" if self._is_block else self._returns
 
     @property
+    def _async_face(self) -> str:
+        return f"AbstractAsyncContextManager[{self._item}]" if self._is_block else self._returns
+
+    @property
     def _return(self) -> str:
         return "" if self._returns == "None" else "return "
 
     def _method_body(self) -> str:
         if (self.owner, self.name) in BY_HAND:
             return BY_HAND[self.owner, self.name]
-        if self.name in COPIED:
-            return renamed("\n".join(map(ast.unparse, self._function.body)).replace("await ", ""))
         if self.name == "__init__":
             return f"super().__init__({self.owner}({self._arguments(over=False)}))"
+        if self.name.startswith("_"):  # what is said there holds for a face as well
+            return renamed("\n".join(map(ast.unparse, self._function.body)).replace("await ", ""))
         return self._return + self._over_portal()
 
     def _over_portal(self) -> str:

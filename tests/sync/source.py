@@ -35,7 +35,7 @@ class Source:
     @classmethod
     def read(cls, name: str) -> Source:
         source = cls(name)
-        for node in _statements(name):
+        for node in map(_WithConstants(name).visit, _statements(name)):
             if isinstance(node, ast.ClassDef):
                 source.classes[node.name] = node
             elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -54,6 +54,25 @@ class Source:
                     source = Source.read(module)
                     parts.append((source, source.classes[ast.unparse(base)]))
         return parts
+
+
+class _WithConstants(ast.NodeTransformer):
+    """Puts the values of a module's constants into the defaults of parameters."""
+
+    def __init__(self, name: str) -> None:
+        self._values = {
+            ast.unparse(node.target): node.value
+            for node in _statements(name)
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "Final"
+        }
+
+    def visit_arguments(self, node: ast.arguments) -> ast.arguments:
+        node.defaults = [self._value(default) or default for default in node.defaults]
+        node.kw_defaults = [self._value(default) for default in node.kw_defaults]
+        return node
+
+    def _value(self, default: ast.expr | None) -> ast.expr | None:
+        return self._values.get(ast.unparse(default)) if isinstance(default, ast.Name) else default
 
 
 def public_names(module: str) -> list[str]:

@@ -236,6 +236,19 @@ def test_an_error_that_opens_a_stream_is_that_of_the_async_client(
         next(blocking.stream("acme/nothing", {}))
 
 
+def test_an_upload_tells_its_progress_on_the_calling_thread(
+    blocking: fal_client.SyncClient,
+) -> None:
+    threads = set()
+
+    def on_progress(sent: int, size: int | None) -> None:
+        threads.add(threading.current_thread())
+
+    url = blocking.upload(b"hello", "text/plain", "hello.txt", on_progress=on_progress)
+    assert url.endswith("hello.txt")
+    assert threads == {threading.current_thread()}
+
+
 def test_errors_are_those_of_the_async_client(
     fal: Emulator, blocking: fal_client.SyncClient
 ) -> None:

@@ -67,26 +67,6 @@ DIFFERENCES = {
     "it passes on two headers of a request that an app serves; `headers=` does it as well": [
         "set_get_current_app"
     ],
-    "uploads are not there yet": [
-        *(
-            f"{name}{suffix}"
-            for name in ("upload", "upload_file", "upload_image")
-            for suffix in ("", "_async")
-        ),
-        *(
-            f"{kind}.{name}"
-            for kind in ("SyncClient", "AsyncClient")
-            for name in ("upload", "upload_file", "upload_image")
-        ),
-        "encode",
-        "encode_file",
-        "encode_image",
-        "ObjectExpiration",
-        "StorageACL",
-        "StorageACLDecision",
-        "StorageACLRule",
-        "StorageSettings",
-    ],
     "sockets are not there yet": [
         "realtime",
         "realtime_async",

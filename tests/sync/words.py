@@ -23,13 +23,10 @@ PHRASES = {
     ),
     "when the task is cancelled,": "on Ctrl-C,",
     "If the caller is cancelled while": "If the caller is interrupted while",
-    "Called once with the request id; sync or async.": (
-        "Called once with the request id, on the calling thread; awaited if it is async."
-    ),
-    "Called with each status that differs from the one before; sync or async.": (
-        "Called with each status that differs from the one before, on the calling thread; awaited "
-        "if it is async."
-    ),
+    "; sync or async.": ", on the calling thread; awaited if it is async.",
+    "Several tasks may send": "Several threads may send",
+    "even if the task is cancelled": "even if the thread is interrupted",
+    "Another task is receiving": "Another thread is receiving",
 }
 #: The width of docstrings, eight columns further to the left than they are written.
 WIDTH = 92
@@ -42,9 +39,8 @@ _EXAMPLE = re.compile(
 
 def blocking(docstring: str) -> str:
     """A docstring in words for blocking code; names of classes are left as they are."""
-    for phrase, replacement in PHRASES.items():
-        docstring = _replace(docstring, phrase, replacement)
-    docstring = docstring.replace("``async with``", "``with``")
+    parts = re.split(r"(\n\n|\n(?= +\w+: ))", docstring)  # paragraphs, and the items of lists
+    docstring = "".join(_rephrased(part) for part in parts)
     docstring = _EXAMPLE.sub(lambda found: _example(*found.groups()), docstring)
     return re.sub(r"((?:>>>|\.\.\.) .*)\bfal_async\.", r"\1fal_async.sync.", docstring)
 
@@ -58,31 +54,23 @@ def _pattern(phrase: str) -> re.Pattern[str]:
     return re.compile(r"\s+".join(re.escape(word) for word in phrase.split()))
 
 
-def _replace(docstring: str, phrase: str, replacement: str) -> str:
-    found = _pattern(phrase).search(docstring)
-    if found is None:
-        return docstring
-    start, end = _paragraph(docstring, found.start(), found.end())
-    old = docstring[start:end]
-    first, rest, *_ = [line[: -len(line.lstrip())] for line in old.splitlines() * 2]
-    new = " ".join(_pattern(phrase).sub(replacement, old).split())
+def _rephrased(paragraph: str) -> str:
+    text = paragraph
+    for phrase, replacement in PHRASES.items():
+        text = _pattern(phrase).sub(replacement, text)
+    text = re.sub(r"``async (with|for)``", r"``\1``", text)
+    if text == paragraph:
+        return text
+    first, rest, *_ = [line[: -len(line.lstrip())] for line in paragraph.splitlines() * 2]
     lines = wrap(
-        new,
+        " ".join(text.split()),
         WIDTH,
         initial_indent=first,
-        subsequent_indent=rest,
+        subsequent_indent=rest if "\n" in paragraph else f"{first}    " * bool(first),
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return docstring[:start] + "\n".join(lines) + docstring[end:]
-
-
-def _paragraph(text: str, start: int, end: int) -> tuple[int, int]:
-    """Where the paragraph, or the item of a list, around a place starts and ends."""
-    edges = list(re.finditer(r"\n\n|\n(?= +\w+: )", text))
-    first = max((edge.end() for edge in edges if edge.end() <= start), default=0)
-    last = min((edge.start() for edge in edges if edge.start() >= end), default=len(text))
-    return first, last
+    return "\n".join(lines)
 
 
 def _example(margin: str, body: str, option: str) -> str:

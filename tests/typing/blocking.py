@@ -35,6 +35,7 @@ def functions_give_values() -> None:
     assert_type(fal_client.result("acme/app", "id", output=Picture), Picture)
     assert_type(fal_client.cancel("acme/app", "id"), Cancellation)
     assert_type(fal_client.attach({"request_id": "id"}), SyncRequestHandle)
+    assert_type(fal_client.upload(b"data", "image/png", on_progress=print), str)
 
 
 def streams_are_iterators_and_context_managers() -> None:
