@@ -21,15 +21,19 @@ from fal_async.emulator._files import StoredFile
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._job import Job
 from fal_async.emulator._record import Counters, RecordedRequest, Route
+from fal_async.emulator._sockets import Socket
+from fal_async.emulator._websocket import DisconnectedError
 
 __all__ = [
     "AppError",
     "Counters",
+    "DisconnectedError",
     "Emulator",
     "Fault",
     "Gate",
     "Job",
     "RecordedRequest",
     "Route",
+    "Socket",
     "StoredFile",
 ]

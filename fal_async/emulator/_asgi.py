@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
+from fal_async.emulator._asgi_sockets import serve_app
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._replies import raw_headers
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fal_async.emulator._job import Job
+    from fal_async.emulator._record import Route
     from fal_async.emulator._replies import Message, Receive, Send
+    from fal_async.emulator._websocket import WebSocket
 
 AsgiApp: TypeAlias = "Callable[..., Any]"
 
@@ -34,6 +37,7 @@ class AsgiRunner:
     """An ASGI app, called in this process."""
 
     streams = False
+    route: Route = "socket"
 
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
@@ -43,6 +47,11 @@ class AsgiRunner:
         """Answer as the app does."""
         state = await self._started()
         await self._app(http_scope(job, state=state), receiver(job), send)
+
+    async def serve(self, job: Job, websocket: WebSocket) -> None:
+        """Have the app serve a WebSocket; a crash of it cuts the connection."""
+        state = await self._started()
+        await serve_app(self._app, http_scope(job, state=state), websocket)
 
     async def cancel(self, job: Job) -> bool:
         """Tell the app, at the job's path with ``/cancel`` appended; if it has none, it goes on."""

@@ -18,9 +18,10 @@ from fal_async.emulator._keeping import FileKeeper
 from fal_async.emulator._platform import Platform
 from fal_async.emulator._record import Counters
 from fal_async.emulator._registry import Endpoint, parse_id
-from fal_async.emulator._runners import runner_of
+from fal_async.emulator._runners import runner_of, socket_of
 from fal_async.emulator._server import Server
 from fal_async.emulator._settings import Settings
+from fal_async.emulator._socket_endpoints import SocketKeeper
 from fal_async.emulator._watching import Watchable
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to fi
 _EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 
-class Emulator(Watchable, FileKeeper):
+class Emulator(Watchable, FileKeeper, SocketKeeper):
     """A local fal.ai platform: a server on this machine that clients take for the real one.
 
     It runs in a thread of its own, from entering the context (or `start`) to leaving it (or
@@ -204,7 +205,8 @@ class Emulator(Watchable, FileKeeper):
         Args:
             endpoint_id: The id. Calls of longer ids that begin with it are for it, too, as long as
                 no longer id is registered for them.
-            runner: An ASGI app, or a function of the arguments, or of the arguments and the `Job`.
+            runner: An ASGI app, which serves WebSockets, too; or a function of the arguments, or of
+                the arguments and the `Job`.
                 Functions that are not async run in threads; the items of a generator are the
                 events of a stream; a first parameter that is annotated with a pydantic model
                 receives the arguments validated.
@@ -219,9 +221,11 @@ class Emulator(Watchable, FileKeeper):
         """
         normal = str(parse_id(endpoint_id))
         earlier = self._platform.registry.get(normal)
+        stands_behind = runner_of(runner, self._platform.threads, heartbeat=heartbeat)
         endpoint = Endpoint(
             id=normal,
-            runner=runner_of(runner, self._platform.threads, heartbeat=heartbeat),
+            runner=stands_behind,
+            socket=socket_of(stands_behind) or (earlier.socket if earlier else None),
             counters=Counters() if earlier is None else earlier.counters,
             limit=concurrency,
             private=auth,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from fal_async.emulator._replies import Message, RawHeaders, Receive, Reply, Send
     from fal_async.emulator._server import Connection
+    from fal_async.emulator._websocket import WebSocket
 
 #: Where the official JavaScript client looks for a server proxy, and how it names the real URL.
 PROXY_PATH = "/api/fal/proxy"
@@ -50,6 +51,7 @@ class Exchange:
         body: The body, once it has been read.
         request_id: What the reply will call the request.
         status: The HTTP status of the reply, once that has begun.
+        websocket: What the connection is to become; ``None`` when it stays with HTTP.
     """
 
     __slots__ = (
@@ -65,6 +67,7 @@ class Exchange:
         "raw_path",
         "request_id",
         "status",
+        "websocket",
     )
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -90,6 +93,7 @@ class Exchange:
         self.body = b""
         self.request_id: str | None = None
         self.status: int | None = None
+        self.websocket: WebSocket | None = scope.get("websocket")
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -105,6 +109,15 @@ class Exchange:
             chunks.append(message.get("body", b""))
         self.body = b"".join(chunks)
         return bool(message["type"] == "http.request")
+
+    def upgrade(self) -> WebSocket:
+        """The WebSocket that was asked for, which answers as the platform does."""
+        websocket = self.websocket
+        if websocket is None:
+            raise RuntimeError("nobody asked for a WebSocket")
+        if not websocket.headers:
+            websocket.headers = self._platform_headers()
+        return websocket
 
     def divert(self, detour: Callable[[Send], Send]) -> None:
         """Have whatever is sent from now on take a detour."""

@@ -11,6 +11,7 @@ from fal_async.emulator._hosts.calls import Call, Host, called_id
 from fal_async.emulator._hosts.cdn import CdnHost
 from fal_async.emulator._hosts.queue import QueueHost
 from fal_async.emulator._hosts.run import RunHost
+from fal_async.emulator._hosts.sockets import SocketHost
 from fal_async.emulator._hosts.storage import StorageHost
 from fal_async.emulator._mishaps import misbehave
 from fal_async.emulator._policy import BadRequestError
@@ -39,6 +40,7 @@ class Gateway:
             "rest": StorageHost(platform),
             "cdn": CdnHost(platform),
         }
+        self._socket_hosts: dict[HostName | None, Host] = {"run": SocketHost(platform)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -55,16 +57,20 @@ class Gateway:
             await exchange.connection.end()
 
     async def _answer(self, exchange: Exchange) -> None:
-        host = self._hosts.get(exchange.place.host, _Nowhere())
+        hosts = self._hosts if exchange.websocket is None else self._socket_hosts
+        host = hosts.get(exchange.place.host, _Nowhere())
         call = host.call(exchange)
         request = _recorded(exchange, call)
         names = self._note(request, call)
+        if exchange.websocket is not None:
+            exchange.websocket.on_accepted = partial(self._note_accepted, request, exchange)
         answer = partial(self._answer_call, exchange, host, call)
         fault = self._platform.faults.strike(request, names)
         try:
             await (answer() if fault is None else misbehave(fault, exchange, answer))
         finally:
-            request.status, request.request_id = exchange.status, exchange.request_id
+            request.status = request.status or exchange.status
+            request.request_id = exchange.request_id
             self._platform.record.ring()
 
     async def _answer_call(self, exchange: Exchange, host: Host, call: Call) -> None:
@@ -76,6 +82,10 @@ class Gateway:
             await exchange.reply(refusal.reply)
         except BadRequestError as error:
             await exchange.reply(request_error("bad_request", str(error)))
+
+    def _note_accepted(self, request: RecordedRequest, exchange: Exchange) -> None:
+        request.status, request.request_id = 101, exchange.request_id
+        self._platform.record.ring()
 
     def _note(self, request: RecordedRequest, call: Call) -> tuple[str, ...]:
         """Note the request down; gives the ids by which a fault may mean it."""

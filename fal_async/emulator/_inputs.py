@@ -112,13 +112,13 @@ def _refusal(*problems: Mapping[str, Any]) -> AppError:
 def _model_of(function: Callable[..., Any], parameter: inspect.Parameter) -> type[BaseModel] | None:
     annotation = parameter.annotation
     if isinstance(annotation, str):
-        annotation = _evaluated(annotation, function)
+        annotation = evaluated(annotation, function)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return None
 
 
-def _evaluated(annotation: str, function: Callable[..., Any]) -> object:
+def evaluated(annotation: str, function: Callable[..., Any]) -> object:
     """What a postponed annotation means, in the function's module or where it is registered."""
     holder = type("Holder", (), {"__annotations__": {"arguments": annotation}})
     namespace = getattr(inspect.unwrap(function), "__globals__", {})

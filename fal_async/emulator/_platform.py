@@ -12,6 +12,7 @@ from fal_async.emulator._record import Record
 from fal_async.emulator._registry import Registry
 from fal_async.emulator._scheduler import Scheduler
 from fal_async.emulator._threads import Threads
+from fal_async.emulator._tokens import Tokens
 
 if TYPE_CHECKING:
     from fal_async.emulator._auth import Accounts
@@ -30,11 +31,13 @@ class Platform:
     threads: Threads = field(default_factory=Threads)
     jobs: Jobs = field(init=False)
     files: Files = field(init=False)
+    tokens: Tokens = field(init=False)
     scheduler: Scheduler = field(init=False)
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.settings.clock)
         self.files = Files(self.settings.clock)
+        self.tokens = Tokens(self.settings.clock)
         self.scheduler = Scheduler(self)
 
     def reset(self) -> None:

@@ -29,6 +29,10 @@ Route: TypeAlias = Literal[
     "result",
     "cancel",
     "runner",
+    "realtime",
+    "socket",
+    "over_websocket",
+    "token",
     "cdn_token",
     "initiate",
     "upload",
@@ -62,7 +66,8 @@ class RecordedRequest:
         headers: Its headers, names in lower case, credentials included.
         body: Its body, of a long one the first 64 KiB.
         request_id: The id in its URL or of the job that it began; ``None`` when there is none.
-        status: The HTTP status of the answer; ``None`` while there is none.
+        status: The HTTP status of the answer, 101 for a WebSocket that was accepted; ``None`` while
+            there is none.
     """
 
     route: Route

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from fal_async.emulator._record import Counters
     from fal_async.emulator._runner import Runner
+    from fal_async.emulator._sockets import SocketRunner
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -24,6 +25,7 @@ class Endpoint:
     Attributes:
         id: The id, in normal form.
         runner: What answers its jobs.
+        socket: What serves those who come with a WebSocket; ``None`` turns them away.
         counters: What happened to it so far.
         limit: How many of its jobs may run at once; ``None`` for any number.
         private: Whether a key is needed.
@@ -34,6 +36,7 @@ class Endpoint:
     id: str
     runner: Runner
     counters: Counters
+    socket: SocketRunner | None = None
     limit: int | None = None
     private: bool = True
     timeout: float | None = None

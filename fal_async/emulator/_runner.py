@@ -33,6 +33,23 @@ class Runner(Protocol):
         """Give back what it holds."""
 
 
+class NoRunner:
+    """Where an endpoint has sockets only."""
+
+    streams = False
+
+    async def __call__(self, job: Job, send: Send) -> None:
+        """Answer that there is nothing."""
+        await path_not_found(job.path).send(send)
+
+    async def cancel(self, job: Job) -> bool:
+        """Nothing goes on that could be cancelled."""
+        return False
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
 def misdirected(job: Job, paths: tuple[str, ...]) -> Reply | None:
     """The refusal of a call that is not a POST to one of these paths."""
     if job.path not in paths:

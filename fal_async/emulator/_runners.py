@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fal_async.emulator._runner import Runner
+    from fal_async.emulator._sockets import SocketRunner
     from fal_async.emulator._threads import Threads
 
 #: An ASGI app, or a function of the arguments, or a function of the arguments and the `Job`.
@@ -34,6 +35,11 @@ def runner_of(
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         return StreamRunner(target, threads, heartbeat=heartbeat)
     return FunctionRunner(target, threads, is_async=inspect.iscoroutinefunction(function))
+
+
+def socket_of(runner: Runner) -> SocketRunner | None:
+    """What serves WebSockets where this runner stands, if it can."""
+    return runner if isinstance(runner, AsgiRunner) else None
 
 
 def _function_of(target: RunnerFunction) -> RunnerFunction:

@@ -15,6 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from fal_async.emulator._upgrade import UpgradedProtocol
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
@@ -38,7 +40,8 @@ _LINGER = struct.pack("ii", 1, 0)
 class Connection:
     """A client's connection: what can be done to it below HTTP."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers: set[Connection]) -> None:
+        self._peers = peers
         self._transport: asyncio.Transport | None = None
         self._lost = asyncio.Event()
         self._callbacks: list[Callable[[], object]] = []
@@ -81,12 +84,18 @@ class Connection:
         if self._transport is not None:
             self._transport.abort()
 
+    async def wait_lost(self) -> None:
+        """Wait until the client or the server has closed it."""
+        await self._lost.wait()
+
     def made(self, transport: asyncio.Transport) -> None:
         """Note that the client has come."""
         self._transport = transport
+        self._peers.add(self)
 
     def lost(self) -> None:
         """Note that it has been closed."""
+        self._peers.discard(self)
         self._lost.set()
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -116,24 +125,19 @@ def _in_flight(transport: asyncio.Transport) -> int:
 class _Protocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol; a request finds its `Connection` in the state of its scope."""
 
-    def __init__(
-        self, connections: set[Connection], connection: Connection, **options: Any
-    ) -> None:
+    def __init__(self, connection: Connection, **options: Any) -> None:
         super().__init__(app_state={"connection": connection}, **options)
         self.access_log = False
-        self._open_connections = connections
         self._connection = connection
 
     def connection_made(  # type: ignore[override]  # a server's transports are of this kind
         self, transport: asyncio.Transport
     ) -> None:
-        self._open_connections.add(self._connection)
         self._connection.made(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._open_connections.discard(self._connection)
         self._connection.lost()
 
 
@@ -147,7 +151,7 @@ class Server:
         self._config = uvicorn.Config(
             app,
             http=_Protocol,
-            ws="none",
+            ws=UpgradedProtocol,
             lifespan="off",
             interface="asgi3",
             log_config=None,
@@ -216,8 +220,7 @@ class Server:
 
     def _new_protocol(self) -> _Protocol:
         return _Protocol(
-            self.connections,
-            Connection(),
+            Connection(self.connections),
             config=self._config,
             server_state=self._state,
             _loop=self._loop,

@@ -45,7 +45,7 @@ class StreamRunner:
             return await refusal.send(send)
         generator = self._function(*self._signature.arguments(job))
         if isinstance(generator, Generator):
-            generator = _stepped(cast("Generator[object]", generator), self._threads)
+            generator = stepped(cast("Generator[object]", generator), self._threads)
         stream = _Stream(send)
         async with (
             aclosing(cast("AsyncGenerator[object]", generator)) as events,
@@ -116,7 +116,7 @@ def _frame(event: object) -> bytes:
     return b"data: " + reply_with(event).body + b"\n\n"
 
 
-async def _stepped(generator: Generator[object], threads: Threads) -> AsyncGenerator[object]:
+async def stepped(generator: Generator[object], threads: Threads) -> AsyncGenerator[object]:
     """A blocking generator, each step of which runs in a thread."""
     lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The storage service of ``rest.fal.ai``: tokens for the CDN, and presigned uploads."""
+"""The services of ``rest.fal.ai``: tokens for the CDN and for sockets, and presigned uploads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import orjson
 from fal_async.emulator._files import OWNER, TOKEN_LIFE, label_of
 from fal_async.emulator._hosts.calls import Call, called_id
 from fal_async.emulator._hosts.names import cdn_base
+from fal_async.emulator._hosts.tokens import token_body
 from fal_async.emulator._replies import Refusal, detail, json_reply, method_not_allowed
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from fal_async.emulator._record import Route
 
 _ROUTES: dict[str, Route] = {
+    "tokens": "token",
+    "tokens/realtime": "token",
     "storage/auth/token": "cdn_token",
     "storage/upload/initiate": "initiate",
     "storage/upload/initiate-multipart": "initiate",
@@ -46,8 +49,12 @@ class StorageHost:
             raise Refusal(refusal)
         if exchange.parameters.get("storage_type", "fal-cdn-v3") not in _STORAGE_TYPES:
             raise Refusal(detail(400, "Invalid storage type"))
-        body = self._token(exchange) if call.route == "cdn_token" else self._target(exchange)
-        await exchange.reply(json_reply(200, body))
+        await exchange.reply(json_reply(200, self._body(exchange, call.route)))
+
+    def _body(self, exchange: Exchange, route: Route) -> str | dict[str, str]:
+        if route == "token":
+            return token_body(exchange, self._platform.tokens)
+        return self._token(exchange) if route == "cdn_token" else self._target(exchange)
 
     def _token(self, exchange: Exchange) -> dict[str, str]:
         end = datetime.now(UTC) + timedelta(seconds=TOKEN_LIFE)
