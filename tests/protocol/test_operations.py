@@ -14,7 +14,7 @@ from fal_async import errors
 from fal_async._config import Hosts
 from fal_async._protocol import operations
 from fal_async._protocol.endpoint import parse_endpoint
-from fal_async._protocol.operations import Credential, Lane, Operation, Request
+from fal_async._protocol.operations import LONGEST_URL, Credential, Lane, Operation, Request
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Retry
 from fal_async.errors import InvalidReplyError, InvalidRequestError
@@ -118,6 +118,11 @@ def test_a_get_run_carries_its_arguments_in_the_query(
     assert parse_qsl(urlsplit(request.url).query, keep_blank_values=True) == query
 
 
+def test_a_head_run_has_no_body_either() -> None:
+    request = operations.run(HOSTS, FLUX, {"a": 1}, method="HEAD").request
+    assert (request.url, request.content) == ("https://fal.run/fal-ai/flux/dev?a=1", b"")
+
+
 def test_a_get_run_adds_to_the_query_of_its_path() -> None:
     request = operations.run(HOSTS, FLUX, {"b": 2}, method="GET", path="x?a=1").request
     assert request.url == "https://fal.run/fal-ai/flux/dev/x?a=1&b=2"
@@ -144,8 +149,10 @@ def test_arguments_that_are_no_json_are_refused(method: str) -> None:
 def test_a_url_that_no_transport_takes_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="at most 65536 characters"):
         operations.run(HOSTS, FLUX, {"prompt": "x" * 70_000}, method="GET")
+    room = LONGEST_URL - len("https://queue.fal.run/fal-ai/flux/dev/")
+    assert len(operations.submit(HOSTS, FLUX, {}, path="x" * room).request.url) == LONGEST_URL
     with pytest.raises(InvalidRequestError):
-        operations.submit(HOSTS, FLUX, {}, path="x" * 70_000)
+        operations.submit(HOSTS, FLUX, {}, path="x" * (room + 1))
 
 
 def test_a_caller_may_choose_what_is_accepted() -> None:
@@ -236,6 +243,29 @@ def test_the_stream_of_statuses_stands_below_the_status(
     assert watch.request.headers == {"accept": "text/event-stream"}
     assert (status.retry, status.lane) == (Retry.SAFE, Lane.CONTROL)
     assert (watch.retry, watch.lane) == (Retry.UNSENT, Lane.WATCH)
+
+
+def test_logs_and_failures_are_not_taken_for_granted() -> None:
+    assert operations.status(URL, **JOB).request.url == URL
+    assert operations.watch(URL, **JOB).request.url == f"{URL}/stream"
+    assert operations.result(URL, **JOB).retry is Retry.REPLAYED
+
+
+def test_calls_have_names_for_logs_and_errors() -> None:
+    calls: list[Callable[..., Operation[Any]]] = [
+        operations.run,
+        operations.submit,
+        operations.stream,
+    ]
+    about: list[Callable[..., Operation[Any]]] = [
+        operations.status,
+        operations.watch,
+        operations.result,
+        operations.cancel,
+    ]
+    names = [call(HOSTS, FLUX, {}).name for call in calls]
+    names += [call(URL, **JOB).name for call in about]
+    assert names == ["run", "submit", "stream", "status", "watch", "result", "cancel"]
 
 
 def test_a_status_is_read_from_its_json_whatever_the_success() -> None:
