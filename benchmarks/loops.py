@@ -43,17 +43,17 @@ async def keep_in_flight(call: Callable[[], Awaitable[object]], work: Work) -> S
         for _ in range(work["in_flight"]):
             warming.start_soon(_once, call)
     section = work.section()
+    left = work["calls"]
+
+    async def caller() -> None:
+        nonlocal left
+        while left > 0 and (then := time.perf_counter()) < deadline:
+            left -= 1
+            await call()
+            section.latencies.append(time.perf_counter() - then)
+
     with section:
-        left = work["calls"]
         deadline = time.perf_counter() + work["milliseconds"] / 1000
-
-        async def caller() -> None:
-            nonlocal left
-            while left > 0 and (then := time.perf_counter()) < deadline:
-                left -= 1
-                await call()
-                section.latencies.append(time.perf_counter() - then)
-
         async with anyio.create_task_group() as callers:
             for _ in range(work["in_flight"]):
                 callers.start_soon(caller)

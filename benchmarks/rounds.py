@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def stub(options: Sequence[str]) -> Iterator[Where]:
             assert process.stdout is not None
             yield json.loads(process.stdout.readline())
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # lets it tidy up
 
 
 def run_once(question: Question, case: Case, leg: Leg, where: Where, number: int = 0) -> Reading:

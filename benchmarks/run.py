@@ -153,9 +153,9 @@ def _measures(section: Section) -> Measures:
     return section.measures() | {"calls": section.calls("run")}
 
 
-def _case(in_flight: int, *, calls: int = 10**9, milliseconds: int = 1500) -> Case:
+def _case(in_flight: int, *, calls: int = 10**9, milliseconds: int = 2000) -> Case:
     numbers = {"in_flight": in_flight, "calls": calls, "milliseconds": milliseconds}
-    return Case(f"{in_flight} in flight", numbers, patience=180)
+    return Case(f"{in_flight} in flight", numbers, patience=60)
 
 
 def _bar(says: str, case: int, **bound: Any) -> Bar:

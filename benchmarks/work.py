@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import resource
@@ -76,6 +77,7 @@ class Section:
 
     def __enter__(self) -> Self:
         self._before = self._work.counts()
+        gc.collect()
         self._memory = memory()
         forget_peak()
         self._cpu_then = cpu_time()

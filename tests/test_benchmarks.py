@@ -27,6 +27,9 @@ ROOT = Path(__file__).parent.parent
 LEGS = [(name, leg.name) for name in NAMES for leg in load(name).legs]
 
 
+OURS = [(name, leg) for name, leg in LEGS if "our" in leg]
+
+
 class Quick:
     """The quick forms, each leg run when it is first asked for."""
 
@@ -59,16 +62,16 @@ def test_every_leg_works(quick: Quick, name: str, leg: str) -> None:
         assert found["units"] > 0
 
 
-@pytest.mark.parametrize("leg", [leg.name for leg in load("run").legs])
-def test_every_run_is_one_request(quick: Quick, leg: str) -> None:
-    (found,) = quick.measures("run", leg)
+@pytest.mark.parametrize(("name", "leg"), [each for each in LEGS if each[0] in {"run", "tls"}])
+def test_every_run_is_one_request(quick: Quick, name: str, leg: str) -> None:
+    (found,) = quick.measures(name, leg)
 
     assert found["calls"] == found["units"] == 40
 
 
-@pytest.mark.parametrize("leg", [leg.name for leg in load("run").legs if "ours" in leg.name])
-def test_our_runs_open_one_connection_for_each_in_flight(quick: Quick, leg: str) -> None:
-    (found,) = quick.measures("run", leg)
+@pytest.mark.parametrize(("name", "leg"), [each for each in OURS if each[0] in {"run", "tls"}])
+def test_our_runs_open_one_connection_for_each_in_flight(quick: Quick, name: str, leg: str) -> None:
+    (found,) = quick.measures(name, leg)
 
     assert found["connections"] <= 8
 
@@ -88,6 +91,21 @@ def test_a_job_that_is_polled_opens_no_stream(quick: Quick) -> None:
     assert found["status/stream"] == 0
     assert found["submit"] == found["result"] == 20
     assert found["status"] >= 20
+
+
+@pytest.mark.parametrize("leg", [leg for name, leg in LEGS if name == "stream"])
+def test_every_stream_is_one_request_and_gives_all_its_events(quick: Quick, leg: str) -> None:
+    (found,) = quick.measures("stream", leg)
+
+    assert (found["streams"], found["units"]) == (2, 20)
+
+
+@pytest.mark.parametrize("leg", [leg for name, leg in LEGS if name == "files"])
+def test_an_upload_in_parts_sends_each_part_once(quick: Quick, leg: str) -> None:
+    (found,) = quick.measures("files", leg)
+
+    assert found["parts"] == 4
+    assert found["posts"] == 2
 
 
 BAR = Bar("wall", "wall_s", "case", "ours", against="theirs", at_most=0.5)
