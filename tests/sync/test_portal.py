@@ -350,7 +350,10 @@ def test_an_errand_that_reaches_a_loop_too_late_is_ended() -> None:
         errand.receive_end().unwrap()
 
 
-def test_an_errand_that_a_loop_did_not_come_to_is_ended_with_it() -> None:
+def test_an_errand_that_a_loop_did_not_come_to_is_ended_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fal_async._loop_thread.GRACE", 0.01)
     thread = LoopThread(None)
     thread.start()
     errand: Errand[None, int] = Errand(lambda _: echo(1))
