@@ -55,6 +55,7 @@ from fal_async.types import (
     StorageACLRule,
     StorageSettings,
     Unknown,
+    Upload,
 )
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ __all__ = [
     "SubmitOutcomeUnknownError",
     "TransportError",
     "Unknown",
+    "Upload",
     "UploadError",
     "__version__",
     "attach",

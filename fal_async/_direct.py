@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from fal_async._attaching import attach_files, uploading
 from fal_async._protocol import operations, options
 from fal_async._protocol.bodies import check_output_type, validate_output
 from fal_async._protocol.endpoint import parse_endpoint
@@ -47,6 +48,7 @@ class DirectCalls:
         tags: Mapping[str, str] | None = None,
         store_io: bool | None = None,
         expires_in: int | None = None,
+        auto_upload: bool = True,
     ) -> T:
         """Run an app directly and return its output, without the queue.
 
@@ -69,6 +71,8 @@ class DirectCalls:
                 account's setting.
             expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
                 setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
         Raises:
             FalClientTimeoutError: `timeout` has passed.
@@ -94,17 +98,16 @@ class DirectCalls:
             store_io=store_io,
             expires_in=expires_in,
         )
-        operation = operations.run(
-            self._performer.hosts,
-            parse_endpoint(application),
-            arguments,
-            method=method,
-            path=path,
-            headers=options.merge_headers(platform, headers or {}),
-        )
+        endpoint = parse_endpoint(application)
+        merged = options.merge_headers(platform, headers or {})
         timeout = options.seconds("timeout", timeout)
+        performer = self._performer
         with anyio.move_on_after(timeout):
-            value = await self._performer.perform(operation)
+            arguments = await attach_files(performer, arguments, auto_upload=auto_upload)
+            operation = operations.run(
+                performer.hosts, endpoint, arguments, method=method, path=path, headers=merged
+            )
+            value = await performer.perform(operation)
             return validate_output(value, output)
         raise FalClientTimeoutError(timeout or 0)
 
@@ -118,6 +121,7 @@ class DirectCalls:
         headers: Mapping[str, str] | None = None,
         idle_timeout: float | None = None,
         output: type[E] | None = None,
+        auto_upload: bool = True,
     ) -> EventStream[E]:
         """Run an app directly and read its output as it comes.
 
@@ -131,6 +135,7 @@ class DirectCalls:
             idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
                 platform's keep-alive comments are no silence. ``None`` for any time.
             output: A type that each event is checked against; ``None`` gives decoded JSON.
+            auto_upload: Whether files in the arguments are uploaded first; see `run`.
 
         Raises:
             FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
@@ -150,16 +155,22 @@ class DirectCalls:
             2
         """
         check_output_type(output)
-        operation = operations.stream(
-            self._performer.hosts,
-            parse_endpoint(application),
-            arguments,
-            path=path,
-            headers=options.merge_headers(headers or {}),
-        )
+        endpoint = parse_endpoint(application)
+        merged = options.merge_headers(headers or {})
+        upload = uploading(self._performer, arguments, auto_upload=auto_upload)
+
+        def operation(given: Arguments) -> operations.Operation[None]:
+            return operations.stream(
+                self._performer.hosts, endpoint, given, path=path, headers=merged
+            )
+
+        async def prepare() -> operations.Operation[None]:
+            return operation(arguments if upload is None else await upload())
+
         return EventStream(
             self._performer,
-            operation,
+            operation(arguments if upload is None else {}),
+            prepare=None if upload is None else prepare,
             timeout=options.seconds("timeout", timeout),
             idle_timeout=options.seconds("idle_timeout", idle_timeout),
             output=output,

@@ -61,6 +61,7 @@ async def run(
     tags: Mapping[str, str] | None = None,
     store_io: bool | None = None,
     expires_in: int | None = None,
+    auto_upload: bool = True,
 ) -> T:
     """Run an app directly and return its output, without the queue.
 
@@ -83,6 +84,8 @@ async def run(
             account's setting.
         expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
             setting.
+        auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+            URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
     Raises:
         FalClientTimeoutError: `timeout` has passed.
@@ -113,6 +116,7 @@ async def run(
         tags=tags,
         store_io=store_io,
         expires_in=expires_in,
+        auto_upload=auto_upload,
     )
 
 
@@ -125,6 +129,7 @@ def stream(
     headers: Mapping[str, str] | None = None,
     idle_timeout: float | None = None,
     output: type[E] | None = None,
+    auto_upload: bool = True,
 ) -> EventStream[E]:
     """Run an app directly and read its output as it comes.
 
@@ -138,6 +143,7 @@ def stream(
         idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
             platform's keep-alive comments are no silence. ``None`` for any time.
         output: A type that each event is checked against; ``None`` gives decoded JSON.
+        auto_upload: Whether files in the arguments are uploaded first; see `run`.
 
     Raises:
         FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
@@ -164,6 +170,7 @@ def stream(
         headers=headers,
         idle_timeout=idle_timeout,
         output=output,
+        auto_upload=auto_upload,
     )
 
 
@@ -182,6 +189,7 @@ async def submit(
     store_io: bool | None = None,
     max_queue_length: int | None = None,
     expires_in: int | None = None,
+    auto_upload: bool = True,
 ) -> AsyncRequestHandle:
     """Put a job into the queue and return its handle.
 
@@ -207,6 +215,8 @@ async def submit(
             wait for the endpoint; ``None`` for no bound.
         expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
             setting.
+        auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+            URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
     Raises:
         FalClientHTTPError: The platform refused; the class says in what way.
@@ -236,6 +246,7 @@ async def submit(
         store_io=store_io,
         max_queue_length=max_queue_length,
         expires_in=expires_in,
+        auto_upload=auto_upload,
     )
 
 
@@ -259,6 +270,7 @@ async def subscribe(
     store_io: bool | None = None,
     max_queue_length: int | None = None,
     expires_in: int | None = None,
+    auto_upload: bool = True,
 ) -> T:
     """Put a job into the queue, wait until it has ended, and return its output.
 
@@ -295,6 +307,8 @@ async def subscribe(
             wait for the endpoint; ``None`` for no bound.
         expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
             setting.
+        auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+            URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
     Raises:
         FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
@@ -334,6 +348,7 @@ async def subscribe(
         store_io=store_io,
         max_queue_length=max_queue_length,
         expires_in=expires_in,
+        auto_upload=auto_upload,
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from fal_async._attaching import attach_files
 from fal_async._handle import AsyncRequestHandle
 from fal_async._protocol import operations, options
 from fal_async._protocol.bodies import check_output_type
@@ -51,6 +52,7 @@ class QueueCalls:
         store_io: bool | None = None,
         max_queue_length: int | None = None,
         expires_in: int | None = None,
+        auto_upload: bool = True,
     ) -> AsyncRequestHandle:
         """Put a job into the queue and return its handle.
 
@@ -76,6 +78,8 @@ class QueueCalls:
                 wait for the endpoint; ``None`` for no bound.
             expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
                 setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
         Raises:
             FalClientHTTPError: The platform refused; the class says in what way.
@@ -101,13 +105,11 @@ class QueueCalls:
             expires_in=expires_in,
         )
         endpoint = parse_endpoint(application)
+        merged = options.merge_headers(platform, headers or {})
+        query = options.submit_query(webhook_url=webhook_url, max_queue_length=max_queue_length)
+        arguments = await attach_files(self._performer, arguments, auto_upload=auto_upload)
         operation = operations.submit(
-            self._performer.hosts,
-            endpoint,
-            arguments,
-            path=path,
-            headers=options.merge_headers(platform, headers or {}),
-            query=options.submit_query(webhook_url=webhook_url, max_queue_length=max_queue_length),
+            self._performer.hosts, endpoint, arguments, path=path, headers=merged, query=query
         )
 
         async def cancel_unclaimed(reply: Reply) -> None:
@@ -138,6 +140,7 @@ class QueueCalls:
         store_io: bool | None = None,
         max_queue_length: int | None = None,
         expires_in: int | None = None,
+        auto_upload: bool = True,
     ) -> T:
         """Put a job into the queue, wait until it has ended, and return its output.
 
@@ -174,6 +177,8 @@ class QueueCalls:
                 wait for the endpoint; ``None`` for no bound.
             expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
                 setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
         Raises:
             FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
@@ -213,6 +218,7 @@ class QueueCalls:
                 store_io=store_io,
                 max_queue_length=max_queue_length,
                 expires_in=expires_in,
+                auto_upload=auto_upload,
             )
             job = Subscription(handle, on_enqueue, on_queue_update)
             return await job.follow(with_logs=with_logs, interval=interval, output=output)

@@ -63,11 +63,12 @@ class EventStream(Generic[T]):
         performer: Performer,
         operation: Operation[None],
         *,
+        prepare: Callable[[], Awaitable[Operation[None]]] | None = None,
         timeout: float | None,
         idle_timeout: float | None,
         output: type[T] | None,
     ) -> None:
-        self._source = _Source(performer, operation, timeout, idle_timeout)
+        self._source = _Source(performer, operation, prepare, timeout, idle_timeout)
         self._output = output
         self._decode: Callable[[bytes], Iterator[object]] = _chunk
         self._ready: Iterator[object] = iter(())
@@ -162,6 +163,7 @@ class _Source:
         self,
         performer: Performer,
         operation: Operation[None],
+        prepare: Callable[[], Awaitable[Operation[None]]] | None,
         timeout: float | None,
         idle_timeout: float | None,
     ) -> None:
@@ -169,6 +171,7 @@ class _Source:
         self.headers: Mapping[str, str] = {}
         self._performer = performer
         self._operation = operation
+        self._prepare = prepare
         self._timeout = timeout
         self._idle_timeout = idle_timeout
         self._deadline = math.inf
@@ -195,6 +198,8 @@ class _Source:
         """Send the request and check the status of the reply."""
         if self._timeout is not None:
             self._deadline = anyio.current_time() + self._timeout
+        if self._prepare is not None:
+            self._operation = await self._in_time(self._prepare, math.inf)
         gates = self._performer.line.gates.get()
         await self._bounded(lambda: gates.enter(self._operation.lane))
         self._gates = gates
@@ -232,6 +237,9 @@ class _Source:
         silent_at = math.inf
         if self._idle_timeout is not None:
             silent_at = anyio.current_time() + self._idle_timeout
+        return await self._in_time(step, silent_at)
+
+    async def _in_time(self, step: Callable[[], Awaitable[R]], silent_at: float) -> R:
         with anyio.CancelScope(deadline=min(silent_at, self._deadline)):
             return await step()
         passed = self._timeout if self._deadline <= silent_at else self._idle_timeout

@@ -61,6 +61,7 @@ from fal_async import (
     SubmitOutcomeUnknownError,
     TransportError,
     Unknown,
+    Upload,
     UploadError,
     __version__,
     encode,
@@ -160,6 +161,7 @@ __all__ = [
     "SyncRequestHandle",
     "TransportError",
     "Unknown",
+    "Upload",
     "UploadError",
     "__version__",
     "attach",
@@ -405,6 +407,7 @@ class SyncClient(ClientFace[AsyncClient]):
         tags: Mapping[str, str] | None = None,
         store_io: bool | None = None,
         expires_in: int | None = None,
+        auto_upload: bool = True,
     ) -> T:
         """Run an app directly and return its output, without the queue.
 
@@ -427,6 +430,8 @@ class SyncClient(ClientFace[AsyncClient]):
                 account's setting.
             expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
                 setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
         Raises:
             FalClientTimeoutError: `timeout` has passed.
@@ -456,6 +461,7 @@ class SyncClient(ClientFace[AsyncClient]):
             tags=tags,
             store_io=store_io,
             expires_in=expires_in,
+            auto_upload=auto_upload,
         )
 
     def stream(
@@ -468,6 +474,7 @@ class SyncClient(ClientFace[AsyncClient]):
         headers: Mapping[str, str] | None = None,
         idle_timeout: float | None = None,
         output: type[E] | None = None,
+        auto_upload: bool = True,
     ) -> SyncEventStream[E]:
         """Run an app directly and read its output as it comes.
 
@@ -481,6 +488,7 @@ class SyncClient(ClientFace[AsyncClient]):
             idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
                 platform's keep-alive comments are no silence. ``None`` for any time.
             output: A type that each event is checked against; ``None`` gives decoded JSON.
+            auto_upload: Whether files in the arguments are uploaded first; see `run`.
 
         Raises:
             FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
@@ -507,6 +515,7 @@ class SyncClient(ClientFace[AsyncClient]):
                 headers=headers,
                 idle_timeout=idle_timeout,
                 output=output,
+                auto_upload=auto_upload,
             ),
         )
 
@@ -526,6 +535,7 @@ class SyncClient(ClientFace[AsyncClient]):
         store_io: bool | None = None,
         max_queue_length: int | None = None,
         expires_in: int | None = None,
+        auto_upload: bool = True,
     ) -> SyncRequestHandle:
         """Put a job into the queue and return its handle.
 
@@ -551,6 +561,8 @@ class SyncClient(ClientFace[AsyncClient]):
                 wait for the endpoint; ``None`` for no bound.
             expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
                 setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
         Raises:
             FalClientHTTPError: The platform refused; the class says in what way.
@@ -581,6 +593,7 @@ class SyncClient(ClientFace[AsyncClient]):
                 store_io=store_io,
                 max_queue_length=max_queue_length,
                 expires_in=expires_in,
+                auto_upload=auto_upload,
             ),
         )
 
@@ -605,6 +618,7 @@ class SyncClient(ClientFace[AsyncClient]):
         store_io: bool | None = None,
         max_queue_length: int | None = None,
         expires_in: int | None = None,
+        auto_upload: bool = True,
     ) -> T:
         """Put a job into the queue, wait until it has ended, and return its output.
 
@@ -641,6 +655,8 @@ class SyncClient(ClientFace[AsyncClient]):
                 wait for the endpoint; ``None`` for no bound.
             expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
                 setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
         Raises:
             FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
@@ -679,6 +695,7 @@ class SyncClient(ClientFace[AsyncClient]):
             store_io=store_io,
             max_queue_length=max_queue_length,
             expires_in=expires_in,
+            auto_upload=auto_upload,
         )
 
     def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
@@ -934,6 +951,7 @@ def run(
     tags: Mapping[str, str] | None = None,
     store_io: bool | None = None,
     expires_in: int | None = None,
+    auto_upload: bool = True,
 ) -> T:
     """Run an app directly and return its output, without the queue.
 
@@ -956,6 +974,8 @@ def run(
             account's setting.
         expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
             setting.
+        auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+            URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
     Raises:
         FalClientTimeoutError: `timeout` has passed.
@@ -984,6 +1004,7 @@ def run(
         tags=tags,
         store_io=store_io,
         expires_in=expires_in,
+        auto_upload=auto_upload,
     )
 
 
@@ -996,6 +1017,7 @@ def stream(
     headers: Mapping[str, str] | None = None,
     idle_timeout: float | None = None,
     output: type[E] | None = None,
+    auto_upload: bool = True,
 ) -> SyncEventStream[E]:
     """Run an app directly and read its output as it comes.
 
@@ -1009,6 +1031,7 @@ def stream(
         idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
             platform's keep-alive comments are no silence. ``None`` for any time.
         output: A type that each event is checked against; ``None`` gives decoded JSON.
+        auto_upload: Whether files in the arguments are uploaded first; see `run`.
 
     Raises:
         FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
@@ -1033,6 +1056,7 @@ def stream(
         headers=headers,
         idle_timeout=idle_timeout,
         output=output,
+        auto_upload=auto_upload,
     )
 
 
@@ -1051,6 +1075,7 @@ def submit(
     store_io: bool | None = None,
     max_queue_length: int | None = None,
     expires_in: int | None = None,
+    auto_upload: bool = True,
 ) -> SyncRequestHandle:
     """Put a job into the queue and return its handle.
 
@@ -1076,6 +1101,8 @@ def submit(
             wait for the endpoint; ``None`` for no bound.
         expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
             setting.
+        auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+            URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
     Raises:
         FalClientHTTPError: The platform refused; the class says in what way.
@@ -1103,6 +1130,7 @@ def submit(
         store_io=store_io,
         max_queue_length=max_queue_length,
         expires_in=expires_in,
+        auto_upload=auto_upload,
     )
 
 
@@ -1126,6 +1154,7 @@ def subscribe(
     store_io: bool | None = None,
     max_queue_length: int | None = None,
     expires_in: int | None = None,
+    auto_upload: bool = True,
 ) -> T:
     """Put a job into the queue, wait until it has ended, and return its output.
 
@@ -1162,6 +1191,8 @@ def subscribe(
             wait for the endpoint; ``None`` for no bound.
         expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
             setting.
+        auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+            URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
 
     Raises:
         FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
@@ -1199,6 +1230,7 @@ def subscribe(
         store_io=store_io,
         max_queue_length=max_queue_length,
         expires_in=expires_in,
+        auto_upload=auto_upload,
     )
 
 

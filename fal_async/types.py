@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypeAlias, Type
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+    from typing import BinaryIO
 
     from pydantic import BaseModel
+    from pydantic_core import CoreSchema
 
 __all__ = [
     "Arguments",
@@ -29,6 +31,7 @@ __all__ = [
     "StorageACLRule",
     "StorageSettings",
     "Unknown",
+    "Upload",
 ]
 
 #: The input of a model: a mapping of JSON values, or a pydantic model.
@@ -216,6 +219,40 @@ class StorageSettings:
             f"expires_in is a positive whole number of seconds or one of "
             f"{', '.join(_LIVES)}, got {life!r}"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """Data to upload, anywhere inside of arguments; its URL takes its place.
+
+    A path, a file that is open in binary mode, an image of Pillow or an array of NumPy needs no
+    wrapping.
+
+    Attributes:
+        data: What to upload, as `AsyncClient.upload` takes it.
+        content_type: Its media type; ``None`` takes what the name tells.
+        file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+
+    Example:
+        >>> async def main() -> None:
+        ...     arguments = {"image_url": fal_async.Upload(b"...", "image/png", "cat.png")}
+        ...     result = await fal_async.run("demo/echo", arguments)
+        ...     print(result["image_url"])
+        >>> anyio.run(main)  # doctest: +ELLIPSIS
+        http.../cat.png
+    """
+
+    data: str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
+    content_type: str | None = None
+    file_name: str | None = None
+    lifecycle: StorageSettings | None = None
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+        from pydantic_core import core_schema  # who defines a model has it at hand
+
+        return core_schema.is_instance_schema(cls)
 
 
 def _check_decision(decision: object) -> None:

@@ -1,0 +1,155 @@
+"""Uploads of the files inside of arguments, before the call itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, cast
+
+from fal_async._attachments import files_in, with_urls
+from fal_async._images import image_bytes, image_type, is_picture
+from fal_async._media_types import BINARY, media_type
+from fal_async._protocol.lifecycle import lifecycle_headers
+from fal_async._protocol.upload import Label, repositories
+from fal_async._transport.sources import CHUNK, FileSource, Memory, StreamSource, open_source
+from fal_async._transport.tasks import open_task_group
+from fal_async._transport.threads import in_thread
+from fal_async._uploading import FileUpload
+from fal_async.errors import InvalidRequestError
+from fal_async.types import Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
+
+    from fal_async._attachments import Attachment
+    from fal_async._transport.perform import Performer
+    from fal_async._transport.sources import Source
+    from fal_async.types import Arguments
+
+__all__ = ["attach_files", "uploading"]
+
+#: How pictures are uploaded: as they are, to the bit.
+PICTURE_FORMAT = "png"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A file that is ready to be uploaded, for one or several places in the arguments."""
+
+    label: Label
+    source: Source | StreamSource
+    places: list[int]
+
+
+async def attach_files(
+    performer: Performer, arguments: Arguments, *, auto_upload: bool
+) -> Arguments:
+    """The arguments, with the URL of each file in its place; all files are uploaded then.
+
+    Raises:
+        InvalidRequestError: There are files, and they are not to be uploaded.
+        FalClientError: An upload failed.
+    """
+    upload = uploading(performer, arguments, auto_upload=auto_upload)
+    return arguments if upload is None else await upload()
+
+
+def uploading(
+    performer: Performer, arguments: Arguments, *, auto_upload: bool
+) -> Callable[[], Awaitable[Arguments]] | None:
+    """What `attach_files` has to wait for; ``None`` when there are no files.
+
+    Raises:
+        InvalidRequestError: There are files, and they are not to be uploaded.
+    """
+    files = files_in(arguments)
+    if not files:
+        return None
+    if not auto_upload:
+        kinds = ", ".join(sorted({type(file).__name__ for file in files.values()}))
+        raise InvalidRequestError(f"the arguments hold files ({kinds}), and auto_upload is off")
+    return partial(_attach, performer, arguments, files)
+
+
+async def _attach(
+    performer: Performer, arguments: Arguments, files: dict[int, Attachment]
+) -> Arguments:
+    urls: dict[int, str] = {}
+
+    async def send(ready: _Ready) -> None:
+        transfer = FileUpload(performer, ready.label, repositories(None, None))
+        url = await transfer.send(ready.source)
+        urls.update(dict.fromkeys(ready.places, url))
+
+    async with AsyncExitStack() as opened:
+        every = [await _open(place, file, opened) for place, file in files.items()]
+        distinct = await _distinct(every)
+        async with open_task_group() as group:
+            for ready in distinct:
+                group.start_soon(send, ready)
+    attached: dict[str, Any] = with_urls(arguments, urls)
+    return attached
+
+
+async def _open(place: int, file: Attachment, opened: AsyncExitStack) -> _Ready:
+    label, source = await _prepare(file)
+    return _Ready(label, await opened.enter_async_context(source), [place])
+
+
+async def _prepare(file: Any) -> tuple[Label, Source | StreamSource]:
+    if isinstance(file, Upload):
+        label = Label(
+            content_type=file.content_type or await _guess(file.file_name),
+            file_name=file.file_name,
+            lifecycle=lifecycle_headers(file.lifecycle),
+        )
+        return label, open_source(file.data)
+    if is_picture(file):
+        content = await in_thread(partial(image_bytes, file, PICTURE_FORMAT))
+        return Label(content_type=image_type(PICTURE_FORMAT)), Memory(content)
+    name = _name(file)
+    label = Label(content_type=await _guess(name), file_name=name)
+    return label, open_source(file) if hasattr(file, "read") else FileSource(file)
+
+
+def _name(file: Any) -> str | None:
+    try:
+        path = os.fspath(cast("str | bytes", getattr(file, "name", None) or file))
+    except TypeError:  # of files that were opened by their number it is one
+        return None
+    return PurePath(os.fsdecode(path)).name or None
+
+
+async def _guess(name: str | None) -> str:
+    return BINARY if name is None else await in_thread(partial(media_type, name))
+
+
+async def _distinct(every: Sequence[_Ready]) -> list[_Ready]:
+    """Each content once; what differs in size or kind needs no reading to be told apart."""
+    alike: dict[Hashable, list[_Ready]] = {}
+    for ready in every:
+        streams = isinstance(ready.source, StreamSource)
+        size = id(ready) if isinstance(ready.source, StreamSource) else ready.source.size
+        alike.setdefault((streams, size, str(ready.label.headers)), []).append(ready)
+    distinct: dict[Hashable, _Ready] = {}
+    for key, group in alike.items():
+        for ready in group:
+            digest = await _digest(ready.source) if len(group) > 1 else b""
+            known = distinct.setdefault((key, digest), ready)
+            if known is not ready:
+                known.places.extend(ready.places)
+    return list(distinct.values())
+
+
+async def _digest(source: Source | StreamSource) -> bytes:
+    if isinstance(source, StreamSource):
+        return b""
+    digest = hashlib.sha256()
+    for start in range(0, source.size, CHUNK):
+        chunk = await source.read_at(start, CHUNK)
+        await in_thread(partial(digest.update, chunk))
+    return digest.digest()
