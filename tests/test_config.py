@@ -186,6 +186,23 @@ def test_limits_that_allow_nothing_are_refused(values: dict[str, Any]) -> None:
         Limits(**values)
 
 
+def test_the_defaults_are_these() -> None:
+    assert Limits() == Limits(
+        control=100,
+        held=1000,
+        max_streams=256,
+        polls_per_second=1000.0,
+        uploads=16,
+        downloads=64,
+        part_size=10_485_760,
+        single_shot=104_857_600,
+    )
+    assert RetryPolicy() == RetryPolicy(
+        attempts=5, base_delay=0.25, max_delay=8.0, budget=60.0, max_retry_after=60.0
+    )
+    assert RetryPolicy(attempts=1).attempts == 1
+
+
 def test_the_smallest_limits() -> None:
     smallest = {"control": 1, "held": 1, "max_streams": 0, "uploads": 1, "downloads": 1}
     assert Limits(**smallest, part_size=1, single_shot=0, polls_per_second=0.1).max_streams == 0

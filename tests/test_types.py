@@ -102,6 +102,8 @@ def test_a_result_is_a_dictionary() -> None:
 
 
 def test_what_is_unknown_about_a_result_is_none_or_empty() -> None:
+    assert facts(full())["metrics"] == {"inference_time": 0.5}
+    assert facts(full())["headers"] == {"x-fal-request-id": "abc"}
     assert facts(Result({})) == {
         "request_id": None,
         "billable_units": None,
