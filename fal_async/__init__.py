@@ -66,6 +66,8 @@ if TYPE_CHECKING:
         attach,
         cancel,
         get_handle,
+        over_websocket,
+        realtime,
         result,
         run,
         status,
@@ -75,8 +77,11 @@ if TYPE_CHECKING:
         upload,
         upload_file,
         upload_image,
+        ws_connect,
     )
     from fal_async._handle import AsyncRequestHandle
+    from fal_async._over_websocket import CarriedReply, WebSocketRequests
+    from fal_async._realtime import AsyncRealtimeConnection, WebSocketConnection
     from fal_async._stream import EventStream
     from fal_async._transport.pool import PooledTransport
 
@@ -84,9 +89,11 @@ __all__ = [
     "AccountLockedError",
     "Arguments",
     "AsyncClient",
+    "AsyncRealtimeConnection",
     "AsyncRequestHandle",
     "AuthenticationError",
     "Cancellation",
+    "CarriedReply",
     "ClientClosedError",
     "Completed",
     "ConnectionFailedError",
@@ -131,6 +138,8 @@ __all__ = [
     "Unknown",
     "Upload",
     "UploadError",
+    "WebSocketConnection",
+    "WebSocketRequests",
     "__version__",
     "attach",
     "cancel",
@@ -138,6 +147,8 @@ __all__ = [
     "encode_file",
     "encode_image",
     "get_handle",
+    "over_websocket",
+    "realtime",
     "result",
     "run",
     "status",
@@ -147,23 +158,30 @@ __all__ = [
     "upload",
     "upload_file",
     "upload_image",
+    "ws_connect",
 ]
 
 #: Names whose modules cost time to import (httpx, anyio), and where they are.
 _LAZY = {
     "AsyncClient": "_client",
+    "AsyncRealtimeConnection": "_realtime",
     "AsyncRequestHandle": "_handle",
+    "CarriedReply": "_over_websocket",
     "EventStream": "_stream",
     "Hosts": "_config",
     "Limits": "_config",
     "PooledTransport": "_transport.pool",
     "RetryPolicy": "_config",
+    "WebSocketConnection": "_realtime",
+    "WebSocketRequests": "_over_websocket",
     "attach": "_functions",
     "cancel": "_functions",
     "encode": "_data_urls",
     "encode_file": "_data_urls",
     "encode_image": "_data_urls",
     "get_handle": "_functions",
+    "over_websocket": "_functions",
+    "realtime": "_functions",
     "result": "_functions",
     "run": "_functions",
     "status": "_functions",
@@ -173,6 +191,7 @@ _LAZY = {
     "upload": "_functions",
     "upload_file": "_functions",
     "upload_image": "_functions",
+    "ws_connect": "_functions",
 }
 
 

@@ -11,6 +11,7 @@ from fal_async._credentials import Credentials
 from fal_async._direct import DirectCalls
 from fal_async._protocol import options
 from fal_async._queue import QueueCalls
+from fal_async._socket_calls import SocketCalls
 from fal_async._storage import StorageCalls
 from fal_async._transport.line import Line
 from fal_async._transport.perform import Performer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient"]
 
 
-class AsyncClient(DirectCalls, QueueCalls, StorageCalls):
+class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
     """A client of the platform, for asyncio, uvloop and trio.
 
     Making one does no I/O. It may be used by several event loops, one after another; connections

@@ -1,4 +1,5 @@
-# Made by `python -m tests.sync.generate` from _direct.py, _queue.py and _storage.py; do not edit.
+# Made by `python -m tests.sync.generate` from _direct.py, _queue.py, _socket_calls.py and
+# _storage.py; do not edit.
 # ruff: noqa: A002 -- the official client's names
 """The calls of `AsyncClient` as functions, on a client of the running event loop."""
 
@@ -10,13 +11,26 @@ from fal_async._default import default_client, ready_client
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterable,
+        Awaitable,
+        Callable,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
+    from contextlib import AbstractAsyncContextManager
     from typing import BinaryIO
 
     from typing_extensions import TypeVar
 
     from fal_async._handle import AsyncRequestHandle
     from fal_async._images import Picture
+    from fal_async._over_websocket import WebSocketRequests
+    from fal_async._realtime import (
+        AsyncRealtimeConnection,
+        WebSocketConnection,
+    )
     from fal_async._stream import EventStream
     from fal_async.types import (
         Arguments,
@@ -35,6 +49,8 @@ __all__ = [
     "attach",
     "cancel",
     "get_handle",
+    "over_websocket",
+    "realtime",
     "result",
     "run",
     "status",
@@ -44,6 +60,7 @@ __all__ = [
     "upload",
     "upload_file",
     "upload_image",
+    "ws_connect",
 ]
 
 
@@ -419,6 +436,166 @@ def attach(handle: AsyncRequestHandle | Mapping[str, str]) -> AsyncRequestHandle
         InvalidRequestError: The data is not that of a handle.
     """
     return default_client().attach(handle)
+
+
+def realtime(
+    application: str,
+    *,
+    use_jwt: bool = True,
+    path: str = "/realtime",
+    max_buffering: int | None = None,
+    token_expiration: int = 120,
+    encode_message: Callable[[Any], str | bytes] | None = None,
+    decode_message: Callable[[bytes], Any] | None = None,
+    reconnect: bool = False,
+    max_message_size: int | None = 64 * 1024 * 1024,
+    open_timeout: float | None = 90.0,
+    ping_interval: float | None = 20.0,
+    ping_timeout: float | None = 20.0,
+    compression: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
+    """Open a session with a realtime app, for the length of the block.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
+        use_jwt: Whether a short-lived token opens the session, or else the key itself, in a
+            header.
+        path: The path within the app; it is not added to an id that ends with it.
+        max_buffering: How many unprocessed inputs the platform keeps before it drops the
+            oldest, from 1 to 60; ``None`` leaves it to the app.
+        token_expiration: For how long the token may be used to connect, in seconds.
+        encode_message: Makes a message of what is sent, text or bytes; ``None`` writes msgpack.
+        decode_message: Reads messages that are bytes; ``None`` reads msgpack.
+        reconnect: Whether the first `send` after the connection was closed by the other side,
+            or lost, opens a new one, with a new token. What had not been answered is lost, of
+            which the next `recv` tells by a `RealtimeDisconnectedError`.
+        max_message_size: The longest message to accept, in bytes; ``None`` for any.
+        open_timeout: How long opening a connection may take, in seconds, since a runner may
+            have to start; ``None`` for any time.
+        ping_interval: After so many seconds of silence the other side is asked for a sign of
+            life; ``None`` never asks.
+        ping_timeout: After so many seconds without one the connection is held to be lost;
+            ``None`` never does.
+        compression: Whether to offer permessage-deflate, which costs much time and saves
+            nothing on images.
+        headers: Further headers of the handshake.
+
+    Raises:
+        FalClientHTTPError: The platform refused the token or the connection; the class says
+            why.
+        ConnectionFailedError: There was no connection.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.realtime("demo/echo") as connection:
+        ...         await connection.send({"prompt": "a cat"})
+        ...         result = await connection.recv()
+        ...     print(result["prompt"])
+        >>> anyio.run(main)
+        a cat
+    """
+    return default_client().realtime(
+        application,
+        use_jwt=use_jwt,
+        path=path,
+        max_buffering=max_buffering,
+        token_expiration=token_expiration,
+        encode_message=encode_message,
+        decode_message=decode_message,
+        reconnect=reconnect,
+        max_message_size=max_message_size,
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        compression=compression,
+        headers=headers,
+    )
+
+
+def ws_connect(
+    application: str,
+    *,
+    path: str = "",
+    use_jwt: bool = True,
+    max_buffering: int | None = None,
+    token_expiration: int = 120,
+    max_message_size: int | None = 64 * 1024 * 1024,
+    open_timeout: float | None = 90.0,
+    ping_interval: float | None = 20.0,
+    ping_timeout: float | None = 20.0,
+    compression: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> AbstractAsyncContextManager[WebSocketConnection]:
+    """Open a WebSocket of an app with a protocol of its own, for the length of the block.
+
+    Args:
+        application: The endpoint id.
+        path: The path within the app, added to the id.
+        use_jwt: As for `realtime`.
+        max_buffering: As for `realtime`.
+        token_expiration: As for `realtime`.
+        max_message_size: As for `realtime`.
+        open_timeout: As for `realtime`.
+        ping_interval: As for `realtime`.
+        ping_timeout: As for `realtime`.
+        compression: As for `realtime`.
+        headers: As for `realtime`.
+
+    Raises:
+        FalClientHTTPError: The platform refused the token or the connection.
+        ConnectionFailedError: There was no connection.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.ws_connect("demo/socket", path="/chat") as socket:
+        ...         await socket.send("hello")
+        ...         print(await socket.recv())
+        >>> anyio.run(main)
+        hello
+    """
+    return default_client().ws_connect(
+        application,
+        path=path,
+        use_jwt=use_jwt,
+        max_buffering=max_buffering,
+        token_expiration=token_expiration,
+        max_message_size=max_message_size,
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        compression=compression,
+        headers=headers,
+    )
+
+
+def over_websocket(
+    application: str, *, open_timeout: float | None = 90.0, headers: Mapping[str, str] | None = None
+) -> AbstractAsyncContextManager[WebSocketRequests]:
+    """Open one connection for many HTTP requests to an endpoint, for the length of the block.
+
+    Args:
+        application: The endpoint id, with its path.
+        open_timeout: How long opening the connection may take, in seconds; ``None`` for any
+            time.
+        headers: Further headers of the handshake.
+
+    Raises:
+        FalClientHTTPError: The platform refused the connection.
+        ConnectionFailedError: There was no connection.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.over_websocket("demo/echo") as requests:
+        ...         reply = await requests.request({"prompt": "a cat"})
+        ...         print(reply.result["prompt"])
+        >>> anyio.run(main)
+        a cat
+    """
+    return default_client().over_websocket(application, open_timeout=open_timeout, headers=headers)
 
 
 async def upload(

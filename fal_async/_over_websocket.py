@@ -19,7 +19,7 @@ from fal_async._protocol.sse import SSEDecoder
 from fal_async.errors import FalClientError, InvalidReplyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
     from fal_async._transport.websocket import WebSocket
     from fal_async.types import Arguments
@@ -94,10 +94,10 @@ class CarriedReply:
     """
 
     def __init__(self, turn: _Turn, head: Reply, result: Any) -> None:
-        self.status_code = head.status_code
-        self.headers = head.headers
-        self.request_id = head.request_id
-        self.result = result
+        self.status_code: int = head.status_code
+        self.headers: Mapping[str, str] = head.headers
+        self.request_id: str | None = head.request_id
+        self.result: Any = result
         self._turn = turn
         self._ready: Iterator[Any] = iter(())
         is_events = head.content_type == "text/event-stream"

@@ -1,4 +1,5 @@
-# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py, _queue.py,
+# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py,
+# _over_websocket.py, _over_websocket.py, _queue.py, _realtime.py, _realtime.py, _socket_calls.py,
 # _storage.py and _stream.py; do not edit.
 # ruff: noqa: A002 -- the official client's names
 """The blocking face of fal_async: the same calls, for code that does not await.
@@ -16,9 +17,11 @@ from fal_async import (
     AccountLockedError,
     Arguments,
     AsyncClient,
+    AsyncRealtimeConnection,
     AsyncRequestHandle,
     AuthenticationError,
     Cancellation,
+    CarriedReply,
     ClientClosedError,
     Completed,
     ConnectionFailedError,
@@ -63,6 +66,8 @@ from fal_async import (
     Unknown,
     Upload,
     UploadError,
+    WebSocketConnection,
+    WebSocketRequests,
     __version__,
     encode,
     encode_file,
@@ -70,6 +75,8 @@ from fal_async import (
 )
 from fal_async import cancel as cancel_async
 from fal_async import get_handle as get_handle_async
+from fal_async import over_websocket as over_websocket_async
+from fal_async import realtime as realtime_async
 from fal_async import result as result_async
 from fal_async import run as run_async
 from fal_async import status as status_async
@@ -79,7 +86,8 @@ from fal_async import subscribe as subscribe_async
 from fal_async import upload as upload_async
 from fal_async import upload_file as upload_file_async
 from fal_async import upload_image as upload_image_async
-from fal_async._face import ClientFace, Face, StreamFace
+from fal_async import ws_connect as ws_connect_async
+from fal_async._face import ClientFace, Face, SocketFace, StreamFace
 from fal_async._portal import relay
 
 if TYPE_CHECKING:
@@ -92,6 +100,9 @@ if TYPE_CHECKING:
         Iterable,
         Mapping,
         Sequence,
+    )
+    from contextlib import (
+        AbstractContextManager,
     )
     from typing import BinaryIO, Self
 
@@ -113,9 +124,11 @@ __all__ = [
     "AccountLockedError",
     "Arguments",
     "AsyncClient",
+    "AsyncRealtimeConnection",
     "AsyncRequestHandle",
     "AuthenticationError",
     "Cancellation",
+    "CarriedReply",
     "ClientClosedError",
     "Completed",
     "ConnectionFailedError",
@@ -141,6 +154,7 @@ __all__ = [
     "Problem",
     "Queued",
     "RateLimitError",
+    "RealtimeConnection",
     "RealtimeDisconnectedError",
     "RealtimeError",
     "Repository",
@@ -156,13 +170,18 @@ __all__ = [
     "StreamBrokenError",
     "StreamError",
     "SubmitOutcomeUnknownError",
+    "SyncCarriedReply",
     "SyncClient",
     "SyncEventStream",
     "SyncRequestHandle",
+    "SyncWebSocketConnection",
+    "SyncWebSocketRequests",
     "TransportError",
     "Unknown",
     "Upload",
     "UploadError",
+    "WebSocketConnection",
+    "WebSocketRequests",
     "__version__",
     "attach",
     "cancel",
@@ -172,6 +191,10 @@ __all__ = [
     "encode_image",
     "get_handle",
     "get_handle_async",
+    "over_websocket",
+    "over_websocket_async",
+    "realtime",
+    "realtime_async",
     "result",
     "result_async",
     "run",
@@ -190,6 +213,8 @@ __all__ = [
     "upload_file_async",
     "upload_image",
     "upload_image_async",
+    "ws_connect",
+    "ws_connect_async",
 ]
 
 
@@ -343,6 +368,178 @@ class SyncEventStream(StreamFace[EventStream[E], E]):
     def response_headers(self) -> Mapping[str, str]:
         """The headers of the reply, names in lower case; empty before the stream is open."""
         return self._async.response_headers
+
+
+class RealtimeConnection(SocketFace[AsyncRealtimeConnection, Any]):
+    """A session with a realtime app: arguments go in, results come out.
+
+    Several threads may send; one at a time may receive. ``for`` gives the results until the
+    session ends, be it by a close in good order or because it was idle for too long.
+
+    Example:
+        >>> with fal_async.sync.realtime("demo/echo") as connection:
+        ...     connection.send({"prompt": "a cat"})
+        ...     result = connection.recv()
+        >>> print(result["prompt"])
+        a cat
+    """
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close, 1006 for a connection that was lost; ``None`` while open."""
+        return self._async.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that was given for the close, perhaps empty; ``None`` while open."""
+        return self._async.close_reason
+
+    def send(self, arguments: object) -> None:
+        """Send one input; with ``reconnect=True`` over a new connection, if the last was lost.
+
+        Args:
+            arguments: A mapping or a pydantic model, in which bytes stay bytes; or whatever
+                `encode_message` takes.
+
+        Raises:
+            RealtimeDisconnectedError: The connection is closed, and is not to be opened again.
+            InvalidRequestError: The arguments cannot be sent.
+            FalClientHTTPError: The platform refused the new connection.
+            ConnectionFailedError: There was no new connection.
+        """
+        self._portal.call(self._async.send, arguments)
+
+    def recv(self) -> Any:
+        """Receive the next result, whose bytes are bytes; ``None`` is a result like any other.
+
+        Raises:
+            RealtimeError: The app failed; or, with the error ``"TIMEOUT"``, the session has ended.
+            RealtimeDisconnectedError: The connection is closed, and all that came before the close
+                has been received. What was sent and not answered is lost.
+            AuthenticationError: The token was refused, or has expired.
+            InvalidReplyError: The message cannot be read.
+            InvalidRequestError: Another thread is receiving.
+        """
+        return self._portal.call(self._async.recv)
+
+    def close(self) -> None:
+        """End the session and wait, not for long, until the other side has agreed."""
+        self._portal.call(self._async.close)
+
+
+class SyncWebSocketConnection(SocketFace[WebSocketConnection, str | bytes]):
+    """A WebSocket of an app that speaks a protocol of its own: text and bytes, both ways.
+
+    Several threads may send; one at a time may receive. ``for`` gives the messages until the
+    other side closes in good order.
+
+    Example:
+        >>> with fal_async.sync.ws_connect("demo/socket") as socket:
+        ...     socket.send("hello")
+        ...     print(socket.recv())
+        hello
+    """
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close, 1006 for a connection that was lost; ``None`` while open."""
+        return self._async.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The reason that was given for the close, perhaps empty; ``None`` while open."""
+        return self._async.close_reason
+
+    def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send text or bytes. What has been sent goes out whole, even if the thread is interrupted.
+
+        Raises:
+            RealtimeDisconnectedError: The connection is closed.
+            InvalidRequestError: The message is neither text nor bytes.
+        """
+        self._portal.call(self._async.send, message)
+
+    def recv(self) -> str | bytes:
+        """Receive the next message.
+
+        Raises:
+            RealtimeDisconnectedError: The connection is closed, and all that came before the close
+                has been received.
+            InvalidReplyError: The other side broke the protocol, or sent too long a message.
+            InvalidRequestError: Another thread is receiving.
+        """
+        return self._portal.call(self._async.recv)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection and wait, not for long, until the other side has agreed.
+
+        Args:
+            code: What the other side is told: 1000 for a normal end, or one of 3000 to 4999.
+            reason: What else it is told, up to 123 bytes.
+        """
+        self._portal.call(self._async.close, code, reason)
+
+
+class SyncCarriedReply(StreamFace[CarriedReply, Any]):
+    """The reply to one request.
+
+    A stream is read by ``for``: events are decoded JSON, or text where they are not JSON; what
+    is no stream of events is given as bytes, chunk by chunk. ``with`` closes it.
+
+    Attributes:
+        status_code: The HTTP status, one of success.
+        headers: Names in lower case.
+        request_id: The id of the request.
+        result: The output when it is JSON; ``None`` for a stream.
+    """
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status, one of success."""
+        return self._async.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+        return self._async.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request."""
+        return self._async.request_id
+
+    @property
+    def result(self) -> Any:
+        """The output when it is JSON; ``None`` for a stream."""
+        return self._async.result
+
+
+class SyncWebSocketRequests(Face[WebSocketRequests]):
+    """Requests to one endpoint over one connection.
+
+    Several threads may send requests, which are answered in order. A reply that is a stream has
+    to be read to its end, or closed, before the next one can arrive.
+
+    Example:
+        >>> with fal_async.sync.over_websocket("demo/echo") as requests:
+        ...     reply = requests.request({"prompt": "a cat"})
+        ...     print(reply.status_code, reply.result["prompt"])
+        200 a cat
+    """
+
+    def request(self, arguments: Arguments) -> SyncCarriedReply:
+        """Send a request and wait for its reply: all of it, or the head of a stream.
+
+        Args:
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+
+        Raises:
+            FalClientHTTPError: The platform or the app answered with an error.
+            RealtimeDisconnectedError: The connection is closed, and there will be no reply.
+            InvalidReplyError: The reply cannot be read.
+            InvalidRequestError: The arguments cannot be sent.
+        """
+        return SyncCarriedReply(self._portal, self._portal.call(self._async.request, arguments))
 
 
 class SyncClient(ClientFace[AsyncClient]):
@@ -763,6 +960,173 @@ class SyncClient(ClientFace[AsyncClient]):
             InvalidRequestError: The data is not that of a handle.
         """
         return SyncRequestHandle(self._portal, self._async.attach(self._bare(handle)))
+
+    def realtime(
+        self,
+        application: str,
+        *,
+        use_jwt: bool = True,
+        path: str = "/realtime",
+        max_buffering: int | None = None,
+        token_expiration: int = 120,
+        encode_message: Callable[[Any], str | bytes] | None = None,
+        decode_message: Callable[[bytes], Any] | None = None,
+        reconnect: bool = False,
+        max_message_size: int | None = 64 * 1024 * 1024,
+        open_timeout: float | None = 90.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        compression: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[RealtimeConnection]:
+        """Open a session with a realtime app, for the length of the block.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
+            use_jwt: Whether a short-lived token opens the session, or else the key itself, in a
+                header.
+            path: The path within the app; it is not added to an id that ends with it.
+            max_buffering: How many unprocessed inputs the platform keeps before it drops the
+                oldest, from 1 to 60; ``None`` leaves it to the app.
+            token_expiration: For how long the token may be used to connect, in seconds.
+            encode_message: Makes a message of what is sent, text or bytes; ``None`` writes msgpack.
+            decode_message: Reads messages that are bytes; ``None`` reads msgpack.
+            reconnect: Whether the first `send` after the connection was closed by the other side,
+                or lost, opens a new one, with a new token. What had not been answered is lost, of
+                which the next `recv` tells by a `RealtimeDisconnectedError`.
+            max_message_size: The longest message to accept, in bytes; ``None`` for any.
+            open_timeout: How long opening a connection may take, in seconds, since a runner may
+                have to start; ``None`` for any time.
+            ping_interval: After so many seconds of silence the other side is asked for a sign of
+                life; ``None`` never asks.
+            ping_timeout: After so many seconds without one the connection is held to be lost;
+                ``None`` never does.
+            compression: Whether to offer permessage-deflate, which costs much time and saves
+                nothing on images.
+            headers: Further headers of the handshake.
+
+        Raises:
+            FalClientHTTPError: The platform refused the token or the connection; the class says
+                why.
+            ConnectionFailedError: There was no connection.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> with fal_async.sync.realtime("demo/echo") as connection:
+            ...     connection.send({"prompt": "a cat"})
+            ...     result = connection.recv()
+            >>> print(result["prompt"])
+            a cat
+        """
+        return self._portal.enter(
+            RealtimeConnection,
+            self._async.realtime,
+            application,
+            use_jwt=use_jwt,
+            path=path,
+            max_buffering=max_buffering,
+            token_expiration=token_expiration,
+            encode_message=encode_message,
+            decode_message=decode_message,
+            reconnect=reconnect,
+            max_message_size=max_message_size,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            compression=compression,
+            headers=headers,
+        )
+
+    def ws_connect(
+        self,
+        application: str,
+        *,
+        path: str = "",
+        use_jwt: bool = True,
+        max_buffering: int | None = None,
+        token_expiration: int = 120,
+        max_message_size: int | None = 64 * 1024 * 1024,
+        open_timeout: float | None = 90.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        compression: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[SyncWebSocketConnection]:
+        """Open a WebSocket of an app with a protocol of its own, for the length of the block.
+
+        Args:
+            application: The endpoint id.
+            path: The path within the app, added to the id.
+            use_jwt: As for `realtime`.
+            max_buffering: As for `realtime`.
+            token_expiration: As for `realtime`.
+            max_message_size: As for `realtime`.
+            open_timeout: As for `realtime`.
+            ping_interval: As for `realtime`.
+            ping_timeout: As for `realtime`.
+            compression: As for `realtime`.
+            headers: As for `realtime`.
+
+        Raises:
+            FalClientHTTPError: The platform refused the token or the connection.
+            ConnectionFailedError: There was no connection.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> with fal_async.sync.ws_connect("demo/socket", path="/chat") as socket:
+            ...     socket.send("hello")
+            ...     print(socket.recv())
+            hello
+        """
+        return self._portal.enter(
+            SyncWebSocketConnection,
+            self._async.ws_connect,
+            application,
+            path=path,
+            use_jwt=use_jwt,
+            max_buffering=max_buffering,
+            token_expiration=token_expiration,
+            max_message_size=max_message_size,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            compression=compression,
+            headers=headers,
+        )
+
+    def over_websocket(
+        self,
+        application: str,
+        *,
+        open_timeout: float | None = 90.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[SyncWebSocketRequests]:
+        """Open one connection for many HTTP requests to an endpoint, for the length of the block.
+
+        Args:
+            application: The endpoint id, with its path.
+            open_timeout: How long opening the connection may take, in seconds; ``None`` for any
+                time.
+            headers: Further headers of the handshake.
+
+        Raises:
+            FalClientHTTPError: The platform refused the connection.
+            ConnectionFailedError: There was no connection.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> with fal_async.sync.over_websocket("demo/echo") as requests:
+            ...     reply = requests.request({"prompt": "a cat"})
+            ...     print(reply.result["prompt"])
+            a cat
+        """
+        return self._portal.enter(
+            SyncWebSocketRequests,
+            self._async.over_websocket,
+            application,
+            open_timeout=open_timeout,
+            headers=headers,
+        )
 
     def upload(
         self,
@@ -1301,6 +1665,160 @@ def attach(handle: SyncRequestHandle | Mapping[str, str]) -> SyncRequestHandle:
         InvalidRequestError: The data is not that of a handle.
     """
     return _client().attach(handle)
+
+
+def realtime(
+    application: str,
+    *,
+    use_jwt: bool = True,
+    path: str = "/realtime",
+    max_buffering: int | None = None,
+    token_expiration: int = 120,
+    encode_message: Callable[[Any], str | bytes] | None = None,
+    decode_message: Callable[[bytes], Any] | None = None,
+    reconnect: bool = False,
+    max_message_size: int | None = 64 * 1024 * 1024,
+    open_timeout: float | None = 90.0,
+    ping_interval: float | None = 20.0,
+    ping_timeout: float | None = 20.0,
+    compression: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> AbstractContextManager[RealtimeConnection]:
+    """Open a session with a realtime app, for the length of the block.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
+        use_jwt: Whether a short-lived token opens the session, or else the key itself, in a
+            header.
+        path: The path within the app; it is not added to an id that ends with it.
+        max_buffering: How many unprocessed inputs the platform keeps before it drops the
+            oldest, from 1 to 60; ``None`` leaves it to the app.
+        token_expiration: For how long the token may be used to connect, in seconds.
+        encode_message: Makes a message of what is sent, text or bytes; ``None`` writes msgpack.
+        decode_message: Reads messages that are bytes; ``None`` reads msgpack.
+        reconnect: Whether the first `send` after the connection was closed by the other side,
+            or lost, opens a new one, with a new token. What had not been answered is lost, of
+            which the next `recv` tells by a `RealtimeDisconnectedError`.
+        max_message_size: The longest message to accept, in bytes; ``None`` for any.
+        open_timeout: How long opening a connection may take, in seconds, since a runner may
+            have to start; ``None`` for any time.
+        ping_interval: After so many seconds of silence the other side is asked for a sign of
+            life; ``None`` never asks.
+        ping_timeout: After so many seconds without one the connection is held to be lost;
+            ``None`` never does.
+        compression: Whether to offer permessage-deflate, which costs much time and saves
+            nothing on images.
+        headers: Further headers of the handshake.
+
+    Raises:
+        FalClientHTTPError: The platform refused the token or the connection; the class says
+            why.
+        ConnectionFailedError: There was no connection.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> with fal_async.sync.realtime("demo/echo") as connection:
+        ...     connection.send({"prompt": "a cat"})
+        ...     result = connection.recv()
+        >>> print(result["prompt"])
+        a cat
+    """
+    return _client().realtime(
+        application,
+        use_jwt=use_jwt,
+        path=path,
+        max_buffering=max_buffering,
+        token_expiration=token_expiration,
+        encode_message=encode_message,
+        decode_message=decode_message,
+        reconnect=reconnect,
+        max_message_size=max_message_size,
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        compression=compression,
+        headers=headers,
+    )
+
+
+def ws_connect(
+    application: str,
+    *,
+    path: str = "",
+    use_jwt: bool = True,
+    max_buffering: int | None = None,
+    token_expiration: int = 120,
+    max_message_size: int | None = 64 * 1024 * 1024,
+    open_timeout: float | None = 90.0,
+    ping_interval: float | None = 20.0,
+    ping_timeout: float | None = 20.0,
+    compression: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> AbstractContextManager[SyncWebSocketConnection]:
+    """Open a WebSocket of an app with a protocol of its own, for the length of the block.
+
+    Args:
+        application: The endpoint id.
+        path: The path within the app, added to the id.
+        use_jwt: As for `realtime`.
+        max_buffering: As for `realtime`.
+        token_expiration: As for `realtime`.
+        max_message_size: As for `realtime`.
+        open_timeout: As for `realtime`.
+        ping_interval: As for `realtime`.
+        ping_timeout: As for `realtime`.
+        compression: As for `realtime`.
+        headers: As for `realtime`.
+
+    Raises:
+        FalClientHTTPError: The platform refused the token or the connection.
+        ConnectionFailedError: There was no connection.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> with fal_async.sync.ws_connect("demo/socket", path="/chat") as socket:
+        ...     socket.send("hello")
+        ...     print(socket.recv())
+        hello
+    """
+    return _client().ws_connect(
+        application,
+        path=path,
+        use_jwt=use_jwt,
+        max_buffering=max_buffering,
+        token_expiration=token_expiration,
+        max_message_size=max_message_size,
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        compression=compression,
+        headers=headers,
+    )
+
+
+def over_websocket(
+    application: str, *, open_timeout: float | None = 90.0, headers: Mapping[str, str] | None = None
+) -> AbstractContextManager[SyncWebSocketRequests]:
+    """Open one connection for many HTTP requests to an endpoint, for the length of the block.
+
+    Args:
+        application: The endpoint id, with its path.
+        open_timeout: How long opening the connection may take, in seconds; ``None`` for any
+            time.
+        headers: Further headers of the handshake.
+
+    Raises:
+        FalClientHTTPError: The platform refused the connection.
+        ConnectionFailedError: There was no connection.
+        InvalidRequestError: An argument is wrong; nothing was sent.
+
+    Example:
+        >>> with fal_async.sync.over_websocket("demo/echo") as requests:
+        ...     reply = requests.request({"prompt": "a cat"})
+        ...     print(reply.result["prompt"])
+        a cat
+    """
+    return _client().over_websocket(application, open_timeout=open_timeout, headers=headers)
 
 
 def upload(

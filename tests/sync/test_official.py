@@ -63,21 +63,21 @@ DIFFERENCES = {
         "sync_client",
         "async_client",
     ],
+    "connections come from `realtime`, and are made of other parts": [
+        f"{name}({parameter})"
+        for name in ("RealtimeConnection", "AsyncRealtimeConnection")
+        for parameter in ("_ws", "_encode_message", "_decode_message")
+    ]
+    + [
+        "RealtimeConnection(portal) is required",
+        "RealtimeConnection(its_async) is required",
+        "AsyncRealtimeConnection(line) is required",
+        "AsyncRealtimeConnection(encode) is required",
+        "AsyncRealtimeConnection(decode) is required",
+    ],
     "the version is one string": ["version_tuple"],
     "it passes on two headers of a request that an app serves; `headers=` does it as well": [
         "set_get_current_app"
-    ],
-    "sockets are not there yet": [
-        "realtime",
-        "realtime_async",
-        "ws_connect",
-        "ws_connect_async",
-        "SyncClient.realtime",
-        "SyncClient.ws_connect",
-        "AsyncClient.realtime",
-        "AsyncClient.ws_connect",
-        "RealtimeConnection",
-        "AsyncRealtimeConnection",
     ],
 }
 
