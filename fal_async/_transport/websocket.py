@@ -24,6 +24,7 @@ from fal_async._transport.background import background
 from fal_async._transport.frames import BINARY, TEXT, encode_frame
 from fal_async._transport.inbox import Inbox
 from fal_async._transport.outbox import Outbox
+from fal_async._transport.pulse import Pulse
 from fal_async._transport.sockets import CHUNK
 from fal_async._transport.tasks import bounded_shield
 from fal_async.errors import (
@@ -217,21 +218,22 @@ class WebSocket:
     async def _keep_alive(self, interval: float, timeout: float | None) -> None:
         """Ask for a sign of life when there has been none, and give up when none comes."""
         while True:
-            heard = self._heard
+            before = self._pulse()
             await anyio.sleep(interval)
-            if heard != self._heard or not self.is_open:
+            if self._pulse().heard != before.heard or not self.is_open:
                 continue
             self._protocol.send_ping(b"")
             self._post_answers()
+            asked = self._pulse()
             self._sign = anyio.Event()
-            taken = self._outbox.taken
             with anyio.move_on_after(timeout):
                 await self._sign.wait()
-                continue
-            # A long message on a slow network may be in front of the ping.
-            is_moving = self._outbox.size > 0 and self._outbox.taken != taken
-            if self._reading and not is_moving:
+            if self._pulse().is_dead_since(asked):
                 self._lose(f"the other side did not answer a ping within {timeout:g} seconds")
+
+    def _pulse(self) -> Pulse:
+        outbox = self._outbox
+        return Pulse(self._heard, outbox.taken, outbox.size, is_heard=self._reading)
 
     def _has_more_to_say(self) -> bool:
         return self._lost is None and self._protocol.close_rcvd is None
@@ -245,7 +247,6 @@ class WebSocket:
             return
         self._reading = True
         try:
-            self._outbox.flush()
             if self._read_nowait():
                 await checkpoint()
                 self._outbox.prompt = True

@@ -54,7 +54,7 @@ SIZES = [0, 1, 125, 126, 65535, 65536, 300_000]
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """What happens after some time happens soon."""
     monkeypatch.setattr(module, "STAND_BY", 0.001)
-    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 2.0)
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 10 * PATIENCE)  # no test is to wait for it
 
 
 @asynccontextmanager
@@ -315,7 +315,7 @@ async def test_a_receiver_that_does_not_come_stops_the_sender() -> None:
 async def test_messages_without_content_are_held_in_bounds_too() -> None:
     def script(socketeer: Socketeer) -> None:
         socketeer.line.send(text("", fin=False) + more(b"") * 1000 + more(b"", fin=True))
-        socketeer.line.send(binary(b"") * 40_000)
+        socketeer.line.send(binary(b"") * 18_000)
         socketeer.agree()
 
     with Peer(speaking(script)) as peer:
@@ -326,7 +326,7 @@ async def test_messages_without_content_are_held_in_bounds_too() -> None:
                 await anyio.lowlevel.checkpoint()
             assert len(websocket._inbox) <= RECEIVE_BUFFER // OVERHEAD + CHUNK // 2
             assert await websocket.recv() == ""
-            for _ in range(40_000):
+            for _ in range(18_000):
                 assert await websocket.recv() == b""
 
 
@@ -415,10 +415,15 @@ async def test_messages_that_are_sent_in_a_row_are_written_together() -> None:
             for number in range(100):
                 assert await websocket.recv() == f"message {number}"
             assert streams[0].writes == 2
-            await websocket.send("a message that is waited for")
-            assert streams[0].writes == 3
-            await websocket.recv()
-            assert streams[0].writes == 3
+            for writes in (3, 4, 5):
+                await websocket.send("a message that is waited for")
+                assert streams[0].writes == writes
+                await websocket.recv()
+            for writes in (6, 6, 8):
+                # With nothing received in between, every other one has to wait for the loop.
+                await websocket.send("a message of many")
+                assert streams[0].writes == writes
+                await anyio.wait_all_tasks_blocked()
 
 
 @pytest.mark.parametrize("message", [None, 1, {"prompt": "a cat"}, "\ud800"])
@@ -527,14 +532,16 @@ async def test_a_close_that_is_not_answered_is_not_waited_for(
             )
 
 
-async def test_what_arrives_after_our_close_is_for_nobody() -> None:
+@pytest.mark.parametrize("late", [text("late"), frame(Opcode.TEXT, b"\xff")])
+async def test_what_arrives_after_our_close_is_for_nobody(late: bytes) -> None:
     def script(socketeer: Socketeer) -> None:
         code = socketeer.close_code()
-        socketeer.line.send(text("late"), close(code))
+        socketeer.line.send(late, close(code))
 
     with Peer(speaking(script)) as peer:
         async with opened(address(peer)) as websocket:
             await websocket.close()
+            assert websocket.close_code == 1000
             with pytest.raises(RealtimeDisconnectedError):
                 await websocket.recv()
 
@@ -625,6 +632,35 @@ async def test_a_round_trip_that_is_cancelled_anywhere_leaves_a_usable_connectio
             assert websocket.is_open
 
 
+async def test_a_send_that_is_cancelled_sends_nothing_and_a_recv_loses_nothing() -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+            await websocket.send("one")
+            while not websocket._inbox:
+                await anyio.lowlevel.checkpoint()
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await websocket.send("not this")
+            assert scope.cancelled_caught
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await websocket.recv()
+            assert scope.cancelled_caught
+            await websocket.send("two")
+            assert [await websocket.recv(), await websocket.recv()] == ["one", "two"]
+
+
+async def test_attending_ends_with_the_connection() -> None:
+    with Peer(speaking(lambda socketeer: socketeer.line.send(close()))) as peer:
+        websocket = await connect_websocket(address(peer))
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(websocket.attend)
+                with pytest.raises(RealtimeDisconnectedError):
+                    await websocket.recv()
+                await websocket.close()
+
+
 async def test_connecting_that_is_cancelled_anywhere_leaves_nothing_open(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
@@ -692,4 +728,4 @@ async def test_a_block_that_is_cancelled_closes_the_connection_properly() -> Non
             scope.cancel()
             await websocket.recv()
     assert scope.cancelled_caught
-    assert closes == [1000]
+    assert (closes, websocket.close_code) == ([1000], 1000)
