@@ -12,6 +12,7 @@ import pytest
 
 import fal_async
 from fal_async.emulator import Emulator
+from fal_async.emulator._demo import echo, talk
 from tests.shared_client import close_shared_client
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def steps(arguments: dict[str, int]) -> Iterator[dict[str, int]]:
 def platform() -> Iterator[None]:
     """The platform that examples call by default."""
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
-        emulator.register("demo/echo", lambda arguments: arguments)
+        emulator.register("demo/echo", echo)
+        emulator.realtime("demo/echo")(echo)
+        emulator.websocket("demo/socket")(talk)
         emulator.register("demo/stream", steps)
         for name, value in emulator.environ.items():
             patch.setenv(name, value)

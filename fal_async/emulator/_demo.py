@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from fal_async.emulator._emulator import Emulator
     from fal_async.emulator._job import Job
+    from fal_async.emulator._sockets import Socket
 
 Arguments = dict[str, Any]
 
@@ -21,8 +22,10 @@ _WORDS = "the quick brown fox jumps over the lazy dog"
 
 
 def add_demo_endpoints(fal: Emulator) -> None:
-    """Register ``demo/echo``, ``demo/slow``, ``demo/fail`` and ``demo/stream``."""
+    """Register ``demo/echo``, ``demo/slow``, ``demo/fail``, ``demo/stream`` and ``demo/socket``."""
     fal.register("demo/echo", echo)
+    fal.realtime("demo/echo")(echo)
+    fal.websocket("demo/socket")(talk)
     fal.register("demo/slow", slow, concurrency=2)
     fal.register("demo/fail", fail)
     fal.register("demo/stream", stream)
@@ -31,6 +34,12 @@ def add_demo_endpoints(fal: Emulator) -> None:
 async def echo(arguments: Arguments) -> Arguments:
     """Give the arguments back."""
     return arguments
+
+
+async def talk(socket: Socket) -> None:
+    """Give each message back."""
+    async for message in socket:
+        await socket.send(message)
 
 
 async def slow(arguments: Arguments, job: Job) -> Arguments:

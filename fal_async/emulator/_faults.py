@@ -37,6 +37,12 @@ class Fault:
         lost: Do what the call asks for, then close the connection without an answer.
         garbage: Send these bytes in place of an answer, and close the connection.
         reset: Reset the connection (RST) where it is closed; alone, it is as `drop`.
+        close: Close a WebSocket with this code, and the `body`, if that is text, as the reason.
+        message: Send this over a WebSocket, text or bytes, before whatever else the fault does;
+            bytes that are not msgpack, say.
+        stall: Let a WebSocket fall silent: nothing is read any more, nothing sent, not even pongs.
+        after: How many messages go to the client over a WebSocket before the fault strikes, be it
+            `close`, `message`, `stall`, `garbage` or `cut`, which counts bytes from there on.
         times: How many calls it befalls; ``None`` for all.
         skip: How many calls pass first.
 
@@ -57,6 +63,10 @@ class Fault:
     lost: bool = False
     garbage: bytes | None = None
     reset: bool = False
+    close: int | None = None
+    message: str | bytes | None = None
+    stall: bool = False
+    after: int = 0
     times: int | None = 1
     skip: int = 0
 
@@ -64,6 +74,14 @@ class Fault:
     def closes(self) -> bool:
         """Whether the connection is closed before the call is looked at."""
         return self.drop or (self.reset and not self.lost and self.cut is None)
+
+    @property
+    def spoils(self) -> bool:
+        """Whether it befalls the messages of a WebSocket, not the request for it."""
+        if self.status is not None or self.drop or self.lost:
+            return False
+        is_end = self.close is not None or self.stall or self.cut is not None
+        return is_end or self.message is not None or (self.garbage is not None and self.after > 0)
 
     @property
     def breaks_off(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fal_async.emulator._exchange import TARGET, Exchange
 from fal_async.emulator._hosts.calls import Call, Host, called_id
+from fal_async.emulator._hosts.carrier import CarrierHost
 from fal_async.emulator._hosts.cdn import CdnHost
 from fal_async.emulator._hosts.queue import QueueHost
 from fal_async.emulator._hosts.run import RunHost
@@ -40,7 +41,10 @@ class Gateway:
             "rest": StorageHost(platform),
             "cdn": CdnHost(platform),
         }
-        self._socket_hosts: dict[HostName | None, Host] = {"run": SocketHost(platform)}
+        self._socket_hosts: dict[HostName | None, Host] = {
+            "run": SocketHost(platform),
+            "ws": CarrierHost(platform),
+        }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""

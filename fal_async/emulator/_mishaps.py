@@ -8,6 +8,7 @@ import orjson
 
 from fal_async.emulator._record import RecordedRequest
 from fal_async.emulator._replies import raw_headers, request_error
+from fal_async.emulator._socket_mishaps import spoil
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,6 +27,9 @@ async def misbehave(
 ) -> None:
     """Answer an exchange as the fault has it, not as `answer` would."""
     connection = exchange.connection
+    if exchange.websocket is not None and fault.spoils:
+        spoil(fault, exchange.websocket)
+        return await answer()
     if fault.cut is None:
         await fault.wait()
     if fault.closes or fault.garbage is not None:

@@ -1,0 +1,72 @@
+"""Clients of sockets: the websockets library alone, and this library without a face."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import ormsgpack
+import websockets.sync.client
+
+from fal_async import AsyncClient
+from fal_async._socket_calls import SocketCalls
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    import httpx
+    from websockets.sync.client import ClientConnection
+
+    from fal_async.emulator import Emulator
+
+TIMEOUT = "no inputs, reconnect when needed!"
+
+
+class SocketClient(AsyncClient, SocketCalls):
+    """A client that can open sockets."""
+
+
+@asynccontextmanager
+async def socket_client(fal: Emulator) -> AsyncGenerator[SocketClient]:
+    async with SocketClient(fal.key, hosts=fal.hosts) as client:
+        yield client
+
+
+def dial(fal: Emulator, path: str, *, key: str | None = "", **options: Any) -> ClientConnection:
+    """Open a WebSocket, with the emulator's key, another one, or none."""
+    headers = {} if key is None else {"Authorization": f"Key {key or fal.key}"}
+    headers |= options.pop("headers", {})
+    options = {"open_timeout": 10, "close_timeout": 10, "compression": None} | options
+    url = f"ws{fal.url.removeprefix('http')}/{path}"
+    return websockets.sync.client.connect(url, additional_headers=headers, **options)
+
+
+def token(http: httpx.Client, **wishes: Any) -> str:
+    body = {"allowed_apps": ["live"], "token_expiration": 120} | wishes
+    minted: str = http.post("/rest/tokens/", json=body).raise_for_status().json()
+    return minted
+
+
+def packed(**fields: Any) -> bytes:
+    return ormsgpack.packb(fields)
+
+
+def unpacked(message: str | bytes) -> Any:
+    assert isinstance(message, bytes)
+    return ormsgpack.unpackb(message)
+
+
+def rest_of(socket: ClientConnection) -> list[Any]:
+    """The messages up to the close; those of msgpack are unpacked."""
+    return [unpacked(message) if isinstance(message, bytes) else message for message in socket]
+
+
+class Clock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now

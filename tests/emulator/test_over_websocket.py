@@ -1,0 +1,177 @@
+"""HTTP requests over one WebSocket."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+from websockets.exceptions import InvalidStatus
+
+from fal_async.emulator import Fault
+from tests.emulator.calls import Arguments, echo
+from tests.emulator.peers import dial, socket_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from websockets.sync.client import ClientConnection
+
+    from fal_async.emulator import Emulator
+
+
+class Prompt(BaseModel):
+    prompt: str
+
+
+async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    for step in range(arguments["steps"]):
+        yield {"step": step}
+
+
+def reply(socket: ClientConnection) -> tuple[dict[str, Any], list[str | bytes], dict[str, Any]]:
+    """The start, the parts of the body, and the end of the next reply."""
+    start = json.loads(socket.recv(timeout=10))
+    assert start["type"] == "start"
+    body: list[str | bytes] = []
+    while True:
+        message = socket.recv(timeout=10)
+        fields = json.loads(message) if isinstance(message, str) else {}
+        if fields.get("type") == "end":
+            assert fields["request_id"] == start["request_id"]
+            return start, body, fields
+        body.append(message)
+
+
+def test_requests_are_answered_in_order(fal: Emulator) -> None:
+    fal.register("acme/app", echo)
+    ids = set[str]()
+    with dial(fal, "ws/acme/app") as socket:
+        for n in range(3):
+            socket.send(json.dumps({"n": n}))
+        for n in range(3):
+            start, body, end = reply(socket)
+            assert start["status"] == end["status"] == 200
+            assert start["headers"]["Content-Type"] == "application/json"
+            assert end["time_to_first_byte_seconds"] >= 0
+            assert [json.loads(part) for part in body] == [{"n": n}]
+            ids.add(start["request_id"])
+    assert len(ids) == 3
+    routes = [(request.route, request.host, request.status) for request in fal.requests]
+    assert routes == [("over_websocket", "ws", 101), *[("run", "ws", 200)] * 3]
+    assert fal.counters("acme/app").executions == 3
+
+
+def test_events_of_a_stream_come_as_raw_bytes(fal: Emulator) -> None:
+    fal.register("acme/app", count)
+    with dial(fal, "ws/acme/app") as socket:
+        socket.send('{"steps": 2}')
+        start, body, _ = reply(socket)
+    assert start["headers"]["Content-Type"].startswith("text/event-stream")
+    assert body == [b'data: {"step":0}\n\n', b'data: {"step":1}\n\n']
+
+
+def test_failures_are_replies_and_the_socket_goes_on(fal: Emulator) -> None:
+    @fal.endpoint("acme/app")
+    def shout(prompt: Prompt) -> Arguments:
+        if prompt.prompt == "crash":
+            raise ValueError
+        return {"text": prompt.prompt.upper()}
+
+    with dial(fal, "ws/acme/app") as socket:
+        for message, status in (
+            ("{}", 422),
+            ("no json", 422),
+            ('{"prompt": "crash"}', 500),
+            ('{"prompt": "cat"}', 200),
+        ):
+            socket.send(message)
+            start, _, end = reply(socket)
+            assert start["status"] == end["status"] == status
+
+
+def test_bytes_come_as_bytes_and_nothing_as_nothing(fal: Emulator) -> None:
+    fal.register("acme/app", lambda arguments: b"\x00\xff" * arguments["n"])
+    with dial(fal, "ws/acme/app") as socket:
+        for n in (0, 1):
+            socket.send(json.dumps({"n": n}))
+            _, body, _ = reply(socket)
+            assert body == [b"\x00\xff"] * n
+
+
+def test_who_may_not_call_is_refused_at_the_handshake(fal: Emulator) -> None:
+    fal.register("acme/app", echo)
+    for path, key, status in (
+        ("ws/acme/app", None, 401),
+        ("ws/acme/app", "wrong", 401),
+        ("ws/acme/none", "", 404),
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            dial(fal, path, key=key)
+        assert caught.value.response.status_code == status
+
+
+def test_a_path_of_the_app_may_be_called(fal: Emulator) -> None:
+    fal.register("acme/app/deep", echo)
+    with dial(fal, "ws/acme/app/deep") as socket:
+        socket.send('{"a": 1}')
+        _, body, _ = reply(socket)
+    assert body == ['{"a":1}']
+
+
+def test_a_limit_of_runs_is_told_in_a_reply(fal: Emulator) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/app", concurrency=1)
+    async def wait(arguments: Arguments) -> Arguments:
+        await gate.wait()
+        return arguments
+
+    with dial(fal, "ws/acme/app") as busy, dial(fal, "ws/acme/app") as socket:
+        busy.send("{}")
+        fal.wait_for(lambda: fal.counters("acme/app").running == 1)
+        socket.send("{}")
+        start, _, _ = reply(socket)
+        assert start["status"] == 429
+        gate.open()
+        assert reply(busy)[0]["status"] == 200
+
+
+def test_a_stream_ends_when_its_caller_hangs_up(fal: Emulator) -> None:
+    ended, never = fal.gate(), fal.gate()
+
+    @fal.endpoint("acme/app")
+    async def forever(arguments: Arguments) -> AsyncGenerator[Arguments]:
+        try:
+            yield {}
+            await never.wait()
+        finally:
+            ended.open()
+
+    with dial(fal, "ws/acme/app") as socket:
+        socket.send("{}")
+        socket.recv(timeout=10)
+    fal.wait_for(lambda: ended.is_open)
+
+
+async def test_our_client_carries_requests(fal: Emulator) -> None:
+    fal.register("acme/app", echo)
+    fal.register("acme/count", count)
+    async with socket_client(fal) as client:
+        async with client.over_websocket("acme/app") as requests:
+            for n in range(3):
+                answer = await requests.request({"n": n})
+                assert answer.result == {"n": n}
+        async with client.over_websocket("acme/count") as requests:
+            answer = await requests.request({"steps": 3})
+            assert answer.status_code == 200
+
+
+async def test_our_client_tells_of_a_refused_handshake(fal: Emulator) -> None:
+    fal.register("acme/app", echo)
+    fal.fail("acme/app", Fault(route="over_websocket", status=403))
+    async with socket_client(fal) as client:
+        with pytest.raises(Exception, match="scripted fault 403"):
+            async with client.over_websocket("acme/app"):
+                raise AssertionError("it was let in")

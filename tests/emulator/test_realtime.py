@@ -1,0 +1,359 @@
+"""Realtime apps: what the four shapes of functions make of a session."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from fal_async.emulator import Emulator, Fault, Job
+from fal_async.errors import InvalidRequestError, RealtimeDisconnectedError, RealtimeError
+from tests.emulator.calls import Arguments, echo
+from tests.emulator.peers import TIMEOUT, dial, packed, rest_of, socket_client, unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+PATH = "run/acme/live/realtime"
+
+
+class Prompt(BaseModel):
+    prompt: str
+
+
+def error_of(message: str | bytes) -> tuple[str, str]:
+    assert isinstance(message, str)
+    error = json.loads(message)
+    assert error["type"] == "x-fal-error"
+    return error["error"], error["reason"]
+
+
+def test_each_input_of_a_plain_function_is_answered(fal: Emulator) -> None:
+    @fal.realtime("acme/live")
+    def double(arguments: Arguments) -> Arguments:
+        return {"n": arguments["n"] * 2}
+
+    with dial(fal, PATH) as socket:
+        for n in range(3):
+            socket.send(packed(n=n))
+        assert [unpacked(socket.recv(timeout=10)) for _ in range(3)] == [
+            {"n": 0},
+            {"n": 2},
+            {"n": 4},
+        ]
+    fal.wait_for(lambda: fal.counters("acme/live").running == 0)
+    assert fal.counters("acme/live").executions == 1
+
+
+def test_bytes_stay_bytes_and_large_answers_pass(fal: Emulator) -> None:
+    @fal.realtime("acme/live")
+    async def grow(arguments: Arguments) -> Arguments:
+        return {"image": arguments["image"] * 20}
+
+    with dial(fal, PATH, max_size=None) as socket:
+        socket.send(packed(image=bytes(1_000_000)))
+        assert unpacked(socket.recv(timeout=10)) == {"image": bytes(20_000_000)}
+
+
+def test_models_validate_inputs_and_are_outputs(fal: Emulator) -> None:
+    @fal.realtime("acme/live")
+    async def shout(prompt: Prompt, job: Job) -> Prompt:
+        return Prompt(prompt=f"{prompt.prompt.upper()} {job.path}")
+
+    with dial(fal, PATH) as socket:
+        socket.send(packed(prompt="cat"))
+        assert unpacked(socket.recv(timeout=10)) == {"prompt": "CAT /realtime"}
+        socket.send(packed(prompt=1))
+        error, reason = error_of(socket.recv(timeout=10))
+        assert error == "INTERNAL_ERROR"
+        assert "1 validation error for Prompt" in reason
+        assert rest_of(socket) == []
+
+
+def test_a_text_message_ends_the_session(fal: Emulator) -> None:
+    fal.realtime("acme/live")(echo)
+    with dial(fal, PATH) as socket:
+        socket.send('{"a": 1}')
+        (message,) = rest_of(socket)
+        assert error_of(message) == ("INTERNAL_ERROR", "'bytes'")
+        assert socket.close_code == 1000
+
+
+def test_malformed_messages_and_crashes_are_told_in_an_error_frame(fal: Emulator) -> None:
+    @fal.realtime("acme/live")
+    def crash(arguments: Arguments) -> Arguments:
+        raise ValueError("no cats today")
+
+    for message, words in ((b"\xc1", ""), (packed(a=1), "no cats today")):
+        with dial(fal, PATH) as socket:
+            socket.send(message)
+            error, reason = error_of(socket.recv(timeout=10))
+            assert error == "INTERNAL_ERROR"
+            assert words in reason
+            assert rest_of(socket) == []
+
+
+def test_an_output_that_is_no_object_is_an_error(fal: Emulator) -> None:
+    fal.realtime("acme/live")(lambda arguments: "text")
+    with dial(fal, PATH) as socket:
+        socket.send(packed())
+        error, reason = error_of(socket.recv(timeout=10))
+        assert error == "INTERNAL_ERROR"
+        assert "Expected a dict" in reason
+
+
+def test_timings_are_told_after_each_answer_when_asked_for(fal: Emulator) -> None:
+    fal.realtime("acme/live", timings=True)(echo)
+    with dial(fal, PATH) as socket:
+        for n in range(2):
+            socket.send(packed(n=n))
+            assert unpacked(socket.recv(timeout=10)) == {"n": n}
+            timing = json.loads(socket.recv(timeout=10))
+            assert timing.pop("timing") >= 0
+            assert timing == {"type": "x-fal-message", "action": "timings"}
+
+
+def test_a_session_without_inputs_ends_after_its_timeout(fal: Emulator) -> None:
+    fal.realtime("acme/live", session_timeout=0.05)(echo)
+    with dial(fal, PATH) as socket:
+        (message,) = rest_of(socket)
+        assert error_of(message) == ("TIMEOUT", TIMEOUT)
+
+
+@pytest.mark.parametrize("limit", ["app", "client"])
+def test_inputs_over_the_buffer_are_dropped_the_oldest_first(fal: Emulator, limit: str) -> None:
+    gate = fal.gate()
+
+    @fal.realtime("acme/live", buffering=2 if limit == "app" else None)
+    async def slow(arguments: Arguments, job: Job) -> Arguments:
+        job.log("began")
+        await gate.wait()
+        return arguments
+
+    query = "" if limit == "app" else "?max_buffering=2"
+    with dial(fal, PATH + query) as socket:
+        socket.send(packed(n=0))
+        socket.ping().wait(10)
+        for n in range(1, 6):
+            socket.send(packed(n=n))
+        socket.ping().wait(10)
+        gate.open()
+        answers = [unpacked(socket.recv(timeout=10))["n"] for _ in range(3)]
+    assert answers == [0, 4, 5]
+
+
+def test_inputs_that_wait_are_given_in_batches(fal: Emulator) -> None:
+    gate = fal.gate()
+
+    @fal.realtime("acme/live", max_batch_size=3)
+    async def together(*inputs: Arguments) -> Arguments:
+        await gate.wait()
+        return {"ns": [arguments["n"] for arguments in inputs]}
+
+    with dial(fal, PATH) as socket:
+        socket.send(packed(n=0))
+        socket.ping().wait(10)
+        for n in range(1, 6):
+            socket.send(packed(n=n))
+        socket.ping().wait(10)
+        gate.open()
+        answers = [unpacked(socket.recv(timeout=10))["ns"] for _ in range(3)]
+    assert answers == [[0], [1, 2, 3], [4, 5]]
+
+
+def numbers(arguments: Arguments) -> Iterator[Arguments]:
+    for n in range(arguments["to"]):
+        yield {"n": n}
+
+
+async def async_numbers(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    for n in range(arguments["to"]):
+        yield {"n": n}
+
+
+def a_list_of_numbers(arguments: Arguments) -> Iterator[Arguments]:
+    return iter([{"n": n} for n in range(arguments["to"])])
+
+
+@pytest.mark.parametrize("function", [numbers, async_numbers, a_list_of_numbers])
+def test_a_generator_answers_one_input_with_many_outputs(fal: Emulator, function: Any) -> None:
+    fal.realtime("acme/live")(function)
+    with dial(fal, PATH) as socket:
+        socket.send(packed(to=3))
+        *outputs, end = rest_of(socket)
+        assert outputs == [{"n": 0}, {"n": 1}, {"n": 2}]
+        assert error_of(end) == ("TIMEOUT", TIMEOUT)
+
+
+def test_a_stream_of_inputs_is_answered_once_at_its_end(fal: Emulator) -> None:
+    @fal.realtime("acme/live", session_timeout=0.2)
+    async def total(prompts: AsyncIterator[Prompt]) -> Arguments:
+        return {"all": [prompt.prompt async for prompt in prompts]}
+
+    with dial(fal, PATH) as socket:
+        socket.send(packed(prompt="a"))
+        socket.send(packed(prompt="b"))
+        answer, end = rest_of(socket)
+        assert answer == {"all": ["a", "b"]}
+        assert error_of(end) == ("TIMEOUT", TIMEOUT)
+
+
+def test_the_end_of_the_client_is_the_end_of_its_inputs(fal: Emulator) -> None:
+    heard: list[list[int]] = []
+
+    @fal.realtime("acme/live")
+    async def listen(inputs: AsyncIterator[Arguments]) -> Arguments:
+        heard.append([arguments["n"] async for arguments in inputs])
+        return {}
+
+    with dial(fal, PATH) as socket:
+        socket.send(packed(n=1))
+        socket.send(packed(n=2))
+    fal.wait_for(lambda: bool(heard))
+    assert heard == [[1, 2]]
+
+
+def test_outputs_go_out_while_inputs_come_in(fal: Emulator) -> None:
+    @fal.realtime("acme/live")
+    async def converse(inputs: AsyncIterator[Arguments]) -> AsyncGenerator[Arguments]:
+        yield {"hello": True}
+        async for arguments in inputs:
+            if not arguments:
+                return
+            yield arguments
+
+    with dial(fal, PATH) as socket:
+        assert unpacked(socket.recv(timeout=10)) == {"hello": True}
+        socket.send(packed(n=1))
+        assert unpacked(socket.recv(timeout=10)) == {"n": 1}
+        socket.send(packed())
+        (end,) = rest_of(socket)
+        assert error_of(end) == ("TIMEOUT", TIMEOUT)
+
+
+def test_a_blocking_function_cannot_take_a_stream(fal: Emulator) -> None:
+    def take(inputs: Iterator[Arguments]) -> Arguments:
+        return {}
+
+    with pytest.raises(InvalidRequestError, match="async"):
+        fal.realtime("acme/live")(take)
+
+
+def test_an_app_is_cancelled_when_its_client_leaves(fal: Emulator) -> None:
+    never = fal.gate()
+    began, ended = fal.gate(), fal.gate()
+
+    @fal.realtime("acme/live")
+    async def wait(arguments: Arguments) -> Arguments:
+        began.open()
+        try:
+            await never.wait()
+        finally:
+            ended.open()
+        return {}
+
+    with dial(fal, PATH) as socket:
+        socket.send(packed())
+        fal.wait_for(lambda: began.is_open)
+    fal.wait_for(lambda: ended.is_open)
+    assert not never.is_open
+
+
+def test_a_runner_over_http_and_sessions_live_under_one_id(
+    fal: Emulator,
+) -> None:
+    fal.realtime("acme/live")(echo)
+    fal.register("acme/live", lambda arguments: {"by": "http"})
+    with dial(fal, PATH) as socket:
+        socket.send(packed(by="socket"))
+        assert unpacked(socket.recv(timeout=10)) == {"by": "socket"}
+
+
+def test_what_is_not_there_is_refused_at_the_handshake(fal: Emulator) -> None:
+    fal.realtime("acme/live")(echo)
+    fal.register("acme/plain", echo)
+    for path, status in (
+        ("run/acme/none/realtime", 404),
+        ("run/acme/plain/realtime", 403),
+        ("run/acme/live/other", 404),
+        ("cdn/acme/live", 404),
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            dial(fal, path)
+        assert caught.value.response.status_code == status
+
+
+def test_a_locked_account_and_a_full_one_open_no_session() -> None:
+    with Emulator(concurrency=1) as fal:
+        fal.realtime("acme/live")(echo)
+        fal.lock()
+        with pytest.raises(InvalidStatus) as caught:
+            dial(fal, PATH)
+        assert caught.value.response.status_code == 403
+        fal.unlock()
+        with dial(fal, PATH), pytest.raises(InvalidStatus) as caught:
+            dial(fal, PATH)
+        assert caught.value.response.status_code == 429
+
+
+def test_sessions_are_found_by_the_name_of_the_host(fal: Emulator) -> None:
+    fal.realtime("acme/live")(echo)
+    with dial(fal, "acme/live/realtime", headers={"X-Forwarded-Host": "fal.run"}) as socket:
+        socket.send(packed(a=1))
+        assert unpacked(socket.recv(timeout=10)) == {"a": 1}
+
+
+def test_stopping_the_emulator_ends_sessions(fal: Emulator) -> None:
+    fal.realtime("acme/live")(echo)
+    with dial(fal, PATH) as socket:
+        fal.stop()
+        with pytest.raises(ConnectionClosedError):
+            socket.recv(timeout=10)
+
+
+async def test_our_client_holds_a_session(fal: Emulator) -> None:
+    fal.realtime("acme/live", timings=True)(echo)
+    async with socket_client(fal) as client:
+        for use_jwt in (True, False):
+            async with client.realtime("acme/live", use_jwt=use_jwt) as session:
+                for n in range(3):
+                    await session.send({"n": n, "raw": b"\x00\xff"})
+                    assert await session.recv() == {"n": n, "raw": b"\x00\xff"}
+
+
+async def test_our_client_reads_a_session_to_its_end(fal: Emulator) -> None:
+    fal.realtime("acme/live")(async_numbers)
+    async with socket_client(fal) as client, client.realtime("acme/live") as session:
+        await session.send({"to": 3})
+        assert [item["n"] async for item in session] == [0, 1, 2]
+        assert session.close_code == 1000
+
+
+async def test_our_client_tells_what_went_wrong_in_the_app(fal: Emulator) -> None:
+    @fal.realtime("acme/live")
+    async def crash(prompt: Prompt) -> Arguments:
+        raise RuntimeError(prompt.prompt)
+
+    async with socket_client(fal) as client, client.realtime("acme/live") as session:
+        await session.send({"prompt": "boom"})
+        with pytest.raises(RealtimeError, match="boom"):
+            await session.recv()
+
+
+async def test_our_client_reconnects_after_a_fault(fal: Emulator) -> None:
+    fal.realtime("acme/live")(echo)
+    fal.fail("acme/live", Fault(route="realtime", close=1011, after=1))
+    async with (
+        socket_client(fal) as client,
+        client.realtime("acme/live", reconnect=True) as session,
+    ):
+        await session.send({"n": 1})
+        assert await session.recv() == {"n": 1}
+        with pytest.raises(RealtimeDisconnectedError):
+            await session.recv()
+        await session.send({"n": 2})
+        assert await session.recv() == {"n": 2}
+    assert fal.count("token") == 2

@@ -1,0 +1,143 @@
+"""Tokens that open sockets."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
+
+from fal_async.emulator import Emulator, Fault
+from tests.emulator.calls import client_of, echo
+from tests.emulator.peers import Clock, dial, packed, token, unpacked
+
+if TYPE_CHECKING:
+    import httpx
+
+UNAUTHORIZED = {"status": "error", "error": "Unauthorized"}
+
+
+def opens(fal: Emulator, token: str, app: str = "acme/live") -> bool:
+    with dial(fal, f"run/{app}/realtime?fal_jwt_token={token}", key=None) as socket:
+        with suppress(ConnectionClosedOK):  # it may have been closed already
+            socket.send(packed(a=1))
+        answer = socket.recv(timeout=10)
+        if isinstance(answer, bytes):
+            assert unpacked(answer) == {"a": 1}
+            return True
+        assert json.loads(answer) == UNAUTHORIZED
+        with pytest.raises(ConnectionClosedOK):
+            socket.recv(timeout=10)
+        return False
+
+
+def test_the_token_of_clients_is_a_bare_json_string(fal: Emulator, http: httpx.Client) -> None:
+    fal.realtime("acme/live")(echo)
+    assert opens(fal, token(http))
+    assert fal.count("token") == 1
+    request = fal.requests[-1]
+    assert (request.route, request.status) == ("realtime", 101)
+    assert fal.counters("acme/live").requests["realtime"] == 1
+
+
+def test_the_token_of_the_documents_is_in_an_object(fal: Emulator, http: httpx.Client) -> None:
+    fal.realtime("acme/live")(echo)
+    body = {"allowed_apps": ["acme/live/realtime"], "duration": 60}
+    reply = http.post("/rest/tokens/realtime", json=body)
+    assert opens(fal, reply.json()["token"])
+
+
+def test_a_token_is_a_jwt_that_says_until_when(fal: Emulator, http: httpx.Client) -> None:
+    header, claims, _ = token(http, token_expiration=120).split(".")
+    assert json.loads(base64.urlsafe_b64decode(header + "==")) == {"alg": "HS256", "typ": "JWT"}
+    decoded = json.loads(base64.urlsafe_b64decode(claims + "=="))
+    assert decoded["allowed_apps"] == ["live"]
+    assert 0 < decoded["exp"] - time.time() <= 121
+
+
+@pytest.mark.parametrize("app", ["live", "acme/live", "acme/live/realtime", "/acme/live/"])
+def test_a_token_may_name_the_alias_the_app_or_the_path(
+    fal: Emulator, http: httpx.Client, app: str
+) -> None:
+    fal.realtime("acme/live")(echo)
+    assert opens(fal, token(http, allowed_apps=["other/app", app]))
+
+
+@pytest.mark.parametrize("app", ["li", "acme", "acme/li", "other/live", "acme/live/other"])
+def test_a_token_opens_nothing_else(fal: Emulator, http: httpx.Client, app: str) -> None:
+    fal.realtime("acme/live")(echo)
+    assert not opens(fal, token(http, allowed_apps=[app]))
+
+
+def test_a_single_app_may_be_named_too(fal: Emulator, http: httpx.Client) -> None:
+    fal.realtime("acme/live")(echo)
+    body = {"app": "acme/live/realtime", "duration": 60}
+    reply = http.post("/rest/tokens/realtime", json=body)
+    assert opens(fal, reply.json()["token"])
+
+
+def test_a_token_that_has_expired_is_told_so_over_the_socket() -> None:
+    clock = Clock()
+    with Emulator(clock=clock) as fal, client_of(fal) as http:
+        fal.realtime("acme/live")(echo)
+        minted = token(http, token_expiration=120)
+        clock.now += 119
+        assert opens(fal, minted)
+        clock.now += 2
+        assert not opens(fal, minted)
+
+
+def test_tokens_can_be_revoked(fal: Emulator, http: httpx.Client) -> None:
+    fal.realtime("acme/live")(echo)
+    old = token(http)
+    fal.revoke_tokens()
+    assert not opens(fal, old)
+    assert opens(fal, token(http))
+
+
+def test_what_is_no_token_of_this_platform_is_refused(fal: Emulator, http: httpx.Client) -> None:
+    fal.realtime("acme/live")(echo)
+    header, claims, signature = token(http).split(".")
+    forged = base64.urlsafe_b64encode(b'{"allowed_apps":["live"],"exp":9999999999}').decode()
+    for wrong in ("", "x", "a.b.c", f"{header}.{forged}.{signature}", f"{header}.{claims}."):
+        assert not opens(fal, wrong)
+
+
+def test_a_token_does_not_need_the_key_but_its_minting_does(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    http.headers["authorization"] = "Key wrong"
+    assert http.post("/rest/tokens/", json={"allowed_apps": ["live"]}).status_code == 401
+    del http.headers["authorization"]
+    assert http.post("/rest/tokens/", json={"allowed_apps": ["live"]}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"allowed_apps":[]}', b'{"allowed_apps":["a"],"token_expiration":0}'],
+)
+def test_a_token_for_nothing_is_refused(http: httpx.Client, body: bytes) -> None:
+    assert http.post("/rest/tokens/", content=body).status_code == 422
+
+
+def test_scripted_faults_befall_tokens(fal: Emulator, http: httpx.Client) -> None:
+    fal.fail(None, Fault(route="token", status=403))
+    assert http.post("/rest/tokens/", json={"allowed_apps": ["live"]}).status_code == 403
+    assert token(http)
+
+
+def test_the_key_itself_opens_a_socket_and_a_wrong_one_does_not(fal: Emulator) -> None:
+    fal.realtime("acme/live")(echo)
+    with dial(fal, "run/acme/live/realtime") as socket:
+        socket.send(packed(a=1))
+        assert unpacked(socket.recv(timeout=10)) == {"a": 1}
+    for key, words in (("wrong", b"invalid key credentials"), (None, b"Cannot access")):
+        with pytest.raises(InvalidStatus) as caught:
+            dial(fal, "run/acme/live/realtime", key=key)
+        assert caught.value.response.status_code == 401
+        assert words in (caught.value.response.body or b"")
+        assert caught.value.response.headers["x-fal-request-id"]
