@@ -100,7 +100,8 @@ async def test_the_body_of_a_refusal_may_end_with_the_connection() -> None:
         assert b"no, never".startswith(caught.value.reply.body)
 
 
-async def test_a_refusal_without_an_end_is_cut_off() -> None:
+async def test_a_refusal_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REFUSAL_TIME", 10 * PATIENCE)
     body = (await refusal(b"HTTP/1.1 500 Oh\r\n\r\n", b"x" * (MAX_REFUSAL + 1000))).reply.body
     assert body == b"x" * MAX_REFUSAL
 
