@@ -1,0 +1,155 @@
+"""What does a message of a realtime session cost, there and back, one by one and in a row?"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from benchmarks.clients import APP, KEY, fal_client_at, ours_at
+from benchmarks.loops import on
+from benchmarks.question import Bar, Case, Column, Leg, Question
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from benchmarks.question import Measures
+    from benchmarks.work import Work
+
+__all__ = ["QUESTION"]
+
+
+async def _fal_client(work: Work) -> Measures:
+    client = fal_client_at(work.url).AsyncClient(KEY)
+    async with client.realtime(APP) as connection:
+        return await _talk(connection.send, connection.recv, work)
+
+
+async def _ours(work: Work) -> Measures:
+    async with ours_at(work.url) as client, client.realtime(APP) as connection:
+        return await _talk(connection.send, connection.recv, work)
+
+
+async def _websockets(work: Work) -> Measures:
+    import ormsgpack
+    from websockets.asyncio.client import connect
+
+    async with connect(_socket_url(work), max_size=None) as socket:
+
+        async def send(message: object) -> None:
+            await socket.send(ormsgpack.packb(message))
+
+        async def receive() -> object:
+            return ormsgpack.unpackb(await socket.recv(decode=False))
+
+        return await _talk(send, receive, work)
+
+
+async def _aiohttp(work: Work) -> Measures:
+    import aiohttp
+    import ormsgpack
+
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(_socket_url(work), max_msg_size=0, compress=15) as socket,
+    ):
+
+        async def send(message: object) -> None:
+            await socket.send_bytes(ormsgpack.packb(message))
+
+        async def receive() -> object:
+            return ormsgpack.unpackb(await socket.receive_bytes())
+
+        return await _talk(send, receive, work)
+
+
+def _socket_url(work: Work) -> str:
+    return f"ws{work.url.removeprefix('http')}/run/{APP}/realtime"
+
+
+async def _talk(
+    send: Callable[[Any], Awaitable[None]], receive: Callable[[], Awaitable[object]], work: Work
+) -> Measures:
+    """Send messages with ``ahead`` of them under way at any time: 1 for round trips."""
+    message = {"prompt": "a lighthouse", "image": _image(work["bytes"])}
+    await send(message)
+    if await receive() != message:
+        raise ValueError("the stub did not send back what it got")
+    free = anyio.Semaphore(work["ahead"])
+
+    async def send_all() -> None:
+        for _ in range(work["messages"]):
+            await free.acquire()
+            await send(message)
+
+    section = work.section()
+    with section:
+        if work["ahead"] == 1:
+            for _ in range(work["messages"]):
+                await send(message)
+                await receive()
+        else:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send_all)
+                for _ in range(work["messages"]):
+                    await receive()
+                    free.release()
+    section.units = work["messages"]
+    return section.measures()
+
+
+def _image(size: int) -> bytes:
+    """Half noise, half not: what compression does with real images and JSON lies between."""
+    return os.urandom(size // 2) + bytes(size - size // 2)
+
+
+def _case(name: str, size: int, messages: int, ahead: int = 1, stub: tuple[str, ...] = ()) -> Case:
+    return Case(name, {"bytes": size, "messages": messages, "ahead": ahead}, stub=stub)
+
+
+_OFFICIAL, _OURS = "fal_client", "ours, asyncio"
+_SMALL, _PIPELINED = "200 B, one by one", "200 B, 100 under way"
+_DEFLATE = "100 kB, one by one, server compresses"
+
+
+def _bar(says: str, case: str, at_most: float) -> Bar:
+    return Bar(says, "cpu_us", case, _OURS, against=_OFFICIAL, at_most=at_most)
+
+
+QUESTION = Question(
+    name="realtime",
+    asks=__doc__ or "",
+    baseline=_OFFICIAL,
+    legs=(
+        Leg(_OFFICIAL, on("asyncio", _fal_client), ("fal_client", "msgpack")),
+        Leg("websockets and ormsgpack", on("asyncio", _websockets)),
+        Leg("aiohttp and ormsgpack", on("asyncio", _aiohttp), ("aiohttp",)),
+        Leg(_OURS, on("asyncio", _ours)),
+        Leg("ours, uvloop", on("uvloop", _ours), ("uvloop",)),
+        Leg("ours, trio", on("trio", _ours), ("trio",)),
+    ),
+    cases=(
+        _case(_SMALL, 200, 3000),
+        _case(_PIPELINED, 200, 10_000, ahead=100),
+        _case("100 kB, one by one", 100_000, 500),
+        _case("4 MB, one by one", 4_000_000, 20),
+        _case(_DEFLATE, 100_000, 100, stub=("--deflate",)),
+    ),
+    quick=(
+        _case("200 B, 4 under way", 200, 12, ahead=4),
+        _case("100 kB, compressed", 100_000, 2, stub=("--deflate",)),
+    ),
+    columns=(
+        Column("cpu_us", "CPU us a message"),
+        Column("per_s", "messages a second"),
+        Column("wall_us", "us a message"),
+        Column("peak_mb", "peak MB"),
+        Column("stub_share", "stub's CPU"),
+    ),
+    bars=(
+        _bar("CPU a round trip, of fal_client's", _SMALL, 0.9),
+        _bar("CPU a message, of fal_client's", _PIPELINED, 0.7),
+        _bar("CPU a round trip, of fal_client's", _DEFLATE, 0.10),
+    ),
+)
