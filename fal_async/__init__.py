@@ -62,9 +62,11 @@ if TYPE_CHECKING:
     from fal_async._client import AsyncClient
     from fal_async._config import Hosts, Limits, RetryPolicy
     from fal_async._data_urls import encode, encode_file, encode_image
+    from fal_async._files import File
     from fal_async._functions import (
         attach,
         cancel,
+        download,
         get_handle,
         over_websocket,
         realtime,
@@ -102,6 +104,7 @@ __all__ = [
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
+    "File",
     "Hosts",
     "InProgress",
     "InvalidInputError",
@@ -143,6 +146,7 @@ __all__ = [
     "__version__",
     "attach",
     "cancel",
+    "download",
     "encode",
     "encode_file",
     "encode_image",
@@ -168,6 +172,7 @@ _LAZY = {
     "AsyncRequestHandle": "_handle",
     "CarriedReply": "_over_websocket",
     "EventStream": "_stream",
+    "File": "_files",
     "Hosts": "_config",
     "Limits": "_config",
     "PooledTransport": "_transport.pool",
@@ -176,6 +181,7 @@ _LAZY = {
     "WebSocketRequests": "_over_websocket",
     "attach": "_functions",
     "cancel": "_functions",
+    "download": "_functions",
     "encode": "_data_urls",
     "encode_file": "_data_urls",
     "encode_image": "_data_urls",

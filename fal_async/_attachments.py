@@ -40,7 +40,7 @@ def with_urls(arguments: object, urls: Mapping[int, str]) -> Any:
 
 
 def _find(value: Any, found: dict[int, Attachment]) -> None:
-    kind = type(value)
+    kind: type[object] = value.__class__
     if kind is dict:
         items = value.values()
     elif kind is list or kind is tuple:

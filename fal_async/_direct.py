@@ -8,8 +8,9 @@ import anyio
 
 from fal_async._attaching import attach_files, uploading
 from fal_async._protocol import operations, options
-from fal_async._protocol.bodies import check_output_type, validate_output
+from fal_async._protocol.bodies import check_output_type
 from fal_async._protocol.endpoint import parse_endpoint
+from fal_async._results import hand_over
 from fal_async._stream import EventStream
 from fal_async.errors import FalClientTimeoutError
 
@@ -108,7 +109,7 @@ class DirectCalls:
                 performer.hosts, endpoint, arguments, method=method, path=path, headers=merged
             )
             value = await performer.perform(operation)
-            return validate_output(value, output)
+            return hand_over(value, output, performer)
         raise FalClientTimeoutError(timeout or 0)
 
     def stream(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from fal_async._protocol import operations
-from fal_async._protocol.bodies import check_output_type, validate_output
+from fal_async._protocol.bodies import check_output_type
 from fal_async._protocol.changes import Changes
 from fal_async._protocol.options import seconds
+from fal_async._results import hand_over
 from fal_async._waiting import JobWatch
 from fal_async.errors import FalClientTimeoutError
 from fal_async.types import Completed, Result
@@ -207,7 +208,7 @@ class AsyncRequestHandle:
             value.request_id = value.request_id or self.request_id
             if isinstance(last, Completed):
                 value.metrics = last.metrics
-        return validate_output(value, output)
+        return hand_over(value, output, performer)
 
     async def _bound(self) -> Performer:
         if self._performer is not None:

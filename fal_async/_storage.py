@@ -163,6 +163,34 @@ class StorageCalls:
             lifecycle=lifecycle,
         )
 
+    async def download(
+        self, url: str, path: str | os.PathLike[str], *, max_bytes: int | None = None
+    ) -> Path:
+        """Download a file, which appears when it is whole.
+
+        The download is resumed when the connection breaks. The account's key is sent to nobody; a
+        private file on the platform's CDN is asked for with a token.
+
+        Args:
+            url: Where the file is: an http, https or data URL.
+            path: The path of the file, which replaces one that is there; or a folder that is there,
+                in which the file gets the name in its URL, or one like it that is free.
+            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            FalClientHTTPError: There is no such file, or it is not for this account.
+            TransportError: The connection broke too often, or the file changed meanwhile.
+            InvalidReplyError: The file is too large.
+            InvalidRequestError: The URL cannot be downloaded.
+            OSError: The file cannot be written.
+        """
+        from fal_async._files import fetch_to  # with pydantic, for those who want files
+
+        return await fetch_to(self._performer, url, path, max_bytes)
+
 
 def _label(content_type: str, file_name: str | None, lifecycle: StorageSettings | None) -> Label:
     return Label(

@@ -30,6 +30,7 @@ from fal_async import (
     FalClientError,
     FalClientHTTPError,
     FalClientTimeoutError,
+    File,
     Hosts,
     InProgress,
     InvalidInputError,
@@ -74,6 +75,7 @@ from fal_async import (
     encode_image,
 )
 from fal_async import cancel as cancel_async
+from fal_async import download as download_async
 from fal_async import get_handle as get_handle_async
 from fal_async import over_websocket as over_websocket_async
 from fal_async import realtime as realtime_async
@@ -104,6 +106,7 @@ if TYPE_CHECKING:
     from contextlib import (
         AbstractContextManager,
     )
+    from pathlib import Path
     from typing import BinaryIO, Self
 
     import httpx
@@ -137,6 +140,7 @@ __all__ = [
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
+    "File",
     "Hosts",
     "InProgress",
     "InvalidInputError",
@@ -186,6 +190,8 @@ __all__ = [
     "attach",
     "cancel",
     "cancel_async",
+    "download",
+    "download_async",
     "encode",
     "encode_file",
     "encode_image",
@@ -1260,6 +1266,32 @@ class SyncClient(ClientFace[AsyncClient]):
             lifecycle=lifecycle,
         )
 
+    def download(
+        self, url: str, path: str | os.PathLike[str], *, max_bytes: int | None = None
+    ) -> Path:
+        """Download a file, which appears when it is whole.
+
+        The download is resumed when the connection breaks. The account's key is sent to nobody; a
+        private file on the platform's CDN is asked for with a token.
+
+        Args:
+            url: Where the file is: an http, https or data URL.
+            path: The path of the file, which replaces one that is there; or a folder that is there,
+                in which the file gets the name in its URL, or one like it that is free.
+            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            FalClientHTTPError: There is no such file, or it is not for this account.
+            TransportError: The connection broke too often, or the file changed meanwhile.
+            InvalidReplyError: The file is too large.
+            InvalidRequestError: The URL cannot be downloaded.
+            OSError: The file cannot be written.
+        """
+        return self._portal.call(self._async.download, url, path, max_bytes=max_bytes)
+
     def with_options(
         self,
         *,
@@ -1942,3 +1974,28 @@ def upload_image(
         fallback_repository=fallback_repository,
         lifecycle=lifecycle,
     )
+
+
+def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Path:
+    """Download a file, which appears when it is whole.
+
+    The download is resumed when the connection breaks. The account's key is sent to nobody; a
+    private file on the platform's CDN is asked for with a token.
+
+    Args:
+        url: Where the file is: an http, https or data URL.
+        path: The path of the file, which replaces one that is there; or a folder that is there,
+            in which the file gets the name in its URL, or one like it that is free.
+        max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FalClientHTTPError: There is no such file, or it is not for this account.
+        TransportError: The connection broke too often, or the file changed meanwhile.
+        InvalidReplyError: The file is too large.
+        InvalidRequestError: The URL cannot be downloaded.
+        OSError: The file cannot be written.
+    """
+    return _client().download(url, path, max_bytes=max_bytes)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic_core import CoreSchema
 
+    from fal_async._files import File
+
 __all__ = [
     "Arguments",
     "Cancellation",
@@ -276,7 +278,7 @@ class Result(dict[str, Any]):
         (7, '764cabcf')
     """
 
-    __slots__ = ("billable_units", "headers", "metrics", "request_id", "retries")
+    __slots__ = ("_performer", "billable_units", "headers", "metrics", "request_id", "retries")
 
     def __init__(
         self,
@@ -294,9 +296,23 @@ class Result(dict[str, Any]):
         self.metrics: Mapping[str, Any] = metrics or {}
         self.retries: int = retries
         self.headers: Mapping[str, str] = headers or {}
+        self._performer: object = None
+
+    def fetched_by(self, performer: object) -> None:
+        """Let a client's performer fetch its files; for clients, who bind what they hand over."""
+        self._performer = performer
+
+    def files(self) -> list[File]:
+        """The files of the output, wherever they stand in it; see `File`.
+
+        A result that was copied or pickled fetches them with the module-level client.
+        """
+        from fal_async._files import files_in_output  # with pydantic, for those who want files
+
+        return files_in_output(self, self._performer)
 
     def __reduce__(self) -> tuple[Callable[..., Result], tuple[Any, ...]]:
-        facts = {name: getattr(self, name) for name in self.__slots__}
+        facts = {name: getattr(self, name) for name in self.__slots__ if name[0] != "_"}
         return _restore_result, (dict(self), facts)
 
 

@@ -88,7 +88,7 @@ def full() -> Result:
 
 
 def facts(result: Result) -> dict[str, Any]:
-    return {name: getattr(result, name) for name in Result.__slots__}
+    return {name: getattr(result, name) for name in Result.__slots__ if name[0] != "_"}
 
 
 def test_a_result_is_a_dictionary() -> None:

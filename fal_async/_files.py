@@ -1,0 +1,164 @@
+"""Files in results: what an output says of them, and how they are fetched."""
+
+from __future__ import annotations
+
+import mimetypes
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from fal_async._downloading import Download
+from fal_async._protocol.downloads import decode_data_url, file_name, objects_in
+from fal_async._saving import save
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    from fal_async._transport.perform import Performer
+
+__all__ = ["File", "bind", "fetch_to", "files_in_output"]
+
+#: The largest file that is read into memory if nothing else is said, in bytes.
+MAX_READ: Final = 512 * 1024 * 1024
+
+
+class File(BaseModel):
+    """A file that a model has made.
+
+    What it says besides is kept as attributes. Downloads are resumed when the connection breaks;
+    the account's key is sent to nobody.
+
+    Attributes:
+        url: Where it is: an http, https or data URL.
+        content_type: Its media type, or ``None``.
+        file_name: Its name, or ``None``.
+        file_size: Its size in bytes, or ``None``.
+        width: The width of a picture or video in pixels, or ``None``.
+        height: The height of a picture or video in pixels, or ``None``.
+
+    Example:
+        >>> async def main() -> None:
+        ...     url = await fal_async.upload("hello", "text/plain", "hello.txt")
+        ...     result = await fal_async.run("demo/echo", {"file": {"url": url}})
+        ...     for file in result.files():
+        ...         print(await file.read())
+        >>> anyio.run(main)
+        b'hello'
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    url: str
+    content_type: str | None = None
+    file_name: str | None = None
+    file_size: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+    _performer: Performer | None = PrivateAttr(default=None)
+
+    def fetched_by(self, performer: Performer) -> Self:
+        """Let a client's performer fetch it; for clients, who bind what they hand over."""
+        self._performer = performer
+        return self
+
+    def iter_bytes(self, *, max_bytes: int | None = None) -> Download:
+        """The content, chunk by chunk: an async iterator, to be closed when it is left early.
+
+        Args:
+            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+
+        Raises:
+            FalClientHTTPError: There is no such file, or it is not for this account.
+            TransportError: The connection broke too often, or the file changed meanwhile.
+            InvalidReplyError: The file is too large.
+            InvalidRequestError: The URL cannot be downloaded.
+        """
+        return Download(self._bound(), self.url, max_bytes)
+
+    async def read(self, *, max_bytes: int | None = MAX_READ) -> bytes:
+        """The whole content; see `iter_bytes`.
+
+        Args:
+            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+        """
+        async with self.iter_bytes(max_bytes=max_bytes) as chunks:
+            return b"".join([chunk async for chunk in chunks])
+
+    async def save(self, target: str | os.PathLike[str], *, max_bytes: int | None = None) -> Path:
+        """Write the content to a file, which appears when it is whole; see `iter_bytes`.
+
+        Args:
+            target: The path of the file, which replaces one that is there; or a folder that is
+                there, in which the file gets its own name, or one like it that is free.
+            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        return await fetch_to(
+            self._bound(), self.url, target, max_bytes, self.file_name, self.content_type
+        )
+
+    def _bound(self) -> Performer:
+        if self._performer is not None:
+            return self._performer
+        from fal_async._default import default_client  # the layer above, for files on their own
+
+        client = default_client()
+        return client._performer  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- what it binds
+
+
+async def fetch_to(
+    performer: Performer,
+    url: str,
+    target: str | os.PathLike[str],
+    max_bytes: int | None = None,
+    named: str | None = None,
+    content_type: str | None = None,
+) -> Path:
+    """Download a file to a path or into a folder, where it gets the name that it has."""
+
+    def name() -> str:
+        is_data = url[:5].lower() == "data:"
+        kind = content_type or (decode_data_url(url)[0] if is_data else "")
+        return file_name(url, named, mimetypes.guess_extension(kind) or "")
+
+    async with Download(performer, url, max_bytes) as chunks:
+        return await save(chunks, target, name)
+
+
+def files_in_output(output: object, performer: object) -> list[File]:
+    """The files in an output, bound to the client that it came by."""
+    return [_file(found, cast("Performer | None", performer)) for found in objects_in(output)]
+
+
+def bind(value: object, performer: Performer) -> None:
+    """Let the files in a checked output be fetched by the client that it came by."""
+    if isinstance(value, File):
+        value.fetched_by(performer)
+    elif isinstance(value, BaseModel):
+        for _, item in value:
+            bind(item, performer)
+    elif isinstance(value, list | tuple | dict):
+        inside = cast("dict[object, object] | list[object]", value)
+        for item in inside.values() if isinstance(inside, dict) else inside:
+            bind(item, performer)
+
+
+def _file(found: dict[str, Any], performer: Performer | None) -> File:
+    """What is not as it should be is left out: the file is there all the same."""
+    numbers = {"file_size", "width", "height"}
+    texts = {"content_type", "file_name"}
+    said = {
+        name: value
+        for name, value in found.items()
+        if not (name in numbers and type(value) is not int)
+        and not (name in texts and not isinstance(value, str))
+    }
+    file = File.model_validate(said)
+    return file if performer is None else file.fetched_by(performer)
