@@ -62,6 +62,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._echo is not None:
             self._transport.write(self._echo.receive(data))
+            if self._echo.closed:
+                self._transport.close()
             return
         try:
             self._parser.feed_data(data)

@@ -35,9 +35,14 @@ def accept(headers: Mapping[str, str], *, deflate: bool) -> tuple[bytes, Echo]:
 
 
 class Echo:
-    """Sends back data and closes; answers pings. Frames are never fragmented by our clients."""
+    """Sends back data and closes; answers pings. Frames are never fragmented by our clients.
+
+    Attributes:
+        closed: Whether the client has said goodbye, so that the connection is to be closed.
+    """
 
     def __init__(self, *, deflate: bool) -> None:
+        self.closed = False
         self._buffer = bytearray()
         self._deflate = PerMessageDeflate(False, False, 15, 15) if deflate else None
 
@@ -57,6 +62,7 @@ class Echo:
 
     def _answer(self, head: int, payload: bytes) -> bytes:
         opcode = Opcode(head & 0x0F)
+        self.closed |= opcode is Opcode.CLOSE
         if opcode is Opcode.PONG:
             return b""
         if opcode is Opcode.PING:
