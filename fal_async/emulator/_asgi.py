@@ -65,8 +65,9 @@ class AsgiRunner:
 
     async def aclose(self) -> None:
         """Run the app's shutdown."""
-        if self._lifespan is not None:
-            await self._lifespan.shut_down()
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None:
+            await lifespan.shut_down()
 
     async def _started(self) -> dict[str, Any]:
         if self._lifespan is None:

@@ -32,7 +32,7 @@ async def serve_app(
     """
     exchange = _Exchange(websocket)
     headers: RawHeaders = scope["headers"]
-    own = {
+    own: dict[str, object] = {
         "type": "websocket",
         "scheme": "ws",
         "headers": [pair for pair in headers if not pair[0].startswith(_OF_THE_HANDSHAKE)],

@@ -55,3 +55,5 @@ class Platform:
         self.scheduler.stop()
         for endpoint in self.registry:
             await endpoint.runner.aclose()
+            if endpoint.socket is not None:
+                await endpoint.socket.aclose()

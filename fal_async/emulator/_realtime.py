@@ -64,6 +64,9 @@ class RealtimeRunner:
         except DisconnectedError:
             return
 
+    async def aclose(self) -> None:
+        """A function holds nothing."""
+
     async def _session(self, job: Job, websocket: WebSocket) -> dict[str, str]:
         """Let the session run its course; gives what is to be said at its end."""
         inputs = Inputs(

@@ -28,6 +28,9 @@ class SocketRunner(Protocol):
     async def serve(self, job: Job, websocket: WebSocket) -> None:
         """Accept a WebSocket, or refuse it, and serve it to its end."""
 
+    async def aclose(self) -> None:
+        """Give back what it holds; may be called twice."""
+
 
 class Socket:
     """The app's end of a WebSocket: text and bytes, both ways.
@@ -89,3 +92,6 @@ class FunctionSocketRunner:
         await websocket.accept()
         await self._function(*(Socket(websocket), job)[: self._count])
         await websocket.close()
+
+    async def aclose(self) -> None:
+        """A function holds nothing."""

@@ -10,10 +10,10 @@ from fal_async.emulator._replies import Reply
 from fal_async.emulator._websocket import WebSocket
 
 if TYPE_CHECKING:
-    from uvicorn import Config
     from uvicorn.server import ServerState
 
     from fal_async.emulator._replies import Message, RawHeaders
+    from fal_async.emulator._server import App
 
 
 class UpgradedProtocol(asyncio.Protocol):
@@ -23,10 +23,8 @@ class UpgradedProtocol(asyncio.Protocol):
     an HTTP request is.
     """
 
-    def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any]
-    ) -> None:
-        self._app = config.loaded_app
+    def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        self._app: App = config.loaded_app  # whose own type is too vague
         self._tasks = server_state.tasks
         self._state = app_state
         self._websocket = WebSocket(app_state["connection"])

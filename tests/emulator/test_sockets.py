@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket as sockets
 import ssl
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +25,7 @@ from tests.emulator.calls import Arguments, echo
 from tests.emulator.peers import dial, packed, socket_client, unpacked
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from starlette.requests import Request
@@ -368,3 +369,21 @@ def test_arguments_of_a_session_are_those_that_were_sent(fal: Emulator) -> None:
         socket.send(packed(a=[1, {"b": b"c"}]))
         socket.recv(timeout=10)
     assert heard == [{"a": [1, {"b": b"c"}]}]
+
+
+def test_an_app_for_websockets_only_is_started_once_and_shut_down() -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+        events.append("startup")
+        yield
+        events.append("shutdown")
+
+    app = Starlette(routes=[WebSocketRoute("/chat", chat)], lifespan=lifespan)
+    with Emulator() as fal:
+        fal.websocket("acme/app")(app)
+        for _ in range(2):
+            with dial(fal, "run/acme/app/chat", subprotocols=["chat"]) as socket:
+                socket.recv(timeout=10)
+    assert events == ["startup", "shutdown"]

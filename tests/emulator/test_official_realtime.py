@@ -1,0 +1,139 @@
+"""Sockets of the official clients, unmodified but for the addresses of the platform."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fal_client
+import fal_client.client
+import pytest
+
+from fal_async.emulator import Fault, Socket
+from tests.emulator.calls import Arguments, echo
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+    from fal_async.emulator import Emulator
+
+PROJECT = Path(__file__).parent / "js"
+NODE = shutil.which("node")
+
+
+@pytest.fixture
+def official(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[fal_client.SyncClient]:
+    rebase(fal, monkeypatch)
+    client = fal_client.SyncClient(key=fal.key)
+    yield client
+    client._client.close()
+
+
+def rebase(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets = f"ws{fal.hosts.run.removeprefix('http')}/"
+    monkeypatch.setattr(fal_client.client, "REALTIME_URL_FORMAT", sockets)
+    monkeypatch.setattr(fal_client.client, "REST_URL", fal.hosts.rest)
+
+
+async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    for n in range(arguments["to"]):
+        yield {"n": n}
+
+
+async def repeat(socket: Socket) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+@pytest.mark.parametrize("use_jwt", [True, False])
+def test_a_session(fal: Emulator, official: fal_client.SyncClient, use_jwt: bool) -> None:
+    fal.realtime("acme/live", timings=True)(echo)
+    with official.realtime("acme/live", use_jwt=use_jwt, max_buffering=5) as session:
+        for n in range(3):
+            session.send({"n": n, "raw": b"\x00\xff"})
+            assert session.recv() == {"n": n, "raw": b"\x00\xff"}
+    assert fal.count("token") == use_jwt
+    assert "max_buffering=5" in fal.requests[-1].query
+
+
+def test_the_end_of_a_session_is_an_error_to_it(
+    fal: Emulator, official: fal_client.SyncClient
+) -> None:
+    fal.realtime("acme/live")(count)
+    with official.realtime("acme/live") as session:
+        session.send({"to": 2})
+        assert [session.recv(), session.recv()] == [{"n": 0}, {"n": 1}]
+        with pytest.raises(fal_client.client.RealtimeError, match="TIMEOUT: no inputs"):
+            session.recv()
+        assert session.recv() is None
+
+
+def test_a_refused_token_is_a_result_to_it(fal: Emulator, official: fal_client.SyncClient) -> None:
+    fal.realtime("acme/other")(echo)
+    fal.realtime("acme/live")(echo)
+    fal.fail(None, Fault(route="token", edit=lambda token: f"{token}x"))
+    with official.realtime("acme/live") as session:
+        assert session.recv() == {"status": "error", "error": "Unauthorized"}
+        assert session.recv() is None
+
+
+def test_a_lost_connection(fal: Emulator, official: fal_client.SyncClient) -> None:
+    fal.realtime("acme/live")(echo)
+    fal.fail("acme/live", Fault(route="realtime", cut=3))
+    with official.realtime("acme/live") as session:
+        session.send({"a": 1})
+        with pytest.raises(fal_client.client.RealtimeError, match="CONNECTION_CLOSED"):
+            session.recv()
+
+
+def test_a_socket_of_an_app(fal: Emulator, official: fal_client.SyncClient) -> None:
+    fal.websocket("acme/socket")(repeat)
+    with official.ws_connect("acme/socket", path="/chat") as socket:
+        for message in ("text", b"\x00\xff"):
+            socket.send(message)
+            assert socket.recv() == message
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_session_of_the_async_client(
+    fal: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebase(fal, monkeypatch)
+    fal.realtime("acme/live")(echo)
+    client = fal_client.AsyncClient(key=fal.key)
+    async with asyncio.timeout(10), client.realtime("acme/live", use_jwt=False) as session:
+        for n in range(3):
+            await session.send({"n": n})
+            assert await session.recv() == {"n": n}
+
+
+@pytest.mark.skipif(not NODE, reason="node is not installed")
+def test_a_session_of_the_javascript_client(fal: Emulator) -> None:
+    if not (PROJECT / "node_modules" / "@fal-ai").exists():
+        pytest.skip("the client is not installed")
+
+    @fal.realtime("acme/crash")
+    def crash(arguments: Arguments) -> Arguments:
+        raise ValueError("boom")
+
+    fal.realtime("acme/live")(echo)
+    fal.realtime("acme/closed")(echo)
+    fal.fail("acme/closed", Fault(route="realtime", close=1011, body="no more"))
+    done = subprocess.run(
+        [str(NODE), "--experimental-websocket", "realtime.cjs"],
+        cwd=PROJECT,
+        env=os.environ | {"EMULATOR_URL": fal.url, "FAL_KEY": fal.key},
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    heard = json.loads(done.stdout)
+    assert [result["n"] for result in heard["echo"]["results"]] == [0, 1, 2]
+    assert heard["echo"]["errors"] == []
+    assert "boom" in heard["crash"]["errors"][0]["message"]
+    assert heard["closed"]["errors"][0]["status"] == 1011
