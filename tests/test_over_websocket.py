@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +172,7 @@ async def test_several_requests_may_be_sent_ahead_and_are_answered_in_order() ->
 async def test_a_stream_that_is_left_early_makes_room_for_the_next_reply(in_block: bool) -> None:
     def script(socketeer: Socketeer) -> None:
         asked(socketeer)
-        socketeer.line.send(start("1", 200, SSE), text("data: 1\n\n"))
+        socketeer.line.send(start("1", 200, SSE), text("data: 1\n\ndata: not read\n\n"))
         asked(socketeer)
         socketeer.line.send(text("data: 2\n\n") * 3, end("1"), start("2"), text("2"), end("2"))
         socketeer.agree()
@@ -182,6 +183,7 @@ async def test_a_stream_that_is_left_early_makes_room_for_the_next_reply(in_bloc
             async with reply:
                 assert await anext(reply) == 1
         else:
+            assert await anext(reply) == 1
             await reply.aclose()
         assert [event async for event in reply] == []
         assert (await requests.request({})).result == 2
@@ -200,6 +202,36 @@ async def test_a_request_that_is_cancelled_makes_room_for_the_next_reply() -> No
             await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
         assert (await requests.request({"n": 2})).result == 2
+
+
+async def test_several_readers_may_wait_behind_a_request_that_was_given_up() -> None:
+    go = threading.Event()
+
+    def script(socketeer: Socketeer) -> None:
+        for _ in range(4):
+            asked(socketeer)
+        assert go.wait(PATIENCE)
+        for name in ("1", "2", "3", "4"):
+            socketeer.line.send(start(name), text(name), end(name))
+        socketeer.agree()
+
+    results: list[object] = []
+
+    async def ask(requests: WebSocketRequests, number: int) -> None:
+        reply = await requests.request({"n": number})
+        results.append((number, reply.result))
+
+    async with requests_to(script) as requests:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(requests.request, {"n": 1})
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            for number in (2, 3, 4):
+                tasks.start_soon(ask, requests, number)
+                await anyio.wait_all_tasks_blocked()
+            go.set()
+    assert results == [(2, 2), (3, 3), (4, 4)]
 
 
 async def test_a_reader_that_waits_for_its_turn_may_be_cancelled() -> None:

@@ -208,13 +208,17 @@ async def test_closing_ends_the_session_for_the_receiver_too() -> None:
             assert repr(connection) == "AsyncRealtimeConnection(close_code=None)"
             assert (connection.close_code, connection.close_reason) == (None, None)
             results: list[object] = []
+            first = anyio.Event()
 
             async def receive() -> None:
-                results.extend([result async for result in connection])
+                async for result in connection:
+                    results.append(result)
+                    first.set()
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(receive)
                 await connection.send({"n": 1})
+                await first.wait()
                 await anyio.wait_all_tasks_blocked()
                 await connection.close()
             assert results == [{"n": 1}]
