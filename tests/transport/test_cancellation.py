@@ -108,31 +108,34 @@ async def test_a_call_over_tls(authority: trustme.CA) -> None:
 
 async def test_a_reply_that_comes_in_pieces(transport: PooledTransport) -> None:
     """The peer sends the next piece when the last one has been read."""
-    go_on = threading.Semaphore(0)
+    wanted: list[threading.Semaphore] = []
 
     def script(line: Line) -> None:
-        line.request()
-        wanted = go_on
+        request = line.request()
+        if not request:
+            return
+        number = int(request.split(b" ")[1][1:])
         line.send(CHUNKED)
         for _ in range(5):
-            assert wanted.acquire(timeout=10)
+            assert wanted[number].acquire(timeout=10)
             line.send(b"2\r\nok\r\n")
         line.send(b"0\r\n\r\n")
 
     with Peer(script) as peer:
 
         async def call() -> None:
-            nonlocal go_on
-            go_on = wanted = threading.Semaphore(0)
-            request = httpx.Request("GET", peer.url, headers={"Connection": "close"})
+            more = threading.Semaphore(0)
+            wanted.append(more)
+            url = f"{peer.url}{len(wanted) - 1}"
+            request = httpx.Request("GET", url, headers={"Connection": "close"})
             try:
                 response = await transport.handle_async_request(request)
-                wanted.release()
+                more.release()
                 async with aclosing(response):
                     async for _ in response.aiter_raw():
-                        wanted.release()
+                        more.release()
             finally:
-                wanted.release(5)
+                more.release(5)
 
         assert await check(transport, call) >= 5
 
