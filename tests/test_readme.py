@@ -39,6 +39,14 @@ def talk(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"output": text, "partial": text != "foxes are red", "error": None}
 
 
+def live(arguments: dict[str, Any]) -> dict[str, Any]:
+    return arguments
+
+
+def edit(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"image": {"url": arguments["image_url"], "content_type": "image/png"}}
+
+
 async def slow(arguments: dict[str, Any]) -> None:
     await anyio.sleep_forever()
 
@@ -52,6 +60,8 @@ def platform(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulato
     """What the examples call; the blocking functions share a client made anew for each test."""
     fal.register("fal-ai/flux/dev", draw)
     fal.register("fal-ai/any-llm", talk)
+    fal.register("acme/edit", edit)
+    fal.realtime("acme/live")(live)
     fal.register("acme/slow", slow)
     fal.register("acme/strict", strict)
     fal.accept_key("id:secret")
@@ -63,6 +73,18 @@ def platform(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulato
     close_shared_client()
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the examples find a picture and save another."""
+    (tmp_path / "fox.png").write_bytes(b"a fox")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
 def test_the_ten_lines_run(platform: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     exec(PYTHON[0], {"__name__": "__main__"})
 
@@ -70,8 +92,9 @@ def test_the_ten_lines_run(platform: Emulator, capsys: pytest.CaptureFixture[str
 
 
 async def test_the_other_blocks_run_one_after_another_as_in_a_notebook(
-    platform: Emulator, capsys: pytest.CaptureFixture[str]
+    platform: Emulator, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+
     async def app(scope: Any, receive: Any, send: Callable[..., Any]) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
@@ -93,6 +116,7 @@ async def test_the_other_blocks_run_one_after_another_as_in_a_notebook(
     assert len(names["results"]) == 100
     assert "drawing a lighthouse" in printed
     assert printed.count("foxes are red") == 2
+    assert content(folder / "edited.png") == b"a fox"
     assert "too_small too small" in printed
     assert platform.counters("acme/slow").cancelled >= 1
 
