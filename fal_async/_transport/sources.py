@@ -9,7 +9,7 @@ import io
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias, TypeVar, cast
 
 from anyio.lowlevel import checkpoint
@@ -18,7 +18,7 @@ from fal_async._transport.threads import in_thread
 from fal_async.errors import ClientClosedError, InvalidRequestError, UploadError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from typing_extensions import TypeIs
 
@@ -252,15 +252,15 @@ def _is_file(data: object) -> TypeIs[BinaryIO]:
 def _puller(data: Any) -> tuple[_Step, _Step]:
     """What gives the next item, or ``None`` at the end; and what leaves the rest."""
     if isinstance(data, AsyncIterable):
-        items: AsyncIterator[Any] = aiter(data)
-        leave = items.aclose if isinstance(items, AsyncGenerator) else checkpoint
+        items = aiter(cast("AsyncIterable[object]", data))
+        leave: _Step = getattr(items, "aclose", checkpoint)
         return lambda: anext(items, None), leave
     if _is_file(data):
         return lambda: in_thread(lambda: data.read(CHUNK) or None), checkpoint
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
-        parts: Iterator[Any] = iter(data)
+        parts = iter(cast("Iterable[object]", data))
         return lambda: in_thread(lambda: _gather(parts)), checkpoint
-    raise InvalidRequestError(f"{_name(data)} is nothing that can be uploaded")
+    raise InvalidRequestError(f"{_name(cast('object', data))} is nothing that can be uploaded")
 
 
 def _name(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
 
@@ -90,4 +90,6 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error; a cancellation only where there is nothing else."""
     _, errors = failures.split(anyio.get_cancelled_exc_class())
     error = (errors or failures).exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error))
+    return error
