@@ -192,7 +192,7 @@ class _Turn:
 
     def __init__(self, turns: _Turns) -> None:
         self._turns = turns
-        self.over = anyio.Event()
+        self.over: anyio.Event = anyio.Event()
 
     @property
     def is_over(self) -> bool:

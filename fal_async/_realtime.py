@@ -230,7 +230,7 @@ class ReconnectingLine:
     def __init__(
         self, socket: WebSocket, reopen: Callable[[], Awaitable[WebSocket]] | None, tasks: TaskGroup
     ) -> None:
-        self.socket = socket
+        self.socket: WebSocket = socket
         self._reopen = reopen
         self._tasks = tasks
         self._reopening = anyio.Lock()
