@@ -7,7 +7,6 @@ result, its error or the end of the loop, so a thread that waits always wakes up
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -31,8 +30,9 @@ __all__ = ["GRACE", "READ_AHEAD", "Errand", "Item", "Outcome", "relay"]
 GRACE: Final = 5.0
 #: Items that an errand may be ahead of its thread; waking it up is paid for once in half as many.
 READ_AHEAD: Final = 16
-#: Seconds after which a waiting thread looks up on Windows, where Ctrl-C does not wake it.
-_LOOK_UP: Final = 0.1
+#: Seconds after which a waiting thread looks up: Ctrl-C does not wake it on Windows, and elsewhere
+#: not if the signal comes just before the thread begins to wait.
+_LOOK_UP: Final = 0.2
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -153,11 +153,10 @@ class Errand(Generic[ItemT, ResultT]):
             return
         deadline = monotonic() + GRACE
         try:
-            while not self._ended:
-                news = self._mail.get(timeout=max(0.0, deadline - monotonic()))
-                self._ended = isinstance(news, Outcome)
-        except Empty:
-            pass
+            while not self._ended and (left := deadline - monotonic()) > 0:
+                with suppress(Empty):
+                    news = self._mail.get(timeout=min(left, _LOOK_UP))
+                    self._ended = isinstance(news, Outcome)
         except KeyboardInterrupt as interrupt:  # a second one: no more waiting
             raise interrupt from None
 
@@ -209,8 +208,6 @@ def _closed() -> ClientClosedError:
 
 
 def _take(mail: SimpleQueue[T]) -> T:
-    if sys.platform != "win32":
-        return mail.get()
     while True:
         with suppress(Empty):
             return mail.get(timeout=_LOOK_UP)

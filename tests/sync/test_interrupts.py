@@ -152,6 +152,22 @@ portal.call(end)
 """) == ["KeyboardInterrupt() 1", "cleaned up"]
 
 
+def test_ctrl_c_that_comes_as_the_wait_begins_is_heard() -> None:
+    assert said("""
+async def work():
+    ctrl_c()
+    await anyio.sleep_forever()
+
+interrupts = 0
+for _ in range(500):
+    try:
+        portal.call(work)
+    except KeyboardInterrupt:
+        interrupts += 1
+say(interrupts)
+""") == ["500"]
+
+
 def test_ctrl_c_at_any_moment_leaves_the_portal_alive() -> None:
     assert said("""
 async def tick():
