@@ -6,6 +6,7 @@ import gc
 import ssl
 import threading
 from contextlib import asynccontextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import anyio
@@ -442,11 +443,11 @@ async def test_what_is_no_message_is_refused_and_the_connection_stays_usable(
 
 
 async def test_closing_tells_the_other_side_and_waits_for_its_answer() -> None:
-    closes: list[tuple[int | None, str | None]] = []
+    closes: SimpleQueue[tuple[int | None, str | None]] = SimpleQueue()
 
     def handler(connection: ServerConnection) -> None:
         echo(connection)
-        closes.append((connection.close_code, connection.close_reason))
+        closes.put((connection.close_code, connection.close_reason))
 
     with websockets_server(handler) as url:
         async with opened(url) as websocket:
@@ -464,7 +465,7 @@ async def test_closing_tells_the_other_side_and_waits_for_its_answer() -> None:
                 with pytest.raises(RealtimeDisconnectedError) as caught:
                     await call
                 assert (caught.value.close_code, caught.value.close_reason) == (1001, "going")
-    assert closes == [(1001, "going")]
+    assert closes.get(timeout=PATIENCE) == (1001, "going")
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1, ""), (1006, ""), (1000, "x" * 124)])
@@ -704,11 +705,11 @@ async def test_an_error_in_the_block_comes_out_as_it_is_and_the_connection_is_cl
     class OwnError(Exception):
         pass
 
-    closes: list[int | None] = []
+    closes: SimpleQueue[int | None] = SimpleQueue()
 
     def handler(connection: ServerConnection) -> None:
         echo(connection)
-        closes.append(connection.close_code)
+        closes.put(connection.close_code)
 
     with websockets_server(handler) as url:
         with pytest.raises(OwnError) as caught:
@@ -716,7 +717,7 @@ async def test_an_error_in_the_block_comes_out_as_it_is_and_the_connection_is_cl
                 raise OwnError
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
-    assert closes == [1000]
+    assert closes.get(timeout=PATIENCE) == 1000
 
 
 async def test_a_block_that_is_cancelled_closes_the_connection_properly() -> None:
