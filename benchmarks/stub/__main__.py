@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--deflate", action="store_true", help="let sockets compress")
     options = parser.parse_args()
     allow_many_files()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the shell ignores it
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner, contextlib.suppress(KeyboardInterrupt):
         runner.run(_serve(Platform(options.job_seconds, options.deflate), tls=options.tls))
