@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# A shell without job control starts background commands deaf to Ctrl-C, and so would be the programs
+# A shell without job control starts background commands deaf to Ctrl-C, and so would be programs
 # that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
