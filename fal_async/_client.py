@@ -125,7 +125,7 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections. Calls that come later raise `ClientClosedError`."""
+        """Close connections and sockets. Calls that come later raise `ClientClosedError`."""
         if self._owns_line:
             await self._performer.line.aclose()
 

@@ -260,6 +260,9 @@ class _Opener:
     options: _Options
 
     async def __call__(self) -> WebSocket:
+        return await self.performer.line.sockets.open(self._open)
+
+    async def _open(self) -> WebSocket:
         if self.mint is not None:
             token = await self.performer.perform(self.mint)
             return await self._connect(with_token(self.url, token), {})

@@ -1321,7 +1321,7 @@ class SyncClient(ClientFace[AsyncClient]):
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Calls that come later raise `ClientClosedError`."""
+        """Close connections and sockets. Calls that come later raise `ClientClosedError`."""
         self._close()
 
 

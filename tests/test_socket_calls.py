@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import orjson
 import ormsgpack
 import pytest
@@ -15,6 +17,7 @@ from fal_async import AsyncClient, Hosts
 from fal_async._socket_calls import SocketCalls
 from fal_async.errors import (
     AuthenticationError,
+    ClientClosedError,
     FalClientError,
     InvalidReplyError,
     InvalidRequestError,
@@ -28,7 +31,7 @@ from tests.transport.peers import PATIENCE, Line, Peer
 from tests.transport.socketeer import Socketeer, binary, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterable, Callable
     from contextlib import AbstractAsyncContextManager
 
 KEY = "id:secret"
@@ -256,6 +259,92 @@ async def test_messages_may_be_made_and_read_by_the_caller() -> None:
         ):
             await connection.send("anything")
             assert await connection.recv() == "anything"
+
+
+def sockets_of(client: Client) -> list[AbstractAsyncContextManager[Any]]:
+    return [
+        client.realtime("owner/app"),
+        client.realtime("owner/app", use_jwt=False),
+        client.ws_connect("owner/app"),
+        client.ws_connect("owner/app", use_jwt=False),
+        client.over_websocket("owner/app"),
+    ]
+
+
+async def test_a_closed_client_opens_no_socket() -> None:
+    with Peer(Platform(echo)) as peer, anyio.fail_after(PATIENCE):
+        client = client_of(peer)
+        await client.aclose()
+        for call in sockets_of(client):
+            with pytest.raises(ClientClosedError):
+                await call.__aenter__()
+    assert peer.lines == []
+
+
+async def test_closing_a_client_closes_its_sockets_in_good_order() -> None:
+    codes: list[int] = []
+    platform = Platform(lambda socketeer: codes.append(socketeer.agree()))
+    with Peer(platform) as peer, anyio.fail_after(PATIENCE):
+        client = client_of(peer)
+        async with (
+            client.realtime("owner/app", use_jwt=False) as session,
+            client.realtime("owner/app", use_jwt=False, reconnect=True) as lasting,
+            client.ws_connect("owner/app") as socket,
+            client.with_options(key="another:key").over_websocket("owner/app") as requests,
+            anyio.create_task_group() as tasks,
+        ):
+            ends: list[object] = []
+
+            async def listen(messages: AsyncIterable[object]) -> None:
+                ends.append([message async for message in messages])
+
+            tasks.start_soon(listen, session)
+            tasks.start_soon(listen, socket)
+            await anyio.wait_all_tasks_blocked()
+            await client.aclose()
+            assert codes == [1000] * 4
+            assert session.close_code == socket.close_code == 1000
+            for call in (session.send({}), socket.send(b""), requests.request({})):
+                with pytest.raises(RealtimeDisconnectedError):
+                    await call
+            with pytest.raises(ClientClosedError):  # instead of a new connection
+                await lasting.send({})
+        assert ends == [[], []]
+
+
+async def test_a_client_that_is_closed_while_a_socket_opens_leaves_none_open() -> None:
+    def script(line: Line) -> None:
+        asked.set()
+        assert closed.wait(PATIENCE)
+        Socketeer(line).line.wait_closed()
+
+    asked, closed = threading.Event(), threading.Event()
+    with Peer(script) as peer, anyio.fail_after(PATIENCE):
+        client = client_of(peer)
+
+        async def connect() -> None:
+            with pytest.raises(ClientClosedError):
+                await client.ws_connect("owner/app", use_jwt=False).__aenter__()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connect)
+            await anyio.to_thread.run_sync(asked.wait)
+            await client.aclose()
+            closed.set()
+        await anyio.to_thread.run_sync(peer.wait_ended)
+
+
+async def test_closing_a_client_that_is_cancelled_leaves_no_socket_open() -> None:
+    with Peer(Platform(lambda socketeer: socketeer.line.wait_closed())) as peer:
+        with anyio.fail_after(PATIENCE):
+            client = client_of(peer)
+            async with client.ws_connect("owner/app", use_jwt=False) as socket:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await client.aclose()
+                assert scope.cancelled_caught
+                await anyio.to_thread.run_sync(peer.wait_ended)
+                assert socket.close_code == 1006
 
 
 WRONG: list[dict[str, Any]] = [

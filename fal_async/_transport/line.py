@@ -9,6 +9,7 @@ from fal_async._protocol.operations import Request
 from fal_async._transport.exchange import Broken, start
 from fal_async._transport.gates import Gates
 from fal_async._transport.loops import PerLoop
+from fal_async._transport.open_sockets import OpenSockets
 from fal_async._transport.routes import Routes
 from fal_async.errors import ClientClosedError, TransportError
 
@@ -33,12 +34,14 @@ class Line:
         limits: How much goes on at once.
         routes: Where requests go when a host is down.
         gates: The places of each lane, per event loop.
+        sockets: The WebSockets, which do not use the transport.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
         self.limits = limits
         self.routes: Routes = Routes()
         self.gates: PerLoop[Gates] = PerLoop(lambda: Gates(limits))
+        self.sockets: OpenSockets = OpenSockets()
         self._transport = transport
         self._closed = False
 
@@ -77,6 +80,9 @@ class Line:
         return reply.status_code, reply.body
 
     async def aclose(self) -> None:
-        """Close the transport; calls that come later are refused."""
+        """Close the sockets and the transport; calls that come later are refused."""
         self._closed = True
-        await self._transport.aclose()
+        try:
+            await self.sockets.aclose()
+        finally:
+            await self._transport.aclose()
