@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import anyio
@@ -12,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from fal_async._transport.sending import Unsent, send_nowait, send_rest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from fal_async._transport.encoding import Outgoing
     from fal_async._transport.parsing import ReplyParser
@@ -64,46 +65,43 @@ class Connection:
         """
         self.served += 1
         self.usable = not request.last
-        sending = True
-        # A scope costs more than a wait: there is one per exchange, and its deadline is moved.
-        with anyio.CancelScope() as scope:
-            unsent = await self._send(request, reply, scope, timeouts.get("write"))
-            sending = False
-            try:
-                await self._receive_head(reply, scope, timeouts.get("read"))
-            except httpx.ReadError:
-                if unsent is not None and not reply.started:
-                    raise httpx.WriteError(str(unsent)) from unsent.__cause__
-                raise
-            return
-        if sending:
-            raise httpx.WriteTimeout(f"nothing could be sent for {timeouts.get('write')} s")
-        raise httpx.ReadTimeout(f"there was no reply for {timeouts.get('read')} s")
+        unsent = await self._send(request, reply, timeouts.get("write"))
+        try:
+            await self._receive_head(reply, timeouts.get("read"))
+        except httpx.ReadError:
+            if unsent is not None and not reply.started:
+                raise httpx.WriteError(str(unsent)) from unsent.__cause__
+            raise
 
     async def _send(
-        self,
-        request: Outgoing,
-        reply: ReplyParser,
-        scope: anyio.CancelScope,
-        timeout: float | None,
+        self, request: Outgoing, reply: ReplyParser, timeout: float | None
     ) -> Unsent | None:
         try:
             sent = send_nowait(self._stream, request.head)
             if sent < len(request.head) or request.body:
-                self.usable &= await send_rest(self._stream, request, sent, reply, scope, timeout)
+                self.usable &= await send_rest(self._stream, request, sent, reply, timeout)
         except Unsent as error:
             # The peer may have replied before it closed, and what it said is worth more.
             self.usable = False
             return error
         return None
 
-    async def _receive_head(
-        self, reply: ReplyParser, scope: anyio.CancelScope, timeout: float | None
-    ) -> None:
+    async def _receive_head(self, reply: ReplyParser, timeout: float | None) -> None:
+        if timeout is None:  # a scope costs more than a wait
+            await self._receive_parts(reply, None)
+            return
+        # One scope for all waits, whose deadline is moved.
+        with anyio.CancelScope() as scope:
+            await self._receive_parts(reply, partial(_extend, scope, timeout))
+            return
+        raise httpx.ReadTimeout(f"there was no reply for {timeout} s")
+
+    async def _receive_parts(self, reply: ReplyParser, extend: Callable[[], None] | None) -> None:
         while not reply.has_head:
             if reply.failure is not None:
                 raise reply.failure
-            scope.deadline = math.inf if timeout is None else anyio.current_time() + timeout
+            if extend is not None:
+                extend()
             await self._stream.wait_receivable()
             received = self._receive_nowait()
             if received == b"" and not reply.started:
@@ -137,6 +135,10 @@ class Connection:
                 received = self._receive_nowait()
             return received
         raise httpx.ReadTimeout(f"there was no more of the reply for {timeout} s")
+
+
+def _extend(scope: anyio.CancelScope, timeout: float) -> None:
+    scope.deadline = anyio.current_time() + timeout
 
 
 class Release(Protocol):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
-__all__ = ["LAST_CHUNK", "Outgoing", "encode", "frame"]
+__all__ = ["LAST_CHUNK", "Outgoing", "compose", "encode", "frame"]
 
 #: Methods that may be repeated when a connection turns out to be dead (RFC 9110, section 9.2.2).
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -27,8 +26,7 @@ _is_target = re.compile(rb"[!-~]+").fullmatch
 _breaks_line = re.compile(rb"[\r\n\0]").search
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A request, ready to be sent.
 
     Attributes:
@@ -49,14 +47,45 @@ class Outgoing:
 
 
 def encode(request: httpx.Request) -> Outgoing:
-    """Check a request and write its head.
+    """Check a request of httpx and write its head.
 
     Raises:
         httpx.LocalProtocolError: The request cannot be written, or could be read as another one.
     """
-    lines = [_request_line(request)]
+    stream = request.stream
+    if isinstance(stream, httpx.ByteStream):
+        body: bytes | AsyncIterator[bytes] = b"".join(stream)
+    elif isinstance(stream, httpx.AsyncByteStream):
+        body = aiter(stream)
+    else:
+        raise httpx.LocalProtocolError("the body is a synchronous stream; it must be asynchronous")
+    target: bytes = request.extensions.get("target", request.url.raw_path)
+    return compose(request.method, request.url.netloc, target, request.headers.raw, body)
+
+
+def compose(
+    method: str,
+    host: bytes,
+    target: bytes,
+    headers: Iterable[tuple[bytes, bytes]],
+    body: bytes | AsyncIterator[bytes],
+) -> Outgoing:
+    """Check the parts of a request and write its head.
+
+    Args:
+        method: The method.
+        host: The host, with its port where that is not the scheme's own; for requests whose headers
+            do not name it.
+        target: Path and query.
+        headers: Names and values.
+        body: What follows the head; the headers say how long it is.
+
+    Raises:
+        httpx.LocalProtocolError: The request cannot be written, or could be read as another one.
+    """
+    lines = [_request_line(method, target)]
     framing: dict[bytes, bytes] = {}
-    for name, value in request.headers.raw:
+    for name, value in headers:
         if not _is_token(name) or _breaks_line(value):
             raise httpx.LocalProtocolError(f"the header {name!r} cannot be sent")
         lowered = name.lower()
@@ -66,20 +95,21 @@ def encode(request: httpx.Request) -> Outgoing:
             framing[lowered] = value
         lines.append(b"%b: %b" % (name, value))
     if b"host" not in framing:
-        lines.insert(1, b"Host: %b" % request.url.netloc)
+        lines.insert(1, b"Host: %b" % host)
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)
     length = _length(framing)
-    body = _body(request.stream, length)
     in_memory = isinstance(body, bytes)
-    if isinstance(body, bytes) and len(body) <= SMALL:
-        head, body = head + body, b""
+    if isinstance(body, bytes):
+        body = _framed(body, length)
+        if len(body) <= SMALL:
+            head, body = head + body, b""
     return Outgoing(
         head=head,
         body=body,
         length=length,
-        expects_body=request.method != "HEAD",
-        repeatable=in_memory and request.method in IDEMPOTENT,
+        expects_body=method != "HEAD",
+        repeatable=in_memory and method in IDEMPOTENT,
         last=b"close" in framing.get(b"connection", b"").lower(),
     )
 
@@ -89,14 +119,13 @@ def frame(part: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(part), part) if part else b""
 
 
-def _request_line(request: httpx.Request) -> bytes:
-    method = request.method.encode("ascii", "replace")
-    target: bytes = request.extensions.get("target", request.url.raw_path)
-    if not _is_token(method) or method == b"CONNECT":
-        raise httpx.LocalProtocolError(f"the method {request.method!r} cannot be sent")
+def _request_line(method: str, target: bytes) -> bytes:
+    word = method.encode("ascii", "replace")
+    if not _is_token(word) or word == b"CONNECT":
+        raise httpx.LocalProtocolError(f"the method {method!r} cannot be sent")
     if not _is_target(target):
         raise httpx.LocalProtocolError(f"the target {target!r} cannot be sent")
-    return b"%b %b HTTP/1.1" % (method, target)
+    return b"%b %b HTTP/1.1" % (word, target)
 
 
 def _length(framing: dict[bytes, bytes]) -> int | None:
@@ -115,16 +144,9 @@ def _length(framing: dict[bytes, bytes]) -> int | None:
     return int(length)
 
 
-def _body(
-    stream: httpx.SyncByteStream | httpx.AsyncByteStream, length: int | None
-) -> bytes | AsyncIterator[bytes]:
-    if isinstance(stream, httpx.ByteStream):
-        content = b"".join(stream)
-        if length is None:
-            return frame(content) + LAST_CHUNK
-        if len(content) != length:
-            raise httpx.LocalProtocolError(f"the body has {len(content)} bytes instead of {length}")
-        return content
-    if isinstance(stream, httpx.AsyncByteStream):
-        return aiter(stream)
-    raise httpx.LocalProtocolError("the body is a synchronous stream; it must be asynchronous")
+def _framed(body: bytes, length: int | None) -> bytes:
+    if length is None:
+        return frame(body) + LAST_CHUNK
+    if len(body) != length:
+        raise httpx.LocalProtocolError(f"the body has {len(body)} bytes instead of {length}")
+    return body

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import httpx
 
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Breakdown
+from fal_async._transport.encoding import compose
+from fal_async._transport.pool import PooledTransport, response_of
+from fal_async._transport.proxies import ProxiedTransport
+from fal_async._transport.targets import locate
 from fal_async._version import __version__
 from fal_async.errors import InvalidReplyError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from fal_async._protocol.operations import Content, Request
+    from fal_async._transport.engine import Engine
 
 __all__ = ["Broken", "OpenReply", "start"]
 
@@ -26,6 +31,8 @@ MAX_BODY: Final = 512 * 1024 * 1024
 USER_AGENT: Final = f"fal_async/{__version__} (python)"
 
 _parse_url = lru_cache(maxsize=256)(httpx.URL)
+#: Methods whose requests have a body, if an empty one.
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 #: Failures before the first byte was sent.
 _UNSENT = (
     httpx.ConnectError,
@@ -63,16 +70,32 @@ def _broken(error: httpx.RequestError | OSError) -> Broken:
 class OpenReply:
     """A reply whose body has not been read yet. Whoever holds it reads it or closes it.
 
+    Args:
+        whole: The body, if all of it is there.
+        rest: The decoded body, if not.
+        close: Called in the end, if there is a connection to be given back.
+
     Attributes:
         status_code: The HTTP status.
         headers: Names in lower case; values of repeated headers are joined by commas.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.status_code = response.status_code
-        self.headers = _headers(response)
-        self._response = response
-        self._chunks: AsyncIterator[bytes] | None = None
+    __slots__ = ("_close", "_rest", "_whole", "headers", "status_code")
+
+    def __init__(
+        self,
+        status_code: int,
+        headers: Mapping[str, str],
+        *,
+        whole: bytes = b"",
+        rest: AsyncIterator[bytes] | None = None,
+        close: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.status_code = status_code
+        self.headers = headers
+        self._whole = whole
+        self._rest = rest
+        self._close = close
 
     @property
     def ok(self) -> bool:
@@ -81,18 +104,13 @@ class OpenReply:
 
     async def next_chunk(self) -> bytes | None:
         """The next part of the decoded body, or ``None`` at its end; raises `Broken`."""
-        if self._chunks is None:
-            self._chunks = self._open_body()
+        if self._rest is None:
+            whole, self._whole = self._whole, b""
+            return whole or None
         try:
-            return await anext(self._chunks, None)
+            return await anext(self._rest, None)
         except (httpx.RequestError, OSError) as error:
             raise _broken(error) from error
-
-    def _open_body(self) -> AsyncIterator[bytes]:
-        stream = self._response.stream
-        if "content-encoding" in self.headers or not isinstance(stream, httpx.AsyncByteStream):
-            return self._response.aiter_bytes()
-        return aiter(stream)  # saves httpx's bookkeeping where there is nothing to decode
 
     async def read(self, *, limit: int = MAX_BODY) -> Reply:
         """Read the whole body and close."""
@@ -114,12 +132,14 @@ class OpenReply:
 
     async def aclose(self) -> None:
         """Close the connection, or give it back when the body has been read."""
-        chunks, self._chunks = self._chunks, None
+        rest, self._rest = self._rest, None
+        close, self._close = self._close, None
         try:
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
+            if isinstance(rest, AsyncGenerator):
+                await rest.aclose()
         finally:
-            await self._response.aclose()
+            if close is not None:
+                await close()
 
 
 class _Body(httpx.AsyncByteStream):
@@ -159,28 +179,85 @@ async def start(
     body = content if isinstance(content, bytes) else _Body(content)
     if isinstance(body, _Body):
         headers["content-length"] = str(body.content.size)
+    elif body or request.method in _WITH_BODY:
+        headers["content-length"] = str(len(body))
     try:
-        response = await transport.handle_async_request(
-            httpx.Request(
-                request.method,
-                _parse_url(url),
-                headers=headers,
-                content=body,
-                extensions={"timeout": timeout},
-            )
-        )
+        engine = _engine_of(transport, url)
+        if engine is None:
+            return await _over_httpx(transport, request.method, url, headers, body, timeout)
+        return await _over_engine(engine, request.method, url, headers, body, timeout)
     except (httpx.RequestError, OSError) as error:
         if isinstance(body, _Body) and body.failure is error:
             raise  # the exchange is well, but not what was to be sent
         raise _broken(error) from error
     except httpx.InvalidURL as error:
         raise InvalidRequestError(f"not a URL that can be called: {error}") from error
-    return OpenReply(response)
 
 
-def _headers(response: httpx.Response) -> dict[str, str]:
+def _engine_of(transport: httpx.AsyncBaseTransport, url: str) -> Engine | None:
+    """What may be asked without the objects of httpx; a subclass may want to see those."""
+    if type(transport) in (PooledTransport, ProxiedTransport):
+        return cast("PooledTransport | ProxiedTransport", transport).engine_for(url)
+    return None
+
+
+async def _over_engine(
+    engine: Engine,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | _Body,
+    timeout: Mapping[str, float | None],
+) -> OpenReply:
+    origin, host, target = locate(url)
+    outgoing = compose(
+        method,
+        host,
+        target,
+        [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()],
+        body if isinstance(body, bytes) else aiter(body),
+    )
+    incoming = await engine.exchange(origin, outgoing, timeout)
+    reply, rest = incoming
+    received = _headers(reply.headers)
+    if "content-encoding" in received:
+        return _opened(response_of(incoming))
+    if rest is None:
+        return OpenReply(reply.status, received, whole=reply.take())
+    return OpenReply(reply.status, received, rest=rest, close=rest.aclose)
+
+
+async def _over_httpx(
+    transport: httpx.AsyncBaseTransport,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | _Body,
+    timeout: Mapping[str, float | None],
+) -> OpenReply:
+    request = httpx.Request(
+        method, _parse_url(url), headers=headers, content=body, extensions={"timeout": timeout}
+    )
+    return _opened(await transport.handle_async_request(request))
+
+
+def _opened(response: httpx.Response) -> OpenReply:
+    headers = _headers(response.headers.raw)
+    stream = response.stream
+    rest = response.aiter_bytes()
+    if "content-encoding" not in headers and isinstance(stream, httpx.AsyncByteStream):
+        rest = aiter(stream)  # saves httpx's bookkeeping where there is nothing to decode
+    return OpenReply(response.status_code, headers, rest=rest, close=response.aclose)
+
+
+def _headers(received: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for raw_name, raw_value in response.headers.raw:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+    for raw_name, raw_value in received:
+        name, value = _name(raw_name), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
+
+
+@lru_cache(maxsize=1024)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import anyio
 import httpx
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from fal_async._transport.connection import Connection, ReplyBody
-from fal_async._transport.dialing import dial
 from fal_async._transport.encoding import encode
-from fal_async._transport.loops import PerLoop
-from fal_async._transport.parsing import ReplyParser
-from fal_async._transport.places import Origin, Pool
-from fal_async._transport.tls import shared_context
+from fal_async._transport.engine import Engine
+from fal_async._transport.targets import origin_of
 
 if TYPE_CHECKING:
     import ssl
 
-    from fal_async._transport.connection import Timeouts
-    from fal_async._transport.encoding import Outgoing
+    from fal_async._transport.engine import Incoming
 
-__all__ = ["PooledTransport"]
-
-_PORTS: Final = {"http": 80, "https": 443}
+__all__ = ["PooledTransport", "response_of"]
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
@@ -59,18 +49,20 @@ class PooledTransport(httpx.AsyncBaseTransport):
     ) -> None:
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no bound")
-        self._ssl_context = ssl_context
-        self._max_header_bytes = max_header_bytes
-        self._closed = False
-        self._pools = PerLoop(
-            partial(Pool, max_connections=max_connections, keepalive_expiry=keepalive_expiry),
-            close=Pool.drop_all,
+        self._engine = Engine(
+            max_connections=max_connections,
+            keepalive_expiry=keepalive_expiry,
+            ssl_context=ssl_context,
+            max_header_bytes=max_header_bytes,
         )
+
+    def engine_for(self, url: str) -> Engine | None:
+        """What does the work for a URL, for callers who have no use for the objects of httpx."""
+        return self._engine
 
     async def prepare(self) -> None:
         """Load the trusted certificates, which the first ``https`` request would do otherwise."""
-        if self._ssl_context is None:
-            await shared_context()
+        await self._engine.prepare()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and wait for the head of its reply.
@@ -82,83 +74,22 @@ class PooledTransport(httpx.AsyncBaseTransport):
             httpx.TransportError: The exchange failed otherwise.
             RuntimeError: The transport is closed.
         """
-        if self._closed:
-            raise RuntimeError("the transport is closed")
         outgoing = encode(request)
-        timeouts: Timeouts = request.extensions.get("timeout") or {}
-        await checkpoint_if_cancelled()
-        pool = self._pools.get()
-        origin = _origin(request.url)
-        connect = partial(self._dial, timeouts.get("connect"))
-        while True:
-            connection = await pool.acquire(origin, connect, timeouts.get("pool"))
-            reply = ReplyParser(
-                bodiless=not outgoing.expects_body, max_header_bytes=self._max_header_bytes
-            )
-            try:
-                await connection.exchange(outgoing, reply, timeouts)
-            except BaseException as error:
-                pool.release(connection, reusable=False)
-                if not _was_dead(connection, outgoing, reply, error):
-                    raise
-            else:
-                return _respond(pool, connection, reply, timeouts.get("read"))
+        timeouts = request.extensions.get("timeout") or {}
+        return response_of(await self._engine.exchange(origin_of(request.url), outgoing, timeouts))
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; those in use when they come free."""
-        self._closed = True
-        pool = self._pools.pop()
-        if pool is not None:
-            pool.close_idle()
-        await checkpoint()
-
-    async def _dial(self, timeout: float | None, origin: Origin) -> Connection:
-        with anyio.move_on_after(timeout):
-            tls = None
-            if origin.scheme == "https":
-                tls = self._ssl_context or await shared_context()
-            return Connection(origin, await dial(origin.host, origin.port, tls=tls))
-        raise httpx.ConnectTimeout(
-            f"no connection to {origin.host}:{origin.port} within {timeout} s"
-        )
+        await self._engine.aclose()
 
 
-def _origin(url: httpx.URL) -> Origin:
-    try:
-        port = url.port or _PORTS[url.scheme]
-    except KeyError:
-        raise httpx.UnsupportedProtocol(f"{url.scheme!r} is not http or https") from None
-    if not url.host:
-        raise httpx.UnsupportedProtocol("the URL has no host")
-    return Origin(url.scheme, url.raw_host.decode("ascii"), port)
-
-
-def _was_dead(
-    connection: Connection, request: Outgoing, reply: ReplyParser, error: BaseException
-) -> bool:
-    """Whether a connection was dead before the request, which can go over another one."""
-    return (
-        isinstance(error, httpx.ReadError | httpx.WriteError)
-        and connection.served > 1
-        and request.repeatable
-        and not reply.started
-    )
-
-
-def _respond(
-    pool: Pool, connection: Connection, reply: ReplyParser, timeout: float | None
-) -> httpx.Response:
-    stream: httpx.AsyncByteStream
-    release = partial(pool.release, connection)
-    if reply.complete:
-        release(reusable=reply.reusable)
-        stream = httpx.ByteStream(reply.take())
-    else:
-        stream = ReplyBody(connection, reply, timeout, release)
+def response_of(incoming: Incoming) -> httpx.Response:
+    """A reply as httpx has it."""
+    reply = incoming.reply
     return httpx.Response(
         reply.status,
         headers=reply.headers,
-        stream=stream,
+        stream=httpx.ByteStream(reply.take()) if incoming.rest is None else incoming.rest,
         extensions={
             "http_version": f"HTTP/{reply.http_version}".encode(),
             "reason_phrase": reply.reason,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
+    from fal_async._transport.engine import Engine
+
 __all__ = ["ProxiedTransport", "ProxyRules", "default_transport"]
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -127,6 +129,11 @@ class ProxiedTransport(httpx.AsyncBaseTransport):
         self._direct = PooledTransport()
         self._proxied: PerLoop[_Transports] = PerLoop(dict, _close)
         self._closed = False
+
+    def engine_for(self, url: str) -> Engine | None:
+        """What does the work for a URL that needs no proxy, as `PooledTransport` has it."""
+        proxied = self._rules.find(httpx.URL(url)) is not None
+        return None if proxied else self._direct.engine_for(url)
 
     async def prepare(self) -> None:
         """Load the trusted certificates, which the first ``https`` request would do otherwise."""

@@ -42,7 +42,6 @@ async def send_rest(
     request: Outgoing,
     sent: int,
     reply: ReplyParser,
-    scope: anyio.CancelScope,
     timeout: float | None,
 ) -> bool:
     """Send a request from its byte `sent` on, until a reply comes that says to stop.
@@ -52,7 +51,6 @@ async def send_rest(
         request: The request.
         sent: How many bytes of its head have been sent.
         reply: Takes what arrives in the meantime.
-        scope: The scope that the caller is in; its deadline is moved along.
         timeout: How long nothing may go out, in seconds; ``None`` disables it.
 
     Returns:
@@ -60,13 +58,16 @@ async def send_rest(
 
     Raises:
         Unsent: The connection broke.
+        httpx.WriteTimeout: Nothing went out for too long.
     """
-    sender = _Sender(stream, reply, scope, timeout)
-    if not await sender.send(memoryview(request.head)[sent:]):
-        return False
-    if isinstance(request.body, bytes):
-        return await sender.send(memoryview(request.body))
-    return await sender.send_parts(request.body, request.length)
+    with anyio.CancelScope() as scope:  # one for all waits, whose deadline is moved
+        sender = _Sender(stream, reply, scope, timeout)
+        if not await sender.send(memoryview(request.head)[sent:]):
+            return False
+        if isinstance(request.body, bytes):
+            return await sender.send(memoryview(request.body))
+        return await sender.send_parts(request.body, request.length)
+    raise httpx.WriteTimeout(f"nothing could be sent for {timeout} s")
 
 
 class _Sender:

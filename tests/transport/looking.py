@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 def taken(transport: PooledTransport) -> int:
     """How many places are in use in the running loop."""
-    return sum(berth.taken for berth in transport._pools.get()._berths.values())
+    return sum(berth.taken for berth in transport._engine._pools.get()._berths.values())
 
 
 def idle(transport: PooledTransport) -> int:
     """How many connections rest in the running loop."""
-    pool = transport._pools.get()
+    pool = transport._engine._pools.get()
     resting = sum(len(berth.idle) for berth in pool._berths.values())
     assert resting + taken(transport) >= len(pool._open) >= resting
     return resting
@@ -23,4 +23,4 @@ def idle(transport: PooledTransport) -> int:
 
 def waiting(transport: PooledTransport) -> int:
     """How many requests wait for a connection in the running loop."""
-    return sum(len(berth.waiters) for berth in transport._pools.get()._berths.values())
+    return sum(len(berth.waiters) for berth in transport._engine._pools.get()._berths.values())

@@ -1,0 +1,131 @@
+"""HTTP/1.1 exchanges over connections that are kept alive, however many those are."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+import httpx
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from fal_async._transport.connection import Connection, ReplyBody
+from fal_async._transport.dialing import dial
+from fal_async._transport.loops import PerLoop
+from fal_async._transport.parsing import ReplyParser
+from fal_async._transport.places import Pool
+from fal_async._transport.tls import shared_context
+
+if TYPE_CHECKING:
+    import ssl
+
+    from fal_async._transport.connection import Timeouts
+    from fal_async._transport.encoding import Outgoing
+    from fal_async._transport.places import Origin
+
+__all__ = ["Engine", "Incoming"]
+
+
+class Incoming(NamedTuple):
+    """A reply whose head has arrived.
+
+    Attributes:
+        reply: The head, with as much of the body as came along.
+        rest: The rest of the body, to be read or closed; ``None`` when all of it is there.
+    """
+
+    reply: ReplyParser
+    rest: ReplyBody | None
+
+
+class Engine:
+    """What `PooledTransport` does, without the objects of httpx, which cost as much again.
+
+    The arguments are those of `PooledTransport`.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int | None,
+        keepalive_expiry: float,
+        ssl_context: ssl.SSLContext | None,
+        max_header_bytes: int,
+    ) -> None:
+        self._ssl_context = ssl_context
+        self._max_header_bytes = max_header_bytes
+        self._closed = False
+        self._pools = PerLoop(
+            partial(Pool, max_connections=max_connections, keepalive_expiry=keepalive_expiry),
+            close=Pool.drop_all,
+        )
+
+    async def prepare(self) -> None:
+        """Load the trusted certificates, which the first ``https`` request would do otherwise."""
+        if self._ssl_context is None:
+            await shared_context()
+
+    async def exchange(self, origin: Origin, outgoing: Outgoing, timeouts: Timeouts) -> Incoming:
+        """Send a request and wait for the head of its reply.
+
+        Raises:
+            httpx.TransportError: The exchange failed.
+            RuntimeError: The engine is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the transport is closed")
+        await checkpoint_if_cancelled()
+        pool = self._pools.get()
+        connect = partial(self._dial, timeouts.get("connect"))
+        while True:
+            connection = await pool.acquire(origin, connect, timeouts.get("pool"))
+            reply = ReplyParser(
+                bodiless=not outgoing.expects_body, max_header_bytes=self._max_header_bytes
+            )
+            try:
+                await connection.exchange(outgoing, reply, timeouts)
+            except BaseException as error:
+                pool.release(connection, reusable=False)
+                if not _was_dead(connection, outgoing, reply, error):
+                    raise
+            else:
+                return _incoming(pool, connection, reply, timeouts.get("read"))
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; those in use when they come free."""
+        self._closed = True
+        pool = self._pools.pop()
+        if pool is not None:
+            pool.close_idle()
+        await checkpoint()
+
+    async def _dial(self, timeout: float | None, origin: Origin) -> Connection:
+        with anyio.move_on_after(timeout):
+            tls = None
+            if origin.scheme == "https":
+                tls = self._ssl_context or await shared_context()
+            return Connection(origin, await dial(origin.host, origin.port, tls=tls))
+        raise httpx.ConnectTimeout(
+            f"no connection to {origin.host}:{origin.port} within {timeout} s"
+        )
+
+
+def _was_dead(
+    connection: Connection, request: Outgoing, reply: ReplyParser, error: BaseException
+) -> bool:
+    """Whether a connection was dead before the request, which can go over another one."""
+    return (
+        isinstance(error, httpx.ReadError | httpx.WriteError)
+        and connection.served > 1
+        and request.repeatable
+        and not reply.started
+    )
+
+
+def _incoming(
+    pool: Pool, connection: Connection, reply: ReplyParser, timeout: float | None
+) -> Incoming:
+    if reply.complete:
+        pool.release(connection, reusable=reply.reusable)
+        return Incoming(reply, None)
+    return Incoming(reply, ReplyBody(connection, reply, timeout, partial(pool.release, connection)))
