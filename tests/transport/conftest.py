@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,19 +42,23 @@ def hypercorn_url() -> Iterator[str]:
         config.errorlog = None
         config.graceful_timeout = 0.1
         loop = asyncio.new_event_loop()
-        end = asyncio.Event()
-
-        async def stopped() -> None:
-            await end.wait()
 
         def run() -> None:
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                runner.run(serve(app, config, shutdown_trigger=stopped))
+            with (
+                suppress(asyncio.CancelledError),
+                asyncio.Runner(loop_factory=lambda: loop) as runner,
+            ):
+                runner.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
+
+        def end() -> None:
+            """When told to stop, hypercorn may wait for ever for connections that it keeps open."""
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
 
         thread = threading.Thread(target=run)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        loop.call_soon_threadsafe(end.set)
+        loop.call_soon_threadsafe(end)
         thread.join()
 
 
