@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from fal_async.emulator._hosts.names import locate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fal_async.emulator._replies import Message, RawHeaders, Receive, Reply, Send
     from fal_async.emulator._server import Connection
@@ -51,7 +52,8 @@ class Exchange:
         body: The body, once it has been read.
         request_id: What the reply will call the request.
         status: The HTTP status of the reply, once that has begun.
-        websocket: What the connection is to become; ``None`` when it stays with HTTP.
+        websocket: What the connection is to become, or has become if this request came over it;
+            ``None`` when it stays with HTTP.
     """
 
     __slots__ = (
@@ -118,6 +120,20 @@ class Exchange:
         if not websocket.headers:
             websocket.headers = self._platform_headers()
         return websocket
+
+    def carried(self, body: bytes, headers: Mapping[str, str], send: Send) -> Exchange:
+        """A request that came over the WebSocket which this one was for.
+
+        Args:
+            body: Its body.
+            headers: Its headers.
+            send: Takes its answer, as an ASGI ``send``.
+        """
+        request = copy.copy(self)
+        request.method, request.headers, request.body = "POST", dict(headers), body
+        request.request_id = request.status = None
+        request.divert(lambda _: send)
+        return request
 
     def divert(self, detour: Callable[[Send], Send]) -> None:
         """Have whatever is sent from now on take a detour."""

@@ -22,8 +22,9 @@ class Fault:
     """Something that goes wrong with calls of an endpoint.
 
     Attributes:
-        route: The kind of call that it befalls; ``None`` for all. ``"runner"`` is the platform's
-            own call of the runner, to see the platform's retries at work.
+        route: The kind of call that it befalls; ``None`` for all. ``"run"`` and ``"stream"`` are
+            also requests that a WebSocket carries; ``"runner"`` is the platform's own call of the
+            runner, to see the platform's retries at work.
         when: A further condition on the request; ``None`` for all requests.
         status: Answer with this HTTP status in place of the real answer.
         headers: Headers of that answer; without `status`, more headers of the real one.
@@ -42,7 +43,8 @@ class Fault:
             bytes that are not msgpack, say.
         stall: Let a WebSocket fall silent: nothing is read any more, nothing sent, not even pongs.
         after: How many messages go to the client over a WebSocket before the fault strikes, be it
-            `close`, `message`, `stall`, `garbage` or `cut`, which counts bytes from there on.
+            `close`, `message`, `stall`, `garbage` or `cut`, which counts bytes from there on. For a
+            request that a WebSocket carries it counts from that request on.
         times: How many calls it befalls; ``None`` for all.
         skip: How many calls pass first.
 
@@ -75,13 +77,19 @@ class Fault:
         """Whether the connection is closed before the call is looked at."""
         return self.drop or (self.reset and not self.lost and self.cut is None)
 
-    @property
-    def spoils(self) -> bool:
-        """Whether it befalls the messages of a WebSocket, not the request for it."""
+    def spoils(self, *, carried: bool) -> bool:
+        """Whether it befalls the messages of a WebSocket, not a request.
+
+        Args:
+            carried: Whether the request is one that the WebSocket carries, not that for it.
+        """
         if self.status is not None or self.drop or self.lost:
             return False
-        is_end = self.close is not None or self.stall or self.cut is not None
-        return is_end or self.message is not None or (self.garbage is not None and self.after > 0)
+        if self.close is not None or self.message is not None or self.stall:
+            return True
+        if self.after > 0:
+            return self.cut is not None or self.garbage is not None
+        return self.cut is not None and not carried
 
     @property
     def breaks_off(self) -> bool:

@@ -35,15 +35,16 @@ class Gateway:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        runs = RunHost(platform)
         self._hosts: dict[HostName | None, Host] = {
-            "run": RunHost(platform),
+            "run": runs,
             "queue": QueueHost(platform),
             "rest": StorageHost(platform),
             "cdn": CdnHost(platform),
         }
         self._socket_hosts: dict[HostName | None, Host] = {
             "run": SocketHost(platform),
-            "ws": CarrierHost(platform),
+            "ws": CarrierHost(platform, partial(self._answer, host=runs)),
         }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -55,14 +56,16 @@ class Gateway:
             if exchange.method == "OPTIONS":
                 await exchange.reply(_preflight(exchange))
             else:
-                await self._answer(exchange)
+                await self._answer(exchange, self._host_of(exchange))
         except asyncio.CancelledError:
             # The client hung up, or the emulator stops: there is nobody to be answered.
             await exchange.connection.end()
 
-    async def _answer(self, exchange: Exchange) -> None:
+    def _host_of(self, exchange: Exchange) -> Host:
         hosts = self._hosts if exchange.websocket is None else self._socket_hosts
-        host = hosts.get(exchange.place.host, _Nowhere())
+        return hosts.get(exchange.place.host, _Nowhere())
+
+    async def _answer(self, exchange: Exchange, host: Host) -> None:
         call = host.call(exchange)
         request = _recorded(exchange, call)
         names = self._note(request, call)

@@ -26,10 +26,10 @@ async def misbehave(
     fault: Fault, exchange: Exchange, answer: Callable[[], Awaitable[None]]
 ) -> None:
     """Answer an exchange as the fault has it, not as `answer` would."""
-    connection = exchange.connection
-    if exchange.websocket is not None and fault.spoils:
-        spoil(fault, exchange.websocket)
-        return await answer()
+    connection, websocket = exchange.connection, exchange.websocket
+    if websocket is not None and fault.spoils(carried=websocket.was_answered):
+        is_over = await spoil(fault, websocket)
+        return None if is_over else await answer()
     if fault.cut is None:
         await fault.wait()
     if fault.closes or fault.garbage is not None:

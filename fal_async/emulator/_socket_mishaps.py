@@ -1,4 +1,4 @@
-"""Scripted faults at work on a WebSocket that was accepted."""
+"""Scripted faults at work on the messages of a WebSocket."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ if TYPE_CHECKING:
     from fal_async.emulator._websocket import WebSocket
 
 
-def spoil(fault: Fault, websocket: WebSocket) -> None:
-    """Have the fault strike once so many messages as it says have gone to the client."""
+async def spoil(fault: Fault, websocket: WebSocket) -> bool:
+    """Have the fault strike once so many more messages as it says have gone to the client.
+
+    Returns:
+        Whether that was at once, and has ended the connection.
+    """
+    due = websocket.sent + fault.after
 
     async def strike(sent: int) -> None:
-        if sent != fault.after:
+        if sent != due:
             return
         await fault.wait()
         if fault.message is not None:
@@ -21,6 +26,10 @@ def spoil(fault: Fault, websocket: WebSocket) -> None:
         await _end(fault, websocket)
 
     websocket.on_sent = strike
+    if not websocket.is_open:  # it is still to be accepted
+        return False
+    await strike(websocket.sent)
+    return not websocket.is_open
 
 
 async def _end(fault: Fault, websocket: WebSocket) -> None:

@@ -71,6 +71,7 @@ class WebSocket:
     Attributes:
         headers: More headers of the answer to the handshake.
         on_accepted: Told that it was accepted.
+        sent: How many messages were sent.
         on_sent: Told, with their number, when it was accepted and after each message that was sent.
     """
 
@@ -87,7 +88,7 @@ class WebSocket:
         self._closed = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._sent = 0
+        self.sent = 0
         self._is_silent = False
         self._cut: _Cut | None = None
         self.headers: RawHeaders = []
@@ -167,7 +168,7 @@ class WebSocket:
             self._protocol.send_text(message.encode())
         else:
             self._protocol.send_binary(message)
-        self._sent += 1
+        self.sent += 1
         self._flush()
         await self._writable.wait()
         await self._was_sent()
@@ -291,7 +292,7 @@ class WebSocket:
 
     async def _was_sent(self) -> None:
         if self.on_sent is not None:
-            await self.on_sent(self._sent)
+            await self.on_sent(self.sent)
 
     def _note_end(self) -> None:
         self._closed.set()

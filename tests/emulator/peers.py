@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,20 @@ def unpacked(message: str | bytes) -> Any:
 def rest_of(socket: ClientConnection) -> list[Any]:
     """The messages up to the close; those of msgpack are unpacked."""
     return [unpacked(message) if isinstance(message, bytes) else message for message in socket]
+
+
+def reply(socket: ClientConnection) -> tuple[dict[str, Any], list[str | bytes], dict[str, Any]]:
+    """The start, the parts of the body, and the end of the next reply that a socket carries."""
+    start = json.loads(socket.recv(timeout=10))
+    assert start["type"] == "start"
+    body: list[str | bytes] = []
+    while True:
+        message = socket.recv(timeout=10)
+        if isinstance(message, str) and '"type":"end"' in message:
+            end = json.loads(message)
+            assert end["request_id"] == start["request_id"]
+            return start, body, end
+        body.append(message)
 
 
 class Clock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import BaseModel
@@ -11,12 +11,10 @@ from websockets.exceptions import InvalidStatus
 
 from fal_async.emulator import Fault
 from tests.emulator.calls import Arguments, echo
-from tests.emulator.peers import dial, socket_client
+from tests.emulator.peers import dial, reply, socket_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-
-    from websockets.sync.client import ClientConnection
 
     from fal_async.emulator import Emulator
 
@@ -28,20 +26,6 @@ class Prompt(BaseModel):
 async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
     for step in range(arguments["steps"]):
         yield {"step": step}
-
-
-def reply(socket: ClientConnection) -> tuple[dict[str, Any], list[str | bytes], dict[str, Any]]:
-    """The start, the parts of the body, and the end of the next reply."""
-    start = json.loads(socket.recv(timeout=10))
-    assert start["type"] == "start"
-    body: list[str | bytes] = []
-    while True:
-        message = socket.recv(timeout=10)
-        fields = json.loads(message) if isinstance(message, str) else {}
-        if fields.get("type") == "end":
-            assert fields["request_id"] == start["request_id"]
-            return start, body, fields
-        body.append(message)
 
 
 def test_requests_are_answered_in_order(fal: Emulator) -> None:
