@@ -59,6 +59,8 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         keep_alive: Seconds of silence after which a status stream carries a comment.
         log_window: How many of the latest log lines a polled status shows; ``None`` for all.
         bandwidth: How many bytes of a file are given out in a second; ``None`` for no bound.
+        compression: Whether WebSockets are compressed by permessage-deflate for clients that offer
+            it; as far as is known, those of the platform are not.
         clock: Tells the seconds by which results expire.
         certfile: A certificate chain in PEM format, to serve https; ``None`` serves http.
         keyfile: The certificate's private key; ``None`` when it stands in `certfile`.
@@ -91,6 +93,7 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         keep_alive: float = 15.0,
         log_window: int | None = None,
         bandwidth: float | None = None,
+        compression: bool = False,
         clock: Callable[[], float] = time.monotonic,
         certfile: str | None = None,
         keyfile: str | None = None,
@@ -102,6 +105,7 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
             keep_alive=keep_alive,
             log_window=log_window,
             bandwidth=bandwidth,
+            compression=compression,
             clock=clock,
         )
         self._platform = Platform(settings, Accounts(key))
@@ -127,7 +131,12 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         self._host = self._host if host is None else host
         self._port = self._port if port is None else port
         certfile, keyfile = self._certificate
-        server = Server(Gateway(self._platform), certfile=certfile, keyfile=keyfile)
+        server = Server(
+            Gateway(self._platform),
+            compression=self._platform.settings.compression,
+            certfile=certfile,
+            keyfile=keyfile,
+        )
         self._port = server.start(self._host, self._port, self._platform.aclose)
         self._server = server
         return self

@@ -125,8 +125,9 @@ def _in_flight(transport: asyncio.Transport) -> int:
 class _Protocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol; a request finds its `Connection` in the state of its scope."""
 
-    def __init__(self, connection: Connection, **options: Any) -> None:
-        super().__init__(app_state={"connection": connection}, **options)
+    def __init__(self, connection: Connection, *, compression: bool, **options: Any) -> None:
+        state = {"connection": connection, "compression": compression}
+        super().__init__(app_state=state, **options)
         self.access_log = False
         self._connection = connection
 
@@ -142,11 +143,24 @@ class _Protocol(HttpToolsProtocol):
 
 
 class Server:
-    """Serves an ASGI app from a thread of its own, until it is stopped."""
+    """Serves an ASGI app from a thread of its own, until it is stopped.
+
+    Args:
+        app: The app.
+        compression: Whether WebSockets may be compressed.
+        certfile: A certificate chain, to serve https; ``None`` serves http.
+        keyfile: The certificate's private key; ``None`` when it stands in `certfile`.
+    """
 
     def __init__(
-        self, app: App, *, certfile: str | None = None, keyfile: str | None = None
+        self,
+        app: App,
+        *,
+        compression: bool,
+        certfile: str | None = None,
+        keyfile: str | None = None,
     ) -> None:
+        self._compression = compression
         self.connections: set[Connection] = set()
         self._config = uvicorn.Config(
             app,
@@ -221,6 +235,7 @@ class Server:
     def _new_protocol(self) -> _Protocol:
         return _Protocol(
             Connection(self.connections),
+            compression=self._compression,
             config=self._config,
             server_state=self._state,
             _loop=self._loop,

@@ -20,4 +20,5 @@ class Settings:
     keep_alive: float = 15.0
     log_window: int | None = None
     bandwidth: float | None = None
+    compression: bool = False
     clock: Callable[[], float] = time.monotonic

@@ -27,7 +27,7 @@ class UpgradedProtocol(asyncio.Protocol):
         self._app: App = config.loaded_app  # whose own type is too vague
         self._tasks = server_state.tasks
         self._state = app_state
-        self._websocket = WebSocket(app_state["connection"])
+        self._websocket = WebSocket(app_state["connection"], compression=app_state["compression"])
         self._is_open = False
 
     def connection_made(  # type: ignore[override]  # a server's transports are of this kind

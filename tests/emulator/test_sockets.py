@@ -200,13 +200,46 @@ def test_messages_in_fragments_and_pings_between_them_are_put_together(fal: Emul
         assert socket.ping().wait(10)
 
 
-def test_compression_is_not_accepted(fal: Emulator) -> None:
+def test_compression_is_not_accepted_unless_it_is_asked_for(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     with dial(fal, "run/acme/socket", compression="deflate") as socket:
         assert socket.response is not None
         assert "sec-websocket-extensions" not in socket.response.headers
         socket.send("text")
         assert socket.recv(timeout=10) == "text"
+
+
+def test_compression_is_accepted_from_clients_that_offer_it() -> None:
+    with Emulator(compression=True) as fal:
+        fal.websocket("acme/socket")(repeat)
+        with dial(fal, "run/acme/socket") as socket:
+            assert socket.response is not None
+            assert "sec-websocket-extensions" not in socket.response.headers
+        fal.fail("acme/socket", Fault(cut=1000))
+        with dial(fal, "run/acme/socket", compression="deflate") as socket:
+            assert socket.response is not None
+            extensions = socket.response.headers["sec-websocket-extensions"]
+            assert extensions.startswith("permessage-deflate")
+            for message in ("ü" * 100_000, bytes(100_000), iter(["a", "b", "c"])):
+                socket.send(message)
+            assert socket.recv(timeout=10) == "ü" * 100_000
+            assert socket.recv(timeout=10) == bytes(100_000)
+            assert socket.recv(timeout=10) == "abc"
+
+
+async def test_our_client_compresses_where_it_may() -> None:
+    message = "cats " * 20_000
+    with Emulator(compression=True) as fal:
+        fal.websocket("acme/socket")(repeat)
+        async with socket_client(fal) as client:
+            fal.fail("acme/socket", Fault(cut=1000, times=None))  # whole, it would not get through
+            async with client.ws_connect("acme/socket", compression=True) as socket:
+                await socket.send(message)
+                assert await socket.recv() == message
+            async with client.ws_connect("acme/socket") as socket:
+                await socket.send(message)
+                with pytest.raises(RealtimeDisconnectedError):
+                    await socket.recv()
 
 
 def test_a_request_that_is_no_handshake_is_answered(fal: Emulator) -> None:
