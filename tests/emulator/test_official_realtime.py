@@ -113,7 +113,7 @@ async def test_a_session_of_the_async_client(
 
 
 @pytest.mark.skipif(not NODE, reason="node is not installed")
-def test_a_session_of_the_javascript_client(fal: Emulator) -> None:
+def test_pages_with_the_javascript_client(fal: Emulator) -> None:
     if not (PROJECT / "node_modules" / "@fal-ai").exists():
         pytest.skip("the client is not installed")
 
@@ -121,6 +121,7 @@ def test_a_session_of_the_javascript_client(fal: Emulator) -> None:
     def crash(arguments: Arguments) -> Arguments:
         raise ValueError("boom")
 
+    fal.register("acme/count", count)
     fal.realtime("acme/live")(echo)
     fal.realtime("acme/closed")(echo)
     fal.fail("acme/closed", Fault(route="realtime", close=1011, body="no more"))
@@ -133,6 +134,7 @@ def test_a_session_of_the_javascript_client(fal: Emulator) -> None:
         check=True,
     )
     heard = json.loads(done.stdout)
+    assert heard["streamed"] == [{"n": 0}, {"n": 1}]
     assert [result["n"] for result in heard["echo"]["results"]] == [0, 1, 2]
     assert heard["echo"]["errors"] == []
     assert "boom" in heard["crash"]["errors"][0]["message"]

@@ -1,4 +1,4 @@
-"""Tokens that open sockets."""
+"""Tokens that open sockets, and the streams of pages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import pytest
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 from fal_async.emulator import Emulator, Fault
-from tests.emulator.calls import client_of, echo
+from tests.emulator.calls import Arguments, client_of, echo
 from tests.emulator.peers import Clock, dial, packed, token, unpacked
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     import httpx
 
 UNAUTHORIZED = {"status": "error", "error": "Unauthorized"}
@@ -141,3 +143,27 @@ def test_the_key_itself_opens_a_socket_and_a_wrong_one_does_not(fal: Emulator) -
         assert caught.value.response.status_code == 401
         assert words in (caught.value.response.body or b"")
         assert caught.value.response.headers["x-fal-request-id"]
+
+
+def test_a_token_opens_a_stream_for_a_page_that_has_no_key() -> None:
+    clock = Clock()
+    with Emulator(clock=clock) as fal, client_of(fal) as http:
+
+        @fal.endpoint("acme/live")
+        async def stream(arguments: Arguments) -> AsyncGenerator[Arguments]:
+            yield arguments
+
+        def status(path: str, minted: str, **headers: str) -> int:
+            parameters = {"fal_jwt_token": minted}
+            return http.post(path, json={}, params=parameters, headers=headers).status_code
+
+        minted = token(http)
+        elsewhere = token(http, allowed_apps=["acme/live/realtime"])
+        del http.headers["authorization"]
+        assert status("/run/acme/live/stream", minted) == 200
+        assert status("/run/acme/live", minted, accept="text/event-stream") == 200
+        assert status("/run/acme/live/stream", elsewhere) == 401
+        assert status("/run/acme/live", minted) == 401  # only streams
+        assert status("/queue/acme/live", minted) == 401
+        clock.now += 121
+        assert status("/run/acme/live/stream", minted) == 401

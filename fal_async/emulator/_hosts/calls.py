@@ -76,7 +76,12 @@ def admit(platform: Platform, exchange: Exchange, call: Call) -> Target:
         Refusal: They may not, or there is no such endpoint.
     """
     target = platform.registry.resolve(str(call.called))
-    authenticate(platform, exchange, call.called, target)
+    # Pages that have no key read streams by a token in the URL, as they open sockets.
+    token = exchange.parameters.get("fal_jwt_token") if call.route == "stream" else None
+    if token is None:
+        authenticate(platform, exchange, call.called, target)
+    elif not platform.tokens.admits(token, call.called):
+        raise Refusal(detail(401, "Unauthorized"))
     if target is None:
         raise Refusal(detail(404, f'Application "{call.called.alias}" not found'))
     if refusal := platform.accounts.locked():

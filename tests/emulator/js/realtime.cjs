@@ -1,4 +1,5 @@
-// A realtime session of the official JavaScript client; what it heard is printed as one JSON object.
+// What pages do with a token, by the official JavaScript client: realtime sessions and a stream.
+// What it heard is printed as one JSON object.
 // Usage: node --experimental-websocket realtime.cjs, with EMULATOR_URL and FAL_KEY in the environment.
 
 const { createFalClient } = require("@fal-ai/client");
@@ -16,6 +17,8 @@ console.warn = () => {};
 
 const fal = createFalClient({
   credentials: FAL_KEY,
+  fetch: (url, options) =>
+    fetch(String(url).replace(/^https:\/\/fal\.run/, `${EMULATOR_URL}/run`), options),
   requestMiddleware: async (request) => ({
     ...request,
     url: request.url.replace(/^https:\/\/rest(\.alpha)?\.fal\.ai/, `${EMULATOR_URL}/rest`),
@@ -49,8 +52,16 @@ function session(app, input, wanted) {
   });
 }
 
+async function streamed(app, input) {
+  const events = [];
+  const stream = await fal.stream(app, { input, connectionMode: "client" });
+  for await (const event of stream) events.push(event);
+  return events;
+}
+
 async function main() {
   const heard = {
+    streamed: await streamed("acme/count", { to: 2 }),
     echo: await session("acme/live", { prompt: "a cat" }, 3),
     crash: await session("acme/crash", {}, 1),
     closed: await session("acme/closed", {}, 1),
