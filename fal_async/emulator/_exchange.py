@@ -25,14 +25,17 @@ _EXPOSED = (
     b"x-fal-request-id, x-fal-billable-units, x-fal-error-type, x-fal-needs-retry, "
     b"x-fal-request-timeout-type, x-fal-served-from, x-fal-runner-hints"
 )
-_CORS = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-credentials", b"true"),
-    (b"access-control-expose-headers", _EXPOSED),
-]
 #: What a runner's reply does not say to the caller.
 _PRIVATE = frozenset(
-    {b"connection", b"keep-alive", b"transfer-encoding", b"x-fal-stop-runner", b"x-fal-request-id"}
+    {
+        b"access-control-allow-credentials",
+        b"access-control-allow-origin",
+        b"connection",
+        b"keep-alive",
+        b"transfer-encoding",
+        b"x-fal-request-id",
+        b"x-fal-stop-runner",
+    }
 )
 
 
@@ -156,6 +159,16 @@ class Exchange:
         if self.request_id is None:
             self.request_id = str(uuid.uuid4())
         headers = [(b"x-fal-request-id", self.request_id.encode("latin-1"))]
-        if "origin" in self.headers:
-            headers += _CORS
+        if origin := self.headers.get("origin"):
+            headers += _cors(origin)
         return headers
+
+
+def _cors(origin: str) -> RawHeaders:
+    """Leave for a page to read the reply; ``*`` would not do where it sends its cookies along."""
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-credentials", b"true"),
+        (b"access-control-expose-headers", _EXPOSED),
+        (b"vary", b"Origin"),
+    ]

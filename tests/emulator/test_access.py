@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from fal_async.emulator import Emulator
 from tests.emulator.calls import client_of, completed, echo, submit
 
 if TYPE_CHECKING:
     import httpx
+    from starlette.requests import Request
 
 
 @pytest.mark.parametrize("url", ["/run/acme/app", "/queue/acme/app", "/run/acme/app/path"])
@@ -116,12 +122,34 @@ def test_pages_of_any_origin_may_call(fal: Emulator, http: httpx.Client) -> None
         },
     )
     assert preflight.status_code == 200
-    assert preflight.headers["access-control-allow-origin"] == "*"
+    assert preflight.headers["access-control-allow-origin"] == "https://page.example"
+    assert preflight.headers["access-control-allow-credentials"] == "true"
     assert "PUT" in preflight.headers["access-control-allow-methods"]
     allowed = preflight.headers["access-control-allow-headers"]
     assert allowed == "authorization,x-fal-queue-priority"
     reply = http.post("/run/acme/app", json={}, headers={"Origin": "https://page.example"})
-    assert reply.headers["access-control-allow-origin"] == "*"
+    assert reply.headers["access-control-allow-origin"] == "https://page.example"
+    assert reply.headers["vary"] == "Origin"
     assert "x-fal-request-id" in reply.headers["access-control-expose-headers"]
     assert "access-control-allow-origin" not in http.post("/run/acme/app", json={}).headers
     assert [request.method for request in fal.requests] == ["POST", "POST"]
+
+
+def test_a_page_reads_one_answer_to_its_origin_whatever_the_app_says(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    async def ok(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    allowed = Middleware(CORSMiddleware, allow_origins=["*"], allow_credentials=True)
+    routes = [Route("/", ok, methods=["POST"])]
+    fal.register("acme/app", Starlette(routes=routes, middleware=[allowed]))
+    page, another = {"Origin": "https://page.example"}, {"Origin": "https://another.example"}
+    submitted = submit(http, headers=page)
+    completed(fal)
+    for reply, origin in (
+        (http.post("/run/acme/app", json={}, headers=page), page),
+        (http.get(submitted["response_url"], headers=another), another),
+    ):
+        assert reply.headers.get_list("access-control-allow-origin") == [origin["Origin"]]
+        assert reply.headers.get_list("access-control-allow-credentials") == ["true"]
