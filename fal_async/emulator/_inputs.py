@@ -43,6 +43,8 @@ class Signature:
         value = _decoded(job)
         if self._model is None:
             return value
+        if value is None:
+            return self._nothing()
         try:
             return self._model.model_validate(value, from_attributes=True)
         except ValidationError as error:
@@ -96,7 +98,7 @@ def _decoded_as_real_apps_do(body: bytes) -> Any:
                 "ctx": {"error": error.msg},
             }
         ) from None
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, RecursionError):
         raise AppError(400, "There was an error parsing the body") from None
 
 
