@@ -27,7 +27,7 @@ _LARGE_RESULT = 10_000
 _BY_ERROR_TYPE: dict[str | None, Trouble] = {
     "request_timeout": "timeout",
     "runner_incomplete_response": "server_error",
-    "runner_disconnected": "connection_error",
+    "runner_disconnected": "server_error",
     "runner_connection_error": "connection_error",
     "runner_connection_refused": "connection_error",
     "runner_connection_timeout": "connection_error",

@@ -179,6 +179,11 @@ def test_an_app_is_told_at_the_path_of_the_job(fal: Emulator, http: httpx.Client
     completed(fal)
     result = http.get(submitted["response_url"])
     assert (result.status_code, result.json()) == (499, {"detail": ""})
+    status = http.get(submitted["status_url"]).json()
+    assert (status["error"], status["error_type"]) == (
+        "Invalid status code: 499",
+        "client_cancelled",
+    )
 
 
 def test_an_app_that_cannot_be_told_finishes(fal: Emulator, http: httpx.Client) -> None:

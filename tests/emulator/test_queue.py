@@ -110,6 +110,20 @@ def test_an_unknown_request_is_not_found(fal: Emulator, http: httpx.Client, tail
     assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
 
 
+@pytest.mark.parametrize("made_up", ["%E2%82%AC", "%0D%0AX-Own:%201", "%00", "a%20b", "%FF", ""])
+@pytest.mark.parametrize("tail", ["/status", "/cancel"])
+def test_an_id_that_no_header_can_carry_is_not_found(
+    fal: Emulator, http: httpx.Client, made_up: str, tail: str
+) -> None:
+    fal.register("acme/app", echo)
+    method = "PUT" if tail == "/cancel" else "GET"
+    reply = http.request(method, f"/queue/acme/app/requests/{made_up}{tail}")
+    assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
+    request_id = reply.headers["x-fal-request-id"]
+    assert str(uuid.UUID(request_id)) == request_id
+    assert "x-own" not in reply.headers
+
+
 def test_a_job_is_not_found_under_another_app(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     fal.register("acme/other", echo)

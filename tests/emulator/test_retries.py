@@ -104,6 +104,15 @@ def test_a_runner_that_breaks_off_is_tried_again(fal: Emulator, http: httpx.Clie
     assert fal.counters("acme/app").executions == 2
 
 
+def test_breaking_off_counts_as_an_error_of_the_server(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    fal.fail("acme/app", Fault(route="runner", drop=True))
+    config = '{"server_error": {"retries": 0}, "connection_error": {"retries": 5}}'
+    submitted = submit(http, headers={"X-Fal-Retry-Config": config})
+    completed(fal)
+    assert http.get(submitted["response_url"]).json()["error_type"] == "runner_disconnected"
+
+
 def test_a_runner_over_its_timeout_is_tried_again(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app", timeout=0.01)
     async def app(arguments: Arguments, job: Job) -> int:

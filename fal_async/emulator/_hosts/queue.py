@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,6 +43,9 @@ _METHODS: dict[Route, str] = {
     "result": "GET",
     "cancel": "PUT",
 }
+#: What a header can say of an id that a client made up.
+_REQUEST_ID = re.compile(r"[!-~]+")
+_CANCELLED = 499
 _SERVER_ERROR = 500
 _CANCEL_STATUS = {"OK": 200, "CANCELLATION_REQUESTED": 202, "ALREADY_COMPLETED": 400}
 _SSE = [
@@ -156,7 +160,8 @@ class QueueHost:
 
     def _job(self, exchange: Exchange, call: Call) -> Job:
         """The job that is asked about, for those who may know of it."""
-        exchange.request_id = call.job_id
+        if _REQUEST_ID.fullmatch(call.job_id or ""):
+            exchange.request_id = call.job_id
         job = self._platform.jobs.get(call.job_id or "")
         target = self._platform.registry.resolve(job.endpoint if job else str(call.called))
         authenticate(self._platform, exchange, call.called, target)
@@ -185,12 +190,14 @@ def _shown(job: Job, lines: Sequence[LogLine]) -> Sequence[LogLine] | None:
 def _failure(reply: Reply) -> dict[str, str]:
     """What a status tells of a failure of platform or runner; of refused inputs, nothing."""
     error_type = reply.error_type
+    if error_type is None and reply.status == _CANCELLED:
+        error_type = "client_cancelled"
     if error_type is None and reply.status < _SERVER_ERROR:
         return {}
     body = reply.json()
     text: object = cast("dict[str, object]", body).get("detail") if isinstance(body, dict) else None
     return {
-        "error": text if isinstance(text, str) else f"Invalid status code: {reply.status}",
+        "error": text if text and isinstance(text, str) else f"Invalid status code: {reply.status}",
         "error_type": error_type or "runner_server_error",
     }
 
