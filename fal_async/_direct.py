@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio
-
 from fal_async._attaching import attach_files, uploading
 from fal_async._protocol import operations, options
 from fal_async._protocol.bodies import check_output_type
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._results import hand_over
 from fal_async._stream import EventStream
+from fal_async._transport.tasks import within
 from fal_async.errors import FalClientTimeoutError
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class DirectCalls:
         merged = options.merge_headers(platform, headers or {})
         timeout = options.seconds("timeout", timeout)
         performer = self._performer
-        with anyio.move_on_after(timeout):
+        with within(timeout):
             arguments = await attach_files(performer, arguments, auto_upload=auto_upload)
             operation = operations.run(
                 performer.hosts, endpoint, arguments, method=method, path=path, headers=merged

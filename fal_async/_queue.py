@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio
-
 from fal_async._attaching import attach_files
 from fal_async._handle import AsyncRequestHandle
 from fal_async._protocol import operations, options
@@ -14,6 +12,7 @@ from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.origins import job_urls
 from fal_async._protocol.replies import Submission
 from fal_async._subscription import Subscription, cancel_quietly
+from fal_async._transport.tasks import within
 from fal_async.errors import FalClientTimeoutError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ class QueueCalls:
         interval = options.seconds("interval", interval)
         start_timeout = options.start_timeout_within(start_timeout, client_timeout)
         job: Subscription | None = None
-        with anyio.move_on_after(client_timeout):
+        with within(client_timeout):
             handle = await self.submit(
                 application,
                 arguments,

@@ -39,7 +39,8 @@ class Endpoint:
     @property
     def app(self) -> str:
         """The part that queue URLs are made of: the id without its path."""
-        return "/".join(filter(None, (self.namespace, self.owner, self.alias)))
+        app = f"{self.owner}/{self.alias}"
+        return f"{self.namespace}/{app}" if self.namespace else app
 
     def __str__(self) -> str:
         return f"{self.app}/{self.path}" if self.path else self.app

@@ -324,10 +324,12 @@ def _word(value: object) -> str:
 
 
 def _endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, Any]) -> str:
-    encoded, own_query = parse_path(path)
-    url = "/".join(filter(None, (base, str(endpoint), encoded)))
-    queries = "&".join(filter(None, (own_query, urlencode(query, doseq=True))))
-    whole = f"{url}?{queries}" if queries else url
+    whole = f"{base}/{endpoint}"
+    if path or query:
+        encoded, own_query = parse_path(path)
+        whole = f"{whole}/{encoded}" if encoded else whole
+        queries = "&".join(filter(None, (own_query, urlencode(query, doseq=True))))
+        whole = f"{whole}?{queries}" if queries else whole
     if len(whole) > LONGEST_URL:
         raise InvalidRequestError(f"a URL has at most {LONGEST_URL} characters, not {len(whole)}")
     return whole

@@ -79,17 +79,14 @@ def platform_headers(
     expires_in: int | None = None,
 ) -> dict[str, str]:
     """The headers that carry the platform options of a run or submit."""
-    fields: dict[str, tuple[Any, Callable[[Any], str]]] = {
-        "x-fal-runner-hint": (hint, str),
-        "x-fal-queue-priority": (priority, _priority),
-        "x-fal-request-start-timeout": (start_timeout, _start_timeout),
-        "x-fal-request-timeout": (start_timeout, _start_timeout),  # the name of before 2026
-        "x-fal-tags": (tags or None, _tags),
-        "x-fal-no-retry": (no_retry or None, lambda _: "1"),
-        "x-fal-store-io": (store_io, lambda stored: "1" if stored else "0"),
-        "x-fal-object-lifecycle-preference": (expires_in, _lifecycle),
-    }
-    return {name: read(value) for name, (value, read) in fields.items() if value is not None}
+    given: tuple[Any, ...] = (
+        hint, priority, start_timeout, tags or None, no_retry or None, store_io, expires_in
+    )  # fmt: skip
+    headers: dict[str, str] = {}
+    for value, (names, write) in zip(given, _WRITERS, strict=True):
+        if value is not None:
+            headers.update(dict.fromkeys(names, write(value)))
+    return headers
 
 
 def start_timeout_within(start_timeout: float | None, client_timeout: float | None) -> float | None:
@@ -167,3 +164,16 @@ def _count(max_queue_length: object) -> int:
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+#: The headers of the options, in the order of the parameters of `platform_headers`.
+_WRITERS: Final[tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...]] = (
+    (("x-fal-runner-hint",), str),
+    (("x-fal-queue-priority",), _priority),
+    # the second is the name of before 2026
+    (("x-fal-request-start-timeout", "x-fal-request-timeout"), _start_timeout),
+    (("x-fal-tags",), _tags),
+    (("x-fal-no-retry",), lambda _: "1"),
+    (("x-fal-store-io",), lambda stored: "1" if stored else "0"),
+    (("x-fal-object-lifecycle-preference",), _lifecycle),
+)

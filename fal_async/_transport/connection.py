@@ -31,7 +31,7 @@ class Connection:
 
     Attributes:
         origin: What it is connected to.
-        expires: When it is too old to be used again, on the clock of its event loop.
+        expires: When it is too old to be used again, on the monotonic clock.
         served: How many exchanges have begun on it.
         usable: Whether nothing has happened that rules out another exchange.
     """

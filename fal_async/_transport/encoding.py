@@ -24,6 +24,7 @@ _FRAMING: Final = frozenset({b"host", b"connection", b"content-length", b"transf
 _is_token = lru_cache(1024)(re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch)
 _is_target = re.compile(rb"[!-~]+").fullmatch
 _breaks_line = re.compile(rb"[\r\n\0]").search
+_lower = lru_cache(1024)(bytes.lower)
 
 
 class Outgoing(NamedTuple):
@@ -88,12 +89,12 @@ def compose(
     for name, value in headers:
         if not _is_token(name) or _breaks_line(value):
             raise httpx.LocalProtocolError(f"the header {name!r} cannot be sent")
-        lowered = name.lower()
+        lowered = _lower(name)
         if lowered in _FRAMING:
             if lowered in framing:
                 raise httpx.LocalProtocolError(f"there may be only one header {name!r}")
             framing[lowered] = value
-        lines.append(b"%b: %b" % (name, value))
+        lines.append(name + b": " + value)
     if b"host" not in framing:
         lines.insert(1, b"Host: %b" % host)
     lines.append(b"\r\n")
@@ -125,7 +126,7 @@ def _request_line(method: str, target: bytes) -> bytes:
         raise httpx.LocalProtocolError(f"the method {method!r} cannot be sent")
     if not _is_target(target):
         raise httpx.LocalProtocolError(f"the target {target!r} cannot be sent")
-    return b"%b %b HTTP/1.1" % (word, target)
+    return word + b" " + target + b" HTTP/1.1"
 
 
 def _length(framing: dict[bytes, bytes]) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import anyio
@@ -148,7 +149,7 @@ class Performer:
 
     async def _settle(self, operation: Operation[T], once: Callable[[], Awaitable[Reply]]) -> Reply:
         """Try until there is a reply that stands, or no further try is allowed."""
-        began = anyio.current_time()
+        began = monotonic()
         attempt = 1
         previous: Reply | None = None
         while True:
@@ -163,7 +164,7 @@ class Performer:
                 operation.retry,
                 self.policy,
                 attempt=attempt,
-                elapsed=anyio.current_time() - began,
+                elapsed=monotonic() - began,
                 random=random.random,
                 previous=previous,
             )
@@ -201,11 +202,11 @@ class Performer:
     async def _reach(self, operation: Operation[T], authorization: str | None) -> OpenReply:
         """Send to the host, or to its backup when it cannot be reached."""
         routes = self.line.routes
-        url = routes.place(operation.request.url, anyio.current_time())
+        url = routes.place(operation.request.url, monotonic())
         try:
             return await self._send(operation, url, authorization)
         except Broken as error:
-            backup = routes.divert(url, anyio.current_time()) if error.unreachable else None
+            backup = routes.divert(url, monotonic()) if error.unreachable else None
             if backup is None:
                 raise
             _log.info("%s cannot be reached, so its backup host is used", origin_of(url))
@@ -233,8 +234,11 @@ class Performer:
                 return True
 
     def _timeouts(self, lane: Lane, url: str) -> dict[str, float | None]:
-        silence = {Lane.HELD: None, Lane.WATCH: WATCH_SILENCE}.get(lane, self.timeout)
-        connect = self.timeout
+        connect = silence = self.timeout
+        if lane is Lane.HELD:
+            silence = None
+        elif lane is Lane.WATCH:
+            silence = WATCH_SILENCE
         if url.startswith(_WITH_BACKUP):
             connect = min(connect or CONNECT_WITH_BACKUP, CONNECT_WITH_BACKUP)
         return {"connect": connect, "read": silence, "write": self.timeout, "pool": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import anyio
@@ -94,7 +95,7 @@ class Pool:
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give back a connection with its place; one that cannot be used again is closed."""
         if reusable and connection.usable and not self._closed:
-            connection.expires = anyio.current_time() + self._keepalive_expiry
+            connection.expires = monotonic() + self._keepalive_expiry
             self._pass_on(connection.origin, connection)
         else:
             self._close(connection)
@@ -116,7 +117,7 @@ class Pool:
             self._open.pop().drop()
 
     def _pop_idle(self, berth: _Berth) -> Connection | None:
-        now = anyio.current_time()
+        now = monotonic()
         while berth.idle:
             connection = berth.idle.pop()
             if connection.expires > now and connection.is_quiet():
@@ -188,7 +189,7 @@ class Pool:
 
     def _sweep(self) -> None:
         """Now and then, close what rests for too long at origins that nobody asks for any more."""
-        now = anyio.current_time()
+        now = monotonic()
         if now < self._next_sweep:
             return
         self._next_sweep = now + self._keepalive_expiry

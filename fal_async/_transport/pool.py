@@ -13,6 +13,7 @@ from fal_async._transport.targets import origin_of
 if TYPE_CHECKING:
     import ssl
 
+    from fal_async._transport.connection import Timeouts
     from fal_async._transport.engine import Incoming
 
 __all__ = ["PooledTransport", "response_of"]
@@ -75,7 +76,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
             RuntimeError: The transport is closed.
         """
         outgoing = encode(request)
-        timeouts = request.extensions.get("timeout") or {}
+        timeouts: Timeouts = request.extensions.get("timeout") or {}
         return response_of(await self._engine.exchange(origin_of(request.url), outgoing, timeouts))
 
     async def aclose(self) -> None:

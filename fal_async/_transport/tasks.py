@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
@@ -12,12 +12,18 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-__all__ = ["bounded_shield", "hear_out", "open_task_group"]
+__all__ = ["bounded_shield", "hear_out", "open_task_group", "within"]
 
 T = TypeVar("T")
 
+_UNBOUNDED = cast("AbstractContextManager[object, bool]", nullcontext())
 #: How long cleanup after a cancellation may take, in seconds.
 CLEANUP: Final = 5.0
+
+
+def within(seconds: float | None) -> AbstractContextManager[object, bool]:
+    """A scope that is left after so many seconds; ``None`` is no scope, which costs nothing."""
+    return _UNBOUNDED if seconds is None else anyio.move_on_after(seconds)
 
 
 def bounded_shield(seconds: float = CLEANUP) -> anyio.CancelScope:
