@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from fal_async._client import AsyncClient
     from fal_async._config import Hosts, Limits, RetryPolicy
     from fal_async._data_urls import encode, encode_file, encode_image
+    from fal_async._downloading import Download
     from fal_async._files import File
     from fal_async._functions import (
         attach,
@@ -100,6 +101,7 @@ __all__ = [
     "Completed",
     "ConnectionFailedError",
     "ContentPolicyError",
+    "Download",
     "EventStream",
     "FalClientError",
     "FalClientHTTPError",
@@ -171,6 +173,7 @@ _LAZY = {
     "AsyncRealtimeConnection": "_realtime",
     "AsyncRequestHandle": "_handle",
     "CarriedReply": "_over_websocket",
+    "Download": "_downloading",
     "EventStream": "_stream",
     "File": "_files",
     "Hosts": "_config",

@@ -66,15 +66,19 @@ async def _open(performer: Performer, operation: Operation[None]) -> _OpenFile:
 
 
 class Download:
-    """The bytes of a file, chunk by chunk. Leaving it early closes the connection.
+    """The bytes of a file, chunk by chunk. Leaving ``async with`` early closes the connection.
 
     The account's key goes nowhere. A file that is not for everyone is asked for again with a token
     for files, if it is on the platform's CDN.
 
-    Args:
-        performer: Performs its calls.
-        url: Where the file is: an http, https or data URL.
-        max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+    Example:
+        >>> async def main() -> None:
+        ...     file = fal_async.File(url="data:,hello")
+        ...     async with file.iter_bytes() as chunks:
+        ...         async for chunk in chunks:
+        ...             print(chunk)
+        >>> anyio.run(main)
+        b'hello'
     """
 
     def __init__(self, performer: Performer, url: str, max_bytes: int | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
@@ -13,21 +13,65 @@ from fal_async._saving import save
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from pathlib import Path
 
     from fal_async._transport.perform import Performer
 
-__all__ = ["File", "bind", "fetch_to", "files_in_output"]
+__all__ = ["File", "FileFacts", "Tie", "bind", "fetch_to", "files_in_output"]
+
+FileT = TypeVar("FileT", bound="FileFacts")
+V = TypeVar("V")
 
 #: The largest file that is read into memory if nothing else is said, in bytes.
 MAX_READ: Final = 512 * 1024 * 1024
 
 
-class File(BaseModel):
+class Tie(Generic[V]):
+    """What a file is tied to, which is no part of it: all ties are equal, and copies have none.
+
+    Attributes:
+        value: What it leads to, or ``None``.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: V | None = None) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tie)
+
+    def __reduce__(self) -> tuple[Callable[..., Tie[V]], tuple[()]]:
+        return Tie, ()
+
+
+class FileFacts(BaseModel):
+    """What an output says of a file, whoever fetches it."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+
+    url: str
+    content_type: str | None = None
+    file_name: str | None = None
+    file_size: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+    _performer: Tie[Performer] = PrivateAttr(default=Tie())
+
+    def fetched_by(self, performer: Performer) -> Self:
+        """Let a client's performer fetch it; for clients, who bind what they hand over."""
+        self._performer = Tie(performer)
+        return self
+
+
+class File(FileFacts):
     """A file that a model has made.
 
     What it says besides is kept as attributes. Downloads are resumed when the connection breaks;
-    the account's key is sent to nobody.
+    the account's key is sent to nobody. A copy or pickle of it is fetched with the module-level
+    client.
 
     Attributes:
         url: Where it is: an http, https or data URL.
@@ -46,22 +90,6 @@ class File(BaseModel):
         >>> anyio.run(main)
         b'hello'
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
-
-    url: str
-    content_type: str | None = None
-    file_name: str | None = None
-    file_size: int | None = None
-    width: int | None = None
-    height: int | None = None
-
-    _performer: Performer | None = PrivateAttr(default=None)
-
-    def fetched_by(self, performer: Performer) -> Self:
-        """Let a client's performer fetch it; for clients, who bind what they hand over."""
-        self._performer = performer
-        return self
 
     def iter_bytes(self, *, max_bytes: int | None = None) -> Download:
         """The content, chunk by chunk: an async iterator, to be closed when it is left early.
@@ -105,8 +133,8 @@ class File(BaseModel):
         )
 
     def _bound(self) -> Performer:
-        if self._performer is not None:
-            return self._performer
+        if self._performer.value is not None:
+            return self._performer.value
         from fal_async._default import default_client  # the layer above, for files on their own
 
         client = default_client()
@@ -132,14 +160,16 @@ async def fetch_to(
         return await save(chunks, target, name)
 
 
-def files_in_output(output: object, performer: object) -> list[File]:
+def files_in_output(output: object, kind: type[FileT], performer: object) -> list[FileT]:
     """The files in an output, bound to the client that it came by."""
-    return [_file(found, cast("Performer | None", performer)) for found in objects_in(output)]
+    known = cast("Performer | None", performer)
+    files = [_file(found, kind) for found in objects_in(output)]
+    return files if known is None else [file.fetched_by(known) for file in files]
 
 
 def bind(value: object, performer: Performer) -> None:
     """Let the files in a checked output be fetched by the client that it came by."""
-    if isinstance(value, File):
+    if isinstance(value, FileFacts):
         value.fetched_by(performer)
     elif isinstance(value, BaseModel):
         for _, item in value:
@@ -150,7 +180,7 @@ def bind(value: object, performer: Performer) -> None:
             bind(item, performer)
 
 
-def _file(found: dict[str, Any], performer: Performer | None) -> File:
+def _file(found: dict[str, Any], kind: type[FileT]) -> FileT:
     """What is not as it should be is left out: the file is there all the same."""
     numbers = {"file_size", "width", "height"}
     texts = {"content_type", "file_name"}
@@ -160,5 +190,4 @@ def _file(found: dict[str, Any], performer: Performer | None) -> File:
         if not (name in numbers and type(value) is not int)
         and not (name in texts and not isinstance(value, str))
     }
-    file = File.model_validate(said)
-    return file if performer is None else file.fetched_by(performer)
+    return kind.model_validate(said)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
+from contextvars import ContextVar
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
@@ -32,6 +33,8 @@ __all__ = ["GRACE", "READ_AHEAD", "Portal", "relay"]
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F")
+
+_current: ContextVar[weakref.ref[Portal] | None] = ContextVar("fal_portal", default=None)
 
 
 class Portal:
@@ -88,10 +91,20 @@ class Portal:
         """End the loop. Calls that wait, and later calls, raise `ClientClosedError`."""
         self._stop()
 
+    @staticmethod
+    def current() -> Portal | None:
+        """The portal by which the running coroutine was called, if it was by one."""
+        portal = _current.get()
+        return None if portal is None else portal()
+
     def start(self, errand: Errand[Any, Any]) -> None:
         """Start an errand on the loop of this process."""
         thread = self._threads.get(os.getpid()) or self._start_thread()
-        errand.start(thread)
+        token = _current.set(weakref.ref(self))
+        try:
+            errand.start(thread)
+        finally:
+            _current.reset(token)
 
     def _start_thread(self) -> LoopThread:
         process = os.getpid()

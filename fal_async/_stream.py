@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 import anyio
 
-from fal_async._protocol.bodies import validate_output
 from fal_async._protocol.events import DONE, read_event
 from fal_async._protocol.sse import SSEDecoder
+from fal_async._results import hand_over
 from fal_async._transport.exchange import Broken
 from fal_async.errors import FalClientTimeoutError, StreamBrokenError
 
@@ -149,13 +149,14 @@ class _Decoder:
             if self._output is None:
                 yield value
             elif value != DONE:
-                yield validate_output(value, self._output)
+                yield hand_over(value, self._output, self._source.performer)
 
 
 class _Source:
     """The open reply of a stream, and the bounds of waiting for it.
 
     Attributes:
+        performer: Performs the call.
         arrived: How many items were delivered.
     """
 
@@ -169,7 +170,7 @@ class _Source:
     ) -> None:
         self.arrived = 0
         self.headers: Mapping[str, str] = {}
-        self._performer = performer
+        self.performer = performer
         self._operation = operation
         self._prepare = prepare
         self._timeout = timeout
@@ -200,11 +201,11 @@ class _Source:
             self._deadline = anyio.current_time() + self._timeout
         if self._prepare is not None:
             self._operation = await self._in_time(self._prepare, math.inf)
-        gates = self._performer.line.gates.get()
+        gates = self.performer.line.gates.get()
         await self._bounded(lambda: gates.enter(self._operation.lane))
         self._gates = gates
         try:
-            reply = await self._bounded(lambda: self._performer.open(self._operation))
+            reply = await self._bounded(lambda: self.performer.open(self._operation))
         except BaseException:
             gates.leave(self._operation.lane)
             raise

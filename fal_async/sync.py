@@ -1,4 +1,4 @@
-# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _handle.py,
+# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _downloading.py, _handle.py,
 # _over_websocket.py, _over_websocket.py, _queue.py, _realtime.py, _realtime.py, _socket_calls.py,
 # _storage.py and _stream.py; do not edit.
 # ruff: noqa: A002 -- the official client's names
@@ -11,6 +11,7 @@ loop in a thread, which the first call starts; callbacks run on the thread that 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fal_async import (
@@ -26,11 +27,11 @@ from fal_async import (
     Completed,
     ConnectionFailedError,
     ContentPolicyError,
+    Download,
     EventStream,
     FalClientError,
     FalClientHTTPError,
     FalClientTimeoutError,
-    File,
     Hosts,
     InProgress,
     InvalidInputError,
@@ -91,6 +92,7 @@ from fal_async import upload_image as upload_image_async
 from fal_async import ws_connect as ws_connect_async
 from fal_async._face import ClientFace, Face, SocketFace, StreamFace
 from fal_async._portal import relay
+from fal_async._sync_results import SyncResult, hand_over
 
 if TYPE_CHECKING:
     import os
@@ -112,10 +114,12 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import TypeVar
 
+    from fal_async import File
     from fal_async._credentials import KeyProvider
     from fal_async._images import Picture
+    from fal_async._sync_files import SyncFile
 
-    T = TypeVar("T", default=Result)
+    T = TypeVar("T", default=SyncResult)
     E = TypeVar("E", default=dict[str, Any])
 else:
     from typing import TypeVar
@@ -136,6 +140,7 @@ __all__ = [
     "Completed",
     "ConnectionFailedError",
     "ContentPolicyError",
+    "Download",
     "EventStream",
     "FalClientError",
     "FalClientHTTPError",
@@ -176,8 +181,11 @@ __all__ = [
     "SubmitOutcomeUnknownError",
     "SyncCarriedReply",
     "SyncClient",
+    "SyncDownload",
     "SyncEventStream",
+    "SyncFile",
     "SyncRequestHandle",
+    "SyncResult",
     "SyncWebSocketConnection",
     "SyncWebSocketRequests",
     "TransportError",
@@ -333,7 +341,10 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
             FalClientHTTPError: The job failed; the class says in what way.
             InvalidReplyError: The output is not of the type asked for.
         """
-        return self._portal.call(self._async.get, interval=interval, timeout=timeout, output=output)
+        return hand_over(
+            self._portal,
+            self._portal.call(self._async.get, interval=interval, timeout=timeout, output=output),
+        )
 
     def cancel(self) -> Cancellation:
         """Ask the platform to cancel the job.
@@ -548,6 +559,21 @@ class SyncWebSocketRequests(Face[WebSocketRequests]):
         return SyncCarriedReply(self._portal, self._portal.call(self._async.request, arguments))
 
 
+class SyncDownload(StreamFace[Download, bytes]):
+    """The bytes of a file, chunk by chunk. Leaving ``with`` early closes the connection.
+
+    The account's key goes nowhere. A file that is not for everyone is asked for again with a token
+    for files, if it is on the platform's CDN.
+
+    Example:
+        >>> file = fal_async.sync.SyncFile(url="data:,hello")
+        >>> with file.iter_bytes() as chunks:
+        ...     for chunk in chunks:
+        ...         print(chunk)
+        b'hello'
+    """
+
+
 class SyncClient(ClientFace[AsyncClient]):
     """A client of the platform, for code that blocks.
 
@@ -650,21 +676,24 @@ class SyncClient(ClientFace[AsyncClient]):
             >>> print(result["prompt"])
             a cat
         """
-        return self._portal.call(
-            self._async.run,
-            application,
-            arguments,
-            method=method,
-            path=path,
-            timeout=timeout,
-            start_timeout=start_timeout,
-            hint=hint,
-            headers=headers,
-            output=output,
-            tags=tags,
-            store_io=store_io,
-            expires_in=expires_in,
-            auto_upload=auto_upload,
+        return hand_over(
+            self._portal,
+            self._portal.call(
+                self._async.run,
+                application,
+                arguments,
+                method=method,
+                path=path,
+                timeout=timeout,
+                start_timeout=start_timeout,
+                hint=hint,
+                headers=headers,
+                output=output,
+                tags=tags,
+                store_io=store_io,
+                expires_in=expires_in,
+                auto_upload=auto_upload,
+            ),
         )
 
     def stream(
@@ -878,27 +907,30 @@ class SyncClient(ClientFace[AsyncClient]):
             >>> print(type(seen[-1]).__name__, result)
             Completed {'prompt': 'a cat'}
         """
-        return self._portal.call(
-            self._async.subscribe,
-            application,
-            arguments,
-            path=path,
-            hint=hint,
-            with_logs=with_logs,
-            interval=interval,
-            on_enqueue=relay(on_enqueue),
-            on_queue_update=relay(on_queue_update),
-            priority=priority,
-            headers=headers,
-            start_timeout=start_timeout,
-            client_timeout=client_timeout,
-            output=output,
-            tags=tags,
-            no_retry=no_retry,
-            store_io=store_io,
-            max_queue_length=max_queue_length,
-            expires_in=expires_in,
-            auto_upload=auto_upload,
+        return hand_over(
+            self._portal,
+            self._portal.call(
+                self._async.subscribe,
+                application,
+                arguments,
+                path=path,
+                hint=hint,
+                with_logs=with_logs,
+                interval=interval,
+                on_enqueue=relay(on_enqueue),
+                on_queue_update=relay(on_queue_update),
+                priority=priority,
+                headers=headers,
+                start_timeout=start_timeout,
+                client_timeout=client_timeout,
+                output=output,
+                tags=tags,
+                no_retry=no_retry,
+                store_io=store_io,
+                max_queue_length=max_queue_length,
+                expires_in=expires_in,
+                auto_upload=auto_upload,
+            ),
         )
 
     def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
@@ -925,7 +957,10 @@ class SyncClient(ClientFace[AsyncClient]):
         Raises:
             FalClientHTTPError: The job failed; the class says in what way.
         """
-        return self._portal.call(self._async.result, application, request_id, output=output)
+        return hand_over(
+            self._portal,
+            self._portal.call(self._async.result, application, request_id, output=output),
+        )
 
     def cancel(self, application: str, request_id: str) -> Cancellation:
         """Ask the platform to cancel a job; see `SyncRequestHandle.cancel`.
@@ -1999,3 +2034,18 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
         OSError: The file cannot be written.
     """
     return _client().download(url, path, max_bytes=max_bytes)
+
+
+_LATE = {"File": "fal_async", "SyncFile": "fal_async._sync_files"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LATE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

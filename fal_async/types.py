@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypeAlias, TypedDict, get_args
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    Required,
+    TypeAlias,
+    TypedDict,
+    cast,
+    get_args,
+)
 
 from fal_async.errors import InvalidRequestError
 
@@ -13,8 +24,15 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
     from pydantic_core import CoreSchema
+    from typing_extensions import TypeVar
 
     from fal_async._files import File
+
+    FileT = TypeVar("FileT", default=File)
+else:
+    from typing import TypeVar
+
+    FileT = TypeVar("FileT")
 
 __all__ = [
     "Arguments",
@@ -262,7 +280,7 @@ def _check_decision(decision: object) -> None:
         raise InvalidRequestError(f"a decision is 'hide', 'forbid' or 'allow', got {decision!r}")
 
 
-class Result(dict[str, Any]):
+class Result(dict[str, Any], Generic[FileT]):
     """The output of a model: a dictionary that also knows about the request.
 
     Attributes:
@@ -302,19 +320,24 @@ class Result(dict[str, Any]):
         """Let a client's performer fetch its files; for clients, who bind what they hand over."""
         self._performer = performer
 
-    def files(self) -> list[File]:
+    def files(self) -> list[FileT]:
         """The files of the output, wherever they stand in it; see `File`.
 
         A result that was copied or pickled fetches them with the module-level client.
         """
-        from fal_async._files import files_in_output  # with pydantic, for those who want files
+        from fal_async._files import File, files_in_output  # with pydantic, for those who want it
 
-        return files_in_output(self, self._performer)
+        files = files_in_output(self, File, self._performer)
+        return cast("list[FileT]", files)  # a result with files of another kind finds its own
 
-    def __reduce__(self) -> tuple[Callable[..., Result], tuple[Any, ...]]:
-        facts = {name: getattr(self, name) for name in self.__slots__ if name[0] != "_"}
-        return _restore_result, (dict(self), facts)
+    def _facts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in Result.__slots__ if name[0] != "_"}
+
+    def __reduce__(self) -> tuple[Callable[..., Result[FileT]], tuple[Any, ...]]:
+        return _restore_result, (type(self), dict(self), self._facts())
 
 
-def _restore_result(output: dict[str, Any], facts: dict[str, Any]) -> Result:
-    return Result(output, **facts)
+def _restore_result(
+    kind: type[Result[FileT]], output: dict[str, Any], facts: dict[str, Any]
+) -> Result[FileT]:
+    return kind(output, **facts)

@@ -28,7 +28,7 @@ from fal_async.emulator import Emulator, Fault
 from tests.transport.looking import taken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
 CONTENT = os.urandom(300_000)
@@ -326,6 +326,36 @@ async def test_stored_results_fetch_their_files_by_the_default_client(
         (file,) = again.files()
         assert await file.read() == CONTENT
     assert await File(url=url).read() == CONTENT
+
+
+async def test_a_file_is_data_that_is_copied_and_pickled_without_its_client(
+    fal: Emulator, client: AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in fal.environ.items():
+        monkeypatch.setenv(name, value)
+    file = await file_at(client, url, fps=24)
+    data = pickle.dumps(file)
+    assert fal.key.encode() not in data
+    for again in (pickle.loads(data), copy.deepcopy(file), copy.copy(file)):
+        assert again == file == File(url=url, fps=24)  # type: ignore[call-arg] # an extra
+        assert await again.read() == CONTENT
+    assert file != await file_at(client, url)
+
+
+async def test_files_in_typed_events_are_fetched_by_the_client(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    class Event(BaseModel):
+        image: File
+
+    url = fal.store(b"secret", "text/plain", lifecycle={"initial_acl": {"default": "forbid"}})
+
+    @fal.endpoint("acme/stream")
+    async def pictures(arguments: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        yield {"image": {"url": url}}
+
+    async with client.stream("acme/stream", {}, output=Event) as events:
+        assert [await event.image.read() async for event in events] == [b"secret"]
 
 
 async def test_files_in_typed_outputs_are_fetched_by_the_client(

@@ -30,6 +30,9 @@ PLACES = {
     "fal_async._loop_thread": "faces",
     "fal_async._errand": "faces",
     "fal_async._face": "faces",
+    "fal_async._file_face": "faces",
+    "fal_async._sync_files": "faces",
+    "fal_async._sync_results": "faces",
     "fal_async.sync": "faces",
     "fal_async.cli": "faces",
     "fal_async.__main__": "faces",
@@ -47,7 +50,7 @@ EXCEPTIONS = {
     ("fal_async.types", "fal_async._files"): "a result finds its files, which are no plain values",
 }
 #: Modules with models of their own; they are themselves imported where they are used.
-WITH_PYDANTIC = {"fal_async._files"}
+WITH_PYDANTIC = {"fal_async._files", "fal_async._file_face"}
 IMPURE = {
     "anyio",
     "asyncio",

@@ -113,7 +113,9 @@ def _validator(output: object) -> Callable[[object], object]:
 def _build_validator(output: Hashable) -> Callable[[object], object]:
     from pydantic import InstanceOf, TypeAdapter
 
-    kind: object = InstanceOf[Result] if output == Result else output
-    adapter = TypeAdapter[object](cast("type[object]", kind))
+    kind = cast("type[object]", output)
+    if isinstance(output, type) and issubclass(kind, Result):
+        kind = InstanceOf[Result]
+    adapter = TypeAdapter[object](kind)
     adapter.rebuild(raise_errors=True)
     return adapter.validate_python

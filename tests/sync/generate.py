@@ -11,13 +11,14 @@ import re
 import subprocess
 import sys
 from textwrap import fill, indent
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tests.sync.methods import FACES, MARGIN, Method, documented
 from tests.sync.source import PACKAGE, Function, Source, public_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 #: Functions that do not wait, so that they have no ``*_async`` name beside the blocking one.
 NOT_ASYNC = {"attach"}
@@ -27,6 +28,7 @@ SYNC_DOCSTRING = '''"""The blocking face of fal_async: the same calls, for code 
 functions share one client; `SyncClient` has settings of its own. What they do happens on an event
 loop in a thread, which the first call starts; callbacks run on the thread that calls.
 """'''
+FILES_DOCSTRING = '"""The blocking face of the files of results."""'
 FUNCTIONS_DOCSTRING = (
     '"""The calls of `AsyncClient` as functions, on a client of the running event loop."""'
 )
@@ -39,10 +41,15 @@ CLASSES = {
     "WebSocketConnection": ("_realtime", "SocketFace[{}, str | bytes]"),
     "CarriedReply": ("_over_websocket", "StreamFace[{}, Any]"),
     "WebSocketRequests": ("_over_websocket", "Face[{}]"),
+    "Download": ("_downloading", "StreamFace[{}, bytes]"),
     "AsyncClient": ("_client", "ClientFace[{}]"),
+    "File": ("_files", "FileFace"),
 }
+#: Names that load when first used, since they need pydantic, and where they are.
+LATE = {"File": "fal_async", "SyncFile": "fal_async._sync_files"}
 #: Type variables that are needed when the module runs; defaults are for type checkers.
-RUNTIME_VARIABLES = """else:
+RUNTIME_VARIABLES = """
+else:
     from typing import TypeVar
 
     E = TypeVar("E")
@@ -55,6 +62,23 @@ def _client() -> SyncClient:
     """The client that the functions share; every thread gets the same one."""
     return _clients.get("shared") or _clients.setdefault("shared", SyncClient())
 '''
+
+
+GETATTR = f"""
+_LATE = {LATE}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+    value = getattr(import_module(_LATE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+"""
 
 
 class AsyncClass:
@@ -90,7 +114,7 @@ class AsyncClass:
         ]
 
     def _properties(self) -> Iterable[str]:
-        """The public attributes, which have to be annotated in the class or its constructor."""
+        """The public attributes that are annotated in the class or its constructor."""
         parts = list(self.node.body)
         for each in self.node.body:
             if isinstance(each, ast.FunctionDef) and each.name == "__init__":
@@ -104,8 +128,9 @@ class AsyncClass:
             (ast.get_docstring(self.node) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
         )
         for name, said in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", about, re.MULTILINE):
-            body = f'"""{" ".join(said.split())}"""\nreturn self._async.{name}'
-            yield f"@property\ndef {name}(self) -> {kinds[name]}:\n{indent(body, MARGIN)}"
+            if name in kinds:  # others are inherited, also by the face
+                body = f'"""{" ".join(said.split())}"""\nreturn self._async.{name}'
+                yield f"@property\ndef {name}(self) -> {kinds[name]}:\n{indent(body, MARGIN)}"
 
 
 def functions_module() -> str:
@@ -124,30 +149,53 @@ def functions_module() -> str:
 
 def sync_module() -> str:
     """``sync.py``: the faces, and the calls as functions of a module."""
-    classes = [AsyncClass(name) for name in CLASSES if name in public_names("__init__")]
+    shown = public_names("__init__")
+    classes = [AsyncClass(name) for name in CLASSES if name in shown and name not in LATE]
     sources = [source for each in classes for source in each.sources]
     calls = [method for each in classes for method in each.calls]
     names = {method.name for method in calls}
-    shared = [name for name in public_names("__init__") if name not in names]
-    asyncs = sorted(names & set(public_names("__init__")) - NOT_ASYNC)
-    faces = [FACES[each.name] for each in classes]
+    shared = [name for name in shown if name not in names and name not in LATE]
+    asyncs = sorted(names & set(shown) - NOT_ASYNC)
+    faces = ["SyncResult", *(FACES[each.name] for each in classes)]
+    known_types = _type_checking(sources, {*shared, *faces, *names, "hand_over"}, LATE)
     return _module(
         sources,
         SYNC_DOCSTRING,
+        "from importlib import import_module",
         f"from fal_async import {', '.join(shared)}",
         f"from fal_async import {', '.join(f'{name} as {name}_async' for name in asyncs)}",
         "from fal_async._face import ClientFace, Face, SocketFace, StreamFace",
         "from fal_async._portal import relay",
-        _type_checking(sources, {*shared, *faces}) + f"\n{RUNTIME_VARIABLES}",
-        _all([*shared, *names, *faces, *(f"{name}_async" for name in asyncs)]),
+        "from fal_async._sync_results import SyncResult, hand_over",
+        known_types.replace("default=Result", "default=SyncResult") + RUNTIME_VARIABLES,
+        _all([*shared, *names, *faces, *LATE, *(f"{name}_async" for name in asyncs)]),
         *(each.as_face() for each in classes),
         SHARED_CLIENT,
         *(method.as_function(blocking=True) for method in calls),
+        GETATTR,
+    )
+
+
+def files_module() -> str:
+    """``_sync_files.py``: the face of files, which loads when it is used."""
+    file = AsyncClass("File")
+    return _module(
+        file.sources,
+        FILES_DOCSTRING,
+        "from fal_async._file_face import FileFace",
+        "from fal_async.sync import SyncDownload",
+        _type_checking(file.sources, set()),
+        _all([FACES[file.name]]),
+        file.as_face(),
     )
 
 
 #: The modules that are made, and how.
-MODULES = {"_functions.py": functions_module, "sync.py": sync_module}
+MODULES = {
+    "_functions.py": functions_module,
+    "_sync_files.py": files_module,
+    "sync.py": sync_module,
+}
 
 
 def _module(sources: list[Source], docstring: str, *parts: str) -> str:
@@ -162,9 +210,12 @@ def _module(sources: list[Source], docstring: str, *parts: str) -> str:
     return "\n\n".join([*start, *parts])
 
 
-def _type_checking(sources: list[Source], known: set[str]) -> str:
+def _type_checking(
+    sources: list[Source], known: set[str], late: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """All imports that annotations may need, of which ruff keeps those that they do."""
-    lines = ["from contextlib import AbstractAsyncContextManager, AbstractContextManager"]
+    lines = [f"from {module} import {name}" for name, module in late.items()]
+    lines += ["from contextlib import AbstractAsyncContextManager, AbstractContextManager"]
     lines.append("from collections.abc import Generator, Iterator")
     for node in (node for source in sources for node in source.imports):
         node.names = [

@@ -22,12 +22,17 @@ FACES = {
     "WebSocketConnection": "SyncWebSocketConnection",
     "CarriedReply": "SyncCarriedReply",
     "WebSocketRequests": "SyncWebSocketRequests",
+    "Download": "SyncDownload",
+    "File": "SyncFile",
     "AsyncClient": "SyncClient",
 }
 #: Public methods that are only for neighbours of their class.
-INTERNAL = {("AsyncRequestHandle", "fetch"), ("AsyncRequestHandle", "follow")}
+INTERNAL = {
+    ("AsyncRequestHandle", "fetch"),
+    ("AsyncRequestHandle", "follow"),
+}
 #: Public methods that the base of the face has.
-INHERITED = {("EventStream", "aclose"), ("CarriedReply", "aclose")}
+INHERITED = {("EventStream", "aclose"), ("CarriedReply", "aclose"), ("Download", "aclose")}
 #: Special methods that a face says; those of other classes are said by its base.
 SPECIAL = {
     "AsyncClient": {"__init__", "__aenter__", "__aexit__"},
@@ -40,13 +45,19 @@ BY_HAND = {
 }
 NAMES = {
     **FACES,
+    "Result": "SyncResult",
     "AsyncGenerator": "Generator",
     "AsyncIterator": "Iterator",
     "aclose": "close",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
 }
+#: What calls return that give the output of a model.
+OUTPUT = "T"
 MARGIN = "    "
+
+#: What is code in a docstring.
+_CODE = re.compile(r"`[^`]+`|(?:>>>|\.\.\.) .*")
 
 
 class Method:
@@ -146,7 +157,7 @@ class Method:
             return f"self._beside({value})"
         if (returned := self._returns.partition("[")[0]) in FACES:
             return f"{FACES[returned]}(self._portal, {value})"
-        return value
+        return f"hand_over(self._portal, {value})" if self._returns == OUTPUT else value
 
     def _arguments(self, *, over: bool) -> str:
         """The parameters, passed on; with care for callbacks and faces on the way ``over``."""
@@ -167,7 +178,7 @@ def _passed(arg: ast.arg, *, over: bool) -> str:
 
 
 def renamed(text: str) -> str:
-    """Source text, or a docstring, with the names that its face has."""
+    """Source text with the names that its face has."""
     text = re.sub(r"AsyncGenerator\[(\w+), None\]", r"Generator[\1, None, None]", text)
     return re.sub(r"\w+", lambda word: NAMES.get(word[0], word[0]), text)
 
@@ -177,5 +188,8 @@ def documented(node: Function | ast.ClassDef, *, blocking: bool) -> str:
     text = ast.get_docstring(node)
     if text is None:
         return ""
-    text = renamed(words.blocking(text)) if blocking else text
+    if blocking:
+        text = re.sub(
+            r"`[^`]+`|(>>>|\.\.\.) .*", lambda code: renamed(code[0]), words.blocking(text)
+        )
     return f'"""{text}{chr(10) if chr(10) in text else ""}"""\n'

@@ -24,6 +24,7 @@ PHRASES = {
     "when the task is cancelled,": "on Ctrl-C,",
     "If the caller is cancelled while": "If the caller is interrupted while",
     "; sync or async.": ", on the calling thread; awaited if it is async.",
+    "an async iterator, to be closed": "an iterator, to be closed",
     "Several tasks may send": "Several threads may send",
     "even if the task is cancelled": "even if the thread is interrupted",
     "Another task is receiving": "Another thread is receiving",

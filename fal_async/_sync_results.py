@@ -1,0 +1,54 @@
+"""Outputs on their way to code that blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from fal_async.types import Result
+
+if TYPE_CHECKING:
+    from fal_async._portal import Portal
+    from fal_async._sync_files import SyncFile
+
+__all__ = ["SyncResult", "hand_over"]
+
+T = TypeVar("T")
+
+
+class SyncResult(Result["SyncFile"]):
+    """A `Result` whose files are read and saved by calls that block.
+
+    Example:
+        >>> result = fal_async.sync.run("demo/echo", {"file": {"url": "data:,hello"}})
+        >>> [file.read() for file in result.files()]
+        [b'hello']
+    """
+
+    __slots__ = ("_portal",)
+
+    _portal: Portal
+
+    @classmethod
+    def over(cls, portal: Portal, result: Result) -> SyncResult:
+        """What a portal has brought, as a result whose files come over it as well."""
+        own = cls(result, **result._facts())  # noqa: SLF001 -- another one of this class
+        own._performer, own._portal = result._performer, portal  # noqa: SLF001
+        return own
+
+    def files(self) -> list[SyncFile]:
+        """The files of the output, wherever they stand in it; see `SyncFile`.
+
+        A result that was copied or pickled fetches them with the module-level client.
+        """
+        from fal_async._files import files_in_output  # with pydantic, for those who want files
+        from fal_async._sync_files import SyncFile
+
+        files = files_in_output(self, SyncFile, self._performer)
+        return [file.fetched_over(getattr(self, "_portal", None)) for file in files]
+
+
+def hand_over(portal: Portal, value: T) -> T:
+    """An output for code that blocks; a `Result` knows where its files come from."""
+    if isinstance(value, Result):
+        return cast("T", SyncResult.over(portal, cast("Result", value)))  # see the types of `sync`
+    return value

@@ -1,0 +1,281 @@
+"""Files of results, for code that blocks."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+import fal_async.sync as fal_client
+from fal_async._portal import READ_AHEAD, Portal
+from fal_async.emulator import Fault
+from tests.shared_client import close_shared_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator
+    from pathlib import Path
+
+    from fal_async.emulator import Emulator
+
+CONTENT = os.urandom(300_000)
+ECHO = "acme/echo"
+
+
+@pytest.fixture(autouse=True)
+def blocking(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[fal_client.SyncClient]:
+    """A client of its own beside the shared one, which has another key."""
+    fal.register(ECHO, lambda arguments: arguments)
+    close_shared_client()
+    for name, value in fal.environ.items():
+        monkeypatch.setenv(name, value)
+    with fal_client.SyncClient(fal.key, hosts=fal.hosts) as client:
+        yield client
+    close_shared_client()
+
+
+@pytest.fixture
+def url(fal: Emulator) -> str:
+    return fal.store(CONTENT, "video/mp4", "a b.mp4")
+
+
+@pytest.fixture
+def private(fal: Emulator) -> str:
+    """What only its owner may read."""
+    return fal.store(b"secret", "text/plain", lifecycle={"initial_acl": {"default": "forbid"}})
+
+
+def shared_client_is_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the shared client one that may read nothing."""
+    close_shared_client()
+    monkeypatch.setenv("FAL_KEY", "wrong")
+
+
+def by_run(calls: Any, arguments: dict[str, Any]) -> fal_client.SyncResult:
+    result: fal_client.SyncResult = calls.run(ECHO, arguments)
+    return result
+
+
+def by_subscribe(calls: Any, arguments: dict[str, Any]) -> fal_client.SyncResult:
+    result: fal_client.SyncResult = calls.subscribe(ECHO, arguments)
+    return result
+
+
+def by_handle(calls: Any, arguments: dict[str, Any]) -> fal_client.SyncResult:
+    result: fal_client.SyncResult = calls.submit(ECHO, arguments).get()
+    return result
+
+
+def by_result(calls: Any, arguments: dict[str, Any]) -> fal_client.SyncResult:
+    request_id = calls.submit(ECHO, arguments).request_id
+    result: fal_client.SyncResult = calls.result(ECHO, request_id)
+    return result
+
+
+def by_output(calls: Any, arguments: dict[str, Any]) -> fal_client.SyncResult:
+    result: fal_client.SyncResult = calls.run(ECHO, arguments, output=fal_client.SyncResult)
+    return result
+
+
+CALLS = [by_run, by_subscribe, by_handle, by_result, by_output]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_results_of_every_call_give_files_that_block(
+    blocking: fal_client.SyncClient,
+    call: Callable[[Any, dict[str, Any]], fal_client.SyncResult],
+    url: str,
+) -> None:
+    for calls in (blocking, fal_client):
+        result = call(calls, {"video": {"url": url, "fps": 24}})
+        assert type(result) is fal_client.SyncResult
+        assert isinstance(result, fal_client.Result)
+        assert result.request_id is not None
+        assert result.headers["content-type"] == "application/json"
+        (file,) = result.files()
+        assert type(file) is fal_client.SyncFile
+        assert file == fal_client.SyncFile(url=url, fps=24)  # type: ignore[call-arg] # an extra
+        assert file.read() == CONTENT
+
+
+def test_metrics_come_with_what_watched_the_queue(blocking: fal_client.SyncClient) -> None:
+    assert "inference_time" in blocking.subscribe(ECHO, {}).metrics
+
+
+def test_outputs_that_are_no_objects_stay_what_they_are(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    fal.register("acme/list", lambda arguments: [1, 2])
+    assert blocking.run("acme/list", {}, output=list[int]) == [1, 2]
+    assert not hasattr(blocking.run("acme/list", {}), "files")
+
+
+def test_a_file_is_saved_whole(
+    fal: Emulator, blocking: fal_client.SyncClient, url: str, tmp_path: Path
+) -> None:
+    fal.fail(None, Fault(route="download", cut=100_000))
+    (file,) = blocking.run(ECHO, {"video": {"url": url, "file_name": "b.mp4"}}).files()
+    saved = [file.save(tmp_path), file.save(tmp_path), file.save(tmp_path / "c")]
+    assert [path.name for path in saved] == ["b.mp4", "b-1.mp4", "c"]
+    assert {path.read_bytes() for path in saved} == {CONTENT}
+    assert blocking.download(url, tmp_path / "d").read_bytes() == CONTENT
+    assert fal_client.download(url, tmp_path).name == "a b.mp4"
+    with pytest.raises(fal_client.InvalidReplyError):
+        file.read(max_bytes=10)
+    with pytest.raises(FileNotFoundError):
+        file.save(tmp_path / "nowhere" / "c")
+
+
+def test_the_bytes_of_a_file_come_chunk_by_chunk(blocking: fal_client.SyncClient, url: str) -> None:
+    (file,) = blocking.run(ECHO, {"video": {"url": url}}).files()
+    assert b"".join(file.iter_bytes()) == CONTENT
+    with file.iter_bytes() as chunks:
+        assert b"".join(chunks) == CONTENT
+    with file.iter_bytes() as chunks:
+        first = next(chunks)
+        assert CONTENT.startswith(first)
+    assert list(chunks) == []
+    for chunk in file.iter_bytes():
+        assert chunk == first
+        break
+
+
+def test_a_loop_over_a_file_that_is_left_gives_its_connection_back(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    (file,) = blocking.run(ECHO, {"f": {"url": fal.store(bytes(64 * 1024 * 1024), "x/y")}}).files()
+    for _ in range(2 * READ_AHEAD):  # each of which holds a connection and its place for a while
+        for _ in file.iter_bytes():
+            break
+        with file.iter_bytes() as chunks:
+            next(chunks)
+
+    async def free_places() -> set[float]:
+        client: fal_client.AsyncClient = blocking._async
+        lanes = client._performer.line.gates.get()._places
+        return {places.value for lane, places in lanes.items() if lane.name == "DOWNLOAD"}
+
+    assert blocking._portal.call(free_places) == {64}
+
+
+def test_errors_of_files_are_those_of_the_async_ones(
+    blocking: fal_client.SyncClient, url: str
+) -> None:
+    (file,) = blocking.run(ECHO, {"f": {"url": url.replace("/b/", "/b/0")}}).files()
+    with pytest.raises(fal_client.NotFoundError) as caught:
+        file.read()
+    assert caught.value.__context__ is None
+    with pytest.raises(fal_client.NotFoundError):
+        next(file.iter_bytes())
+
+
+def test_files_are_fetched_by_the_client_that_they_came_by(
+    fal: Emulator,
+    blocking: fal_client.SyncClient,
+    private: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (file,) = blocking.run(ECHO, {"f": {"url": private}}).files()
+    shared_client_is_a_stranger(monkeypatch)
+    assert file.read() == b"secret"
+    with pytest.raises(fal_client.PermissionDeniedError):
+        fal_client.SyncFile(url=private).read()
+
+
+class Album(BaseModel):
+    pictures: list[fal_client.SyncFile]
+
+
+def test_files_in_typed_outputs_are_fetched_by_the_client_and_on_its_loop(
+    fal: Emulator,
+    blocking: fal_client.SyncClient,
+    private: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @fal.endpoint("acme/stream")
+    async def stream(arguments: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        yield arguments
+
+    shared_client_is_a_stranger(monkeypatch)
+    arguments = {"pictures": [{"url": private}]}
+    albums = [
+        blocking.run(ECHO, arguments, output=Album),
+        blocking.submit(ECHO, arguments).get(output=Album),
+        *blocking.stream("acme/stream", arguments, output=Album),
+    ]
+    files = [album.pictures[0] for album in albums]
+    assert [file.read() for file in files] == [b"secret"] * 3
+    assert {file._portal for file in files} == {blocking._portal}
+
+
+def test_a_file_keeps_the_loop_of_a_client_that_was_dropped(fal: Emulator, url: str) -> None:
+    client = fal_client.SyncClient(fal.key, hosts=fal.hosts)
+    (file,) = client.run(ECHO, {"f": {"url": url}}).files()
+    (picture,) = client.run(ECHO, {"pictures": [{"url": url}]}, output=Album).pictures
+    del client
+    assert file.read() == picture.read() == CONTENT
+
+
+def test_a_file_of_a_closed_client_is_not_fetched(
+    blocking: fal_client.SyncClient, url: str
+) -> None:
+    (file,) = blocking.run(ECHO, {"f": {"url": url}}).files()
+    blocking.close()
+    with pytest.raises(fal_client.ClientClosedError):
+        file.read()
+
+
+def test_stored_results_and_files_are_fetched_by_the_shared_client(
+    fal: Emulator, blocking: fal_client.SyncClient, url: str, tmp_path: Path
+) -> None:
+    result = blocking.subscribe(ECHO, {"f": {"url": url}})
+    data = pickle.dumps((result, result.files()))
+    assert fal.key.encode() not in data
+    stored, files = pickle.loads(data)
+    for again in (stored, copy.copy(result), copy.deepcopy(result)):
+        assert type(again) is fal_client.SyncResult
+        assert again == result
+        assert again.request_id == result.request_id
+        assert again.metrics == result.metrics
+        files += again.files()
+    files += copy.deepcopy(result.files())
+    blocking.close()
+    assert files == 5 * result.files()
+    for file in files:
+        assert file.read() == CONTENT
+        assert file.save(tmp_path).name
+    assert b"".join(files[0].iter_bytes()) == CONTENT
+
+
+def test_a_file_is_sent_as_an_argument_like_other_models(
+    blocking: fal_client.SyncClient, url: str
+) -> None:
+    (file,) = blocking.run(ECHO, {"f": {"url": url, "fps": 24}}).files()
+    assert blocking.run(ECHO, {"f": file})["f"] == file.model_dump()
+
+
+def test_a_file_is_not_read_on_the_loop_of_its_own_client(
+    blocking: fal_client.SyncClient, url: str
+) -> None:
+    (file,) = blocking.run(ECHO, {"f": {"url": url}}).files()
+    refused = []
+
+    async def on_enqueue(request_id: str) -> None:
+        try:
+            file.read()
+        except fal_client.InvalidRequestError as error:
+            refused.append(error)
+
+    blocking.subscribe(ECHO, {}, on_enqueue=on_enqueue)
+    assert len(refused) == 1
+
+
+def test_no_portal_is_under_way_in_code_that_blocks(blocking: fal_client.SyncClient) -> None:
+    async def current() -> Portal | None:
+        return Portal.current()
+
+    assert blocking._portal.call(current) is blocking._portal
+    assert Portal.current() is None
