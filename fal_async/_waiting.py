@@ -7,6 +7,7 @@ goes on by polling from where it stands, and moves back to a stream when it may.
 from __future__ import annotations
 
 import random
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
@@ -24,6 +25,7 @@ from fal_async.types import Completed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fal_async._protocol.operations import Operation
     from fal_async._protocol.sse import Event
     from fal_async._transport.exchange import OpenReply
     from fal_async._transport.gates import Gates
@@ -64,17 +66,27 @@ class JobWatch:
     ) -> None:
         self._performer = performer
         self._gates: Gates = performer.line.gates.get()
-        self._status = operations.status(
-            status_url, application=application, request_id=request_id, with_logs=with_logs
-        )
-        self._watch = operations.watch(
-            status_url, application=application, request_id=request_id, with_logs=with_logs
-        )
+        self._job = status_url, application, request_id
+        self._with_logs = with_logs
         self._interval = interval
         self._pauses = polling_pauses(random.random)
         self._look_at_once = look_at_once
         self._streams_left = MAX_STREAM_BREAKS if interval is None else 0
         self._stream: _StatusStream | None = None
+
+    @cached_property
+    def _status(self) -> Operation[Status]:
+        url, application, request_id = self._job
+        return operations.status(
+            url, application=application, request_id=request_id, with_logs=self._with_logs
+        )
+
+    @cached_property
+    def _watch(self) -> Operation[None]:
+        url, application, request_id = self._job
+        return operations.watch(
+            url, application=application, request_id=request_id, with_logs=self._with_logs
+        )
 
     async def next(self) -> Status:
         """The next status, whether or not it differs from the one before."""

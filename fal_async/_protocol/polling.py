@@ -11,13 +11,11 @@ __all__ = ["polling_pauses"]
 
 #: The first pause, in seconds: few jobs are quicker, and a user does not feel it.
 FIRST: Final = 0.1
-#: Each pause is this much longer than the one before.
+#: Each pause is this much longer than the one before. So a result is late by about a tenth of the
+#: time waited, half a pause, until pauses are at their longest.
 GROWTH: Final = 1.25
 #: The longest pause, in seconds.
 LONGEST: Final = 1.0
-#: A pause is at most this part of the time waited, so that the delay of a result stays in
-#: proportion.
-SHARE: Final = 0.1
 #: Pauses vary by this part of themselves, so that jobs of one batch do not ask in step.
 JITTER: Final = 0.25
 
@@ -28,9 +26,7 @@ def polling_pauses(random: Callable[[], float]) -> Iterator[float]:
     Args:
         random: A source of numbers from 0 up to 1.
     """
-    pause, waited = FIRST, 0.0
+    pause = FIRST
     while True:
-        jittered = pause * (1 + JITTER * (2 * random() - 1))
-        yield jittered
-        waited += jittered
-        pause = max(FIRST, min(LONGEST, pause * GROWTH, waited * SHARE))
+        yield pause * (1 + JITTER * (2 * random() - 1))
+        pause = min(LONGEST, pause * GROWTH)

@@ -8,7 +8,7 @@ from itertools import islice, pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_async._protocol.polling import FIRST, GROWTH, JITTER, LONGEST, SHARE, polling_pauses
+from fal_async._protocol.polling import FIRST, GROWTH, JITTER, LONGEST, polling_pauses
 
 
 def middle() -> float:
@@ -23,25 +23,30 @@ def test_without_jitter_the_first_pause_is_short_and_the_last_one_the_longest() 
 
 
 def test_the_pauses_are_these() -> None:
-    pauses = list(islice(polling_pauses(middle), 17))
-    assert pauses[:11] == [0.1] * 11
-    assert [round(pause, 3) for pause in pauses[10:]] == [
+    pauses = list(islice(polling_pauses(middle), 12))
+    assert [round(pause, 3) for pause in pauses] == [
         0.1,
-        0.11,
-        0.121,
-        0.133,
-        0.146,
-        0.161,
-        0.177,
+        0.125,
+        0.156,
+        0.195,
+        0.244,
+        0.305,
+        0.381,
+        0.477,
+        0.596,
+        0.745,
+        0.931,
+        1.0,
     ]
     assert FIRST * (1 + JITTER) == 0.125
 
 
-def test_a_pause_is_a_share_of_the_time_waited() -> None:
+def test_until_pauses_are_at_their_longest_half_a_pause_is_a_tenth_of_the_time_waited() -> None:
     waited = 0.0
-    for pause in islice(polling_pauses(middle), 200):
-        assert pause <= max(FIRST, SHARE * waited)
+    for pause in islice(polling_pauses(middle), 11):
+        assert pause / 2 <= FIRST / 2 + waited / 8
         waited += pause
+    assert 0.09 < pause / 2 / waited < 0.12
 
 
 def test_a_pause_grows_by_a_quarter_at_most() -> None:
@@ -55,7 +60,7 @@ def test_ten_minutes_take_some_six_hundred_looks() -> None:
     while waited < 600:
         waited += next(pauses)
         looks += 1
-    assert 600 < looks < 650
+    assert 600 < looks < 620
 
 
 @given(st.integers(0, 2**32))
