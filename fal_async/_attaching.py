@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from fal_async._attachments import files_in, with_urls
+from fal_async._attachments import with_urls
 from fal_async._images import image_bytes, image_type, is_picture
 from fal_async._media_types import BINARY, media_type
 from fal_async._protocol.lifecycle import lifecycle_headers
@@ -19,18 +19,17 @@ from fal_async._transport.sources import CHUNK, FileSource, Memory, StreamSource
 from fal_async._transport.tasks import open_task_group
 from fal_async._transport.threads import in_thread
 from fal_async._uploading import FileUpload
-from fal_async.errors import InvalidRequestError
 from fal_async.types import Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from fal_async._attachments import Attachment
     from fal_async._transport.perform import Performer
     from fal_async._transport.sources import Source
     from fal_async.types import Arguments
 
-__all__ = ["attach_files", "uploading"]
+__all__ = ["attach"]
 
 #: How pictures are uploaded: as they are, to the bit.
 PICTURE_FORMAT = "png"
@@ -45,39 +44,14 @@ class _Ready:
     places: list[int]
 
 
-async def attach_files(
-    performer: Performer, arguments: Arguments, *, auto_upload: bool
+async def attach(
+    performer: Performer, arguments: Arguments, files: Mapping[int, Attachment]
 ) -> Arguments:
-    """The arguments, with the URL of each file in its place; all files are uploaded then.
+    """Upload files, side by side, and put their URLs in their places.
 
     Raises:
-        InvalidRequestError: There are files, and they are not to be uploaded.
         FalClientError: An upload failed.
     """
-    upload = uploading(performer, arguments, auto_upload=auto_upload)
-    return arguments if upload is None else await upload()
-
-
-def uploading(
-    performer: Performer, arguments: Arguments, *, auto_upload: bool
-) -> Callable[[], Awaitable[Arguments]] | None:
-    """What `attach_files` has to wait for; ``None`` when there are no files.
-
-    Raises:
-        InvalidRequestError: There are files, and they are not to be uploaded.
-    """
-    files = files_in(arguments)
-    if not files:
-        return None
-    if not auto_upload:
-        kinds = ", ".join(sorted({type(file).__name__ for file in files.values()}))
-        raise InvalidRequestError(f"the arguments hold files ({kinds}), and auto_upload is off")
-    return partial(_attach, performer, arguments, files)
-
-
-async def _attach(
-    performer: Performer, arguments: Arguments, files: dict[int, Attachment]
-) -> Arguments:
     urls: dict[int, str] = {}
 
     async def send(ready: _Ready) -> None:

@@ -5,23 +5,60 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
 from fal_async._images import is_picture
+from fal_async.errors import InvalidRequestError
 from fal_async.types import Upload
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from io import IOBase
 
     from fal_async._images import Picture
+    from fal_async._transport.perform import Performer
+    from fal_async.types import Arguments
 
-__all__ = ["Attachment", "files_in", "with_urls"]
+__all__ = ["Attachment", "attach_files", "files_in", "uploading", "with_urls"]
 
 #: What is uploaded when it stands in arguments.
 Attachment: TypeAlias = "Upload | os.PathLike[str] | IOBase | Picture"
 
 #: By far the most values are of these types, and no files.
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+
+
+async def attach_files(
+    performer: Performer, arguments: Arguments, *, auto_upload: bool
+) -> Arguments:
+    """The arguments, with the URL of each file in its place; all files are uploaded then.
+
+    Raises:
+        InvalidRequestError: There are files, and they are not to be uploaded.
+        FalClientError: An upload failed.
+    """
+    upload = uploading(performer, arguments, auto_upload=auto_upload)
+    return arguments if upload is None else await upload()
+
+
+def uploading(
+    performer: Performer, arguments: Arguments, *, auto_upload: bool
+) -> Callable[[], Awaitable[Arguments]] | None:
+    """What `attach_files` has to wait for; ``None`` when there are no files.
+
+    Raises:
+        InvalidRequestError: There are files, and they are not to be uploaded.
+    """
+    files = files_in(arguments)
+    if not files:
+        return None
+    if not auto_upload:
+        kinds = ", ".join(sorted({type(file).__name__ for file in files.values()}))
+        raise InvalidRequestError(f"the arguments hold files ({kinds}), and auto_upload is off")
+    from fal_async._attaching import attach  # which loads all that uploads need
+
+    return partial(attach, performer, arguments, files)
 
 
 def files_in(arguments: object) -> dict[int, Attachment]:

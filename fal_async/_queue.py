@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fal_async._attaching import attach_files
+from fal_async._attachments import attach_files
 from fal_async._handle import AsyncRequestHandle
 from fal_async._protocol import operations, options
 from fal_async._protocol.bodies import check_output_type
