@@ -15,7 +15,7 @@
     ├── StreamError                      the app broke off the stream and says why
     ├── UploadError                      the file changed, or could not be read to its end
     ├── InvalidReplyError                a reply that is not what the protocol says
-    ├── RealtimeError                    the app ended the session and says why
+    ├── RealtimeError                    the app ended the session (also a RuntimeError)
     └── FalClientHTTPError               the platform answered with an error status
         ├── AuthenticationError          401: the key is wrong
         ├── PermissionDeniedError        403: the key may not do this
@@ -238,7 +238,7 @@ class StreamError(FalClientError):
         self.request_id = request_id
 
 
-class RealtimeError(FalClientError):
+class RealtimeError(FalClientError, RuntimeError):
     """The app of a realtime session answered with an error. The session is over after it.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fal_client
+import fal_client.client
 
 import fal_async.sync
 from tests.sync.compare import differences
@@ -88,6 +89,7 @@ def test_what_differs_from_the_official_client_is_listed_with_its_reason() -> No
 
 
 def test_errors_are_caught_by_the_bases_that_the_official_errors_have() -> None:
-    for name in ("FalClientError", "FalClientHTTPError", "FalClientTimeoutError"):
-        theirs = {base.__name__ for base in getattr(fal_client, name).__mro__}
+    names = ("FalClientError", "FalClientHTTPError", "FalClientTimeoutError", "RealtimeError")
+    for name in names:
+        theirs = {base.__name__ for base in getattr(fal_client.client, name).__mro__}
         assert theirs <= {base.__name__ for base in getattr(fal_async.sync, name).__mro__}
