@@ -14,7 +14,7 @@ from fal_async._protocol.changes import Changes
 from fal_async._protocol.options import seconds
 from fal_async._results import hand_over
 from fal_async._waiting import JobWatch
-from fal_async.errors import FalClientTimeoutError
+from fal_async.errors import FalClientTimeoutError, InvalidReplyError
 from fal_async.types import Completed, Result
 
 if TYPE_CHECKING:
@@ -208,7 +208,11 @@ class AsyncRequestHandle:
             value.request_id = value.request_id or self.request_id
             if isinstance(last, Completed):
                 value.metrics = last.metrics
-        return hand_over(value, output, performer)
+        try:
+            return hand_over(value, output, performer)
+        except InvalidReplyError as error:
+            error.request_id = self.request_id
+            raise
 
     async def _bound(self) -> Performer:
         if self._performer is not None:

@@ -11,7 +11,7 @@ import orjson
 
 from fal_async._protocol.bodies import encode_arguments, plain_arguments
 from fal_async._protocol.endpoint import Endpoint, parse_path
-from fal_async._protocol.failures import error_from, raise_for_status
+from fal_async._protocol.failures import raise_for_status
 from fal_async._protocol.origins import below
 from fal_async._protocol.replies import (
     Reply,
@@ -22,7 +22,7 @@ from fal_async._protocol.replies import (
     parse_submission,
 )
 from fal_async._protocol.retry import Retry
-from fal_async.errors import InvalidRequestError
+from fal_async.errors import InvalidReplyError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -253,11 +253,12 @@ def result(url: str, *, application: str, request_id: str, failed: bool = False)
 
 def cancel(url: str, *, application: str, request_id: str) -> Operation[Cancellation]:
     """Ask for a job to be cancelled; that it had ended already is an answer, not an error."""
+    read = reading(parse_cancellation, request_id)
 
     def parse(reply: Reply) -> Cancellation:
-        if not reply.ok and not (reply.status_code == 400 and b"ALREADY_COMPLETED" in reply.body):
-            raise error_from(reply, request_id=request_id)
-        return parse_cancellation(reply)
+        if reply.status_code == 400 and b"ALREADY_COMPLETED" in reply.body:
+            return parse_cancellation(reply)
+        return read(reply)
 
     return Operation(
         name="cancel",
@@ -292,7 +293,11 @@ def reading(parse: Callable[[Reply], T], request_id: str | None = None) -> Calla
 
     def read(reply: Reply) -> T:
         raise_for_status(reply, request_id=request_id)
-        return parse(reply)
+        try:
+            return parse(reply)
+        except InvalidReplyError as error:  # the job may be well, and is found by its id
+            error.request_id = error.request_id or request_id
+            raise
 
     return read
 

@@ -117,6 +117,16 @@ async def test_an_output_of_another_shape_is_an_error_of_ours(client: AsyncClien
     assert caught.value.request_id is not None
 
 
+async def test_a_job_whose_output_has_another_shape_is_named(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    fal.register("acme/list", lambda arguments: [1])
+    with pytest.raises(InvalidReplyError, match="Picture") as caught, anyio.fail_after(10):
+        await client.subscribe("acme/list", {}, output=Picture)
+
+    assert caught.value.request_id in fal.jobs
+
+
 async def test_get_puts_the_arguments_into_the_query(fal: Emulator, client: AsyncClient) -> None:
     async def query(request: Request) -> JSONResponse:
         return JSONResponse({"query": request.url.query})

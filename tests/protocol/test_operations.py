@@ -328,6 +328,17 @@ def test_errors_about_a_job_name_it(build: Callable[..., Operation[Any]]) -> Non
     assert caught.value.request_id == "abc"
 
 
+@pytest.mark.parametrize("build", [operations.status, operations.result, operations.cancel])
+@pytest.mark.parametrize(("headers", "name"), [({}, "abc"), ({"x-fal-request-id": "own"}, "own")])
+def test_what_cannot_be_read_about_a_job_names_it_too(
+    build: Callable[..., Operation[Any]], headers: dict[str, str], name: str
+) -> None:
+    page = Reply(status_code=200, headers=headers, body=b"<html>")
+    with pytest.raises(InvalidReplyError) as caught:
+        build(URL, **JOB).parse(page)
+    assert caught.value.request_id == name
+
+
 @pytest.mark.parametrize(
     "operation",
     [
