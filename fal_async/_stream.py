@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, cast
 import anyio
 
 from fal_async._protocol.events import DONE, read_event
+from fal_async._protocol.replies import is_event_stream
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._results import hand_over
 from fal_async._transport.exchange import Broken
@@ -193,7 +194,7 @@ class _Source:
 
     @property
     def is_events(self) -> bool:
-        return self.headers.get("content-type", "").startswith("text/event-stream")
+        return is_event_stream(self.headers)
 
     async def open(self) -> None:
         """Send the request and check the status of the reply."""

@@ -16,7 +16,7 @@ import orjson
 from fal_async._protocol import operations
 from fal_async._protocol.operations import Lane
 from fal_async._protocol.polling import polling_pauses
-from fal_async._protocol.replies import read_status
+from fal_async._protocol.replies import is_event_stream, read_status
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._transport.exchange import Broken
 from fal_async.errors import FalClientHTTPError, InvalidReplyError, TransportError
@@ -148,7 +148,7 @@ class _StatusStream:
         self._reply = reply
         self._decoder = SSEDecoder()
         self._events: Iterator[Event] = iter(())
-        self.is_one = reply.headers.get("content-type", "").startswith("text/event-stream")
+        self.is_one = is_event_stream(reply.headers)
 
     async def next(self) -> Status | None:
         """The next status; ``None`` when the stream has ended, broken or gone silent."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Reply",
     "Submission",
+    "is_event_stream",
     "parse_cancellation",
     "parse_output",
     "parse_status",
@@ -122,6 +123,11 @@ class Submission:
     status_url: str | None = None
     response_url: str | None = None
     cancel_url: str | None = None
+
+
+def is_event_stream(headers: Mapping[str, str]) -> bool:
+    """Whether a reply with these headers carries events."""
+    return headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 def parse_submission(reply: Reply) -> Submission:

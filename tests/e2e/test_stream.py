@@ -81,6 +81,14 @@ async def test_the_convention_is_the_path_stream(fal: Emulator, client: AsyncCli
     assert await collect(client.stream("acme/other", {"n": 1})) == [{"n": 1}]
 
 
+async def test_the_media_type_of_events_may_be_in_any_case(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    serve(fal, b"data: 1\n\n", "Text/Event-Stream; Charset=UTF-8")
+
+    assert await collect(client.stream("acme/raw", {}, path="")) == [1]
+
+
 async def test_it_is_a_context_manager_that_closes(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 

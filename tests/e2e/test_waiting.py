@@ -171,6 +171,17 @@ async def test_a_stream_that_broke_once_is_opened_again(fal: Emulator, client: A
             gate.open()
 
 
+async def test_the_media_type_of_a_status_stream_may_be_in_any_case(
+    fal: Emulator, client: AsyncClient, talk: str
+) -> None:
+    headers = {"content-type": "Text/Event-Stream"}
+    fal.fail(talk, Fault(route="status_stream", headers=headers))
+    with anyio.fail_after(10):
+        await client.subscribe(talk, {})
+
+    assert fal.count("status") == 0
+
+
 async def test_waits_over_the_limit_poll_and_come_to_their_end(fal: Emulator, talk: str) -> None:
     limits = Limits(max_streams=2)
     async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
