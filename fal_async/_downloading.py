@@ -4,72 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import random
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 
-from fal_async._protocol.downloads import Version, decode_data_url, download
-from fal_async._protocol.operations import Credential
-from fal_async._protocol.origins import is_cdn
+from fal_async._fetching import FilePlace
+from fal_async._protocol.downloads import (
+    Version,
+    decode_data_url,
+    is_data_url,
+    plain_url,
+    size_beyond,
+)
 from fal_async._protocol.retry import Breakdown, Retry, pause_before_retry
 from fal_async._transport.exchange import Broken
-from fal_async.errors import (
-    AuthenticationError,
-    FalClientError,
-    InvalidReplyError,
-    NotFoundError,
-    PermissionDeniedError,
-    TransportError,
-)
+from fal_async._transport.threads import in_thread
+from fal_async.errors import FalClientHTTPError, InvalidReplyError, TransportError
 
 if TYPE_CHECKING:
-    from fal_async._protocol.operations import Operation
-    from fal_async._transport.exchange import OpenReply
-    from fal_async._transport.gates import Gates
+    from fal_async._fetching import OpenFile
     from fal_async._transport.perform import Performer
 
 __all__ = ["Download"]
 
-
-class _OpenFile:
-    """A reply that is being read, and its place in the lane."""
-
-    def __init__(self, reply: OpenReply, operation: Operation[None], gates: Gates) -> None:
-        self.version = Version.of(reply.status_code, reply.headers)
-        self.next_chunk = reply.next_chunk
-        self._reply = reply
-        self._lane = operation.lane
-        self._gates: Gates | None = gates
-
-    def __del__(self) -> None:
-        self._leave()  # it was dropped without being closed
-
-    async def aclose(self) -> None:
-        self._leave()
-        await self._reply.aclose()
-
-    def _leave(self) -> None:
-        gates, self._gates = self._gates, None
-        if gates is not None:
-            gates.leave(self._lane)
-
-
-async def _open(performer: Performer, operation: Operation[None]) -> _OpenFile:
-    gates = performer.line.gates.get()
-    await gates.enter(operation.lane)
-    try:
-        reply = await performer.open(operation)
-        return _OpenFile(reply, operation, gates)
-    except BaseException:
-        gates.leave(operation.lane)
-        raise
+#: The status of a part that lies beyond the end of a file.
+_BEYOND: Final = 416
 
 
 class Download:
     """The bytes of a file, chunk by chunk. Leaving ``async with`` early closes the connection.
-
-    The account's key goes nowhere. A file that is not for everyone is asked for again with a token
-    for files, if it is on the platform's CDN.
 
     Example:
         >>> async def main() -> None:
@@ -83,11 +47,11 @@ class Download:
 
     def __init__(self, performer: Performer, url: str, max_bytes: int | None) -> None:
         self._performer = performer
-        self._url = url
+        self._url = plain_url(url)
+        self._place = FilePlace(performer, self._url)
         self._max_bytes = max_bytes
-        self._credential = Credential.NONE
         self._version: Version | None = None
-        self._file: _OpenFile | None = None
+        self._file: OpenFile | None = None
         self._ended = False
         self._position = 0
         self._to_skip = 0
@@ -127,57 +91,49 @@ class Download:
 
     async def _step(self) -> bytes:
         """The next bytes that are new; none when there was something else to do."""
-        if self._url[:5].lower() == "data:":
+        if is_data_url(self._url):
             self._ended = True
-            content = decode_data_url(self._url)[1]
+            _, content = await in_thread(partial(decode_data_url, self._url))
             self._check_size(len(content))
             return content
         if self._well_at < 0:
             self._well_at = anyio.current_time()
         try:
             file = self._file or await self._resume()
-            chunk = await file.next_chunk()
+            chunk = None if file is None else await file.next_chunk()
             if chunk is not None:
                 return self._take(chunk)
-            self._end(file.version)
+            self._end()
         except Broken as error:
             await self._pause(error)
         return b""
 
-    async def _resume(self) -> _OpenFile:
-        """Open the file where it broke off, or at its beginning."""
-        self._file = file = await self._open_as_allowed()
-        version = file.version
-        if self._version is None:
-            self._version = version
+    async def _resume(self) -> OpenFile | None:
+        """Open the file where it broke off, or at its beginning; ``None`` if nothing is left."""
+        earlier = self._version if self._position else None
+        try:
+            etag = None if earlier is None else earlier.etag
+            self._file = file = await self._place.open(self._position, etag)
+        except FalClientHTTPError as error:
+            if error.status_code != _BEYOND or earlier is None:
+                raise
+            if size_beyond(error.response_headers) != self._position:
+                raise self._changed() from error
+            return None
+        version = Version.of(file.status_code, file.headers)
+        if earlier is None:
             self._check_size(version.size or 0)
-        elif not version.continues(self._version) or version.start > self._position:
+        elif not version.continues(earlier):
             raise self._changed()
+        if version.start > self._position:
+            raise InvalidReplyError(
+                f"the file was to go on at byte {self._position}, but came from {version.start}"
+            )
+        if earlier is None or earlier.size is None:
+            self._version = version
         self._to_skip = self._position - version.start
         self._repeated = hashlib.sha256()
         return file
-
-    async def _open_as_allowed(self) -> _OpenFile:
-        try:
-            return await _open(self._performer, self._operation())
-        except (AuthenticationError, PermissionDeniedError, NotFoundError):
-            if not await self._may_show_token():
-                raise
-        self._credential = Credential.CDN_TOKEN
-        return await _open(self._performer, self._operation())
-
-    def _operation(self) -> Operation[None]:
-        etag = None if self._version is None else self._version.etag
-        return download(self._url, self._credential, start=self._position, etag=etag)
-
-    async def _may_show_token(self) -> bool:
-        if self._credential is not Credential.NONE or not is_cdn(self._url, self._performer.hosts):
-            return False
-        try:
-            await self._performer.cdn_tokens.token()
-        except FalClientError:  # what the file itself answered says more
-            return False
-        return True
 
     def _take(self, chunk: bytes) -> bytes:
         if self._to_skip:
@@ -204,8 +160,9 @@ class Download:
     def _has_etag(self) -> bool:
         return self._version is not None and self._version.etag is not None
 
-    def _end(self, version: Version) -> None:
-        if self._to_skip or self._position != (version.size or self._position):
+    def _end(self) -> None:
+        size = None if self._version is None else self._version.size
+        if self._to_skip or self._position != (self._position if size is None else size):
             raise Broken(Breakdown("the file ended before its end", sent=True))
         self._ended = True
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from fal_async._downloading import Download
-from fal_async._protocol.downloads import decode_data_url, file_name, objects_in
+from fal_async._protocol.downloads import decode_data_url, file_name, is_data_url, objects_in
 from fal_async._saving import save
 
 if TYPE_CHECKING:
@@ -69,15 +69,16 @@ class FileFacts(BaseModel):
 class File(FileFacts):
     """A file that a model has made.
 
-    What it says besides is kept as attributes. Downloads are resumed when the connection breaks;
-    the account's key is sent to nobody. A copy or pickle of it is fetched with the module-level
-    client.
+    What it says besides is kept as attributes. Downloads are resumed when the connection breaks,
+    and redirects are followed; the account's key is sent to nobody. A copy or pickle of it is
+    fetched with the module-level client.
 
     Attributes:
         url: Where it is: an http, https or data URL.
         content_type: Its media type, or ``None``.
         file_name: Its name, or ``None``.
-        file_size: Its size in bytes, or ``None``.
+        file_size: Its size in bytes as the model says, or ``None``; a download goes by the size
+            that the server says.
         width: The width of a picture or video in pixels, or ``None``.
         height: The height of a picture or video in pixels, or ``None``.
 
@@ -152,8 +153,7 @@ async def fetch_to(
     """Download a file to a path or into a folder, where it gets the name that it has."""
 
     def name() -> str:
-        is_data = url[:5].lower() == "data:"
-        kind = content_type or (decode_data_url(url)[0] if is_data else "")
+        kind = content_type or (decode_data_url(url)[0] if is_data_url(url) else "")
         return file_name(url, named, mimetypes.guess_extension(kind) or "")
 
     async with Download(performer, url, max_bytes) as chunks:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import threading
 import uuid
 from functools import partial
@@ -11,9 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 from fal_async._transport.tasks import bounded_shield
 from fal_async._transport.threads import in_thread
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncIterator, Callable
 
 __all__ = ["save"]
@@ -21,6 +23,7 @@ __all__ = ["save"]
 T = TypeVar("T")
 #: How many bytes are gathered before they are written, each time in a thread.
 GATHERED: Final = 1024 * 1024
+_SEPARATORS: Final = tuple(filter(None, (os.sep, os.altsep)))
 
 
 async def save(
@@ -39,9 +42,9 @@ async def save(
 
     Raises:
         OSError: It cannot be written.
+        InvalidRequestError: The target is no path.
     """
-    place = Path(target)
-    into_folder = await in_thread(place.is_dir)
+    place, into_folder = await in_thread(partial(_place, target))
     folder = place if into_folder else place.parent
     part = _PartFile(folder / f".{uuid.uuid4().hex}.part")
     try:
@@ -59,6 +62,22 @@ async def save(
     finally:
         with bounded_shield():
             await part.do(part.discard)
+
+
+def _place(target: str | os.PathLike[str]) -> tuple[Path, bool]:
+    """The path, and whether it is one of a folder."""
+    try:
+        place = Path(target)
+        exists, is_folder = place.exists(), place.is_dir()
+    except TypeError as error:
+        raise InvalidRequestError(f"not a path: {error}") from error
+    if "\0" in str(place):
+        raise InvalidRequestError("no path has a null character in it")
+    if exists and not is_folder and not place.is_file():
+        raise FileExistsError(errno.EEXIST, "no regular file, so it is not replaced", str(place))
+    if not is_folder and os.fspath(target).endswith(_SEPARATORS):
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(place))
+    return place, is_folder
 
 
 class _PartFile:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import gzip
 import os
 import pickle
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from pydantic import BaseModel
 import fal_async
 from fal_async import (
     AsyncClient,
+    FalClientHTTPError,
     File,
     InvalidReplyError,
     InvalidRequestError,
@@ -26,10 +29,13 @@ from fal_async import (
 )
 from fal_async.emulator import Emulator, Fault
 from tests.transport.looking import taken
+from tests.transport.peers import Peer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
+
+    from tests.transport.peers import Line
 
 CONTENT = os.urandom(300_000)
 ECHO = "acme/echo"
@@ -127,6 +133,34 @@ async def test_a_path_replaces_the_file_that_is_there(
     assert place.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("target", ["nothing/", "nothing/a.mp4"])
+async def test_folders_are_not_made(
+    fal: Emulator, client: AsyncClient, url: str, tmp_path: Path, target: str
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        await client.download(url, f"{tmp_path}/{target}")
+    assert names_in(tmp_path) == []
+    assert fal.count("download") == 0
+
+
+async def test_what_is_no_file_is_not_replaced(
+    fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
+) -> None:
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    with pytest.raises(FileExistsError):
+        await client.download(url, device)
+    assert device.is_fifo()
+    assert names_in(tmp_path) == ["device"]
+    wrong: Any
+    for wrong in (7, None, "a\0b"):
+        with pytest.raises(InvalidRequestError):
+            await client.download(url, wrong)
+    with pytest.raises(InvalidRequestError):
+        await client.download(wrong and 7, tmp_path)  # type: ignore[arg-type]
+    assert fal.count("download") == 0
+
+
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_download_goes_on_where_it_broke_off(
     fal: Emulator, client: AsyncClient, url: str, reset: bool
@@ -188,8 +222,110 @@ async def test_a_part_that_was_not_asked_for_is_an_error(
     if start < 10:  # what is there twice is left out
         assert await file.read() == CONTENT
     else:
-        with pytest.raises(TransportError, match="changed"):
+        with pytest.raises(InvalidReplyError, match="go on at byte 10, but came from 50"):
             await file.read()
+
+
+async def test_a_part_of_what_was_asked_for_whole_is_an_error(
+    fal: Emulator, client: AsyncClient, url: str
+) -> None:
+    headers = {"content-range": f"bytes 5-{len(CONTENT) - 1}/{len(CONTENT)}"}
+    fal.fail(None, Fault(route="download", status=206, body=CONTENT[5:], headers=headers))
+    with pytest.raises(InvalidReplyError, match="go on at byte 0, but came from 5"):
+        await (await file_at(client, url)).read()
+
+
+@pytest.mark.parametrize("beyond", ["5", "6", "*"])
+async def test_a_drop_at_the_very_end_is_no_loss(client: AsyncClient, beyond: str) -> None:
+    def script(line: Line) -> None:
+        asked = line.request()
+        if b"range: bytes=5-" in asked.lower():
+            line.send(b"HTTP/1.1 416 Beyond\r\nContent-Length: 0\r\n")
+            line.send(b"Content-Range: bytes */%s\r\n\r\n" % beyond.encode())
+        else:
+            line.send(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nTransfer-Encoding: chunked\r\n\r\n')
+            line.send(b"5\r\nhello\r\n")  # and no last chunk
+
+    with Peer(script) as peer:
+        file = File(url=f"{peer.url}/a").fetched_by(client._performer)
+        if beyond == "5":
+            assert await file.read() == b"hello"
+        else:
+            with pytest.raises(TransportError, match="changed after 5 bytes"):
+                await file.read()
+
+
+async def test_what_is_compressed_on_its_way_is_never_asked_for_in_parts(
+    fal: Emulator, client: AsyncClient, url: str
+) -> None:
+    headers = {"etag": fal.files[url].etag, "content-encoding": "gzip"}
+    packed = Fault(route="download", status=200, body=gzip.compress(CONTENT), headers=headers)
+    fal.fail(None, dataclasses.replace(packed, cut=150_000), packed)
+    assert await (await file_at(client, url)).read() == CONTENT
+    assert all("range" not in request.headers for request in fal.requests)
+
+
+async def test_redirects_are_followed_and_shown_no_key(
+    fal: Emulator, client: AsyncClient, url: str
+) -> None:
+    with Emulator() as other:
+        target = other.store(CONTENT, "video/mp4", "b.mp4")
+        fal.fail(None, Fault(route="download", status=302, headers={"location": target}, times=2))
+        other.fail(None, Fault(route="download", cut=100_000))
+        assert await (await file_at(client, url)).read() == CONTENT
+        assert [dict(request.headers).get("authorization") for request in other.requests] == [
+            None,
+            None,
+        ]
+        assert other.requests[-1].headers["range"] == "bytes=100000-"
+
+
+async def test_a_token_for_files_does_not_follow_a_redirect(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    private = fal.store(b"secret", "text/plain", lifecycle={"initial_acl": {"default": "forbid"}})
+    with Emulator() as other:
+        moved = Fault(
+            route="download",
+            status=307,
+            headers={"location": other.store(b"moved", "text/plain")},
+            when=lambda request: "authorization" in request.headers,
+        )
+        fal.fail(None, moved)
+        assert await (await file_at(client, private)).read() == b"moved"
+        assert [dict(request.headers).get("authorization") for request in other.requests] == [None]
+
+
+async def test_endless_redirects_end(fal: Emulator, client: AsyncClient, url: str) -> None:
+    fal.fail(None, Fault(route="download", status=302, headers={"location": url}, times=None))
+    with pytest.raises(InvalidReplyError, match="redirected more than 10 times"):
+        await (await file_at(client, url)).read()
+    assert fal.count("download") == 11
+    fal.reset()
+    fal.fail(None, Fault(route="download", status=302))
+    with pytest.raises(FalClientHTTPError, match="302"):
+        await (await file_at(client, url)).read()
+
+
+async def test_a_reply_without_a_file_is_an_error(
+    fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
+) -> None:
+    fal.fail(None, Fault(route="download", status=204))
+    transport = client._performer.line._transport
+    assert isinstance(transport, PooledTransport)
+    with pytest.raises(InvalidReplyError, match="204"):
+        await client.download(url, tmp_path / "a.mp4")
+    assert names_in(tmp_path) == []
+    assert taken(transport) == 0
+
+
+async def test_what_the_server_says_of_the_size_counts(client: AsyncClient, url: str) -> None:
+    assert await (await file_at(client, url, file_size=5)).read() == CONTENT
+
+
+async def test_spaces_in_urls_are_encoded(fal: Emulator, client: AsyncClient, url: str) -> None:
+    assert "a%20b.mp4" in url
+    assert await (await file_at(client, url.replace("%20", " "))).read() == CONTENT
 
 
 async def test_a_download_that_breaks_off_again_and_again_fails(
@@ -356,6 +492,12 @@ async def test_files_in_typed_events_are_fetched_by_the_client(
 
     async with client.stream("acme/stream", {}, output=Event) as events:
         assert [await event.image.read() async for event in events] == [b"secret"]
+
+
+async def test_attributes_of_an_output_do_not_get_in_the_way(client: AsyncClient, url: str) -> None:
+    names = ("read", "save", "_performer", "model_config", "fetched_by", "iter_bytes")
+    file = await file_at(client, url, **dict.fromkeys(names, 1))
+    assert await file.read() == CONTENT
 
 
 async def test_files_in_typed_outputs_are_fetched_by_the_client(

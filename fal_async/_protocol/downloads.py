@@ -7,7 +7,7 @@ import binascii
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 
 from fal_async._protocol.failures import raise_for_status
 from fal_async._protocol.operations import Credential, Lane, Operation, Request
@@ -18,14 +18,34 @@ from fal_async.errors import InvalidReplyError, InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Version", "decode_data_url", "download", "file_name", "is_file_url", "objects_in"]
+__all__ = [
+    "Version",
+    "decode_data_url",
+    "download",
+    "file_name",
+    "is_data_url",
+    "is_file_url",
+    "objects_in",
+    "plain_url",
+    "redirected",
+    "size_beyond",
+]
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+#: The part of a file in a reply, or the size of a file that ends before what was asked for.
+_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", re.ASCII)
 _FILE_URL = re.compile(r"https?://|data:", re.IGNORECASE)
 #: What names of files cannot hold on some system, and what would be a folder or hidden.
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]|^\.+|[. ]+$')
-#: How long a name may be, in characters.
-_LONGEST_NAME: Final = 150
+_UNSAFE = re.compile(r'[<>:"/\\|?*]|^\.+|[. ]+$')
+#: Names of devices, whatever follows their first dot.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", re.IGNORECASE)
+#: How long a name and its extension may be, in bytes; systems allow 255, and a number may follow.
+_LONGEST_NAME: Final = 200
+_LONGEST_EXTENSION: Final = 20
+#: Statuses that come with a file.
+_WHOLE: Final = frozenset({200, 203})
+_PART: Final = 206
+#: How replies may be compressed, although they were not to be.
+_ENCODINGS: Final = frozenset({"gzip", "deflate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +64,66 @@ class Version:
 
     @classmethod
     def of(cls, status_code: int, headers: Mapping[str, str]) -> Version:
-        """Read the head of a successful reply."""
-        etag = headers.get("etag", "")
-        strong = etag if etag.startswith('"') else None
-        if status_code != 206:
+        """Read the head of a successful reply.
+
+        Raises:
+            InvalidReplyError: It brings no file, or a part of one that it does not name.
+        """
+        etag, encoding = headers.get("etag", ""), headers.get("content-encoding", "identity")
+        encoded = encoding.lower() != "identity"
+        if encoded and encoding.lower() not in _ENCODINGS:
+            raise InvalidReplyError(f"the file came in an encoding that is not read: {encoding!r}")
+        # What is compressed on its way is counted, and told apart, in another way than the file.
+        strong = etag if etag.startswith('"') and not encoded else None
+        if status_code in _WHOLE:
             length = headers.get("content-length", "")
-            encoded = "content-encoding" in headers
             return cls(int(length) if length.isdigit() and not encoded else None, strong, 0)
-        found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip().lower())
-        if found is None:
-            raise InvalidReplyError("a part of a file came without saying which")
-        start, size = found.groups()
-        return cls(int(size) if size.isdigit() else None, strong, int(start))
+        start, size = _content_range(headers)
+        if status_code != _PART or start is None or encoded:
+            raise InvalidReplyError(f"a reply of HTTP {status_code} brought no file, or not all")
+        return cls(size, strong, start)
 
     def continues(self, earlier: Version) -> bool:
         """Whether this is the same file, as far as can be told."""
-        return (self.etag, self.size) == (earlier.etag, earlier.size)
+        sizes = {self.size, earlier.size} - {None}
+        return self.etag == earlier.etag and len(sizes) < 2
+
+
+def size_beyond(headers: Mapping[str, str]) -> int | None:
+    """The size of a file that has nothing where it was asked for more; ``None`` if not told."""
+    return _content_range(headers)[1]
+
+
+def redirected(url: str, location: str) -> str:
+    """Where a redirect of a URL leads.
+
+    Raises:
+        InvalidReplyError: Nowhere, or from https to http.
+    """
+    try:
+        target = urljoin(url, location)
+    except ValueError:
+        target = ""
+    origin = origin_of(target) or ""
+    if not origin.startswith("http") or (url[:6].lower() == "https:" and origin[:5] != "https"):
+        raise InvalidReplyError(f"a redirect of a file leads to {location[:100]!r}")
+    return target
+
+
+def plain_url(url: object) -> str:
+    """A URL as it is asked for: spaces, which many outputs have in the names of files, encoded.
+
+    Raises:
+        InvalidRequestError: It is no text.
+    """
+    if not isinstance(url, str):
+        raise InvalidRequestError(f"a URL is text, got {type(url).__name__}")
+    return url if is_data_url(url) else url.strip().replace(" ", "%20")
+
+
+def is_data_url(url: str) -> bool:
+    """Whether a URL is the file itself."""
+    return url[:5].lower() == "data:"
 
 
 def download(url: str, credential: Credential, *, start: int, etag: str | None) -> Operation[None]:
@@ -92,16 +156,18 @@ def is_file_url(value: object) -> bool:
 
 def objects_in(output: object) -> Iterator[dict[str, Any]]:
     """The file objects in an output, in their order: every mapping with the URL of a file."""
-    inside: Iterable[Any] = ()
-    if isinstance(output, dict):
-        mapping = cast("dict[str, Any]", output)
-        if is_file_url(mapping.get("url")):
-            yield mapping
-        inside = mapping.values()
-    elif isinstance(output, list):
-        inside = cast("Iterable[Any]", output)
-    for value in inside:
-        yield from objects_in(value)
+    waiting: list[object] = [output]
+    while waiting:
+        value = waiting.pop()
+        inside: Iterable[object] = ()
+        if isinstance(value, dict):
+            mapping = cast("dict[str, Any]", value)
+            if is_file_url(mapping.get("url")):
+                yield mapping
+            inside = mapping.values()
+        elif isinstance(value, list):
+            inside = cast("list[object]", value)
+        waiting.extend(reversed(list(inside)))
 
 
 def decode_data_url(url: str) -> tuple[str, bytes]:
@@ -126,10 +192,26 @@ def decode_data_url(url: str) -> tuple[str, bytes]:
 
 def file_name(url: str, named: str | None, extension: str) -> str:
     """A safe name for a file: the one it has, or the last of its URL, or any."""
-    path = "" if url[:5].lower() == "data:" else unquote(urlsplit(url).path)
+    path = "" if is_data_url(url) else unquote(urlsplit(url).path)
     for candidate in (named or "", path.rpartition("/")[2]):
-        name = _UNSAFE.sub("_", candidate.replace("\\", "/").rpartition("/")[2])
+        last = candidate.replace("\\", "/").rpartition("/")[2]
+        shown = "".join(character if character.isprintable() else "_" for character in last)
+        name = _UNSAFE.sub("_", shown)
         if name.strip("_. "):
-            stem, dot, suffix = name.rpartition(".")
-            return name if len(name) <= _LONGEST_NAME else f"{stem[:_LONGEST_NAME]}{dot}{suffix}"
+            return _short(f"_{name}" if _DEVICES.match(name) else name)
     return f"file{extension}"
+
+
+def _short(name: str) -> str:
+    """The name, or its beginning and its extension if it is too long."""
+    stem, dot, suffix = name.rpartition(".")
+    if len(suffix.encode()) > _LONGEST_EXTENSION or not stem:
+        stem, dot, suffix = name, "", ""
+    return f"{stem.encode()[:_LONGEST_NAME].decode(errors='ignore')}{dot}{suffix}"
+
+
+def _content_range(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """The first byte of a part, and the size of the whole, as far as they are told."""
+    found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip().lower())
+    start, size = found.groups() if found else (None, None)
+    return int(start) if start else None, int(size) if size and size != "*" else None

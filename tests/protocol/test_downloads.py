@@ -1,0 +1,187 @@
+"""Downloads as values: what replies say of a file, URLs as they are asked for, and safe names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fal_async import InvalidReplyError, InvalidRequestError
+from fal_async._protocol.downloads import (
+    Version,
+    decode_data_url,
+    download,
+    file_name,
+    objects_in,
+    plain_url,
+    redirected,
+    size_beyond,
+)
+from fal_async._protocol.operations import Credential
+
+ETAG = '"a"'
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "version"),
+    [
+        (200, {"content-length": "7", "etag": ETAG}, Version(7, ETAG, 0)),
+        (200, {"etag": 'W/"a"'}, Version(None, None, 0)),
+        (203, {"content-length": "7"}, Version(7, None, 0)),
+        (200, {"content-length": "7", "content-encoding": "identity"}, Version(7, None, 0)),
+        (200, {"content-encoding": "gzip", "etag": ETAG}, Version(None, None, 0)),
+        (200, {"content-encoding": "deflate", "content-length": "7"}, Version(None, None, 0)),
+        (206, {"content-range": "bytes 3-6/7", "etag": ETAG}, Version(7, ETAG, 3)),
+        (206, {"content-range": "Bytes 0-6/*"}, Version(None, None, 0)),
+    ],
+)
+def test_what_a_reply_says(status: int, headers: dict[str, str], version: Version) -> None:
+    assert Version.of(status, headers) == version
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (204, {}),
+        (206, {}),
+        (206, {"content-range": "bytes */7"}),
+        (206, {"content-range": "lines 3-6/7"}),
+        (206, {"content-range": f"bytes 0-6/{'9' * 5000}"}),
+        (206, {"content-range": "bytes 0-6/7", "content-encoding": "gzip"}),
+        (200, {"content-encoding": "br"}),
+    ],
+)
+def test_replies_without_a_file(status: int, headers: dict[str, str]) -> None:
+    with pytest.raises(InvalidReplyError):
+        Version.of(status, headers)
+
+
+def test_versions_are_the_same_as_far_as_can_be_told() -> None:
+    version = Version(7, ETAG, 0)
+    assert Version(7, ETAG, 3).continues(version)
+    assert Version(None, ETAG, 3).continues(version)
+    assert not Version(8, ETAG, 3).continues(version)
+    assert not Version(7, '"b"', 3).continues(version)
+    assert not Version(7, None, 3).continues(version)
+
+
+def test_the_size_of_a_file_that_has_ended() -> None:
+    assert size_beyond({"content-range": "bytes */7"}) == 7
+    assert size_beyond({"content-range": "bytes */*"}) is None
+    assert size_beyond({}) is None
+
+
+def test_the_rest_of_a_file_is_asked_for_where_it_has_an_etag() -> None:
+    def asked(start: int, etag: str | None) -> dict[str, str]:
+        operation = download("https://a/b", Credential.NONE, start=start, etag=etag)
+        assert (operation.request.method, operation.credential) == ("GET", Credential.NONE)
+        return {name: operation.request.headers[name] for name in ("range", "if-range")
+                if name in operation.request.headers}  # fmt: skip
+
+    assert asked(0, ETAG) == {}
+    assert asked(5, None) == {}
+    assert asked(5, ETAG) == {"range": "bytes=5-", "if-range": ETAG}
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://b/c", "https://b/c"),
+        ("/c", "https://a/c"),
+        ("c?d", "https://a/x/c?d"),
+        ("//b/c", "https://b/c"),
+    ],
+)
+def test_redirects(location: str, target: str) -> None:
+    assert redirected("https://a/x/y", location) == target
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://a/b", "file:///etc/passwd", "ftp://a", "https://u@a/", "https://[", "data:,a"],
+)
+def test_redirects_that_lead_nowhere(location: str) -> None:
+    with pytest.raises(InvalidReplyError, match="redirect"):
+        redirected("https://a/x/y", location)
+    assert redirected("http://a/x", "http://b/") == "http://b/"
+
+
+def test_urls_as_they_are_asked_for() -> None:
+    assert plain_url(" https://a/b c.png\n") == "https://a/b%20c.png"
+    assert plain_url("data:text/plain,a b ") == "data:text/plain,a b "
+    wrong: Any
+    for wrong in (7, None, b"https://a"):
+        with pytest.raises(InvalidRequestError):
+            plain_url(wrong)
+
+
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        ("a.png", "a.png"),
+        ("../../a.png", "a.png"),
+        ("/etc/passwd", "passwd"),
+        ("C:\\x\\a.png", "a.png"),
+        (".bashrc", "_bashrc"),
+        ("a\x00b\n.png", "a_b_.png"),
+        ("a\u202egnp.exe", "a_gnp.exe"),
+        ("a?b*.png", "a_b_.png"),
+        ("con", "_con"),
+        ("NUL.tar.gz", "_NUL.tar.gz"),
+        ("console.png", "console.png"),
+        ("a. ", "a_"),
+        ("", "b.mp4"),
+        ("..", "b.mp4"),
+        ("\x00", "b.mp4"),
+        ("a/", "b.mp4"),
+        (None, "b.mp4"),
+    ],
+)
+def test_names_are_safe(named: str | None, name: str) -> None:
+    assert file_name("https://v3.fal.media/a/b.mp4?c", named, ".bin") == name
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://a/b%2Fc.png", "c.png"),
+        ("https://a/%2e%2e%2fb", "b"),
+        ("https://a/..", "file.bin"),
+        ("https://a/b/", "file.bin"),
+        ("https://a", "file.bin"),
+        ("data:text/plain,/a.txt", "file.bin"),
+    ],
+)
+def test_names_come_from_urls(url: str, name: str) -> None:
+    assert file_name(url, None, ".bin") == name
+
+
+@pytest.mark.parametrize("named", ["日本" * 100 + ".png", "a" * 300 + ".png", "a." + "b" * 300])
+def test_names_fit_into_file_systems(named: str) -> None:
+    name = file_name("", named, "")
+    assert 190 < len(name.encode()) < 230
+    assert name.endswith(".png") == named.endswith(".png")
+
+
+def test_files_are_found_however_deep_they_are() -> None:
+    output: Any = {"url": "https://a/b"}
+    for _ in range(5000):
+        output = {"a": [output]}
+    assert list(objects_in(output)) == [{"url": "https://a/b"}]
+    several = [{"url": "https://a/1", "of": {"url": "https://a/2"}}, [{"url": "https://a/3"}]]
+    assert [found["url"][-1] for found in objects_in(several)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "content"),
+    [
+        ("data:image/png;base64,aGk=", "image/png", b"hi"),
+        ("data:;base64,%61Gk%3D", "text/plain", b"hi"),
+        ("data:;base64;x=y,aG\nk", "text/plain", b"hi"),
+        ("data:;base64,-_-_", "text/plain", b"\xfb\xff\xbf"),
+        ("data:image/svg+xml;utf8,<svg>#a</svg>", "image/svg+xml", b"<svg>#a</svg>"),
+        ("data:,a+b%20é", "text/plain", "a+b é".encode()),
+    ],
+)
+def test_data_urls(url: str, kind: str, content: bytes) -> None:
+    assert decode_data_url(url) == (kind, content)
