@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fal_async._attachments import with_urls
 from fal_async._images import image_bytes, image_type, is_picture
-from fal_async._media_types import BINARY, media_type
+from fal_async._media_types import BINARY, media_type, name_of
 from fal_async._protocol.lifecycle import lifecycle_headers
 from fal_async._protocol.upload import Label, repositories
-from fal_async._transport.sources import CHUNK, FileSource, Memory, StreamSource, open_source
+from fal_async._transport.pulling import CHUNK, StreamSource
+from fal_async._transport.sources import FileSource, Memory, open_source
 from fal_async._transport.tasks import open_task_group
 from fal_async._transport.threads import in_thread
 from fal_async._uploading import FileUpload
@@ -92,10 +91,9 @@ async def _prepare(file: Any) -> tuple[Label, Source | StreamSource]:
 
 def _name(file: Any) -> str | None:
     try:
-        path = os.fspath(cast("str | bytes", getattr(file, "name", None) or file))
-    except TypeError:  # of files that were opened by their number it is one
+        return name_of(file if hasattr(file, "__fspath__") else file.name) or None
+    except (AttributeError, InvalidRequestError):  # some have none, or the number of an open file
         return None
-    return PurePath(os.fsdecode(path)).name or None
 
 
 async def _guess(name: str | None) -> str:

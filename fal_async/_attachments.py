@@ -137,8 +137,7 @@ class _Swap:
             model = self.in_model(value)
             if model is value:
                 return value
-            # Fields hold text now where their types say otherwise.
-            return model.model_dump(mode="json", by_alias=True, warnings=False)
+            return _dumped(model)
         inside = _inside(value)
         if isinstance(inside, dict):
             return {name: self.plain(item) for name, item in inside.items()}
@@ -158,6 +157,16 @@ class _Swap:
         if _same(swapped.values(), inside.values()):
             return value
         return value.model_copy(update=swapped) if _is_model(value) else swapped
+
+
+def _dumped(model: Any) -> Any:
+    """A model as JSON values; its fields hold text now where their types say otherwise."""
+    try:
+        return model.model_dump(mode="json", by_alias=True, warnings=False)
+    except Exception as error:  # whatever serializers of the model's own make of that text
+        raise InvalidRequestError(
+            f"{type(model).__name__} cannot be written with URLs in place of its files: {error}"
+        ) from error
 
 
 def _same(ones: Any, others: Any) -> bool:

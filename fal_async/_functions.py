@@ -675,6 +675,7 @@ async def upload_file(
 
     Raises:
         OSError: The file cannot be opened.
+        InvalidRequestError: It is no regular file, or an argument is wrong; nothing was sent.
         UploadError: The file changed while it was read, or could not be read.
         FalClientHTTPError: The platform refused; a note says how far the upload had come.
         TransportError: The platform could not be reached.
@@ -696,18 +697,20 @@ async def upload_image(
     repository: Repository | None = None,
     fallback_repository: Repository | Sequence[Repository] | None = None,
     lifecycle: StorageSettings | None = None,
+    on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
 ) -> str:
     """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
 
     Args:
         image: The image. An array has height, width and channels, and numbers from 0 to 255, or
             fractions from 0 to 1.
-        format: A format that Pillow writes, such as ``"png"``.
+        format: A format that Pillow writes, such as ``"png"``; JPEG drops transparency.
         file_name: The name that the URL ends with; ``None`` leaves it to the platform.
         repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
         fallback_repository: Where it is kept if that fails for another reason than the key;
             ``None`` is ``"fal"``, and an empty list is nowhere.
         lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+        on_progress: Called with the number of bytes sent and of all bytes; sync or async.
 
     Raises:
         InvalidRequestError: The image cannot be written so; nothing was sent.
@@ -721,6 +724,7 @@ async def upload_image(
         repository=repository,
         fallback_repository=fallback_repository,
         lifecycle=lifecycle,
+        on_progress=on_progress,
     )
 
 

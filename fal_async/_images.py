@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from importlib import import_module
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
 
 from fal_async.errors import InvalidRequestError
 
@@ -15,8 +15,22 @@ __all__ = ["Picture", "image_bytes", "image_type", "is_picture"]
 
 #: Names of formats that Pillow does not know by that name.
 _FORMATS = {"jpg": "jpeg", "tif": "tiff"}
-#: What JPEG files can hold.
+#: What JPEG files can hold; everything else becomes RGB, without transparency.
 _JPEG_MODES = frozenset({"1", "L", "RGB", "CMYK", "YCbCr"})
+#: What colours become that PNG files cannot hold.
+_PNG_MODES = {
+    "CMYK": "RGB",
+    "HSV": "RGB",
+    "LAB": "RGB",
+    "PA": "RGBA",
+    "RGBX": "RGB",
+    "RGBa": "RGBA",
+    "YCbCr": "RGB",
+}
+#: The channels of arrays, if they have more than height and width.
+_CHANNELS = frozenset({(), (1,), (2,), (3,), (4,)})
+#: Fractions may leave the range from 0 to 1 by this much, as sums of models do.
+_OVERSHOOT = 0.01
 
 
 class Saveable(Protocol):
@@ -44,7 +58,13 @@ def is_picture(value: object) -> TypeGuard[Picture]:
 
 
 def image_type(format: str) -> str:  # noqa: A002 -- the official client's name
-    """The media type of an image format."""
+    """The media type of an image format.
+
+    Raises:
+        InvalidRequestError: It is not the name of one.
+    """
+    if not isinstance(cast("object", format), str):
+        raise InvalidRequestError(f"a format is a name such as 'png', got {format!r}")
     return f"image/{_FORMATS.get(format.lower(), format.lower())}"
 
 
@@ -60,6 +80,8 @@ def image_bytes(image: Picture, format: str) -> bytes:  # noqa: A002 -- the offi
         picture: Any = _from_array(image) if _is_array(image) else image
         if name == "jpeg" and picture.mode not in _JPEG_MODES:
             picture = picture.convert("RGB")
+        elif name == "png" and picture.mode in _PNG_MODES:
+            picture = picture.convert(_PNG_MODES[picture.mode])
         picture.save(buffer, format=name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidRequestError(f"the image cannot be written as {format!r}: {error}") from error
@@ -67,7 +89,8 @@ def image_bytes(image: Picture, format: str) -> bytes:  # noqa: A002 -- the offi
 
 
 def _is_array(value: object) -> bool:
-    return hasattr(value, "__array_interface__") and hasattr(value, "dtype")
+    """Whether a value is an array, and not a single number of NumPy."""
+    return hasattr(value, "__array_interface__") and getattr(value, "shape", ()) != ()
 
 
 def _from_array(array: Any) -> Any:
@@ -77,9 +100,24 @@ def _from_array(array: Any) -> Any:
         raise InvalidRequestError(
             'arrays become images with Pillow: pip install "fal-async[images]"'
         ) from error
-    if array.dtype.kind == "f":  # from 0 to 1, as models give them
-        array = (array.clip(0, 1) * 255).round()
-    elif array.dtype.kind == "b":
-        array = array * 255
-    array = array.astype("uint8")
-    return pillow.fromarray(array[:, :, 0] if array.shape[2:] == (1,) else array)
+    shape = array.shape
+    if len(shape) not in {2, 3} or 0 in shape or shape[2:] not in _CHANNELS:
+        raise InvalidRequestError(
+            f"an image has height, width and 1 to 4 channels, and this array the shape {shape}"
+        )
+    pixels = _pixels(array)
+    return pillow.fromarray(pixels[:, :, 0] if shape[2:] == (1,) else pixels)
+
+
+def _pixels(array: Any) -> Any:
+    """Numbers from 0 to 255, whatever stood for them."""
+    kind = array.dtype.kind
+    if kind == "b":
+        return array.astype("uint8") * 255
+    most, slack = (1, _OVERSHOOT) if kind == "f" else (255, 0)
+    if kind not in "fiu" or not (-slack <= array.min() and array.max() <= most + slack):
+        raise InvalidRequestError(
+            "an image has whole numbers from 0 to 255 or fractions from 0 to 1, and this array "
+            + (f"those from {array.min()} to {array.max()}" if kind in "fiu" else f"{array.dtype}")
+        )
+    return ((array.clip(0, 1) * 255).round() if kind == "f" else array).astype("uint8")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 from pathlib import PurePath
 from typing import Final
 
-__all__ = ["BINARY", "media_type"]
+from fal_async.errors import InvalidRequestError
+
+__all__ = ["BINARY", "media_type", "name_of"]
 
 #: What is not known to be anything else.
 BINARY: Final = "application/octet-stream"
@@ -25,6 +28,18 @@ _LATE: Final = {
     ".webm": "video/webm",
     ".webp": "image/webp",
 }
+
+
+def name_of(path: object) -> str:
+    """The last part of a path.
+
+    Raises:
+        InvalidRequestError: It is no path.
+    """
+    try:
+        return PurePath(os.fsdecode(path)).name  # type: ignore[arg-type]  # what else it is, is told
+    except TypeError as error:
+        raise InvalidRequestError(f"not a path: {error}") from error
 
 
 def media_type(name: str) -> str:

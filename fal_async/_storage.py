@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fal_async._images import image_bytes, image_type
-from fal_async._media_types import media_type
+from fal_async._media_types import media_type, name_of
 from fal_async._protocol.lifecycle import lifecycle_headers
 from fal_async._protocol.upload import Label, repositories
 from fal_async._transport.sources import FileSource, open_source
@@ -17,6 +16,7 @@ from fal_async._uploading import FileUpload
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+    from pathlib import Path
     from typing import BinaryIO
 
     from fal_async._images import Picture
@@ -112,11 +112,12 @@ class StorageCalls:
 
         Raises:
             OSError: The file cannot be opened.
+            InvalidRequestError: It is no regular file, or an argument is wrong; nothing was sent.
             UploadError: The file changed while it was read, or could not be read.
             FalClientHTTPError: The platform refused; a note says how far the upload had come.
             TransportError: The platform could not be reached.
         """
-        name = Path(path).name
+        name = name_of(path)
         content_type = await in_thread(partial(media_type, name))
         transfer = FileUpload(
             self._performer,
@@ -136,18 +137,20 @@ class StorageCalls:
         repository: Repository | None = None,
         fallback_repository: Repository | Sequence[Repository] | None = None,
         lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
     ) -> str:
         """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
 
         Args:
             image: The image. An array has height, width and channels, and numbers from 0 to 255, or
                 fractions from 0 to 1.
-            format: A format that Pillow writes, such as ``"png"``.
+            format: A format that Pillow writes, such as ``"png"``; JPEG drops transparency.
             file_name: The name that the URL ends with; ``None`` leaves it to the platform.
             repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
             fallback_repository: Where it is kept if that fails for another reason than the key;
                 ``None`` is ``"fal"``, and an empty list is nowhere.
             lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+            on_progress: Called with the number of bytes sent and of all bytes; sync or async.
 
         Raises:
             InvalidRequestError: The image cannot be written so; nothing was sent.
@@ -161,6 +164,7 @@ class StorageCalls:
             repository=repository,
             fallback_repository=fallback_repository,
             lifecycle=lifecycle,
+            on_progress=on_progress,
         )
 
     async def download(

@@ -19,15 +19,16 @@ __all__ = ["SyncFile"]
 class SyncFile(FileFace):
     """A file that a model has made.
 
-    What it says besides is kept as attributes. Downloads are resumed when the connection breaks;
-    the account's key is sent to nobody. A copy or pickle of it is fetched with the module-level
-    client.
+    What it says besides is kept as attributes. Downloads are resumed when the connection breaks,
+    and redirects are followed; the account's key is sent to nobody. A copy or pickle of it is
+    fetched with the module-level client.
 
     Attributes:
         url: Where it is: an http, https or data URL.
         content_type: Its media type, or ``None``.
         file_name: Its name, or ``None``.
-        file_size: Its size in bytes, or ``None``.
+        file_size: Its size in bytes as the model says, or ``None``; a download goes by the size
+            that the server says.
         width: The width of a picture or video in pixels, or ``None``.
         height: The height of a picture or video in pixels, or ``None``.
 

@@ -9,7 +9,8 @@ import anyio
 
 from fal_async._protocol import upload
 from fal_async._repositories import on_one_of
-from fal_async._transport.sources import Memory, StreamSource
+from fal_async._transport.pulling import StreamSource
+from fal_async._transport.sources import Memory
 from fal_async._transport.stretches import Progress, Stretch
 from fal_async._transport.tasks import open_task_group
 from fal_async.errors import FalClientError, UploadError

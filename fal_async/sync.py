@@ -562,9 +562,6 @@ class SyncWebSocketRequests(Face[WebSocketRequests]):
 class SyncDownload(StreamFace[Download, bytes]):
     """The bytes of a file, chunk by chunk. Leaving ``with`` early closes the connection.
 
-    The account's key goes nowhere. A file that is not for everyone is asked for again with a token
-    for files, if it is on the platform's CDN.
-
     Example:
         >>> file = fal_async.sync.SyncFile(url="data:,hello")
         >>> with file.iter_bytes() as chunks:
@@ -1251,6 +1248,7 @@ class SyncClient(ClientFace[AsyncClient]):
 
         Raises:
             OSError: The file cannot be opened.
+            InvalidRequestError: It is no regular file, or an argument is wrong; nothing was sent.
             UploadError: The file changed while it was read, or could not be read.
             FalClientHTTPError: The platform refused; a note says how far the upload had come.
             TransportError: The platform could not be reached.
@@ -1273,18 +1271,21 @@ class SyncClient(ClientFace[AsyncClient]):
         repository: Repository | None = None,
         fallback_repository: Repository | Sequence[Repository] | None = None,
         lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
     ) -> str:
         """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
 
         Args:
             image: The image. An array has height, width and channels, and numbers from 0 to 255, or
                 fractions from 0 to 1.
-            format: A format that Pillow writes, such as ``"png"``.
+            format: A format that Pillow writes, such as ``"png"``; JPEG drops transparency.
             file_name: The name that the URL ends with; ``None`` leaves it to the platform.
             repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
             fallback_repository: Where it is kept if that fails for another reason than the key;
                 ``None`` is ``"fal"``, and an empty list is nowhere.
             lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+            on_progress: Called with the number of bytes sent and of all bytes, on the calling
+                thread; awaited if it is async.
 
         Raises:
             InvalidRequestError: The image cannot be written so; nothing was sent.
@@ -1299,6 +1300,7 @@ class SyncClient(ClientFace[AsyncClient]):
             repository=repository,
             fallback_repository=fallback_repository,
             lifecycle=lifecycle,
+            on_progress=relay(on_progress),
         )
 
     def download(
@@ -1962,6 +1964,7 @@ def upload_file(
 
     Raises:
         OSError: The file cannot be opened.
+        InvalidRequestError: It is no regular file, or an argument is wrong; nothing was sent.
         UploadError: The file changed while it was read, or could not be read.
         FalClientHTTPError: The platform refused; a note says how far the upload had come.
         TransportError: The platform could not be reached.
@@ -1983,18 +1986,21 @@ def upload_image(
     repository: Repository | None = None,
     fallback_repository: Repository | Sequence[Repository] | None = None,
     lifecycle: StorageSettings | None = None,
+    on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
 ) -> str:
     """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
 
     Args:
         image: The image. An array has height, width and channels, and numbers from 0 to 255, or
             fractions from 0 to 1.
-        format: A format that Pillow writes, such as ``"png"``.
+        format: A format that Pillow writes, such as ``"png"``; JPEG drops transparency.
         file_name: The name that the URL ends with; ``None`` leaves it to the platform.
         repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
         fallback_repository: Where it is kept if that fails for another reason than the key;
             ``None`` is ``"fal"``, and an empty list is nowhere.
         lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+        on_progress: Called with the number of bytes sent and of all bytes, on the calling
+            thread; awaited if it is async.
 
     Raises:
         InvalidRequestError: The image cannot be written so; nothing was sent.
@@ -2008,6 +2014,7 @@ def upload_image(
         repository=repository,
         fallback_repository=fallback_repository,
         lifecycle=lifecycle,
+        on_progress=on_progress,
     )
 
 

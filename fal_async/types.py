@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -263,7 +263,9 @@ class Upload:
         http.../cat.png
     """
 
-    data: str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
+    data: (
+        str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
+    ) = field(repr=False)
     content_type: str | None = None
     file_name: str | None = None
     lifecycle: StorageSettings | None = None

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import numpy as np
 import pytest
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, field_serializer
 
 from fal_async import (
     AsyncClient,
@@ -279,8 +280,52 @@ async def test_what_is_neither_json_nor_a_file_is_refused(
     assert fal.requests == []
 
 
+@pytest.mark.parametrize("number", ["float32(0.5)", "int64(7)", "bool_(True)"])
+async def test_single_numbers_of_numpy_are_no_images(
+    fal: Emulator, client: AsyncClient, number: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match="no type of JSON"):
+        await client.run(ECHO, {"a": eval(f"numpy.{number}", {"numpy": np})})
+    assert fal.requests == []
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "PA", "RGB", "RGBA", "P", "YCbCr"])
+async def test_images_of_all_colours_are_uploaded(
+    fal: Emulator, client: AsyncClient, mode: str
+) -> None:
+    result = await client.run(ECHO, {"image_url": Image.new(mode, (3, 2))})
+    with Image.open(io.BytesIO(fal.files[result["image_url"]].content)) as image:
+        assert (image.size, image.format) == ((3, 2), "PNG")
+
+
+async def test_serializers_that_want_a_file_and_not_its_url_are_named(
+    fal: Emulator, client: AsyncClient, path: Path
+) -> None:
+    class Named(BaseModel):
+        image: Path
+
+        @field_serializer("image")
+        def name_only(self, image: Path) -> str:
+            return image.name
+
+    with pytest.raises(InvalidRequestError, match="Named cannot be written with URLs"):
+        await client.run(ECHO, Named(image=path))
+    assert fal.count("run") == 0
+
+
+async def test_text_files_are_refused_before_anything_is_sent(
+    fal: Emulator, client: AsyncClient, path: Path
+) -> None:
+    with path.open() as file, pytest.raises(InvalidRequestError, match="binary mode"):
+        await client.run(ECHO, {"a": path, "b": file})
+    assert fal.requests == []
+
+
+def test_uploads_do_not_show_their_data() -> None:
+    assert "secret" not in repr(Upload(b"secret", "text/plain"))
+
+
 async def test_an_array_is_uploaded_as_an_image(fal: Emulator, client: AsyncClient) -> None:
-    numpy = pytest.importorskip("numpy")
-    result = await client.run(ECHO, {"image_url": numpy.zeros((2, 3, 3), dtype="uint8")})
+    result = await client.run(ECHO, {"image_url": np.zeros((2, 3, 3), dtype="uint8")})
     with Image.open(io.BytesIO(fal.files[result["image_url"]].content)) as image:
         assert image.size == (3, 2)

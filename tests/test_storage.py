@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+from array import array
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
+import numpy as np
 import pytest
 from anyio.lowlevel import checkpoint
 from PIL import Image
@@ -17,6 +21,7 @@ import fal_async.sync
 from fal_async import (
     AsyncClient,
     AuthenticationError,
+    FalClientHTTPError,
     InvalidReplyError,
     InvalidRequestError,
     Limits,
@@ -36,7 +41,6 @@ from tests.transport.looking import idle, taken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
 
     from fal_async.emulator import RecordedRequest
 
@@ -50,7 +54,7 @@ LARGE = os.urandom(30 * KIB + 7)
 
 @pytest.fixture(autouse=True)
 def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("sources", "stretches"):
+    for module in ("pulling", "stretches"):
         monkeypatch.setattr(f"fal_async._transport.{module}.CHUNK", KIB)
 
 
@@ -142,17 +146,95 @@ async def test_an_open_file_is_read_from_where_it_stands(
     assert fal.files[url].content == LARGE[7:]
 
 
-@pytest.mark.parametrize("data", [7, None, {"a": 1}, io.StringIO("text"), ["text"]])
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=len)
+async def test_files_that_give_less_than_they_are_asked_for_arrive_whole(
+    fal: Emulator, client: AsyncClient, content: bytes
+) -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size or 0, 100))
+
+    url = await client.upload(Slow(content), "video/mp4")
+    assert fal.files[url].content == content
+
+
+VIEWS: dict[str, tuple[Any, bytes]] = {
+    "of integers": (memoryview(array("i", [1, 2])), array("i", [1, 2]).tobytes()),
+    "with gaps": (memoryview(b"abcdef")[::2], b"ace"),
+    "backwards": (memoryview(b"abc")[::-1], b"cba"),
+    "of two dimensions": (memoryview(b"abcdef").cast("B", (2, 3)), b"abcdef"),
+    "of nothing": (memoryview(b"abc")[3:], b""),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_views_of_every_layout_arrive(fal: Emulator, client: AsyncClient, view: str) -> None:
+    data, content = VIEWS[view]
+
+    async def alone() -> AsyncIterator[Any]:
+        yield data
+
+    for shape in (data, [data], alone()):
+        url = await client.upload(shape, "video/mp4")
+        assert fal.files[url].content == content
+
+
+def closed_file() -> io.BytesIO:
+    file = io.BytesIO()
+    file.close()
+    return file
+
+
+def released_view() -> memoryview:
+    view = memoryview(b"abc")
+    view.release()
+    return view
+
+
+class Texts:
+    """A file of text that does not say so."""
+
+    def read(self, size: int = -1) -> str:
+        return "text"
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 4
+
+    def tell(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        7,
+        None,
+        {"a": 1},
+        io.StringIO("text"),
+        ["text"],
+        "\ud800",
+        closed_file(),
+        released_view(),
+        Texts(),
+    ],
+)
 async def test_what_is_no_data_is_refused(fal: Emulator, client: AsyncClient, data: Any) -> None:
     with pytest.raises(InvalidRequestError):
         await client.upload(data, "text/plain")
-    assert fal.count("upload") == 0
+    assert fal.files == {}
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"content_type": "text/plain\r\nx: y"},
+        {"content_type": "naïve/plain"},
+        {"content_type": ""},
+        {"content_type": None},
+        {"file_name": Path("a.txt")},
         {"repository": "floppy"},
         {"fallback_repository": ["floppy"]},
     ],
@@ -162,7 +244,7 @@ async def test_arguments_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(InvalidRequestError):
         await client.upload(b"x", **({"content_type": "text/plain"} | options))
-    assert fal.count("upload") == 0
+    assert fal.requests == []
 
 
 async def test_a_missing_file_is_the_error_of_python(client: AsyncClient, tmp_path: Path) -> None:
@@ -170,7 +252,45 @@ async def test_a_missing_file_is_the_error_of_python(client: AsyncClient, tmp_pa
         await client.upload_file(tmp_path / "nothing.png")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
+@pytest.mark.parametrize("path", [7, None, "a\0b"])
+async def test_what_is_no_path_is_refused(fal: Emulator, client: AsyncClient, path: Any) -> None:
+    with pytest.raises(InvalidRequestError):
+        await client.upload_file(path)
+    assert fal.requests == []
+
+
+async def test_what_is_no_regular_file_is_refused(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with anyio.fail_after(5):
+        for path in (tmp_path / "pipe", "/dev/null"):
+            with pytest.raises(InvalidRequestError, match="no regular file"):
+                await client.upload_file(path)
+    assert fal.requests == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="files of Linux")
+async def test_a_file_that_says_it_is_empty_and_is_not_is_an_error(client: AsyncClient) -> None:
+    with pytest.raises(UploadError, match="changed"):
+        await client.upload_file("/proc/self/status")
+
+
+@pytest.mark.parametrize("repository", ["fal_v3", "fal"])
+async def test_names_that_are_no_text_are_said_as_far_as_they_are(
+    fal: Emulator, client: AsyncClient, tmp_path: Path, repository: Any
+) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.png"
+    Path(os.fsdecode(path)).write_bytes(b"x")  # noqa: ASYNC240 -- nobody waits for this loop
+    for each in (path, os.fsdecode(path)):
+        url = await client.upload_file(each, repository=repository)  # type: ignore[arg-type]
+        assert fal.files[url].file_name == "?.png"
+        assert fal.files[url].content_type == "image/png"
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "CMYK", "HSV", "I;16", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "YCbCr"]
+)
 @pytest.mark.parametrize("kind", ["jpeg", "png", "jpg", "WEBP"])
 async def test_images_become_files(
     fal: Emulator, client: AsyncClient, mode: str, kind: str
@@ -194,8 +314,11 @@ async def test_an_image_that_cannot_be_written_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("array", "mode"),
+    ("pixels", "mode"),
     [
+        ("full((2, 3), 255)", "L"),
+        ("full((2, 3, 2), 255, dtype='int64')", "LA"),
+        ("full((2, 3, 3), 1.001)", "RGB"),
         ("zeros((2, 3, 3), dtype='uint8') + 255", "RGB"),
         ("ones((2, 3, 4))", "RGBA"),
         ("ones((2, 3, 1), dtype='float32')", "L"),
@@ -203,13 +326,36 @@ async def test_an_image_that_cannot_be_written_is_refused(
     ],
 )
 async def test_arrays_become_images(
-    fal: Emulator, client: AsyncClient, array: str, mode: str
+    fal: Emulator, client: AsyncClient, pixels: str, mode: str
 ) -> None:
-    numpy = pytest.importorskip("numpy")
-    url = await client.upload_image(eval(f"numpy.{array}", {"numpy": numpy}), "png")
+    url = await client.upload_image(eval(f"numpy.{pixels}", {"numpy": np}), "png")
     with Image.open(io.BytesIO(fal.files[url].content)) as image:
         assert (image.size, image.mode) == ((3, 2), mode)
         assert image.getextrema() == (((255, 255),) * len(mode) if len(mode) > 1 else (255, 255))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        "zeros(3)",
+        "zeros((2, 3, 5))",
+        "zeros((3, 2, 2, 2))",
+        "zeros((0, 3))",
+        "full((2, 3), 256)",
+        "full((2, 3), -1)",
+        "full((2, 3), 200.0)",
+        "full((2, 3), float('nan'))",
+        "full((2, 3), 1j)",
+        "full((2, 3), 'a')",
+        "full((2, 3), None)",
+    ],
+)
+async def test_arrays_that_are_no_images_are_refused(
+    fal: Emulator, client: AsyncClient, pixels: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match="an image has"):
+        await client.upload_image(eval(f"numpy.{pixels}", {"numpy": np}), "png")
+    assert fal.requests == []
 
 
 async def test_the_life_and_the_readers_of_a_file_are_said(
@@ -469,6 +615,84 @@ async def test_an_iterator_that_raises_ends_the_upload(
         await client.upload(broken(), "video/mp4")
     assert left == ["closed"]
     assert fal.files == {}
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_generators_are_closed_when_an_upload_fails(
+    fal: Emulator, client: AsyncClient, raises: bool
+) -> None:
+    left: list[str] = []
+
+    def many() -> Iterator[bytes]:
+        try:
+            while True:
+                yield LARGE
+        finally:
+            left.append("closed")
+
+    async def async_many() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield LARGE
+        finally:
+            await checkpoint()  # cleanup may wait
+            left.append("closed")
+
+    for each in (many(), async_many()):
+        left.clear()
+        with anyio.CancelScope() as scope:
+            if raises:
+                fal.fail(None, Fault(route="part", status=400))
+                with pytest.raises(FalClientHTTPError):
+                    await client.upload(each, "video/mp4")
+            else:
+                await client.upload(each, "video/mp4", on_progress=lambda *_: scope.cancel())
+        assert left == ["closed"]
+
+
+async def test_a_generator_that_is_still_at_work_is_closed_by_itself(client: AsyncClient) -> None:
+    entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        try:
+            entered.set()
+            go_on.wait(10)
+            yield b"late"
+            yield b"never"
+        finally:
+            closed.set()
+
+    each = slow()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.upload, each, "video/mp4")
+            await anyio.to_thread.run_sync(entered.wait)
+            group.cancel_scope.cancel()
+        assert not closed.is_set()
+        go_on.set()
+        await anyio.to_thread.run_sync(closed.wait)
+
+
+async def test_blocking_reads_do_not_take_threads_of_the_application(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    busy = anyio.to_thread.current_default_thread_limiter()
+    borrowers = [object() for _ in range(int(busy.available_tokens))]
+    for borrower in borrowers:
+        busy.acquire_on_behalf_of_nowait(borrower)
+    names: set[str] = set()
+
+    def bits_of_threads() -> Iterator[bytes]:
+        names.add(threading.current_thread().name)
+        yield SMALL
+
+    with anyio.fail_after(5):
+        for data in (bits_of_threads(), io.BytesIO(SMALL), Pipe(SMALL)):
+            url = await client.upload(data, "video/mp4")
+            assert fal.files[url].content == SMALL
+    assert threading.current_thread().name not in names
+    for borrower in borrowers:
+        busy.release_on_behalf_of(borrower)
 
 
 @pytest.mark.parametrize("size", [KIB, len(LARGE)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
 import orjson
@@ -56,19 +56,30 @@ class Label:
         content_type: Its media type.
         file_name: Its name, or ``None``.
         lifecycle: The headers that tell how long it lives and who may read it.
+
+    Raises:
+        InvalidRequestError: That cannot be said.
     """
 
     content_type: str
     file_name: str | None = None
     lifecycle: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    def __post_init__(self) -> None:
+        if not self.content_type:
+            raise InvalidRequestError("the content type is a media type such as 'image/png'")
+        if not isinstance(cast("object", self.file_name), str | None):
+            raise InvalidRequestError(f"the file name must be text, got {self.file_name!r}")
+        _ = self.headers
+
     def __str__(self) -> str:
-        return self.file_name or UNNAMED
+        name = self.file_name or UNNAMED
+        return name.encode(errors="replace").decode()  # names may hold what UTF-8 cannot
 
     @property
     def headers(self) -> dict[str, str]:
         """The headers that say it to the CDN."""
-        named = {"x-fal-file-name": _ascii(self.file_name)} if self.file_name else {}
+        named = {"x-fal-file-name": _ascii(str(self))} if self.file_name else {}
         return merge_headers({"content-type": self.content_type}, named, self.lifecycle)
 
     @property

@@ -1,39 +1,36 @@
 """What uploads are read from: memory, files, and whatever gives bytes bit by bit.
 
-Blocking reads happen in worker threads, `CHUNK` bytes at a time.
+Blocking reads happen in worker threads.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias, TypeVar, cast
+from collections.abc import AsyncIterable, Iterable
+from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeAlias, TypeVar, cast
 
-from anyio.lowlevel import checkpoint
-
+from fal_async._transport.pulling import StreamSource, is_file, view_of
 from fal_async._transport.threads import in_thread
 from fal_async.errors import ClientClosedError, InvalidRequestError, UploadError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable
 
-    from typing_extensions import TypeIs
-
-__all__ = ["Data", "FileSource", "Memory", "Source", "StreamSource", "open_source"]
+__all__ = ["Data", "FileSource", "Memory", "Source", "open_source"]
 
 T = TypeVar("T")
-_Step: TypeAlias = "Callable[[], Awaitable[object]]"
 
 #: What can be uploaded.
 Data: TypeAlias = (
     str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
 )
 
-#: How many bytes are read at once.
-CHUNK: Final = 1024 * 1024
+#: Opening a named pipe would wait for somebody to write to it.
+_AT_ONCE: Final[int] = getattr(os, "O_NONBLOCK", 0)
 
 
 class Source(ABC):
@@ -68,10 +65,7 @@ class Memory(Source):
     """Bytes in memory."""
 
     def __init__(self, content: bytes | bytearray | memoryview) -> None:
-        try:
-            self._view = memoryview(content).cast("B")
-        except TypeError as error:
-            raise InvalidRequestError(f"the data cannot be read: {error}") from error
+        self._view = view_of(content)
         self.size = len(self._view)
 
     async def read_at(self, start: int, length: int) -> bytes:
@@ -104,11 +98,19 @@ class FileSource(Source):
         self._close()
 
     def _open(self) -> None:
-        file = io.FileIO(self._path)
+        try:
+            file = io.FileIO(self._path, opener=_open_at_once)
+        except ValueError as error:
+            raise InvalidRequestError(f"not a path: {error}") from error
         with self._lock:
             self._file = file
             self._stamp = _stamp(file)
+            is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
         self._close_if_left()
+        if not is_regular:
+            raise InvalidRequestError(
+                f"{os.fspath(self._path)!r} is no regular file: open it, and upload the open file"
+            )
         self.size = self._stamp[0]
 
     def _close(self) -> None:
@@ -129,7 +131,7 @@ class FileSource(Source):
 
         def read(file: io.FileIO) -> bytes:
             file.seek(start)
-            return file.read(length)
+            return _read_all(file, length)
 
         return await self._with_file(read)
 
@@ -146,8 +148,16 @@ class FileSource(Source):
         return await _reading(locked, self.size)
 
     async def verify(self) -> None:
-        """Check that size and time of change are those of the beginning."""
-        if await self._with_file(_stamp) != self._stamp:
+        """Check that size and time of change are those of the beginning.
+
+        Files that the system makes up as they are read say that they are empty.
+        """
+
+        def is_as_it_was(file: io.FileIO) -> bool:
+            file.seek(self.size)
+            return _stamp(file) == self._stamp and not file.read(1)
+
+        if not await self._with_file(is_as_it_was):
             raise UploadError("the file has changed while it was uploaded", size=self.size)
 
 
@@ -160,7 +170,7 @@ class Handle(Source):
         self._start = 0
 
     async def __aenter__(self) -> Self:
-        self._start, end = await in_thread(self._measure)
+        self._start, end = await _reading(self._measure, None)
         self.size = end - self._start
         return self
 
@@ -175,7 +185,7 @@ class Handle(Source):
         def read() -> bytes:
             with self._lock:
                 self._file.seek(self._start + start)
-                return self._file.read(length)
+                return _read_all(self._file, length)
 
         return await _reading(read, self.size)
 
@@ -186,48 +196,6 @@ class Handle(Source):
             raise UploadError("the file has changed while it was uploaded", size=self.size)
 
 
-class StreamSource:
-    """Bytes that come once, in their order, from an iterator or from a file that cannot be wound.
-
-    Attributes:
-        ended: Whether all of them have been read.
-    """
-
-    def __init__(self, data: AsyncIterable[bytes] | Iterable[bytes] | BinaryIO) -> None:
-        self._next, self._leave = _puller(data)
-        self._chunk = memoryview(b"")
-        self.ended = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._leave()
-
-    async def read(self, most: int) -> bytearray:
-        """The next bytes: as many as that, unless they come to their end."""
-        content = bytearray()
-        await self._fill()
-        while not self.ended and len(content) < most:
-            missing = most - len(content)
-            content += self._chunk[:missing]
-            self._chunk = self._chunk[missing:]
-            await self._fill()
-        return content
-
-    async def _fill(self) -> None:
-        while not self._chunk and not self.ended:
-            item = await self._next()
-            if item is None:
-                self.ended = True
-            elif isinstance(item, bytes | bytearray | memoryview):
-                self._chunk = memoryview(cast("bytes", item)).cast("B")
-            else:
-                raise InvalidRequestError(
-                    f"what is uploaded bit by bit must be bytes, got {_name(item)}"
-                )
-
-
 def open_source(data: Data) -> Source | StreamSource:
     """The source for whatever the caller has given.
 
@@ -235,48 +203,37 @@ def open_source(data: Data) -> Source | StreamSource:
         InvalidRequestError: It is nothing that can be uploaded.
     """
     if isinstance(data, str):
-        return Memory(data.encode())
+        try:
+            return Memory(data.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(f"the text cannot be written in UTF-8: {error}") from error
     if isinstance(data, bytes | bytearray | memoryview):
         return Memory(cast("bytes", data))
     if isinstance(data, io.TextIOBase):
         raise InvalidRequestError("a file to upload must be opened in binary mode")
-    if _is_file(data) and data.seekable():
-        return Handle(data)
-    return StreamSource(data)
+    if not is_file(data):
+        return StreamSource(data)
+    try:
+        return Handle(data) if data.seekable() else StreamSource(data)
+    except ValueError as error:
+        raise InvalidRequestError(f"the file cannot be uploaded: {error}") from error
 
 
-def _is_file(data: object) -> TypeIs[BinaryIO]:
-    return isinstance(data, io.IOBase) or (hasattr(data, "read") and hasattr(data, "seekable"))
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | _AT_ONCE)
 
 
-def _puller(data: Any) -> tuple[_Step, _Step]:
-    """What gives the next item, or ``None`` at the end; and what leaves the rest."""
-    if isinstance(data, AsyncIterable):
-        items = aiter(cast("AsyncIterable[object]", data))
-        leave: _Step = getattr(items, "aclose", checkpoint)
-        return lambda: anext(items, None), leave
-    if _is_file(data):
-        return lambda: in_thread(lambda: data.read(CHUNK) or None), checkpoint
-    if isinstance(data, Iterable) and not isinstance(data, Mapping):
-        parts = iter(cast("Iterable[object]", data))
-        return lambda: in_thread(lambda: _gather(parts)), checkpoint
-    raise InvalidRequestError(f"{_name(cast('object', data))} is nothing that can be uploaded")
-
-
-def _name(value: object) -> str:
-    return type(value).__name__
-
-
-def _gather(parts: Iterator[object]) -> object:
-    """Several small items at once, because going to a thread costs time."""
-    gathered = bytearray()
-    for part in parts:
-        if not isinstance(part, bytes | bytearray | memoryview):
-            return part
-        gathered += part
-        if len(gathered) >= CHUNK:
-            break
-    return gathered or None
+def _read_all(file: BinaryIO | io.FileIO, length: int) -> bytes:
+    """So many bytes, or fewer at the end of the file: unbuffered files may give fewer at once."""
+    read: object = file.read(length)
+    if not isinstance(read, bytes | bytearray | memoryview):
+        raise InvalidRequestError(
+            f"a file to upload must give bytes when it is read, got {type(read).__name__}"
+        )
+    content = bytes(cast("bytes", read))
+    while 0 < len(content) < length and (more := file.read(length - len(content))):
+        content += more
+    return content
 
 
 def _stamp(file: io.FileIO) -> tuple[int, int]:
@@ -284,7 +241,7 @@ def _stamp(file: io.FileIO) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
 
 
-async def _reading(read: Callable[[], T], size: int) -> T:
+async def _reading(read: Callable[[], T], size: int | None) -> T:
     try:
         return await in_thread(read)
     except OSError as error:

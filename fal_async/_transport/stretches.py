@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
-from fal_async._transport.sources import CHUNK
+from fal_async._transport.pulling import CHUNK
 from fal_async.errors import UploadError
 
 if TYPE_CHECKING:
