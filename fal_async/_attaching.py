@@ -18,6 +18,7 @@ from fal_async._transport.sources import FileSource, Memory, open_source
 from fal_async._transport.tasks import open_task_group
 from fal_async._transport.threads import in_thread
 from fal_async._uploading import FileUpload
+from fal_async.errors import InvalidRequestError
 from fal_async.types import Upload
 
 if TYPE_CHECKING:
