@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
-import orjson
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from fal_async.emulator._replies import Refusal, detail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["StoredFile"]
+
+Decision: TypeAlias = Literal["allow", "forbid", "hide"]
 
 #: How long a token for the CDN holds, in seconds.
 TOKEN_LIFE: Final = 3600.0
@@ -59,6 +63,27 @@ class StoredFile:
         return decision
 
 
+class _Said(BaseModel):
+    """What is said of a file; what is not known of it is kept as well."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Rule(_Said):
+    user: str
+    decision: Decision
+
+
+class _Acl(_Said):
+    default: Decision | None = None
+    rules: list[_Rule] | None = None
+
+
+class _Lifecycle(_Said):
+    expiration_duration_seconds: PositiveInt | None = None
+    initial_acl: _Acl | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
     """What an upload says of its file."""
@@ -87,7 +112,8 @@ class Incoming:
     def joined(self, named: Iterable[tuple[object, object]]) -> bytes | None:
         """The whole content, if the parts named by number and ETag are those that came."""
         etags = {number: etag_of(part).strip('"') for number, part in self.parts.items()}
-        if etags != {number: str(etag).strip('"') for number, etag in named}:
+        named = [(number, str(etag).strip('"')) for number, etag in named]
+        if len(named) != len(etags) or any(pair not in named for pair in etags.items()):
             return None
         return b"".join(self.parts[number] for number in sorted(self.parts))
 
@@ -108,7 +134,7 @@ class Files:
     def expect(self, base: str, label: Label) -> str:
         """Prepare for a file; gives the key under which it is going to be uploaded."""
         file_id = uuid.uuid4().hex
-        name = quote(label.file_name or f"{file_id}.bin", safe="")
+        name = quote((label.file_name or "").rpartition("/")[2] or f"{file_id}.bin", safe="")
         url = f"{base}/files/b/{file_id}/{name}"
         key = uuid.uuid4().hex
         self.incoming[key] = Incoming(file_id=file_id, url=url, label=label)
@@ -161,13 +187,26 @@ class Files:
 
 
 def label_of(headers: Mapping[str, str], content_type: str, file_name: str | None) -> Label:
-    """What a request says of its file; a lifecycle that cannot be read is not said."""
+    """What a request says of its file; raises `Refusal` for a lifecycle that cannot be."""
     text = headers.get("x-fal-object-lifecycle") or headers.get("x-fal-object-lifecycle-preference")
     try:
-        lifecycle: dict[str, Any] = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
-        lifecycle = {}
-    return Label(content_type=content_type, file_name=file_name, lifecycle=lifecycle)
+        lifecycle = _Lifecycle.model_validate_json(text or "{}")
+    except ValidationError as error:
+        raise Refusal(
+            detail(422, f"The lifecycle is not valid: {error.errors()[0]['msg']}")
+        ) from error
+    said = lifecycle.model_dump(exclude_unset=True)
+    return Label(content_type=content_type, file_name=file_name, lifecycle=said)
+
+
+def signed(url: str, key: str) -> str:
+    """A URL at which a file, or a part of it, is let in without a token."""
+    return f"{url}?signature={signature_of(key)}"
+
+
+def signature_of(key: str) -> str:
+    """What lets a file in under a key."""
+    return key[:8]
 
 
 def etag_of(content: bytes) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
+from fal_async.emulator import Fault
 from tests.emulator.calls import echo, waiting
 
 if TYPE_CHECKING:
@@ -115,3 +116,35 @@ def test_the_javascript_client_is_content(fal: Emulator, project: Path, way: str
     }
     submitted = next(job for job in fal.jobs.values() if job.endpoint == "acme/upper")
     assert (submitted.priority, submitted.headers["x-fal-runner-hint"]) == ("low", "lora")
+
+
+def test_the_javascript_client_uploads(fal: Emulator, project: Path) -> None:
+    fal.register("acme/echo", echo)
+    fal.fail(None, Fault(route="part", status=503, skip=1))
+    size = 91 * 1024 * 1024  # it sends parts above 90 MiB, of 10 MiB each
+    environ = os.environ | {"EMULATOR_URL": fal.url, "FAL_KEY": fal.key, "SIZE": str(size)}
+    done = subprocess.run(
+        [str(NODE), "uploads.cjs"],
+        cwd=project,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    stored = {name: fal.files[url] for name, url in json.loads(done.stdout).items()}
+    said = {"expiration_duration_seconds": 3600, "initial_acl": {"default": "hide"}}
+    kinds = {name: (file.content_type, file.parts) for name, file in stored.items()}
+    assert kinds == {
+        "named": ("text/plain", 0),
+        "unnamed": ("image/png", 0),
+        "large": ("application/octet-stream", 10),
+        "input": ("image/png", 0),
+    }
+    assert stored["named"].file_name == "a b.txt"
+    assert stored["named"].lifecycle == stored["large"].lifecycle == said
+    assert stored["input"].content == b"input"
+    assert stored["large"].content == bytes([7]) * size
+    assert fal.count("part") == 11
+    assert all("authorization" not in call.headers for call in fal.requests if call.host == "cdn")

@@ -13,6 +13,7 @@ from fal_client import StorageACL, StorageACLRule, StorageSettings
 from PIL import Image
 
 from fal_async.emulator import Emulator, Fault, StoredFile
+from fal_async.emulator._files import etag_of
 from tests.emulator.calls import client_of
 from tests.emulator.test_official_python import rebase
 
@@ -100,6 +101,9 @@ def test_a_bad_call_of_the_storage_service(http: httpx.Client) -> None:
     assert (reply.status_code, reply.json()) == (400, {"detail": "Invalid storage type"})
     assert http.post(f"{STORAGE}/upload/initiate", json={}).status_code == 422
     assert http.post(f"{STORAGE}/upload/initiate", content=b"[").status_code == 422
+    wrong: Any
+    for wrong in ({"content_type": 7}, PICTURE | {"file_name": 7}, []):
+        assert http.post(f"{STORAGE}/upload/initiate", json=wrong).status_code == 422
     assert http.post(f"{STORAGE}/nothing", json={}).status_code == 404
 
 
@@ -142,6 +146,57 @@ def test_tokens_end(http: httpx.Client) -> None:
         assert client.post("/cdn/files/upload", content=b"", headers=headers).status_code == 401
 
 
+@pytest.mark.parametrize(
+    "lifecycle",
+    [
+        "{",
+        "[]",
+        "null",
+        '{"expiration_duration_seconds": 0}',
+        '{"expiration_duration_seconds": "long"}',
+        '{"initial_acl": 7}',
+        '{"initial_acl": {"default": "perhaps"}}',
+        '{"initial_acl": {"rules": [{"user": "ann"}]}}',
+    ],
+)
+def test_lifecycles_that_cannot_be_are_refused(
+    fal: Emulator, http: httpx.Client, lifecycle: str
+) -> None:
+    said = {"x-fal-object-lifecycle": lifecycle}
+    headers = authorized(http, **said)
+    for reply in (
+        http.post("/cdn/files/upload", content=b"a", headers=headers),
+        http.post("/cdn/files/upload/multipart", headers=headers),
+        http.post(f"{STORAGE}/upload/initiate", json=PICTURE, headers=said),
+    ):
+        assert reply.status_code == 422
+        assert reply.json()["detail"].startswith("The lifecycle is not valid")
+    assert fal.files == {}
+
+
+def test_what_is_said_beyond_the_known_is_kept(fal: Emulator, http: httpx.Client) -> None:
+    said = '{"initial_acl": {"rules": [], "note": 1}, "more": [2]}'
+    headers = authorized(http, **{"x-fal-object-lifecycle": said})
+    http.post("/cdn/files/upload", content=b"a", headers=headers).raise_for_status()
+    assert only(fal).lifecycle == {"initial_acl": {"rules": [], "note": 1}, "more": [2]}
+
+
+def test_names_lead_to_no_other_place(fal: Emulator, http: httpx.Client) -> None:
+    headers = authorized(http, **{"x-fal-file-name": "../../a.txt"})
+    url = http.post("/cdn/files/upload", content=b"a", headers=headers).json()["access_url"]
+    assert url.endswith("/a.txt")
+    assert http.get(url).content == b"a"
+    assert only(fal).file_name == "../../a.txt"
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "100000", "9" * 5000])
+def test_parts_have_numbers(http: httpx.Client, number: str) -> None:
+    headers = authorized(http)
+    begun = http.post("/cdn/files/upload/multipart", headers=headers).json()
+    url = f"{begun['access_url']}/multipart/{begun['uploadId']}/{number}"
+    assert http.put(url, content=b"x", headers=headers).status_code == 404
+
+
 def test_parts_are_put_together_in_their_order(fal: Emulator, http: httpx.Client) -> None:
     headers = authorized(http, **{"content-type": "video/mp4"})
     begun = http.post("/cdn/files/upload/multipart", headers=headers).json()
@@ -160,7 +215,14 @@ def test_parts_are_put_together_in_their_order(fal: Emulator, http: httpx.Client
 
 
 @pytest.mark.parametrize(
-    "parts", [[], [{"partNumber": 2, "etag": "x"}], [{"partNumber": 1, "etag": "x"}]]
+    "parts",
+    [
+        [],
+        [{"partNumber": 2, "etag": "x"}],
+        [{"partNumber": 1, "etag": "x"}],
+        [{"partNumber": [1], "etag": "x"}],
+        [{"partNumber": 1, "etag": etag_of(b"one")}] * 2,
+    ],
 )
 def test_a_completion_names_the_parts_that_came(
     http: httpx.Client, parts: list[dict[str, Any]]
@@ -181,6 +243,8 @@ def test_a_presigned_url_takes_a_file_and_no_key(
     headers = {"content-type": "image/png"}
     assert http.put(target["upload_url"], content=b"x", headers=headers).status_code == 400
     assert stranger.put(target["upload_url"], content=b"x").status_code == 403
+    unsigned = target["upload_url"].partition("?")[0]
+    assert stranger.put(unsigned, content=b"x", headers=headers).status_code == 403
     assert stranger.put(target["upload_url"], content=b"x", headers=headers).status_code == 200
     assert fal.files[target["file_url"]].content == b"x"
     assert fal.files[target["file_url"]].file_name == "a.png"
@@ -203,10 +267,13 @@ def test_parts_that_are_signed_one_by_one(
     fal: Emulator, http: httpx.Client, stranger: httpx.Client
 ) -> None:
     target = initiate(http, "initiate-multipart", "gcs")
-    path = target["upload_url"].partition("?")[0]
+    path = target["upload_url"]
+    assert "?" not in path  # the parts' numbers are appended to it
     assert stranger.post(f"{path}/1").status_code == 401
+    assert stranger.put(f"{path}/1", content=b"one").status_code == 403
     signed = http.post(f"{path}/1").json()["upload_url"]
     etag = stranger.put(signed, content=b"one").headers["etag"].strip('"')
+    assert stranger.post(f"{path}/complete", json={"parts": []}).status_code == 401
     done = http.post(f"{path}/complete", json={"parts": [{"part_number": 1, "etag": etag}]})
     assert done.status_code == 200
     assert fal.files[target["file_url"]].content == b"one"
@@ -253,6 +320,10 @@ def test_rules_are_about_users(fal: Emulator, stranger: httpx.Client) -> None:
         ("bytes=6-", 416, b""),
         ("bytes=-", 200, b"abcdef"),
         ("bytes=0-1,3-4", 200, b"abcdef"),
+        ("bytes=3-2", 200, b"abcdef"),
+        ("bytes=0-" + "9" * 30, 206, b"abcdef"),
+        ("bytes=" + "9" * 30 + "-", 416, b""),
+        ("bytes=-0", 416, b""),
         ("lines=1-2", 200, b"abcdef"),
     ],
 )
@@ -289,9 +360,9 @@ def test_faults_strike_single_parts_and_cut_downloads(fal: Emulator, http: httpx
         http.get(url)
     assert http.get(url).content == b"abcdef"
     fal.fail(None, Fault(route="part", status=503, when=lambda call: call.path.endswith("/2")))
-    path = initiate(http, "initiate-multipart")["upload_url"].partition("?")[0]
+    path, _, query = initiate(http, "initiate-multipart")["upload_url"].partition("?")
     del http.headers["authorization"]
-    seen = [http.put(f"{path}/{number}", content=b"x").status_code for number in (1, 2, 2)]
+    seen = [http.put(f"{path}/{number}?{query}", content=b"x").status_code for number in (1, 2, 2)]
     assert seen == [200, 503, 200]
 
 

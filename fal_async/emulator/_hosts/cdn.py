@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from fal_async.emulator._files import OWNER, etag_of, label_of
+from fal_async.emulator._files import OWNER, etag_of, label_of, signature_of, signed
 from fal_async.emulator._hosts.calls import Call, called_id
 from fal_async.emulator._replies import Refusal, Reply, detail, json_reply, raw_headers
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 _ROUTES: tuple[tuple[str, re.Pattern[str], Route], ...] = (
     ("POST", re.compile(r"files/upload"), "upload"),
     ("POST", re.compile(r"files/upload/multipart"), "begin_parts"),
-    ("PUT", re.compile(r"files/b/.+/multipart/(\w+)/(\d+)"), "part"),
+    ("PUT", re.compile(r"files/b/.+/multipart/(\w+)/([1-9][0-9]{0,4})"), "part"),
     ("POST", re.compile(r"files/b/.+/multipart/(\w+)/complete"), "complete"),
     ("PUT", re.compile(r"presigned/(\w+)"), "put"),
-    ("PUT", re.compile(r"presigned/(\w+)/(\d+)"), "part"),
-    ("POST", re.compile(r"presigned/(\w+)/(\d+)"), "sign_part"),
+    ("PUT", re.compile(r"presigned/(\w+)/([1-9][0-9]{0,4})"), "part"),
+    ("POST", re.compile(r"presigned/(\w+)/([1-9][0-9]{0,4})"), "sign_part"),
     ("POST", re.compile(r"presigned/(\w+)/complete"), "complete"),
     ("GET", re.compile(r"files/b/(\w+)/[^/]*"), "download"),
     ("HEAD", re.compile(r"files/b/(\w+)/[^/]*"), "download"),
 )
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,99})-([0-9]{0,99})")
 #: How many bytes of a file are sent at once.
 _CHUNK: Final = 65_536
 
@@ -76,23 +76,23 @@ class CdnHost:
         await exchange.reply(json_reply(200, {"access_url": url, "uploadId": key}))
 
     async def _part(self, exchange: Exchange, key: str, number: str) -> None:
-        self._let_in(exchange)
+        self._let_in(exchange, key)
         self._incoming(key).parts[int(number)] = exchange.body
         etag = etag_of(exchange.body)
         body = {"partNumber": int(number), "etag": etag}
         await exchange.reply(json_reply(200, body, {"etag": etag}))
 
     async def _sign_part(self, exchange: Exchange, key: str, number: str) -> None:
-        authorization = exchange.headers.get("authorization")
-        if refusal := self._platform.accounts.refusal(authorization, "storage", private=True):
-            raise Refusal(refusal)
+        self._let_owner_in(exchange)
         self._incoming(key)
-        url = f"{exchange.place.base}/presigned/{key}/{number}?signature={key[:8]}"
+        url = signed(f"{exchange.place.base}/presigned/{key}/{number}", key)
         await exchange.reply(json_reply(200, {"upload_url": url}))
 
     async def _complete(self, exchange: Exchange, key: str) -> None:
         if not _is_presigned(exchange):
             self._let_in(exchange)
+        elif not _is_signed(exchange, key):
+            self._let_owner_in(exchange)
         content = self._incoming(key).joined(_named_parts(exchange.body))
         if content is None:
             raise Refusal(detail(400, "The parts are not those that were uploaded"))
@@ -100,7 +100,7 @@ class CdnHost:
         await exchange.reply(json_reply(200, {"access_url": stored.url}))
 
     async def _put(self, exchange: Exchange, key: str) -> None:
-        self._let_in(exchange)
+        self._let_in(exchange, key)
         incoming = self._incoming(key)
         if exchange.headers.get("content-type") != incoming.label.content_type:
             raise Refusal(detail(403, "The content type is not the one that was signed"))
@@ -158,14 +158,21 @@ class CdnHost:
         label = label_of(headers, content_type, headers.get("x-fal-file-name"))
         return self._platform.files.expect(exchange.place.base, label)
 
-    def _let_in(self, exchange: Exchange) -> None:
+    def _let_in(self, exchange: Exchange, key: str = "") -> None:
         """Presigned URLs are for those who show nothing, all others for those with a token."""
         authorization = exchange.headers.get("authorization")
         if _is_presigned(exchange):
             if authorization is not None:
                 raise Refusal(detail(400, "A presigned URL takes no Authorization header"))
+            if not _is_signed(exchange, key):
+                raise Refusal(detail(403, "The signature is not the one of this URL"))
         elif self._platform.files.user_of(authorization) != OWNER:
             raise Refusal(detail(401, "Invalid token"))
+
+    def _let_owner_in(self, exchange: Exchange) -> None:
+        authorization = exchange.headers.get("authorization")
+        if refusal := self._platform.accounts.refusal(authorization, "storage", private=True):
+            raise Refusal(refusal)
 
     def _incoming(self, key: str) -> Incoming:
         incoming = self._platform.files.incoming.get(key)
@@ -186,6 +193,10 @@ def _is_presigned(exchange: Exchange) -> bool:
     return exchange.place.path.startswith("presigned/")
 
 
+def _is_signed(exchange: Exchange, key: str) -> bool:
+    return exchange.parameters.get("signature") == signature_of(key)
+
+
 def _named_parts(body: bytes) -> list[tuple[object, object]]:
     """The parts in the body of a completion, by number and ETag, in either of two spellings."""
     try:
@@ -204,4 +215,6 @@ def _span(exchange: Exchange, stored: StoredFile) -> range | None:
     first, last = found.groups()
     if not first:
         return range(max(0, size - int(last)), size) if last else None
+    if last and int(last) < int(first):
+        return None
     return range(int(first), min(size, int(last) + 1) if last else size)

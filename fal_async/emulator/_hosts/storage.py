@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import orjson
+from pydantic import BaseModel, ValidationError
 
-from fal_async.emulator._files import OWNER, TOKEN_LIFE, label_of
+from fal_async.emulator._files import OWNER, TOKEN_LIFE, label_of, signed
 from fal_async.emulator._hosts.calls import Call, called_id
 from fal_async.emulator._hosts.names import cdn_base
 from fal_async.emulator._hosts.tokens import token_body
@@ -26,6 +26,11 @@ _ROUTES: dict[str, Route] = {
     "storage/upload/initiate-multipart": "initiate",
 }
 _STORAGE_TYPES = {"fal-cdn-v3", "gcs"}
+
+
+class _Wishes(BaseModel):
+    content_type: str
+    file_name: str | None = None
 
 
 class StorageHost:
@@ -67,13 +72,20 @@ class StorageHost:
 
     def _target(self, exchange: Exchange) -> dict[str, str]:
         try:
-            wishes = orjson.loads(exchange.body)
-            label = label_of(exchange.headers, wishes["content_type"], wishes.get("file_name"))
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise Refusal(detail(422, "content_type is missing")) from error
+            wishes = _Wishes.model_validate_json(exchange.body)
+        except ValidationError as error:
+            raise Refusal(detail(422, "content_type is missing, or a name is no text")) from error
+        label = label_of(exchange.headers, wishes.content_type, wishes.file_name)
         base = cdn_base(exchange.place)
         key = self._platform.files.expect(base, label)
+        url = f"{base}/presigned/{key}"
         return {
-            "upload_url": f"{base}/presigned/{key}?signature={key[:8]}",
+            "upload_url": url if _is_signed_part_by_part(exchange) else signed(url, key),
             "file_url": self._platform.files.incoming[key].url,
         }
+
+
+def _is_signed_part_by_part(exchange: Exchange) -> bool:
+    """Clients append to the URL of these uploads, so nothing may follow its path."""
+    is_gcs = exchange.parameters.get("storage_type") == "gcs"
+    return is_gcs and exchange.place.path.endswith("-multipart")
