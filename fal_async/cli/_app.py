@@ -86,7 +86,7 @@ def demo(
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="What to draw.")] = _PROMPT,
     image: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="A picture to work on, in place of a drawing."),
+        typer.Option(metavar="PATH", help="A picture to upload, in place of a drawing."),
     ] = None,
     filter_name: Annotated[
         str | None,
@@ -104,7 +104,7 @@ def demo(
         typer.Option(metavar="ENDPOINT", help="Call the real platform, with the key in FAL_KEY."),
     ] = None,
 ) -> None:
-    """Watch the three ways to call a model, on an emulated platform."""
+    """Watch all ways to call a model, and its files come and go, on an emulated platform."""
     needs("PIL", "starlette", "uvicorn")
     from fal_async.cli._gallery import exhibit
 

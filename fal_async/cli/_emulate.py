@@ -18,6 +18,8 @@ __all__ = ["announce_demo", "emulate"]
 
 _EXAMPLE: Final = "python -m fal_async subscribe demo/slow"
 _PHOTO_EXAMPLE: Final = "python -m fal_async subscribe demo/photo prompt='a boat at dusk'"
+_ENDPOINTS: Final = "demo/echo (also realtime), demo/slow, demo/fail, demo/stream, demo/socket"
+_PHOTO: Final = "demo/photo (also a stream, and realtime)"
 
 
 def emulate(host: str, port: int, app: str | None) -> None:
@@ -54,9 +56,12 @@ def _announce(fal: Emulator) -> Screen:
 def announce_demo(fal: Emulator) -> None:
     """Tell of a platform with endpoints to play with, after adding the demo's own."""
     if find_spec("PIL") is None:
-        _announce(fal).line(_EXAMPLE)
-        return
-    from fal_async.cli._studio import PHOTO, photo
+        example, endpoints = _EXAMPLE, _ENDPOINTS
+    else:
+        from fal_async.cli._studio import open_studio
 
-    fal.register(PHOTO, photo, concurrency=1)
-    _announce(fal).line(_PHOTO_EXAMPLE)
+        open_studio(fal)
+        example, endpoints = _PHOTO_EXAMPLE, f"{_PHOTO}, {_ENDPOINTS}"
+    screen = _announce(fal)
+    screen.line(example)
+    screen.note("Endpoints", endpoints)

@@ -4,70 +4,83 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import httpx
+from PIL import Image
 
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async.cli import demo
+from fal_async.cli._drawing import draw
 from fal_async.cli._filters import FILTERS
 from fal_async.cli._output import emit
 from fal_async.cli._pictures import (
     NoPictureError,
-    as_data_uri,
     can_be_saved_as,
-    from_data_uri,
-    picture_url,
+    is_stored_as,
     read_picture,
     save_picture,
 )
 from fal_async.cli._problems import BadInputError
 from fal_async.cli._screen import Screen
-from fal_async.errors import FalClientError
+from fal_async.cli._stage import Stage
+from fal_async.cli._studio import CANVAS
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable, Sequence
+
+    #: Puts the files of a result into a folder; gives the result and the files.
+    Tour = Callable[[Path, Stage], Awaitable[tuple[object, list[Path]]]]
 
 __all__ = ["exhibit"]
 
 _DEFAULT_FILTER: Final = "dream"
-#: Seconds of silence after which fetching a picture is given up.
-_FETCH_TIMEOUT: Final = 60.0
-#: Characters of a URL that an error shows.
-_SHOWN: Final = 80
 
 
 def exhibit(
     *, prompt: str, image: Path | None, filter_name: str | None, out: Path, live: str | None
 ) -> None:
     """Check what was given, show the demo, and keep its picture."""
-    if live is not None:
-        parse_endpoint(live)
-    arguments = _arguments(prompt, image)
+    tour = _tour(prompt, image, filter_name, live)
     _check_out(out)
     screen = Screen(sys.stdout)
+    # Within the folder of the picture, which then is there at once or not at all.
+    with TemporaryDirectory(prefix=".fal_async_", dir=out.absolute().parent) as folder:
+        output, files = anyio.run(tour, Path(folder), Stage(screen))
+        picture = _first_picture(files)
+        if picture is None:
+            screen.note("The output", "holds no picture; here it is:")
+            emit(output)
+            return
+        _keep(picture, out)
+    _show(out, screen)
+
+
+def _tour(prompt: str, image: Path | None, filter_name: str | None, live: str | None) -> Tour:
+    if image is not None:
+        _check_image(image)
     if live is None:
-        arguments["filter"] = _checked_filter(filter_name or _DEFAULT_FILTER)
-        output = anyio.run(demo.demonstrate, arguments, screen)
-    elif filter_name is not None:
+        look = _checked_filter(filter_name or _DEFAULT_FILTER)
+        return partial(demo.demonstrate, image or draw(prompt, CANVAS), look)
+    parse_endpoint(live)
+    if filter_name is not None:
         raise BadInputError("--filter is for the emulated platform, so it cannot go with --live")
-    else:
-        output = anyio.run(demo.demonstrate_live, live, arguments, screen)
-    _keep(output, out, screen)
-
-
-def _arguments(prompt: str, image: Path | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {"prompt": prompt}
     if image is not None:
-        try:
-            picture = read_picture(image.read_bytes())
-        except OSError as error:
-            raise BadInputError(f"--image {image}: {error.strerror or error}") from error
-        except NoPictureError as error:
-            raise BadInputError(f"--image {image} is {error}") from error
-        arguments["image_url"] = as_data_uri(picture, "JPEG")
-    return arguments
+        arguments["image_url"] = image
+    return partial(demo.demonstrate_live, live, arguments)
+
+
+def _check_image(image: Path) -> None:
+    try:
+        read_picture(image.read_bytes())
+    except OSError as error:
+        raise BadInputError(f"--image {image}: {error.strerror or error}") from error
+    except NoPictureError as error:
+        raise BadInputError(f"--image {image} is {error}") from error
 
 
 def _checked_filter(name: str) -> str:
@@ -86,31 +99,29 @@ def _check_out(out: Path) -> None:
         raise BadInputError(f"--out {out} cannot be written")
 
 
-def _keep(output: object, out: Path, screen: Screen) -> None:
-    url = picture_url(output)
-    if url is None:
-        screen.note("The output", "holds no picture; here it is:")
-        emit(output)
-        return
-    try:
-        picture = read_picture(anyio.run(_contents, url))
-    except NoPictureError as error:
-        raise FalClientError(f"{url[:_SHOWN]} is {error}") from error
-    save_picture(picture, out)
-    screen.thumbnail(picture)
-    screen.note("Saved", f"{out.absolute()} ({picture.width} x {picture.height})")
+def _first_picture(files: Sequence[Path]) -> Path | None:
+    for file in files:
+        try:
+            read_picture(file.read_bytes())
+        except NoPictureError:
+            continue
+        return file
+    return None
+
+
+def _keep(picture: Path, out: Path) -> None:
+    """Put a picture where it belongs: as it is, or in the format that the name stands for."""
+    content = picture.read_bytes()
+    if is_stored_as(content, out.suffix):
+        picture.replace(out)
+    else:
+        save_picture(read_picture(content), out)
+
+
+def _show(out: Path, screen: Screen) -> None:
+    with Image.open(out) as picture:
+        width, height = picture.size
+        screen.picture(picture.convert("RGB"))
+    screen.line()
+    screen.note("Saved", f"{out.absolute()} ({width} x {height})")
     screen.note("The code", demo.__file__)
-
-
-async def _contents(url: str) -> bytes:
-    """What is at a URL that a model gave; the key is not sent there."""
-    if url.startswith("data:"):
-        return from_data_uri(url)
-    try:
-        async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT, follow_redirects=True) as client:
-            reply = await client.get(url)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise FalClientError(f"{url} cannot be fetched: {error!r}") from error
-    if not reply.is_success:
-        raise FalClientError(f"{url} cannot be fetched: HTTP {reply.status_code}")
-    return reply.content

@@ -6,7 +6,7 @@ import os
 import re
 from base64 import b64decode, b64encode
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -17,15 +17,21 @@ __all__ = [
     "NoPictureError",
     "as_data_uri",
     "can_be_saved_as",
+    "encoded",
     "from_data_uri",
-    "picture_url",
+    "in_small",
+    "is_stored_as",
     "read_picture",
     "resized",
     "save_picture",
 ]
 
+#: The size into which pictures fit that go through a session, in pixels.
+_SMALL: Final = (192, 192)
 #: Larger pictures are scaled down to fit into a square of this many pixels.
 _MAX_SIDE: Final = 1536
+#: How hard to compress a PNG: more takes twice the time, and saves next to nothing.
+_COMPRESSION: Final = 3
 _DATA_URI: Final = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 _BACKGROUND: Final = "white"
 
@@ -63,11 +69,27 @@ def resized(
     return picture.resize(size, resample)  # pyright: ignore[reportUnknownMemberType]  # numpy's types
 
 
+def encoded(picture: Image.Image, format: str) -> bytes:  # noqa: A002 - Pillow's word for it
+    """The picture as the content of a file."""
+    content = BytesIO()
+    picture.save(content, format, quality=92, compress_level=_COMPRESSION)
+    return content.getvalue()
+
+
 def as_data_uri(picture: Image.Image, format: str) -> str:  # noqa: A002 - Pillow's word for it
     """The picture as a ``data:`` URI."""
-    content = BytesIO()
-    picture.save(content, format, quality=92)
-    return f"data:{Image.MIME[format]};base64,{b64encode(content.getvalue()).decode()}"
+    return f"data:{Image.MIME[format]};base64,{b64encode(encoded(picture, format)).decode()}"
+
+
+def in_small(content: bytes) -> bytes:
+    """A picture as a small JPEG.
+
+    Raises:
+        NoPictureError: It cannot be decoded.
+    """
+    picture = read_picture(content)
+    picture.thumbnail(_SMALL)
+    return encoded(picture, "JPEG")
 
 
 def from_data_uri(url: str) -> bytes:
@@ -85,21 +107,15 @@ def from_data_uri(url: str) -> bytes:
         raise NoPictureError(f"a data URI with broken base64: {error}") from error
 
 
-def picture_url(output: object) -> str | None:
-    """Where the first picture is in the output of a model; ``None`` when there is none."""
-    if not isinstance(output, dict):
-        return None
-    fields = cast("dict[str, Any]", output)
-    match fields.get("images") or fields.get("image"):
-        case {"url": str(url)} | [{"url": str(url)}, *_] | [str(url), *_] | str(url):
-            return url
-        case _:
-            return None
-
-
 def can_be_saved_as(suffix: str) -> bool:
     """Whether there is an encoder for files whose names end like this."""
     return Image.registered_extensions().get(suffix.lower()) in Image.SAVE
+
+
+def is_stored_as(content: bytes, suffix: str) -> bool:
+    """Whether a picture is of the format that names of files stand for which end like this."""
+    with Image.open(BytesIO(content)) as picture:
+        return picture.format == Image.registered_extensions().get(suffix.lower())
 
 
 def save_picture(picture: Image.Image, out: Path) -> None:

@@ -6,11 +6,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from rich.color import Color
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.spinner import Spinner
-from rich.style import Style
 from rich.syntax import Syntax
 from rich.text import Text
 
@@ -19,7 +17,8 @@ from fal_async.cli._words import describe
 from fal_async.types import Completed, InProgress, Queued
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Sequence
+    from pathlib import Path
     from typing import TextIO
 
     from PIL.Image import Image
@@ -34,9 +33,9 @@ _MARGIN: Final = "   "
 _FRAMES_PER_SECOND: Final = 12
 #: How many jobs of a queue are shown as dots.
 _DOTS: Final = 20
-#: Cells of a thumbnail; a cell is about twice as high as it is wide and shows two pixels.
-_THUMBNAIL_WIDTH: Final = 54
-_THUMBNAIL_HEIGHT: Final = 18
+#: How wide a picture is shown, and how wide one of a row, in cells.
+_WIDE: Final = 54
+_NARROW: Final = 16
 
 
 class Screen:
@@ -76,17 +75,13 @@ class Screen:
         """Write a closing remark."""
         self._print((name, "bold"), f"  {text}")
 
-    def thumbnail(self, picture: Image) -> None:
+    def picture(self, picture: Image) -> None:
         """Show a picture in rough, on a terminal that has the colours for it."""
-        self.line()
-        if self._console.is_interactive and self._console.color_system in {"256", "truecolor"}:
-            for line in _half_blocks(picture):
-                self._console.print(Text.assemble(_MARGIN, line))
-            self.line()
+        _show(self._console, _rough(self._console, [picture], _WIDE))
 
     @contextmanager
     def wait(self) -> Generator[Wait]:
-        """Show how a job comes along, in this block."""
+        """Show how a job comes along, in this block, and then the pictures that came."""
         wait = Wait(self._console)
         if self._console.is_interactive:
             with Live(
@@ -98,6 +93,7 @@ class Screen:
                 yield wait
         else:
             yield wait
+        _show(self._console, _rough(self._console, wait.arrived, _NARROW))
 
     def _print(self, *parts: str | tuple[str, str]) -> None:
         self._console.print(Text.assemble(*parts))
@@ -107,11 +103,15 @@ class Wait:
     """The lines about one job, each with the seconds since the wait began.
 
     Call it with a status to show it, as `on_queue_update` does.
+
+    Attributes:
+        arrived: The pictures that came.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._began = time.monotonic()
+        self._began = self._latest = time.monotonic()
+        self.arrived: list[Image] = []
         self._state = ""
         self._ahead: int | None = None
         self._spinner = Spinner("dots", style=_ACCENT)
@@ -128,14 +128,30 @@ class Wait:
     def say(self, text: str, style: str = "") -> None:
         """Write a line."""
         self._console.print(Text.assemble(_MARGIN, (self._elapsed, "cyan"), "  ", (text, style)))
+        self._latest = time.monotonic()
+
+    def picture(self, name: str, content: bytes) -> None:
+        """Tell of a picture that came, and how long after the latest line, and show it."""
+        from fal_async.cli._pictures import read_picture  # with Pillow, for those who want pictures
+
+        picture = read_picture(content)
+        self.arrived.append(picture)
+        later = 1000 * (time.monotonic() - self._latest)
+        size = f"{picture.width} x {picture.height}, {_size(len(content))}"
+        self.say(f"{name}: {size}, {later:.0f} ms later")
+
+    def files(self, paths: Sequence[Path]) -> None:
+        """Tell of files that were written."""
+        for path in paths:
+            self.say(f"{path.name}: {_size(path.stat().st_size)}")
 
     def live(self) -> RenderableType:
-        """The line that changes in place."""
+        """What changes in place: where the job stands, and the picture that came last."""
         queue = "" if self._ahead is None else "  " + "● " * min(self._ahead, _DOTS)
         self._spinner.update(
             text=Text.assemble((self._elapsed, "cyan"), f"  {self._state}", (queue, _ACCENT))
         )
-        return self._spinner
+        return Group(self._spinner, *_rough(self._console, self.arrived, _NARROW))
 
     def _enter(self, status: Status) -> None:
         if (state := describe(status)) == self._state:
@@ -150,19 +166,22 @@ class Wait:
         return f"{time.monotonic() - self._began:5.2f} s"
 
 
-def _half_blocks(picture: Image) -> Iterator[Text]:
-    small = picture.copy()
-    small.thumbnail((_THUMBNAIL_WIDTH, 2 * _THUMBNAIL_HEIGHT))
-    pixels = small.tobytes()
-    rows = [
-        pixels[start : start + 3 * small.width] for start in range(0, len(pixels), 3 * small.width)
-    ]
-    for upper, lower in zip(rows[::2], rows[1::2], strict=False):
-        line = Text()
-        for at in range(0, len(upper), 3):
-            colours = Style(
-                color=Color.from_rgb(*upper[at : at + 3]),
-                bgcolor=Color.from_rgb(*lower[at : at + 3]),
-            )
-            line.append("▀", colours)
-        yield line
+def _rough(console: Console, pictures: Sequence[Image], width: int) -> list[Text]:
+    """Lines that show pictures in a row, below an empty one; none where there are no colours."""
+    has_colours = console.is_interactive and console.color_system in {"256", "truecolor"}
+    if not pictures or not has_colours:
+        return []
+    from fal_async.cli._thumbnails import GAP, side_by_side
+
+    room = (console.width - 2 * len(_MARGIN)) // len(pictures) - len(GAP)
+    lines = side_by_side(pictures, max(1, min(width, room)))
+    return [Text(), *(Text.assemble(_MARGIN, line) for line in lines)]
+
+
+def _show(console: Console, lines: Iterable[Text]) -> None:
+    for line in lines:
+        console.print(line)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1000:.1f} kB"

@@ -1,25 +1,27 @@
-"""The demo: three ways to call an endpoint, each shown with the code that runs.
+"""The demo: what can be done with an endpoint, each shown with the code that runs.
 
 The steps are ordinary uses of the library; read them first.
 """
 
 from __future__ import annotations
 
-import inspect
-from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Final
 
-from fal_async import AsyncClient, __version__
-from fal_async.cli._studio import PHOTO, photo
+from pydantic import BaseModel
+
+from fal_async import AsyncClient, File, Result
+from fal_async.cli._pictures import in_small
+from fal_async.cli._studio import PHOTO, open_studio
 from fal_async.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
-    from fal_async import Result
-    from fal_async.cli._screen import Screen, Wait
+    from PIL.Image import Image
 
-    Step = Callable[[AsyncClient, str, Mapping[str, Any], Wait], Awaitable[Result]]
+    from fal_async.cli._screen import Wait
+    from fal_async.cli._stage import Stage
 
 __all__ = ["demonstrate", "demonstrate_live"]
 
@@ -28,14 +30,41 @@ _CROWD: Final = 3
 
 
 async def ask(
-    client: AsyncClient, endpoint: str, arguments: Mapping[str, Any], show: Wait
+    show: Wait, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any]
 ) -> Result:
-    """run: one call, one answer, past the queue."""
+    """run: one call, one answer; files among the arguments are uploaded first."""
     return await client.run(endpoint, arguments)
 
 
+class Preview(BaseModel):
+    """What the endpoint tells while it works."""
+
+    step: int
+    steps: int
+    image: File
+
+
+async def watch(
+    show: Wait, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any]
+) -> None:
+    """stream: previews, each better than the one before."""
+    async with client.stream(endpoint, arguments, output=Preview) as previews:
+        async for preview in previews:
+            content = await preview.image.read()
+            show.picture(f"step {preview.step} of {preview.steps}", content)
+
+
+async def converse(show: Wait, client: AsyncClient, endpoint: str, picture: bytes) -> None:
+    """realtime: question and answer over one socket, pictures as bytes both ways."""
+    async with client.realtime(endpoint) as session:
+        for look in ("sketch", "poster", "duotone"):
+            await session.send({"image": picture, "filter": look})
+            answer = await session.recv()
+            show.picture(look, answer["images"][0]["content"])
+
+
 async def come_back(
-    client: AsyncClient, endpoint: str, arguments: Mapping[str, Any], show: Wait
+    show: Wait, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any]
 ) -> Result:
     """submit: leave a job in the queue, and come back for it with its handle."""
     handle = await client.submit(endpoint, arguments)
@@ -46,9 +75,9 @@ async def come_back(
 
 
 async def stand_in_line(
-    client: AsyncClient, endpoint: str, arguments: Mapping[str, Any], show: Wait
+    show: Wait, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any]
 ) -> Result:
-    """subscribe: wait in the queue, and hear of each change and each line of the log."""
+    """subscribe: wait in the queue, and hear of each change and each line of log."""
     return await client.subscribe(
         endpoint,
         arguments,
@@ -57,44 +86,62 @@ async def stand_in_line(
     )
 
 
-async def demonstrate(arguments: Mapping[str, Any], screen: Screen) -> Result:
-    """Show the steps on an emulated platform."""
+async def take_home(show: Wait, result: Result, folder: Path) -> list[Path]:
+    """files: what came out is downloaded, each file whole or not at all."""
+    paths = [await file.save(folder) for file in result.files()]
+    show.files(paths)
+    return paths
+
+
+async def demonstrate(
+    picture: Path | Image, look: str, folder: Path, stage: Stage
+) -> tuple[object, list[Path]]:
+    """Show the steps on an emulated platform.
+
+    Args:
+        picture: What to take a photo of.
+        look: The name of a filter for it.
+        folder: Where to put the files of the result.
+        stage: Shows the steps.
+
+    Returns:
+        The result, and its files.
+    """
     async with (
         Emulator() as platform,
         AsyncClient(platform.key, hosts=platform.hosts) as client,
     ):
-        platform.register(PHOTO, photo, concurrency=1)
-        screen.title(f"fal_async {__version__}", f"an emulated platform at {platform.url}")
-        await _show(ask, client, PHOTO, arguments, screen)
-        await _show(come_back, client, PHOTO, arguments, screen)
+        open_studio(platform)
+        stage.begin(f"an emulated platform at {platform.url}")
+        arguments: dict[str, Any] = {"image_url": picture}
+        stage.given(arguments)
+        taken = await stage.show(ask, client, PHOTO, arguments)
+
+        (photo,) = taken.files()
+        arguments = {"image_url": photo.url, "filter": look}
+        stage.given(arguments)
+        await stage.show(watch, client, PHOTO, arguments)
+        await stage.show(converse, client, PHOTO, in_small(await photo.read()))
+        await stage.show(come_back, client, PHOTO, arguments)
         for _ in range(_CROWD):
             await client.submit(PHOTO, arguments)
-        return await _show(stand_in_line, client, PHOTO, arguments, screen)
+        result = await stage.show(stand_in_line, client, PHOTO, arguments)
+        return result, await stage.show(take_home, result, folder)
 
 
-async def demonstrate_live(endpoint: str, arguments: Mapping[str, Any], screen: Screen) -> Result:
-    """Show the steps on the real platform."""
+async def demonstrate_live(
+    endpoint: str, arguments: Mapping[str, Any], folder: Path, stage: Stage
+) -> tuple[object, list[Path]]:
+    """Show the steps that any endpoint can do, on the real platform; see `demonstrate`."""
     async with AsyncClient() as client:
-        screen.title(
-            f"fal_async {__version__}", f"three jobs of {endpoint}, billed to your account"
-        )
-        await _show(ask, client, endpoint, arguments, screen)
-        await _show(come_back, client, endpoint, arguments, screen)
-        return await _show(stand_in_line, client, endpoint, arguments, screen)
-
-
-async def _show(
-    step: Step, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any], screen: Screen
-) -> Result:
-    screen.heading((inspect.getdoc(step) or "").rstrip("."))
-    screen.code(_body(step))
-    with screen.wait() as wait:
-        result = await step(client, endpoint, arguments, wait)
-        wait.say(f"request {result.request_id}", "dim")
-    return result
-
-
-def _body(step: Step) -> str:
-    """The code of a step, from the file that it runs from."""
-    _, _, code = inspect.getsource(step).partition('"""\n')
-    return dedent(code)
+        stage.begin(f"three jobs of {endpoint}, billed to your account")
+        stage.given(arguments)
+        await stage.show(ask, client, endpoint, arguments)
+        stage.skip(watch, "what its events hold is up to the endpoint")
+        stage.skip(converse, "what it understands is up to the endpoint")
+        await stage.show(come_back, client, endpoint, arguments)
+        output: Any = await stage.show(stand_in_line, client, endpoint, arguments)
+        if not isinstance(output, Result):  # the output of a model may be anything
+            stage.skip(take_home, "the output is no object that could hold files")
+            return output, []
+        return output, await stage.show(take_home, output, folder)

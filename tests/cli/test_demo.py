@@ -1,49 +1,50 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from starlette.responses import PlainTextResponse
 
 from fal_async.cli._drawing import draw
-from fal_async.cli._pictures import as_data_uri, from_data_uri
+from fal_async.cli._pictures import as_data_uri, encoded
+from fal_async.cli._stage import as_python
 from fal_async.emulator import AppError, Emulator
-from tests.cli.shell import Shell, run_on_terminal, run_program
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.cli.shell import Shell, run_on_terminal, run_program, started
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
-def events(stdout: str) -> list[str]:
-    """The lines with a time, without it."""
-    return re.findall(r"^ +\d+\.\d\d s  (.*)$", stdout, re.MULTILINE)
+def names(stdout: str) -> list[str]:
+    """What the steps are called."""
+    return re.findall(r"^\d  (\w+):", stdout, re.MULTILINE)
 
 
-def test_the_real_program_shows_three_ways_to_call_and_saves_a_picture(tmp_path: Path) -> None:
+def told(stdout: str, step: str) -> list[str]:
+    """The lines with a time of a step, without it."""
+    _, _, rest = stdout.partition(f"  {step}: ")
+    own, *_ = re.split(r"^\d  ", rest, maxsplit=1, flags=re.MULTILINE)
+    return re.findall(r"^ +\d+\.\d\d s  (.*)$", own, re.MULTILINE)
+
+
+def sizes(line: str) -> tuple[str, int, int, float]:
+    """A name, width, height, and kilobytes."""
+    found = re.fullmatch(r"(.+): (\d+) x (\d+), (\d+\.\d) kB, \d+ ms later", line)
+    assert found is not None
+    return found[1], int(found[2]), int(found[3]), float(found[4])
+
+
+def test_the_real_program_shows_every_way_to_call_and_saves_a_picture(tmp_path: Path) -> None:
     outcome = run_program("demo")
     assert (outcome.exit_status, outcome.stderr) == (0, "")
-    assert re.findall(r"^\d  (\w+):", outcome.stdout, re.MULTILINE) == [
-        "run",
-        "submit",
-        "subscribe",
-    ]
+    assert names(outcome.stdout) == ["run", "stream", "realtime", "submit", "subscribe", "files"]
+    assert 'arguments = {"image_url": picture}' in outcome.stdout
     assert "return await client.run(endpoint, arguments)" in outcome.stdout
+    assert "async with client.realtime(endpoint) as session:" in outcome.stdout
     assert len(set(re.findall(f"request ({UUID})$", outcome.stdout, re.MULTILINE))) == 3
-    told = events(outcome.stdout.partition("3  subscribe")[2])
-    started = told.index("in progress")
-    line = ["in the queue, 2 jobs ahead", "in the queue, 1 job ahead", "in the queue, next in line"]
-    assert told[:started] == line[-started:]
-    assert told[started + 1 : -2] == [
-        "| drawing 'a cat watching the moon rise over the sea'",
-        "| applying the filter 'dream'",
-        "| encoding the picture as PNG",
-    ]
-    assert re.fullmatch(r"completed, after \d+\.\d\d s of work", told[-2])
     assert all(character.isprintable() or character == "\n" for character in outcome.stdout)
     with Image.open(tmp_path / "fal_async_demo.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (768, 512))
@@ -51,16 +52,65 @@ def test_the_real_program_shows_three_ways_to_call_and_saves_a_picture(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["fal_async_demo.png"]
 
 
+@pytest.mark.usefixtures("restless")
+def test_previews_and_answers_are_told_as_they_come(shell: Shell) -> None:
+    stdout = shell("demo", "--prompt", "a cat").stdout
+    previews = [sizes(line) for line in told(stdout, "stream")]
+    assert [name for name, *_ in previews] == [f"step {n} of 4" for n in (1, 2, 3, 4)]
+    assert [size for _, *size, _ in previews] == [[24, 16], [72, 48], [216, 144], [768, 512]]
+    assert [kilobytes for *_, kilobytes in previews] == sorted(kb for *_, kb in previews)
+    answers = [sizes(line)[:3] for line in told(stdout, "realtime")]
+    assert answers == [(look, 192, 128) for look in ("sketch", "poster", "duotone")]
+
+
+@pytest.mark.usefixtures("restless")
+def test_the_queue_and_the_log_are_told_and_the_file_at_the_end(
+    shell: Shell, tmp_path: Path
+) -> None:
+    stdout = shell("demo", "--filter", "mosaic").stdout
+    lines = told(stdout, "subscribe")
+    started = lines.index("in progress")
+    queue = [
+        "in the queue, 2 jobs ahead",
+        "in the queue, 1 job ahead",
+        "in the queue, next in line",
+    ]
+    assert started == 0 or lines[:started] == queue[-started:]
+    assert lines[started + 1 : -2] == [
+        "| developing the picture",
+        "| applying the filter 'mosaic'",
+        "| encoding the picture as PNG",
+    ]
+    assert re.fullmatch(r"completed, after \d+\.\d\d s of work", lines[-2])
+    size = (tmp_path / "fal_async_demo.png").stat().st_size
+    assert told(stdout, "files") == [f"picture.png: {size / 1000:.1f} kB"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
-def test_on_a_terminal_the_queue_is_seen_in_place_and_the_picture_in_rough(tmp_path: Path) -> None:
+def test_on_a_terminal_the_queue_is_seen_in_place_and_the_pictures_in_rough(
+    tmp_path: Path,
+) -> None:
     Image.new("RGB", (96, 64), "#ff0000").save(tmp_path / "mine.png")
     exit_status, written = run_on_terminal("demo", "--image", "mine.png", "--filter", "none")
     assert exit_status == 0
     assert re.search(r"in the queue, \d jobs? ahead[^\n]*●[^\n]*\x1b\[2K", written)
     assert not re.search(r"in the queue, \d jobs? ahead\r\n", written)
     assert "| developing the picture" in written
-    assert written.count("▀") == 54 * 18
+    kept = written.rpartition("\x1b[2K")[2]
+    assert kept.count("▀") == 54 * 18
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with started("demo") as program:
+        assert program.stdout is not None
+        while "4  submit" not in program.stdout.readline():
+            assert program.poll() is None
+        program.send_signal(signal.SIGINT)
+        _, stderr = program.communicate(timeout=30)
+    assert (program.returncode, stderr) == (130, "")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("restless")
@@ -70,11 +120,12 @@ def test_a_picture_of_ones_own_is_worked_on_and_saved_in_the_format_of_the_name(
     Image.new("RGB", (40, 30), "#ff0000").save(tmp_path / "mine.png")
     outcome = shell("demo", "--image", "mine.png", "--filter", "none", "--out", "yours.webp")
     assert outcome.exit_status == 0
-    assert "| developing the picture" in events(outcome.stdout)
+    assert 'arguments = {"image_url": Path("mine.png")}' in outcome.stdout
     with Image.open(tmp_path / "yours.webp") as picture:
         assert (picture.format, picture.size) == ("WEBP", (40, 30))
         red, green, blue = picture.convert("RGB").getpixel((20, 15))  # type: ignore[misc]  # a tuple
     assert (red > 240, green < 15, blue < 15) == (True, True, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.png", "yours.webp"}
 
 
 @pytest.mark.usefixtures("restless")
@@ -93,66 +144,90 @@ def test_live_it_calls_the_given_endpoint_of_the_platform_with_the_prompt(
     fal.register("acme/photo", lambda arguments: {"images": [{"url": picture}], **arguments})
     outcome = shell("demo", "--live", "acme/photo", "--prompt", "a boat")
     assert (outcome.exit_status, outcome.stderr) == (0, "")
+    assert 'arguments = {"prompt": "a boat"}' in outcome.stdout
+    assert names(outcome.stdout) == ["run", "stream", "realtime", "submit", "subscribe", "files"]
+    assert outcome.stdout.count(": skipped, since what ") == 2
     assert [job.arguments for job in fal.jobs.values()] == [{"prompt": "a boat"}] * 2
+    assert not {"stream", "realtime", "token"} & {request.route for request in fal.requests}
     assert (fal.count("run"), fal.count("submit")) == (1, 2)
     with Image.open(tmp_path / "fal_async_demo.png") as saved:
-        assert saved.size == (32, 32)
+        assert (saved.format, saved.size) == ("PNG", (32, 32))
 
 
-def test_live_it_sends_ones_own_picture_as_a_data_uri(
+def test_live_it_uploads_ones_own_picture_as_it_is(
     shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "mine.png")
-    fal.register("acme/photo", lambda arguments: {"image": arguments["image_url"]})
+    content = (tmp_path / "mine.png").read_bytes()
+    fal.register("acme/photo", lambda arguments: {"image": {"url": arguments["image_url"]}})
     assert shell("demo", "--live", "acme/photo", "--image", "mine.png").exit_status == 0
-    with Image.open(tmp_path / "fal_async_demo.png") as saved:
-        assert saved.size == (40, 30)
+    assert {(file.file_name, file.content) for file in fal.files.values()} == {
+        ("mine.png", content)
+    }
+    assert (tmp_path / "fal_async_demo.png").read_bytes() == content
 
 
-def test_live_a_picture_behind_a_url_is_fetched_without_the_key(
+def test_live_a_picture_behind_a_url_is_downloaded_without_the_key(
     shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
-    content = from_data_uri(as_data_uri(draw("a cat", (32, 32)), "PNG"))
+    content = encoded(draw("a cat", (2000, 40)), "PNG")
     fal.register("acme/file", PlainTextResponse(content), auth=False)
     fal.register("acme/photo", lambda: {"image": {"url": f"{fal.url}/run/acme/file"}})
-    assert shell("demo", "--live", "acme/photo").exit_status == 0
+    outcome = shell("demo", "--live", "acme/photo")
+    assert outcome.exit_status == 0
     fetched = [request for request in fal.requests if request.endpoint == "acme/file"]
     assert [request.headers.get("authorization") for request in fetched] == [None]
-    with Image.open(tmp_path / "fal_async_demo.png") as saved:
-        assert saved.size == (32, 32)
+    assert (tmp_path / "fal_async_demo.png").read_bytes() == content
+    assert "(2000 x 40)" in outcome.stdout
 
 
 @pytest.mark.parametrize(
     ("url", "what"),
     [
-        ("{fal.url}/run/acme/missing", "/run/acme/missing cannot be fetched: HTTP 401"),
-        ("{fal.url}/run/acme/page", "/run/acme/page is not a picture"),
-        ("data:image/png;base64,AAAA", "data:image/png;base64,AAAA is not a picture"),
-        ("data:image/png,AAAA", "is not a data URI in base64"),
-        ("ftp://example.com/cat.png", "ftp://example.com/cat.png cannot be fetched"),
-        ("http://[cat/", "http://[cat/ cannot be fetched"),
+        ("{fal.url}/run/acme/missing", "HTTP 401"),
+        ("data:image/png;base64,A", "base64"),
+        ("http://127.0.0.1:1/cat.png", "127.0.0.1"),
     ],
 )
-def test_live_a_picture_that_cannot_be_had_is_one_line_and_leaves_no_file(
+def test_live_a_picture_that_cannot_be_had_is_one_line_and_leaves_what_was_there(
     url: str, what: str, shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
-    fal.register("acme/page", PlainTextResponse("<html>"), auth=False)
+    (tmp_path / "fal_async_demo.png").write_text("old")
     fal.register("acme/photo", lambda: {"image": {"url": url.format(fal=fal)}})
     outcome = shell("demo", "--live", "acme/photo")
     assert outcome.exit_status == 1
     assert what in outcome.stderr
     assert outcome.stderr.count("\n") == 1
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("output", "printed"),
+    [
+        ({"output": "a haiku"}, '{\n  "output": "a haiku"\n}\n'),
+        (["a", "haiku"], '[\n  "a",\n  "haiku"\n]\n'),
+        ({"url": "data:,text"}, '{\n  "url": "data:,text"\n}\n'),
+    ],
+    ids=["object", "list", "a file that is no picture"],
+)
+def test_live_an_output_without_a_picture_is_printed(
+    output: object, printed: str, shell: Shell, fal: Emulator, tmp_path: Path
+) -> None:
+    fal.register("acme/poet", lambda: output)
+    outcome = shell("demo", "--live", "acme/poet")
+    assert outcome.exit_status == 0
+    assert outcome.stdout.endswith(f"The output  holds no picture; here it is:\n{printed}")
     assert not list(tmp_path.iterdir())
 
 
-def test_live_an_output_without_a_picture_is_printed(
+def test_live_the_first_file_that_is_a_picture_is_saved(
     shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
-    fal.register("acme/poet", lambda: {"output": "a haiku"})
-    outcome = shell("demo", "--live", "acme/poet")
-    assert outcome.exit_status == 0
-    assert outcome.stdout.endswith('{\n  "output": "a haiku"\n}\n')
-    assert not list(tmp_path.glob("*.png"))
+    urls = ["data:,text", as_data_uri(draw("a cat", (32, 16)), "PNG")]
+    fal.register("acme/photo", lambda: {"files": [{"url": url} for url in urls]})
+    assert shell("demo", "--live", "acme/photo").exit_status == 0
+    with Image.open(tmp_path / "fal_async_demo.png") as saved:
+        assert saved.size == (32, 16)
 
 
 def test_live_an_error_of_the_platform_is_one_line_and_leaves_no_file(
@@ -167,3 +242,22 @@ def test_live_an_error_of_the_platform_is_one_line_and_leaves_no_file(
     assert outcome.stderr.startswith("fal_async: no cats today")
     assert outcome.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_live_without_a_key_one_line_names_the_places_that_were_looked_at(
+    shell: Shell, tmp_path: Path
+) -> None:
+    outcome = shell("demo", "--live", "acme/photo")
+    assert (outcome.exit_status, outcome.stderr.count("\n")) == (2, 1)
+    assert "FAL_KEY" in outcome.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_of_any_length_and_kind_are_shown_as_they_are_written_in_python() -> None:
+    assert as_python({"a": 'x"\n'}) == 'arguments = {"a": "x\\"\\n"}'
+    assert as_python({"a": "x" * 60, "b": Path("y")}).splitlines() == [
+        "arguments = {",
+        f'    "a": "{"x" * 27}…{"x" * 26}",',
+        '    "b": Path("y"),',
+        "}",
+    ]

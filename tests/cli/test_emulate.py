@@ -46,7 +46,9 @@ def test_it_serves_endpoints_to_other_processes_until_ctrl_c(
 
 def test_by_itself_it_serves_a_photographer_too(shell: Shell, fal: Emulator) -> None:
     announce_demo(fal)
-    assert "python -m fal_async subscribe demo/photo prompt='a boat at dusk'" in shell.said()
+    said = shell.said()
+    assert "python -m fal_async subscribe demo/photo prompt='a boat at dusk'" in said
+    assert "demo/photo (also a stream, and realtime), demo/echo" in said
     output: Any = shell("run", "demo/photo", "prompt=a boat at dusk").json
     assert output["images"][0]["content_type"] == "image/png"
 
@@ -56,7 +58,9 @@ def test_without_pillow_there_is_no_photographer(
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     announce_demo(fal)
-    assert "python -m fal_async subscribe demo/slow" in shell.said()
+    said = shell.said()
+    assert "python -m fal_async subscribe demo/slow" in said
+    assert "demo/photo" not in said
 
 
 def test_a_port_that_is_taken_is_bad_input(shell: Shell) -> None:

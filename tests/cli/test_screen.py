@@ -5,6 +5,7 @@ import re
 import pytest
 from PIL import Image
 
+from fal_async.cli._pictures import encoded
 from fal_async.cli._screen import Screen
 from fal_async.types import Completed, InProgress, Queued, Status
 from tests.cli.shell import Terminal
@@ -55,11 +56,48 @@ def test_on_a_terminal_the_queue_is_told_in_place(monkeypatch: pytest.MonkeyPatc
     assert terminal.written.count("\x1b[?25l") == terminal.written.count("\x1b[?25h") == 1
 
 
+@pytest.fixture
+def colourful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+def content(width: int, height: int) -> bytes:
+    return encoded(Image.new("RGB", (width, height), "#ff0000"), "PNG")
+
+
 @pytest.mark.parametrize(("kind", "cells"), [("xterm-256color", 54 * 18), ("dumb", 0)])
+@pytest.mark.usefixtures("colourful")
 def test_a_picture_is_shown_in_rough_where_there_are_colours(
     kind: str, cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
     terminal = Terminal(monkeypatch, kind)
-    Screen(terminal).thumbnail(Image.new("RGB", (96, 64), "#ff0000"))
+    Screen(terminal).picture(Image.new("RGB", (96, 64), "#ff0000"))
     assert terminal.written.count("▀") == cells
+
+
+@pytest.mark.parametrize(
+    ("columns", "cells"), [("80", 16 * 5), ("200", 16 * 5), ("40", 6 * 2), ("7", 1)]
+)
+@pytest.mark.usefixtures("colourful")
+def test_pictures_that_come_stand_in_a_row_that_fits_and_stay(
+    columns: str, cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    terminal = Terminal(monkeypatch, "xterm-256color")
+    with Screen(terminal).wait() as wait:
+        for size in ((24, 16), (48, 32), (96, 64), (300, 200)):
+            wait.picture(f"no. {size[0]}", content(*size))
+    row = terminal.written.rpartition("\x1b[2K")[2]
+    assert row.count("▀") == 4 * cells
+
+
+def test_each_picture_that_comes_is_a_line_with_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal(monkeypatch, "dumb")
+    with Screen(terminal).wait() as wait:
+        wait.picture("step 1", content(3, 2))
+    size = f"3 x 2, {len(content(3, 2)) / 1000:.1f} kB"
+    (line,) = told(terminal.written)
+    assert re.fullmatch(rf"step 1: {size}, \d+ ms later", line)
+    assert "▀" not in terminal.written

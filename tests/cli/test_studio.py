@@ -5,27 +5,31 @@ from base64 import b64encode
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from PIL import Image, ImageChops
 
-from fal_async.cli import _studio
+from fal_async import AsyncClient
+from fal_async.cli import _studio, demo
 from fal_async.cli._drawing import draw
 from fal_async.cli._filters import FILTERS
 from fal_async.cli._pictures import (
     NoPictureError,
     as_data_uri,
     from_data_uri,
-    picture_url,
+    in_small,
+    is_stored_as,
     read_picture,
     save_picture,
 )
 from fal_async.cli._silhouettes import SILHOUETTES
-from fal_async.cli._studio import PHOTO, photo
+from fal_async.cli._studio import PHOTO, open_studio
+from fal_async.emulator import Emulator, Fault
+from fal_async.errors import RealtimeError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fal_async.emulator import Emulator
     from tests.cli.shell import Shell
 
 SIZE = (96, 64)
@@ -125,25 +129,17 @@ def test_what_is_no_data_uri_in_base64_is_no_picture(url: str) -> None:
         from_data_uri(url)
 
 
-@pytest.mark.parametrize(
-    "output",
-    [
-        {"images": [{"url": "u", "width": 1}, {"url": "v"}]},
-        {"images": ["u", "v"]},
-        {"images": [], "image": {"url": "u"}},
-        {"image": {"url": "u"}, "seed": 1},
-        {"image": "u"},
-    ],
-)
-def test_the_first_picture_of_an_output_is_found(output: object) -> None:
-    assert picture_url(output) == "u"
+def test_the_format_of_a_picture_is_known_by_its_content() -> None:
+    content = encoded(draw("a cat", SIZE))
+    assert is_stored_as(content, ".PNG")
+    assert not is_stored_as(content, ".jpg")
+    assert is_stored_as(encoded(draw("a cat", SIZE), "JPEG"), ".jpeg")
 
 
-@pytest.mark.parametrize(
-    "output", [None, b"u", ["u"], {}, {"images": []}, {"images": [{"uri": "u"}]}, {"image": 7}]
-)
-def test_an_output_may_hold_no_picture(output: object) -> None:
-    assert picture_url(output) is None
+def test_a_picture_in_small_is_a_small_jpeg() -> None:
+    small = in_small(encoded(draw("a cat", (384, 256))))
+    assert is_stored_as(small, ".jpg")
+    assert read_picture(small).size == (192, 128)
 
 
 def test_a_picture_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
@@ -159,14 +155,19 @@ def test_a_picture_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) 
 
 @pytest.fixture
 def studio(fal: Emulator) -> None:
-    fal.register(PHOTO, photo)
+    open_studio(fal)
+
+
+@pytest.fixture
+def client(fal: Emulator) -> AsyncClient:
+    return AsyncClient(fal.key, hosts=fal.hosts)
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
         (["filter=sepia"], "sepia"),
-        (["image_url=https://example.com/cat.png"], "not a data URI"),
+        (["image_url=https://example.com/cat.png"], "neither a data URI nor a file of this"),
         (["image_url=data:;base64," + b64encode(b"text").decode()], "not a picture"),
         (["prompt:=7"], "valid string"),
     ],
@@ -179,6 +180,66 @@ def test_the_photographer_refuses_as_models_do(
     assert outcome.exit_status == 1
     assert what in outcome.stderr
     assert "HTTP 422" in outcome.stderr
+
+
+@pytest.mark.usefixtures("studio", "restless")
+def test_the_photographer_downloads_pictures_from_the_cdn_and_leaves_his_there(
+    shell: Shell, fal: Emulator
+) -> None:
+    drawing = draw("a cat", SIZE)
+    url = fal.store(encoded(drawing), "image/png")
+    output: Any = shell("run", PHOTO, f"image_url={url}", "filter=duotone").json
+    assert fal.count("download") == 1
+    (image,) = output["images"]
+    stored = fal.files[image["url"]]
+    assert (image["width"], image["height"], image["content_type"]) == (*SIZE, "image/png")
+    assert (stored.content_type, len(stored.content)) == ("image/png", image["file_size"])
+    assert read_picture(stored.content).tobytes() == FILTERS["duotone"](drawing).tobytes()
+
+
+@pytest.mark.usefixtures("studio", "restless")
+def test_a_picture_that_cannot_be_downloaded_is_refused(shell: Shell, fal: Emulator) -> None:
+    url = fal.store(encoded(draw("a cat", SIZE)), "image/png")
+    fal.fail(None, Fault(route="download", status=403))
+    outcome = shell("run", PHOTO, f"image_url={url}")
+    assert outcome.exit_status == 1
+    assert "403" in outcome.stderr
+    assert "HTTP 422" in outcome.stderr
+
+
+@pytest.mark.usefixtures("studio", "restless")
+async def test_previews_get_better_until_the_last_is_the_picture(
+    client: AsyncClient, fal: Emulator
+) -> None:
+    arguments = {"image_url": draw("a cat", (300, 200)), "filter": "poster"}
+    async with client, client.stream(PHOTO, arguments, output=demo.Preview) as previews:
+        with anyio.fail_after(10):
+            seen = [(preview, await preview.image.read()) async for preview in previews]
+    assert [(preview.step, preview.steps) for preview, _ in seen] == [(n, 4) for n in (1, 2, 3, 4)]
+    assert [preview.image.width for preview, _ in seen] == [24, 72, 216, 300]
+    assert all(
+        read_picture(content).size == (preview.image.width, preview.image.height)
+        for preview, content in seen
+    )
+    last, content = seen[-1]
+    assert fal.files[last.image.url].content == content
+
+
+@pytest.mark.usefixtures("studio")
+async def test_in_a_session_pictures_are_bytes_both_ways(client: AsyncClient) -> None:
+    drawing = draw("a cat", SIZE)
+    async with client, client.realtime(PHOTO) as session:
+        with anyio.fail_after(10):
+            await session.send({"image": encoded(drawing), "filter": "none"})
+            (image,) = (await session.recv())["images"]
+            assert (image["width"], image["height"], image["content_type"]) == (*SIZE, "image/jpeg")
+            assert read_picture(image["content"]).size == SIZE
+            await session.send({"prompt": "a cat", "filter": "sketch"})
+            (image,) = (await session.recv())["images"]
+            assert read_picture(image["content"]).size == (192, 128)
+            await session.send({"filter": "sepia"})
+            with pytest.raises(RealtimeError, match="sepia"):
+                await session.recv()
 
 
 @pytest.mark.usefixtures("studio")
