@@ -39,17 +39,28 @@ async def echo(value):
 """
 
 
-def run_script(source: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program after `PREAMBLE`, in development mode and with warnings as errors."""
-    return subprocess.run(
+def started(source: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a program after `PREAMBLE`, in development mode and with warnings as errors."""
+    return subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", "-c", PREAMBLE + dedent(source)],
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
-        check=False,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )
+
+
+def run_script(source: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run such a program to its end."""
+    with started(source, **environment) as process:
+        try:
+            out, err = process.communicate(timeout=30)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def said(source: str, **environment: str) -> list[str]:

@@ -15,12 +15,17 @@ import anyio
 import httpx
 import pytest
 from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 import fal_async.sync as fal_client
 from fal_async.emulator import AppError, Job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
+
+    from starlette.requests import Request
 
     from fal_async.emulator import Emulator, Gate
 
@@ -306,6 +311,23 @@ async def test_a_blocking_call_works_within_a_running_loop(
     blocking: fal_client.SyncClient,
 ) -> None:
     assert blocking.run(ECHO, {"n": 1}) == {"n": 1}
+
+
+async def test_handlers_of_a_web_framework_may_block(
+    blocking: fal_client.SyncClient,
+) -> None:
+    def in_a_thread(request: Request) -> JSONResponse:
+        return JSONResponse(blocking.subscribe(ECHO, {"path": request.url.path}))
+
+    async def on_the_loop(request: Request) -> JSONResponse:
+        return JSONResponse(blocking.subscribe(ECHO, {"path": request.url.path}))
+
+    app = Starlette(routes=[Route("/thread", in_a_thread), Route("/loop", on_the_loop)])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as http:
+        with anyio.fail_after(20):
+            for path in ("/thread", "/loop", "/thread"):
+                assert (await http.get(path)).json() == {"path": path}
 
 
 def test_closing_closes_the_transport_that_was_given(fal: Emulator) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,14 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and signa
 
 @pytest.fixture(autouse=True)
 def endpoints(fal: Emulator) -> None:
-    gate = fal.gate()
-
-    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
-        await gate.wait()
-        return arguments
-
     fal.register("acme/echo", lambda arguments: arguments)
-    fal.register("acme/slow", slow)
 
 
 def test_importing_starts_no_thread_and_opens_nothing(fal: Emulator) -> None:
@@ -97,26 +90,6 @@ say([thread.name for thread in threading.enumerate()].count("fal-portal"))
     ) == ["True", "1"]
 
 
-def test_ctrl_c_in_subscribe_cancels_the_job(fal: Emulator) -> None:
-    assert said(
-        """
-import fal_async.sync as fal_client
-
-def interrupt(status):
-    if isinstance(status, fal_client.InProgress):
-        threading.Thread(target=ctrl_c).start()
-
-try:
-    fal_client.subscribe("acme/slow", {}, on_queue_update=interrupt)
-except KeyboardInterrupt as error:
-    say(repr(error), error.__context__)
-say(fal_client.run("acme/echo", {"n": 1}))
-""",
-        **fal.environ,
-    ) == ["KeyboardInterrupt() None", "{'n': 1}"]
-    assert [each.request_id for each in fal.requests if each.route == "cancel"] == list(fal.jobs)
-
-
 @pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
 def test_a_forked_child_has_its_own_connections(fal: Emulator, end: str) -> None:
     assert said(
@@ -166,6 +139,38 @@ say([os.waitpid(child, 0)[1] for child in children])
 """,
         **fal.environ,
     ) == ["[0, 0, 0, 0]"]
+
+
+def test_a_forking_server_answers_each_request_over_a_connection_of_its_own(fal: Emulator) -> None:
+    assert said(
+        """
+import socket, socketserver
+import fal_async.sync as fal_client
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        who = self.rfile.readline().decode().strip()
+        self.wfile.write(str(fal_client.subscribe("acme/echo", {"who": who})).encode())
+
+class Server(socketserver.ForkingTCPServer):
+    block_on_close = True
+
+fal_client.run("acme/echo", {"who": "parent"})
+with Server(("127.0.0.1", 0), Handler) as server:
+    answering = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    answering.start()
+    calls = [socket.create_connection(server.server_address) for _ in range(4)]
+    for number, call in enumerate(calls):
+        call.sendall(b"child %d\\n" % number)
+    for call in calls:
+        with call, call.makefile() as answer:
+            say(answer.read())
+    server.shutdown()
+    answering.join()
+say(fal_client.run("acme/echo", {"who": "parent"}))
+""",
+        **fal.environ,
+    ) == [*(f"{{'who': 'child {number}'}}" for number in range(4)), "{'who': 'parent'}"]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

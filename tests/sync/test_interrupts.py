@@ -372,3 +372,25 @@ if __name__ == "__main__":
     child.join()
     say(child.exitcode, _inherited.call(echo, "parent"))
 """) == ["('child', 'fal-portal')", "0 parent"]
+
+
+# Event loops
+
+
+@pytest.mark.parametrize(
+    ("before", "loop"),
+    [
+        pytest.param("", "uvloop", id="with uvloop"),
+        pytest.param("sys.modules['uvloop'] = None", "asyncio", id="without uvloop"),
+    ],
+)
+def test_the_loop_is_that_of_uvloop_where_it_is_installed(before: str, loop: str) -> None:
+    assert said(f"""
+import asyncio
+{before}
+
+async def kind():
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+say(portal.call(kind))
+""") == [loop]
