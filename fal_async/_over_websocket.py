@@ -11,7 +11,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fal_async._protocol.bodies import encode_arguments
-from fal_async._protocol.events import read_event
+from fal_async._protocol.events import read_events
 from fal_async._protocol.failures import raise_for_status
 from fal_async._protocol.over_websocket import Chunk, End, ReplyFrames, Start
 from fal_async._protocol.replies import Reply, parse_output
@@ -107,12 +107,7 @@ class CarriedReply:
         return f"CarriedReply({self.status_code}, request_id={self.request_id!r})"
 
     def _read_events(self, decoder: SSEDecoder) -> Callable[[bytes], Iterator[Any]]:
-        def read(chunk: bytes) -> Iterator[Any]:
-            for event in decoder.feed(chunk):
-                if event.data:
-                    yield read_event(event, request_id=self.request_id)
-
-        return read
+        return lambda chunk: read_events(decoder.feed(chunk), request_id=self.request_id)
 
     def __aiter__(self) -> Self:
         return self

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import anyio
 
-from fal_async._protocol.events import DONE, read_event
+from fal_async._protocol.events import DONE, read_events
 from fal_async._protocol.replies import is_event_stream
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._results import hand_over
 from fal_async._transport.exchange import Broken
-from fal_async.errors import FalClientTimeoutError, StreamBrokenError
+from fal_async.errors import FalClientTimeoutError, InvalidRequestError, StreamBrokenError
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -71,8 +71,10 @@ class EventStream(Generic[T]):
     ) -> None:
         self._source = _Source(performer, operation, prepare, timeout, idle_timeout)
         self._output = output
-        self._decode: Callable[[bytes], Iterator[object]] = _chunk
-        self._ready: Iterator[object] = iter(())
+        self._decode: Callable[[bytes], Iterator[T]] = _as_it_is
+        self._ready: Iterator[T] = iter(())
+        self._arrived = 0
+        self._is_reading = False
 
     @property
     def request_id(self) -> str | None:
@@ -96,18 +98,16 @@ class EventStream(Generic[T]):
 
     async def __anext__(self) -> T:
         try:
-            await self._open()
-            while True:
-                for item in self._ready:
-                    self._source.arrived += 1
-                    return cast("T", item)
-                self._ready = self._decode(await self._next_chunk())
+            for item in self._ready:
+                self._arrived += 1
+                return item
         except BaseException:
             await self.aclose()
             raise
+        return await self._read_on()
 
     async def aclose(self) -> None:
-        """Close the connection. It can be called again, and at any time."""
+        """Close the connection. It can be called again, and at any time: the stream ends there."""
         self._ready = iter(())
         await self._source.aclose()
 
@@ -117,24 +117,51 @@ class EventStream(Generic[T]):
             if self._source.is_events:
                 self._decode = _Decoder(self._source, self._output)
 
+    async def _read_on(self) -> T:
+        if self._is_reading:
+            raise InvalidRequestError("another task is reading this stream already")
+        self._is_reading = True
+        try:
+            await self._open()
+            while True:
+                self._ready = self._decode(await self._next_chunk())
+                for item in self._ready:
+                    self._arrived += 1
+                    return item
+        except BaseException:
+            await self.aclose()
+            raise
+        finally:
+            self._is_reading = False
+
     async def _next_chunk(self) -> bytes:
-        chunk = await self._source.next_chunk()
+        try:
+            chunk = await self._source.next_chunk()
+        except Broken as error:
+            raise self._broken(error.breakdown.reason) from error.__cause__
         if chunk is not None:
             return chunk
         if isinstance(self._decode, _Decoder) and self._decode.pending:
-            raise self._source.broken("it ended within an event")
+            raise self._broken("it ended within an event")
         raise StopAsyncIteration
 
+    def _broken(self, reason: str) -> Exception:
+        """The error that says how far the stream came; the end, if it was closed on purpose."""
+        if self._source.was_closed:
+            return StopAsyncIteration()
+        return StreamBrokenError(reason, self._arrived, request_id=self.request_id)
 
-def _chunk(chunk: bytes) -> Iterator[bytes]:
+
+def _as_it_is(chunk: bytes) -> Iterator[Any]:
     yield chunk
 
 
 class _Decoder:
     """Turns the bytes of a stream of events into its items."""
 
-    def __init__(self, source: _Source, output: type[object] | None) -> None:
-        self._source = source
+    def __init__(self, source: _Source, output: type[Any] | None) -> None:
+        self._performer = source.performer
+        self._request_id = source.request_id
         self._output = output
         self._decoder = SSEDecoder()
 
@@ -142,15 +169,12 @@ class _Decoder:
     def pending(self) -> bool:
         return self._decoder.pending
 
-    def __call__(self, chunk: bytes) -> Iterator[object]:
-        for event in self._decoder.feed(chunk):
-            if not event.data:
-                continue
-            value = read_event(event, request_id=self._source.request_id)
-            if self._output is None:
-                yield value
-            elif value != DONE:
-                yield hand_over(value, self._output, self._source.performer)
+    def __call__(self, chunk: bytes) -> Iterator[Any]:
+        values = read_events(self._decoder.feed(chunk), request_id=self._request_id)
+        return values if self._output is None else self._validated(values, self._output)
+
+    def _validated(self, values: Iterator[Any], output: type[T]) -> Iterator[T]:
+        return (hand_over(value, output, self._performer) for value in values if value != DONE)
 
 
 class _Source:
@@ -158,7 +182,8 @@ class _Source:
 
     Attributes:
         performer: Performs the call.
-        arrived: How many items were delivered.
+        was_closed: Whether it was closed, perhaps before it was open.
+        headers: Those of the reply.
     """
 
     def __init__(
@@ -169,7 +194,7 @@ class _Source:
         timeout: float | None,
         idle_timeout: float | None,
     ) -> None:
-        self.arrived = 0
+        self.was_closed = False
         self.headers: Mapping[str, str] = {}
         self.performer = performer
         self._operation = operation
@@ -211,22 +236,16 @@ class _Source:
             gates.leave(self._operation.lane)
             raise
         self._reply, self.headers = reply, reply.headers
+        if self.was_closed:  # in the meantime, by another task
+            await self.aclose()
 
     async def next_chunk(self) -> bytes | None:
-        """The next bytes, or ``None`` at the end."""
-        if self._reply is None:
-            return None
-        try:
-            return await self._bounded(self._reply.next_chunk)
-        except Broken as error:
-            raise self.broken(error.breakdown.reason) from error.__cause__
-
-    def broken(self, reason: str) -> StreamBrokenError:
-        """The error that says how far the stream came."""
-        return StreamBrokenError(reason, self.arrived, request_id=self.request_id)
+        """The next bytes, or ``None`` at the end; raises `Broken`."""
+        return None if self._reply is None else await self._bounded(self._reply.next_chunk)
 
     async def aclose(self) -> None:
         """Close the connection, once."""
+        self.was_closed = True
         reply, self._reply = self._reply, None
         if reply is not None and self._gates is not None:
             self._gates.leave(self._operation.lane)

@@ -9,52 +9,56 @@ import orjson
 from fal_async.errors import StreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fal_async._protocol.sse import Event
 
-__all__ = ["DONE", "read_event"]
+__all__ = ["DONE", "read_events"]
 
 #: What some apps send as the last event of a stream.
 DONE: Final = "[DONE]"
 
 
-def read_event(event: Event, *, request_id: str | None = None) -> Any:
-    """The decoded JSON of an event, or its text where it is not JSON.
+def read_events(events: Iterable[Event], *, request_id: str | None = None) -> Iterator[Any]:
+    """The decoded JSON of each event that has data, or its text where it is not JSON.
 
     Raises:
-        StreamError: The event is an error: it is named so, or is an object that says so.
+        StreamError: An event is an error: it is named so, or is an object that says so.
     """
-    value = _decode(event.data)
-    fields = _fields(value)
-    if event.event == "error" or _is_error(fields):
-        raise StreamError(_reason(fields) or str(value), value, request_id=request_id)
-    return value
+    for data, kind, _, _ in events:
+        if not data:
+            continue
+        try:
+            value: Any = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            value = _read_text(data)
+        if kind == "error" or (isinstance(value, dict) and _is_error(value)):
+            raise StreamError(_reason(value) or str(value), value, request_id=request_id)
+        yield value
 
 
-def _decode(data: str) -> Any:
+def _read_text(data: bytes) -> Any:
+    """The text of an event, or its JSON where only the encoding is wrong."""
     try:
-        return orjson.loads(data)
+        return data.decode()
+    except UnicodeDecodeError:
+        text = data.decode("utf-8", "replace")
+    try:
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return data
-
-
-def _fields(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+        return text
 
 
 def _is_error(fields: Mapping[str, Any]) -> bool:
     """Whether an object is a workflow's error, the platform's, or an app's with an ``error``."""
     error = fields.get("error")
-    return (
-        fields.get("type") in {"error", "x-fal-error"}
-        or "error_type" in fields
-        or (isinstance(error, str) and error != "")
-        or bool(_fields(error))
-    )
+    if error and isinstance(error, str | dict):
+        return True
+    return fields.get("type") in ("error", "x-fal-error") or "error_type" in fields
 
 
-def _reason(fields: Mapping[str, Any]) -> str:
+def _reason(payload: object) -> str:
+    fields = cast("Mapping[str, Any]", payload) if isinstance(payload, dict) else {}
     for name in ("message", "detail", "reason", "error"):
         value: object = fields.get(name)
         if value:

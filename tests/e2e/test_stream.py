@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import orjson
 import pytest
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
@@ -16,6 +17,7 @@ from fal_async import (
     FalClientTimeoutError,
     InvalidInputError,
     InvalidReplyError,
+    InvalidRequestError,
     StreamBrokenError,
     StreamError,
     SubmitOutcomeUnknownError,
@@ -197,6 +199,7 @@ async def test_the_last_word_is_not_an_event_of_a_model(fal: Emulator, client: A
         (b'data: {"type": "error", "node_id": "n", "message": "out of paint"}\n\n', "out of paint"),
         (b'data: {"detail": "out of paint", "error_type": "request_timeout"}\n\n', "out of paint"),
         (b'data: {"error": {"status": 422}}\n\n', '{"status":422}'),
+        (b'data: {"error": "out of \xff paint"}\n\n', "out of \ufffd paint"),
     ],
 )
 async def test_an_error_event_is_raised_after_what_came_before_it(
@@ -208,6 +211,90 @@ async def test_an_error_event_is_raised_after_what_came_before_it(
     assert len(seen) == 1
     assert error.message == message
     assert error.request_id is not None
+
+
+async def test_what_only_looks_like_an_error_is_an_event(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    events: list[Any] = [
+        {"error": None},
+        {"error": ""},
+        {"error": {}},
+        {"error": 0.1},
+        {"type": ["error"]},
+        {"type": {"error": 1}},
+        ["error"],
+        "error",
+    ]
+    serve(fal, b"".join(b"data: %s\n\n" % orjson.dumps(event) for event in events))
+
+    assert await collect(client.stream("acme/raw", {}, path="")) == events
+
+
+async def test_a_second_reader_is_refused_and_the_first_goes_on(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/gated")
+    async def gated(arguments: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        await gate.wait()
+        yield {"n": 1}
+
+    seen: list[Any] = []
+
+    async def read() -> None:
+        seen.extend([event async for event in stream])
+
+    stream = client.stream("acme/gated", {}, path="")
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            for _ in range(2):  # while the stream opens, and while it is read
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(InvalidRequestError, match="another task"):
+                    await anext(stream)
+                await fal.until(lambda: fal.connections == 1)
+            gate.open()
+    assert seen == [{"n": 1}]
+    assert fal.counters("acme/gated").executions == 1
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_a_stream_that_another_task_closes_ends_there(
+    fal: Emulator, client: AsyncClient, *, opened: bool
+) -> None:
+    gate, end = fal.gate(), fal.gate()
+
+    @fal.endpoint("acme/gated")
+    async def gated(arguments: dict[str, Any]) -> AsyncIterator[bytes]:
+        if opened:
+            yield b"data: 1\n\ndata: half"
+        await gate.wait()
+        yield b"data: 2\n\n"
+        await end.wait()
+
+    seen: list[Any] = []
+
+    async def read() -> None:
+        async for event in stream:
+            seen.append(event)
+            arrived.set()
+
+    stream = client.stream("acme/gated", {}, path="")
+    arrived = anyio.Event()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            if opened:
+                await arrived.wait()
+            await anyio.wait_all_tasks_blocked()
+            await stream.aclose()
+            gate.open()
+        assert await collect(stream) == []
+        await fal.until(lambda: fal.connections == 0)
+    end.open()
+    assert len(seen) == opened
 
 
 async def test_a_workflow_tells_of_its_steps(fal: Emulator, client: AsyncClient) -> None:
