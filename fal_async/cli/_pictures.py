@@ -78,7 +78,8 @@ def encoded(picture: Image.Image, format: str) -> bytes:  # noqa: A002 - Pillow'
 
 def as_data_uri(picture: Image.Image, format: str) -> str:  # noqa: A002 - Pillow's word for it
     """The picture as a ``data:`` URI."""
-    return f"data:{Image.MIME[format]};base64,{b64encode(encoded(picture, format)).decode()}"
+    content = b64encode(encoded(picture, format)).decode()
+    return f"data:{Image.MIME[format]};base64,{content}"  # which is known once one was encoded
 
 
 def in_small(content: bytes) -> bytes:

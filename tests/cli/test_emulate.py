@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fal_async.cli._emulate import announce_demo
+from fal_async.sync import SyncClient
 from tests.cli.shell import Shell, started
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from subprocess import Popen
 
     from fal_async.emulator import Emulator
 
@@ -24,24 +26,49 @@ endpoints = {"acme/upper": upper}
 """
 
 
+def environment_of(server: Popen[str]) -> dict[str, str]:
+    """What a platform that was just started says how to reach it."""
+    assert server.stdout is not None
+    told = ""
+    while "FAL_ASYNC_BASE_URL" not in told:
+        line = server.stdout.readline()
+        assert line, "it ended early"
+        told += line
+    return dict(re.findall(r"^export (\w+)=(.*)$", told, re.MULTILINE))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_it_serves_endpoints_to_other_processes_until_ctrl_c(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "apps.py").write_text(APPS)
     with started("emulate", "--port", "0", "--app", "apps:endpoints") as server:
-        assert server.stdout is not None
-        told = ""
-        while "FAL_ASYNC_BASE_URL" not in told:
-            line = server.stdout.readline()
-            assert line, "it ended early"
-            told += line
-        for name, value in re.findall(r"^export (\w+)=(.*)$", told, re.MULTILINE):
+        for name, value in environment_of(server).items():
             monkeypatch.setenv(name, value)
         assert shell("run", "acme/upper", "text=hello").json == {"text": "HELLO"}
         server.send_signal(signal.SIGINT)
         _, stderr = server.communicate(timeout=30)
     assert (server.returncode, stderr) == (0, "")
+
+
+@pytest.mark.parametrize("first", ["run", "stream", "realtime"])
+def test_a_new_process_draws_whatever_it_is_asked_for_first(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"prompt": "a boat at dusk"}
+    with started("emulate", "--port", "0") as server:
+        for name, value in environment_of(server).items():
+            monkeypatch.setenv(name, value)
+        with SyncClient() as client:
+            match first:
+                case "run":
+                    assert client.run("demo/photo", arguments)["images"]
+                case "stream":
+                    assert [event["step"] for event in client.stream("demo/photo", arguments)]
+                case _:
+                    with client.realtime("demo/photo") as session:
+                        session.send(arguments)
+                        assert session.recv()["images"]
 
 
 def test_by_itself_it_serves_a_photographer_too(shell: Shell, fal: Emulator) -> None:
