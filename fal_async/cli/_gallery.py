@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -45,10 +44,8 @@ def exhibit(
 ) -> None:
     """Check what was given, show the demo, and keep its picture."""
     tour = _tour(prompt, image, filter_name, live)
-    _check_out(out)
     screen = Screen(sys.stdout)
-    # Within the folder of the picture, which then is there at once or not at all.
-    with TemporaryDirectory(prefix=".fal_async_", dir=out.absolute().parent) as folder:
+    with _folder_beside(out) as folder:
         output, files = anyio.run(tour, Path(folder), Stage(screen))
         picture = _first_picture(files)
         if picture is None:
@@ -63,7 +60,7 @@ def _tour(prompt: str, image: Path | None, filter_name: str | None, live: str | 
     if image is not None:
         _check_image(image)
     if live is None:
-        look = _checked_filter(filter_name or _DEFAULT_FILTER)
+        look = _checked_filter(_DEFAULT_FILTER if filter_name is None else filter_name)
         return partial(demo.demonstrate, image or draw(prompt, CANVAS), look)
     parse_endpoint(live)
     if filter_name is not None:
@@ -89,14 +86,20 @@ def _checked_filter(name: str) -> str:
     return name
 
 
-def _check_out(out: Path) -> None:
-    folder = out.absolute().parent
+def _folder_beside(out: Path) -> TemporaryDirectory[str]:
+    """A folder from which a picture can be moved to its place in one step."""
+    parent = out.absolute().parent
     if not can_be_saved_as(out.suffix):
         raise BadInputError(f"--out {out}: the name must end like a picture's, such as .png")
-    if not folder.is_dir():
-        raise BadInputError(f"--out {out}: there is no folder {folder}")
-    if out.is_dir() or not os.access(folder, os.W_OK):
-        raise BadInputError(f"--out {out} cannot be written")
+    if not parent.is_dir():
+        raise BadInputError(f"--out {out}: there is no folder {parent}")
+    if out.is_dir():
+        raise BadInputError(f"--out {out} is a folder")
+    try:
+        return TemporaryDirectory(prefix=".fal_async_", dir=parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadInputError(f"--out {out} cannot be written: {reason}") from error
 
 
 def _first_picture(files: Sequence[Path]) -> Path | None:
