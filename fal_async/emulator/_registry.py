@@ -114,8 +114,10 @@ def parse_id(text: str) -> CalledId:
         InvalidRequestError: It has no owner and alias.
     """
     segments = [segment for segment in text.split("/") if segment]
-    try:
-        app, length = parse_endpoint("/".join(segments[:2])).app, 2
-    except InvalidRequestError:  # a namespace makes it three
-        app, length = parse_endpoint("/".join(segments[:3])).app, 3
-    return CalledId(app, "/".join(segments[length:]))
+    for length in (1, 2):  # the old form, and the usual one; a namespace makes it three
+        try:
+            app = parse_endpoint("/".join(segments[:length])).app
+        except InvalidRequestError:
+            continue
+        return CalledId(app, "/".join(segments[length:]))
+    return CalledId(parse_endpoint("/".join(segments[:3])).app, "/".join(segments[3:]))

@@ -51,6 +51,12 @@ def test_run_of_a_path(fal: Emulator, official: fal_client.SyncClient) -> None:
     assert official.run("acme/app/fast", {}) == {"path": "fast"}
 
 
+def test_a_path_of_an_id_of_the_old_form(fal: Emulator, official: fal_client.SyncClient) -> None:
+    fal.register("123/app/fast", lambda arguments: {"path": "fast"})
+    assert official.run("123-app", {}, path="/fast") == {"path": "fast"}
+    assert official.submit("123-app", {}, path="/fast").get() == {"path": "fast"}
+
+
 def test_submit_status_and_result(fal: Emulator, official: fal_client.SyncClient) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate), concurrency=1)

@@ -69,15 +69,14 @@ def test_urls_are_those_by_which_the_client_came(fal: Emulator, http: httpx.Clie
 def test_urls_of_jobs_name_owner_and_alias_and_the_full_id_works_too(
     fal: Emulator, http: httpx.Client, app: str, tail: str
 ) -> None:
-    endpoint = app.replace("123-app", "123/app") if tail else app
-    fal.register(f"{endpoint}{tail}", where)
-    submitted = submit(http, f"{endpoint}{tail}")
+    fal.register(f"{app}{tail}", where)
+    submitted = submit(http, f"{app}{tail}")
     normal = app.replace("123-app", "123/app")
     request_id = submitted["request_id"]
     assert submitted["response_url"] == f"{fal.url}/queue/{normal}/requests/{request_id}"
-    completed(fal, 1, f"{endpoint}{tail}")
+    completed(fal, 1, f"{app}{tail}")
     output = {"endpoint": f"{normal}{tail}", "path": "/"}
-    for prefix in (normal, f"{normal}{tail}", f"{app}/"):
+    for prefix in (normal, f"{normal}{tail}", f"{app}{tail}", f"{app}/"):
         url = f"/queue/{prefix}/requests/{request_id}"
         for form in (url, f"{url}/", f"{url}/response", f"{url}/response/"):
             assert http.get(form).json() == output
