@@ -49,6 +49,7 @@ def exhibit(
         output, files = anyio.run(tour, Path(folder), Stage(screen))
         picture = _first_picture(files)
         if picture is None:
+            screen.line()
             screen.note("The output", "holds no picture; here it is:")
             emit(output)
             return

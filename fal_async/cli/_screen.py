@@ -168,8 +168,8 @@ class Wait:
 
 def _rough(console: Console, pictures: Sequence[Image], width: int) -> list[Text]:
     """Lines that show pictures in a row, below an empty one; none where there are no colours."""
-    has_colours = console.is_interactive and console.color_system in {"256", "truecolor"}
-    if not pictures or not has_colours:
+    has_colours = console.color_system in {"256", "truecolor"} and not console.no_color
+    if not (pictures and has_colours and console.is_interactive):
         return []
     from fal_async.cli._thumbnails import GAP, side_by_side
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
-from fal_async import Result, __version__
+from fal_async import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -55,8 +55,9 @@ class Stage:
         self._screen.code(_body(step))
         with self._screen.wait() as wait:
             outcome = await step(wait, *args, **named)
-            if isinstance(outcome, Result):
-                wait.say(f"request {outcome.request_id}", "dim")
+            request_id: str | None = getattr(outcome, "request_id", None)
+            if request_id is not None:
+                wait.say(f"request {request_id}", "dim")
         return outcome
 
     def skip(self, step: Callable[..., object], reason: str) -> None:

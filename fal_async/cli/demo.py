@@ -5,7 +5,7 @@ The steps are ordinary uses of the library; read them first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import BaseModel
 
@@ -57,6 +57,7 @@ async def watch(
 async def converse(show: Wait, client: AsyncClient, endpoint: str, picture: bytes) -> None:
     """realtime: question and answer over one socket, pictures as bytes both ways."""
     async with client.realtime(endpoint) as session:
+        show.say("connected")
         for look in ("sketch", "poster", "duotone"):
             await session.send({"image": picture, "filter": look})
             answer = await session.recv()
@@ -140,8 +141,8 @@ async def demonstrate_live(
         stage.skip(watch, "what its events hold is up to the endpoint")
         stage.skip(converse, "what it understands is up to the endpoint")
         await stage.show(come_back, client, endpoint, arguments)
-        output: Any = await stage.show(stand_in_line, client, endpoint, arguments)
-        if not isinstance(output, Result):  # the output of a model may be anything
+        result = await stage.show(stand_in_line, client, endpoint, arguments)
+        if not isinstance(cast("object", result), Result):  # it may be anything that JSON can say
             stage.skip(take_home, "the output is no object that could hold files")
-            return output, []
-        return output, await stage.show(take_home, output, folder)
+            return result, []
+        return result, await stage.show(take_home, result, folder)

@@ -59,7 +59,9 @@ def test_previews_and_answers_are_told_as_they_come(shell: Shell) -> None:
     assert [name for name, *_ in previews] == [f"step {n} of 4" for n in (1, 2, 3, 4)]
     assert [size for _, *size, _ in previews] == [[24, 16], [72, 48], [216, 144], [768, 512]]
     assert [kilobytes for *_, kilobytes in previews] == sorted(kb for *_, kb in previews)
-    answers = [sizes(line)[:3] for line in told(stdout, "realtime")]
+    connected, *lines = told(stdout, "realtime")
+    answers = [sizes(line)[:3] for line in lines]
+    assert connected == "connected"
     assert answers == [(look, 192, 128) for look in ("sketch", "poster", "duotone")]
 
 
@@ -216,7 +218,7 @@ def test_live_an_output_without_a_picture_is_printed(
     fal.register("acme/poet", lambda: output)
     outcome = shell("demo", "--live", "acme/poet")
     assert outcome.exit_status == 0
-    assert outcome.stdout.endswith(f"The output  holds no picture; here it is:\n{printed}")
+    assert outcome.stdout.endswith(f"\n\nThe output  holds no picture; here it is:\n{printed}")
     assert not list(tmp_path.iterdir())
 
 

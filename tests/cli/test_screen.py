@@ -75,6 +75,15 @@ def test_a_picture_is_shown_in_rough_where_there_are_colours(
     assert terminal.written.count("▀") == cells
 
 
+def test_a_terminal_that_shall_show_no_colours_shows_no_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal(monkeypatch, "xterm-256color")
+    Screen(terminal).picture(Image.new("RGB", (96, 64), "#ff0000"))
+    assert terminal.written == ""
+
+
 @pytest.mark.parametrize(
     ("columns", "cells"), [("80", 16 * 5), ("200", 16 * 5), ("40", 6 * 2), ("7", 1)]
 )
