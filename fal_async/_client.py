@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -13,9 +14,10 @@ from fal_async._protocol import options
 from fal_async._queue import QueueCalls
 from fal_async._socket_calls import SocketCalls
 from fal_async._storage import StorageCalls
+from fal_async._transport.carriers import carrier_of
 from fal_async._transport.line import Line
 from fal_async._transport.perform import Performer
-from fal_async._transport.proxies import default_transport
+from fal_async._transport.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +72,7 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         limits: Limits | None = None,
     ) -> None:
         hosts = hosts or Hosts.from_environment(os.environ)
-        line = Line(transport or default_transport(), limits or Limits())
+        line = Line(carrier_of(transport), limits or Limits())
         self._performer = Performer(
             line=line,
             authority=Credentials(key, post_form=line.post_form),
@@ -118,6 +120,28 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         other._owns_line = False
         return other
 
+    async def prepare(self) -> None:
+        """Load code, certificates and the key, which the first calls would do otherwise.
+
+        All that takes long happens in worker threads, so that a service which prepares while it
+        starts never stops its event loop. Nothing is sent, but to renew a login that has run out.
+
+        Raises:
+            MissingCredentialsError: There is no key.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with fal_async.AsyncClient() as client:
+            ...         await client.prepare()
+            ...         print(await client.run("demo/echo", {"prompt": "a cat"}))
+            >>> anyio.run(main)
+            {'prompt': 'a cat'}
+        """
+        performer = self._performer
+        await in_thread(_load)
+        await performer.line.prepare()
+        await performer.authority.authorization()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -128,6 +152,12 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         """Close connections and sockets. Calls that come later raise `ClientClosedError`."""
         if self._owns_line:
             await self._performer.line.aclose()
+
+
+def _load() -> None:
+    """Load the code that is put off until it is first needed."""
+    for name in ("attaching", "files", "realtime", "transport.connecting"):
+        importlib.import_module(f"fal_async._{name}")
 
 
 def _unpickle(

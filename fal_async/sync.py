@@ -1351,6 +1351,23 @@ class SyncClient(ClientFace[AsyncClient]):
             self._async.with_options(key=key, default_timeout=default_timeout, retry=retry)
         )
 
+    def prepare(self) -> None:
+        """Load code, certificates and the key, which the first calls would do otherwise.
+
+        All that takes long happens in worker threads, so that a service which prepares while it
+        starts never stops its event loop. Nothing is sent, but to renew a login that has run out.
+
+        Raises:
+            MissingCredentialsError: There is no key.
+
+        Example:
+            >>> with fal_async.sync.SyncClient() as client:
+            ...     client.prepare()
+            ...     print(client.run("demo/echo", {"prompt": "a cat"}))
+            {'prompt': 'a cat'}
+        """
+        self._portal.call(self._async.prepare)
+
     def __enter__(self) -> Self:
         return self
 

@@ -22,11 +22,11 @@ from fal_async import (
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
-    PooledTransport,
     RetryPolicy,
     ServerError,
     TransportError,
 )
+from fal_async._transport.carriers import Pooled
 from fal_async.emulator import Emulator, Fault
 from tests.transport.looking import taken
 from tests.transport.peers import Peer
@@ -311,12 +311,12 @@ async def test_a_reply_without_a_file_is_an_error(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     fal.fail(None, Fault(route="download", status=204))
-    transport = client._performer.line._transport
-    assert isinstance(transport, PooledTransport)
+    carrier = client._performer.line._carrier
+    assert isinstance(carrier, Pooled)
     with pytest.raises(InvalidReplyError, match="204"):
         await client.download(url, tmp_path / "a.mp4")
     assert names_in(tmp_path) == []
-    assert taken(transport) == 0
+    assert taken(carrier) == 0
 
 
 async def test_what_the_server_says_of_the_size_counts(client: AsyncClient, url: str) -> None:
@@ -422,15 +422,15 @@ async def test_a_cancelled_download_leaves_nothing_behind(
 ) -> None:
     gate = fal.gate()
     fal.fail(None, Fault(route="download", cut=100_000, delay=gate))
-    transport = client._performer.line._transport
-    assert isinstance(transport, PooledTransport)
+    carrier = client._performer.line._carrier
+    assert isinstance(carrier, Pooled)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(client.download, url, tmp_path)
             await fal.until(lambda: fal.count("download") == 1)
             await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
-    assert taken(transport) == 0
+    assert taken(carrier) == 0
     assert names_in(tmp_path) == []
     assert await (await file_at(client, url)).read() == CONTENT
 
@@ -439,15 +439,15 @@ async def test_an_iterator_that_is_left_early_gives_its_connection_back(
     fal: Emulator, client: AsyncClient, url: str
 ) -> None:
     file = await file_at(client, url)
-    transport = client._performer.line._transport
-    assert isinstance(transport, PooledTransport)
+    carrier = client._performer.line._carrier
+    assert isinstance(carrier, Pooled)
     async with file.iter_bytes() as chunks:
         async for _ in chunks:
             break
-    assert taken(transport) == 0
+    assert taken(carrier) == 0
     async for _ in file.iter_bytes():
         break
-    assert taken(transport) == 0
+    assert taken(carrier) == 0
     lane = client._performer.line.gates.get()._places
     assert {places.value for name, places in lane.items() if name.name == "DOWNLOAD"} == {64}
 

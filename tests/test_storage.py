@@ -26,7 +26,6 @@ from fal_async import (
     InvalidRequestError,
     Limits,
     PermissionDeniedError,
-    PooledTransport,
     RetryPolicy,
     ServerError,
     StorageACL,
@@ -35,6 +34,7 @@ from fal_async import (
     TransportError,
     UploadError,
 )
+from fal_async._transport.carriers import Pooled
 from fal_async.emulator import Emulator, Fault
 from tests.e2e.heard import Heard
 from tests.transport.looking import idle, taken
@@ -789,8 +789,8 @@ async def test_a_cancelled_upload_leaves_nothing_open(
     content = SMALL if route == "upload" else LARGE
     large.write_bytes(content)  # noqa: ASYNC240 -- nobody waits for this loop
     fal.fail(None, Fault(route=route, delay=fal.gate(), times=None))
-    transport = client._performer.line._transport
-    assert isinstance(transport, PooledTransport)
+    carrier = client._performer.line._carrier
+    assert isinstance(carrier, Pooled)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             if shape == "file":
@@ -799,8 +799,8 @@ async def test_a_cancelled_upload_leaves_nothing_open(
                 group.start_soon(client.upload, async_bits(content), "video/mp4")
             await fal.until(lambda: fal.count(route) > 0)
             group.cancel_scope.cancel()
-        assert taken(transport) == 0
-        resting = idle(transport)
+        assert taken(carrier) == 0
+        resting = idle(carrier)
         await fal.until(lambda: fal.connections == resting)
         fal.reset()
         assert (await client.upload(LARGE, "video/mp4")).startswith("http")

@@ -8,6 +8,7 @@ import anyio
 import httpx
 
 from fal_async._transport.dialing import dial, dial_through
+from fal_async._transport.errors import ExchangeError
 from fal_async._transport.handshake import make_protocol, shake_hands
 from fal_async._transport.proxies import ProxyRules
 from fal_async._transport.tls import shared_context
@@ -24,7 +25,7 @@ __all__ = ["OPEN_TIMEOUT", "Dial", "connect_websocket", "dial_url"]
 #: How long opening may take, in seconds: a runner may have to start first.
 OPEN_TIMEOUT: Final = 90.0
 
-#: Opens the connection that a URL needs; raises `httpx.ConnectError` or `httpx.ProxyError`.
+#: Opens the connection that a URL needs; raises `ConnectError` or `ProxyError`.
 Dial: TypeAlias = "Callable[[httpx.URL], Awaitable[SocketStream]]"
 
 
@@ -86,7 +87,7 @@ async def connect_websocket(
     except BaseException as error:
         if stream is not None:
             stream.close()
-        if isinstance(error, httpx.TransportError):
+        if isinstance(error, ExchangeError):
             raise ConnectionFailedError(f"the WebSocket cannot be opened: {error}") from error
         raise
     if stream is not None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 import anyio
-import httpx
 from anyio.lowlevel import checkpoint
 
+from fal_async._transport.errors import ReadError, ReadTimeout, WriteError
 from fal_async._transport.sending import Unsent, send_nowait, send_rest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
     from fal_async._transport.encoding import Outgoing
     from fal_async._transport.parsing import ReplyParser
@@ -61,16 +61,16 @@ class Connection:
         """Send a request and receive the head of its reply, with what came along of the body.
 
         Raises:
-            httpx.TransportError: There is no reply. What has arrived is in `reply`.
+            ExchangeError: There is no reply. What has arrived is in `reply`.
         """
         self.served += 1
         self.usable = not request.last
         unsent = await self._send(request, reply, timeouts.get("write"))
         try:
             await self._receive_head(reply, timeouts.get("read"))
-        except httpx.ReadError:
+        except ReadError:
             if unsent is not None and not reply.started:
-                raise httpx.WriteError(str(unsent)) from unsent.__cause__
+                raise WriteError(str(unsent)) from unsent.__cause__
             raise
 
     async def _send(
@@ -94,7 +94,7 @@ class Connection:
         with anyio.CancelScope() as scope:
             await self._receive_parts(reply, partial(_extend, scope, timeout))
             return
-        raise httpx.ReadTimeout(f"there was no reply for {timeout} s")
+        raise ReadTimeout(f"there was no reply for {timeout} s")
 
     async def _receive_parts(self, reply: ReplyParser, extend: Callable[[], None] | None) -> None:
         while not reply.has_head:
@@ -105,7 +105,7 @@ class Connection:
             await self._stream.wait_receivable()
             received = self._receive_nowait()
             if received == b"" and not reply.started:
-                raise httpx.ReadError("the connection was closed without a reply")
+                raise ReadError("the connection was closed without a reply")
             if received is not None:
                 reply.feed(received)
 
@@ -113,7 +113,7 @@ class Connection:
         try:
             return self._stream.receive_nowait()
         except OSError as error:
-            raise httpx.ReadError(f"the connection broke: {error.strerror or error}") from error
+            raise ReadError(f"the connection broke: {error.strerror or error}") from error
 
     async def receive(self, timeout: float | None) -> bytes:
         """Wait for more of the reply; ``b""`` is the end of the connection.
@@ -122,8 +122,8 @@ class Connection:
             timeout: How long to wait, in seconds; ``None`` for as long as it takes.
 
         Raises:
-            httpx.ReadTimeout: Nothing came.
-            httpx.ReadError: The connection broke.
+            ReadTimeout: Nothing came.
+            ReadError: The connection broke.
         """
         received = self._receive_nowait()
         if received is not None:
@@ -134,7 +134,7 @@ class Connection:
                 await self._stream.wait_receivable()
                 received = self._receive_nowait()
             return received
-        raise httpx.ReadTimeout(f"there was no more of the reply for {timeout} s")
+        raise ReadTimeout(f"there was no more of the reply for {timeout} s")
 
 
 def _extend(scope: anyio.CancelScope, timeout: float) -> None:
@@ -147,7 +147,7 @@ class Release(Protocol):
     def __call__(self, *, reusable: bool) -> None: ...
 
 
-class ReplyBody(httpx.AsyncByteStream):
+class ReplyBody:
     """The body of a reply, received as it is asked for.
 
     Args:
@@ -172,7 +172,7 @@ class ReplyBody(httpx.AsyncByteStream):
     def __del__(self) -> None:
         self._let_go(reusable=False)  # nobody will read the rest of a reply that was dropped
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
@@ -189,7 +189,7 @@ class ReplyBody(httpx.AsyncByteStream):
             self._let_go(reusable=False)
             raise reply.failure
         if self._release is None:
-            raise httpx.ReadError("the reply was closed before its end")
+            raise ReadError("the reply was closed before its end")
         try:
             reply.feed(await self._connection.receive(self._timeout))
         except BaseException:

@@ -11,13 +11,15 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
-import httpx
 from anyio.streams.tls import TLSAttribute
 
+from fal_async._transport.errors import ConnectError, ProxyError
 from fal_async._transport.sockets import SocketStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import httpx
 
 __all__ = ["dial", "dial_through"]
 
@@ -39,16 +41,16 @@ async def dial(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> So
         tls: The context of the TLS handshake; ``None`` for a plain connection.
 
     Raises:
-        httpx.ConnectError: No connection could be made, and why.
+        ConnectError: No connection could be made, and why.
     """
     try:
         addresses = await _look_up(host, port)
     except (OSError, UnicodeError) as error:
-        raise httpx.ConnectError(f"cannot look up {host!r}: {_reason(error)}") from error
+        raise ConnectError(f"cannot look up {host!r}: {_reason(error)}") from error
     try:
         stream = SocketStream(await _connect_to_any(addresses))
     except OSError as error:
-        raise httpx.ConnectError(f"cannot connect to {host}:{port}: {_reason(error)}") from error
+        raise ConnectError(f"cannot connect to {host}:{port}: {_reason(error)}") from error
     return stream if tls is None else await _secure(stream, host, tls)
 
 
@@ -64,18 +66,18 @@ async def dial_through(
         tls: The context of the TLS handshake with the host; ``None`` for a plain connection to it.
 
     Raises:
-        httpx.ProxyError: The proxy refused, or is not an HTTP proxy. Nothing was sent to the host.
-        httpx.ConnectError: The proxy could not be reached, or the TLS handshake failed.
+        ProxyError: The proxy refused, or is not an HTTP proxy. Nothing was sent to the host.
+        ConnectError: The proxy could not be reached, or the TLS handshake failed.
     """
     if proxy.url.scheme != "http":
-        raise httpx.ProxyError(f"a proxy must be http:// here, not {proxy.url.scheme}://")
+        raise ProxyError(f"a proxy must be http:// here, not {proxy.url.scheme}://")
     stream = await dial(proxy.url.raw_host.decode("ascii"), proxy.url.port or 80)
     try:
         await stream.send(_connect_request(proxy, host, port))
         await _expect_tunnel(stream)
     except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
         stream.close()
-        raise httpx.ProxyError("the proxy broke off") from error
+        raise ProxyError("the proxy broke off") from error
     except BaseException:
         stream.close()
         raise
@@ -163,15 +165,13 @@ async def _secure(stream: SocketStream, host: str, tls: ssl.SSLContext) -> Socke
         secured = await stream.start_tls(tls, host)
     except ssl.SSLCertVerificationError as error:
         message = f"the certificate of {host} is not valid: {error.verify_message}"
-        raise httpx.ConnectError(message) from error
+        raise ConnectError(message) from error
     except (OSError, ValueError) as error:
-        raise httpx.ConnectError(f"no TLS with {host}: {_reason(error)}") from error
+        raise ConnectError(f"no TLS with {host}: {_reason(error)}") from error
     protocol = secured.extra(TLSAttribute.alpn_protocol)  # noqa: S610 -- anyio's
     if protocol not in {None, "http/1.1"}:
         secured.close()
-        raise httpx.ConnectError(
-            f"{host} chose {protocol}; the SSL context may offer only http/1.1"
-        )
+        raise ConnectError(f"{host} chose {protocol}; the SSL context may offer only http/1.1")
     return secured
 
 
@@ -194,10 +194,10 @@ async def _expect_tunnel(stream: SocketStream) -> None:
     answer = b""
     while b"\r\n\r\n" not in answer:
         if len(answer) >= PROXY_ANSWER:
-            raise httpx.ProxyError("the answer of the proxy does not end")
+            raise ProxyError("the answer of the proxy does not end")
         answer += await stream.receive()
     status = answer.split(b"\r\n", 1)[0].decode("latin-1")
     if not status.startswith(("HTTP/1.1 2", "HTTP/1.0 2")):
-        raise httpx.ProxyError(f"the proxy refused the tunnel: {status!r}")
+        raise ProxyError(f"the proxy refused the tunnel: {status!r}")
     if answer.index(b"\r\n\r\n") + 4 != len(answer):
-        raise httpx.ProxyError("the proxy said more than it was asked")
+        raise ProxyError("the proxy said more than it was asked")

@@ -6,12 +6,12 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import httpx
+from fal_async._transport.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-__all__ = ["LAST_CHUNK", "Outgoing", "compose", "encode", "frame"]
+__all__ = ["LAST_CHUNK", "Outgoing", "compose", "frame"]
 
 #: Methods that may be repeated when a connection turns out to be dead (RFC 9110, section 9.2.2).
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -47,23 +47,6 @@ class Outgoing(NamedTuple):
     last: bool
 
 
-def encode(request: httpx.Request) -> Outgoing:
-    """Check a request of httpx and write its head.
-
-    Raises:
-        httpx.LocalProtocolError: The request cannot be written, or could be read as another one.
-    """
-    stream = request.stream
-    if isinstance(stream, httpx.ByteStream):
-        body: bytes | AsyncIterator[bytes] = b"".join(stream)
-    elif isinstance(stream, httpx.AsyncByteStream):
-        body = aiter(stream)
-    else:
-        raise httpx.LocalProtocolError("the body is a synchronous stream; it must be asynchronous")
-    target: bytes = request.extensions.get("target", request.url.raw_path)
-    return compose(request.method, request.url.netloc, target, request.headers.raw, body)
-
-
 def compose(
     method: str,
     host: bytes,
@@ -82,17 +65,17 @@ def compose(
         body: What follows the head; the headers say how long it is.
 
     Raises:
-        httpx.LocalProtocolError: The request cannot be written, or could be read as another one.
+        LocalProtocolError: The request cannot be written, or could be read as another one.
     """
     lines = [_request_line(method, target)]
     framing: dict[bytes, bytes] = {}
     for name, value in headers:
         if not _is_token(name) or _breaks_line(value):
-            raise httpx.LocalProtocolError(f"the header {name!r} cannot be sent")
+            raise LocalProtocolError(f"the header {name!r} cannot be sent")
         lowered = _lower(name)
         if lowered in _FRAMING:
             if lowered in framing:
-                raise httpx.LocalProtocolError(f"there may be only one header {name!r}")
+                raise LocalProtocolError(f"there may be only one header {name!r}")
             framing[lowered] = value
         lines.append(name + b": " + value)
     if b"host" not in framing:
@@ -123,9 +106,9 @@ def frame(part: bytes) -> bytes:
 def _request_line(method: str, target: bytes) -> bytes:
     word = method.encode("ascii", "replace")
     if not _is_token(word) or word == b"CONNECT":
-        raise httpx.LocalProtocolError(f"the method {method!r} cannot be sent")
+        raise LocalProtocolError(f"the method {method!r} cannot be sent")
     if not _is_target(target):
-        raise httpx.LocalProtocolError(f"the target {target!r} cannot be sent")
+        raise LocalProtocolError(f"the target {target!r} cannot be sent")
     return word + b" " + target + b" HTTP/1.1"
 
 
@@ -134,14 +117,12 @@ def _length(framing: dict[bytes, bytes]) -> int | None:
     length, coding = framing.get(b"content-length"), framing.get(b"transfer-encoding")
     if coding is not None:
         if length is not None or coding.strip().lower() != b"chunked":
-            raise httpx.LocalProtocolError(
-                "a body is sent with its length, or chunked, but not both"
-            )
+            raise LocalProtocolError("a body is sent with its length, or chunked, but not both")
         return None
     if length is None:
         return 0
     if not length.isdigit():
-        raise httpx.LocalProtocolError(f"{length!r} is not a content-length")
+        raise LocalProtocolError(f"{length!r} is not a content-length")
     return int(length)
 
 
@@ -149,5 +130,5 @@ def _framed(body: bytes, length: int | None) -> bytes:
     if length is None:
         return frame(body) + LAST_CHUNK
     if len(body) != length:
-        raise httpx.LocalProtocolError(f"the body has {len(body)} bytes instead of {length}")
+        raise LocalProtocolError(f"the body has {len(body)} bytes instead of {length}")
     return body

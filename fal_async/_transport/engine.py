@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
-import httpx
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from fal_async._transport.connection import Connection, ReplyBody
 from fal_async._transport.dialing import dial
+from fal_async._transport.errors import ConnectTimeout, ReadError, WriteError
 from fal_async._transport.loops import PerLoop
 from fal_async._transport.parsing import ReplyParser
 from fal_async._transport.places import Pool
@@ -41,16 +41,20 @@ class Incoming(NamedTuple):
 class Engine:
     """What `PooledTransport` does, without the objects of httpx, which cost as much again.
 
-    The arguments are those of `PooledTransport`.
+    Args:
+        max_connections: As for `PooledTransport`, and so are the others.
+        keepalive_expiry: Seconds.
+        ssl_context: ``None`` for the shared one.
+        max_header_bytes: Bytes.
     """
 
     def __init__(
         self,
         *,
-        max_connections: int | None,
-        keepalive_expiry: float,
-        ssl_context: ssl.SSLContext | None,
-        max_header_bytes: int,
+        max_connections: int | None = None,
+        keepalive_expiry: float = 30.0,
+        ssl_context: ssl.SSLContext | None = None,
+        max_header_bytes: int = 64 * 1024,
     ) -> None:
         self._ssl_context = ssl_context
         self._max_header_bytes = max_header_bytes
@@ -69,7 +73,7 @@ class Engine:
         """Send a request and wait for the head of its reply.
 
         Raises:
-            httpx.TransportError: The exchange failed.
+            ExchangeError: The exchange failed.
             RuntimeError: The engine is closed.
         """
         if self._closed:
@@ -105,9 +109,7 @@ class Engine:
             if origin.scheme == "https":
                 tls = self._ssl_context or await shared_context()
             return Connection(origin, await dial(origin.host, origin.port, tls=tls))
-        raise httpx.ConnectTimeout(
-            f"no connection to {origin.host}:{origin.port} within {timeout} s"
-        )
+        raise ConnectTimeout(f"no connection to {origin.host}:{origin.port} within {timeout} s")
 
 
 def _was_dead(
@@ -115,7 +117,7 @@ def _was_dead(
 ) -> bool:
     """Whether a connection was dead before the request, which can go over another one."""
     return (
-        isinstance(error, httpx.ReadError | httpx.WriteError)
+        isinstance(error, ReadError | WriteError)
         and connection.served > 1
         and request.repeatable
         and not reply.started

@@ -16,10 +16,8 @@ from fal_async.errors import ClientClosedError, TransportError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import httpx
-
     from fal_async._config import Limits
-    from fal_async._transport.exchange import OpenReply
+    from fal_async._transport.exchange import Carrier, OpenReply
 
 __all__ = ["Line"]
 
@@ -37,12 +35,12 @@ class Line:
         sockets: The WebSockets, which do not use the transport.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, limits: Limits) -> None:
+    def __init__(self, carrier: Carrier, limits: Limits) -> None:
         self.limits = limits
         self.routes: Routes = Routes()
         self.gates: PerLoop[Gates] = PerLoop(lambda: Gates(limits))
         self.sockets: OpenSockets = OpenSockets()
-        self._transport = transport
+        self._carrier = carrier
         self._closed = False
 
     async def start(
@@ -57,7 +55,7 @@ class Line:
         if self._closed:
             raise ClientClosedError("the client is closed")
         return await start(
-            self._transport, request, url, authorization=authorization, timeout=timeout
+            self._carrier, request, url, authorization=authorization, timeout=timeout
         )
 
     async def post_form(self, url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
@@ -79,10 +77,14 @@ class Line:
             raise TransportError(f"the login could not be renewed: {error}") from error.__cause__
         return reply.status_code, reply.body
 
+    async def prepare(self) -> None:
+        """Do what the first exchange would have to do otherwise."""
+        await self._carrier.prepare()
+
     async def aclose(self) -> None:
         """Close the sockets and the transport; calls that come later are refused."""
         self._closed = True
         try:
             await self.sockets.aclose()
         finally:
-            await self._transport.aclose()
+            await self._carrier.aclose()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import httptools
-import httpx
+
+from fal_async._transport.errors import RemoteProtocolError
 
 __all__ = ["ReplyParser"]
 
@@ -70,7 +71,7 @@ class ReplyParser:
         self.pieces: list[bytes] = []
         self.complete = False
         self.reusable = False
-        self.failure: httpx.RemoteProtocolError | None = None
+        self.failure: RemoteProtocolError | None = None
 
     def feed(self, received: bytes) -> None:
         """Take what has arrived; ``b""`` is the end of the connection."""
@@ -102,7 +103,7 @@ class ReplyParser:
 
     def _fail(self, reason: str) -> None:
         if self.failure is None and not self.complete:
-            self.failure = httpx.RemoteProtocolError(reason)
+            self.failure = RemoteProtocolError(reason)
 
     def _check_rest(self, received: bytes) -> None:
         """After llhttp has taken everything: what it has not reported is bounded, and not lost."""

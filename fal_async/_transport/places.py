@@ -8,8 +8,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import anyio
-import httpx
 from anyio.lowlevel import checkpoint
+
+from fal_async._transport.errors import PoolTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,7 +81,7 @@ class Pool:
             timeout: How long to wait for a place, in seconds; ``None`` for as long as it takes.
 
         Raises:
-            httpx.PoolTimeout: No place came free in time.
+            PoolTimeout: No place came free in time.
         """
         berth = self._berths.get(origin)
         if berth is None:
@@ -150,7 +151,7 @@ class Pool:
         if self._closed:
             raise RuntimeError("the transport was closed")
         if not waiter.has_place:
-            raise httpx.PoolTimeout(f"no connection came free for {timeout} s")
+            raise PoolTimeout(f"no connection came free for {timeout} s")
 
     async def _connect(self, origin: Origin, dial: Dial) -> Connection:
         """Open a connection for a place that has been taken."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
 
-from fal_async._transport.encoding import encode
+from fal_async._transport.encoding import compose
 from fal_async._transport.engine import Engine
+from fal_async._transport.errors import ExchangeError, LocalProtocolError
 from fal_async._transport.targets import origin_of
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncIterator, Generator
 
-    from fal_async._transport.connection import Timeouts
+    from fal_async._transport.connection import ReplyBody, Timeouts
+    from fal_async._transport.encoding import Outgoing
     from fal_async._transport.engine import Incoming
 
-__all__ = ["PooledTransport", "response_of"]
+__all__ = ["PooledTransport", "encode", "response_of"]
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
@@ -36,6 +40,9 @@ class PooledTransport(httpx.AsyncBaseTransport):
             own, a reply that ends with its connection can be cut short unnoticed.
         max_header_bytes: How long the head of a reply may be, in bytes.
 
+    Attributes:
+        engine: What does the work; for the client, which has no use for the objects of httpx.
+
     Example:
         >>> client = httpx.AsyncClient(transport=PooledTransport())
     """
@@ -50,20 +57,16 @@ class PooledTransport(httpx.AsyncBaseTransport):
     ) -> None:
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no bound")
-        self._engine = Engine(
+        self.engine = Engine(
             max_connections=max_connections,
             keepalive_expiry=keepalive_expiry,
             ssl_context=ssl_context,
             max_header_bytes=max_header_bytes,
         )
 
-    def engine_for(self, url: str) -> Engine | None:
-        """What does the work for a URL, for callers who have no use for the objects of httpx."""
-        return self._engine
-
     async def prepare(self) -> None:
         """Load the trusted certificates, which the first ``https`` request would do otherwise."""
-        await self._engine.prepare()
+        await self.engine.prepare()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and wait for the head of its reply.
@@ -75,24 +78,71 @@ class PooledTransport(httpx.AsyncBaseTransport):
             httpx.TransportError: The exchange failed otherwise.
             RuntimeError: The transport is closed.
         """
-        outgoing = encode(request)
         timeouts: Timeouts = request.extensions.get("timeout") or {}
-        return response_of(await self._engine.exchange(origin_of(request.url), outgoing, timeouts))
+        with _as_httpx_says():
+            outgoing = encode(request)
+            origin = origin_of(request.url)
+            incoming = await self.engine.exchange(origin, outgoing, timeouts)
+        return response_of(incoming)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; those in use when they come free."""
-        await self._engine.aclose()
+        await self.engine.aclose()
+
+
+def encode(request: httpx.Request) -> Outgoing:
+    """Check a request of httpx and write its head.
+
+    Raises:
+        LocalProtocolError: The request cannot be written, or could be read as another one.
+    """
+    stream = request.stream
+    if isinstance(stream, httpx.ByteStream):
+        body: bytes | AsyncIterator[bytes] = b"".join(stream)
+    elif isinstance(stream, httpx.AsyncByteStream):
+        body = aiter(stream)
+    else:
+        raise LocalProtocolError("the body is a synchronous stream; it must be asynchronous")
+    target: bytes = request.extensions.get("target", request.url.raw_path)
+    return compose(request.method, request.url.netloc, target, request.headers.raw, body)
 
 
 def response_of(incoming: Incoming) -> httpx.Response:
     """A reply as httpx has it."""
-    reply = incoming.reply
+    reply, rest = incoming
     return httpx.Response(
         reply.status,
         headers=reply.headers,
-        stream=httpx.ByteStream(reply.take()) if incoming.rest is None else incoming.rest,
+        stream=httpx.ByteStream(reply.take()) if rest is None else _Stream(rest),
         extensions={
             "http_version": f"HTTP/{reply.http_version}".encode(),
             "reason_phrase": reply.reason,
         },
     )
+
+
+class _Stream(httpx.AsyncByteStream):
+    """The body of a reply as httpx has it."""
+
+    def __init__(self, body: ReplyBody) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with _as_httpx_says():
+            return await anext(self._body)
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+@contextmanager
+def _as_httpx_says() -> Generator[None]:
+    """Raise the errors of httpx that are called the same."""
+    try:
+        yield
+    except ExchangeError as error:
+        kind: type[httpx.TransportError] = getattr(httpx, type(error).__name__)
+        raise kind(str(error)) from error.__cause__

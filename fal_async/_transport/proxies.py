@@ -1,4 +1,4 @@
-"""Proxies that the environment names, and the transport that obeys it."""
+"""Proxies that the environment names, and what carries exchanges by way of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from urllib.request import getproxies
 
 import httpx
 
+from fal_async._transport.errors import InvalidURL, ProxyError
+from fal_async._transport.foreign import Foreign
 from fal_async._transport.loops import PerLoop
-from fal_async._transport.pool import PooledTransport
 from fal_async._transport.tls import shared_context
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-    from fal_async._transport.engine import Engine
+    from fal_async._transport.carriers import Pooled
+    from fal_async._transport.connection import Timeouts
+    from fal_async._transport.exchange import Body, OpenReply
 
-__all__ = ["ProxiedTransport", "ProxyRules", "default_transport"]
+__all__ = ["Proxied", "ProxyRules"]
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Transports: TypeAlias = dict[str, httpx.AsyncHTTPTransport]
@@ -105,56 +108,48 @@ def _address_in(network: _Network, host: str) -> bool:
         return False
 
 
-def default_transport(
-    proxies: Mapping[str, str] | None = None,
-) -> PooledTransport | ProxiedTransport:
-    """The transport of a client that was not given one.
-
-    Args:
-        proxies: The proxies as `ProxyRules` takes them; ``None`` for those of the environment.
-    """
-    rules = ProxyRules.from_environment() if proxies is None else ProxyRules(proxies)
-    return ProxiedTransport(rules) if rules else PooledTransport()
-
-
-class ProxiedTransport(httpx.AsyncBaseTransport):
-    """Sends what the rules cover through httpx's own transport, and the rest through a pool.
+class Proxied:
+    """Carries what the rules cover through httpx's own transport, and the rest over the engine.
 
     Args:
         rules: Which proxy is for which URL.
+        direct: Carries the rest.
     """
 
-    def __init__(self, rules: ProxyRules) -> None:
+    def __init__(self, rules: ProxyRules, direct: Pooled) -> None:
         self._rules = rules
-        self._direct = PooledTransport()
+        self._direct = direct
         self._proxied: PerLoop[_Transports] = PerLoop(dict, _close)
         self._closed = False
 
-    def engine_for(self, url: str) -> Engine | None:
-        """What does the work for a URL that needs no proxy, as `PooledTransport` has it."""
-        proxied = self._rules.find(httpx.URL(url)) is not None
-        return None if proxied else self._direct.engine_for(url)
-
-    async def prepare(self) -> None:
-        """Load the trusted certificates, which the first ``https`` request would do otherwise."""
-        await self._direct.prepare()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and wait for the head of its reply, as `PooledTransport` does.
+    async def carry(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, timeouts: Timeouts
+    ) -> OpenReply:
+        """Send a request and wait for the head of its reply, as `Carrier` says.
 
         Raises:
-            httpx.ProxyError: The proxy refused, or cannot be used.
+            ProxyError: The proxy refused, or cannot be used.
         """
-        proxy = self._rules.find(request.url)
+        proxy = self._find(url)
         if proxy is None:
-            return await self._direct.handle_async_request(request)
+            return await self._direct.carry(method, url, headers, body, timeouts)
         if self._closed:
             raise RuntimeError("the transport is closed")
         context = await shared_context()
         transports = self._proxied.get()
         if proxy not in transports:
             transports[proxy] = _through(proxy, context)
-        return await transports[proxy].handle_async_request(request)
+        return await Foreign(transports[proxy]).carry(method, url, headers, body, timeouts)
+
+    def _find(self, url: str) -> str | None:
+        try:
+            return self._rules.find(httpx.URL(url))
+        except httpx.InvalidURL as error:
+            raise InvalidURL(str(error)) from error
+
+    async def prepare(self) -> None:
+        """Load the trusted certificates."""
+        await self._direct.prepare()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -171,7 +166,7 @@ def _through(proxy: str, context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     try:
         return httpx.AsyncHTTPTransport(verify=context, proxy=httpx.Proxy(proxy), limits=limits)
     except (ValueError, ImportError, httpx.InvalidURL) as error:
-        raise httpx.ProxyError(f"the proxy of the environment cannot be used: {error}") from error
+        raise ProxyError(f"the proxy of the environment cannot be used: {error}") from error
 
 
 async def _close(transports: _Transports) -> None:

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import httpx
 from anyio.lowlevel import checkpoint
 
 from fal_async._transport.encoding import LAST_CHUNK, frame
+from fal_async._transport.errors import LocalProtocolError, WriteTimeout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,7 +58,7 @@ async def send_rest(
 
     Raises:
         Unsent: The connection broke.
-        httpx.WriteTimeout: Nothing went out for too long.
+        WriteTimeout: Nothing went out for too long.
     """
     with anyio.CancelScope() as scope:  # one for all waits, whose deadline is moved
         sender = _Sender(stream, reply, scope, timeout)
@@ -67,7 +67,7 @@ async def send_rest(
         if isinstance(request.body, bytes):
             return await sender.send(memoryview(request.body))
         return await sender.send_parts(request.body, request.length)
-    raise httpx.WriteTimeout(f"nothing could be sent for {timeout} s")
+    raise WriteTimeout(f"nothing could be sent for {timeout} s")
 
 
 class _Sender:
@@ -95,17 +95,13 @@ class _Sender:
         async for part in parts:
             total += len(part)
             if length is not None and total > length:
-                raise httpx.LocalProtocolError(
-                    f"the body has more than the {length} bytes it announced"
-                )
+                raise LocalProtocolError(f"the body has more than the {length} bytes it announced")
             if not await self.send(memoryview(frame(part) if length is None else part)):
                 return False
         if length is None:
             return await self.send(memoryview(LAST_CHUNK))
         if total < length:
-            raise httpx.LocalProtocolError(
-                f"the body has {total} of the {length} bytes it announced"
-            )
+            raise LocalProtocolError(f"the body has {total} of the {length} bytes it announced")
         return True
 
     async def send(self, rest: memoryview) -> bool:

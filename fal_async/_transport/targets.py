@@ -4,57 +4,87 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
 
-import httpx
-
+from fal_async._transport.errors import InvalidURL, UnsupportedProtocol
 from fal_async._transport.places import Origin
 
-__all__ = ["locate", "origin_of"]
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Target", "locate", "origin_of"]
 
 _PORTS: Final = {"http": 80, "https": 443}
-#: URLs that httpx would leave as they are, but for what stands before the path.
-_is_plain = re.compile(r"(https?://[\w.:\[\]-]+)(/[\w.~!$&'()*+,;=:@%/?-]*)", re.ASCII).fullmatch
+#: URLs that say what they mean: names in ASCII, and nothing that is to be resolved or encoded.
+_is_plain = re.compile(
+    r"(https?://[a-z0-9._-]+(?::[0-9]{1,5})?)(/[\w.~!$&'()*+,;=:@%/?-]*)", re.ASCII
+).fullmatch
 
 
-class _Place(NamedTuple):
+class Target(NamedTuple):
+    """Where a request goes.
+
+    Attributes:
+        origin: What to connect to.
+        host: What the request names as its host.
+        path: Path and query.
+    """
+
     origin: Origin
     host: bytes
-    target: bytes
+    path: bytes
 
 
-def locate(url: str) -> tuple[Origin, bytes, bytes]:
-    """The origin of a URL, its host as a request names it, and path with query.
+def locate(url: str) -> Target:
+    """Where a URL leads.
 
     Most URLs of a job are its own, so all that costs is kept for what they share.
 
     Raises:
-        httpx.InvalidURL: It is not a URL.
-        httpx.UnsupportedProtocol: It is not a URL of HTTP.
+        InvalidURL: It is not a URL.
+        UnsupportedProtocol: It is not a URL of HTTP.
     """
     plain = None if "/." in url or "%" in url else _is_plain(url)
     if plain is None:
-        return _parse(url)
-    origin, host, _ = _parse(plain[1])
-    return origin, host, plain[2].encode("ascii")
+        return _resolve(url)
+    origin, host = _take_apart(plain[1])
+    return Target(origin, host, plain[2].encode("ascii"))
 
 
 @lru_cache(maxsize=256)
-def _parse(url: str) -> _Place:
-    parsed = httpx.URL(url)
-    return _Place(origin_of(parsed), parsed.netloc, parsed.raw_path)
+def _take_apart(root: str) -> tuple[Origin, bytes]:
+    parts = urlsplit(root)
+    try:
+        port = parts.port or _PORTS[parts.scheme]
+    except ValueError as error:
+        raise InvalidURL(str(error)) from None
+    own = port == _PORTS[parts.scheme]
+    host = parts.netloc.partition(":")[0] if own else parts.netloc
+    return Origin(parts.scheme, parts.hostname or "", port), host.encode("ascii")
+
+
+@lru_cache(maxsize=256)
+def _resolve(url: str) -> Target:
+    import httpx  # knows what to do with every URL there is, but takes long to load
+
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidURL(str(error)) from error
+    return Target(origin_of(parsed), parsed.netloc, parsed.raw_path)
 
 
 def origin_of(url: httpx.URL) -> Origin:
     """What a connection for a URL is made to.
 
     Raises:
-        httpx.UnsupportedProtocol: It is not a URL of HTTP.
+        UnsupportedProtocol: It is not a URL of HTTP.
     """
     try:
         port = url.port or _PORTS[url.scheme]
     except KeyError:
-        raise httpx.UnsupportedProtocol(f"{url.scheme!r} is not http or https") from None
+        raise UnsupportedProtocol(f"{url.scheme!r} is not http or https") from None
     if not url.host:
-        raise httpx.UnsupportedProtocol("the URL has no host")
+        raise UnsupportedProtocol("the URL has no host")
     return Origin(url.scheme, url.raw_host.decode("ascii"), port)

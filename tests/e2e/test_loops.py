@@ -147,3 +147,29 @@ async def test_a_client_with_other_options_shares_the_connections(
     keys = [request.headers["authorization"] for request in fal.requests]
     assert keys == ["Key other:key", f"Key {fal.key}"]
     assert fal.connections == 1
+
+
+def test_a_call_loads_neither_httpx_nor_pydantic(fal: Emulator) -> None:
+    run_script(
+        fal,
+        """
+        asyncio.run(main())
+        assert not {"httpx", "pydantic", "websockets"} & sys.modules.keys()
+        """,
+    )
+
+
+def test_what_was_prepared_loads_no_more_code(fal: Emulator) -> None:
+    run_script(
+        fal,
+        """
+        async def prepared():
+            async with fal_async.AsyncClient() as client:
+                await client.prepare()
+                before = set(sys.modules)
+                await client.subscribe("acme/echo", {"n": 1})
+                assert set(sys.modules) - before == set()
+
+        asyncio.run(prepared())
+        """,
+    )

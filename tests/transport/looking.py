@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from fal_async._transport.pool import PooledTransport
+    from fal_async._transport.engine import Engine
 
 
-def taken(transport: PooledTransport) -> int:
+class Holder(Protocol):
+    """A transport, or the carrier of a client."""
+
+    engine: Engine
+
+
+def taken(holder: Holder) -> int:
     """How many places are in use in the running loop."""
-    return sum(berth.taken for berth in transport._engine._pools.get()._berths.values())
+    return sum(berth.taken for berth in holder.engine._pools.get()._berths.values())
 
 
-def idle(transport: PooledTransport) -> int:
+def idle(holder: Holder) -> int:
     """How many connections rest in the running loop."""
-    pool = transport._engine._pools.get()
+    pool = holder.engine._pools.get()
     resting = sum(len(berth.idle) for berth in pool._berths.values())
-    assert resting + taken(transport) >= len(pool._open) >= resting
+    assert resting + taken(holder) >= len(pool._open) >= resting
     return resting
 
 
-def waiting(transport: PooledTransport) -> int:
+def waiting(holder: Holder) -> int:
     """How many requests wait for a connection in the running loop."""
-    return sum(len(berth.waiters) for berth in transport._engine._pools.get()._berths.values())
+    return sum(len(berth.waiters) for berth in holder.engine._pools.get()._berths.values())

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from fal_async._transport.dialing import dial, dial_through
+from fal_async._transport.errors import ConnectError, ProxyError
 from tests.transport.cancelling import cancel_everywhere
 from tests.transport.peers import Line, Peer
 
@@ -71,7 +72,7 @@ async def test_ipv6_addresses_are_dialled(transport: PooledTransport) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_refusal_is_one_error_in_words(host: str, closed_port: int) -> None:
-    with anyio.fail_after(10), pytest.raises(httpx.ConnectError) as caught:
+    with anyio.fail_after(10), pytest.raises(ConnectError) as caught:
         await dial(host, closed_port)
     assert str(caught.value) == f"cannot connect to {host}:{closed_port}: Connection refused"
     assert isinstance(caught.value.__cause__, OSError)
@@ -79,7 +80,7 @@ async def test_a_refusal_is_one_error_in_words(host: str, closed_port: int) -> N
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..b"])
 async def test_a_name_that_does_not_exist_is_a_failure_to_connect(host: str) -> None:
-    with anyio.fail_after(20), pytest.raises(httpx.ConnectError, match="cannot look up"):
+    with anyio.fail_after(20), pytest.raises(ConnectError, match="cannot look up"):
         await dial(host, 80)
 
 
@@ -191,13 +192,13 @@ async def test_a_proxy_that_refuses_is_an_error(answer: bytes) -> None:
         line.reply(answer)
 
     with Peer(script) as peer, anyio.fail_after(10):
-        with pytest.raises(httpx.ProxyError):
+        with pytest.raises(ProxyError):
             await dial_through(httpx.Proxy(peer.url), "fal.example", 443)
         peer.wait_ended()
 
 
 async def test_only_http_proxies_are_dialled_through() -> None:
-    with pytest.raises(httpx.ProxyError, match="socks5"):
+    with pytest.raises(ProxyError, match="socks5"):
         await dial_through(httpx.Proxy("socks5://127.0.0.1:1080"), "fal.example", 443)
 
 

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from fal_async._transport.encoding import SMALL, Outgoing, encode, frame
+from fal_async._transport.encoding import SMALL, Outgoing, frame
+from fal_async._transport.errors import LocalProtocolError
+from fal_async._transport.pool import encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -80,26 +82,26 @@ def test_a_request_may_be_the_last_of_its_connection() -> None:
 
 @pytest.mark.parametrize("value", ["a\r\nX-Injected: yes", "a\nb", "a\rb", "a\0b"])
 def test_a_header_value_cannot_begin_another_line(value: str) -> None:
-    with pytest.raises(httpx.LocalProtocolError, match="X-Name"):
+    with pytest.raises(LocalProtocolError, match="X-Name"):
         written(headers={"X-Name": value})
 
 
 @pytest.mark.parametrize("name", ["X\r\nY", "X Y", "X:", "", "X\0", "Ünicode"])
 def test_a_header_name_is_a_token(name: str) -> None:
     headers = [(name.encode("latin-1"), b"value")]
-    with pytest.raises(httpx.LocalProtocolError):
+    with pytest.raises(LocalProtocolError):
         written(headers=headers)
 
 
 @pytest.mark.parametrize("method", ["GE T", "GET\r\nX: y", "", "CONNECT", "GÉT"])
 def test_a_method_is_a_token_and_no_tunnel(method: str) -> None:
-    with pytest.raises(httpx.LocalProtocolError):
+    with pytest.raises(LocalProtocolError):
         written(method)
 
 
 @pytest.mark.parametrize("target", [b"/a b", b"/\r\nX: y", b"", b"/\0", b"/\xff"])
 def test_a_target_has_no_spaces_or_control_characters(target: bytes) -> None:
-    with pytest.raises(httpx.LocalProtocolError):
+    with pytest.raises(LocalProtocolError):
         written(extensions={"target": target})
 
 
@@ -116,17 +118,17 @@ def test_a_target_has_no_spaces_or_control_characters(target: bytes) -> None:
     ],
 )
 def test_a_body_has_exactly_one_meaning(headers: list[tuple[str, str]]) -> None:
-    with pytest.raises(httpx.LocalProtocolError):
+    with pytest.raises(LocalProtocolError):
         written("POST", headers=headers, content=b"body")
 
 
 def test_a_body_that_no_header_announces_is_refused() -> None:
     request = httpx.Request("POST", "http://host/", content=b"body")
     del request.headers["Content-Length"]
-    with pytest.raises(httpx.LocalProtocolError):
+    with pytest.raises(LocalProtocolError):
         encode(request)
 
 
 def test_a_synchronous_stream_is_refused() -> None:
-    with pytest.raises(httpx.LocalProtocolError, match="synchronous"):
+    with pytest.raises(LocalProtocolError, match="synchronous"):
         written("POST", content=iter([b"one"]))

@@ -11,6 +11,7 @@ import pytest
 
 from fal_async._transport import handshake as module
 from fal_async._transport.connecting import connect_websocket, dial_url
+from fal_async._transport.errors import ProxyError
 from fal_async._transport.handshake import MAX_REFUSAL, HandshakeRefused
 from fal_async._transport.websocket import WebSocket, attended
 from fal_async.errors import (
@@ -207,7 +208,7 @@ async def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_proxy_that_refuses_is_a_failure_to_connect() -> None:
     async def refused(url: httpx.URL) -> object:
-        raise httpx.ProxyError("the proxy refused the tunnel")
+        raise ProxyError("the proxy refused the tunnel")
 
     with pytest.raises(ConnectionFailedError, match="the proxy refused the tunnel"):
         await connect_websocket("ws://fal.run/app", dial=refused)  # type: ignore[arg-type]  # it never returns

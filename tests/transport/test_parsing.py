@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import httpx
 import pytest
 
+from fal_async._transport.errors import RemoteProtocolError
 from fal_async._transport.parsing import MAX_HEADERS, MAX_INTERIM, ReplyParser
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -124,7 +124,7 @@ def test_a_reply_that_is_cut_off_fails(raw: bytes, body: bytes, reusable: bool) 
     for end in range(1, len(raw)):
         reply = fed(raw[:end], b"")
         assert not reply.complete
-        assert isinstance(reply.failure, httpx.RemoteProtocolError)
+        assert isinstance(reply.failure, RemoteProtocolError)
 
 
 @pytest.mark.parametrize("head", UNTIL_CLOSE)
@@ -139,7 +139,7 @@ def test_a_reply_without_a_length_ends_with_its_connection(head: bytes) -> None:
 def test_what_is_not_http_is_refused(raw: bytes) -> None:
     for pieces in ([raw, b""], [*(raw[i : i + 1] for i in range(len(raw))), b""]):
         reply = fed(*pieces)
-        assert isinstance(reply.failure, httpx.RemoteProtocolError)
+        assert isinstance(reply.failure, RemoteProtocolError)
         assert not reply.has_head
         assert not reply.reusable
 
@@ -148,7 +148,7 @@ def test_what_is_not_http_is_refused(raw: bytes) -> None:
 def test_what_came_before_a_bad_chunk_is_kept(chunk: bytes) -> None:
     reply = fed(CHUNKED + b"2\r\nhi\r\n" + chunk)
     assert reply.take()[:2] == b"hi"
-    assert isinstance(reply.failure, httpx.RemoteProtocolError)
+    assert isinstance(reply.failure, RemoteProtocolError)
     assert not reply.complete
 
 
@@ -190,13 +190,13 @@ def test_the_head_is_bounded_in_bytes_and_in_lines() -> None:
             reply = parser()
             for begin in range(0, len(raw), size):
                 reply.feed(raw[begin : begin + size])
-            assert isinstance(reply.failure, httpx.RemoteProtocolError)
+            assert isinstance(reply.failure, RemoteProtocolError)
 
 
 def test_the_bound_of_the_head_is_exact_whatever_comes_with_it() -> None:
     reply = parser(max_header_bytes=100)
     reply.feed(b"HTTP/1.1 200 OK\r\nName: " + b"x" * 100 + b"\r\nContent-Length: 2\r\n\r\nok")
-    assert isinstance(reply.failure, httpx.RemoteProtocolError)
+    assert isinstance(reply.failure, RemoteProtocolError)
     reply = parser(max_header_bytes=100)
     reply.feed(b"HTTP/1.1 200 OK\r\nName: " + b"x" * 20 + b"\r\nContent-Length: 1000\r\n\r\n")
     reply.feed(b"x" * 1000)

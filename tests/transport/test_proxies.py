@@ -1,16 +1,21 @@
-"""Which proxy is for which URL, and what the default transport makes of it."""
+"""Which proxy is for which URL, and what a client makes of it."""
 
 from __future__ import annotations
 
 import gc
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
 import pytest
 
-from fal_async._transport.pool import PooledTransport
-from fal_async._transport.proxies import ProxyRules, default_transport
+from fal_async._transport.carriers import Pooled, carrier_of
+from fal_async._transport.errors import ExchangeError, InvalidURL, ProxyError
+from fal_async._transport.proxies import Proxied, ProxyRules
 from tests.transport.peers import OK, Peer, replying
+
+if TYPE_CHECKING:
+    from fal_async._transport.exchange import Carrier
 
 NAMES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"]
 
@@ -78,21 +83,27 @@ def test_exceptions_are_reached_directly(entry: str, direct: list[str], proxied:
         assert rules.find(httpx.URL(url)) == "http://proxy:1", url
 
 
-def test_without_proxies_the_transport_is_the_pool(environment: pytest.MonkeyPatch) -> None:
-    assert isinstance(default_transport(), PooledTransport)
+async def ask(carrier: Carrier, url: str) -> bytes:
+    reply = await (await carrier.carry("GET", url, {}, b"", {})).read()
+    return reply.body
+
+
+def test_without_proxies_the_engine_carries(environment: pytest.MonkeyPatch) -> None:
+    assert isinstance(carrier_of(None), Pooled)
     environment.setenv("NO_PROXY", "localhost")
-    assert isinstance(default_transport(), PooledTransport)
+    assert isinstance(carrier_of(None), Pooled)
+    environment.setenv("ALL_PROXY", " ")
+    assert isinstance(carrier_of(None), Pooled)
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 async def test_the_environment_is_obeyed(environment: pytest.MonkeyPatch, name: str) -> None:
     with Peer(replying(OK)) as proxy, anyio.fail_after(10):
         environment.setenv(name, f"http://user:pass@127.0.0.1:{proxy.port}")
-        async with default_transport() as transport:
-            for _ in range(3):
-                request = httpx.Request("GET", "http://fal.example/path")
-                response = await transport.handle_async_request(request)
-                assert await response.aread() == b"ok"
+        carrier = carrier_of(None)
+        for _ in range(3):
+            assert await ask(carrier, "http://fal.example/path") == b"ok"
+        await carrier.aclose()
         assert len(proxy.lines) == 1
         assert proxy.lines[0].got[0].startswith(b"GET http://fal.example/path HTTP/1.1\r\n")
         assert b"Proxy-Authorization: Basic " in proxy.lines[0].got[0]
@@ -102,46 +113,51 @@ async def test_exceptions_of_the_environment_are_obeyed(environment: pytest.Monk
     with Peer(replying(OK)) as server, anyio.fail_after(10):
         environment.setenv("ALL_PROXY", "http://127.0.0.1:1")
         environment.setenv("NO_PROXY", "127.0.0.0/8")
-        async with default_transport() as transport:
-            response = await transport.handle_async_request(httpx.Request("GET", server.url))
-            assert await response.aread() == b"ok"
+        carrier = carrier_of(None)
+        assert isinstance(carrier, Proxied)
+        assert await ask(carrier, server.url) == b"ok"
+        await carrier.aclose()
 
 
 async def test_https_goes_through_a_tunnel() -> None:
     with Peer(replying(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")) as proxy:
-        async with default_transport({"all": proxy.url}) as transport:
-            request = httpx.Request("GET", "https://fal.example/")
-            with pytest.raises(httpx.ProxyError), anyio.fail_after(10):
-                await transport.handle_async_request(request)
+        carrier = carrier_of(None, {"all": proxy.url})
+        with pytest.raises(ProxyError), anyio.fail_after(10):
+            await ask(carrier, "https://fal.example/")
+        await carrier.aclose()
         assert proxy.lines[0].got[0].startswith(b"CONNECT fal.example:443 HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize("proxy", ["ftp://proxy:21", "http://"])
 async def test_a_proxy_that_cannot_be_is_an_error_of_the_proxy(proxy: str) -> None:
-    async with default_transport({"all": proxy}) as transport:
-        with pytest.raises(httpx.TransportError):
-            await transport.handle_async_request(httpx.Request("GET", "http://fal.example/"))
+    carrier = carrier_of(None, {"all": proxy})
+    with pytest.raises(ExchangeError):
+        await ask(carrier, "http://fal.example/")
+    await carrier.aclose()
 
 
-async def test_a_transport_with_proxies_can_be_prepared_and_is_closed_once() -> None:
-    transport = default_transport({"all": "http://proxy:1"})
-    await transport.prepare()
-    await transport.aclose()
-    await transport.aclose()
+@pytest.mark.parametrize("proxies", [{}, {"all": "http://proxy:1"}])
+async def test_what_is_no_url_is_an_error_with_and_without_proxies(proxies: dict[str, str]) -> None:
+    carrier = carrier_of(None, proxies)
+    with pytest.raises(InvalidURL):
+        await ask(carrier, "http://fal.example:port/")
+    await carrier.aclose()
+
+
+async def test_a_carrier_with_proxies_can_be_prepared_and_is_closed_once() -> None:
+    carrier = carrier_of(None, {"all": "http://proxy:1"})
+    await carrier.prepare()
+    await carrier.aclose()
+    await carrier.aclose()
     with pytest.raises(RuntimeError, match="closed"):
-        await transport.handle_async_request(httpx.Request("GET", "http://fal.example/"))
+        await ask(carrier, "http://fal.example/")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_connections_to_proxies_are_closed_with_their_loop(backend: str) -> None:
     with Peer(replying(OK)) as proxy:
-        transport = default_transport({"all": proxy.url})
-
-        async def ask() -> None:
-            request = httpx.Request("GET", "http://fal.example/")
-            await (await transport.handle_async_request(request)).aread()
-
+        carrier = carrier_of(None, {"all": proxy.url})
         for _ in range(2):
-            anyio.run(ask, backend=backend)
+            anyio.run(ask, carrier, "http://fal.example/", backend=backend)
         gc.collect()
         proxy.wait_ended(2)

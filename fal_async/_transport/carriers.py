@@ -1,0 +1,99 @@
+"""What carries exchanges over the engine, and the choice of it for a client."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.request import getproxies
+
+from fal_async._transport.encoding import compose
+from fal_async._transport.engine import Engine
+from fal_async._transport.exchange import OpenReply
+from fal_async._transport.targets import locate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import httpx
+
+    from fal_async._transport.connection import Timeouts
+    from fal_async._transport.exchange import Body, Carrier
+
+__all__ = ["Pooled", "carrier_of", "headers_of"]
+
+
+class Pooled:
+    """Carries exchanges over connections that are kept alive.
+
+    Attributes:
+        engine: Keeps them.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def carry(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, timeouts: Timeouts
+    ) -> OpenReply:
+        """Send a request and wait for the head of its reply, as `Carrier` says."""
+        origin, host, path = locate(url)
+        lines = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
+        outgoing = compose(method, host, path, lines, body)
+        incoming = await self.engine.exchange(origin, outgoing, timeouts)
+        reply, rest = incoming
+        received = headers_of(reply.headers)
+        if "content-encoding" in received:
+            from fal_async._transport.foreign import decoded  # which httpx does, for the few
+
+            return decoded(incoming)
+        if rest is None:
+            return OpenReply(reply.status, received, whole=reply.take())
+        return OpenReply(reply.status, received, rest=rest, close=rest.aclose)
+
+    async def prepare(self) -> None:
+        """Load the trusted certificates."""
+        await self.engine.prepare()
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        await self.engine.aclose()
+
+
+def carrier_of(
+    transport: httpx.AsyncBaseTransport | None, proxies: Mapping[str, str] | None = None
+) -> Carrier:
+    """The carrier of a client.
+
+    Args:
+        transport: What the client was given; ``None`` for the engine, or for the proxies.
+        proxies: The proxies as `ProxyRules` takes them; ``None`` for those of the environment.
+    """
+    if transport is not None:
+        from fal_async._transport.foreign import Foreign  # with httpx, like the two below
+        from fal_async._transport.pool import PooledTransport
+
+        # A subclass may want to see the requests.
+        return (
+            Pooled(transport.engine) if type(transport) is PooledTransport else Foreign(transport)
+        )
+    named = getproxies() if proxies is None else proxies
+    if any(named.get(scheme) for scheme in ("http", "https", "all")):
+        from fal_async._transport.proxies import Proxied, ProxyRules
+
+        if rules := ProxyRules(named):
+            return Proxied(rules, Pooled(Engine()))
+    return Pooled(Engine())
+
+
+def headers_of(received: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Names in lower case; values of repeated headers are joined by commas."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in received:
+        name, value = _name(raw_name), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()

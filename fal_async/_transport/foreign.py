@@ -1,0 +1,99 @@
+"""What carries exchanges over transports of httpx's kind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Self
+
+import httpx
+
+from fal_async._transport.carriers import headers_of
+from fal_async._transport.errors import InvalidURL, kind_of
+from fal_async._transport.exchange import OpenReply
+from fal_async._transport.pool import response_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from fal_async._transport.connection import Timeouts
+    from fal_async._transport.engine import Incoming
+    from fal_async._transport.exchange import Body
+
+__all__ = ["Foreign", "decoded"]
+
+_parse_url = lru_cache(maxsize=256)(httpx.URL)
+
+
+class Foreign:
+    """Carries exchanges over a transport that is not ours.
+
+    Args:
+        transport: The transport.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def carry(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, timeouts: Timeouts
+    ) -> OpenReply:
+        """Send a request and wait for the head of its reply, as `Carrier` says."""
+        try:
+            request = httpx.Request(
+                method,
+                _parse_url(url),
+                headers=headers,
+                content=body,
+                extensions={"timeout": timeouts},
+            )
+            return _opened(await self._transport.handle_async_request(request))
+        except httpx.InvalidURL as error:
+            raise InvalidURL(str(error)) from error
+        except httpx.RequestError as error:
+            raise kind_of(error)(str(error)) from error
+
+    async def prepare(self) -> None:
+        """A transport that is not ours prepares itself."""
+
+    async def aclose(self) -> None:
+        """Close the transport."""
+        await self._transport.aclose()
+
+
+def decoded(incoming: Incoming) -> OpenReply:
+    """A reply of the engine whose body is compressed."""
+    return _opened(response_of(incoming))
+
+
+def _opened(response: httpx.Response) -> OpenReply:
+    headers, body = headers_of(response.headers.raw), _Body(response)
+    return OpenReply(response.status_code, headers, rest=body, close=body.aclose)
+
+
+class _Body:
+    """The decoded body of a reply of httpx."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        stream = response.stream
+        self._chunks: AsyncIterator[bytes] = response.aiter_bytes()
+        if "content-encoding" not in response.headers and isinstance(stream, httpx.AsyncByteStream):
+            self._chunks = aiter(stream)  # saves bookkeeping where there is nothing to decode
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except httpx.RequestError as error:
+            raise kind_of(error)(str(error)) from error
+
+    async def aclose(self) -> None:
+        chunks = self._chunks
+        try:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+        finally:
+            await self._response.aclose()
