@@ -73,11 +73,13 @@ class Reply:
 
     async def send(self, send: Send) -> None:
         """Send it as ASGI messages."""
-        headers = self.headers
-        if self.status not in _WITHOUT_BODY:
-            headers = [*headers, (b"content-length", b"%d" % len(self.body))]
+        headers, body = self.headers, self.body
+        if self.status in _WITHOUT_BODY:
+            body = b""
+        else:
+            headers = [*headers, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body})
+        await send({"type": "http.response.body", "body": body})
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer of the platform, nothing went wrong

@@ -49,6 +49,17 @@ def test_a_status_with_headers_and_a_body(fal: Emulator, http: httpx.Client) -> 
     assert fal.counters("acme/app").executions == 1
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_that_has_no_body_is_a_whole_answer(
+    fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    fal.fail("acme/app", Fault(status=status))
+    reply = http.post("/run/acme/app", json={})
+    assert (reply.status_code, reply.content) == (status, b"")
+    assert http.post("/run/acme/app", json={}).status_code == 200
+    assert caplog.records == []
+
+
 def test_a_fault_meets_the_calls_that_it_is_meant_for(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/other", echo)
     fal.fail("acme/app", Fault(route="status", status=503, times=2, skip=1))
