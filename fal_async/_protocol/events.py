@@ -32,7 +32,7 @@ def read_events(events: Iterable[Event], *, request_id: str | None = None) -> It
             value: Any = orjson.loads(data)
         except orjson.JSONDecodeError:
             value = _read_text(data)
-        if kind == "error" or (isinstance(value, dict) and _is_error(value)):
+        if kind == "error" or _is_error(value):
             raise StreamError(_reason(value) or str(value), value, request_id=request_id)
         yield value
 
@@ -49,20 +49,23 @@ def _read_text(data: bytes) -> Any:
         return text
 
 
-def _is_error(fields: Mapping[str, Any]) -> bool:
-    """Whether an object is a workflow's error, the platform's, or an app's with an ``error``."""
+def _is_error(value: object) -> bool:
+    """Whether it is a workflow's error, the platform's, or an app's object with an ``error``."""
+    if not isinstance(value, dict):
+        return False
+    fields = cast("Mapping[str, Any]", value)
     error = fields.get("error")
     if error and isinstance(error, str | dict):
         return True
     return fields.get("type") in ("error", "x-fal-error") or "error_type" in fields
 
 
-def _reason(payload: object) -> str:
-    fields = cast("Mapping[str, Any]", payload) if isinstance(payload, dict) else {}
+def _reason(value: object) -> str:
+    fields = cast("Mapping[str, Any]", value if isinstance(value, dict) else {})
     for name in ("message", "detail", "reason", "error"):
-        value: object = fields.get(name)
-        if value:
-            return value if isinstance(value, str) else _text(value)
+        reason: object = fields.get(name)
+        if reason:
+            return reason if isinstance(reason, str) else _text(reason)
     return ""
 
 
