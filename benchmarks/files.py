@@ -1,11 +1,14 @@
-"""What do uploads take: time, CPU and memory?"""
+"""What do uploads take: time, CPU and memory; and what does a part that fails?"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+
+import anyio
 
 from benchmarks.clients import APP, KEY, fal_client_at, ours_at
 from benchmarks.loops import on
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["QUESTION"]
 
 _MIB = 1024 * 1024
+#: How often an upload is tried.
+_TRIES = 3
 
 
 async def _fal_client(work: Work) -> Measures:
@@ -42,7 +47,7 @@ async def _ours(work: Work) -> Measures:
 
 
 async def _upload(upload: Callable[[Path], Awaitable[str]], work: Work) -> Measures:
-    """Upload files of the same size, one after the other, and a small one before that counts."""
+    """Upload files of the same size, so many at once, and a small one before that counts."""
     with TemporaryDirectory() as folder:
         small, large = Path(folder, "small.bin"), Path(folder, "large.bin")
         _write(small, 1)
@@ -50,15 +55,38 @@ async def _upload(upload: Callable[[Path], Awaitable[str]], work: Work) -> Measu
         await upload(small)
         section = work.section()
         with section:
-            for _ in range(work["files"]):
-                await upload(large)
+            await _keep_uploading(lambda: upload(large), work)
     section.units = work["files"]
     measures = section.measures()
+    needed = -(-work["bytes"] // work["part"]) if work["bytes"] > work["single_shot"] else 0
+    parts = section.calls("file part")
     return measures | {
         "mb_per_s": work["files"] * work["bytes"] / 1e6 / section.wall,
         "posts": section.calls("file POST"),
-        "parts": section.calls("file part"),
+        "parts": parts,
+        "again_mb": (parts - needed * work["files"]) * work["part"] / 1e6,
     }
+
+
+async def _keep_uploading(upload: Callable[[], Awaitable[str]], work: Work) -> None:
+    left = iter(range(work["files"]))
+
+    async def keep_on() -> None:
+        for _ in left:
+            await _until_it_succeeds(upload)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(work["at_once"]):
+            group.start_soon(keep_on)
+
+
+async def _until_it_succeeds(upload: Callable[[], Awaitable[str]]) -> None:
+    """Upload it all again where it fails, as users have to whose client does not."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(Exception):  # each client has its own
+            await upload()
+            return
+    await upload()
 
 
 def _write(path: Path, size: int) -> None:
@@ -70,17 +98,28 @@ def _write(path: Path, size: int) -> None:
 
 
 def _case(
-    name: str, size: int, files: int, part: int = 10 * _MIB, single_shot: int = 100 * _MIB
+    name: str,
+    size: int,
+    files: int,
+    at_once: int = 1,
+    part: int = 10 * _MIB,
+    single_shot: int = 100 * _MIB,
+    stub: tuple[str, ...] = (),
 ) -> Case:
-    numbers = {"bytes": size, "files": files, "part": part, "single_shot": single_shot}
-    return Case(name, numbers)
+    numbers = {"bytes": size, "files": files, "at_once": at_once}
+    return Case(name, numbers | {"part": part, "single_shot": single_shot}, stub=stub)
 
 
-_OFFICIAL, _OURS, _LARGE = "fal_client", "ours, asyncio", "upload of 256 MiB"
+def _quick(name: str, files: int, stub: tuple[str, ...] = ()) -> Case:
+    return _case(name, _MIB, files, files, part=_MIB // 4, single_shot=_MIB // 2, stub=stub)
 
 
-def _bar(says: str, measure: str, at_most: float) -> Bar:
-    return Bar(says, measure, _LARGE, _OURS, against=_OFFICIAL, at_most=at_most)
+_OFFICIAL, _OURS = "fal_client", "ours, asyncio"
+_LARGE, _MANY = "upload of 256 MiB", "eight uploads of 90 MiB at once"
+
+
+def _bar(says: str, measure: str, at_most: float, case: str = _LARGE) -> Bar:
+    return Bar(says, measure, case, _OURS, against=_OFFICIAL, at_most=at_most)
 
 
 QUESTION = Question(
@@ -96,9 +135,15 @@ QUESTION = Question(
     cases=(
         _case("uploads of 1 MiB", _MIB, 50),
         _case("uploads of 32 MiB", 32 * _MIB, 4),
+        _case("upload of 64 MiB", 64 * _MIB, 1),
         _case(_LARGE, 256 * _MIB, 1),
+        _case(_MANY, 90 * _MIB, 8, at_once=8),
+        _case("upload of 256 MiB, one part fails", 256 * _MIB, 1, stub=("--fail-part", "13")),
     ),
-    quick=(_case("upload of 1 MiB in parts", _MIB, 1, part=_MIB // 4, single_shot=_MIB // 2),),
+    quick=(
+        _quick("two uploads of 1 MiB at once", 2),
+        _quick("upload of 1 MiB, one part fails", 1, stub=("--fail-part", "3")),
+    ),
     columns=(
         Column("wall_s", "wall s"),
         Column("mb_per_s", "MB a second"),
@@ -106,6 +151,7 @@ QUESTION = Question(
         Column("growth_mb", "memory growth MB"),
         Column("posts", "requests besides"),
         Column("parts", "parts"),
+        Column("again_mb", "MB sent again"),
         Column("connections", "connections"),
         Column("stub_share", "stub's CPU"),
     ),
@@ -113,5 +159,6 @@ QUESTION = Question(
         _bar("memory growth, of fal_client's", "growth_mb", 0.10),
         _bar("wall, of fal_client's", "wall_s", 0.6),
         _bar("CPU, of fal_client's", "cpu_us", 0.5),
+        _bar("memory growth, of fal_client's", "growth_mb", 0.10, _MANY),
     ),
 )

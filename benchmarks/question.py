@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "Bar", "Case", "Column", "Leg", "Measures", "Question", "load"]
 
 #: The questions, in the order in which they are asked; each is a module of this package.
-NAMES = ("run", "queue", "stream", "realtime", "files", "facade", "start", "growth", "tls")
+NAMES = (
+    "run",
+    "queue",
+    "stream",
+    "realtime",
+    "files",
+    "downloads",
+    "facade",
+    "start",
+    "growth",
+    "tls",
+)
 
 #: What one leg measured in one round, by name.
 Measures: TypeAlias = dict[str, float]

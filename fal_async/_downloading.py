@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
+from zlib import crc32
 
 import anyio
 
@@ -55,7 +55,7 @@ class Download:
         self._ended = False
         self._position = 0
         self._to_skip = 0
-        self._arrived = self._repeated = hashlib.sha256()
+        self._arrived = self._repeated = 0
         self._failures = 0
         self._well_at = -1.0
 
@@ -132,7 +132,7 @@ class Download:
         if earlier is None or earlier.size is None:
             self._version = version
         self._to_skip = self._position - version.start
-        self._repeated = hashlib.sha256()
+        self._repeated = 0
         return file
 
     def _take(self, chunk: bytes) -> bytes:
@@ -143,7 +143,7 @@ class Download:
             self._position += len(chunk)
             self._check_size(self._position)
             if not self._has_etag:
-                self._arrived.update(chunk)
+                self._arrived = crc32(chunk, self._arrived)
         return chunk
 
     def _skip(self, chunk: bytes) -> bytes:
@@ -151,8 +151,8 @@ class Download:
         old, new = chunk[: self._to_skip], chunk[self._to_skip :]
         self._to_skip -= len(old)
         if not self._has_etag:
-            self._repeated.update(old)
-            if not self._to_skip and self._repeated.digest() != self._arrived.digest():
+            self._repeated = crc32(old, self._repeated)
+            if not self._to_skip and self._repeated != self._arrived:
                 raise self._changed()
         return new
 

@@ -16,13 +16,13 @@ from fal_async._transport.threads import in_thread
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 __all__ = ["save"]
 
 T = TypeVar("T")
 #: How many bytes are gathered before they are written, each time in a thread.
-GATHERED: Final = 1024 * 1024
+GATHERED: Final = 512 * 1024
 _SEPARATORS: Final = tuple(filter(None, (os.sep, os.altsep)))
 
 
@@ -49,12 +49,14 @@ async def save(
     part = _PartFile(folder / f".{uuid.uuid4().hex}.part")
     try:
         await part.do(part.open)
-        gathered = bytearray()
+        gathered: list[bytes] = []
+        size = 0
         async for chunk in chunks:
-            gathered += chunk
-            if len(gathered) >= GATHERED:
+            gathered.append(chunk)
+            size += len(chunk)
+            if size >= GATHERED:
                 await part.do(partial(part.write, gathered))
-                gathered = bytearray()
+                gathered, size = [], 0
         await part.do(partial(part.write, gathered))
         if into_folder:
             return await part.do(lambda: part.move_into(folder, name()))
@@ -100,9 +102,9 @@ class _PartFile:
     def open(self) -> None:
         self._file = self._path.open("xb")
 
-    def write(self, content: bytes | bytearray) -> None:
+    def write(self, chunks: Iterable[bytes]) -> None:
         if self._file is not None:
-            self._file.write(content)
+            self._file.writelines(chunks)
 
     def move_to(self, place: Path) -> Path:
         self._close()

@@ -111,10 +111,25 @@ def test_every_stream_is_one_request_and_gives_all_its_events(quick: Quick, leg:
 
 @pytest.mark.parametrize("leg", [leg for name, leg in LEGS if name == "files"])
 def test_an_upload_in_parts_sends_each_part_once(quick: Quick, leg: str) -> None:
-    (found,) = quick.measures("files", leg)
+    found, _ = quick.measures("files", leg)
 
-    assert found["parts"] == 4
+    assert found["parts"] == 2 * 4
+    assert found["posts"] == 2 * 2
+    assert found["again_mb"] == 0
+
+
+def test_of_our_uploads_a_part_that_fails_is_sent_again_alone(quick: Quick) -> None:
+    _, found = quick.measures("files", "ours, asyncio")
+
     assert found["posts"] == 2
+    assert found["parts"] == 4 + 1
+
+
+@pytest.mark.parametrize("leg", [leg for name, leg in LEGS if name == "downloads"])
+def test_every_download_is_one_request(quick: Quick, leg: str) -> None:
+    (found,) = quick.measures("downloads", leg)
+
+    assert found["gets"] == found["units"] == 2
 
 
 BAR = Bar("wall", "wall_s", "case", "ours", against="theirs", at_most=0.5)

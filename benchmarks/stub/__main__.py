@@ -28,12 +28,14 @@ def main() -> None:
     parser.add_argument("--job-seconds", type=float, default=1.0, help="how long a queue job takes")
     parser.add_argument("--tls", action="store_true", help="serve TLS as well")
     parser.add_argument("--deflate", action="store_true", help="let sockets compress")
+    parser.add_argument("--fail-part", type=int, default=0, help="which part fails at first")
     options = parser.parse_args()
     allow_many_files()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the shell ignores it
     runner = asyncio.Runner(loop_factory=_loop_factory())
     with runner, contextlib.suppress(KeyboardInterrupt):
-        runner.run(_serve(Platform(options.job_seconds, options.deflate), tls=options.tls))
+        platform = Platform(options.job_seconds, options.deflate, options.fail_part)
+        runner.run(_serve(platform, tls=options.tls))
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

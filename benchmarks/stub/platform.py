@@ -20,6 +20,7 @@ class Platform:
     Attributes:
         job_seconds: How long a queue job takes.
         deflates: Whether sockets compress for clients that offer it.
+        failing_part: The part of uploads that fails every other time it comes; 0 for none.
         origin: The base URL for clients.
         calls: How often each route was called.
         connections: How many connections clients have opened.
@@ -28,6 +29,7 @@ class Platform:
 
     job_seconds: float = 1
     deflates: bool = False
+    failing_part: int = 0
     origin: str = ""
     calls: Counter[str] = field(default_factory=Counter)
     connections: int = 0
@@ -62,6 +64,13 @@ class Platform:
     def result(self, job: str) -> bytes:
         """The output, which says when it was there: `time.monotonic` is one clock for all."""
         return orjson.dumps({"seed": 7, "ended": self.ends[job]})
+
+    def fails(self, part: str) -> bool:
+        """Whether a part that has come fails this time."""
+        if part != str(self.failing_part):
+            return False
+        self.calls["failing part"] += 1
+        return self.calls["failing part"] % 2 == 1
 
     def counts(self) -> bytes:
         usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -113,7 +113,8 @@ def _files(connection: Connection, path: str) -> None:
         connection.write(_FILE_HEAD % size)
         connection.write_all(chain(repeat(_BLOCK, whole), [_BLOCK[:rest]]))
     elif connection.method == "PUT":
-        connection.reply(200, b"{}", b'etag: "an-etag"\r\n')
+        status = 503 if connection.platform.fails(path.rpartition("/")[2]) else 200
+        connection.reply(status, b"{}", b'etag: "an-etag"\r\n')
     else:
         url = f"{_cdn(connection)}/files/b/upload.bin"
         connection.reply(200, orjson.dumps({"access_url": url, "uploadId": "an-upload"}))
