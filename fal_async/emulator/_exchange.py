@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import uuid
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from fal_async.emulator._hosts.names import locate
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Where the official JavaScript client looks for a server proxy, and how it names the real URL.
 PROXY_PATH = "/api/fal/proxy"
-TARGET = "x-fal-target-url"
+_TARGET = "x-fal-target-url"
 
 #: What pages of any origin may read of a reply.
 _EXPOSED = (
@@ -88,17 +88,21 @@ class Exchange:
         self.query: str = scope["query_string"].decode("latin-1")
         self.is_proxied = self.raw_path.rstrip("/") == PROXY_PATH
         if self.is_proxied:
-            target = urlsplit(self.headers.get(TARGET, ""))
+            target = _split(self.headers.get(_TARGET, ""))
             self.query = target.query
             self.place = locate(target.scheme, target.netloc, unquote(target.path))
         else:
-            scheme = self.headers.get("x-forwarded-proto") or scope["scheme"]
-            authority = self.headers.get("x-forwarded-host") or self.headers.get("host", "")
+            scheme = self._forwarded("proto") or scope["scheme"]
+            authority = self._forwarded("host") or self.headers.get("host", "")
             self.place = locate(scheme, authority, self.raw_path)
         self.body = b""
         self.request_id: str | None = None
         self.status: int | None = None
         self.websocket: WebSocket | None = scope.get("websocket")
+
+    def _forwarded(self, what: str) -> str:
+        """What the outermost proxy says of the request as the client made it."""
+        return self.headers.get(f"x-forwarded-{what}", "").partition(",")[0].strip()
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -162,6 +166,14 @@ class Exchange:
         if origin := self.headers.get("origin"):
             headers += _cors(origin)
         return headers
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; of what is none, nothing."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _cors(origin: str) -> RawHeaders:

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fal_async.emulator._exchange import TARGET, Exchange
+from fal_async.emulator._exchange import Exchange
 from fal_async.emulator._hosts.calls import Call, Host, called_id
 from fal_async.emulator._hosts.carrier import CarrierHost
 from fal_async.emulator._hosts.cdn import CdnHost
@@ -113,7 +113,7 @@ class _Nowhere:
         return Call("other", called_id(""))
 
     async def answer(self, exchange: Exchange, call: Call) -> None:
-        if exchange.is_proxied and TARGET not in exchange.headers:
+        if exchange.is_proxied:
             raise Refusal(json_reply(400, "Invalid request"))
         raise Refusal(detail(404, "Not Found"))
 
