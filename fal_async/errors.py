@@ -215,11 +215,14 @@ class InvalidReplyError(FalClientError):
 
     Attributes:
         request_id: The id of the request, or ``None``.
+        body: What came instead of an output: the decoded output that does not match what was asked
+            for, or the bytes that cannot be decoded; ``None`` where nothing was to be had.
     """
 
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+    def __init__(self, message: str, *, request_id: str | None = None, body: Any = None) -> None:
         super().__init__(message)
         self.request_id = request_id
+        self.body: Any = body
 
 
 class StreamError(FalClientError):

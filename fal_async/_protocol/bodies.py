@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -13,7 +15,7 @@ from fal_async.errors import InvalidReplyError, InvalidRequestError
 from fal_async.types import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
 
     from fal_async.types import Arguments
 
@@ -45,7 +47,30 @@ def encode_arguments(arguments: Arguments) -> bytes:
         raise InvalidRequestError(
             f"arguments must be a mapping or a pydantic model, got {type(arguments).__name__}"
         )
+    if b"null" in body and (where := _not_finite(arguments)) is not None:
+        raise InvalidRequestError(f"JSON has no word for the number at {where or 'the top'}")
     return body
+
+
+def _not_finite(value: object) -> str | None:
+    """Where a number is that orjson writes as null: NaN or an infinity; ``None`` for nowhere."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    for key, item in _items_of(value):
+        if (where := _not_finite(item)) is not None:
+            return f"[{key!r}]{where}"
+    return None
+
+
+def _items_of(value: object) -> Iterable[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        return cast("Mapping[object, object]", value).items()
+    if isinstance(value, list | tuple):
+        return enumerate(cast("list[object]", value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return [(each.name, getattr(value, each.name)) for each in fields(value)]
+    dump: Callable[..., Mapping[str, object]] | None = getattr(value, "model_dump", None)
+    return () if dump is None else dump(mode="json", by_alias=True).items()
 
 
 def _plain(value: object) -> object:
@@ -85,6 +110,7 @@ def validate_output(value: Any, output: type[T] | None) -> T:
         raise InvalidReplyError(
             f"the output is not a {getattr(output, '__name__', output)}: {error}",
             request_id=getattr(value, "request_id", None),
+            body=value,
         ) from error
 
 

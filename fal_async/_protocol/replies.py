@@ -97,7 +97,9 @@ class Reply:
             return decode_json(self.body)
         except ValueError as error:
             raise InvalidReplyError(
-                f"expected JSON, got {self.text[:SHOWN]!r}", request_id=self.request_id
+                f"expected JSON, got {self.text[:SHOWN]!r}",
+                request_id=self.request_id,
+                body=self.body,
             ) from error
 
     def json_object(self) -> dict[str, Any]:
@@ -105,7 +107,9 @@ class Reply:
         value = self.json()
         if not isinstance(value, dict):
             raise InvalidReplyError(
-                f"expected a JSON object, got {self.text[:SHOWN]!r}", request_id=self.request_id
+                f"expected a JSON object, got {self.text[:SHOWN]!r}",
+                request_id=self.request_id,
+                body=value,
             )
         return cast("dict[str, Any]", value)
 

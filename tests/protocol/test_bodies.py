@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +26,9 @@ from fal_async._protocol.bodies import (
 )
 from fal_async.errors import InvalidReplyError, InvalidRequestError
 from fal_async.types import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Picture(BaseModel):
@@ -44,6 +49,40 @@ def test_a_mapping_is_written_as_json() -> None:
         '{"prompt":"café","n":1,"x":null}'.encode()
     )
     assert encode_arguments({}) == b"{}"
+
+
+@dataclass
+class Size:
+    scale: float
+    none: None = None
+
+
+class Sized(BaseModel):
+    scale: float = Field(1.0, serialization_alias="s")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("wrap", "where"),
+    [
+        (lambda number: {"a": number}, r"\['a'\]"),
+        (lambda number: {"a": [None, {"b": (1, number)}]}, r"\['a'\]\[1\]\['b'\]\[1\]"),
+        (lambda number: MappingProxyType({"a": Size(number)}), r"\['a'\]\['scale'\]"),
+        (lambda number: Sized(scale=number), r"\['s'\]"),
+    ],
+)
+def test_numbers_that_json_has_no_word_for_are_not_sent_as_null(
+    number: float, wrap: Callable[[float], Any], where: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=f"no word for the number at {where}"):
+        encode_arguments(wrap(number))
+
+
+def test_null_and_its_name_are_sent() -> None:
+    arguments = {"a": [None, "null", 1.5], "b": Size(2.0), "c": MappingProxyType({"d": None})}
+    assert encode_arguments(arguments) == (
+        b'{"a":[null,"null",1.5],"b":{"scale":2.0,"none":null},"c":{"d":null}}'
+    )
 
 
 def test_a_mapping_need_not_be_a_dictionary() -> None:
@@ -193,9 +232,11 @@ def test_a_result_may_be_asked_for_by_name() -> None:
 
 
 def test_an_output_of_another_shape_is_an_error_that_names_the_request() -> None:
+    output = Result({"w": "x"}, request_id="abc")
     with pytest.raises(InvalidReplyError, match="not a Picture") as caught:
-        validate_output(Result({"w": "x"}, request_id="abc"), Picture)
+        validate_output(output, Picture)
     assert caught.value.request_id == "abc"
+    assert caught.value.body is output  # which was paid for
     assert isinstance(caught.value.__cause__, ValidationError)
 
 

@@ -157,7 +157,7 @@ def test_text_that_is_not_utf8_is_shown_as_far_as_it_is() -> None:
 def test_what_is_no_json_is_an_error_that_names_the_request(body: bytes) -> None:
     with pytest.raises(InvalidReplyError, match="expected JSON") as caught:
         reply(200, body, x_fal_request_id="abc").json()
-    assert caught.value.request_id == "abc"
+    assert (caught.value.request_id, caught.value.body) == ("abc", body)
     assert len(str(caught.value)) < 400
 
 
