@@ -57,7 +57,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
     ) -> None:
         if max_connections is not None and max_connections < 1:
             raise ValueError("max_connections must be at least 1, or None for no bound")
-        self.engine = Engine(
+        self.engine: Engine = Engine(
             max_connections=max_connections,
             keepalive_expiry=keepalive_expiry,
             ssl_context=ssl_context,
