@@ -88,7 +88,7 @@ class WebSocket:
         self._closed = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self.sent = 0
+        self.sent: int = 0
         self._is_silent = False
         self._cut: _Cut | None = None
         self.headers: RawHeaders = []
