@@ -112,6 +112,11 @@ class Errand(Generic[ItemT, ResultT]):
     # On the waiting thread
 
     @property
+    def was_started(self) -> bool:
+        """Whether it was handed to a loop."""
+        return self._thread is not None
+
+    @property
     def running(self) -> bool:
         """Whether it was started, in this process, and its end has not been received."""
         return self._thread is not None and not self._ended and self._thread.is_ours
@@ -224,8 +229,8 @@ def relay(
     So it may block and make blocking calls of its own, and Ctrl-C reaches it. What a coroutine
     function returns is awaited on the loop.
     """
-    if callback is None:
-        return None
+    if not callable(callback):
+        return callback  # none, or what the call will refuse
 
     async def relayed(*args: P.args, **kwargs: P.kwargs) -> None:
         waiting = await _current.get().ask(partial(callback, *args, **kwargs))

@@ -72,7 +72,7 @@ class Face(Generic[AsyncT]):
         return face._async if isinstance(value, Face) else value  # noqa: SLF001 -- its other half
 
     def __repr__(self) -> str:
-        return type(self).__name__ + repr(self._async).removeprefix(type(self._async).__name__)
+        return repr(self._async).replace(type(self._async).__name__, type(self).__name__, 1)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):

@@ -6,6 +6,7 @@ with one round trip between the threads, and waits for its result with a second 
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 -- uvloop needs it, and it cannot load at the end
 import os
 import threading
 from contextvars import Context, copy_context
@@ -51,6 +52,7 @@ class LoopThread:
         self._ready = threading.Event()
         self._loop: _NativeLoop | None = None
         self._errands: dict[Errand[Any, Any], Awaitable[None] | None] = {}
+        self._failure: BaseException | None = None
         self._stopping = False
 
     @property
@@ -64,7 +66,7 @@ class LoopThread:
         return self._thread is threading.current_thread()
 
     def start(self) -> None:
-        """Start the thread, and wait until its loop runs."""
+        """Start the thread, and wait until its loop runs; or raise what keeps it from running."""
         try:
             self._thread.start()
             self._ready.wait()
@@ -72,6 +74,8 @@ class LoopThread:
             self._at_end, self._stopping = None, True
             self.soon(self._stop)
             raise
+        if self._failure is not None:
+            raise self._failure
 
     def check(self) -> None:
         """Raise an error if the caller cannot have errands done.
@@ -132,6 +136,10 @@ class LoopThread:
             Context().run(
                 partial(anyio.run, self._serve, backend="asyncio", backend_options=options)
             )
+        except BaseException as error:
+            if self._ready.is_set():
+                raise
+            self._failure = error
         finally:
             self._ready.set()
             for errand in list(self._errands):

@@ -22,7 +22,7 @@ import anyio
 
 from fal_async._errand import GRACE, READ_AHEAD, Errand, Item, relay
 from fal_async._loop_thread import LoopThread
-from fal_async.errors import ClientClosedError
+from fal_async.errors import ClientClosedError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
@@ -152,6 +152,8 @@ class _Block(AbstractContextManager[F], Generic[T, F]):
         self._body_error: Exception | None = None
 
     def __enter__(self) -> F:
+        if self._job.was_started:
+            raise InvalidRequestError("a block can be entered once; open another one")
         try:
             self._portal.start(self._job)
             return self._face(self._portal, self._job.receive().unwrap())

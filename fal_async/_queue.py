@@ -199,6 +199,8 @@ class QueueCalls:
             Completed {'prompt': 'a cat'}
         """
         check_output_type(output)
+        options.check_callback("on_enqueue", on_enqueue)
+        options.check_callback("on_queue_update", on_queue_update)
         client_timeout = options.seconds("client_timeout", client_timeout)
         interval = options.seconds("interval", interval)
         start_timeout = options.start_timeout_within(start_timeout, client_timeout)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 
 from fal_async._protocol import upload
+from fal_async._protocol.options import check_callback
 from fal_async._repositories import on_one_of
 from fal_async._transport.pulling import StreamSource
 from fal_async._transport.sources import Memory
@@ -50,6 +51,7 @@ class FileUpload:
         repositories: Sequence[Repository],
         on_progress: OnProgress | None = None,
     ) -> None:
+        check_callback("on_progress", on_progress)
         self._performer = performer
         self._label = label
         self._repositories = repositories

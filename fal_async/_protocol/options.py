@@ -14,7 +14,14 @@ from fal_async.types import Priority
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["merge_headers", "platform_headers", "seconds", "start_timeout_within", "submit_query"]
+__all__ = [
+    "check_callback",
+    "merge_headers",
+    "platform_headers",
+    "seconds",
+    "start_timeout_within",
+    "submit_query",
+]
 
 #: The platform takes start timeouts above this many seconds.
 MIN_START_TIMEOUT: Final = 0.1
@@ -36,6 +43,12 @@ _FRAMING: Final = frozenset({
     "transfer-encoding",
     "upgrade",
 })  # fmt: skip
+
+
+def check_callback(name: str, value: object) -> None:
+    """Refuse a callback that cannot be called."""
+    if value is not None and not callable(value):
+        raise InvalidRequestError(f"{name} is a function, got {value!r}")
 
 
 def seconds(name: str, value: object) -> float | None:

@@ -279,6 +279,8 @@ async def test_bad_arguments_are_found_before_anything_is_sent(
         {"arguments": object()},
         {"arguments": {"x": object()}},
         {"path": "../other"},
+        {"on_enqueue": 3},
+        {"on_queue_update": "print"},
     ]
     for call in calls:
         with pytest.raises(InvalidRequestError):

@@ -139,6 +139,19 @@ def test_subscribe_awaits_a_callback_that_is_async(blocking: fal_client.SyncClie
     assert told[-1] is fal_client.Completed
 
 
+def test_what_is_no_callback_is_refused_before_anything_is_sent(
+    fal: Emulator, blocking: fal_client.SyncClient
+) -> None:
+    calls: Any = blocking
+    with pytest.raises(fal_client.InvalidRequestError, match="on_enqueue is a function"):
+        calls.subscribe(ECHO, {}, on_enqueue=3)
+    with pytest.raises(fal_client.InvalidRequestError, match="on_queue_update is a function"):
+        calls.subscribe(ECHO, {}, on_queue_update="print")
+    with pytest.raises(fal_client.InvalidRequestError, match="on_progress is a function"):
+        calls.upload(b"data", "text/plain", on_progress=3)
+    assert fal.requests == []
+
+
 @pytest.mark.parametrize("error", [LookupError("enough"), KeyboardInterrupt()])
 def test_an_error_in_a_callback_cancels_the_job_and_arrives_as_itself(
     fal: Emulator, blocking: fal_client.SyncClient, gate: Gate, error: BaseException

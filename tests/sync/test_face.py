@@ -79,3 +79,10 @@ def test_faces_of_one_object_are_equal(portal: Portal) -> None:
     assert Number(portal, 1) != Number(portal, 2)
     assert Number(portal, 1) != Other(portal, 1)
     assert Number(portal, 1) != 1
+
+
+def test_a_face_shows_what_its_other_half_shows(portal: Portal) -> None:
+    letters = Letters("abc")
+    assert repr(BlockingLetters(portal, letters)) == (
+        f"<{__name__}.BlockingLetters object at {id(letters):#x}>"
+    )

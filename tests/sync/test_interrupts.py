@@ -265,6 +265,40 @@ next(items)
 """) == ["cleaned up", "buried"]
 
 
+@pytest.mark.parametrize("before", ["", "sys.modules['uvloop'] = None"], ids=["uvloop", "asyncio"])
+def test_a_thread_that_outlives_the_main_one_can_make_the_first_call(before: str) -> None:
+    assert said(f"""
+{before}
+
+def call():
+    threading.main_thread().join()
+    say(portal.call(echo, "late"))
+
+threading.Thread(target=call).start()
+""") == ["late"]
+
+
+def test_what_runs_at_exit_can_make_the_first_call() -> None:
+    assert said("""
+import atexit
+atexit.register(lambda: say(portal.call(echo, "at exit")))
+""") == ["at exit"]
+
+
+def test_what_keeps_the_loop_from_running_is_raised() -> None:
+    what = "Backend 'asyncio' is not available. Install it with: pip install anyio[asyncio]"
+    assert said("""
+sys.modules["anyio._backends._asyncio"] = None
+for _ in range(2):
+    try:
+        portal.call(echo, 1)
+    except LookupError as error:
+        say(error)
+del sys.modules["anyio._backends._asyncio"]
+say(portal.call(echo, "now it runs"))
+""") == [what, what, "now it runs"]
+
+
 # Forks
 
 

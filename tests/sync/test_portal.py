@@ -713,6 +713,16 @@ def test_a_block_is_entered_and_left_in_one_task(portal: Portal) -> None:
     assert len(room.tasks) == 1
 
 
+def test_a_block_is_entered_once(portal: Portal) -> None:
+    block_of_one = portal.enter(same, block, 1)
+    with block_of_one:
+        with pytest.raises(InvalidRequestError, match="once"), block_of_one:
+            pass
+        assert portal.call(echo, 1) == 1
+    with pytest.raises(InvalidRequestError, match="once"):
+        block_of_one.__enter__()
+
+
 def test_an_error_of_the_body_reaches_the_manager_and_comes_back_as_itself(portal: Portal) -> None:
     room, error = Room(), LookupError("lost")
     with pytest.raises(LookupError) as caught, portal.enter(same, room.open):
