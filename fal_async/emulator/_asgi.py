@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fal_async.emulator._job import Job
     from fal_async.emulator._record import Route
-    from fal_async.emulator._replies import Message, Receive, Send
+    from fal_async.emulator._replies import Message, Send
     from fal_async.emulator._websocket import WebSocket
 
 AsgiApp: TypeAlias = "Callable[..., Any]"
@@ -27,8 +27,6 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 _OF_THE_GATEWAY = frozenset({"authorization", "connection", "content-length", "transfer-encoding"})
 #: Seconds that an app has for its shutdown.
 _SHUTDOWN = 1.0
-#: Stays shut.
-_NEVER = Gate()
 
 logger = logging.getLogger("fal_async.emulator")
 
@@ -46,7 +44,7 @@ class AsgiRunner:
     async def __call__(self, job: Job, send: Send) -> None:
         """Answer as the app does."""
         state = await self._started()
-        await self._app(http_scope(job, state=state), receiver(job), send)
+        await serve_http(self._app, job, send, state=state)
 
     async def serve(self, job: Job, websocket: WebSocket) -> None:
         """Have the app serve a WebSocket; a crash of it cuts the connection."""
@@ -56,9 +54,9 @@ class AsgiRunner:
     async def cancel(self, job: Job) -> bool:
         """Tell the app, at the job's path with ``/cancel`` appended; if it has none, it goes on."""
         path = f"{job.path.rstrip('/')}/cancel"
-        scope = http_scope(job, path=path, body=b"", state=await self._started())
+        state = await self._started()
         try:
-            await self._app(scope, receiver(job, body=b""), _ignore)
+            await serve_http(self._app, job, _ignore, path=path, body=b"", state=state)
         except Exception:
             logger.debug("the app failed to cancel request %s", job.request_id, exc_info=True)
         return False
@@ -115,6 +113,36 @@ class _Lifespan:
         self._started.set()
 
 
+async def serve_http(
+    app: AsgiApp,
+    job: Job,
+    send: Send,
+    *,
+    path: str | None = None,
+    body: bytes | None = None,
+    state: dict[str, Any] | None = None,
+) -> None:
+    """Have an app answer a call, at its own path and with its own body unless others are given."""
+    pending = [job.body if body is None else body]
+    over = Gate()
+    # Callers of the queue do not wait, and so they do not hang up.
+    if job.direct and not job.cancellation.when_open(over.open):
+        over.open()
+
+    async def receive() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def answer(message: Message) -> None:
+        await send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            over.open()
+
+    await app(http_scope(job, path=path, body=body, state=state), receive, answer)
+
+
 def http_scope(
     job: Job,
     *,
@@ -146,19 +174,6 @@ def http_scope(
         "server": ("127.0.0.1", 80),
         "state": dict(state or {}),
     }
-
-
-def receiver(job: Job, body: bytes | None = None) -> Receive:
-    """The call's body, and then that the caller hung up, which callers of the queue never do."""
-    pending = [job.body if body is None else body]
-
-    async def receive() -> Message:
-        if pending:
-            return {"type": "http.request", "body": pending.pop(), "more_body": False}
-        await (job.cancellation if job.direct else _NEVER).wait()
-        return {"type": "http.disconnect"}
-
-    return receive
 
 
 async def _ignore(message: Message) -> None:

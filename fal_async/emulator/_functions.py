@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from fal_async.emulator._asgi import http_scope, receiver
+from fal_async.emulator._asgi import serve_http
 from fal_async.emulator._inputs import Signature
 from fal_async.emulator._runner import misdirected, reply_with
 
@@ -40,7 +40,7 @@ class FunctionRunner:
         else:
             output = await self._threads.call(functools.partial(self._function, *arguments))
         if isinstance(output, Response):
-            return await output(http_scope(job), receiver(job), send)
+            return await serve_http(output, job, send)
         return await reply_with(output).send(send)
 
     async def cancel(self, job: Job) -> bool:

@@ -32,7 +32,8 @@ _ERROR_STATUS = {
     "bad_request": 400,
     "internal_error": 500,
 }
-_WITHOUT_BODY = frozenset({204, 304})
+#: The statuses of replies that have none.
+WITHOUT_BODY = frozenset({204, 304})
 _JSON = (b"content-type", b"application/json")
 
 
@@ -74,7 +75,7 @@ class Reply:
     async def send(self, send: Send) -> None:
         """Send it as ASGI messages."""
         headers, body = self.headers, self.body
-        if self.status in _WITHOUT_BODY:
+        if self.status in WITHOUT_BODY:
             body = b""
         else:
             headers = [*headers, (b"content-length", b"%d" % len(body))]

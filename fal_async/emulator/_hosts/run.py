@@ -6,7 +6,8 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING
 
-from fal_async.emulator._execution import IncompleteReplyError, execute
+from fal_async.emulator._answer import IncompleteReplyError
+from fal_async.emulator._execution import execute
 from fal_async.emulator._hosts.calls import Call, admit, called_id, new_job
 from fal_async.emulator._policy import start_timeout
 from fal_async.emulator._replies import Refusal, too_many_running
