@@ -21,13 +21,13 @@ __all__ = ["QUESTION"]
 
 
 async def _fal_client(work: Work) -> Measures:
-    client = fal_client_at(work.url).AsyncClient(KEY)
+    client = fal_client_at(work.base).AsyncClient(KEY)
     async with client.realtime(APP) as connection:
         return await _talk(connection.send, connection.recv, work)
 
 
 async def _ours(work: Work) -> Measures:
-    async with ours_at(work.url) as client, client.realtime(APP) as connection:
+    async with ours_at(work.base) as client, client.realtime(APP) as connection:
         return await _talk(connection.send, connection.recv, work)
 
 
@@ -65,7 +65,7 @@ async def _aiohttp(work: Work) -> Measures:
 
 
 def _socket_url(work: Work) -> str:
-    return f"ws{work.url.removeprefix('http')}/run/{APP}/realtime"
+    return f"ws{work.base.removeprefix('http')}/run/{APP}/realtime"
 
 
 async def _talk(
@@ -134,6 +134,7 @@ QUESTION = Question(
         _case(_PIPELINED, 200, 10_000, ahead=100),
         _case("100 kB, one by one", 100_000, 500),
         _case("4 MB, one by one", 4_000_000, 20),
+        _case("100 kB, one by one, over TLS", 100_000, 300, stub=("--tls",)),
         _case(_DEFLATE, 100_000, 100, stub=("--deflate",)),
     ),
     quick=(

@@ -87,7 +87,8 @@ class WebSocketConnection:
             InvalidReplyError: The other side broke the protocol, or sent too long a message.
             InvalidRequestError: Another task is receiving.
         """
-        return await self._socket.recv()
+        message = await self._socket.recv()
+        return message if isinstance(message, str) else bytes(message)
 
     def __aiter__(self) -> Self:
         return self
@@ -263,7 +264,7 @@ class ReconnectingLine:
             if self._closed:
                 self.socket.drop()
 
-    async def recv(self) -> str | bytes:
+    async def recv(self) -> str | bytes | bytearray:
         socket = self._received_from = self._lost or self.socket
         try:
             return await socket.recv()

@@ -70,7 +70,7 @@ class ReplyFrames:
         """Whether a reply has begun and not ended."""
         return self._request_id is not None
 
-    def read(self, message: str | bytes) -> Frame:
+    def read(self, message: str | bytes | bytearray) -> Frame:
         """What the next message is.
 
         Raises:
@@ -80,7 +80,7 @@ class ReplyFrames:
         if self._request_id is None:
             return self._begin(meta)
         if meta is None or meta["type"] != "end":
-            return Chunk(message.encode() if isinstance(message, str) else message)
+            return Chunk(message.encode() if isinstance(message, str) else bytes(message))
         if meta["request_id"] != self._request_id:
             raise InvalidReplyError(
                 f"the reply to {self._request_id!r} ended as that to {meta['request_id']!r}",
@@ -104,7 +104,7 @@ class ReplyFrames:
         )
 
 
-def _meta(message: str | bytes) -> Mapping[str, Any] | None:
+def _meta(message: str | bytes | bytearray) -> Mapping[str, Any] | None:
     if not isinstance(message, str) or not message.lstrip().startswith("{"):
         return None
     try:

@@ -86,7 +86,9 @@ class Unauthorized:
 Message: TypeAlias = Data | Meta | ErrorMessage | SessionTimeout | Unauthorized
 
 
-def decode_message(message: str | bytes, decode: Callable[[bytes], Any] | None = None) -> Message:
+def decode_message(
+    message: str | bytes | bytearray, decode: Callable[[bytes], Any] | None = None
+) -> Message:
     """What a message means.
 
     Text is JSON, or else taken as it is; binary is msgpack, whose byte strings stay bytes.
@@ -100,7 +102,7 @@ def decode_message(message: str | bytes, decode: Callable[[bytes], Any] | None =
     """
     if isinstance(message, str):
         return _classify(_decode_text(message))
-    return _classify((decode or _decode_msgpack)(message))
+    return _classify(_decode_msgpack(message) if decode is None else decode(bytes(message)))
 
 
 def _decode_text(text: str) -> Any:
@@ -110,7 +112,7 @@ def _decode_text(text: str) -> Any:
         return text
 
 
-def _decode_msgpack(message: bytes) -> Any:
+def _decode_msgpack(message: bytes | bytearray) -> Any:
     ormsgpack = _ormsgpack()
     try:
         return ormsgpack.unpackb(message, option=ormsgpack.OPT_NON_STR_KEYS)

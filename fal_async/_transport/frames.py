@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import os
 from struct import Struct
-from typing import Final
+from typing import Final, TypeAlias
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # there is no wheel with the C extension for this platform
     from websockets.utils import apply_mask
 
-__all__ = ["BINARY", "TEXT", "FrameCutter", "encode_frame"]
+__all__ = ["BINARY", "TEXT", "FrameCutter", "LongFrame", "Piece", "encode_frame"]
+
+#: Incomplete frames with no more bytes than these are put together by copying.
+SHORT: Final = 4096
+#: How much room is made at once for the payload of a frame, whatever its length is said to be.
+ROOM: Final = 16 * 1024 * 1024
+
+#: `TEXT` or `BINARY` and a message, or 0 and bytes for the parser.
+Piece: TypeAlias = tuple[int, bytes | bytearray]
 
 #: The first byte of a frame that is a whole message: the FIN bit and the opcode.
 TEXT: Final = 0x81
@@ -37,15 +45,47 @@ def encode_frame(first: int, payload: bytes | bytearray | memoryview) -> bytes:
         first: `TEXT` or `BINARY`.
         payload: The message.
     """
-    size = len(payload)
+    mask = _mask()
+    return b"".join((_head(first, len(payload)), mask, apply_mask(payload, mask)))
+
+
+class LongFrame:
+    """A long message as one masked frame, of which each part is made when it is to be written.
+
+    So a long message is not held several times over, and what is masked is still in the cache when
+    it is written.
+
+    Args:
+        first: `TEXT` or `BINARY`.
+        payload: The message, which must not change any more.
+    """
+
+    def __init__(self, first: int, payload: bytes) -> None:
+        self._mask = _mask()
+        self._next = _head(first, len(payload)) + self._mask
+        self._payload = memoryview(payload)
+
+    def __len__(self) -> int:
+        return len(self._next) + len(self._payload)
+
+    def take(self, size: int) -> bytes:
+        """The next part: so many bytes, or a few less."""
+        size = (size - len(self._next)) & ~3  # for the next part to begin with the mask's beginning
+        head, self._next = self._next, b""
+        part, self._payload = self._payload[:size], self._payload[size:]
+        return head + apply_mask(part, self._mask)
+
+
+def _head(first: int, size: int) -> bytes:
     if size < _LENGTH_16:
-        head = _short.pack(first, _MASKED | size)
-    elif size <= 0xFFFF:
-        head = _medium.pack(first, _MASKED | _LENGTH_16, size)
-    else:
-        head = _long.pack(first, _MASKED | _LENGTH_64, size)
-    mask = os.urandom(4)  # unpredictable, as RFC 6455, section 5.3 wants it
-    return b"".join((head, mask, apply_mask(payload, mask)))
+        return _short.pack(first, _MASKED | size)
+    if size <= 0xFFFF:
+        return _medium.pack(first, _MASKED | _LENGTH_16, size)
+    return _long.pack(first, _MASKED | _LENGTH_64, size)
+
+
+def _mask() -> bytes:
+    return os.urandom(4)  # unpredictable, as RFC 6455, section 5.3 wants it
 
 
 class FrameCutter:
@@ -58,62 +98,81 @@ class FrameCutter:
 
     def __init__(self, max_size: int | None) -> None:
         self._max_size = max_size
-        self._head = b""  # of a frame whose length is not known yet, or whose payload is missing
-        self._payload: list[bytes] = []
+        self._head = b""  # of a frame whose payload is not here, or all of a short one
+        self._payload: list[bytearray] = []
+        self._free = 0  # at the end of the last part of the payload
         self._missing = 0
         self._fragmented = False
         self._given_up = False
 
     @property
-    def wanted(self) -> int:
-        """How many bytes the current frame still needs, when that is known; else 0."""
-        return self._missing
+    def room(self) -> memoryview | None:
+        """Where the next bytes can be received to without another copy; ``None`` for nowhere.
 
-    def feed(self, received: bytes) -> list[tuple[int, bytes]]:
+        How many were is told to `fill`. All that is not received to there goes to `feed`.
+        """
+        return self._make_room() if self._missing else None
+
+    def _make_room(self) -> memoryview:
+        if not self._free:
+            self._free = min(self._missing, ROOM)
+            self._payload.append(bytearray(self._free))
+        return memoryview(self._payload[-1])[-self._free :]
+
+    def fill(self, size: int) -> list[Piece]:
+        """So many bytes have been received to the `room`; gives what `feed` gives."""
+        self._free -= size
+        self._missing -= size
+        if self._missing:
+            return []
+        parts, self._payload = self._payload, []
+        head, self._head = self._head, b""
+        return [self._piece(head, parts[0] if len(parts) == 1 else b"".join(parts))]
+
+    def feed(self, received: bytes) -> list[Piece]:
         """Take what has arrived, and give what is complete.
 
         Returns:
             Pairs of `TEXT` or `BINARY` with a whole message, and of 0 with bytes for the parser.
         """
-        pieces: list[tuple[int, bytes]] = []
-        if self._missing:
-            if len(received) < self._missing:
-                self._payload.append(received)
-                self._missing -= len(received)
-                return pieces
-            end = self._missing
-            self._payload.append(received[:end])
-            pieces.append(self._piece(self._head, b"".join(self._payload)))
-            self._payload, self._missing, self._head = [], 0, b""
-            received = received[end:]
-        elif self._head:
-            received, self._head = self._head + received, b""
-        self._cut(received, pieces)
+        pieces: list[Piece] = []
+        while self._missing and received:
+            room = self._make_room()
+            part = received[: len(room)]
+            room[: len(part)] = part
+            pieces += self.fill(len(part))
+            received = received[len(part) :]
+        if received:
+            if self._head:
+                received, self._head = self._head + received, b""
+            self._cut(received, pieces)
         return pieces
 
-    def _cut(self, received: bytes, pieces: list[tuple[int, bytes]]) -> None:
+    def _cut(self, received: bytes, pieces: list[Piece]) -> None:
         start, end = 0, len(received)
         while start < end and not self._given_up:
             header = _read_header(received, start, end)
             if header is None:
-                self._head = received[start:]
-                return
+                break
             begin, size = header
             if size < 0 or (self._max_size is not None and size > self._max_size):
                 self._given_up = True
                 break
             stop = begin + size
             if stop > end:
-                self._head = received[start:begin]
-                self._payload.append(received[begin:])
-                self._missing = stop - end
-                return
+                if size > SHORT:
+                    self._head, self._missing = received[start:begin], size
+                    self.feed(received[begin:])
+                    return
+                break
             pieces.append(self._piece(received[start:begin], received[begin:stop]))
             start = stop
-        if start < end:
+        if self._given_up:
             pieces.append((0, received[start:]))
+        else:
+            self._head = received[start:]
 
-    def _piece(self, head: bytes, payload: bytes) -> tuple[int, bytes]:
+    def _piece(self, head: bytes, payload: bytes | bytearray) -> Piece:
         first = head[0]
         if first in {TEXT, BINARY} and not self._fragmented:
             return first, payload

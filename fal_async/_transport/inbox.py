@@ -14,6 +14,8 @@ from fal_async._transport.frames import BINARY, TEXT, FrameCutter
 if TYPE_CHECKING:
     from websockets.client import ClientProtocol
 
+    from fal_async._transport.frames import Piece
+
 __all__ = ["Inbox"]
 
 #: What a message takes up beside its content, in bytes; so that empty ones have a bound as well.
@@ -35,35 +37,45 @@ class Inbox:
     Attributes:
         size: What the messages take up together, about, in bytes.
         violation: What the other side did wrong, or ``None``.
+        has_judged: Whether the protocol had a say, and may want to answer; taken back by whoever
+            has sent the answer.
     """
 
     def __init__(self, protocol: ClientProtocol, max_size: int | None) -> None:
         self._protocol = protocol
         self._max_size = max_size
         self._cutter = FrameCutter(max_size)
-        self._messages: deque[str | bytes] = deque()
+        self._messages: deque[str | bytes | bytearray] = deque()
         self._fragments = bytearray()
         self._is_text = False
         self.size = 0
         self.violation: str | None = None
+        self.has_judged = False
 
     def __len__(self) -> int:
         return len(self._messages)
 
     @property
-    def wanted(self) -> int:
-        """How many bytes the message that is arriving still needs, when known; else 0."""
-        return self._cutter.wanted
+    def room(self) -> memoryview | None:
+        """Where the next bytes are best received to; ``None`` for nowhere: they are fed."""
+        return self._cutter.room
 
-    def take(self) -> str | bytes:
+    def take(self) -> str | bytes | bytearray:
         """The oldest message."""
         message = self._messages.popleft()
         self.size -= len(message) + OVERHEAD
         return message
 
+    def fill(self, size: int) -> None:
+        """Take in what has been received to the `room`."""
+        self._sort(self._cutter.fill(size))
+
     def feed(self, received: bytes) -> None:
         """Take in what has arrived."""
-        for first, payload in self._cutter.feed(received):
+        self._sort(self._cutter.feed(received))
+
+    def _sort(self, pieces: list[Piece]) -> None:
+        for first, payload in pieces:
             if first == BINARY:
                 self._add(payload)
             elif first == TEXT:
@@ -71,8 +83,9 @@ class Inbox:
             else:
                 self._judge(payload)
 
-    def _judge(self, frames: bytes) -> None:
+    def _judge(self, frames: bytes | bytearray) -> None:
         """Let the protocol have its say about what is not a whole message."""
+        self.has_judged = True
         self._protocol.receive_data(frames)
         for event in self._protocol.events_received():
             if isinstance(event, Frame) and event.opcode in _DATA:
@@ -95,15 +108,16 @@ class Inbox:
             else:
                 self._add(payload)
 
-    def _add_text(self, payload: bytes) -> None:
+    def _add_text(self, payload: bytes | bytearray) -> None:
         try:
             self._add(payload.decode())
         except UnicodeDecodeError as error:
             if self._protocol.state is State.OPEN:
                 self.violation = f"a text message is not UTF-8: {error.reason}"
+                self.has_judged = True
                 self._protocol.fail(CloseCode.INVALID_DATA, error.reason)
 
-    def _add(self, message: str | bytes) -> None:
+    def _add(self, message: str | bytes | bytearray) -> None:
         # What comes after a close, from either side, is not for anybody.
         if self._protocol.state is State.OPEN:
             self._messages.append(message)

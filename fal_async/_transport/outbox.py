@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from fal_async._transport.sockets import CHUNK
+from fal_async._transport.frames import LongFrame
 
 if TYPE_CHECKING:
     from fal_async._transport.sockets import SocketStream
 
 __all__ = ["Outbox"]
 
+#: How much is offered in one write, in bytes. Each write has its price, and so has each copy.
+OFFER: Final = 262144
 #: How many writes are made in a row before other tasks get their turn.
-WRITES: Final = 16
+WRITES: Final = 4
 #: Above so many bytes that the network has not taken yet, whoever wants to send waits.
 HIGH_WATER: Final = 65536
 
@@ -36,7 +38,7 @@ class Outbox:
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
-        self._parts: deque[bytes | memoryview] = deque()
+        self._parts: deque[bytes | memoryview | LongFrame] = deque()
         self._room: anyio.Event | None = None
         self._work: anyio.Event | None = None
         self._closed = False
@@ -50,7 +52,7 @@ class Outbox:
         """Whether so much waits that nothing more should be put in."""
         return self.size > HIGH_WATER
 
-    def post(self, frames: bytes) -> None:
+    def post(self, frames: bytes | LongFrame) -> None:
         """Put whole frames in; nothing, once the outbox is closed."""
         if self._closed:
             return
@@ -71,7 +73,7 @@ class Outbox:
             offered = self._next()
             try:
                 sent = self._stream.send_nowait(
-                    offered if len(offered) <= CHUNK else memoryview(offered)[:CHUNK]
+                    offered if len(offered) <= OFFER else memoryview(offered)[:OFFER]
                 )
             except OSError as error:
                 self.failure = error
@@ -93,15 +95,24 @@ class Outbox:
 
     def _next(self) -> bytes | memoryview:
         """The first part, joined by the small ones that follow."""
-        first = self._parts.popleft()
-        if not self._parts or len(first) >= CHUNK:
+        first = self._pop()
+        if not self._parts or len(first) >= OFFER:
             return first
         together, size = [first], len(first)
-        while self._parts and size + len(self._parts[0]) <= CHUNK:
-            part = self._parts.popleft()
+        while self._parts and size + len(self._parts[0]) <= OFFER:
+            part = self._pop()
             together.append(part)
             size += len(part)
         return b"".join(together)
+
+    def _pop(self) -> bytes | memoryview:
+        part = self._parts.popleft()
+        if not isinstance(part, LongFrame):
+            return part
+        masked = part.take(OFFER)
+        if part:
+            self._parts.appendleft(part)
+        return masked
 
     async def wait_for_room(self) -> None:
         """Wait until less than `HIGH_WATER` bytes wait, or nothing can be written any more."""

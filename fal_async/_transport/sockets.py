@@ -52,6 +52,20 @@ class SocketStream(ByteStream):
             self._until_receivable = anyio.wait_writable
         return None
 
+    def receive_into_nowait(self, room: memoryview) -> int | None:
+        """As `receive_nowait`, to a place that has been made; the answer is how many bytes came.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        try:
+            return self._socket.recv_into(room)
+        except (*_NOT_YET, ssl.SSLWantReadError):
+            self._until_receivable = anyio.wait_readable
+        except ssl.SSLWantWriteError:
+            self._until_receivable = anyio.wait_writable
+        return None
+
     def send_nowait(self, item: bytes | memoryview) -> int:
         """Send what goes out at once; the answer is how many bytes that was.
 

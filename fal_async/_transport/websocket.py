@@ -21,11 +21,10 @@ from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from fal_async._transport.background import background
-from fal_async._transport.frames import BINARY, TEXT, encode_frame
+from fal_async._transport.frames import BINARY, TEXT, LongFrame, encode_frame
 from fal_async._transport.inbox import Inbox
-from fal_async._transport.outbox import Outbox
+from fal_async._transport.outbox import OFFER, Outbox
 from fal_async._transport.pulse import Pulse
-from fal_async._transport.sockets import CHUNK
 from fal_async._transport.tasks import bounded_shield
 from fal_async.errors import (
     FalClientError,
@@ -49,8 +48,10 @@ CLOSE_TIMEOUT: Final = 5.0
 STAND_BY: Final = 1.0
 #: How much is held for a receiver that does not come before reading stops, in bytes.
 RECEIVE_BUFFER: Final = 1024 * 1024
-#: How much is read at once while a long message arrives, in bytes.
-LONG_CHUNK: Final = 262144
+#: How much is read at once, in bytes: about as much as memory is had for without asking the system.
+READ: Final = 122880
+#: How often is read in a row, while a message arrives, before other tasks get their turn.
+READS: Final = 16
 
 
 class WebSocket:
@@ -143,11 +144,13 @@ class WebSocket:
         if self._protocol.extensions:
             send(payload)
             self._post_answers()
+        elif len(payload) > OFFER:
+            self._outbox.post(LongFrame(first, bytes(payload)))
         else:
             self._outbox.post(encode_frame(first, payload))
 
-    async def recv(self) -> str | bytes:
-        """Receive the next message.
+    async def recv(self) -> str | bytes | bytearray:
+        """Receive the next message; a long one may be a `bytearray` of the caller's own.
 
         Raises:
             RealtimeDisconnectedError: The connection is closed and no message is left.
@@ -247,24 +250,36 @@ class WebSocket:
             return
         self._reading = True
         try:
-            if self._read_nowait():
+            if self._read_on():
                 await checkpoint()
                 self._outbox.prompt = True
             else:
                 await self._stream.wait_receivable()
                 self._outbox.prompt = True
-                self._read_nowait()
+                self._read_on()
         finally:
             self._reading = False
             if self._read is not None:
                 self._read.set()
                 self._read = None
 
+    def _read_on(self) -> bool:
+        """Take what has arrived, up to a bound, but no further than to the end of a message."""
+        before = self._heard
+        for _ in range(READS):
+            if not self._read_nowait() or self._inbox or not self._has_more_to_say():
+                break
+        return self._heard != before or self._lost is not None
+
     def _read_nowait(self) -> bool:
         """Take what has arrived; whether anything has, be it the end."""
-        size = LONG_CHUNK if self._inbox.wanted > CHUNK else CHUNK
+        room = self._inbox.room
+        received: bytes | int | None
         try:
-            received = self._stream.receive_nowait(size)
+            if room is None:
+                received = self._stream.receive_nowait(READ)
+            else:
+                received = self._stream.receive_into_nowait(room)
         except OSError as error:
             self._lose(error.strerror or str(error))
             return True
@@ -274,13 +289,19 @@ class WebSocket:
             self._lose("the other side hung up")
         return received is not None
 
-    def _take(self, received: bytes) -> None:
+    def _take(self, received: bytes | int) -> None:
+        """Take in bytes, or so many that are in the room for them."""
         self._heard += 1
         if self._sign is not None:
             self._sign.set()
             self._sign = None
-        self._inbox.feed(received)
-        self._post_answers()
+        if isinstance(received, int):
+            self._inbox.fill(received)
+        else:
+            self._inbox.feed(received)
+        if self._inbox.has_judged:
+            self._inbox.has_judged = False
+            self._post_answers()
 
     def _post_answers(self) -> None:
         """Send what the protocol wants to be sent; its wish to hang up is left to `close`."""

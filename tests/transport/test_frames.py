@@ -5,12 +5,22 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from fal_async._transport.frames import BINARY, TEXT, FrameCutter, encode_frame
+from fal_async._transport import frames as module
+from fal_async._transport.frames import (
+    BINARY,
+    SHORT,
+    TEXT,
+    FrameCutter,
+    LongFrame,
+    Piece,
+    encode_frame,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,9 +56,27 @@ def parse(frame: bytes) -> Frame:
     raise AssertionError("the frame is not complete")
 
 
-def cut(parts: list[bytes], max_size: int | None = None) -> list[tuple[int, bytes]]:
+def cut(parts: list[bytes], max_size: int | None = None) -> list[Piece]:
     cutter = FrameCutter(max_size)
     return [piece for part in parts for piece in cutter.feed(part)]
+
+
+def cut_into_room(parts: list[bytes]) -> list[Piece]:
+    """What comes out when what fits is received to where there is room."""
+    cutter = FrameCutter(None)
+    pieces: list[Piece] = []
+    for part in parts:
+        rest = part
+        while rest:
+            room = cutter.room
+            if room is None:
+                pieces += cutter.feed(rest)
+                break
+            size = min(len(room), len(rest))
+            room[:size] = rest[:size]
+            pieces += cutter.fill(size)
+            rest = rest[size:]
+    return pieces
 
 
 def test_a_message_of_any_size_becomes_one_masked_frame() -> None:
@@ -119,14 +147,57 @@ def test_a_masked_frame_is_left_to_the_parser_with_all_that_follows() -> None:
     ]
 
 
-def test_the_cutter_knows_how_much_is_missing() -> None:
+def test_there_is_room_for_the_rest_of_a_long_message_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ROOM", 30_000)
+    message = b"m" * 70_000
+    stream = Frame(Opcode.BINARY, message).serialize(mask=False)
     cutter = FrameCutter(None)
-    assert cutter.feed(b"\x82") == []
-    assert cutter.wanted == 0
-    assert cutter.feed(b"\x05ab") == []
-    assert cutter.wanted == 3
-    assert cutter.feed(b"cde\x82") == [(BINARY, b"abcde")]
-    assert cutter.wanted == 0
+    assert cutter.feed(stream[:5]) == []
+    assert cutter.room is None  # nobody knows how much
+    assert cutter.feed(stream[5:10_010]) == []
+    sizes: list[int] = []
+    pieces: list[Piece] = []
+    while (room := cutter.room) is not None:
+        sizes.append(len(room))
+        room[:] = b"m" * len(room)
+        pieces += cutter.fill(len(room))
+    assert sizes == [20_000, 30_000, 10_000]
+    assert pieces == [(BINARY, message)]
+
+
+def test_an_announcement_alone_takes_little_memory() -> None:
+    cutter = FrameCutter(None)
+    assert cutter.feed(b"\x82\x7f" + (2**62).to_bytes(8, "big") + b"x") == []
+    assert cutter.room is not None
+    assert len(cutter.room) < module.ROOM
+
+
+@given(st.lists(st.integers(0, 3 * SHORT), max_size=5), st.lists(st.integers(1, 9000), max_size=9))
+def test_messages_are_the_same_whole_in_pieces_and_received_to_their_room(
+    sizes: list[int], cuts: list[int]
+) -> None:
+    messages = [bytes([number]) * size for number, size in enumerate(sizes)]
+    stream = b"".join(Frame(Opcode.BINARY, each).serialize(mask=False) for each in messages)
+    parts, rest = [], stream
+    for size in cuts:
+        parts.append(rest[:size])
+        rest = rest[size:]
+    for pieces in (cut([stream]), cut([*parts, rest]), cut_into_room([*parts, rest])):
+        assert pieces == [(BINARY, message) for message in messages]
+
+
+@pytest.mark.parametrize("size", [65_537, 200_003])
+@pytest.mark.parametrize("step", [20, 1000, 65_536])
+def test_a_long_message_becomes_the_same_frame_part_by_part(size: int, step: int) -> None:
+    long, parts = LongFrame(TEXT, b"a" * size), []
+    while left := len(long):
+        parts.append(long.take(step))
+        assert 0 < len(parts[-1]) <= step
+        assert len(long) == left - len(parts[-1])
+    frame = parse(b"".join(parts))
+    assert (frame.opcode, frame.data, frame.fin) == (Opcode.TEXT, b"a" * size, True)
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=8))
@@ -140,9 +211,9 @@ def test_garbage_never_breaks_the_cutter_and_nothing_of_it_is_lost(
     assert sum(len(data) for _, data in pieces) <= len(garbage)
 
 
-def _merged(pieces: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+def _merged(pieces: list[Piece]) -> list[Piece]:
     """Where the bytes for the parser are divided is of no matter."""
-    merged: list[tuple[int, bytes]] = []
+    merged: list[Piece] = []
     for first, data in pieces:
         if merged and first == 0 == merged[-1][0]:
             merged[-1] = (0, merged[-1][1] + data)
