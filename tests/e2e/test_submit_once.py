@@ -83,8 +83,8 @@ async def test_a_submit_that_never_reached_the_gateway_is_sent_again(
     fal: Emulator, client: AsyncClient
 ) -> None:
     fal.register(ECHO, echo)
-    ingress = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nnginx"
-    fal.fail(ECHO, Fault(route="submit", garbage=ingress, times=2))
+    head = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
+    fal.fail(ECHO, Fault(route="submit", garbage=head + b"nginx", times=2))
     quick = client.with_options(retry=RetryPolicy(base_delay=0))
 
     with anyio.fail_after(10):
