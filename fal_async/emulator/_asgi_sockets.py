@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fal_async.emulator._answer import check_head
 from fal_async.emulator._replies import Refusal, Reply, detail
 from fal_async.emulator._websocket import DisconnectedError
 
@@ -82,6 +83,7 @@ class _Exchange:
             case "websocket.close":
                 self.refusal = Refusal(detail(403, "Forbidden"))
             case "websocket.http.response.start":
+                check_head(message["status"], message.get("headers", []))
                 self._start = message
             case "websocket.http.response.body":
                 self._refuse_with(message)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from fal_async.emulator import AppError, Emulator
 from tests.emulator.calls import Arguments, completed, submit
+from tests.emulator.peers import dial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,3 +123,14 @@ def test_an_error_that_cannot_be_sent_is_a_crash(
         assert (reply.status_code, reply.json()) == (500, {"detail": "Internal Server Error"})
         assert reply.headers["x-fal-request-id"]
     assert "Error" in fal.jobs[submitted["request_id"]].logs[0]["message"]
+
+
+def test_a_socket_cannot_be_refused_with_a_head_that_cannot_be_sent(fal: Emulator) -> None:
+    @fal.websocket("acme/socket")
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": 700})
+        await send({"type": "websocket.http.response.body"})
+
+    with pytest.raises(InvalidStatus) as caught:
+        dial(fal, "run/acme/socket")
+    assert caught.value.response.status_code == 500
