@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from fal_async.types import LogLine, Priority
 
 __all__ = ["Job", "JobStatus", "LogLevel"]
+
+_TAG = re.compile(r"(?!fal\.)([a-z0-9._-]{1,64})=([ -~]{0,256})")
 
 JobStatus: TypeAlias = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 LogLevel: TypeAlias = Literal["STDERR", "STDOUT", "ERROR", "INFO", "WARN", "DEBUG"]
@@ -134,9 +137,9 @@ class Job:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The pairs of ``X-Fal-Tags``; malformed pairs are dropped, as the platform does."""
-        pairs = (pair.partition("=") for pair in self.headers.get("x-fal-tags", "").split(","))
-        return {key.strip(): value.strip() for key, found, value in pairs if found and key.strip()}
+        """The pairs of ``X-Fal-Tags``; what is no pair as it should be, the platform drops."""
+        pairs = (pair.strip() for pair in self.headers.get("x-fal-tags", "").split(","))
+        return {tag[1]: tag[2] for pair in pairs if (tag := _TAG.fullmatch(pair))}
 
     def log(self, message: str, level: LogLevel = "INFO") -> None:
         """Write a line that callers see in the job's status. Any thread may do so."""

@@ -374,14 +374,14 @@ def test_a_crash_is_a_500_and_a_traceback_in_the_logs(fal: Emulator, http: httpx
 def test_platform_headers_reach_the_job(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     headers = {
-        "X-Fal-Tags": "team=red,broken, =x,run=7",
+        "X-Fal-Tags": "team=red,broken, =x,run=7,fal.own=1,Up=1,formula=a=b",
         "X-Fal-Store-IO": "0",
         "X-Fal-Runner-Hint": "lora-1",
         "X-Fal-Queue-Priority": "low",
     }
     request_id = submit(http, json={"a": 1}, headers=headers)["request_id"]
     job = fal.jobs[request_id]
-    assert job.tags == {"team": "red", "run": "7"}
+    assert job.tags == {"team": "red", "run": "7", "formula": "a=b"}
     assert job.headers["x-fal-store-io"] == "0"
     assert job.headers["x-fal-runner-hint"] == "lora-1"
     assert (job.priority, job.arguments) == ("low", {"a": 1})
