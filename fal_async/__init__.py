@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from fal_async._realtime import AsyncRealtimeConnection, WebSocketConnection
     from fal_async._stream import EventStream
     from fal_async._transport.pool import PooledTransport
+    from fal_async._workflows import WorkflowEvent
 
 __all__ = [
     "AccountLockedError",
@@ -145,6 +146,7 @@ __all__ = [
     "UploadError",
     "WebSocketConnection",
     "WebSocketRequests",
+    "WorkflowEvent",
     "__version__",
     "attach",
     "cancel",
@@ -182,6 +184,7 @@ _LAZY = {
     "RetryPolicy": "_config",
     "WebSocketConnection": "_realtime",
     "WebSocketRequests": "_over_websocket",
+    "WorkflowEvent": "_workflows",
     "attach": "_functions",
     "cancel": "_functions",
     "download": "_functions",

@@ -6,11 +6,11 @@ with one round trip between the threads, and waits for its result with a second 
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 -- uvloop needs it, and it cannot load at the end
 import os
 import threading
 from contextvars import Context, copy_context
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fal_async._errand import Errand
 
 __all__ = ["LoopThread"]
+
+import_module("concurrent.futures.thread")  # uvloop needs it, and it cannot load at the end
 
 
 class _NativeLoop(Protocol):

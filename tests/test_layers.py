@@ -22,6 +22,7 @@ PLACES = {
     "fal_async.types": "values",
     "fal_async._config": "values",
     "fal_async._version": "values",
+    "fal_async._workflows": "values",
     "fal_async._protocol": "protocol",
     "fal_async._transport": "transport",
     "fal_async._default": "functions",

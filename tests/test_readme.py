@@ -39,6 +39,12 @@ def talk(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"output": text, "partial": text != "foxes are red", "error": None}
 
 
+def flow(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield {"type": "submit", "node_id": "draw", "app_id": "fal-ai/flux/dev", "request_id": "1"}
+    yield {"type": "completion", "node_id": "draw", "output": {"seed": 7}}
+    yield {"type": "output", "output": {"seed": 7}}
+
+
 def live(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
@@ -61,6 +67,7 @@ def platform(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulato
     fal.register("fal-ai/flux/dev", draw)
     fal.register("fal-ai/any-llm", talk)
     fal.register("acme/edit", edit)
+    fal.register("workflows/acme/portrait", flow)
     fal.realtime("acme/live")(live)
     fal.register("acme/slow", slow)
     fal.register("acme/strict", strict)

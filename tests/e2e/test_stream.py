@@ -21,6 +21,7 @@ from fal_async import (
     StreamBrokenError,
     StreamError,
     SubmitOutcomeUnknownError,
+    WorkflowEvent,
 )
 from fal_async.emulator import AppError, Emulator, Fault
 
@@ -309,6 +310,31 @@ async def test_a_workflow_tells_of_its_steps(fal: Emulator, client: AsyncClient)
         yield from steps
 
     assert await collect(client.stream("workflows/acme/flow", {}, path="")) == steps
+
+
+async def test_what_a_workflow_tells_has_a_type(fal: Emulator, client: AsyncClient) -> None:
+    told: list[dict[str, Any]] = [
+        {"type": "submit", "node_id": "draw", "app_id": "acme/draw", "request_id": "abc"},
+        {"type": "completion", "node_id": "draw", "output": {"seed": 7}},
+        {"type": "news of tomorrow", "more": 1},
+        {"type": "output", "output": None},
+        {"type": "error", "node_id": "last", "message": "out of paint", "error": {"status": 500}},
+    ]
+
+    @fal.endpoint("workflows/acme/flow")
+    def flow(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield from told
+
+    stream = client.stream("workflows/acme/flow", {}, path="", output=WorkflowEvent)
+    seen, error = await collect_until(StreamError, stream)
+
+    assert seen == [
+        WorkflowEvent(type="submit", node_id="draw", app_id="acme/draw", request_id="abc"),
+        WorkflowEvent(type="completion", node_id="draw", output={"seed": 7}),
+        WorkflowEvent(type="news of tomorrow"),
+        WorkflowEvent(type="output"),
+    ]
+    assert (error.message, error.payload) == ("out of paint", told[-1])
 
 
 async def test_a_reply_that_is_no_stream_of_events_gives_its_bytes(
