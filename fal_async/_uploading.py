@@ -86,7 +86,6 @@ class FileUpload:
         progress = Progress(self._on_progress, source.size)
 
         async def attempt(shelf: Shelf) -> str:
-            progress.restart()
             if source.size <= self._limits.single_shot:
                 url = await shelf.take(Stretch(source, 1, 0, source.size, progress))
                 await source.verify()

@@ -165,13 +165,13 @@ async def test_what_is_no_file_is_not_replaced(
 async def test_a_download_goes_on_where_it_broke_off(
     fal: Emulator, client: AsyncClient, url: str, reset: bool
 ) -> None:
-    fal.fail(None, Fault(route="download", cut=100_000, reset=reset, times=2))
-    assert await (await file_at(client, url)).read() == CONTENT
+    fal.fail(None, Fault(route="download", cut=60_000, reset=reset, times=4))
+    assert await (await file_at(client, url)).read() == CONTENT  # three in a row would be too many
     ranges = [
         request.headers.get("range") for request in fal.requests if request.route == "download"
     ]
     assert ranges[0] is None
-    assert ranges[1:] == [f"bytes={start}-" for start in (100_000, 200_000)]
+    assert ranges[1:] == [f"bytes={start}-" for start in (60_000, 120_000, 180_000, 240_000)]
 
 
 async def test_a_server_that_ignores_ranges_is_listened_to_from_the_beginning(
@@ -233,6 +233,48 @@ async def test_a_part_of_what_was_asked_for_whole_is_an_error(
     fal.fail(None, Fault(route="download", status=206, body=CONTENT[5:], headers=headers))
     with pytest.raises(InvalidReplyError, match="go on at byte 0, but came from 5"):
         await (await file_at(client, url)).read()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_a_file_that_says_it_is_too_large_is_not_waited_for(client: AsyncClient) -> None:
+    def script(line: Line) -> None:
+        line.reply(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
+        line.wait_closed()
+
+    with (
+        Peer(script) as peer,
+        anyio.fail_after(5),
+        pytest.raises(InvalidReplyError, match="more than 6 bytes"),
+    ):
+        await File(url=peer.url).fetched_by(client._performer).read(max_bytes=6)
+
+
+async def test_a_file_that_turns_out_too_large_is_left(client: AsyncClient) -> None:
+    def script(line: Line) -> None:
+        line.reply(CHUNKED, b"4\r\nfour\r\n4\r\nfive\r\n")
+        line.wait_closed()
+
+    with (
+        Peer(script) as peer,
+        anyio.fail_after(5),
+        pytest.raises(InvalidReplyError, match="more than 6 bytes"),
+    ):
+        await File(url=peer.url).fetched_by(client._performer).read(max_bytes=6)
+
+
+async def test_a_file_that_has_become_shorter_is_not_whole(client: AsyncClient) -> None:
+    def script(line: Line) -> None:
+        whole = line.number > 1
+        line.reply(CHUNKED, b"2\r\nhe\r\n0\r\n\r\n" if whole else b"5\r\nhello\r\n")
+
+    with (
+        Peer(script) as peer,
+        anyio.fail_after(5),
+        pytest.raises(TransportError, match="broke off after 5 bytes"),
+    ):
+        await File(url=peer.url).fetched_by(client._performer).read()
 
 
 @pytest.mark.parametrize("beyond", ["5", "6", "*"])
@@ -361,6 +403,16 @@ async def test_a_private_file_is_shown_to_its_owner(
         error = NotFoundError if decision == "hide" else PermissionDeniedError
         with pytest.raises(error):
             await File(url=url).fetched_by(stranger._performer).read()
+
+
+async def test_the_rest_of_a_private_file_is_asked_for_with_the_token(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    url = fal.store(CONTENT, "text/plain", lifecycle={"initial_acl": {"default": "hide"}})
+    fal.fail(None, Fault(route="download", cut=100_000, skip=1))
+    assert await (await file_at(client, url)).read() == CONTENT
+    shown = [request.headers.get("authorization", "") for request in fal.requests]
+    assert [value.partition(" ")[0] for value in shown] == ["Key", "", "Key", "Bearer", "Bearer"]
 
 
 async def test_tokens_are_for_the_cdn_alone(fal: Emulator, client: AsyncClient) -> None:

@@ -405,6 +405,31 @@ async def test_tokens_are_fetched_once_and_renewed_when_they_are_refused(
     assert fal.count("cdn_token") == 2
 
 
+async def test_a_token_that_cannot_be_had_fails_for_all_who_wait(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+    fal.fail(None, Fault(route="cdn_token", status=403, delay=gate, times=None))
+    failures: list[PermissionDeniedError] = []
+
+    async def upload() -> None:
+        with pytest.raises(PermissionDeniedError) as caught:
+            await client.upload(b"x", "text/plain")
+        failures.append(caught.value)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(upload)
+            await fal.until(lambda: fal.count("cdn_token") == 1)
+            await anyio.wait_all_tasks_blocked()
+            gate.open()
+    assert len({id(failure) for failure in failures}) == 10
+    assert fal.count("cdn_token") <= 2  # who came when the first was on its way tries once more
+    fal.reset()
+    await client.upload(b"x", "text/plain")
+
+
 async def test_tokens_are_renewed_before_their_end(
     fal: Emulator, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -527,6 +552,17 @@ async def test_the_next_repository_is_tried(
     assert fal.count("initiate") == 1
     assert seen == sorted(seen)
     assert seen[-1] == len(data)
+
+
+async def test_the_next_repository_gets_all_parts(fal: Emulator, client: AsyncClient) -> None:
+    told: list[int] = []
+    last = Fault(route="part", status=400, when=is_part(8))
+    fal.fail(None, last)
+    url = await client.upload(LARGE, "video/mp4", on_progress=lambda sent, _: told.append(sent))
+    assert (fal.files[url].content, fal.files[url].parts) == (LARGE, 8)
+    assert fal.count("part") == 2 * 8
+    assert told == sorted(told)
+    assert told[-1] == len(LARGE)
 
 
 async def test_the_next_repository_is_tried_for_what_is_read_only_once(
@@ -657,8 +693,8 @@ async def test_a_generator_that_is_still_at_work_is_closed_by_itself(client: Asy
         try:
             entered.set()
             go_on.wait(10)
-            yield b"late"
-            yield b"never"
+            while True:
+                yield LARGE
         finally:
             closed.set()
 
@@ -749,6 +785,21 @@ async def test_a_file_that_shrinks_in_the_middle_is_an_error(
     assert (fal.count("complete"), fal.count("initiate")) == (0, 0)
 
 
+async def test_an_open_file_that_cannot_be_read_is_an_error(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 20 * KIB:
+                raise OSError("the disk is gone")
+            return super().read(size)
+
+    with pytest.raises(UploadError, match="the disk is gone") as caught:
+        await client.upload(Failing(LARGE), "video/mp4")
+    assert caught.value.size == len(LARGE)
+    assert fal.count("complete") == 0
+
+
 async def test_a_file_that_cannot_be_read_is_an_error(client: AsyncClient, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         await client.upload_file(tmp_path)
@@ -777,6 +828,33 @@ async def test_all_uploads_of_a_client_share_one_budget(fal: Emulator) -> None:
             await anyio.wait_all_tasks_blocked()
             assert fal.count("part") == 2
             assert held <= 2 * (4 + 1) * KIB
+            gate.open()
+    assert [stored.content for stored in fal.files.values()] == [LARGE] * 6
+
+
+async def test_iterators_are_read_no_further_than_there_is_room_for(fal: Emulator) -> None:
+    limits = Limits(part_size=4 * KIB, single_shot=8 * KIB, uploads=2)
+    gate = fal.gate()
+    fal.fail(None, Fault(route="part", delay=gate, skip=6, times=None))
+    given = 0
+
+    async def counting() -> AsyncIterator[bytes]:
+        nonlocal given
+        for start in range(0, len(LARGE), KIB):
+            given += KIB
+            yield LARGE[start : start + KIB]
+
+    with anyio.fail_after(10):
+        async with (
+            AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client,
+            anyio.create_task_group() as group,
+        ):
+            for _ in range(6):
+                group.start_soon(client.upload, counting(), "video/mp4")
+            await fal.until(lambda: fal.count("part") == 6 + 2)
+            await anyio.wait_all_tasks_blocked()
+            room = (6 + 2) * limits.part_size  # six parts have left, two are held
+            assert given <= room + 6 * KIB  # and of each, one bit beyond to know whether it ends
             gate.open()
     assert [stored.content for stored in fal.files.values()] == [LARGE] * 6
 

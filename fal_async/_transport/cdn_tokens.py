@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,7 @@ import anyio
 
 from fal_async._protocol.cdn import cdn_token
 from fal_async._transport.loops import PerLoop
+from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +29,21 @@ class _Perform(Protocol):
 
 @dataclass(slots=True)
 class _Shelf:
-    """What one event loop has: its tokens are fetched by one task at a time."""
+    """What one event loop has: its tokens are fetched by one task at a time.
+
+    Attributes:
+        fetching: Held by the task that fetches.
+        token: The last token, or ``None``.
+        fetches: How many times one was fetched.
+        failed: Which of these was the last to fail; 0 for none.
+        failure: What it came to.
+    """
 
     fetching: anyio.Lock = field(default_factory=anyio.Lock)
     token: CdnToken | None = None
+    fetches: int = 0
+    failed: int = 0
+    failure: FalClientError | None = None
 
 
 class CdnTokens:
@@ -58,11 +71,22 @@ class CdnTokens:
         shelf = self._shelves.get()
         if (kept := self._kept(shelf)) is not None:
             return kept
+        fetches = shelf.fetches
         async with shelf.fetching:
             if (kept := self._kept(shelf)) is not None:  # fetched while this task waited
                 return kept
+            if shelf.failure is not None and shelf.failed > fetches:  # or tried in vain
+                raise copy(shelf.failure)
+            return await self._fetch(shelf)
+
+    async def _fetch(self, shelf: _Shelf) -> CdnToken:
+        shelf.fetches += 1
+        try:
             shelf.token = token = await self._perform(cdn_token(self._hosts, now=self._clock))
-            return token
+        except FalClientError as error:
+            shelf.failed, shelf.failure = shelf.fetches, copy(error)  # without what led to it
+            raise
+        return token
 
     async def authorization(self) -> str:
         """The value to send now."""

@@ -38,11 +38,6 @@ class Progress:
         self._sum = self._told = 0
         self._telling = anyio.Lock(fast_acquire=True)
 
-    def restart(self) -> None:
-        """Everything is sent again."""
-        self._positions.clear()
-        self._sum = 0
-
     async def moved(self, number: int, position: int) -> None:
         """So many bytes of a part have gone out."""
         self._sum += position - self._positions.get(number, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -351,6 +352,17 @@ def token(**changes: object) -> Any:
         "expires_at": "1970-01-01T01:00:00Z",
     }
     return cdn_token(HOSTS, now=lambda: 1000.0).parse(reply({**body, **changes}))
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the system's zone cannot be changed")
+def test_moments_without_a_zone_are_not_of_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert parse_moment("1970-01-01T00:00:07") == 7
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_token_is_asked_for_with_the_key() -> None:
