@@ -16,6 +16,7 @@ from fal_async._protocol.failures import raise_for_status
 from fal_async._protocol.over_websocket import Chunk, End, ReplyFrames, Start
 from fal_async._protocol.replies import Reply, parse_output
 from fal_async._protocol.sse import SSEDecoder
+from fal_async._transport.attending import attended
 from fal_async.errors import FalClientError, InvalidReplyError
 
 if TYPE_CHECKING:
@@ -206,8 +207,6 @@ async def open_requests(
     open_socket: Callable[[], Awaitable[WebSocket]],
 ) -> AsyncGenerator[WebSocketRequests]:
     """Requests over a connection that a function opens."""
-    from fal_async._transport.websocket import attended
-
     socket = await open_socket()
     async with attended(socket):
         yield WebSocketRequests(socket)

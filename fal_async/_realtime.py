@@ -16,6 +16,7 @@ from fal_async._protocol.realtime import (
     decode_message,
     encode_message,
 )
+from fal_async._transport.attending import attended
 from fal_async._transport.background import background
 from fal_async._transport.tasks import bounded_shield
 from fal_async.errors import (
@@ -312,8 +313,6 @@ async def open_websocket(
     open_socket: Callable[[], Awaitable[WebSocket]],
 ) -> AsyncGenerator[WebSocketConnection]:
     """A connection that a function opens."""
-    from fal_async._transport.websocket import attended
-
     socket = await open_socket()
     async with attended(socket):
         yield WebSocketConnection(socket)

@@ -16,8 +16,10 @@ try:
 except ImportError:  # there is no wheel with the C extension for this platform
     from websockets.utils import apply_mask
 
-__all__ = ["BINARY", "TEXT", "FrameCutter", "LongFrame", "Piece", "encode_frame"]
+__all__ = ["BINARY", "LONG", "TEXT", "FrameCutter", "LongFrame", "Piece", "to_frame"]
 
+#: Longer messages are masked part by part, when they are written.
+LONG: Final = 262144
 #: Incomplete frames with no more bytes than these are put together by copying.
 SHORT: Final = 4096
 #: How much room is made at once for the payload of a frame, whatever its length is said to be.
@@ -38,13 +40,15 @@ _medium = Struct("!BBH")
 _long = Struct("!BBQ")
 
 
-def encode_frame(first: int, payload: bytes | bytearray | memoryview) -> bytes:
-    """A message as one masked frame.
+def to_frame(first: int, payload: bytes | bytearray) -> bytes | LongFrame:
+    """A message as one masked frame, or as one that is made while it is written.
 
     Args:
         first: `TEXT` or `BINARY`.
         payload: The message.
     """
+    if len(payload) > LONG:
+        return LongFrame(first, bytes(payload))
     mask = _mask()
     return b"".join((_head(first, len(payload)), mask, apply_mask(payload, mask)))
 

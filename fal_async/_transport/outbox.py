@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from fal_async._transport.frames import LongFrame
+from fal_async._transport.frames import LONG, LongFrame
 
 if TYPE_CHECKING:
     from fal_async._transport.sockets import SocketStream
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Outbox"]
 
 #: How much is offered in one write, in bytes. Each write has its price, and so has each copy.
-OFFER: Final = 262144
+OFFER: Final = LONG
 #: How many writes are made in a row before other tasks get their turn.
 WRITES: Final = 4
 #: Above so many bytes that the network has not taken yet, whoever wants to send waits.

@@ -11,7 +11,6 @@ connection that can be used on.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -20,12 +19,10 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
-from fal_async._transport.background import background
-from fal_async._transport.frames import BINARY, TEXT, LongFrame, encode_frame
+from fal_async._transport.frames import BINARY, TEXT, to_frame
 from fal_async._transport.inbox import Inbox
-from fal_async._transport.outbox import OFFER, Outbox
+from fal_async._transport.outbox import Outbox
 from fal_async._transport.pulse import Pulse
-from fal_async._transport.tasks import bounded_shield
 from fal_async.errors import (
     FalClientError,
     InvalidReplyError,
@@ -34,13 +31,11 @@ from fal_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from websockets.client import ClientProtocol
 
     from fal_async._transport.sockets import SocketStream
 
-__all__ = ["CLOSE_TIMEOUT", "WebSocket", "attended"]
+__all__ = ["CLOSE_TIMEOUT", "WebSocket"]
 
 #: How long the other side may take to answer a close, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
@@ -48,6 +43,8 @@ CLOSE_TIMEOUT: Final = 5.0
 STAND_BY: Final = 1.0
 #: How much is held for a receiver that does not come before reading stops, in bytes.
 RECEIVE_BUFFER: Final = 1024 * 1024
+#: How many bytes of answers to pings may wait while the other side takes nothing.
+UNHEARD: Final = 1024 * 1024
 #: How much is read at once, in bytes: about as much as memory is had for without asking the system.
 READ: Final = 122880
 #: How often is read in a row, while a message arrives, before other tasks get their turn.
@@ -90,6 +87,8 @@ class WebSocket:
         self._read: anyio.Event | None = None
         self._heard = 0
         self._sign: anyio.Event | None = None
+        self._taken = 0
+        self._unheard = 0
         self._lost: str | None = None
         if early:
             self._take(early)
@@ -134,20 +133,20 @@ class WebSocket:
         self._post(message)
 
     def _post(self, message: str | bytes | bytearray | memoryview) -> None:
-        payload: bytes | bytearray | memoryview
+        payload: bytes | bytearray
         if isinstance(message, str):
             first, send, payload = TEXT, self._protocol.send_text, _to_utf8(message)
         elif isinstance(message, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            first, send, payload = BINARY, self._protocol.send_binary, message
+            # A view may have items of more than a byte, or gaps.
+            payload = bytes(message) if isinstance(message, memoryview) else message
+            first, send = BINARY, self._protocol.send_binary
         else:
             raise InvalidRequestError(f"{type(message).__name__} is neither text nor bytes")
         if self._protocol.extensions:
             send(payload)
             self._post_answers()
-        elif len(payload) > OFFER:
-            self._outbox.post(LongFrame(first, bytes(payload)))
         else:
-            self._outbox.post(encode_frame(first, payload))
+            self._outbox.post(to_frame(first, payload))
 
     async def recv(self) -> str | bytes | bytearray:
         """Receive the next message; a long one may be a `bytearray` of the caller's own.
@@ -183,7 +182,7 @@ class WebSocket:
         if self.is_open:
             try:
                 self._protocol.send_close(code, reason)
-            except ProtocolError as error:
+            except (ProtocolError, TypeError, AttributeError, UnicodeError) as error:
                 raise InvalidRequestError(f"not a code and reason of a close: {error}") from error
             self._post_answers()
         try:
@@ -235,8 +234,7 @@ class WebSocket:
                 self._lose(f"the other side did not answer a ping within {timeout:g} seconds")
 
     def _pulse(self) -> Pulse:
-        outbox = self._outbox
-        return Pulse(self._heard, outbox.taken, outbox.size, is_heard=self._reading)
+        return Pulse(self._heard, self._outbox.taken, self._outbox.size, is_heard=self._reading)
 
     def _has_more_to_say(self) -> bool:
         return self._lost is None and self._protocol.close_rcvd is None
@@ -301,7 +299,19 @@ class WebSocket:
             self._inbox.feed(received)
         if self._inbox.has_judged:
             self._inbox.has_judged = False
-            self._post_answers()
+            self._answer()
+
+    def _answer(self) -> None:
+        """Send what the protocol answers, but not for ever to one who asks and does not listen."""
+        outbox = self._outbox
+        if outbox.taken != self._taken:
+            self._taken, self._unheard = outbox.taken, 0
+        if self._unheard > UNHEARD and self._protocol.state is State.OPEN:
+            self._protocol.data_to_send()  # is forgotten: only the last ping needs an answer
+            return
+        self._unheard -= outbox.size
+        self._post_answers()
+        self._unheard += outbox.size
 
     def _post_answers(self) -> None:
         """Send what the protocol wants to be sent; its wish to hang up is left to `close`."""
@@ -338,15 +348,3 @@ def _to_utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequestError(f"not text that can be sent: {error.reason}") from error
-
-
-@asynccontextmanager
-async def attended(websocket: WebSocket) -> AsyncGenerator[None]:
-    """Attend to a connection during the block, and close it after the block."""
-    async with background() as tasks:
-        tasks.start_soon(websocket.attend)
-        try:
-            yield
-        finally:
-            with bounded_shield(CLOSE_TIMEOUT):
-                await websocket.close()

@@ -19,7 +19,7 @@ from fal_async._transport.frames import (
     FrameCutter,
     LongFrame,
     Piece,
-    encode_frame,
+    to_frame,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ def parse(frame: bytes) -> Frame:
     raise AssertionError("the frame is not complete")
 
 
+def whole_frame(first: int, payload: bytes) -> bytes:
+    frame = to_frame(first, payload)
+    assert isinstance(frame, bytes)
+    return frame
+
+
 def cut(parts: list[bytes], max_size: int | None = None) -> list[Piece]:
     cutter = FrameCutter(max_size)
     return [piece for part in parts for piece in cutter.feed(part)]
@@ -82,12 +88,12 @@ def cut_into_room(parts: list[bytes]) -> list[Piece]:
 def test_a_message_of_any_size_becomes_one_masked_frame() -> None:
     for size in SIZES:
         for first, opcode in ((TEXT, Opcode.TEXT), (BINARY, Opcode.BINARY)):
-            frame = parse(encode_frame(first, b"a" * size))
+            frame = parse(whole_frame(first, b"a" * size))
             assert (frame.opcode, frame.data, frame.fin) == (opcode, b"a" * size, True)
 
 
 def test_masks_differ_from_frame_to_frame() -> None:
-    assert len({encode_frame(BINARY, b"")[2:6] for _ in range(100)}) > 90
+    assert len({whole_frame(BINARY, b"")[2:6] for _ in range(100)}) > 90
 
 
 def test_whole_messages_come_out_without_their_heads_and_all_else_with_it() -> None:
@@ -139,7 +145,7 @@ def test_what_is_too_long_is_not_waited_for() -> None:
 
 
 def test_a_masked_frame_is_left_to_the_parser_with_all_that_follows() -> None:
-    masked = encode_frame(TEXT, b"no")
+    masked = whole_frame(TEXT, b"no")
     assert cut([b"\x81\x01a" + masked, b"\x81\x01b"]) == [
         (TEXT, b"a"),
         (0, masked),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
 import pytest
 
 from fal_async._transport import handshake as module
+from fal_async._transport.attending import attended
 from fal_async._transport.connecting import connect_websocket, dial_url
 from fal_async._transport.errors import ProxyError
 from fal_async._transport.handshake import MAX_REFUSAL, HandshakeRefused
-from fal_async._transport.websocket import WebSocket, attended
 from fal_async.errors import (
     ConnectionFailedError,
     FalClientError,
@@ -22,6 +23,9 @@ from fal_async.errors import (
 )
 from tests.transport.peers import PATIENCE, Line, Peer
 from tests.transport.socketeer import Socketeer, echo, text, websockets_server
+
+if TYPE_CHECKING:
+    from fal_async._transport.websocket import WebSocket
 
 TOKEN = "secret-token"
 

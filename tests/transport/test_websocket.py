@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import socket
 import ssl
 import threading
 from contextlib import asynccontextmanager
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -15,12 +16,13 @@ import pytest
 from websockets.frames import Opcode
 
 from fal_async._transport import websocket as module
+from fal_async._transport.attending import attended
 from fal_async._transport.connecting import connect_websocket
 from fal_async._transport.dialing import dial
 from fal_async._transport.inbox import OVERHEAD
 from fal_async._transport.outbox import HIGH_WATER
 from fal_async._transport.sockets import CHUNK, SocketStream
-from fal_async._transport.websocket import RECEIVE_BUFFER, WebSocket, attended
+from fal_async._transport.websocket import READ, RECEIVE_BUFFER, WebSocket
 from fal_async.errors import (
     FalClientError,
     InvalidReplyError,
@@ -86,9 +88,26 @@ async def test_messages_of_any_size_go_both_ways_untouched() -> None:
 async def test_bytes_may_be_sent_from_any_buffer() -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
-            for message in (bytearray(b"image"), memoryview(b"an image")[3:]):
+            for message in (
+                bytearray(b"image"),
+                memoryview(b"an image")[3:],
+                memoryview(b"i_m_a_g_e_")[::2],
+            ):
                 await websocket.send(message)
                 assert await websocket.recv() == b"image"
+            for size in (8, 80_000):  # of items with eight bytes
+                numbers = memoryview(bytes(range(8)) * size).cast("Q")
+                await websocket.send(numbers)
+                assert await websocket.recv() == numbers.tobytes()
+
+
+async def test_a_long_message_may_be_changed_once_it_is_sent() -> None:
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+            message = bytearray(b"image" * 1_000_000)
+            await websocket.send(message)
+            message[:] = bytes(len(message))
+            assert await websocket.recv() == b"image" * 1_000_000
 
 
 SCRIPT = (
@@ -206,6 +225,35 @@ async def test_pings_are_answered_while_nobody_receives() -> None:
         async with opened(address(peer)) as websocket:
             await anyio.to_thread.run_sync(heard.wait)
             assert await websocket.recv() == "done"
+
+
+async def test_a_peer_that_pings_and_does_not_listen_is_answered_once_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "UNHEARD", 10_000)
+
+    def script(socketeer: Socketeer) -> None:
+        socketeer.line.send(frame(Opcode.PING, b"x" * 125) * 8000)
+        socketeer.line.send(text("that was it"))
+        assert listen.wait(PATIENCE)
+        number = 0
+        while bytes(socketeer.read().data) != b"last":
+            number += 1
+            if number % 100 == 0:
+                socketeer.line.send(frame(Opcode.PING, b"last"))
+
+    async def narrow(url: httpx.URL) -> SocketStream:
+        stream = await dial(url.host, url.port or 80)
+        stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return stream
+
+    listen = threading.Event()
+    with Peer(speaking(script), receive_buffer=4096) as peer:
+        async with opened(address(peer), dial=narrow) as websocket:
+            assert await websocket.recv() == "that was it"
+            assert 0 < websocket._outbox.size < 10_000 + 2 * READ
+            listen.set()
+            await ended(peer)
 
 
 async def test_a_silent_peer_that_answers_pings_is_kept() -> None:
@@ -474,8 +522,19 @@ async def test_closing_tells_the_other_side_and_waits_for_its_answer() -> None:
     assert closes.get(timeout=PATIENCE) == (1001, "going")
 
 
-@pytest.mark.parametrize(("code", "reason"), [(1, ""), (1006, ""), (1000, "x" * 124)])
-async def test_a_close_that_cannot_be_sent_is_refused(code: int, reason: str) -> None:
+UNSENDABLE = [
+    (1, ""),
+    (1006, ""),
+    (1000, "x" * 124),
+    (3000, "\ud800"),
+    ("1000", ""),
+    (1000, None),
+    (1000, b"bye"),
+]
+
+
+@pytest.mark.parametrize(("code", "reason"), UNSENDABLE)
+async def test_a_close_that_cannot_be_sent_is_refused(code: Any, reason: Any) -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             with pytest.raises(InvalidRequestError, match="close"):
