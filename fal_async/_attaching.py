@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from fal_async._attachments import with_urls
 from fal_async._images import image_bytes, image_type, is_picture
@@ -14,7 +16,7 @@ from fal_async._media_types import BINARY, media_type, name_of
 from fal_async._protocol.lifecycle import lifecycle_headers
 from fal_async._protocol.upload import Label, repositories
 from fal_async._transport.pulling import CHUNK, StreamSource
-from fal_async._transport.sources import FileSource, Memory, open_source
+from fal_async._transport.sources import FileSource, Handle, Memory, open_source
 from fal_async._transport.tasks import open_task_group
 from fal_async._transport.threads import in_thread
 from fal_async._uploading import FileUpload
@@ -37,11 +39,23 @@ PICTURE_FORMAT = "png"
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A file that is ready to be uploaded, for one or several places in the arguments."""
+    """A file that is ready to be uploaded, for one or several places in the arguments.
+
+    Attributes:
+        label: What is said of it.
+        source: Its content; a file of this machine is open only while it is read.
+        data: The identity of what only one may read at a time; ``None`` for what all may read.
+        places: The identities of what its URL is put in the place of.
+    """
 
     label: Label
     source: Source | StreamSource
+    data: int | None
     places: list[int]
+
+    def in_use(self) -> AbstractAsyncContextManager[object]:
+        """Within this, the source can be read."""
+        return self.source if isinstance(self.source, FileSource) else nullcontext()
 
 
 async def attach(
@@ -53,10 +67,12 @@ async def attach(
         FalClientError: An upload failed.
     """
     urls: dict[int, str] = {}
+    room = anyio.Semaphore(performer.line.limits.uploads)  # also for files that are open
 
     async def send(ready: _Ready) -> None:
         transfer = FileUpload(performer, ready.label, repositories(None, None))
-        url = await transfer.send(ready.source)
+        async with room, ready.in_use():
+            url = await transfer.send(ready.source)
         urls.update(dict.fromkeys(ready.places, url))
 
     async with AsyncExitStack() as opened:
@@ -71,7 +87,14 @@ async def attach(
 
 async def _open(place: int, file: Attachment, opened: AsyncExitStack) -> _Ready:
     label, source = await _prepare(file)
-    return _Ready(label, await opened.enter_async_context(source), [place])
+    data = file.data if isinstance(file, Upload) else file
+    shared = id(data) if isinstance(source, StreamSource | Handle) else None
+    ready = _Ready(label, source, shared, [place])
+    if isinstance(source, FileSource):
+        async with source:  # it is there, and it has its size
+            return ready
+    await opened.enter_async_context(source)
+    return ready
 
 
 async def _prepare(file: Any) -> tuple[Label, Source | StreamSource]:
@@ -102,27 +125,39 @@ async def _guess(name: str | None) -> str:
 
 
 async def _distinct(every: Sequence[_Ready]) -> list[_Ready]:
-    """Each content once; what differs in size or kind needs no reading to be told apart."""
+    """Each content once; what differs in size or kind needs no reading to be told apart.
+
+    Raises:
+        InvalidRequestError: What can be read once is to be uploaded as two different files.
+    """
     alike: dict[Hashable, list[_Ready]] = {}
+    labels: dict[int, str] = {}
     for ready in every:
+        label = str(ready.label.headers)
+        if ready.data is not None and labels.setdefault(ready.data, label) != label:
+            raise InvalidRequestError(
+                "the same open file or iterator is to be uploaded under two names or types"
+            )
         streams = isinstance(ready.source, StreamSource)
-        size = id(ready) if isinstance(ready.source, StreamSource) else ready.source.size
-        alike.setdefault((streams, size, str(ready.label.headers)), []).append(ready)
+        size = ready.data if isinstance(ready.source, StreamSource) else ready.source.size
+        alike.setdefault((streams, size, label), []).append(ready)
     distinct: dict[Hashable, _Ready] = {}
     for key, group in alike.items():
         for ready in group:
-            digest = await _digest(ready.source) if len(group) > 1 else b""
+            digest = await _digest(ready) if len(group) > 1 else b""
             known = distinct.setdefault((key, digest), ready)
             if known is not ready:
                 known.places.extend(ready.places)
     return list(distinct.values())
 
 
-async def _digest(source: Source | StreamSource) -> bytes:
+async def _digest(ready: _Ready) -> bytes:
+    source = ready.source
     if isinstance(source, StreamSource):
         return b""
     digest = hashlib.sha256()
-    for start in range(0, source.size, CHUNK):
-        chunk = await source.read_at(start, CHUNK)
-        await in_thread(partial(digest.update, chunk))
+    async with ready.in_use():
+        for start in range(0, source.size, CHUNK):
+            chunk = await source.read_at(start, CHUNK)
+            await in_thread(partial(digest.update, chunk))
     return digest.digest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fal_async._protocol.downloads import download, redirected
+from fal_async._protocol.downloads import Version, download, redirected
 from fal_async._protocol.operations import Credential
 from fal_async._protocol.origins import is_cdn
 from fal_async.errors import (
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fal_async._transport.gates import Gates
     from fal_async._transport.perform import Performer
 
-__all__ = ["FilePlace", "OpenFile"]
+__all__ = ["FilePlace", "OpenFile", "is_there"]
 
 #: How many redirects are followed in a row.
 MOST_REDIRECTS: Final = 10
@@ -52,6 +52,16 @@ class OpenFile:
         gates, self._gates = self._gates, None
         if gates is not None:
             gates.leave(self._lane)
+
+
+async def is_there(performer: Performer, url: str, size: int) -> bool:
+    """Whether there is a file of that size."""
+    try:
+        file = await FilePlace(performer, url).open(0, None)
+        await file.aclose()
+        return Version.of(file.status_code, file.headers).size == size
+    except FalClientError:
+        return False
 
 
 class FilePlace:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
+from fal_async._fetching import is_there
 from fal_async._protocol import upload
 from fal_async._protocol.options import check_callback
 from fal_async._repositories import on_one_of
@@ -14,7 +15,7 @@ from fal_async._transport.pulling import StreamSource
 from fal_async._transport.sources import Memory
 from fal_async._transport.stretches import Progress, Stretch
 from fal_async._transport.tasks import open_task_group
-from fal_async.errors import FalClientError, UploadError
+from fal_async.errors import FalClientError, NotFoundError, UploadError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -150,7 +151,12 @@ class FileUpload:
 
     async def _complete(self, begun: PartedUpload, size: int) -> str:
         operation = upload.complete(begun, self._label, self._parts, size)
-        return await self._performer.perform(operation)
+        try:
+            return await self._performer.perform(operation)
+        except NotFoundError:  # it may be complete, by a call whose reply was lost
+            if not await is_there(self._performer, begun.file_url, size):
+                raise
+            return begun.file_url
 
     async def _on_one_of_them(self, attempt: Callable[[Shelf], Awaitable[T]]) -> T:
         return await on_one_of(self._repositories, self._performer, self._label, attempt)

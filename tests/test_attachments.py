@@ -210,6 +210,51 @@ async def test_each_content_is_uploaded_once(
     assert len({url for urls in result.values() for url in urls}) == len(fal.files) == 6
 
 
+async def test_what_can_be_read_once_is_read_once(fal: Emulator, client: AsyncClient) -> None:
+    async def bits() -> AsyncIterator[bytes]:
+        yield b"bits"
+
+    for data in (bits(), io.BytesIO(b"bits")):
+        result = await client.run(ECHO, {"a": Upload(data, "a/b"), "b": Upload(data, "a/b")})
+        assert result["a"] == result["b"]
+        assert fal.files[result["a"]].content == b"bits"
+    for data in (bits(), io.BytesIO(b"bits")):
+        with pytest.raises(InvalidRequestError, match="two names or types"):
+            await client.run(ECHO, {"a": Upload(data, "a/b"), "b": Upload(data, "a/c")})
+    assert fal.count("upload") == 2
+
+
+async def test_more_files_than_can_be_open_are_uploaded(
+    fal: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = 0
+    most = 0
+
+    class Counted(io.FileIO):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            nonlocal opened, most
+            super().__init__(*args, **options)
+            opened += 1
+            most = max(most, opened)
+
+        def close(self) -> None:
+            nonlocal opened
+            opened -= not self.closed
+            super().close()
+
+    monkeypatch.setattr("fal_async._transport.sources.io.FileIO", Counted)
+    paths = [path.with_name(f"{number}.png") for number in range(20)]
+    for each in paths:
+        each.write_bytes(each.name.encode())
+    limits = Limits(uploads=3)
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
+        result = await client.run(ECHO, {"images": paths})
+    contents = [fal.files[url].content for url in result["images"]]
+    assert contents == [each.name.encode() for each in paths]
+    assert most <= 3
+    assert opened == 0
+
+
 async def test_files_are_uploaded_side_by_side(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
     fal.fail(None, Fault(route="upload", delay=gate, times=None))

@@ -25,6 +25,7 @@ from fal_async import (
     InvalidReplyError,
     InvalidRequestError,
     Limits,
+    NotFoundError,
     PermissionDeniedError,
     RetryPolicy,
     ServerError,
@@ -509,6 +510,31 @@ async def test_a_part_that_fails_is_sent_again_alone(
     url = await client.upload(SHAPES[shape](LARGE), "video/mp4", repository=repository)
     assert fal.files[url].content == LARGE
     assert (fal.count("part"), fal.count("complete")) == (8 + 3, 2)
+
+
+@pytest.mark.parametrize("repository", ["fal_v3", "fal"])
+@pytest.mark.parametrize("shape", ["bytes", "async iterator"])
+async def test_a_completion_whose_reply_is_lost_is_one(
+    fal: Emulator, client: AsyncClient, repository: Any, shape: str
+) -> None:
+    fal.fail(None, Fault(route="complete", lost=True))
+    private = StorageSettings(initial_acl=StorageACL(default="hide"))
+    url = await client.upload(
+        SHAPES[shape](LARGE), "video/mp4", repository=repository, lifecycle=private
+    )
+    assert [stored.content for stored in fal.files.values()] == [LARGE]
+    assert fal.files[url].content == LARGE
+    fal.fail(None, Fault(route="complete", status=404))
+    with pytest.raises(NotFoundError):
+        await client.upload(LARGE, "video/mp4", repository=repository, fallback_repository=[])
+
+
+async def test_a_presigned_upload_whose_reply_is_lost_is_made_again(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    fal.fail(None, Fault(route="put", lost=True))
+    url = await client.upload(SMALL, "video/mp4", repository="fal", fallback_repository=[])
+    assert [stored.url for stored in fal.files.values()] == [url]
 
 
 async def test_parts_are_named_in_their_order_whatever_order_they_came_in(

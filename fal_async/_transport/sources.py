@@ -20,7 +20,7 @@ from fal_async.errors import ClientClosedError, InvalidRequestError, UploadError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Data", "FileSource", "Memory", "Source", "open_source"]
+__all__ = ["Data", "FileSource", "Handle", "Memory", "Source", "open_source"]
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Memory(Source):
 
 
 class FileSource(Source):
-    """A file of this machine; it is open within ``async with``."""
+    """A file of this machine; it is open within ``async with``, which it may be entered again."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
@@ -87,6 +87,7 @@ class FileSource(Source):
         self._stamp = (0, 0)
 
     async def __aenter__(self) -> Self:
+        self._left = False
         try:
             await in_thread(self._open)
         except BaseException:
@@ -177,7 +178,9 @@ class Handle(Source):
     def _measure(self) -> tuple[int, int]:
         with self._lock:
             start = self._file.tell()
-            return start, self._file.seek(0, os.SEEK_END)
+            end = self._file.seek(0, os.SEEK_END)
+            self._file.seek(start)  # where the next one who measures it looks
+            return start, end
 
     async def read_at(self, start: int, length: int) -> bytes:
         """So many bytes from there."""

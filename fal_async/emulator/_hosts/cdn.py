@@ -105,6 +105,7 @@ class CdnHost:
         if exchange.headers.get("content-type") != incoming.label.content_type:
             raise Refusal(detail(403, "The content type is not the one that was signed"))
         stored = self._platform.files.keep(key, exchange.body)
+        self._platform.files.incoming[key] = incoming  # the URL may be put to again
         await exchange.reply(Reply(200, b"", raw_headers({"etag": stored.etag})))
 
     async def _download(self, exchange: Exchange, file_id: str) -> None:
