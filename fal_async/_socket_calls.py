@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from fal_async._over_websocket import WebSocketRequests, open_requests
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.failures import error_from
-from fal_async._protocol.options import merge_headers, seconds
+from fal_async._protocol.options import merge_headers, seconds, whole_number
 from fal_async._protocol.over_websocket import carrier_url
 from fal_async._protocol.realtime import mint_token, realtime_url, runner_url, with_token
 from fal_async._realtime import (
@@ -18,7 +18,7 @@ from fal_async._realtime import (
     open_realtime,
     open_websocket,
 )
-from fal_async.errors import AuthenticationError, InvalidRequestError
+from fal_async.errors import AuthenticationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -227,8 +227,8 @@ def _options(
     compression: bool = False,
 ) -> _Options:
     """The arguments, checked."""
-    if max_message_size is not None and max_message_size < 1:
-        raise InvalidRequestError(f"max_message_size must be positive, got {max_message_size!r}")
+    if max_message_size is not None:
+        whole_number("max_message_size", max_message_size)
     return {
         "headers": merge_headers(headers or {}),
         "open_timeout": seconds("open_timeout", open_timeout),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -21,6 +22,7 @@ __all__ = [
     "seconds",
     "start_timeout_within",
     "submit_query",
+    "whole_number",
 ]
 
 #: The platform takes start timeouts above this many seconds.
@@ -61,6 +63,14 @@ def seconds(name: str, value: object) -> float | None:
         raise InvalidRequestError(
             f"{name} must be a positive, finite number of seconds, got {value!r}"
         )
+    return value
+
+
+def whole_number(name: str, value: object, *, at_most: float = math.inf) -> int:
+    """Check a number that a caller gave: whole, at least 1, and no more than a bound."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= at_most:
+        bounds = "at least 1" if at_most == math.inf else f"from 1 to {at_most}"
+        raise InvalidRequestError(f"{name} must be a whole number, {bounds}, got {value!r}")
     return value
 
 

@@ -14,6 +14,7 @@ import orjson
 from fal_async._protocol.bodies import decode_json
 from fal_async._protocol.endpoint import Endpoint, parse_path
 from fal_async._protocol.operations import Operation, Request, reading
+from fal_async._protocol.options import whole_number
 from fal_async._protocol.retry import Retry
 from fal_async.errors import InvalidReplyError, InvalidRequestError
 
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 #: How many unprocessed inputs the platform may be told to keep.
-BUFFERING: Final = range(1, 61)
+MAX_BUFFERING: Final = 60
 
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
@@ -183,6 +184,7 @@ def realtime_url(
     hosts: Hosts, endpoint: Endpoint, *, path: str = "/realtime", max_buffering: int | None = None
 ) -> str:
     """Where a session is opened: as `runner_url`, but an id that ends with the path has it."""
+    parse_path(path)  # says what is wrong with it
     bare, mark, query = path.partition("?")
     segments = bare.strip("/")
     if segments and f"/{endpoint.path}".endswith(f"/{segments}"):
@@ -209,10 +211,7 @@ def runner_url(
         url = f"{url}?{query}"
     if max_buffering is None:
         return url
-    if isinstance(max_buffering, bool) or max_buffering not in BUFFERING:
-        raise InvalidRequestError(
-            f"max_buffering must be a whole number from 1 to 60, got {max_buffering!r}"
-        )
+    whole_number("max_buffering", max_buffering, at_most=MAX_BUFFERING)
     return _with_query(url, max_buffering=max_buffering)
 
 
@@ -233,10 +232,7 @@ def mint_token(hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120)
         endpoint: The app.
         token_expiration: For how long the token may be used, in seconds.
     """
-    if isinstance(token_expiration, bool) or token_expiration < 1:
-        raise InvalidRequestError(
-            f"token_expiration must be at least 1 second, got {token_expiration!r}"
-        )
+    whole_number("token_expiration", token_expiration)
     body = {"allowed_apps": [endpoint.alias], "token_expiration": token_expiration}
     return Operation(
         name="token",

@@ -110,7 +110,7 @@ async def shake_hands(
 
 def _add_headers(request: Request, headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
-        if name in request.headers:
+        if name in request.headers or name.lower().startswith("sec-websocket-"):
             raise InvalidRequestError(f"the header {name} belongs to the handshake")
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise InvalidRequestError(f"the header {name!r} cannot be sent")

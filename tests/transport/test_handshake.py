@@ -176,7 +176,14 @@ async def test_an_address_that_is_none_is_refused_without_showing_it(url: str) -
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("A", "b\r\nC: d"), ("A\r\n", "b"), ("", "b"), ("Upgrade", "h2c"), ("A", "—")],
+    [
+        ("A", "b\r\nC: d"),
+        ("A\r\n", "b"),
+        ("", "b"),
+        ("Upgrade", "h2c"),
+        ("A", "—"),
+        ("sec-websocket-extensions", "permessage-deflate"),
+    ],
 )
 async def test_headers_that_cannot_be_sent_are_refused(name: str, value: str) -> None:
     with Peer(lambda line: line.wait_closed()) as peer, pytest.raises(InvalidRequestError):
