@@ -40,7 +40,8 @@ async def serve_app(
         "subprotocols": websocket.subprotocols,
         "extensions": {"websocket.http.response": {}},
     }
-    await app({**scope, **own}, exchange.receive, exchange.send)
+    call = {key: value for key, value in scope.items() if key != "method"}
+    await app({**call, **own}, exchange.receive, exchange.send)
     if exchange.refusal is not None:
         raise exchange.refusal
     if not websocket.was_answered:
@@ -62,6 +63,8 @@ class _Exchange:
         if not self._has_begun:
             self._has_begun = True
             return {"type": "websocket.connect"}
+        if self.refusal is not None:
+            return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
         try:
             message = await self._websocket.recv()
         except DisconnectedError as error:

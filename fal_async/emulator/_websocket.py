@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import http
+import http.client
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -136,9 +136,10 @@ class WebSocket:
         )
         headers["connection"] = "close"
         headers.setdefault("content-length", str(len(reply.body)))
-        phrase = http.HTTPStatus(reply.status).phrase
+        phrase = http.client.responses.get(reply.status, "")
         self._protocol.send_response(Response(reply.status, phrase, headers, reply.body))
         self._flush()
+        self._news.set()
 
     async def recv(self) -> str | bytes:
         """Receive the next message.
@@ -147,7 +148,8 @@ class WebSocket:
             DisconnectedError: There is none, nor will there be.
         """
         while not self._inbox:
-            if not self.is_open:
+            # Before the handshake is answered there is nothing yet, but there may be.
+            if self._connection.is_lost or (self.was_answered and not self.is_open):
                 raise self._end()
             self._news.clear()
             await self._news.wait()

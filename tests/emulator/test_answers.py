@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -125,12 +126,59 @@ def test_an_error_that_cannot_be_sent_is_a_crash(
     assert "Error" in fal.jobs[submitted["request_id"]].logs[0]["message"]
 
 
-def test_a_socket_cannot_be_refused_with_a_head_that_cannot_be_sent(fal: Emulator) -> None:
+def test_an_app_may_listen_before_it_accepts_a_socket(fal: Emulator) -> None:
     @fal.websocket("acme/socket")
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "websocket.http.response.start", "status": 700})
+        assert (await receive())["type"] == "websocket.connect"
+        hearing = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": (await hearing)["text"].upper()})
+
+    with dial(fal, "run/acme/socket") as socket:
+        socket.send("hello")
+        assert socket.recv(timeout=10) == "HELLO"
+
+
+def test_an_app_that_listens_hears_of_a_client_that_leaves_unanswered(fal: Emulator) -> None:
+    heard: list[str] = []
+
+    @fal.websocket("acme/socket")
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            heard.extend([(await receive())["type"] for _ in range(2)])
+
+    with pytest.raises(TimeoutError):
+        dial(fal, "run/acme/socket", open_timeout=0.05)
+    fal.wait_for(lambda: heard == ["websocket.connect", "websocket.disconnect"])
+
+
+def test_a_socket_has_no_method(fal: Emulator) -> None:
+    scopes: list[Any] = []
+
+    @fal.websocket("acme/socket")
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            scopes.append(scope)
+            await send({"type": "websocket.close"})
+            scopes.extend([(await receive())["type"] for _ in range(2)])
+
+    with pytest.raises(InvalidStatus):
+        dial(fal, "run/acme/socket")
+    assert scopes[0]["scheme"] == "ws"
+    assert "method" not in scopes[0]
+    assert scopes[1:] == ["websocket.connect", "websocket.disconnect"]
+
+
+@pytest.mark.parametrize(("status", "seen"), [(499, 499), (599, 599), (700, 500)])
+def test_a_socket_can_be_refused_with_any_status_that_can_be_sent(
+    fal: Emulator, status: int, seen: int
+) -> None:
+    @fal.websocket("acme/socket")
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.http.response.start", "status": status})
         await send({"type": "websocket.http.response.body"})
 
     with pytest.raises(InvalidStatus) as caught:
         dial(fal, "run/acme/socket")
-    assert caught.value.response.status_code == 500
+    assert caught.value.response.status_code == seen
