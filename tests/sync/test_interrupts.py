@@ -364,6 +364,25 @@ for _ in range(20):
     )
 
 
+def test_a_lock_that_was_held_at_a_fork_does_not_hold_up_the_child() -> None:
+    assert said("""
+from fal_async._loop_thread import LoopThread
+start, parent = LoopThread.start, os.getpid()
+
+def fork_and_start(thread):
+    if os.getpid() == parent:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            os._exit(portal.call(echo, 7))
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    start(thread)
+
+LoopThread.start = fork_and_start
+say(portal.call(echo, "parent"))
+""") == ["7", "parent"]
+
+
 def test_a_forking_server_answers_each_request_from_a_loop_of_its_own() -> None:
     assert (
         said("""
