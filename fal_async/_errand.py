@@ -89,6 +89,8 @@ class _Question(Generic[ResultT]):
     def answer(self) -> None:
         try:
             self.outcome = Outcome(self._callback())
+        except StopIteration:  # which no coroutine can raise
+            raise
         except Exception as error:  # noqa: BLE001 -- raised in the errand, so that it can clean up
             self.outcome = Outcome(error=error)
 

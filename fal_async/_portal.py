@@ -169,7 +169,10 @@ class _Block(AbstractContextManager[F], Generic[T, F]):
     ) -> bool:
         if not self._job.running:
             return False
-        if error is not None and not isinstance(error, Exception):  # Ctrl-C is a cancellation there
+        # Ctrl-C is a cancellation there, and so is what no coroutine can raise.
+        if error is not None and (
+            isinstance(error, StopIteration) or not isinstance(error, Exception)
+        ):
             self._job.abandon()
             return False
         try:

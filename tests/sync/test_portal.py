@@ -782,8 +782,10 @@ def test_a_block_that_fails_behind_the_bodys_back_raises_when_it_is_left(portal:
         assert failed.wait(10)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
-def test_an_error_that_ends_programs_is_a_cancellation_for_the_manager(
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), StopIteration()]
+)
+def test_an_error_that_no_coroutine_is_to_raise_is_a_cancellation_for_the_manager(
     portal: Portal, error: BaseException
 ) -> None:
     room = Room()
@@ -859,7 +861,7 @@ def test_an_async_callback_runs_on_the_loop(portal: Portal) -> None:
     assert seen == [("news", "fal-portal")]
 
 
-@pytest.mark.parametrize("error", [LookupError("lost"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [LookupError("lost"), KeyboardInterrupt(), StopIteration()])
 def test_an_error_of_a_callback_cleans_up_and_arrives_as_itself(
     portal: Portal, error: BaseException
 ) -> None:
