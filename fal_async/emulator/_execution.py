@@ -70,7 +70,7 @@ async def _run(platform: Platform, endpoint: Endpoint, job: Job, answer: Send) -
         if task is None or task.cancelling():
             raise
         return _crashed(job)
-    except Exception:  # noqa: BLE001 - what an app raises is for the platform to answer
+    except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - an app ends only itself
         if limit.expired():
             return request_error("request_timeout", "Request timed out")
         return _crashed(job)

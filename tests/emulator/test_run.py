@@ -262,6 +262,25 @@ def test_a_coroutine_that_cancels_itself_is_a_crash(fal: Emulator, http: httpx.C
     assert run(http).status_code == 500
 
 
+@pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+def test_an_app_that_means_to_end_more_than_itself_has_crashed(
+    fal: Emulator, http: httpx.Client, kind: str, error: type[BaseException]
+) -> None:
+    def function(arguments: Arguments) -> None:
+        raise error
+
+    async def coroutine(arguments: Arguments) -> None:
+        raise error
+
+    fal.register("acme/app", function if kind == "function" else coroutine)
+    submitted = http.post("/queue/acme/app", json={}).json()
+    fal.wait_for(lambda: fal.counters("acme/app").completed == 1)
+    for reply in (run(http), http.get(submitted["response_url"])):
+        assert (reply.status_code, reply.json()) == (500, {"detail": "Internal Server Error"})
+    assert error.__name__ in fal.jobs[submitted["request_id"]].logs[0]["message"]
+
+
 def test_a_run_over_its_timeout_is_given_up(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()), timeout=0.01)
     reply = run(http)
