@@ -17,7 +17,7 @@ from fal_async._protocol.over_websocket import Chunk, End, ReplyFrames, Start
 from fal_async._protocol.replies import Reply, parse_output
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._transport.attending import attended
-from fal_async.errors import FalClientError, InvalidReplyError
+from fal_async.errors import FalClientError, InvalidReplyError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -101,6 +101,7 @@ class CarriedReply:
         self.result: Any = result
         self._turn = turn
         self._ready: Iterator[Any] = iter(())
+        self._is_reading = False
         is_events = head.content_type == "text/event-stream"
         self._decode = self._read_events(SSEDecoder()) if is_events else _as_it_is
 
@@ -114,6 +115,9 @@ class CarriedReply:
         return self
 
     async def __anext__(self) -> Any:
+        if self._is_reading:
+            raise InvalidRequestError("another task is reading this reply already")
+        self._is_reading = True
         try:
             while True:
                 for item in self._ready:
@@ -125,6 +129,8 @@ class CarriedReply:
         except FalClientError:
             self._turn.give_up()
             raise
+        finally:
+            self._is_reading = False
 
     async def __aenter__(self) -> Self:
         return self

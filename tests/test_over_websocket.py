@@ -126,6 +126,30 @@ async def test_events_come_as_they_are_sent() -> None:
         assert [event async for event in reply] == []
 
 
+async def test_a_second_reader_of_a_reply_is_refused_and_the_first_goes_on() -> None:
+    def script(socketeer: Socketeer) -> None:
+        asked(socketeer)
+        socketeer.line.send(start("1", 200, SSE))
+        assert refused.wait(PATIENCE)
+        socketeer.line.send(text("data: 1\n\n"), end("1"))
+        socketeer.agree()
+
+    async def read() -> None:
+        seen.extend([event async for event in reply])
+
+    refused = threading.Event()
+    seen: list[Any] = []
+    async with requests_to(script) as requests:
+        reply = await requests.request({})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(InvalidRequestError, match="another task"):
+                await anext(reply)
+            refused.set()
+    assert seen == [1]
+
+
 async def test_an_error_within_a_stream_is_raised_after_what_came_before() -> None:
     script = answering(
         start("1", 200, SSE),
