@@ -115,7 +115,8 @@ class Limits:
     Attributes:
         control: Connections for calls that are over soon: submit, status, result, cancel, tokens.
         held: Connections for calls that hold one for their whole life: run and stream.
-        max_streams: Waits on queue jobs that hold a connection; the other waits poll.
+        max_streams: Waits on queue jobs that hold a connection; the others stand in line for that,
+            and poll now and then.
         polls_per_second: How many status requests the polling waits send together, per second.
         uploads: Files, and parts of files, that are sent at once. With `part_size` it bounds the
             memory that uploads take: as many parts of iterators, or 1 MiB of as many files.

@@ -1,7 +1,8 @@
 """Waiting for a queue job: by its status stream while there is a place, else by polling.
 
 The stream is never trusted as the end. When it cannot be opened, drops or goes silent, the wait
-goes on by polling from where it stands, and moves back to a stream when it may.
+goes on by polling from where it stands, and moves back to a stream when it may. Where all places
+are taken, it stands in line for one, and asks now and then meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import orjson
 
 from fal_async._protocol import operations
 from fal_async._protocol.operations import Lane
-from fal_async._protocol.polling import polling_pauses
+from fal_async._protocol.polling import ALONE, IN_LINE, polling_pauses
 from fal_async._protocol.replies import is_event_stream, read_status
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._transport.exchange import Broken
@@ -69,9 +70,10 @@ class JobWatch:
         self._job = status_url, application, request_id
         self._with_logs = with_logs
         self._interval = interval
-        self._pauses = polling_pauses(random.random)
         self._look_at_once = look_at_once
-        self._streams_left = MAX_STREAM_BREAKS if interval is None else 0
+        may_stream = interval is None and performer.line.limits.max_streams > 0
+        self._streams_left = MAX_STREAM_BREAKS if may_stream else 0
+        self._pauses = polling_pauses(random.random, IN_LINE if may_stream else ALONE)
         self._stream: _StatusStream | None = None
 
     @cached_property
@@ -90,7 +92,9 @@ class JobWatch:
 
     async def next(self) -> Status:
         """The next status, whether or not it differs from the one before."""
-        if self._stream is None:
+        if self._stream is None and self._find_place():
+            await self._open_stream()
+        if self._stream is None and await self._pause():
             await self._open_stream()
         if self._stream is not None:
             status = await self._stream.next()
@@ -99,30 +103,44 @@ class JobWatch:
             if status is not None:
                 return status
             await self._leave_stream()
-            self._look_at_once = True
-        return await self._poll()
+        return await self._performer.perform(self._status)
 
     async def aclose(self) -> None:
         """Stop watching."""
         self._streams_left = 0
         await self._leave_stream()
 
-    async def _poll(self) -> Status:
+    def _find_place(self) -> bool:
+        return self._streams_left > 0 and self._gates.try_enter(Lane.WATCH)
+
+    async def _pause(self) -> bool:
+        """Wait until it is time to ask; true when a place came free before that."""
         if self._look_at_once:
             self._look_at_once = False
-        else:
-            await anyio.sleep(self._interval or next(self._pauses))
-        if self._interval is None:
-            await anyio.sleep(self._gates.polls.delay(anyio.current_time()))
-        return await self._performer.perform(self._status)
+        elif self._interval is not None:
+            await anyio.sleep(self._interval)
+        elif await self._stand_in_line(next(self._pauses)):
+            return True
+        if self._interval is not None:
+            return False
+        return await self._stand_in_line(self._gates.polls.delay(anyio.current_time()))
+
+    async def _stand_in_line(self, seconds: float) -> bool:
+        """Wait for a place for so long; true when there is one."""
+        if not self._streams_left:
+            await anyio.sleep(seconds)
+        elif seconds:
+            with anyio.move_on_after(seconds):
+                await self._gates.enter(Lane.WATCH)
+                return True
+        return False
 
     async def _open_stream(self) -> None:
-        if not self._streams_left or not self._gates.try_enter(Lane.WATCH):
-            return
+        """Open a stream, for which there is a place."""
         try:
             reply = await self._performer.open(self._watch)
         except (FalClientHTTPError, TransportError, InvalidReplyError):
-            self._streams_left = 0  # polling meets the same trouble, if it is one, and tells
+            self._stream_no_more()  # polling meets the same trouble, if it is one, and tells
         else:
             self._stream = _StatusStream(reply)
         finally:
@@ -130,15 +148,21 @@ class JobWatch:
                 self._gates.leave(Lane.WATCH)
         if self._stream is not None and not self._stream.is_one:
             await self._leave_stream()
-            self._streams_left = 0
+            self._stream_no_more()
 
     async def _leave_stream(self) -> None:
         stream, self._stream = self._stream, None
         if stream is None:
             return
-        self._streams_left = max(0, self._streams_left - 1)
+        self._streams_left -= 1
+        if self._streams_left <= 0:
+            self._stream_no_more()
         self._gates.leave(Lane.WATCH)
         await stream.aclose()
+
+    def _stream_no_more(self) -> None:
+        self._streams_left = 0
+        self._pauses = polling_pauses(random.random, ALONE)
 
 
 class _StatusStream:

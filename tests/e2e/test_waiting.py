@@ -15,7 +15,10 @@ from fal_async import (
     NotFoundError,
     Status,
     Unknown,
+    _waiting,
 )
+from fal_async._protocol.operations import Lane
+from fal_async._protocol.polling import Rhythm
 from fal_async.emulator import Emulator, Fault, Job
 
 TALK = "acme/talk"
@@ -182,7 +185,7 @@ async def test_the_media_type_of_a_status_stream_may_be_in_any_case(
     assert fal.count("status") == 0
 
 
-async def test_waits_over_the_limit_poll_and_come_to_their_end(fal: Emulator, talk: str) -> None:
+async def test_waits_over_the_limit_stand_in_line_for_a_stream(fal: Emulator, talk: str) -> None:
     limits = Limits(max_streams=2)
     async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
 
@@ -193,11 +196,67 @@ async def test_waits_over_the_limit_poll_and_come_to_their_end(fal: Emulator, ta
             async with anyio.create_task_group() as group:
                 for _ in range(20):
                     group.start_soon(subscribe)
+        gates = client._performer.line.gates.get()
+        assert [gates.try_enter(Lane.WATCH) for _ in range(3)] == [True, True, False]
 
     assert fal.counters(talk).completed == 20
     assert fal.count("result") == 20
-    assert fal.count("status") >= 18
-    assert fal.count("status_stream") >= 2
+    assert fal.count("status_stream") == 20
+
+
+async def test_waits_whose_turn_does_not_come_ask_now_and_then(
+    fal: Emulator, talk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_waiting, "IN_LINE", Rhythm(0.01, 1, 0.01))
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> None:
+        await gate.wait()
+
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=Limits(max_streams=1)) as client:
+
+        async def occupy() -> None:
+            await client.subscribe("acme/endless", {})
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(occupy)
+                await fal.until(lambda: fal.count("status_stream") == 1)
+                assert await client.subscribe(talk, {}) == {"lines": len(LINES)}
+                gate.open()
+
+    assert fal.count("status_stream") == 1
+    assert fal.count("status") >= 1
+
+
+@pytest.mark.parametrize("max_streams", [0, 1])
+async def test_a_wait_in_line_that_is_cancelled_leaves_the_line(
+    fal: Emulator, talk: str, max_streams: int
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> None:
+        await gate.wait()
+
+    limits = Limits(max_streams=max_streams)
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
+
+        async def occupy() -> None:
+            await client.subscribe("acme/endless", {})
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(occupy)
+                await fal.until(lambda: fal.count("submit") == 3)
+                await anyio.wait_all_tasks_blocked()
+                group.cancel_scope.cancel()
+        gates = client._performer.line.gates.get()
+        assert [gates.try_enter(Lane.WATCH) for _ in range(2)] == [max_streams == 1, False]
+
+    assert fal.count("cancel") == 3
 
 
 async def test_an_interval_means_polling_and_no_stream(
