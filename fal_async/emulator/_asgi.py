@@ -57,7 +57,7 @@ class AsgiRunner:
         state = await self._started()
         try:
             await serve_http(self._app, job, _ignore, path=path, body=b"", state=state)
-        except Exception:
+        except (Exception, SystemExit, KeyboardInterrupt):
             logger.debug("the app failed to cancel request %s", job.request_id, exc_info=True)
         return False
 
@@ -102,7 +102,7 @@ class _Lifespan:
         scope = {"type": "lifespan", "asgi": _ASGI, "state": self._state}
         try:
             await self._app(scope, self._inbox.get, self._send)
-        except Exception:
+        except (Exception, SystemExit, KeyboardInterrupt):
             logger.debug("the app has no lifespan", exc_info=True)
         finally:
             self._started.set()

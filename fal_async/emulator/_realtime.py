@@ -84,7 +84,7 @@ class RealtimeRunner:
                     await unless_closed(websocket, session.run(inputs))
         except DisconnectedError:
             raise
-        except Exception as error:  # noqa: BLE001 - what an app raises is for the client to read
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is for the client to read
             return {"type": "x-fal-error", "error": "INTERNAL_ERROR", "reason": str(error)}
         return {"type": "x-fal-error", "error": "TIMEOUT", "reason": _NO_INPUTS}
 

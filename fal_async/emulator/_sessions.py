@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
+from fal_async.emulator._threads import bearable
 from fal_async.emulator._websocket import DisconnectedError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ async def unless_closed(websocket: WebSocket, work: Coroutine[None, None, None])
     Raises:
         DisconnectedError: It was given up.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(_ending_only_itself(work))
     closing = asyncio.ensure_future(websocket.wait_closed())
     try:
         await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
@@ -104,3 +105,10 @@ async def unless_closed(websocket: WebSocket, work: Coroutine[None, None, None])
         task.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await task
+
+
+async def _ending_only_itself(work: Coroutine[None, None, None]) -> None:
+    try:
+        await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise bearable(error) from error

@@ -74,12 +74,12 @@ def _settle(
     try:
         result = context.run(function)
     except BaseException as error:  # noqa: BLE001 - it is raised where the future is awaited
-        _report(loop, future, future.set_exception, _bearable(error))
+        _report(loop, future, future.set_exception, bearable(error))
     else:
         _report(loop, future, future.set_result, result)
 
 
-def _bearable(error: BaseException) -> Exception:
+def bearable(error: BaseException) -> Exception:
     """The error as one that a future can hold, and that no event loop takes for its own end."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error

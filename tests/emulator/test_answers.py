@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from fal_async.emulator import AppError, Emulator
 from tests.emulator.calls import Arguments, completed, submit
-from tests.emulator.peers import dial
+from tests.emulator.peers import dial, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,3 +182,25 @@ def test_a_socket_can_be_refused_with_any_status_that_can_be_sent(
     with pytest.raises(InvalidStatus) as caught:
         dial(fal, "run/acme/socket")
     assert caught.value.response.status_code == seen
+
+
+async def exiting(scope: Any, receive: Any, send: Any) -> None:
+    raise SystemExit(1)
+
+
+async def exiting_session(arguments: Arguments) -> Arguments:
+    raise SystemExit(1)
+
+
+def test_apps_with_sockets_end_only_themselves(fal: Emulator, http: httpx.Client) -> None:
+    fal.realtime("acme/live")(exiting_session)
+    with dial(fal, "run/acme/live/realtime") as socket:
+        socket.send(packed(a=1))
+        assert "SystemExit" in str(socket.recv(timeout=10))
+    fal.register("acme/app", exiting)
+    assert http.post("/run/acme/app", json={}).status_code == 500
+    with pytest.raises(InvalidStatus) as caught:
+        dial(fal, "run/acme/app")
+    assert caught.value.response.status_code == 500
+    fal.register("acme/app", lambda arguments: "alive")
+    assert http.post("/run/acme/app", json={}).json() == "alive"

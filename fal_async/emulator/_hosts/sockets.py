@@ -96,7 +96,7 @@ async def _run(runner: SocketRunner, job: Job, websocket: WebSocket) -> None:
     except (DisconnectedError, Refusal) as end:
         if isinstance(end, Refusal):
             raise
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         logger.warning("the app at %s crashed", job.endpoint, exc_info=True)
         if websocket.was_answered:
             await websocket.drop()
