@@ -85,7 +85,8 @@ class CarriedReply:
     """The reply to one request.
 
     A stream is read by ``async for``: events are decoded JSON, or text where they are not JSON;
-    what is no stream of events is given as bytes, chunk by chunk. ``async with`` closes it.
+    what is no stream of events is given as bytes, chunk by chunk. One task at a time may read.
+    ``async with`` closes it.
 
     Attributes:
         status_code: The HTTP status, one of success.

@@ -47,7 +47,7 @@ class EventStream(Generic[T]):
     CPython, a loop over a stream that is left early closes it at once.
 
     Each event is its decoded JSON, or its text where it is not JSON. A reply that is not a stream
-    of events gives its bytes, chunk by chunk.
+    of events gives its bytes, chunk by chunk. One task at a time may read.
 
     Example:
         >>> async def main() -> None:

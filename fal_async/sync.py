@@ -368,7 +368,7 @@ class SyncEventStream(StreamFace[EventStream[E], E]):
     CPython, a loop over a stream that is left early closes it at once.
 
     Each event is its decoded JSON, or its text where it is not JSON. A reply that is not a stream
-    of events gives its bytes, chunk by chunk.
+    of events gives its bytes, chunk by chunk. One task at a time may read.
 
     Example:
         >>> with fal_async.sync.stream("demo/stream", {"steps": 2}) as events:
@@ -503,7 +503,8 @@ class SyncCarriedReply(StreamFace[CarriedReply, Any]):
     """The reply to one request.
 
     A stream is read by ``for``: events are decoded JSON, or text where they are not JSON; what
-    is no stream of events is given as bytes, chunk by chunk. ``with`` closes it.
+    is no stream of events is given as bytes, chunk by chunk. One task at a time may read.
+    ``with`` closes it.
 
     Attributes:
         status_code: The HTTP status, one of success.
