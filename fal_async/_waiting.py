@@ -16,7 +16,7 @@ import orjson
 
 from fal_async._protocol import operations
 from fal_async._protocol.operations import Lane
-from fal_async._protocol.polling import ALONE, IN_LINE, polling_pauses
+from fal_async._protocol.polling import ALONE, IN_LINE, LINE_RATE, polling_pauses
 from fal_async._protocol.replies import is_event_stream, read_status
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._transport.exchange import Broken
@@ -119,11 +119,17 @@ class JobWatch:
             self._look_at_once = False
         elif self._interval is not None:
             await anyio.sleep(self._interval)
-        elif await self._stand_in_line(next(self._pauses)):
+        elif await self._stand_in_line(self._next_pause()):
             return True
         if self._interval is not None:
             return False
         return await self._stand_in_line(self._gates.polls.delay(anyio.current_time()))
+
+    def _next_pause(self) -> float:
+        pause = next(self._pauses)
+        if not self._streams_left:
+            return pause
+        return max(pause, self._gates.waiting(Lane.WATCH) / LINE_RATE)
 
     async def _stand_in_line(self, seconds: float) -> bool:
         """Wait for a place for so long; true when there is one."""

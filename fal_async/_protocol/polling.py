@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ALONE", "IN_LINE", "Rhythm", "polling_pauses"]
+__all__ = ["ALONE", "IN_LINE", "LINE_RATE", "Rhythm", "polling_pauses"]
 
 #: Pauses vary by this part of themselves, so that jobs of one batch do not ask in step.
 JITTER: Final = 0.25
@@ -35,6 +35,8 @@ ALONE: Final = Rhythm(first=0.1, growth=1.25, longest=1.0)
 #: Of waits in line for a place at the status streams. Jobs end in the order in which they stand in
 #: line, more or less, so the place comes in time, and asking is for those whose turn does not.
 IN_LINE: Final = Rhythm(first=2.0, growth=2.0, longest=15.0)
+#: How often all who stand in line ask together, per second: about a hundredth of a processor.
+LINE_RATE: Final = 20.0
 
 
 def polling_pauses(random: Callable[[], float], rhythm: Rhythm) -> Iterator[float]:

@@ -59,6 +59,10 @@ class Gates:
             return False
         return True
 
+    def waiting(self, lane: Lane) -> int:
+        """How many stand in line for a place."""
+        return self._places[lane].statistics().tasks_waiting
+
     def leave(self, lane: Lane) -> None:
         """Give a place back."""
         self._places[lane].release()
