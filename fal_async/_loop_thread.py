@@ -72,6 +72,8 @@ class LoopThread:
         try:
             self._thread.start()
             self._ready.wait()
+        except RuntimeError as error:  # since Python 3.12, for all that runs at its end
+            raise ClientClosedError(f"no event loop can be started any more: {error}") from error
         except BaseException:  # interrupted: a loop that nobody knows of is not to run
             self._at_end, self._stopping = None, True
             self.soon(self._stop)

@@ -44,7 +44,6 @@ from fal_async import (
     NotFoundError,
     ObjectExpiration,
     PermissionDeniedError,
-    PooledTransport,
     Priority,
     Problem,
     Queued,
@@ -115,7 +114,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import TypeVar
 
-    from fal_async import File
+    from fal_async import File, PooledTransport
     from fal_async._credentials import KeyProvider
     from fal_async._images import Picture
     from fal_async._sync_files import SyncFile
@@ -2063,7 +2062,7 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
     return _client().download(url, path, max_bytes=max_bytes)
 
 
-_LATE = {"File": "fal_async", "SyncFile": "fal_async._sync_files"}
+_LATE = {"File": "fal_async", "PooledTransport": "fal_async", "SyncFile": "fal_async._sync_files"}
 
 
 def __getattr__(name: str) -> object:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Final, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import orjson
 
@@ -13,7 +14,7 @@ from fal_async.errors import InvalidRequestError
 from fal_async.types import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "check_callback",
@@ -78,7 +79,7 @@ def merge_headers(*parts: Mapping[str, str]) -> dict[str, str]:
     """One set of headers, names in lower case; later parts win; unsafe ones are refused."""
     merged: dict[str, str] = {}
     for part in parts:
-        for name, value in part.items():
+        for name, value in _items(part):
             if not _matches(_TOKEN, name):
                 raise InvalidRequestError(f"{name!r} is not a header name")
             if name.lower() in _FRAMING:
@@ -89,6 +90,12 @@ def merge_headers(*parts: Mapping[str, str]) -> dict[str, str]:
                 )
             merged[name.lower()] = value.strip(" \t")
     return merged
+
+
+def _items(headers: object) -> Iterable[tuple[str, str]]:
+    if not isinstance(headers, Mapping):
+        raise InvalidRequestError(f"headers are a mapping, got {type(headers).__name__}")
+    return cast("Mapping[str, str]", headers).items()
 
 
 def platform_headers(

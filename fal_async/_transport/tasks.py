@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["bounded_shield", "hear_out", "open_task_group", "within"]
 
 T = TypeVar("T")
+_log = logging.getLogger("fal_async")
 
 _UNBOUNDED = cast("AbstractContextManager[object, bool]", nullcontext())
 #: How long cleanup after a cancellation may take, in seconds.
@@ -65,6 +67,7 @@ async def hear_out(
                 await done.wait()
             except BaseException:
                 shield.deadline = anyio.current_time() + grace
+                _log.debug("a caller has left, and the answer to its call is waited for")
                 raise
     except BaseException:
         if outcomes:

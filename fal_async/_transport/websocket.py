@@ -185,6 +185,7 @@ class WebSocket:
             except (ProtocolError, TypeError, AttributeError, UnicodeError) as error:
                 raise InvalidRequestError(f"not a code and reason of a close: {error}") from error
             self._post_answers()
+            self._outbox.flush()  # what runs the outbox may have been cancelled with the caller
         try:
             with anyio.move_on_after(CLOSE_TIMEOUT):
                 while self._has_more_to_say():

@@ -45,6 +45,12 @@ def test_spaces_around_a_header_value_are_dropped() -> None:
     assert merge_headers({"x-one": " \ta b\t "}) == {"x-one": "a b"}
 
 
+@pytest.mark.parametrize("headers", [[("x-one", "1")], "x-one: 1", 1])
+def test_headers_are_a_mapping(headers: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="headers are a mapping"):
+        merge_headers({}, headers)
+
+
 @pytest.mark.parametrize("name", ["", "x y", "x:y", "x\r\ny", "x\x00", "é", "x(y)", None, 1, b"x"])
 def test_a_bad_header_name_is_refused(name: Any) -> None:
     with pytest.raises(InvalidRequestError, match="is not a header name"):

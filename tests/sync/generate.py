@@ -45,8 +45,12 @@ CLASSES = {
     "AsyncClient": ("_client", "ClientFace[{}]"),
     "File": ("_files", "FileFace"),
 }
-#: Names that load when first used, since they need pydantic, and where they are.
-LATE = {"File": "fal_async", "SyncFile": "fal_async._sync_files"}
+#: Names that load when first used, since they need pydantic or httpx, and where they are.
+LATE = {
+    "File": "fal_async",
+    "PooledTransport": "fal_async",
+    "SyncFile": "fal_async._sync_files",
+}
 #: Type variables that are needed when the module runs; defaults are for type checkers.
 RUNTIME_VARIABLES = """
 else:

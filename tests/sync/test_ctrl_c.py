@@ -33,6 +33,11 @@ except KeyboardInterrupt as error:
 say(fal_client.run("acme/echo", {{"still": "alive"}}))
 sys.stdin.read()
 """
+HAND_IN = """
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logging.getLogger("fal_async").setLevel(logging.DEBUG)
+    fal_client.submit("acme/slow", {})
+"""
 STREAM = """
     for event in fal_client.stream("acme/stream", {}):
         say(event)
@@ -208,9 +213,10 @@ def test_ctrl_c_while_a_session_opens_gives_it_up(
 def test_ctrl_c_while_a_job_is_handed_in_cancels_it(fal: Emulator, platform: Platform) -> None:
     gate = fal.gate()
     fal.fail("acme/slow", Fault(route="submit", delay=gate))
-    with Program(fal, 'fal_client.submit("acme/slow", {})') as program:
+    with Program(fal, HAND_IN) as program:
         fal.wait_for(lambda: fal.count("submit") == 1)
         program.interrupt()
+        program.hear("a caller has left, and the answer to its call is waited for")
         gate.open()
         program.survive()
         program.end()

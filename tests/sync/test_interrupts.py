@@ -265,38 +265,52 @@ next(items)
 """) == ["cleaned up", "buried"]
 
 
+#: Python 3.11 lets threads start at its end; later ones do not.
+LATE_CALL = """
+def call_late():
+    try:
+        say(portal.call(echo, "late"))
+    except ClientClosedError as error:
+        say(type(error).__name__)
+"""
+ANSWER = "late" if sys.version_info < (3, 12) else "ClientClosedError"
+
+
 @pytest.mark.parametrize("before", ["", "sys.modules['uvloop'] = None"], ids=["uvloop", "asyncio"])
 def test_a_thread_that_outlives_the_main_one_can_make_the_first_call(before: str) -> None:
     assert said(f"""
+from fal_async import ClientClosedError
 {before}
+{LATE_CALL}
 
 def call():
     threading.main_thread().join()
-    say(portal.call(echo, "late"))
+    call_late()
 
 threading.Thread(target=call).start()
-""") == ["late"]
+""") == [ANSWER]
 
 
 def test_what_runs_at_exit_can_make_the_first_call() -> None:
-    assert said("""
+    assert said(f"""
+from fal_async import ClientClosedError
 import atexit
-atexit.register(lambda: say(portal.call(echo, "at exit")))
-""") == ["at exit"]
+{LATE_CALL}
+atexit.register(call_late)
+""") == [ANSWER]
 
 
 def test_what_keeps_the_loop_from_running_is_raised() -> None:
-    what = "Backend 'asyncio' is not available. Install it with: pip install anyio[asyncio]"
     assert said("""
 sys.modules["anyio._backends._asyncio"] = None
 for _ in range(2):
     try:
         portal.call(echo, 1)
     except LookupError as error:
-        say(error)
+        say("asyncio" in str(error))
 del sys.modules["anyio._backends._asyncio"]
 say(portal.call(echo, "now it runs"))
-""") == [what, what, "now it runs"]
+""") == ["True", "True", "now it runs"]
 
 
 # Forks

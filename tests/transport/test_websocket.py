@@ -809,3 +809,25 @@ async def test_a_block_that_is_cancelled_closes_the_connection_properly() -> Non
                     await websocket.recv()
     assert scope.cancelled_caught
     assert websocket.close_code == 1000
+
+
+async def test_what_was_sent_just_before_a_cancellation_goes_out_with_the_close() -> None:
+    heard: SimpleQueue[str | bytes | int | None] = SimpleQueue()
+
+    def handler(connection: ServerConnection) -> None:
+        for message in connection:
+            heard.put(message)
+        heard.put(connection.close_code)
+
+    async def send_and_cancel(websocket: WebSocket) -> None:
+        await websocket.send("a last word")
+        scope.cancel()
+
+    with websockets_server(handler) as url, anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                async with opened(url) as websocket:
+                    tasks.start_soon(send_and_cancel, websocket)
+                    await websocket.recv()
+    assert websocket.close_code == 1000
+    assert [heard.get(timeout=PATIENCE) for _ in range(2)] == ["a last word", 1000]
