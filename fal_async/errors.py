@@ -182,17 +182,20 @@ class SubmitOutcomeUnknownError(TransportError):
     Attributes:
         application: The endpoint id that was called.
         reason: What broke, in words.
+        request_id: The id of the job, where the beginning of the reply still told it: then the job
+            can be collected. ``None`` as a rule.
     """
 
-    def __init__(self, application: str, reason: str) -> None:
-        super().__init__(reason)
+    def __init__(self, application: str, reason: str, *, request_id: str | None = None) -> None:
+        super().__init__(reason, request_id=request_id)
         self.application = application
         self.reason = reason
 
     def __str__(self) -> str:
+        known = f" as {self.request_id!r}" if self.request_id else ""
         return (
             f"the call that starts a job on {self.application!r} was sent but its reply was lost "
-            f"({self.reason}); the job may be running, so it was not sent again"
+            f"({self.reason}); the job may be running{known}, so it was not sent again"
         )
 
 

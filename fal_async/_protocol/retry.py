@@ -46,10 +46,12 @@ class Breakdown:
     Attributes:
         reason: What broke, in words.
         sent: Whether any of the request may have reached the platform.
+        request_id: The id of the request, where the head of the reply has told it.
     """
 
     reason: str
     sent: bool
+    request_id: str | None = None
 
 
 def pause_before_retry(

@@ -36,11 +36,12 @@ class Broken(Exception):  # noqa: N818 -- a signal within the transport layer, n
         self.unreachable = unreachable
 
 
-def _broken(error: ExchangeError | OSError) -> Broken:
-    if isinstance(error, ExchangeError):
-        reason = error.words or str(error) or type(error).__name__
-        return Broken(Breakdown(reason, sent=error.sent), unreachable=error.unreachable)
-    return Broken(Breakdown(str(error) or type(error).__name__, sent=True))
+def _broken(error: ExchangeError | OSError, request_id: str | None = None) -> Broken:
+    reason = str(error) or type(error).__name__
+    if not isinstance(error, ExchangeError):
+        return Broken(Breakdown(reason, sent=True, request_id=request_id))
+    breakdown = Breakdown(error.words or reason, error.sent, request_id)
+    return Broken(breakdown, unreachable=error.unreachable)
 
 
 class OpenReply:
@@ -86,7 +87,7 @@ class OpenReply:
         try:
             return await anext(self._rest, None)
         except (ExchangeError, OSError) as error:
-            raise _broken(error) from error
+            raise _broken(error, self.headers.get("x-fal-request-id")) from error
 
     async def read(self, *, limit: int = MAX_BODY) -> Reply:
         """Read the whole body and close."""

@@ -264,7 +264,9 @@ def _failure(operation: Operation[T], breakdown: Breakdown) -> TransportError:
             request_id=operation.request_id,
         )
     if operation.starts_job:
-        return SubmitOutcomeUnknownError(operation.application, breakdown.reason)
+        return SubmitOutcomeUnknownError(
+            operation.application, breakdown.reason, request_id=breakdown.request_id
+        )
     return TransportError(
         f"{operation.name} of {operation.application!r} had no reply: {breakdown.reason}",
         request_id=operation.request_id,

@@ -50,6 +50,22 @@ async def test_a_lost_submit_reply_makes_one_post_and_an_error_that_says_what_is
     assert "not sent again" in str(caught.value)
 
 
+async def test_a_job_whose_reply_was_cut_behind_its_head_can_be_collected(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    fal.register(ECHO, echo)
+    fal.fail(ECHO, Fault(route="submit", cut=5))
+
+    with pytest.raises(SubmitOutcomeUnknownError) as caught, anyio.fail_after(10):
+        await client.submit(ECHO, {"n": 1})
+
+    assert caught.value.request_id is not None
+    assert caught.value.request_id in str(caught.value)
+    handle = await client.get_handle(ECHO, caught.value.request_id)
+    assert await handle.get() == {"n": 1}
+    assert fal.count("submit") == 1
+
+
 async def test_a_lost_run_reply_makes_one_execution(fal: Emulator, client: AsyncClient) -> None:
     fal.register(ECHO, echo)
     fal.fail(ECHO, Fault(route="run", lost=True, times=3))
