@@ -34,8 +34,9 @@ def _call_or_read(client: Any, work: Work) -> Measures:
     """Read a stream of events, if there are to be any; otherwise call and call again."""
     if work["events"]:
         return _read(client, work)
-    section = keep_threads_in_flight(lambda: client.run(APP, _ARGUMENTS), work)
-    return section.measures() | {"calls": section.calls("run")}
+    call = client.subscribe if work["queued"] else client.run
+    section = keep_threads_in_flight(lambda: call(APP, _ARGUMENTS), work)
+    return section.measures() | {"calls": section.calls("submit" if work["queued"] else "run")}
 
 
 def _read(client: Any, work: Work) -> Measures:
@@ -47,9 +48,14 @@ def _read(client: Any, work: Work) -> Measures:
     return section.measures()
 
 
-def _calls(threads: int, calls: int = 10**9, milliseconds: int = 1500) -> Case:
-    numbers = {"in_flight": threads, "calls": calls, "milliseconds": milliseconds, "events": 0}
-    return Case("one thread" if threads == 1 else f"{threads} threads", numbers)
+def _calls(
+    threads: int, calls: int = 10**9, milliseconds: int = 1500, *, queued: bool = False
+) -> Case:
+    """Calls of ``run``, or ``queued`` ones of ``subscribe``, whose jobs take no time."""
+    numbers = {"in_flight": threads, "calls": calls, "milliseconds": milliseconds}
+    name = ("one thread" if threads == 1 else f"{threads} threads") + (", queue" if queued else "")
+    stub = ("--job-seconds", "0") if queued else ()
+    return Case(name, {**numbers, "events": 0, "queued": int(queued)}, stub=stub)
 
 
 def _events(count: int) -> Case:
@@ -66,8 +72,12 @@ QUESTION = Question(
         Leg(_OFFICIAL, _fal_client, ("fal_client",)),
         Leg(_OURS, _ours),
     ),
-    cases=(_calls(1), _calls(32), _events(20_000)),
-    quick=(_calls(4, calls=20, milliseconds=20_000), _events(50)),
+    cases=(_calls(1), _calls(32), _calls(32, queued=True), _events(20_000)),
+    quick=(
+        _calls(4, calls=20, milliseconds=20_000),
+        _calls(4, calls=20, milliseconds=20_000, queued=True),
+        _events(50),
+    ),
     columns=(
         Column("wall_us", "us a call or event"),
         Column("per_s", "a second"),
