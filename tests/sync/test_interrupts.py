@@ -278,7 +278,7 @@ ANSWERS = (["late"], ["ClientClosedError"])
 
 @pytest.mark.parametrize("before", ["", "sys.modules['uvloop'] = None"], ids=["uvloop", "asyncio"])
 def test_a_thread_that_outlives_the_main_one_can_make_the_first_call(before: str) -> None:
-    assert said(f"""
+    answer = said(f"""
 from fal_async import ClientClosedError
 {before}
 {LATE_CALL}
@@ -288,16 +288,18 @@ def call():
     call_late()
 
 threading.Thread(target=call).start()
-""") in ANSWERS
+""")
+    assert answer in ANSWERS
 
 
 def test_what_runs_at_exit_can_make_the_first_call() -> None:
-    assert said(f"""
+    answer = said(f"""
 from fal_async import ClientClosedError
 import atexit
 {LATE_CALL}
 atexit.register(call_late)
-""") in ANSWERS
+""")
+    assert answer in ANSWERS
 
 
 def test_what_keeps_the_loop_from_running_is_raised() -> None:
