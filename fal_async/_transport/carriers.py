@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.request import getproxies
 
 from fal_async._transport.encoding import compose
 from fal_async._transport.engine import Engine
@@ -76,13 +77,23 @@ def carrier_of(
         return (
             Pooled(transport.engine) if type(transport) is PooledTransport else Foreign(transport)
         )
-    named = getproxies() if proxies is None else proxies
+    named = _proxies() if proxies is None else proxies
     if any(named.get(scheme) for scheme in ("http", "https", "all")):
         from fal_async._transport.proxies import Proxied, ProxyRules
 
         if rules := ProxyRules(named):
             return Proxied(rules, Pooled(Engine()))
     return Pooled(Engine())
+
+
+def _proxies() -> Mapping[str, str]:
+    """The proxies of this machine, for most of which loading what knows them would be in vain."""
+    may_be_kept_elsewhere = sys.platform in {"darwin", "win32"}
+    if may_be_kept_elsewhere or any(name.lower().endswith("_proxy") for name in os.environ):
+        from urllib.request import getproxies
+
+        return getproxies()
+    return {}
 
 
 def headers_of(received: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -91,6 +91,10 @@ class OpenReply:
 
     async def read(self, *, limit: int = MAX_BODY) -> Reply:
         """Read the whole body and close."""
+        body = self._whole if self._rest is None else await self._read_rest(limit)
+        return Reply(status_code=self.status_code, headers=self.headers, body=body)
+
+    async def _read_rest(self, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
         try:
@@ -104,8 +108,7 @@ class OpenReply:
                 parts.append(chunk)
         finally:
             await self.aclose()
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        return Reply(status_code=self.status_code, headers=self.headers, body=body)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def aclose(self) -> None:
         """Close the connection, or give it back when the body has been read."""
