@@ -6,13 +6,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-import anyio
-
 from fal_async._protocol import operations
 from fal_async._protocol.bodies import check_output_type
 from fal_async._protocol.changes import Changes
 from fal_async._protocol.options import seconds
 from fal_async._results import hand_over
+from fal_async._transport.tasks import within
 from fal_async._waiting import JobWatch
 from fal_async.errors import FalClientTimeoutError, InvalidReplyError
 from fal_async.types import Completed, Result
@@ -145,7 +144,7 @@ class AsyncRequestHandle:
         check_output_type(output)
         timeout = seconds("timeout", timeout)
         last: Status | None = None
-        with anyio.move_on_after(timeout):
+        with within(timeout):
             events = self.follow(with_logs=False, interval=interval, look_at_once=True)
             async with aclosing(events):
                 async for status in events:

@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from fal_async._transport.errors import ReadError, ReadTimeout, WriteError
 from fal_async._transport.sending import Unsent, send_nowait, send_rest
+from fal_async._transport.tasks import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,7 +130,7 @@ class Connection:
         if received is not None:
             await checkpoint()
             return received
-        with anyio.move_on_after(timeout):
+        with within(timeout):
             while received is None:
                 await self._stream.wait_receivable()
                 received = self._receive_nowait()

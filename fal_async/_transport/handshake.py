@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import httpx
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidURI
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -15,6 +14,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from fal_async._protocol.replies import Reply
+from fal_async._transport.carriers import headers_of
 from fal_async._transport.exchange import USER_AGENT
 from fal_async._transport.parsing import ReplyParser
 from fal_async.errors import ConnectionFailedError, InvalidReplyError, InvalidRequestError
@@ -141,9 +141,8 @@ async def _read_refusal(stream: SocketStream, parser: ReplyParser) -> Reply:
             except (anyio.BrokenResourceError, anyio.EndOfStream):
                 break
             body += parser.take()
-    headers = httpx.Headers(parser.headers)
     return Reply(
         status_code=parser.status,
-        headers={name.lower(): headers[name] for name in headers},
+        headers=headers_of(parser.headers),
         body=body[:MAX_REFUSAL],
     )
