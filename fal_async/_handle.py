@@ -106,8 +106,9 @@ class AsyncRequestHandle:
 
         Args:
             with_logs: Whether statuses carry log lines.
-            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
-                stream, and polls with a growing pause where that cannot be had.
+            interval: Poll with this pause, in seconds, and yield the status of each poll, changed
+                or not, so that the body of the loop runs that often; ``None`` listens to the
+                platform's status stream, and polls with a growing pause where that cannot be had.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
@@ -172,16 +173,17 @@ class AsyncRequestHandle:
         self, *, with_logs: bool, interval: float | None, look_at_once: bool
     ) -> AsyncGenerator[Status, None]:
         """Yield the job's statuses as they change; a wait that polls may look before it pauses."""
+        interval = seconds("interval", interval)
         watch = JobWatch(
             await self._bound(),
             status_url=self.status_url,
             application=self.application,
             request_id=self.request_id,
             with_logs=with_logs,
-            interval=seconds("interval", interval),
+            interval=interval,
             look_at_once=look_at_once,
         )
-        changes = Changes(with_logs=with_logs)
+        changes = Changes(with_logs=with_logs, repeats=interval is not None)
         try:
             while True:
                 status = await watch.next()

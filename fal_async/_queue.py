@@ -157,8 +157,8 @@ class QueueCalls:
             interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
                 stream, and polls with a growing pause where that cannot be had.
             on_enqueue: Called once with the request id; sync or async.
-            on_queue_update: Called with each status that differs from the one before; sync or
-                async.
+            on_queue_update: Called with each status that differs from the one before, or with
+                `interval` after each poll; sync or async.
             priority: ``"low"`` lets other requests pass; ``None`` is normal.
             headers: Further request headers.
             start_timeout: How long the platform may take until a runner starts, in seconds;

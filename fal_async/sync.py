@@ -311,8 +311,9 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
 
         Args:
             with_logs: Whether statuses carry log lines.
-            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
-                stream, and polls with a growing pause where that cannot be had.
+            interval: Poll with this pause, in seconds, and yield the status of each poll, changed
+                or not, so that the body of the loop runs that often; ``None`` listens to the
+                platform's status stream, and polls with a growing pause where that cannot be had.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
@@ -867,8 +868,8 @@ class SyncClient(ClientFace[AsyncClient]):
                 stream, and polls with a growing pause where that cannot be had.
             on_enqueue: Called once with the request id, on the calling thread; awaited if it is
                 async.
-            on_queue_update: Called with each status that differs from the one before, on the
-                calling thread; awaited if it is async.
+            on_queue_update: Called with each status that differs from the one before, or with
+                `interval` after each poll, on the calling thread; awaited if it is async.
             priority: ``"low"`` lets other requests pass; ``None`` is normal.
             headers: Further request headers.
             start_timeout: How long the platform may take until a runner starts, in seconds;
@@ -1624,8 +1625,8 @@ def subscribe(
             stream, and polls with a growing pause where that cannot be had.
         on_enqueue: Called once with the request id, on the calling thread; awaited if it is
             async.
-        on_queue_update: Called with each status that differs from the one before, on the
-            calling thread; awaited if it is async.
+        on_queue_update: Called with each status that differs from the one before, or with
+            `interval` after each poll, on the calling thread; awaited if it is async.
         priority: ``"low"`` lets other requests pass; ``None`` is normal.
         headers: Further request headers.
         start_timeout: How long the platform may take until a runner starts, in seconds;

@@ -15,19 +15,25 @@ __all__ = ["Changes"]
 
 
 class Changes:
-    """Filters the statuses of one job, however often and from wherever they are read."""
+    """Filters the statuses of one job, however often and from wherever they are read.
 
-    def __init__(self, *, with_logs: bool) -> None:
+    Args:
+        with_logs: Whether statuses carry log lines.
+        repeats: Whether a status that has not changed is passed on, without its old log lines.
+    """
+
+    def __init__(self, *, with_logs: bool, repeats: bool = False) -> None:
         self._cursor = LogCursor() if with_logs else None
+        self._repeats = repeats
         self._last: Status | None = None
 
     def fresh(self, status: Status) -> Status | None:
-        """The status with nothing but new log lines; ``None`` when nothing at all is new."""
+        """The status with nothing but new log lines; ``None`` when it is not to be passed on."""
         state, lines = status, None
         if isinstance(status, InProgress | Completed):
             lines = self._lines(status.logs)
             state, status = replace(status, logs=None), replace(status, logs=lines)
-        repeated = state == self._last and not lines
+        repeated = state == self._last and not lines and not self._repeats
         self._last = state
         return None if repeated else status
 

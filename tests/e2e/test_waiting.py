@@ -268,6 +268,51 @@ async def test_an_interval_means_polling_and_no_stream(
     assert fal.count("status_stream") == 0
 
 
+async def test_with_an_interval_each_poll_gives_a_status_and_lines_come_once(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+        job.log("started")
+        await gate.wait()
+        return arguments
+
+    handle = await client.submit("acme/slow", {})
+    seen: list[Status] = []
+    with anyio.fail_after(10):
+        async for status in handle.iter_events(with_logs=True, interval=0.01):
+            seen.append(status)
+            if len(seen) == 10:  # nothing has changed for a while, and the loop still runs
+                gate.open()
+
+    assert fal.count("status") == len(seen)
+    assert messages(seen) == ["started"]
+
+
+async def test_a_callback_that_is_called_at_each_poll_can_end_the_wait(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    never = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any]) -> None:
+        await never.wait()
+
+    seen: list[Status] = []
+
+    def stop(status: Status) -> None:
+        seen.append(status)
+        if len(seen) == 10:
+            raise InterruptedError
+
+    with anyio.fail_after(10), pytest.raises(InterruptedError):
+        await client.subscribe("acme/slow", {}, interval=0.01, on_queue_update=stop)
+
+    assert fal.count("cancel") == 1
+
+
 @pytest.mark.parametrize("interval", [None, 0.01], ids=["stream", "poll"])
 async def test_an_unknown_status_and_missing_keys_do_not_break_the_wait(
     fal: Emulator, client: AsyncClient, talk: str, interval: float | None
