@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from base64 import b64encode
+from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -15,6 +16,7 @@ from anyio.streams.tls import TLSAttribute
 
 from fal_async._transport.errors import ConnectError, ProxyError
 from fal_async._transport.sockets import SocketStream
+from fal_async._transport.threads import Work, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +31,7 @@ HEAD_START: Final = 0.25
 PROXY_ANSWER: Final = 65536
 
 _Address: TypeAlias = "tuple[socket.AddressFamily, tuple[Any, ...]]"
+_Resolved: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]"
 
 
 async def dial(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> SocketStream:
@@ -89,16 +92,25 @@ async def _look_up(host: str, port: int) -> list[_Address]:
     try:
         ip = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _resolve(host, port, socket.AF_UNSPEC)
     else:
         family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
         if "%" not in host:
             return [(family, (host, port))]
-        found = await anyio.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        found = await _resolve(host, port, family)
     families: dict[socket.AddressFamily, list[_Address]] = {}
     for family, _, _, _, address in found:
         families.setdefault(family, []).append((family, address))
     return [each for each in chain(*zip_longest(*families.values())) if each is not None]
+
+
+async def _resolve(host: str, port: int, family: socket.AddressFamily) -> Sequence[_Resolved]:
+    """Ask the system; what is blocked there after a cancellation holds up no other lookup.
+
+    The event loops share the threads of their own resolvers with the application.
+    """
+    resolve = partial(socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM)
+    return await in_thread(resolve, Work.LOOKUPS)
 
 
 async def _connect_to_any(addresses: Sequence[_Address]) -> socket.socket:

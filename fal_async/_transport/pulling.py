@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias, cast
 from anyio.lowlevel import checkpoint
 
 from fal_async._transport.tasks import bounded_shield
-from fal_async._transport.threads import in_thread
+from fal_async._transport.threads import Work, in_thread
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -124,10 +124,13 @@ def _puller(data: Any) -> tuple[_Step, _Step]:
         leave: _Step = getattr(items, "aclose", checkpoint)
         return lambda: anext(items, None), leave
     if is_file(data):
-        return lambda: in_thread(lambda: data.read(CHUNK) or None), checkpoint
+        return lambda: in_thread(lambda: data.read(CHUNK) or None, Work.SOURCES), checkpoint
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
         parts = _Stepped(iter(cast("Iterable[object]", data)))
-        return lambda: in_thread(parts.step), lambda: in_thread(parts.leave)
+        return (
+            lambda: in_thread(parts.step, Work.SOURCES),
+            lambda: in_thread(parts.leave, Work.CLEANUP),
+        )
     raise InvalidRequestError(f"{_name(cast('object', data))} is nothing that can be uploaded")
 
 

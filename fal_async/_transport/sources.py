@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeAlias, TypeVar, cast
 
 from fal_async._transport.pulling import StreamSource, is_file, view_of
-from fal_async._transport.threads import in_thread
+from fal_async._transport.threads import Work, in_thread
 from fal_async.errors import ClientClosedError, InvalidRequestError, UploadError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class FileSource(Source):
     async def __aenter__(self) -> Self:
         self._left = False
         try:
-            await in_thread(self._open)
+            await in_thread(self._open, Work.SOURCES)
         except BaseException:
             self._close()
             raise
@@ -246,6 +246,6 @@ def _stamp(file: io.FileIO) -> tuple[int, int]:
 
 async def _reading(read: Callable[[], T], size: int | None) -> T:
     try:
-        return await in_thread(read)
+        return await in_thread(read, Work.SOURCES)
     except OSError as error:
         raise UploadError(f"the file could not be read: {error}", size=size) from error

@@ -1,32 +1,115 @@
-"""Blocking work in worker threads that the library does not share with its user."""
+"""Blocking work in worker threads that the library does not share with its user.
+
+A slot belongs to the caller who waits, and is released when that caller goes, be it by
+cancellation. The thread may be blocked for as long as it likes after that: it holds up nobody. Each
+kind of work has slots of its own, so that a slow disk, a slow name server and an iterator of the
+caller's that waits for a camera do not wait for each other.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+import math
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
+from fal_async.errors import FalClientError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["in_thread"]
+__all__ = ["Work", "in_thread"]
 
 T = TypeVar("T")
 
-#: How many calls may be in threads at once, per event loop.
-THREADS: Final = 8
-_limiter: RunVar[anyio.CapacityLimiter] = RunVar("fal_async_threads")
+#: How many threads may still be blocked in calls of one kind that nobody waits for any more, per
+#: event loop. A thread costs memory, so their number must have a bound.
+ABANDONED: Final = 256
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run a blocking function in a worker thread; a caller that is cancelled leaves it behind.
+class Work(Enum):
+    """The kinds of blocking work. The value says what the threads are blocked in."""
 
-    Anyio's own limiter is the application's: a busy one would hold up the library.
+    FILES = "files of the library's own choice"
+    SOURCES = "iterators and files of uploads"
+    LOOKUPS = "lookups of host names"
+    CLEANUP = "cleanup"
+
+
+#: How many calls of each kind may be waited for at once, per event loop. Iterators may wait for
+#: each other, so all uploads that a client may send at once by default have room, and more.
+SLOTS: Final = {Work.FILES: 8, Work.SOURCES: 64, Work.LOOKUPS: 16, Work.CLEANUP: 8}
+
+
+async def in_thread(function: Callable[[], T], work: Work = Work.FILES) -> T:
+    """Run a blocking function in a worker thread; a caller that is cancelled abandons it.
+
+    Args:
+        function: The work.
+        work: Its kind.
+
+    Raises:
+        FalClientError: `ABANDONED` threads are still blocked in work of this kind.
     """
-    limiter = _limiter.get(None)
-    if limiter is None:
-        limiter = anyio.CapacityLimiter(THREADS)
-        _limiter.set(limiter)
-    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=limiter)
+    threads = _threads.get(None)
+    if threads is None:
+        threads = _Threads()
+        _threads.set(threads)
+    return await threads.run(function, work)
+
+
+class _Threads:
+    """The slots of one event loop."""
+
+    def __init__(self) -> None:
+        self._slots = {
+            work: anyio.Semaphore(slots, fast_acquire=True) for work, slots in SLOTS.items()
+        }
+        self._abandoned: dict[Work, WeakSet[_Call[Any]]] = {work: WeakSet() for work in Work}
+        # Anyio wants a limiter, whose slot a thread holds until it ends, at least on trio.
+        self._limiter = anyio.CapacityLimiter(math.inf)
+
+    async def run(self, function: Callable[[], T], work: Work) -> T:
+        async with self._slots[work]:
+            self._check(work)
+            call = _Call(function)
+            try:
+                return await anyio.to_thread.run_sync(
+                    call, abandon_on_cancel=True, limiter=self._limiter
+                )
+            finally:
+                if not call.ended:
+                    self._abandoned[work].add(call)
+
+    def _check(self, work: Work) -> None:
+        abandoned = self._abandoned[work]
+        if len(abandoned) < ABANDONED or work is Work.CLEANUP:
+            return
+        blocked = [call for call in abandoned if not call.ended]
+        self._abandoned[work] = WeakSet(blocked)
+        if len(blocked) >= ABANDONED:
+            raise FalClientError(
+                f"{len(blocked)} worker threads are still blocked in {work.value} whose callers "
+                "have been cancelled; let what they read from come to an end"
+            )
+
+
+class _Call(Generic[T]):
+    """A call in a thread, and whether it has ended."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self.ended = False
+
+    def __call__(self) -> T:
+        try:
+            return self._function()
+        finally:
+            self.ended = True
+
+
+_threads: RunVar[_Threads] = RunVar("fal_async_threads")

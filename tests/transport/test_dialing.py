@@ -87,10 +87,10 @@ async def test_a_name_that_does_not_exist_is_a_failure_to_connect(host: str) -> 
 def look_up_as(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
     """Let every name have these addresses, all tried at almost the same time."""
 
-    async def look_up(*args: object, **options: object) -> list[object]:
+    def look_up(*args: object, **options: object) -> list[object]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
 
-    monkeypatch.setattr(anyio, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr("fal_async._transport.dialing.HEAD_START", 0)
 
 
