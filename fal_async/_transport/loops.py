@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 import threading
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from anyio.lowlevel import current_token
+
+from fal_async._transport.background import finish, step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -35,8 +36,8 @@ class PerLoop(Generic[T]):
 
     Event loops finalise the async generators that are still open when they end (``asyncio.run``,
     ``trio.run`` and uvloop alike), so each value is closed by a generator that is kept open for its
-    loop. Loops are referred to weakly. A forked process starts anew: what it inherited is closed at
-    once, and never used.
+    loop, after the loop's background tasks have ended. Loops are referred to weakly. A forked
+    process starts anew: what it inherited is closed at once, and never used.
 
     Args:
         factory: Makes the value; called in the loop that it is for.
@@ -77,7 +78,7 @@ class PerLoop(Generic[T]):
         keeper = None
         if self._close is not None:
             keeper = _keep(value, self._close, weakref.ref(self._slots), loop)
-            _step(keeper.asend(None))
+            step(keeper.asend(None))
         with self._lock:
             self._slots[loop] = _Slot(value, keeper)
         return value
@@ -117,6 +118,8 @@ async def _keep(
         yield
     finally:
         kept = slots()
+        if kept is not None and loop in kept:
+            await finish(loop)  # which may use the value
         if kept is None or kept.pop(loop, None) is not None:
             waiting = close(value)
             if inspect.isawaitable(waiting):
@@ -125,13 +128,7 @@ async def _keep(
 
 def _finish(keeper: AsyncGenerator[None, None] | None) -> None:
     if keeper is not None:
-        _step(keeper.aclose())
-
-
-def _step(awaitable: Awaitable[Any]) -> None:
-    """Run an awaitable that does not wait, without the help of a loop."""
-    with contextlib.suppress(StopIteration, StopAsyncIteration):
-        awaitable.__await__().send(None)
+        step(keeper.aclose())
 
 
 _instances: WeakSet[PerLoop[Any]] = WeakSet()
