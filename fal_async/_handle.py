@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from fal_async._protocol import operations
 from fal_async._protocol.bodies import check_output_type
@@ -12,9 +13,10 @@ from fal_async._protocol.changes import Changes
 from fal_async._protocol.options import seconds
 from fal_async._results import hand_over
 from fal_async._transport.tasks import within
+from fal_async._transport.threads import decode
 from fal_async._waiting import JobWatch
 from fal_async.errors import FalClientTimeoutError, InvalidReplyError
-from fal_async.types import Completed, Result
+from fal_async.types import Completed, InProgress, Result
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     T = TypeVar("T", default=Result)
 
 __all__ = ["AsyncRequestHandle"]
+
+#: About how many bytes a line of a log takes.
+LINE: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +192,8 @@ class AsyncRequestHandle:
         try:
             while True:
                 status = await watch.next()
-                if (fresh := changes.fresh(status)) is not None:
+                fresh = await decode(partial(changes.fresh, status), _log_size(status))
+                if fresh is not None:
                     yield fresh
                 if isinstance(status, Completed):
                     return
@@ -222,6 +228,12 @@ class AsyncRequestHandle:
 
         handle = (await ready_client()).attach(self)
         return await handle._bound()  # noqa: SLF001 -- another one of this class
+
+
+def _log_size(status: Status) -> int:
+    """Estimate the bytes of the log of a status."""
+    lines = status.logs if isinstance(status, InProgress | Completed) else None
+    return len(lines or ()) * LINE
 
 
 def _unbound(facts: Mapping[str, Any]) -> AsyncRequestHandle:

@@ -17,6 +17,8 @@ from fal_async._protocol.over_websocket import Chunk, End, ReplyFrames, Start
 from fal_async._protocol.replies import Reply, parse_output
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._transport.attending import attended
+from fal_async._transport.exchange import MAX_BODY
+from fal_async._transport.time_slices import SlicedDecoder
 from fal_async.errors import FalClientError, InvalidReplyError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -73,10 +75,14 @@ async def _read_reply(turn: _Turn) -> CarriedReply:
     head = Reply(status_code=start.status_code, headers=headers)
     if head.ok and head.content_type and not head.content_type.endswith(("/json", "+json")):
         return CarriedReply(turn, head, None)
-    body: list[bytes] = []
+    body = bytearray()
     while isinstance(frame := await turn.read(), Chunk):
-        body.append(frame.content)
-    reply = replace(head, body=b"".join(body))
+        body += frame.content
+        if len(body) > MAX_BODY:
+            raise InvalidReplyError(
+                f"the response has more than {MAX_BODY} bytes", request_id=head.request_id
+            )
+    reply = replace(head, body=bytes(body))
     raise_for_status(reply)
     return CarriedReply(turn, head, parse_output(reply))
 
@@ -101,10 +107,11 @@ class CarriedReply:
         self.request_id: str | None = head.request_id
         self.result: Any = result
         self._turn = turn
-        self._ready: Iterator[Any] = iter(())
         self._is_reading = False
         is_events = head.content_type == "text/event-stream"
-        self._decode = self._read_events(SSEDecoder()) if is_events else _as_it_is
+        self._decoder: SlicedDecoder[Any] = SlicedDecoder(
+            self._read_events(SSEDecoder()) if is_events else _as_it_is
+        )
 
     def __repr__(self) -> str:
         return f"CarriedReply({self.status_code}, request_id={self.request_id!r})"
@@ -121,17 +128,21 @@ class CarriedReply:
         self._is_reading = True
         try:
             while True:
-                for item in self._ready:
+                for item in self._decoder.items:
                     return item
-                frame = None if self._turn.is_over else await self._turn.read()
-                if not isinstance(frame, Chunk):
-                    raise StopAsyncIteration
-                self._ready = self._decode(frame.content)
+                if not await self._decoder.advance():
+                    self._decoder.feed(await self._next_chunk())
         except FalClientError:
             self._turn.give_up()
             raise
         finally:
             self._is_reading = False
+
+    async def _next_chunk(self) -> bytes:
+        frame = None if self._turn.is_over else await self._turn.read()
+        if not isinstance(frame, Chunk):
+            raise StopAsyncIteration
+        return frame.content
 
     async def __aenter__(self) -> Self:
         return self
@@ -141,7 +152,7 @@ class CarriedReply:
 
     async def aclose(self) -> None:
         """Leave the rest of a stream unread, so that the next reply can arrive."""
-        self._ready = iter(())
+        self._decoder.drop()
         self._turn.give_up()
         await checkpoint()
 

@@ -12,6 +12,7 @@ from fal_async._protocol.replies import is_event_stream
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._results import hand_over
 from fal_async._transport.exchange import Broken
+from fal_async._transport.time_slices import SlicedDecoder
 from fal_async.errors import FalClientTimeoutError, InvalidRequestError, StreamBrokenError
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class EventStream(Generic[T]):
     ) -> None:
         self._source = _Source(performer, operation, prepare, timeout, idle_timeout)
         self._output = output
-        self._decode: Callable[[bytes], Iterator[T]] = _as_it_is
-        self._ready: Iterator[T] = iter(())
+        self._decoder: SlicedDecoder[T] = SlicedDecoder(_as_it_is)
         self._arrived = 0
         self._is_reading = False
 
@@ -98,7 +98,7 @@ class EventStream(Generic[T]):
 
     async def __anext__(self) -> T:
         try:
-            for item in self._ready:
+            for item in self._decoder.items:
                 self._arrived += 1
                 return item
         except BaseException:
@@ -108,14 +108,14 @@ class EventStream(Generic[T]):
 
     async def aclose(self) -> None:
         """Close the connection. It can be called again, and at any time: the stream ends there."""
-        self._ready = iter(())
+        self._decoder.drop()
         await self._source.aclose()
 
     async def _open(self) -> None:
         if not self._source.was_opened:
             await self._source.open()
             if self._source.is_events:
-                self._decode = _Decoder(self._source, self._output)
+                self._decoder.decode = _Decoder(self._source, self._output)
 
     async def _read_on(self) -> T:
         if self._is_reading:
@@ -124,10 +124,11 @@ class EventStream(Generic[T]):
         try:
             await self._open()
             while True:
-                self._ready = self._decode(await self._next_chunk())
-                for item in self._ready:
-                    self._arrived += 1
-                    return item
+                while await self._decoder.advance():
+                    for item in self._decoder.items:
+                        self._arrived += 1
+                        return item
+                self._decoder.feed(await self._next_chunk())
         except BaseException:
             await self.aclose()
             raise
@@ -141,7 +142,7 @@ class EventStream(Generic[T]):
             raise self._broken(error.breakdown.reason) from error.__cause__
         if chunk is not None:
             return chunk
-        if isinstance(self._decode, _Decoder) and self._decode.pending:
+        if isinstance(self._decoder.decode, _Decoder) and self._decoder.decode.pending:
             raise self._broken("it ended within an event")
         raise StopAsyncIteration
 

@@ -8,7 +8,7 @@ are taken, it stands in line for one, and asks now and then meanwhile.
 from __future__ import annotations
 
 import random
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
@@ -20,12 +20,12 @@ from fal_async._protocol.polling import ALONE, IN_LINE, LINE_RATE, polling_pause
 from fal_async._protocol.replies import is_event_stream, read_status
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._transport.exchange import Broken
+from fal_async._transport.threads import decode
+from fal_async._transport.time_slices import SlicedDecoder
 from fal_async.errors import FalClientHTTPError, InvalidReplyError, TransportError
 from fal_async.types import Completed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fal_async._protocol.operations import Operation
     from fal_async._protocol.sse import Event
     from fal_async._transport.exchange import OpenReply
@@ -176,20 +176,21 @@ class _StatusStream:
 
     def __init__(self, reply: OpenReply) -> None:
         self._reply = reply
-        self._decoder = SSEDecoder()
-        self._events: Iterator[Event] = iter(())
+        self._decoder = SlicedDecoder(SSEDecoder().feed)
         self.is_one = is_event_stream(reply.headers)
 
     async def next(self) -> Status | None:
         """The next status; ``None`` when the stream has ended, broken or gone silent."""
         try:
             while True:
-                for event in self._events:
-                    return _decode(event)
+                for event in self._decoder.items:
+                    return await decode(partial(_decode, event), len(event.data))
+                if await self._decoder.advance():
+                    continue
                 chunk = await self._reply.next_chunk()
                 if chunk is None:
                     return None
-                self._events = iter(self._decoder.feed(chunk))
+                self._decoder.feed(chunk)
         except (Broken, InvalidReplyError):
             return None
 

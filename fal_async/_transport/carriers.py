@@ -99,9 +99,15 @@ def _proxies() -> Mapping[str, str]:
 def headers_of(received: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Names in lower case; values of repeated headers are joined by commas."""
     headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}  # joined once, so that many of a name cost no more each
     for raw_name, raw_value in received:
         name, value = _name(raw_name), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if name in headers:
+            repeated.setdefault(name, [headers[name]]).append(value)
+        else:
+            headers[name] = value
+    for name, values in repeated.items():
+        headers[name] = ", ".join(values)
     return headers
 
 

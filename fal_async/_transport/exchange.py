@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Breakdown
 from fal_async._transport.errors import ExchangeError, InvalidURL
+from fal_async._transport.time_slices import TimeSlice
 from fal_async._version import __version__
 from fal_async.errors import InvalidReplyError, InvalidRequestError
 
@@ -97,8 +98,11 @@ class OpenReply:
     async def _read_rest(self, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
+        time_slice = TimeSlice()
         try:
             while (chunk := await self.next_chunk()) is not None:
+                if time_slice.is_over:
+                    await time_slice.end()
                 size += len(chunk)
                 if size > limit:
                     raise InvalidReplyError(

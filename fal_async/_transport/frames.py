@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 from struct import Struct
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # there is no wheel with the C extension for this platform
     from websockets.utils import apply_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["BINARY", "LONG", "TEXT", "FrameCutter", "LongFrame", "Piece", "to_frame"]
 
@@ -133,26 +136,24 @@ class FrameCutter:
         head, self._head = self._head, b""
         return [self._piece(head, parts[0] if len(parts) == 1 else b"".join(parts))]
 
-    def feed(self, received: bytes) -> list[Piece]:
-        """Take what has arrived, and give what is complete.
+    def feed(self, received: bytes) -> Iterator[Piece]:
+        """Cut what has arrived as the frames are asked for, all of them before anything is added.
 
-        Returns:
+        Yields:
             Pairs of `TEXT` or `BINARY` with a whole message, and of 0 with bytes for the parser.
         """
-        pieces: list[Piece] = []
         while self._missing and received:
             room = self._make_room()
             part = received[: len(room)]
             room[: len(part)] = part
-            pieces += self.fill(len(part))
+            yield from self.fill(len(part))
             received = received[len(part) :]
         if received:
             if self._head:
                 received, self._head = self._head + received, b""
-            self._cut(received, pieces)
-        return pieces
+            yield from self._cut(received)
 
-    def _cut(self, received: bytes, pieces: list[Piece]) -> None:
+    def _cut(self, received: bytes) -> Iterator[Piece]:
         start, end = 0, len(received)
         while start < end and not self._given_up:
             header = _read_header(received, start, end)
@@ -166,13 +167,13 @@ class FrameCutter:
             if stop > end:
                 if size > SHORT:
                     self._head, self._missing = received[start:begin], size
-                    self.feed(received[begin:])
+                    yield from self.feed(received[begin:])
                     return
                 break
-            pieces.append(self._piece(received[start:begin], received[begin:stop]))
+            yield self._piece(received[start:begin], received[begin:stop])
             start = stop
         if self._given_up:
-            pieces.append((0, received[start:]))
+            yield 0, received[start:]
         else:
             self._head = received[start:]
 

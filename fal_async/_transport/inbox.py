@@ -12,12 +12,17 @@ from websockets.protocol import State
 from fal_async._transport.frames import BINARY, TEXT, FrameCutter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from websockets.client import ClientProtocol
 
     from fal_async._transport.frames import Piece
+    from fal_async._transport.time_slices import TimeSlice
 
-__all__ = ["Inbox"]
+__all__ = ["RECEIVE_BUFFER", "Inbox"]
 
+#: How much is held for a receiver that does not come before no more is taken in, in bytes.
+RECEIVE_BUFFER: Final = 1024 * 1024
 #: What a message takes up beside its content, in bytes; so that empty ones have a bound as well.
 OVERHEAD: Final = 64
 
@@ -36,6 +41,8 @@ class Inbox:
 
     Attributes:
         size: What the messages take up together, about, in bytes.
+        is_sorted: Whether all that has arrived was made messages of. Until it is, nothing may be
+            added.
         violation: What the other side did wrong, or ``None``.
         has_judged: Whether the protocol had a say, and may want to answer; taken back by whoever
             has sent the answer.
@@ -48,6 +55,8 @@ class Inbox:
         self._messages: deque[str | bytes | bytearray] = deque()
         self._fragments = bytearray()
         self._is_text = False
+        self._pieces: Iterator[Piece] = iter(())
+        self.is_sorted = True
         self.size = 0
         self.violation: str | None = None
         self.has_judged = False
@@ -67,21 +76,27 @@ class Inbox:
         return message
 
     def fill(self, size: int) -> None:
-        """Take in what has been received to the `room`."""
-        self._sort(self._cutter.fill(size))
+        """Add what has been received to the `room`, to be sorted."""
+        self._pieces = iter(self._cutter.fill(size))
+        self.is_sorted = False
 
     def feed(self, received: bytes) -> None:
-        """Take in what has arrived."""
-        self._sort(self._cutter.feed(received))
+        """Add what has arrived, to be sorted."""
+        self._pieces = self._cutter.feed(received)
+        self.is_sorted = False
 
-    def _sort(self, pieces: list[Piece]) -> None:
-        for first, payload in pieces:
+    def sort(self, time_slice: TimeSlice) -> None:
+        """Make messages of what has arrived, for a slice of time and up to `RECEIVE_BUFFER`."""
+        for first, payload in self._pieces:
             if first == BINARY:
                 self._add(payload)
             elif first == TEXT:
                 self._add_text(payload)
             else:
                 self._judge(payload)
+            if time_slice.is_over or self.size >= RECEIVE_BUFFER:
+                return
+        self.is_sorted = True
 
     def _judge(self, frames: bytes | bytearray) -> None:
         """Let the protocol have its say about what is not a whole message."""

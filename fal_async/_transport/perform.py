@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from fal_async._protocol.retry import Breakdown, pause_before_retry
 from fal_async._transport.cdn_tokens import CdnTokens
 from fal_async._transport.exchange import Broken, OpenReply
 from fal_async._transport.tasks import hear_out
+from fal_async._transport.threads import decode
 from fal_async.errors import (
     ConnectionFailedError,
     InvalidRequestError,
@@ -123,7 +125,10 @@ class Performer:
             finally:
                 gates.leave(operation.lane)
 
-        return operation.parse(await self._settle(operation, once))
+        reply = await self._settle(operation, once)
+        # What must not be lost is not left to a thread, which a cancellation would abandon.
+        size = len(reply.body) if abandoned is None else 0
+        return await decode(partial(operation.parse, reply), size)
 
     async def open(self, operation: Operation[None]) -> OpenReply:
         """Perform an operation up to the head of a successful reply, which the caller closes.

@@ -22,13 +22,15 @@ from fal_async.errors import FalClientError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Work", "in_thread"]
+__all__ = ["Work", "decode", "in_thread"]
 
 T = TypeVar("T")
 
 #: How many threads may still be blocked in calls of one kind that nobody waits for any more, per
 #: event loop. A thread costs memory, so their number must have a bound.
 ABANDONED: Final = 256
+#: How much received data is decoded at once, which takes milliseconds; more goes to a thread.
+LARGE: Final = 262144
 
 
 class Work(Enum):
@@ -38,11 +40,18 @@ class Work(Enum):
     SOURCES = "iterators and files of uploads"
     LOOKUPS = "lookups of host names"
     CLEANUP = "cleanup"
+    DECODING = "decoding"
 
 
 #: How many calls of each kind may be waited for at once, per event loop. Iterators may wait for
 #: each other, so all uploads that a client may send at once by default have room, and more.
-SLOTS: Final = {Work.FILES: 8, Work.SOURCES: 64, Work.LOOKUPS: 16, Work.CLEANUP: 8}
+SLOTS: Final = {
+    Work.FILES: 8,
+    Work.SOURCES: 64,
+    Work.LOOKUPS: 16,
+    Work.CLEANUP: 8,
+    Work.DECODING: 4,
+}
 
 
 async def in_thread(function: Callable[[], T], work: Work = Work.FILES) -> T:
@@ -60,6 +69,18 @@ async def in_thread(function: Callable[[], T], work: Work = Work.FILES) -> T:
         threads = _Threads()
         _threads.set(threads)
     return await threads.run(function, work)
+
+
+async def decode(function: Callable[[], T], size: int) -> T:
+    """Run a pure function on received data: in a worker thread if the data is large.
+
+    There it holds up the event loop no longer than Python takes to switch threads.
+
+    Args:
+        function: The function.
+        size: How many bytes it decodes.
+    """
+    return await in_thread(function, Work.DECODING) if size > LARGE else function()
 
 
 class _Threads:

@@ -20,9 +20,10 @@ from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from fal_async._transport.frames import BINARY, TEXT, to_frame
-from fal_async._transport.inbox import Inbox
+from fal_async._transport.inbox import RECEIVE_BUFFER, Inbox
 from fal_async._transport.outbox import Outbox
 from fal_async._transport.pulse import Pulse
+from fal_async._transport.time_slices import TimeSlice
 from fal_async.errors import (
     FalClientError,
     InvalidReplyError,
@@ -41,14 +42,10 @@ __all__ = ["CLOSE_TIMEOUT", "WebSocket"]
 CLOSE_TIMEOUT: Final = 5.0
 #: How long nobody may have received before `attend` looks after the socket, in seconds.
 STAND_BY: Final = 1.0
-#: How much is held for a receiver that does not come before reading stops, in bytes.
-RECEIVE_BUFFER: Final = 1024 * 1024
 #: How many bytes of answers to pings may wait while the other side takes nothing.
 UNHEARD: Final = 1024 * 1024
 #: How much is read at once, in bytes: about as much as memory is had for without asking the system.
 READ: Final = 122880
-#: How often is read in a row, while a message arrives, before other tasks get their turn.
-READS: Final = 16
 
 
 class WebSocket:
@@ -79,6 +76,7 @@ class WebSocket:
         self._stream = stream
         self._protocol = protocol
         self._inbox = Inbox(protocol, max_message_size)
+        self._time_slice = TimeSlice()
         self._outbox = Outbox(stream)
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -129,7 +127,7 @@ class WebSocket:
         if self._outbox.is_full:
             await self._outbox.wait_for_room()
         if not self.is_open or self._outbox.failure is not None:
-            raise self._ending()
+            raise await self._ending()
         self._post(message)
 
     def _post(self, message: str | bytes | bytearray | memoryview) -> None:
@@ -158,13 +156,15 @@ class WebSocket:
         """
         if self._receiving:
             raise InvalidRequestError("another task is receiving from this connection already")
-        if self._inbox:
-            await checkpoint_if_cancelled()
         self._receiving = True
         try:
+            if self._inbox:
+                await checkpoint_if_cancelled()
+                if self._time_slice.is_over:
+                    await self._time_slice.end()
             while not self._inbox:
                 if not self.is_open:
-                    raise self._ending()
+                    raise await self._ending()
                 await self._read_once()
         finally:
             self._receiving = False
@@ -263,15 +263,24 @@ class WebSocket:
                 self._read = None
 
     def _read_on(self) -> bool:
-        """Take what has arrived, up to a bound, but no further than to the end of a message."""
-        before = self._heard
-        for _ in range(READS):
-            if not self._read_nowait() or self._inbox or not self._has_more_to_say():
-                break
-        return self._heard != before or self._lost is not None
+        """Take in what has arrived, for a slice of time, and not beyond the end of a message.
 
-    def _read_nowait(self) -> bool:
-        """Take what has arrived; whether anything has, be it the end."""
+        Returns:
+            Whether there was anything, be it the end.
+        """
+        time_slice = TimeSlice()
+        has_read = False
+        while self._read_nowait(time_slice):
+            has_read = True
+            if self._inbox or time_slice.is_over or not self._has_more_to_say():
+                break
+        return has_read
+
+    def _read_nowait(self, time_slice: TimeSlice) -> bool:
+        """Take in what arrived before, or else arrives now; whether anything has, be it the end."""
+        if not self._inbox.is_sorted:
+            self._sort(time_slice)
+            return True
         room = self._inbox.room
         received: bytes | int | None
         try:
@@ -284,12 +293,13 @@ class WebSocket:
             return True
         if received:
             self._take(received)
+            self._sort(time_slice)
         elif received is not None:
             self._lose("the other side hung up")
         return received is not None
 
     def _take(self, received: bytes | int) -> None:
-        """Take in bytes, or so many that are in the room for them."""
+        """Take in bytes, or so many that are in the room for them, to be sorted."""
         self._heard += 1
         if self._sign is not None:
             self._sign.set()
@@ -298,6 +308,9 @@ class WebSocket:
             self._inbox.fill(received)
         else:
             self._inbox.feed(received)
+
+    def _sort(self, time_slice: TimeSlice) -> None:
+        self._inbox.sort(time_slice)
         if self._inbox.has_judged:
             self._inbox.has_judged = False
             self._answer()
@@ -327,20 +340,21 @@ class WebSocket:
             self._outbox.close()
             self._stream.close()
 
-    def _ending(self) -> FalClientError:
+    async def _ending(self) -> FalClientError:
         """Why nothing more can be sent or received."""
         if self._outbox.failure is not None:
-            self._hear_last_words(self._outbox.failure)
+            await self._hear_last_words(self._outbox.failure)
         if self._inbox.violation is not None:
             return InvalidReplyError(f"the other side broke the protocol: {self._inbox.violation}")
         sent = self._protocol.close_sent  # perhaps not answered yet
         code = self.close_code or (sent.code if sent else CloseCode.ABNORMAL_CLOSURE.value)
         return RealtimeDisconnectedError(code, self.close_reason or "")
 
-    def _hear_last_words(self, failure: OSError) -> None:
+    async def _hear_last_words(self, failure: OSError) -> None:
         """Writing failed: what the other side said before it left explains it best."""
-        while self.is_open and self._inbox.size < RECEIVE_BUFFER and self._read_nowait():
-            pass
+        with anyio.move_on_after(CLOSE_TIMEOUT):
+            while self.is_open and self._inbox.size < RECEIVE_BUFFER and self._read_on():
+                await checkpoint()
         self._lose(failure.strerror or str(failure))
 
 

@@ -19,10 +19,10 @@ from fal_async._transport import websocket as module
 from fal_async._transport.attending import attended
 from fal_async._transport.connecting import connect_websocket
 from fal_async._transport.dialing import dial
-from fal_async._transport.inbox import OVERHEAD
+from fal_async._transport.inbox import OVERHEAD, RECEIVE_BUFFER
 from fal_async._transport.outbox import HIGH_WATER
 from fal_async._transport.sockets import CHUNK, SocketStream
-from fal_async._transport.websocket import READ, RECEIVE_BUFFER, WebSocket
+from fal_async._transport.websocket import READ, WebSocket
 from fal_async.errors import (
     FalClientError,
     InvalidReplyError,
