@@ -736,8 +736,9 @@ async def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | N
 
     Args:
         url: Where the file is: an http, https or data URL.
-        path: The path of the file, which replaces one that is there; or a folder that is there,
-            in which the file gets the name in its URL, or one like it that is free.
+        path: The path of the file, which replaces one that is there but keeps its permissions
+            and owner; a symbolic link is followed. Or a folder that is there, in which the file
+            gets the name in its URL, or one like it that is free.
         max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
 
     Returns:
@@ -748,6 +749,7 @@ async def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | N
         TransportError: The connection broke too often, or the file changed meanwhile.
         InvalidReplyError: The file is too large.
         InvalidRequestError: The URL cannot be downloaded.
-        OSError: The file cannot be written.
+        OSError: The file cannot be written. The error names the path, and what was there is as
+            it was.
     """
     return await (await ready_client()).download(url, path, max_bytes=max_bytes)

@@ -7,13 +7,10 @@ are stored, and a cancelled caller does not break it off.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
@@ -27,6 +24,7 @@ from fal_async._protocol.tokens import (
     parse_renewal,
     renewal_form,
 )
+from fal_async._saving import write_file
 from fal_async._transport.tasks import hear_out
 from fal_async._transport.threads import in_thread
 from fal_async.errors import MissingCredentialsError, TransportError
@@ -36,6 +34,7 @@ if sys.platform != "win32":
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
 
 __all__ = ["Login", "PostForm"]
 
@@ -135,7 +134,7 @@ class Login:
 
     def _store(self, tokens: LoginTokens) -> None:
         try:
-            _replace(self.path, tokens.to_text())
+            write_file(self.path, tokens.to_text().encode(), mode=0o600)  # for its owner alone
         except OSError as error:
             # The old refresh token is spent, so the new ones are kept for as long as we live.
             self._unstored = tokens
@@ -182,19 +181,6 @@ def _take(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
 
 
 def _unusable(path: Path, error: OSError) -> MissingCredentialsError:

@@ -1,29 +1,36 @@
-"""Files that are written as they come, and take their place when they are whole."""
+"""Files that appear under their names when they are whole.
+
+The content goes to a hidden file beside the target, which takes the target's place when all of it
+is on the disk.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import threading
+import stat
+import sys
 import uuid
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from fal_async._transport.tasks import bounded_shield
-from fal_async._transport.threads import in_thread
+from fal_async._transport.threads import ThreadResource, in_thread
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    import io
+    from collections.abc import AsyncIterator, Callable, Generator
 
-__all__ = ["save"]
+__all__ = ["save", "write_file"]
 
-T = TypeVar("T")
 #: How many bytes are gathered before they are written, each time in a thread.
 GATHERED: Final = 512 * 1024
 _SEPARATORS: Final = tuple(filter(None, (os.sep, os.altsep)))
+#: File systems that cannot flush a file answer with one of these.
+_NO_FLUSH: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
 async def save(
@@ -31,104 +38,229 @@ async def save(
 ) -> Path:
     """Write chunks to a file, which appears under its name when it is whole.
 
+    A file that is there keeps its content until then, and its permissions and owner beyond. A
+    symbolic link stays, and the file that it leads to is replaced; other hard links to that file
+    keep the old content.
+
     Args:
-        chunks: What to write.
-        target: Where to: the path of the file, which replaces one that is there, or of a folder
-            that is there, in which the file gets a name of its own.
-        name: Gives the name of the file within a folder.
+        chunks: The content.
+        target: The path of the file, which replaces one that is there; or of a folder that is
+            there, in which the file gets a name of its own.
+        name: Returns the name of the file within a folder.
 
     Returns:
         The path of the file.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written; it names the target.
         InvalidRequestError: The target is no path.
     """
-    place, into_folder = await in_thread(partial(_place, target))
-    folder = place if into_folder else place.parent
-    part = _PartFile(folder / f".{uuid.uuid4().hex}.part")
-    try:
-        await part.do(part.open)
+    place = await in_thread(partial(_find_place, target))
+    file = _NewFile(place)
+    async with ThreadResource(file.discard) as resource:
+        await resource.run(file.open)
         gathered: list[bytes] = []
         size = 0
         async for chunk in chunks:
             gathered.append(chunk)
             size += len(chunk)
             if size >= GATHERED:
-                await part.do(partial(part.write, gathered))
+                await resource.run(partial(file.write, b"".join(gathered)))
                 gathered, size = [], 0
-        await part.do(partial(part.write, gathered))
-        if into_folder:
-            return await part.do(lambda: part.move_into(folder, name()))
-        return await part.do(lambda: part.move_to(place))
-    finally:
-        with bounded_shield():
-            await part.do(part.discard)
+        await resource.run(partial(file.write, b"".join(gathered)))
+        return await resource.run(file.replace if place.is_file else lambda: file.move_in(name()))
 
 
-def _place(target: str | os.PathLike[str]) -> tuple[Path, bool]:
-    """The path, and whether it is one of a folder."""
+def write_file(path: Path, content: bytes, *, mode: int) -> None:
+    """Replace a file, whole or not at all. It blocks.
+
+    Args:
+        path: The path of the file.
+        content: What it holds then.
+        mode: Its permissions, from the beginning.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    file = _NewFile(_find_place(path), mode)
     try:
-        place = Path(target)
-        exists, is_folder = place.exists(), place.is_dir()
+        file.open()
+        file.write(content)
+        file.replace()
+    finally:
+        file.discard()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The file or folder that a target leads to.
+
+    Attributes:
+        target: The target as the caller gave it.
+        path: The target without symbolic links.
+        is_file: Whether it is that of a file, there or not, and not of a folder.
+        found: The facts of the file that is there; ``None`` if there is none.
+    """
+
+    target: Path
+    path: Path
+    is_file: bool
+    found: os.stat_result | None
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Generator[None]:
+        """Name the target in errors, which name the hidden file or none."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self.target)) from error
+
+
+def _find_place(target: str | os.PathLike[str]) -> _Place:
+    text = _path_text(target)
+    path = Path(text)
+    try:
+        found = os.stat(text)  # noqa: PTH116 -- a Path has no slash at its end
+    except FileNotFoundError:
+        if text.endswith(_SEPARATORS):
+            raise FileNotFoundError(errno.ENOENT, "no such folder", text) from None
+        return _Place(path, path.resolve(), is_file=True, found=None)
+    if stat.S_ISDIR(found.st_mode):
+        return _Place(path, path, is_file=False, found=None)
+    if not stat.S_ISREG(found.st_mode):
+        raise FileExistsError(errno.EEXIST, "no regular file, so it is not replaced", text)
+    if not os.access(text, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file is read-only, so it is not replaced", text)
+    return _Place(path, path.resolve(), is_file=True, found=found)
+
+
+def _path_text(target: object) -> str:
+    try:
+        text = os.fspath(target)  # type: ignore[call-overload]  # what else it is, is told
     except TypeError as error:
         raise InvalidRequestError(f"not a path: {error}") from error
-    if "\0" in str(place):
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"a path must be text, got {text!r}")
+    if not text:
+        raise InvalidRequestError("a path must not be empty; '.' is the current folder")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"no path of this system is {text!r}: {error}") from error
+    if b"\0" in encoded:
         raise InvalidRequestError("no path has a null character in it")
-    if exists and not is_folder and not place.is_file():
-        raise FileExistsError(errno.EEXIST, "no regular file, so it is not replaced", str(place))
-    if not is_folder and os.fspath(target).endswith(_SEPARATORS):
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(place))
-    return place, is_folder
+    return text
 
 
-class _PartFile:
-    """A file that is not whole yet. Its methods block, and are called by way of `do`."""
+class _NewFile:
+    """A file that is being written beside the place that it will take. Its methods block.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._file: BinaryIO | None = None
+    Args:
+        place: The place.
+        mode: Its permissions; ``None`` keeps those of the file that it replaces, or takes those
+            that new files get.
+    """
 
-    async def do(self, step: Callable[[], T]) -> T:
-        """Do a step in a thread; an abandoned one is over before the next begins."""
-
-        def locked() -> T:
-            with self._lock:
-                return step()
-
-        return await in_thread(locked)
+    def __init__(self, place: _Place, mode: int | None = None) -> None:
+        folder = place.path.parent if place.is_file else place.path
+        self._place = place
+        self._path = folder / f".{uuid.uuid4().hex}.part"
+        self._file: io.FileIO | None = None
+        self._is_there = False
+        found = place.found
+        self._mode = found.st_mode & 0o777 if mode is None and found is not None else mode
 
     def open(self) -> None:
-        self._file = self._path.open("xb")
+        """Create it, for nobody who could not read the file that it replaces."""
+        mode = 0o666 if self._mode is None else self._mode
 
-    def write(self, chunks: Iterable[bytes]) -> None:
-        if self._file is not None:
-            self._file.writelines(chunks)
+        def create(path: str, flags: int) -> int:
+            return os.open(path, flags, mode)
 
-    def move_to(self, place: Path) -> Path:
-        self._close()
-        self._path.replace(place)
-        return place
+        with self._place.named_in_errors():
+            # No buffer: one that could not be written is tried again when the file is closed.
+            self._file = open(self._path, "xb", buffering=0, opener=create)  # noqa: SIM115 -- closed by `discard`
+            self._is_there = True
 
-    def move_into(self, folder: Path, name: str) -> Path:
-        """Take the first name that is free: ``a.png``, ``a-1.png``, ``a-2.png`` and so on."""
-        place, number = folder / name, 0
-        while True:
-            try:
-                place.open("xb").close()
-            except FileExistsError:
+    def write(self, content: bytes) -> None:
+        """Write all of it."""
+        rest = memoryview(content)
+        with self._place.named_in_errors():
+            while rest and self._file is not None:
+                rest = rest[self._file.write(rest) :]
+
+    def replace(self) -> Path:
+        """Take the place, and that of the file that is there."""
+        with self._place.named_in_errors():
+            self._finish()
+            self._path.replace(self._place.path)
+            self._is_there = False
+        return self._place.target
+
+    def move_in(self, name: str) -> Path:
+        """Take the first name in the folder that is free: ``a.png``, ``a-1.png`` and so on."""
+        folder, number = self._place.path, 0
+        path = folder / name
+        with self._place.named_in_errors():
+            self._finish()
+            while not _move_if_free(self._path, path):
                 number += 1
-                place = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
-            else:
-                return self.move_to(place)
+                path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
+            self._is_there = False
+        return path
+
+    def _finish(self) -> None:
+        """Have all of it on the disk, with owner and permissions, and close it."""
+        file = self._file
+        if file is None:
+            return
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _NO_FLUSH:
+                raise
+        # They matter less than the content, and some file systems have none.
+        with contextlib.suppress(OSError):
+            if sys.platform != "win32" and self._place.found is not None:
+                os.chown(self._path, self._place.found.st_uid, self._place.found.st_gid)
+        with contextlib.suppress(OSError):
+            if self._mode is not None:
+                self._path.chmod(self._mode)
+        self._file = None
+        file.close()
 
     def discard(self) -> None:
-        self._close()
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-
-    def _close(self) -> None:
+        """Remove what has not taken its place."""
         file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        with contextlib.suppress(OSError):  # what ended the writing says more
+            if file is not None:
+                file.close()
+        with contextlib.suppress(OSError):
+            if self._is_there:
+                self._path.unlink()
+        self._is_there = False
+
+
+def _move_if_free(path: Path, new: Path) -> bool:
+    """Rename a file unless the name is taken."""
+    try:
+        new.hardlink_to(path)  # unlike a rename, it replaces nothing
+    except FileExistsError:
+        return False
+    except OSError:  # not every file system has hard links
+        return _reserve_and_move(path, new)
+    path.unlink()
+    return True
+
+
+def _reserve_and_move(path: Path, new: Path) -> bool:
+    try:
+        new.open("xb").close()
+    except FileExistsError:
+        return False
+    try:
+        path.replace(new)
+    except BaseException:
+        new.unlink()
+        raise
+    return True

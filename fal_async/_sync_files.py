@@ -66,14 +66,16 @@ class SyncFile(FileFace):
         """Write the content to a file, which appears when it is whole; see `iter_bytes`.
 
         Args:
-            target: The path of the file, which replaces one that is there; or a folder that is
-                there, in which the file gets its own name, or one like it that is free.
+            target: The path of the file, which replaces one that is there but keeps its
+                permissions and owner; a symbolic link is followed. Or a folder that is there, in
+                which the file gets its own name, or one like it that is free.
             max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
 
         Returns:
             The path of the file.
 
         Raises:
-            OSError: The file cannot be written.
+            OSError: The file cannot be written. The error names the target, and what was there is
+                as it was.
         """
         return self._portal.call(self._async.save, target, max_bytes=max_bytes)

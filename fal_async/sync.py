@@ -1316,8 +1316,9 @@ class SyncClient(ClientFace[AsyncClient]):
 
         Args:
             url: Where the file is: an http, https or data URL.
-            path: The path of the file, which replaces one that is there; or a folder that is there,
-                in which the file gets the name in its URL, or one like it that is free.
+            path: The path of the file, which replaces one that is there but keeps its permissions
+                and owner; a symbolic link is followed. Or a folder that is there, in which the file
+                gets the name in its URL, or one like it that is free.
             max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
 
         Returns:
@@ -1328,7 +1329,8 @@ class SyncClient(ClientFace[AsyncClient]):
             TransportError: The connection broke too often, or the file changed meanwhile.
             InvalidReplyError: The file is too large.
             InvalidRequestError: The URL cannot be downloaded.
-            OSError: The file cannot be written.
+            OSError: The file cannot be written. The error names the path, and what was there is as
+                it was.
         """
         return self._portal.call(self._async.download, url, path, max_bytes=max_bytes)
 
@@ -2046,8 +2048,9 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
 
     Args:
         url: Where the file is: an http, https or data URL.
-        path: The path of the file, which replaces one that is there; or a folder that is there,
-            in which the file gets the name in its URL, or one like it that is free.
+        path: The path of the file, which replaces one that is there but keeps its permissions
+            and owner; a symbolic link is followed. Or a folder that is there, in which the file
+            gets the name in its URL, or one like it that is free.
         max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
 
     Returns:
@@ -2058,7 +2061,8 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
         TransportError: The connection broke too often, or the file changed meanwhile.
         InvalidReplyError: The file is too large.
         InvalidRequestError: The URL cannot be downloaded.
-        OSError: The file cannot be written.
+        OSError: The file cannot be written. The error names the path, and what was there is as
+            it was.
     """
     return _client().download(url, path, max_bytes=max_bytes)
 

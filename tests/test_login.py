@@ -25,6 +25,7 @@ from fal_async.errors import (
     ServerError,
     TransportError,
 )
+from tests.disks import no_file_larger_than
 from tests.logins import NOW, Clock, Issuer, at_once, credentials_of, jwt, lock_is_free, log_in
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ def fal_home(tmp_path: Path) -> Path:
     directory = tmp_path / "fal"
     directory.mkdir()
     return directory
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 async def test_a_fresh_login_is_used_as_it_is(fal_home: Path) -> None:
@@ -207,18 +212,15 @@ async def test_nothing_is_spent_where_no_lock_can_be_had(fal_home: Path) -> None
 
 
 async def test_tokens_that_cannot_be_stored_are_kept_in_memory(
-    fal_home: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    fal_home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def full(path: Path, text: str) -> None:
-        raise OSError(28, "No space left on device")
-
     file = log_in(fal_home)
     issuer, clock = Issuer(), Clock()
     credentials = credentials_of(fal_home, issuer, clock)
-    with monkeypatch.context() as broken, caplog.at_level(logging.WARNING, "fal_async"):
-        broken.setattr(_login, "_replace", full)
+    with no_file_larger_than(10), caplog.at_level(logging.WARNING, "fal_async"):
         assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
-    assert "No space left" in caplog.text
+    assert "File too large" in caplog.text
+    assert names_in(fal_home) <= {file.name, ".portalock"}
     assert "refresh-1" not in caplog.text
     clock.now += 86_400
     assert await credentials.authorization() == f"Bearer {Issuer.access(2)}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import AsyncIterable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias, cast
 
 from anyio.lowlevel import checkpoint
 
 from fal_async._transport.tasks import bounded_shield
-from fal_async._transport.threads import Work, in_thread
+from fal_async._transport.threads import ThreadResource, Work, in_thread
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -87,36 +87,6 @@ class StreamSource:
                 )
 
 
-class _Stepped:
-    """An iterator that is stepped in threads, and closed when nobody is in it any more."""
-
-    def __init__(self, items: Iterator[object]) -> None:
-        self._items = items
-        self._close: Callable[[], None] | None = getattr(items, "close", None)
-        self._lock = threading.Lock()
-        self._left = False
-
-    def step(self) -> object:
-        try:
-            with self._lock:
-                return _gather(self._items)
-        finally:
-            self._close_if_left()
-
-    def leave(self) -> None:
-        self._left = True
-        self._close_if_left()
-
-    def _close_if_left(self) -> None:
-        """An abandoned thread that is still in the iterator closes it when it comes out."""
-        if self._left and self._lock.acquire(blocking=False):
-            try:
-                if self._close is not None:
-                    self._close()
-            finally:
-                self._lock.release()
-
-
 def _puller(data: Any) -> tuple[_Step, _Step]:
     """What gives the next item, or ``None`` at the end; and what leaves the rest."""
     if isinstance(data, AsyncIterable):
@@ -126,12 +96,17 @@ def _puller(data: Any) -> tuple[_Step, _Step]:
     if is_file(data):
         return lambda: in_thread(lambda: data.read(CHUNK) or None, Work.SOURCES), checkpoint
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
-        parts = _Stepped(iter(cast("Iterable[object]", data)))
+        parts = iter(cast("Iterable[object]", data))
+        resource = ThreadResource(getattr(parts, "close", _nothing), Work.SOURCES)
         return (
-            lambda: in_thread(parts.step, Work.SOURCES),
-            lambda: in_thread(parts.leave, Work.CLEANUP),
+            lambda: resource.run(partial(_gather, parts)),
+            lambda: in_thread(resource.close, Work.CLEANUP),
         )
     raise InvalidRequestError(f"{_name(cast('object', data))} is nothing that can be uploaded")
+
+
+def _nothing() -> None:
+    """Iterators that are no generators have nothing to close."""
 
 
 def _name(value: object) -> str:

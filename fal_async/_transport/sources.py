@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeAlias, TypeVar, cast
 
 from fal_async._transport.pulling import StreamSource, is_file, view_of
-from fal_async._transport.threads import Work, in_thread
+from fal_async._transport.threads import ResourceClosedError, ThreadResource, Work, in_thread
 from fal_async.errors import ClientClosedError, InvalidRequestError, UploadError
 
 if TYPE_CHECKING:
@@ -81,51 +81,37 @@ class FileSource(Source):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
-        self._lock = threading.Lock()
         self._file: io.FileIO | None = None
-        self._left = False
+        self._resource = ThreadResource(self._close, Work.SOURCES)
         self._stamp = (0, 0)
 
     async def __aenter__(self) -> Self:
-        self._left = False
+        self._resource = ThreadResource(self._close, Work.SOURCES)
         try:
-            await in_thread(self._open, Work.SOURCES)
+            await self._resource.run(self._open)
         except BaseException:
-            self._close()
+            self._resource.close()
             raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._close()
+        self._resource.close()
 
     def _open(self) -> None:
         try:
-            file = io.FileIO(self._path, opener=_open_at_once)
+            self._file = file = io.FileIO(self._path, opener=_open_at_once)
         except ValueError as error:
             raise InvalidRequestError(f"not a path: {error}") from error
-        with self._lock:
-            self._file = file
-            self._stamp = _stamp(file)
-            is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-        self._close_if_left()
-        if not is_regular:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise InvalidRequestError(
                 f"{os.fspath(self._path)!r} is no regular file: open it, and upload the open file"
             )
+        self._stamp = _stamp(file)
         self.size = self._stamp[0]
 
     def _close(self) -> None:
-        self._left = True
-        self._close_if_left()
-
-    def _close_if_left(self) -> None:
-        """Close the file when nobody will read on; an abandoned thread that still does, does so."""
-        if self._left and self._lock.acquire(blocking=False):
-            try:
-                if self._file is not None:
-                    self._file.close()
-            finally:
-                self._lock.release()
+        if self._file is not None:
+            self._file.close()
 
     async def read_at(self, start: int, length: int) -> bytes:
         """So many bytes from there."""
@@ -137,16 +123,17 @@ class FileSource(Source):
         return await self._with_file(read)
 
     async def _with_file(self, use: Callable[[io.FileIO], T]) -> T:
-        def locked() -> T:
-            try:
-                with self._lock:
-                    if self._file is None or self._file.closed:
-                        raise ClientClosedError("the upload of the file is over")
-                    return use(self._file)
-            finally:
-                self._close_if_left()
+        def use_open() -> T:
+            if self._file is None:
+                raise ResourceClosedError
+            return use(self._file)
 
-        return await _reading(locked, self.size)
+        try:
+            return await self._resource.run(use_open)
+        except ResourceClosedError as error:
+            raise ClientClosedError("the upload of the file is over") from error
+        except OSError as error:
+            raise UploadError(f"the file could not be read: {error}", size=self.size) from error
 
     async def verify(self) -> None:
         """Check that size and time of change are those of the beginning.

@@ -9,20 +9,23 @@ caller's that waits for a camera do not wait for each other.
 from __future__ import annotations
 
 import math
+import threading
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
+from fal_async._transport.tasks import bounded_shield
 from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Work", "decode", "in_thread"]
+__all__ = ["ResourceClosedError", "ThreadResource", "Work", "decode", "in_thread"]
 
 T = TypeVar("T")
 
@@ -134,3 +137,80 @@ class _Call(Generic[T]):
 
 
 _threads: RunVar[_Threads] = RunVar("fal_async_threads")
+
+
+class ResourceClosedError(Exception):
+    """The resource was closed before the thread could use it."""
+
+
+class ThreadResource:
+    """A resource that worker threads use, one at a time, and that is closed when none does.
+
+    A cancelled caller leaves its thread behind, which may not even have begun. So a thread that is
+    still at work closes the resource when it is done, and one that begins later does nothing.
+
+    Args:
+        close: Closes what is open; called in any thread, possibly more than once.
+        work: The kind of work that the threads do.
+    """
+
+    def __init__(self, close: Callable[[], None], work: Work = Work.FILES) -> None:
+        self._work = work
+        self._close = close
+        self._lock = threading.Lock()
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is GeneratorExit:  # the event loop is gone, and nothing can be awaited
+            self.close()
+        else:
+            await self.aclose()
+
+    async def run(self, use: Callable[[], T]) -> T:
+        """Use the resource in a thread.
+
+        Raises:
+            ResourceClosedError: It is closed.
+        """
+        return await in_thread(partial(self._use, use), self._work)
+
+    def _use(self, use: Callable[[], T]) -> T:
+        try:
+            with self._lock:
+                if self._closing:
+                    raise ResourceClosedError
+                return use()
+        finally:
+            if self._closing:
+                self.close()
+
+    def close(self) -> None:
+        """Close the resource now, or have the thread do so that uses it."""
+        self._closing = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
+
+    async def aclose(self) -> None:
+        """Close the resource in a thread, after the one that uses it; the wait is bounded."""
+        self._closing = True
+        closed = False
+
+        def close() -> None:
+            nonlocal closed
+            with self._lock:
+                closed = True
+                self._close()
+
+        try:
+            with bounded_shield():
+                await in_thread(close, Work.CLEANUP)
+        finally:
+            # A second cancellation of an asyncio task gets through the shield.
+            if not closed:
+                threading.Thread(target=self.close, name="fal-async-close").start()
