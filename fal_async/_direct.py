@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from fal_async._attachments import attach_files, uploading
 from fal_async._protocol import operations, options
-from fal_async._protocol.bodies import check_output_type
 from fal_async._protocol.endpoint import parse_endpoint
+from fal_async._protocol.outputs import check_output_type
 from fal_async._results import hand_over
 from fal_async._stream import EventStream
 from fal_async._transport.tasks import within

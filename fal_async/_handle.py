@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from fal_async._protocol import operations
-from fal_async._protocol.bodies import check_output_type
 from fal_async._protocol.changes import Changes
 from fal_async._protocol.options import seconds
+from fal_async._protocol.outputs import check_output_type
 from fal_async._results import hand_over
 from fal_async._transport.tasks import within
 from fal_async._transport.threads import decode

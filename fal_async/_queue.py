@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from fal_async._attachments import attach_files
 from fal_async._handle import AsyncRequestHandle
 from fal_async._protocol import operations, options
-from fal_async._protocol.bodies import check_output_type
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.origins import job_urls
+from fal_async._protocol.outputs import check_output_type
 from fal_async._protocol.replies import Submission
 from fal_async._subscription import Subscription, cancel_quietly
 from fal_async._transport.tasks import within

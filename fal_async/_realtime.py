@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Never, Self
 
 import anyio
 
+from fal_async._protocol.bodies import encode_msgpack
 from fal_async._protocol.realtime import (
     Data,
     ErrorMessage,
@@ -14,7 +15,6 @@ from fal_async._protocol.realtime import (
     SessionTimeout,
     Unauthorized,
     decode_message,
-    encode_message,
 )
 from fal_async._transport.attending import attended
 from fal_async._transport.background import background
@@ -133,7 +133,7 @@ class AsyncRealtimeConnection:
         decode: Callable[[bytes], Any] | None,
     ) -> None:
         self._line = line
-        self._encode = encode or encode_message
+        self._encode = encode or encode_msgpack
         self._decode = decode
 
     def __repr__(self) -> str:

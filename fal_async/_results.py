@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fal_async._protocol.bodies import validate_output
+from fal_async._protocol.outputs import validate_output
 from fal_async.types import Result
 
 if TYPE_CHECKING:

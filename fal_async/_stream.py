@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 import anyio
 
-from fal_async._protocol.events import DONE, read_events
+from fal_async._protocol.events import read_events
 from fal_async._protocol.replies import is_event_stream
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._results import hand_over
@@ -175,7 +175,7 @@ class _Decoder:
         return values if self._output is None else self._validated(values, self._output)
 
     def _validated(self, values: Iterator[Any], output: type[T]) -> Iterator[T]:
-        return (hand_over(value, output, self._performer) for value in values if value != DONE)
+        return (hand_over(value, output, self._performer) for value in values)
 
 
 class _Source:

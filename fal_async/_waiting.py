@@ -12,9 +12,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
-import orjson
 
 from fal_async._protocol import operations
+from fal_async._protocol.bodies import decode_json
 from fal_async._protocol.operations import Lane
 from fal_async._protocol.polling import ALONE, IN_LINE, LINE_RATE, polling_pauses
 from fal_async._protocol.replies import is_event_stream, read_status
@@ -205,8 +205,8 @@ class _StatusStream:
 
 def _decode(event: Event) -> Status:
     try:
-        raw: Any = orjson.loads(event.data)
-    except orjson.JSONDecodeError as error:
+        raw: Any = decode_json(event.data)
+    except ValueError as error:
         raise InvalidReplyError(f"a status event is not JSON: {event.data[:80]!r}") from error
     if not isinstance(raw, dict):
         raise InvalidReplyError(f"a status event is not an object: {event.data[:80]!r}")

@@ -9,6 +9,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    NamedTuple,
     Required,
     TypeAlias,
     TypedDict,
@@ -38,6 +39,7 @@ __all__ = [
     "Arguments",
     "Cancellation",
     "Completed",
+    "ExtType",
     "InProgress",
     "LogLine",
     "ObjectExpiration",
@@ -79,6 +81,26 @@ _LIVES: Final[Mapping[str, int | None]] = {
     "30d": 2_592_000,
     "1y": 31_536_000,
 }
+
+
+class ExtType(NamedTuple):
+    """An extension of msgpack, in messages of realtime sessions: received, and sent.
+
+    Timestamps, an extension of code -1, are received as `datetime.datetime` in UTC, and are an
+    `ExtType` only where that is not as precise. ``msgpack.ExtType`` can be sent just as well.
+
+    Attributes:
+        code: The kind of extension, from -128 to 127. Those from 0 on are the app's, and only they
+            can be sent.
+        data: Its content.
+
+    Example:
+        >>> ExtType(42, b"abc").code
+        42
+    """
+
+    code: int
+    data: bytes
 
 
 class LogLine(TypedDict, total=False):

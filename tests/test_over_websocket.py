@@ -122,7 +122,7 @@ async def test_events_come_as_they_are_sent() -> None:
     )
     async with requests_to(script) as requests, await requests.request({}) as reply:
         assert reply.result is None
-        assert [event async for event in reply] == [{"n": 1}, {"n": 2}, "text", "[DONE]"]
+        assert [event async for event in reply] == [{"n": 1}, {"n": 2}, "text"]
         assert [event async for event in reply] == []
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import orjson
-
+from fal_async._protocol.bodies import decode_json, json_text
 from fal_async.errors import StreamError
 
 if TYPE_CHECKING:
@@ -13,14 +12,16 @@ if TYPE_CHECKING:
 
     from fal_async._protocol.sse import Event
 
-__all__ = ["DONE", "read_events"]
+__all__ = ["read_events"]
 
-#: What some apps send as the last event of a stream.
-DONE: Final = "[DONE]"
+#: The last event of streams in the style of OpenAI: not JSON, and nothing that the app has made.
+_DONE: Final = b"[DONE]"
 
 
 def read_events(events: Iterable[Event], *, request_id: str | None = None) -> Iterator[Any]:
     """The decoded JSON of each event that has data, or its text where it is not JSON.
+
+    The ``[DONE]`` that some apps send at the end is not an event of theirs, and is left out.
 
     Raises:
         StreamError: An event is an error: it is named so, or is an object that says so.
@@ -29,11 +30,13 @@ def read_events(events: Iterable[Event], *, request_id: str | None = None) -> It
         if not data:
             continue
         try:
-            value: Any = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            value: Any = decode_json(data)
+        except ValueError:
+            if data == _DONE:
+                continue
             value = _read_text(data)
         if kind == "error" or _is_error(value):
-            raise StreamError(_reason(value) or str(value), value, request_id=request_id)
+            raise StreamError(_reason(value) or json_text(value), value, request_id=request_id)
         yield value
 
 
@@ -44,8 +47,8 @@ def _read_text(data: bytes) -> Any:
     except UnicodeDecodeError:
         text = data.decode("utf-8", "replace")
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return decode_json(text)
+    except ValueError:
         return text
 
 
@@ -65,9 +68,5 @@ def _reason(value: object) -> str:
     for name in ("message", "detail", "reason", "error"):
         reason: object = fields.get(name)
         if reason:
-            return reason if isinstance(reason, str) else _text(reason)
+            return json_text(reason)
     return ""
-
-
-def _text(value: object) -> str:
-    return orjson.dumps(value).decode()

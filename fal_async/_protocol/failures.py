@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import orjson
-
-from fal_async._protocol.bodies import decode_json
+from fal_async._protocol.bodies import decode_json, json_text
 from fal_async.errors import (
     AccountLockedError,
     AuthenticationError,
@@ -126,16 +124,9 @@ def _message(fields: Mapping[str, Any], problems: Sequence[Problem]) -> str:
         return "; ".join(_describe(problem) for problem in problems)
     for key in ("detail", "message", "error", "status"):
         value = fields.get(key)
-        if value and (text := value if isinstance(value, str) else _as_json(value)):
+        if value and (text := value if isinstance(value, str) else json_text(value)[:MAX_MESSAGE]):
             return text
     return ""
-
-
-def _as_json(value: object) -> str:
-    try:
-        return orjson.dumps(value).decode()[:MAX_MESSAGE]
-    except TypeError:  # nested too deeply, or a lone surrogate
-        return ""
 
 
 def _describe(problem: Problem) -> str:
@@ -148,7 +139,7 @@ def _plain(reply: Reply, body: object) -> str:
     if 300 <= reply.status_code < 400:
         return "the platform answered with a redirect, which is never followed"
     if body and body != {"detail": ""}:
-        text = " ".join(body.split()) if isinstance(body, str) else _as_json(body)
+        text = " ".join(body.split()) if isinstance(body, str) else json_text(body)
         if text and not text.startswith("<") and "<html" not in text.lower():
             return text[:MAX_MESSAGE]
     if reply.status_code == 499:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-import orjson
-
+from fal_async._protocol.bodies import json_text
 from fal_async.types import LogLine
 
 if TYPE_CHECKING:
@@ -116,19 +115,10 @@ def parse_logs(raw: object) -> list[LogLine] | None:
 
 def _read_entry(entry: object) -> LogLine:
     if not isinstance(entry, dict):
-        return LogLine(message=_text(entry))
+        return LogLine(message=json_text(entry))
     fields = cast("dict[str, Any]", entry)
-    line = LogLine(message=_text(fields.get("message", fields)))
+    line = LogLine(message=json_text(fields.get("message", fields)))
     for name in _OPTIONAL:
         if fields.get(name) is not None:
-            line[name] = _text(fields[name])
+            line[name] = json_text(fields[name])
     return line
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # nested too deeply to be written
-        return type(value).__name__

@@ -7,9 +7,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import urlencode
 
-import orjson
-
-from fal_async._protocol.bodies import encode_arguments, plain_arguments
+from fal_async._protocol.bodies import encode_arguments, json_text, plain_arguments
 from fal_async._protocol.endpoint import Endpoint, parse_path
 from fal_async._protocol.failures import raise_for_status
 from fal_async._protocol.origins import below
@@ -314,7 +312,7 @@ def _method(method: str) -> str:
 
 def _query_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: [_word(item) for item in _items(value)]
+        name: [json_text(item) for item in _items(value)]
         for name, value in arguments.items()
         if value is not None
     }
@@ -322,10 +320,6 @@ def _query_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _items(value: object) -> list[object]:
     return cast("list[object]", value) if isinstance(value, list) else [value]
-
-
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, Any]) -> str:

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-import orjson
-
+from fal_async._protocol.bodies import encode_json
 from fal_async.errors import InvalidRequestError
 from fal_async.types import Priority
 
@@ -163,7 +162,7 @@ def _lifecycle(expires_in: object) -> str:
         raise InvalidRequestError(
             f"expires_in is a positive whole number of seconds, got {expires_in!r}"
         )
-    return orjson.dumps({"expiration_duration_seconds": expires_in}).decode()
+    return encode_json({"expiration_duration_seconds": expires_in}).decode()
 
 
 def submit_query(

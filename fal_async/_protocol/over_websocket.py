@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import orjson
-
+from fal_async._protocol.bodies import decode_json
 from fal_async.errors import InvalidReplyError
 
 if TYPE_CHECKING:
@@ -108,8 +107,8 @@ def _meta(message: str | bytes | bytearray) -> Mapping[str, Any] | None:
     if not isinstance(message, str) or not message.lstrip().startswith("{"):
         return None
     try:
-        value = orjson.loads(message)
-    except orjson.JSONDecodeError:
+        value = decode_json(message)
+    except ValueError:
         return None
     is_meta = isinstance(value.get("type"), str) and isinstance(value.get("request_id"), str)
     return cast("Mapping[str, Any]", value) if is_meta else None

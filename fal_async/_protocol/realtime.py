@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import urlencode
 
-import orjson
-
-from fal_async._protocol.bodies import decode_json
+from fal_async._protocol.bodies import decode_json, decode_msgpack, encode_json
 from fal_async._protocol.endpoint import Endpoint, parse_path
 from fal_async._protocol.operations import Operation, Request, reading
 from fal_async._protocol.options import whole_number
 from fal_async._protocol.retry import Retry
-from fal_async.errors import InvalidReplyError, InvalidRequestError
+from fal_async.errors import InvalidReplyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fal_async._config import Hosts
     from fal_async._protocol.replies import Reply
@@ -32,7 +28,6 @@ __all__ = [
     "SessionTimeout",
     "Unauthorized",
     "decode_message",
-    "encode_message",
     "mint_token",
     "parse_token",
     "realtime_url",
@@ -103,24 +98,14 @@ def decode_message(
     """
     if isinstance(message, str):
         return _classify(_decode_text(message))
-    return _classify(_decode_msgpack(message) if decode is None else decode(bytes(message)))
+    return _classify(decode_msgpack(message) if decode is None else decode(bytes(message)))
 
 
 def _decode_text(text: str) -> Any:
     try:
-        return decode_json(text.encode())
+        return decode_json(text)
     except ValueError:
         return text
-
-
-def _decode_msgpack(message: bytes | bytearray) -> Any:
-    ormsgpack = _ormsgpack()
-    try:
-        return ormsgpack.unpackb(message, option=ormsgpack.OPT_NON_STR_KEYS)
-    except (ValueError, TypeError) as error:
-        raise InvalidReplyError(
-            f"a message of {len(message)} bytes is not msgpack: {error}"
-        ) from error
 
 
 def _classify(value: Any) -> Message:
@@ -139,45 +124,6 @@ def _classify(value: Any) -> Message:
     if payload.get("error") == "Unauthorized" and payload.get("status") == "error":
         return Unauthorized(payload)
     return Data(payload)
-
-
-def encode_message(arguments: object) -> bytes:
-    """Arguments as a msgpack map: byte strings stay bytes, models are dumped by their aliases.
-
-    Raises:
-        InvalidRequestError: They are no mapping or model, or hold what msgpack cannot say.
-    """
-    ormsgpack = _ormsgpack()
-    try:
-        packed: bytes = ormsgpack.packb(
-            arguments, default=_plain, option=ormsgpack.OPT_NON_STR_KEYS
-        )
-    except (TypeError, ValueError) as error:
-        raise InvalidRequestError(
-            f"the arguments cannot be written as msgpack: {error.__cause__ or error}"
-        ) from error
-    if packed[0] & 0xF0 != 0x80 and packed[0] not in {0xDE, 0xDF}:
-        raise InvalidRequestError(
-            f"arguments must be a mapping or a pydantic model, got {type(arguments).__name__}"
-        )
-    return packed
-
-
-def _plain(value: object) -> object:
-    """What ormsgpack does not know: models, and mappings that are no dictionaries."""
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[object, object]", value))
-    dump: Callable[..., object] | None = getattr(value, "model_dump", None)
-    if dump is None:
-        raise TypeError(f"{type(value).__name__} is no type of msgpack")
-    return dump(by_alias=True)
-
-
-@cache
-def _ormsgpack() -> Any:
-    import ormsgpack  # only sessions need it
-
-    return ormsgpack
 
 
 def realtime_url(
@@ -241,7 +187,7 @@ def mint_token(hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120)
             "POST",
             f"{hosts.rest}/tokens/",
             {"accept": "application/json", "content-type": "application/json"},
-            orjson.dumps(body),
+            encode_json(body),
         ),
         parse=reading(parse_token),
         retry=Retry.SAFE,

@@ -8,8 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import orjson
-
+from fal_async._protocol.bodies import decode_json
 from fal_async.errors import (
     FalClientHTTPError,
     InvalidReplyError,
@@ -124,7 +123,7 @@ def expiry(token: str) -> float | None:
     """When a JWT expires, in seconds of Unix time; ``None`` when it does not say."""
     try:
         payload = token.split(".")[1]
-        claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims = decode_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"])
     except (ValueError, LookupError, TypeError):
         return None
@@ -183,7 +182,7 @@ def _sendable(value: object) -> str:
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        value = decode_json(body)
+    except ValueError:
         return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

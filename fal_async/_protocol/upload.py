@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
-import orjson
-
+from fal_async._protocol.bodies import encode_json
 from fal_async._protocol.operations import Credential, Lane, Operation, Request, reading
 from fal_async._protocol.options import merge_headers
 from fal_async._protocol.origins import below, is_cdn, origin_of
@@ -85,7 +84,7 @@ class Label:
     @property
     def body(self) -> bytes:
         """The JSON that says it to the storage service."""
-        return orjson.dumps({"content_type": self.content_type, "file_name": str(self)})
+        return encode_json({"content_type": self.content_type, "file_name": str(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +232,7 @@ def complete(
     named = [{"partNumber": part.number, "etag": part.etag} for part in parts]
     return _operation(
         label,
-        Request("POST", below(upload.parts_url, "complete"), _JSON, orjson.dumps({"parts": named})),
+        Request("POST", below(upload.parts_url, "complete"), _JSON, encode_json({"parts": named})),
         lambda _: upload.file_url,
         upload.credential,
     )

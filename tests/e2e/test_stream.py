@@ -182,13 +182,25 @@ async def test_what_is_not_json_comes_as_text_and_empty_events_not_at_all(
         b": hello\n\ndata: {}\n\ndata:\n\ndata: plain\n\nevent: event\ndata: 1\n\ndata: [DONE]\n\n",
     )
 
-    assert await collect(client.stream("acme/raw", {}, path="")) == [{}, "plain", 1, "[DONE]"]
+    assert await collect(client.stream("acme/raw", {}, path="")) == [{}, "plain", 1]
 
 
-async def test_the_last_word_is_not_an_event_of_a_model(fal: Emulator, client: AsyncClient) -> None:
-    serve(fal, b'data: {"step": 1}\n\ndata: [DONE]\n\n')
+async def test_the_sentinel_at_the_end_is_no_event(fal: Emulator, client: AsyncClient) -> None:
+    serve(fal, b'data: {"step": 1}\n\nevent: done\ndata: [DONE]\n\ndata: {"step": 2}\n\n')
 
-    assert await collect(client.stream("acme/raw", {}, path="", output=Step)) == [Step(step=1)]
+    expected = [{"step": 1}, {"step": 2}]
+    assert await collect(client.stream("acme/raw", {}, path="")) == expected
+    typed = client.stream("acme/raw", {}, path="", output=Step)
+    assert await collect(typed) == [Step(step=1), Step(step=2)]
+
+
+async def test_text_that_looks_like_the_sentinel_is_an_event(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    serve(fal, b'data: "[DONE]"\n\ndata: ["DONE"]\n\ndata: [DONE].\n\n')
+
+    expected = ["[DONE]", ["DONE"], "[DONE]."]
+    assert await collect(client.stream("acme/raw", {}, path="")) == expected
 
 
 @pytest.mark.parametrize(

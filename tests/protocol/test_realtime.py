@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from fal_async._config import Hosts
+from fal_async._protocol.bodies import encode_msgpack
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.realtime import (
     Data,
@@ -24,7 +25,6 @@ from fal_async._protocol.realtime import (
     SessionTimeout,
     Unauthorized,
     decode_message,
-    encode_message,
     mint_token,
     parse_token,
     realtime_url,
@@ -80,13 +80,13 @@ def test_text_that_is_not_json_is_taken_as_it_is() -> None:
 def test_byte_strings_are_bytes_and_text_is_text_both_ways() -> None:
     value = {"image": b"\xff\xd8\x00", "text": "é—", "list": [b"", ""], "n": 2**63, "x": 0.5}
     assert decode_message(msgpack.packb(value)) == Data(value)
-    assert msgpack.unpackb(encode_message(value)) == value
+    assert msgpack.unpackb(encode_msgpack(value)) == value
 
 
 def test_map_keys_need_not_be_text() -> None:
     value = {1: "a", None: "b", b"c": "d"}
     assert decode_message(msgpack.packb(value)) == Data(value)
-    assert msgpack.unpackb(encode_message({"map": {1: 2}}), strict_map_key=False) == {"map": {1: 2}}
+    assert msgpack.unpackb(encode_msgpack({"map": {1: 2}}), strict_map_key=False) == {"map": {1: 2}}
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,6 @@ def test_map_keys_need_not_be_text() -> None:
         b"\x81\xa1a",
         b"\xa1\xff",
         b"\xd9",
-        msgpack.packb(msgpack.ExtType(5, b"x")),
-        msgpack.packb(msgpack.Timestamp(1)),
-        msgpack.packb({"deep": msgpack.ExtType(5, b"x")}),
         b"\x91" * 100_000,
     ],
 )
@@ -145,30 +142,30 @@ class Size:
 
 
 def test_arguments_may_be_any_mapping_or_model() -> None:
-    assert msgpack.unpackb(encode_message(MappingProxyType({"a": OrderedDict(b=1)}))) == {
+    assert msgpack.unpackb(encode_msgpack(MappingProxyType({"a": OrderedDict(b=1)}))) == {
         "a": {"b": 1}
     }
     model = Prompt(inner=Inner(image=b"\xff"), negativePrompt="no")
-    assert msgpack.unpackb(encode_message(model)) == {
+    assert msgpack.unpackb(encode_msgpack(model)) == {
         "inner": {"image": b"\xff"},
         "negativePrompt": "no",
     }
     assert msgpack.unpackb(
-        encode_message({"size": Size(1), "images": (bytearray(b"a"), memoryview(b"b"))})
+        encode_msgpack({"size": Size(1), "images": (bytearray(b"a"), memoryview(b"b"))})
     ) == {
         "size": {"width": 1},
         "images": [b"a", b"b"],
     }
     many = {str(number): number for number in range(70_000)}
-    assert msgpack.unpackb(encode_message(many)) == many
+    assert msgpack.unpackb(encode_msgpack(many)) == many
     some = {str(number): number for number in range(16)}
-    assert msgpack.unpackb(encode_message(some)) == some
+    assert msgpack.unpackb(encode_msgpack(some)) == some
 
 
 @pytest.mark.parametrize("arguments", [None, [1], "text", b"bytes", 5, object()])
 def test_arguments_that_are_no_mapping_are_refused(arguments: object) -> None:
     with pytest.raises(InvalidRequestError):
-        encode_message(arguments)
+        encode_msgpack(arguments)
 
 
 CIRCLE: dict[str, Any] = {}
@@ -180,7 +177,7 @@ CIRCLE["circle"] = CIRCLE
 )
 def test_arguments_that_msgpack_cannot_say_are_refused(arguments: object) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be written as msgpack"):
-        encode_message(arguments)
+        encode_msgpack(arguments)
 
 
 @pytest.mark.parametrize(
