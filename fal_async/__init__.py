@@ -83,9 +83,25 @@ if TYPE_CHECKING:
         upload_image,
         ws_connect,
     )
+    from fal_async._functions import cancel as cancel_async
+    from fal_async._functions import download as download_async
+    from fal_async._functions import get_handle as get_handle_async
+    from fal_async._functions import over_websocket as over_websocket_async
+    from fal_async._functions import realtime as realtime_async
+    from fal_async._functions import result as result_async
+    from fal_async._functions import run as run_async
+    from fal_async._functions import status as status_async
+    from fal_async._functions import stream as stream_async
+    from fal_async._functions import submit as submit_async
+    from fal_async._functions import subscribe as subscribe_async
+    from fal_async._functions import upload as upload_async
+    from fal_async._functions import upload_file as upload_file_async
+    from fal_async._functions import upload_image as upload_image_async
+    from fal_async._functions import ws_connect as ws_connect_async
     from fal_async._handle import AsyncRequestHandle
     from fal_async._over_websocket import CarriedReply, WebSocketRequests
     from fal_async._realtime import AsyncRealtimeConnection, WebSocketConnection
+    from fal_async._shared import async_client
     from fal_async._stream import EventStream
     from fal_async._transport.pool import PooledTransport
     from fal_async._workflows import WorkflowEvent
@@ -150,25 +166,41 @@ __all__ = [
     "WebSocketRequests",
     "WorkflowEvent",
     "__version__",
+    "async_client",
     "attach",
     "cancel",
+    "cancel_async",
     "download",
+    "download_async",
     "encode",
     "encode_file",
     "encode_image",
     "get_handle",
+    "get_handle_async",
     "over_websocket",
+    "over_websocket_async",
     "realtime",
+    "realtime_async",
     "result",
+    "result_async",
     "run",
+    "run_async",
     "status",
+    "status_async",
     "stream",
+    "stream_async",
     "submit",
+    "submit_async",
     "subscribe",
+    "subscribe_async",
     "upload",
+    "upload_async",
     "upload_file",
+    "upload_file_async",
     "upload_image",
+    "upload_image_async",
     "ws_connect",
+    "ws_connect_async",
 ]
 
 #: Names whose modules cost time to import (httpx, anyio), and where they are.
@@ -187,6 +219,7 @@ _LAZY = {
     "WebSocketConnection": "_realtime",
     "WebSocketRequests": "_over_websocket",
     "WorkflowEvent": "_workflows",
+    "async_client": "_shared",
     "attach": "_functions",
     "cancel": "_functions",
     "download": "_functions",
@@ -207,12 +240,17 @@ _LAZY = {
     "upload_image": "_functions",
     "ws_connect": "_functions",
 }
+#: Modules that programs for the official client use without importing them.
+_MODULES = {"auth", "client"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LAZY:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    found = name.removesuffix("_async") if name in __all__ else name  # as the official client says
+    if found not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_LAZY[found]}"), found)
     globals()[name] = value
     return value
 

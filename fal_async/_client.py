@@ -82,6 +82,16 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         )
         self._owns_line = True
 
+    @property
+    def default_timeout(self) -> float | None:
+        """The bound of one HTTP exchange of the short calls, in seconds; ``None`` for no bound."""
+        return self._performer.timeout
+
+    @property
+    async def _client(self) -> Self:
+        """The client that handles are bound to, where programs for the official client find it."""
+        return self
+
     def __repr__(self) -> str:
         own = self._performer
         return f"AsyncClient({own.authority!r}, {own.timeout!r}, hosts={own.hosts!r})"

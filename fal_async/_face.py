@@ -94,6 +94,11 @@ class ClientFace(Face[ClientT]):
     def __reduce__(self) -> tuple[Callable[..., ClientFace[Any]], tuple[Any, ...]]:
         return self._with_portal, (self._async,)
 
+    @property
+    def _client(self) -> Self:
+        """The client that handles are bound to, where programs for the official client find it."""
+        return self
+
     @classmethod
     def _with_portal(cls, client: ClientT, portal: Portal | None = None) -> Self:
         face = object.__new__(cls)

@@ -15,7 +15,7 @@ from fal_async._results import hand_over
 from fal_async._transport.tasks import within
 from fal_async._transport.threads import decode
 from fal_async._waiting import JobWatch
-from fal_async.errors import FalClientTimeoutError, InvalidReplyError
+from fal_async.errors import FalClientTimeoutError, InvalidReplyError, InvalidRequestError
 from fal_async.types import Completed, InProgress, Result
 
 if TYPE_CHECKING:
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from fal_async._client import AsyncClient
     from fal_async._transport.perform import Performer
     from fal_async.types import Cancellation, Status
 
     T = TypeVar("T", default=Result)
 
-__all__ = ["AsyncRequestHandle"]
+__all__ = ["AsyncRequestHandle", "check_client"]
 
 #: About how many bytes a line of a log takes.
 LINE: Final = 64
@@ -63,6 +64,23 @@ class AsyncRequestHandle:
     cancel_url: str = field(repr=False)
     application: str
     _performer: Performer | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_request_id(
+        cls, client: AsyncClient, application: str, request_id: str
+    ) -> AsyncRequestHandle:
+        """The handle of a job whose id is known, as `AsyncClient.get_handle` gives it.
+
+        Args:
+            client: The client that it is used with.
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+
+        Raises:
+            InvalidRequestError: One of the ids cannot be one, or the client is another library's.
+        """
+        check_client(client)
+        return client.attach({"application": application, "request_id": request_id})
 
     def to_dict(self) -> dict[str, str]:
         """The handle as JSON values; `AsyncClient.attach` takes it back."""
@@ -234,6 +252,14 @@ def _log_size(status: Status) -> int:
     """Estimate the bytes of the log of a status."""
     lines = status.logs if isinstance(status, InProgress | Completed) else None
     return len(lines or ()) * LINE
+
+
+def check_client(client: object) -> None:
+    """Refuse what cannot bind a handle, such as a client of httpx."""
+    if not hasattr(client, "attach"):
+        raise InvalidRequestError(
+            f"client must be a client of fal_async, got {type(client).__name__}"
+        )
 
 
 def _unbound(facts: Mapping[str, Any]) -> AsyncRequestHandle:

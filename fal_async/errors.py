@@ -40,6 +40,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import httpx
+
     from fal_async.types import Status
 
 __all__ = [
@@ -299,19 +301,27 @@ class FalClientHTTPError(FalClientError):
         retryable: Whether the platform says that the same call may succeed later.
         response_headers: The headers of the reply, names in lower case.
         body: The reply's decoded JSON, or its text.
+
+    Example:
+        >>> error = fal_async.FalClientHTTPError("too small", 422, body={"detail": "too small"})
+        >>> error.response.json()
+        {'detail': 'too small'}
     """
+
+    _response: httpx.Response | None = None
 
     def __init__(
         self,
         message: str,
         status_code: int,
-        *,
+        response_headers: Mapping[str, str] | None = None,
+        response: httpx.Response | None = None,
         error_type: str | None = None,
+        *,
         problems: Sequence[Problem] = (),
         request_id: str | None = None,
         retry_after: float | None = None,
         retryable: bool = False,
-        response_headers: Mapping[str, str] | None = None,
         body: Any = None,
     ) -> None:
         super().__init__(message)
@@ -324,6 +334,36 @@ class FalClientHTTPError(FalClientError):
         self.retryable = retryable
         self.response_headers: Mapping[str, str] = dict(response_headers or {})
         self.body = body
+        if response is not None:
+            self._response = response
+
+    @property
+    def response(self) -> httpx.Response:
+        """The response for code that reads httpx's, made of the status, the headers and the body.
+
+        It knows no request, so that no key is in it.
+        """
+        if self._response is None:
+            import httpx  # which costs more to import than this whole package
+
+            about_the_wire = {"content-encoding", "content-length", "transfer-encoding"}
+            headers = {
+                name: value
+                for name, value in self.response_headers.items()
+                if name.lower() not in about_the_wire
+            }
+            if isinstance(self.body, str) or self.body is None:
+                self._response = httpx.Response(
+                    self.status_code, headers=headers, text=self.body or self.message
+                )
+            else:
+                self._response = httpx.Response(self.status_code, headers=headers, json=self.body)
+        return self._response
+
+    def __reduce__(self) -> tuple[Callable[..., FalClientError], tuple[Any, ...]]:
+        restore, (cls, args, facts) = super().__reduce__()
+        facts.pop("_response", None)  # its request may hold the key
+        return restore, (cls, args, facts)
 
     def __str__(self) -> str:
         facts = [f"HTTP {self.status_code}"]

@@ -20,8 +20,6 @@ from tests.sync.source import PACKAGE, Function, Source, public_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-#: Functions that do not wait, so that they have no ``*_async`` name beside the blocking one.
-NOT_ASYNC = {"attach"}
 SYNC_DOCSTRING = '''"""The blocking face of fal_async: the same calls, for code that does not await.
 
 ``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
@@ -50,6 +48,8 @@ LATE = {
     "File": "fal_async",
     "PooledTransport": "fal_async",
     "SyncFile": "fal_async._sync_files",
+    "async_client": "fal_async",
+    "sync_client": "fal_async.sync._default",
 }
 #: Type variables that are needed when the module runs; defaults are for type checkers.
 RUNTIME_VARIABLES = """
@@ -73,6 +73,8 @@ _LATE = {LATE}
 
 
 def __getattr__(name: str) -> object:
+    if name in {{"auth", "client"}}:  # which programs for the official client do not import
+        return import_module(f"{{__name__}}.{{name}}")
     if name not in _LATE:
         raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
     value = getattr(import_module(_LATE[name]), name)
@@ -152,14 +154,13 @@ def functions_module() -> str:
 
 
 def sync_module() -> str:
-    """``sync.py``: the faces, and the calls as functions of a module."""
+    """``sync/__init__.py``: the faces, and the calls as functions of a module."""
     shown = public_names("__init__")
     classes = [AsyncClass(name) for name in CLASSES if name in shown and name not in LATE]
     sources = [source for each in classes for source in each.sources]
     calls = [method for each in classes for method in each.calls]
     names = {method.name for method in calls}
     shared = [name for name in shown if name not in names and name not in LATE]
-    asyncs = sorted(names & set(shown) - NOT_ASYNC)
     faces = ["SyncResult", *(FACES[each.name] for each in classes)]
     known_types = _type_checking(sources, {*shared, *faces, *names, "hand_over"}, LATE)
     return _module(
@@ -167,12 +168,12 @@ def sync_module() -> str:
         SYNC_DOCSTRING,
         "from importlib import import_module",
         f"from fal_async import {', '.join(shared)}",
-        f"from fal_async import {', '.join(f'{name} as {name}_async' for name in asyncs)}",
         "from fal_async._face import ClientFace, Face, SocketFace, StreamFace",
+        "from fal_async._handle import check_client",
         "from fal_async._portal import relay",
         "from fal_async._sync_results import SyncResult, hand_over",
         known_types.replace("default=Result", "default=SyncResult") + RUNTIME_VARIABLES,
-        _all([*shared, *names, *faces, *LATE, *(f"{name}_async" for name in asyncs)]),
+        _all([*shared, *names, *faces, *LATE]),
         *(each.as_face() for each in classes),
         SHARED_CLIENT,
         *(method.as_function(blocking=True) for method in calls),
@@ -198,7 +199,7 @@ def files_module() -> str:
 MODULES = {
     "_functions.py": functions_module,
     "_sync_files.py": files_module,
-    "sync.py": sync_module,
+    "sync/__init__.py": sync_module,
 }
 
 
@@ -238,7 +239,7 @@ def _all(names: Iterable[str]) -> str:
 
 
 def _tidied(text: str, name: str) -> str:
-    path = str(PACKAGE / name)
+    path = str((PACKAGE / name).with_name("made.py"))  # what `__init__.py` imports is never pruned
     sort_and_prune = ["check", "--fix-only", "--quiet", "--select", "F401,F811,I,RUF022"]
     for command in (sort_and_prune, ["format"]):
         done = subprocess.run(

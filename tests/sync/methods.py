@@ -42,6 +42,10 @@ SPECIAL = {
 BY_HAND = {
     ("AsyncClient", "aclose"): "self._close()",
     ("AsyncRequestHandle", "__reduce__"): "return attach, (self.to_dict(),)",
+    ("AsyncRequestHandle", "from_request_id"): (
+        "check_client(client)\n"
+        'return client.attach({"application": application, "request_id": request_id})'
+    ),
 }
 NAMES = {
     **FACES,
@@ -74,6 +78,7 @@ class Method:
         self._returns = ast.unparse(function.returns) if function.returns else "None"
         decorators = {ast.unparse(node).split(".")[-1] for node in function.decorator_list}
         self._is_property = "property" in decorators
+        self._is_classmethod = "classmethod" in decorators
         self._is_overload = "overload" in decorators
         self._is_block = "asynccontextmanager" in decorators
         iterators = ("AsyncGenerator[", "AsyncIterator[")
@@ -115,6 +120,7 @@ class Method:
         if self._is_overload:
             return f"@overload\n{head} ..."
         head = f"@property\n{head}" if self._is_property else head
+        head = f"@classmethod\n{head}" if self._is_classmethod else head
         return f"{head}\n{indent(documented(self._function, blocking=blocking) + body, MARGIN)}"
 
     @property

@@ -72,26 +72,27 @@ from fal_async import (
     WebSocketRequests,
     WorkflowEvent,
     __version__,
+    cancel_async,
+    download_async,
     encode,
     encode_file,
     encode_image,
+    get_handle_async,
+    over_websocket_async,
+    realtime_async,
+    result_async,
+    run_async,
+    status_async,
+    stream_async,
+    submit_async,
+    subscribe_async,
+    upload_async,
+    upload_file_async,
+    upload_image_async,
+    ws_connect_async,
 )
-from fal_async import cancel as cancel_async
-from fal_async import download as download_async
-from fal_async import get_handle as get_handle_async
-from fal_async import over_websocket as over_websocket_async
-from fal_async import realtime as realtime_async
-from fal_async import result as result_async
-from fal_async import run as run_async
-from fal_async import status as status_async
-from fal_async import stream as stream_async
-from fal_async import submit as submit_async
-from fal_async import subscribe as subscribe_async
-from fal_async import upload as upload_async
-from fal_async import upload_file as upload_file_async
-from fal_async import upload_image as upload_image_async
-from fal_async import ws_connect as ws_connect_async
 from fal_async._face import ClientFace, Face, SocketFace, StreamFace
+from fal_async._handle import check_client
 from fal_async._portal import relay
 from fal_async._sync_results import SyncResult, hand_over
 
@@ -115,10 +116,11 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import TypeVar
 
-    from fal_async import File, PooledTransport
+    from fal_async import File, PooledTransport, async_client
     from fal_async._credentials import KeyProvider
     from fal_async._images import Picture
     from fal_async._sync_files import SyncFile
+    from fal_async.sync._default import sync_client
 
     T = TypeVar("T", default=SyncResult)
     E = TypeVar("E", default=dict[str, Any])
@@ -198,6 +200,7 @@ __all__ = [
     "WebSocketRequests",
     "WorkflowEvent",
     "__version__",
+    "async_client",
     "attach",
     "cancel",
     "cancel_async",
@@ -224,6 +227,7 @@ __all__ = [
     "submit_async",
     "subscribe",
     "subscribe_async",
+    "sync_client",
     "upload",
     "upload_async",
     "upload_file",
@@ -279,6 +283,23 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
     def application(self) -> str:
         """The endpoint id that it was submitted to."""
         return self._async.application
+
+    @classmethod
+    def from_request_id(
+        cls, client: SyncClient, application: str, request_id: str
+    ) -> SyncRequestHandle:
+        """The handle of a job whose id is known, as `SyncClient.get_handle` gives it.
+
+        Args:
+            client: The client that it is used with.
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+
+        Raises:
+            InvalidRequestError: One of the ids cannot be one, or the client is another library's.
+        """
+        check_client(client)
+        return client.attach({"application": application, "request_id": request_id})
 
     def to_dict(self) -> dict[str, str]:
         """The handle as JSON values; `SyncClient.attach` takes it back."""
@@ -1336,6 +1357,11 @@ class SyncClient(ClientFace[AsyncClient]):
         """
         return self._portal.call(self._async.download, url, path, max_bytes=max_bytes)
 
+    @property
+    def default_timeout(self) -> float | None:
+        """The bound of one HTTP exchange of the short calls, in seconds; ``None`` for no bound."""
+        return self._async.default_timeout
+
     def with_options(
         self,
         *,
@@ -2069,10 +2095,18 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
     return _client().download(url, path, max_bytes=max_bytes)
 
 
-_LATE = {"File": "fal_async", "PooledTransport": "fal_async", "SyncFile": "fal_async._sync_files"}
+_LATE = {
+    "File": "fal_async",
+    "PooledTransport": "fal_async",
+    "SyncFile": "fal_async._sync_files",
+    "async_client": "fal_async",
+    "sync_client": "fal_async.sync._default",
+}
 
 
 def __getattr__(name: str) -> object:
+    if name in {"auth", "client"}:  # which programs for the official client do not import
+        return import_module(f"{__name__}.{name}")
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_LATE[name]), name)
