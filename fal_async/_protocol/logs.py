@@ -8,21 +8,19 @@ stream breaks and it polls instead.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from fal_async._protocol.bodies import json_text
-from fal_async.types import LogLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fal_async.types import LogLine
+
 __all__ = ["LogCursor", "parse_logs"]
 
-_OPTIONAL: Final[tuple[Literal["timestamp", "level", "source"], ...]] = (
-    "timestamp",
-    "level",
-    "source",
-)
+#: Fields that are texts, whatever a peer sends.
+_TEXTS: Final = frozenset({"message", "timestamp", "level", "source"})
 
 
 class LogCursor:
@@ -97,6 +95,8 @@ def _fingerprint(line: LogLine) -> int:
 def parse_logs(raw: object) -> list[LogLine] | None:
     """Read the ``logs`` of a status: whatever stands there becomes lines with a message.
 
+    Fields that this version does not know are kept as they are.
+
     Args:
         raw: Decoded JSON. A list of objects, by the protocol; anything else is made the best of.
 
@@ -115,10 +115,15 @@ def parse_logs(raw: object) -> list[LogLine] | None:
 
 def _read_entry(entry: object) -> LogLine:
     if not isinstance(entry, dict):
-        return LogLine(message=json_text(entry))
+        return {"message": json_text(entry)}
     fields = cast("dict[str, Any]", entry)
-    line = LogLine(message=json_text(fields.get("message", fields)))
-    for name in _OPTIONAL:
-        if fields.get(name) is not None:
-            line[name] = json_text(fields[name])
-    return line
+    if "message" not in fields:  # all of it is the message, so nothing is told twice
+        texts = {name: value for name, value in fields.items() if name in _TEXTS}
+        fields = {**texts, "message": fields}
+    line: dict[str, Any] = {"message": json_text(fields["message"])}
+    for name, value in fields.items():
+        if name not in _TEXTS:
+            line[name] = value
+        elif value is not None and name != "message":
+            line[name] = json_text(value)
+    return cast("LogLine", line)

@@ -126,12 +126,19 @@ def emulate(
             help="What to serve: an Emulator, a function of one, or a mapping of ids to runners.",
         ),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The API key; a new one if not given.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Let web pages of this origin call; may be repeated."),
+    ] = None,
 ) -> None:
     """Serve an emulated platform on this machine."""
     needs("starlette", "uvicorn")
     from fal_async.cli._emulate import emulate as serve
 
-    serve(host, port, runners)
+    serve(host, port, runners, key=key, allow_origins=allow_origin or ())
 
 
 @app.command(rich_help_panel=_CALLS)

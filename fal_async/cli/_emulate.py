@@ -12,6 +12,8 @@ from fal_async.emulator._serve import serve
 from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fal_async.emulator import Emulator
 
 __all__ = ["announce_demo", "emulate"]
@@ -22,20 +24,24 @@ _ENDPOINTS: Final = "demo/echo (also realtime), demo/slow, demo/fail, demo/strea
 _PHOTO: Final = "demo/photo (also a stream, and realtime)"
 
 
-def emulate(host: str, port: int, app: str | None) -> None:
+def emulate(
+    host: str, port: int, app: str | None, *, key: str | None, allow_origins: Sequence[str]
+) -> None:
     """Serve a platform for other processes.
 
     Args:
         host: The address to listen at.
         port: The port to listen at; 0 for a free one.
         app: What to serve, as ``module:attribute``; ``None`` for endpoints to play with.
+        key: The API key that is accepted; ``None`` makes one.
+        allow_origins: Origins of web pages that may call, besides those of this machine.
 
     Raises:
         BadInputError: One of them cannot be used.
     """
     announce = announce_demo if app is None else _announce
     try:
-        serve(app, host=host, port=port, announce=announce)
+        serve(app, host=host, port=port, key=key, allow_origins=allow_origins, announce=announce)
     except FalClientError:
         raise
     except OSError as error:

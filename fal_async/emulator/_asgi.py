@@ -172,7 +172,7 @@ def http_scope(
         "headers": raw_headers(headers),
         "client": ("127.0.0.1", 0),
         "server": ("127.0.0.1", 80),
-        "state": dict(state or {}),
+        "state": {**(state or {}), "job": job},
     }
 
 

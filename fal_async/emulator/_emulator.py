@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import TYPE_CHECKING, Self, TypeVar
 from weakref import WeakSet
 
@@ -25,7 +26,7 @@ from fal_async.emulator._socket_endpoints import SocketKeeper
 from fal_async.emulator._watching import Watchable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from fal_async.emulator._faults import Fault
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=RunnerFunction)
 
-__all__ = ["DEFAULT_KEY", "Emulator"]
-
-#: The key of an emulator that was given none.
-DEFAULT_KEY = "emulator:00000000-0000-4000-8000-000000000000"
+__all__ = ["Emulator"]
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find what listens there
 _EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
@@ -51,7 +49,10 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
     Args:
         host: The address to listen at.
         port: The port to listen at; 0 for a free one.
-        key: The API key that is accepted.
+        key: The API key that is accepted; ``None`` makes one that nobody can guess.
+        allow_origins: Origins of web pages that may call, such as ``"https://app.example"``;
+            ``"*"`` lets all pages call. Pages of this machine (``http://localhost:3000``) always
+            may; any other page in a browser here could run what is registered otherwise.
         concurrency: How many jobs of the account may run at once; ``None`` for any number.
         attempts: How many times the queue tries a runner that answers 503 or 504.
         backoff: Seconds before the second try; the next pauses are longer, up to eight
@@ -86,7 +87,7 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        key: str = DEFAULT_KEY,
+        key: str | None = None,
         concurrency: int | None = None,
         attempts: int = 10,
         backoff: float = 0.01,
@@ -97,8 +98,10 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         clock: Callable[[], float] = time.monotonic,
         certfile: str | None = None,
         keyfile: str | None = None,
+        allow_origins: Sequence[str] = (),
     ) -> None:
         settings = Settings(
+            allow_origins=frozenset(allow_origins),
             concurrency=concurrency,
             attempts=attempts,
             backoff=backoff,
@@ -108,7 +111,7 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
             compression=compression,
             clock=clock,
         )
-        self._platform = Platform(settings, Accounts(key))
+        self._platform = Platform(settings, Accounts(key or f"emulator:{uuid.uuid4()}"))
         self._host = host
         self._port = port
         self._certificate = (certfile, keyfile)
@@ -218,7 +221,8 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
                 the arguments and the `Job`.
                 Functions that are not async run in threads; the items of a generator are the
                 events of a stream; a first parameter that is annotated with a pydantic model
-                receives the arguments validated.
+                receives the arguments validated. Apps find the `Job` in the state of their scope,
+                where Starlette and FastAPI show it as ``request.state.job``.
             concurrency: How many of its jobs may run at once; ``None`` for any number.
             timeout: Seconds after which a run is given up with 504; ``None`` for never.
             heartbeat: Seconds of silence after which a generator's stream carries a comment;
@@ -302,5 +306,16 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         self._platform.jobs.forget(request_id)
 
     def reset(self) -> None:
-        """Forget faults, requests, counters, files and completed jobs; unlock; keep endpoints."""
-        self._platform.reset()
+        """Cancel all jobs; forget them, faults, requests, counters and files; unlock.
+
+        Endpoints stay registered. Direct runs and sessions that are open lose their connection. A
+        runner that is a blocking function cannot be stopped: it goes on by itself, sees
+        `Job.cancelled`, and takes no slot any more.
+
+        Raises:
+            RuntimeError: It is called by an async runner, which would have to wait for itself.
+        """
+        if self._server is None:
+            self._platform.clear()
+        else:
+            self._server.call(self._platform.reset)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from fal_async.emulator._hosts.names import locate
+from fal_async.emulator._hosts.names import cdn_base, locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 #: Where the official JavaScript client looks for a server proxy, and how it names the real URL.
 PROXY_PATH = "/api/fal/proxy"
 _TARGET = "x-fal-target-url"
+#: The targets that the official server proxy forwards to unless its owner says otherwise.
+_PROXY_TARGETS = re.compile(
+    r"(?:(?:queue\.)?fal\.run/.+)"
+    r"|(?:rest\.fal\.ai/storage/upload/(?:initiate|complete-multipart)"
+    r"\?storage_type=fal-cdn-v3)",
+    re.DOTALL,
+)
 
 #: What pages of any origin may read of a reply.
 _EXPOSED = (
@@ -39,6 +47,10 @@ _PRIVATE = frozenset(
 )
 
 
+class BodyTooLargeError(Exception):
+    """A request has a larger body than is read."""
+
+
 class Exchange:
     """A request, and the way to answer it: what is sent gets the platform's headers.
 
@@ -52,6 +64,9 @@ class Exchange:
         query: The query string.
         place: Which host and which of its paths it is for.
         is_proxied: Whether it came by way of the server proxy.
+        is_forwarded: Whether a server proxy with the official allow-list forwards it.
+        cdn_base: The URL of the CDN, in the style in which the client came.
+        warnings: What the platform lets pass, and a careful client does not do.
         body: The body, once it has been read.
         request_id: What the reply will call the request.
         status: The HTTP status of the reply, once that has begun.
@@ -63,8 +78,10 @@ class Exchange:
         "_receive",
         "_send",
         "body",
+        "cdn_base",
         "connection",
         "headers",
+        "is_forwarded",
         "is_proxied",
         "method",
         "place",
@@ -72,6 +89,7 @@ class Exchange:
         "raw_path",
         "request_id",
         "status",
+        "warnings",
         "websocket",
     )
 
@@ -86,15 +104,22 @@ class Exchange:
         }
         self.raw_path: str = scope["path"]
         self.query: str = scope["query_string"].decode("latin-1")
+        scheme = self._forwarded("proto") or scope["scheme"]
+        authority = self._forwarded("host") or self.headers.get("host", "")
+        self.place = locate(scheme, authority, self.raw_path)
         self.is_proxied = self.raw_path.rstrip("/") == PROXY_PATH
+        self.is_forwarded = False
         if self.is_proxied:
             target = _split(self.headers.get(_TARGET, ""))
+            address = target._replace(scheme="", fragment="").geturl().removeprefix("//")
+            self.is_forwarded = _PROXY_TARGETS.fullmatch(address) is not None
             self.query = target.query
             self.place = locate(target.scheme, target.netloc, unquote(target.path))
+            # The page uploads by itself, not by way of the proxy, and so not to the real CDN.
+            self.cdn_base = f"{scheme}://{authority}/cdn"
         else:
-            scheme = self._forwarded("proto") or scope["scheme"]
-            authority = self._forwarded("host") or self.headers.get("host", "")
-            self.place = locate(scheme, authority, self.raw_path)
+            self.cdn_base = cdn_base(self.place)
+        self.warnings: list[str] = []
         self.body = b""
         self.request_id: str | None = None
         self.status: int | None = None
@@ -109,13 +134,25 @@ class Exchange:
         """The query's parameters, the last of each name."""
         return dict(parse_qsl(self.query, keep_blank_values=True)) if self.query else {}
 
-    async def read(self) -> bool:
-        """Read the body; gives whether all of it came, before the client hung up."""
+    async def read(self, limit: float) -> bool:
+        """Read the body; gives whether all of it came, before the client hung up.
+
+        Args:
+            limit: The largest body that is read, in bytes.
+
+        Raises:
+            BodyTooLargeError: It is larger. What came of it is forgotten.
+        """
         chunks: list[bytes] = []
+        size = 0
         message: Message = {"more_body": True}
         while message.get("more_body", False):
             message = await self._receive()
-            chunks.append(message.get("body", b""))
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLargeError
+            chunks.append(chunk)
         self.body = b"".join(chunks)
         return bool(message["type"] == "http.request")
 

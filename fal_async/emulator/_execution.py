@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import traceback
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fal_async.emulator._platform import Platform
     from fal_async.emulator._registry import Endpoint
     from fal_async.emulator._replies import Message, RawHeaders, Send
+
+_log = logging.getLogger("fal_async.emulator")
 
 #: Headers that describe how a reply was sent, not what it is.
 _OF_THE_TRANSFER = frozenset({b"content-length", b"transfer-encoding", b"connection"})
@@ -87,6 +90,7 @@ async def _refusal(run: Awaitable[None]) -> Reply | None:
 
 def _crashed(job: Job) -> Reply:
     """What an app answers when it crashes, and what it logs. To be called where it is handled."""
+    _log.exception("The runner of %s crashed in request %s", job.endpoint, job.request_id)
     job.log(orjson.dumps({"traceback": traceback.format_exc()}).decode(), "ERROR")
     return internal_server_error()
 

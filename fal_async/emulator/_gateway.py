@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from fal_async.emulator._exchange import Exchange
+from fal_async.emulator._exchange import BodyTooLargeError, Exchange
 from fal_async.emulator._hosts.calls import Call, Host, called_id
 from fal_async.emulator._hosts.carrier import CarrierHost
 from fal_async.emulator._hosts.cdn import CdnHost
@@ -30,6 +32,12 @@ _PREFLIGHT = [
 ]
 
 
+#: The largest body of a request without a valid key or token, in bytes.
+_ANONYMOUS_BODY: Final = 32 * 1024 * 1024
+
+_log = logging.getLogger("fal_async.emulator")
+
+
 class Gateway:
     """Takes each request to the host that it is for, and notes it down."""
 
@@ -51,19 +59,37 @@ class Gateway:
         """Answer one request."""
         exchange = Exchange(scope, receive, send)
         try:
-            if not await exchange.read():
+            origin = exchange.headers.get("origin")
+            if origin is not None and not self._platform.settings.allows(origin):
+                await exchange.reply(_forbid(exchange, origin))
+                return
+            if not await exchange.read(self._body_limit(exchange)):
                 return
             if exchange.method == "OPTIONS":
                 await exchange.reply(_preflight(exchange))
             else:
                 await self._answer(exchange, self._host_of(exchange))
+        except BodyTooLargeError:
+            await exchange.reply(detail(413, "Request Entity Too Large", {"connection": "close"}))
         except asyncio.CancelledError:
             # The client hung up, or the emulator stops: there is nobody to be answered.
             await exchange.connection.end()
 
     def _host_of(self, exchange: Exchange) -> Host:
+        if exchange.is_proxied and not exchange.is_forwarded:
+            return _Nowhere()
         hosts = self._hosts if exchange.websocket is None else self._socket_hosts
         return hosts.get(exchange.place.host, _Nowhere())
+
+    def _body_limit(self, exchange: Exchange) -> float:
+        """The largest body that is read, in bytes, before it is known who sent it."""
+        authorization = exchange.headers.get("authorization")
+        is_known = authorization is not None and (
+            self._platform.files.user_of(authorization) is not None
+            or self._platform.accounts.refusal(authorization, "", private=True) is None
+        )
+        # The signature of a presigned URL is checked later; it was given to somebody with a key.
+        return math.inf if is_known or "signature" in exchange.parameters else _ANONYMOUS_BODY
 
     async def _answer(self, exchange: Exchange, host: Host) -> None:
         call = host.call(exchange)
@@ -129,7 +155,17 @@ def _recorded(exchange: Exchange, call: Call) -> RecordedRequest:
         headers=exchange.headers,
         body=exchange.body,
         request_id=call.job_id,
+        warnings=exchange.warnings,
     )
+
+
+def _forbid(exchange: Exchange, origin: str) -> Reply:
+    """Refuse a web page of somebody else, which must not even read the refusal."""
+    _log.warning(
+        "Refused a web page at %s; Emulator(allow_origins=[...]) lets its pages call", origin
+    )
+    del exchange.headers["origin"]
+    return detail(403, "Pages of this origin may not call")
 
 
 def _preflight(exchange: Exchange) -> Reply:

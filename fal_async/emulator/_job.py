@@ -7,7 +7,7 @@ import contextlib
 import re
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import orjson
 
@@ -30,8 +30,8 @@ LogLevel: TypeAlias = Literal["STDERR", "STDOUT", "ERROR", "INFO", "WARN", "DEBU
 class Job:
     """A request to an endpoint, whether it came directly or through the queue.
 
-    A runner that takes a second parameter receives it there; tests find those of the queue in
-    `Emulator.jobs`.
+    A runner that takes a second parameter receives it there, an ASGI app in its scope as
+    ``request.state.job``; tests find those of the queue in `Emulator.jobs`.
 
     Attributes:
         request_id: The id that the client knows it by.
@@ -141,12 +141,17 @@ class Job:
         pairs = (pair.strip() for pair in self.headers.get("x-fal-tags", "").split(","))
         return {tag[1]: tag[2] for pair in pairs if (tag := _TAG.fullmatch(pair))}
 
-    def log(self, message: str, level: LogLevel = "INFO") -> None:
-        """Write a line that callers see in the job's status. Any thread may do so."""
+    def log(self, message: str, level: LogLevel = "INFO", **fields: Any) -> None:
+        """Write a line that callers see in the job's status. Any thread may do so.
+
+        Args:
+            message: The text of the line.
+            level: Its severity.
+            fields: More of the line's fields, such as ``labels={"step": 3}``, as JSON values.
+        """
         timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        self.logs.append(
-            {"message": message, "timestamp": timestamp, "level": level, "source": "USER"}
-        )
+        line = {"message": message, "timestamp": timestamp, "level": level, "source": "USER"}
+        self.logs.append(cast("LogLine", line | fields))
         if threading.get_ident() == self._thread:
             self.changed()
         else:

@@ -52,11 +52,11 @@ class Jobs:
         """Drop a job."""
         self._by_id.pop(request_id, None)
 
-    def forget_completed(self) -> None:
-        """Drop the jobs that have ended."""
-        for job in list(self._by_id.values()):
-            if job.status == "COMPLETED":
-                self.forget(job.request_id)
+    def clear(self) -> None:
+        """Drop all jobs."""
+        self._by_id.clear()
+        self._large.clear()
+        self._small.clear()
 
     def _has_expired(self, job: Job) -> bool:
         return job.expires_at is not None and job.expires_at <= self._clock()

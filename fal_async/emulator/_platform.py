@@ -40,12 +40,17 @@ class Platform:
         self.tokens = Tokens(self.settings.clock)
         self.scheduler = Scheduler(self)
 
-    def reset(self) -> None:
-        """Forget what happened and what was scripted."""
+    async def reset(self) -> None:
+        """Cancel whatever runs; forget what happened and what was scripted."""
+        await self.scheduler.cancel_all()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what happened and what was scripted, while nothing runs."""
         self.faults.clear()
         self.record.clear()
         self.accounts.lock(None)
-        self.jobs.forget_completed()
+        self.jobs.clear()
         self.files.clear()
         for endpoint in self.registry:
             endpoint.counters.clear()

@@ -68,6 +68,8 @@ class RecordedRequest:
         request_id: The id in its URL or of the job that it began; ``None`` when there is none.
         status: The HTTP status of the answer, 101 for a WebSocket that was accepted; ``None`` while
             there is none.
+        warnings: Faults of the client which the platform lets pass, such as an ``Authorization``
+            header that was sent to a presigned URL.
     """
 
     route: Route
@@ -80,6 +82,7 @@ class RecordedRequest:
     body: bytes = b""
     request_id: str | None = None
     status: int | None = None
+    warnings: list[str] = field(default_factory=list[str])
 
     @property
     def arguments(self) -> Any:

@@ -16,7 +16,7 @@ from fal_async.emulator._emulator import Emulator
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from types import FrameType
 
 
@@ -25,6 +25,8 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    key: str | None = None,
+    allow_origins: Sequence[str] = (),
     announce: Callable[[Emulator], object] | None = None,
 ) -> None:
     """Run an emulator until Ctrl-C or SIGTERM.
@@ -35,13 +37,16 @@ def serve(
             runners. ``None`` serves some endpoints to play with.
         host: The address to listen at.
         port: The port to listen at; 0 for a free one.
+        key: The API key that is accepted; ``None`` makes one.
+        allow_origins: Origins of web pages that may call, besides those of this machine.
         announce: Told of the emulator once it listens.
 
     Raises:
-        InvalidRequestError: `app` does not name such a thing.
+        InvalidRequestError: `app` does not name such a thing, or names an `Emulator`, which has a
+            key and origins of its own, and others are given.
         OSError: The address cannot be listened at.
     """
-    fal = load(app)
+    fal = load(app, key=key, allow_origins=allow_origins)
     with _told_to_stop() as stop:
         fal.start(host=host, port=port)
         try:
@@ -54,23 +59,28 @@ def serve(
             fal.stop()
 
 
-def load(app: str | None) -> Emulator:
+def load(app: str | None, *, key: str | None = None, allow_origins: Sequence[str] = ()) -> Emulator:
     """The emulator that is named, not yet started.
 
     Raises:
         InvalidRequestError: There is no such thing.
     """
-    if app is None:
-        fal = Emulator()
-        add_demo_endpoints(fal)
-        return fal
-    return _emulator_of(_attribute(app), app)
-
-
-def _emulator_of(target: object, name: str) -> Emulator:
+    target = None if app is None else _attribute(app)
     if isinstance(target, Emulator):
+        if key is not None or allow_origins:
+            raise InvalidRequestError(
+                f"{app} is an Emulator: give it key= and allow_origins= where it is made"
+            )
         return target
-    fal = Emulator()
+    fal = Emulator(key=key, allow_origins=allow_origins)
+    if app is None:
+        add_demo_endpoints(fal)
+    else:
+        _register(fal, target, app)
+    return fal
+
+
+def _register(fal: Emulator, target: object, name: str) -> None:
     if isinstance(target, Mapping):
         for endpoint_id, runner in cast("Mapping[str, Any]", target).items():
             fal.register(endpoint_id, runner)
@@ -81,7 +91,6 @@ def _emulator_of(target: object, name: str) -> Emulator:
             f"{name!r} is neither an Emulator, nor a function of one, nor a mapping of "
             f"endpoint ids to runners, but {type(target).__name__}"
         )
-    return fal
 
 
 def _attribute(name: str) -> object:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import socket
 import struct
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from fal_async.emulator._tasks import cancel_tasks
 from fal_async.emulator._upgrade import UpgradedProtocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from fal_async.emulator._replies import Message, Receive, Send
 
     App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-#: How long closing waits for whatever runs in the loop, in seconds, and how often it is cancelled.
+T = TypeVar("T")
+
+#: How long closing waits for the apps behind the endpoints, in seconds.
 _GRACE = 2.0
-_CANCELLATIONS = 10
 #: Seconds that an idle connection stays open: longer than clients of the platform keep theirs.
 _KEEP_ALIVE = 75
 _BACKLOG = 4096
@@ -202,6 +205,21 @@ class Server:
             raise self._failure
         return bound
 
+    def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+        """Run a coroutine in the loop and wait for it; ``None`` once the server has stopped.
+
+        Raises:
+            RuntimeError: This is the thread of the loop, which would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("an async runner cannot wait for the emulator that runs it")
+        coroutine = work()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        except (RuntimeError, concurrent.futures.CancelledError):
+            coroutine.close()
+            return None
+
     def stop(self) -> None:
         """Close all connections, cancel whatever runs, and end the thread."""
         with contextlib.suppress(RuntimeError):  # the loop has been closed already
@@ -221,6 +239,7 @@ class Server:
             self._ready.set()
 
     async def _serve(self) -> None:
+        own = asyncio.current_task()
         listener = await self._loop.create_server(
             self._new_protocol, sock=self._socket, backlog=_BACKLOG, ssl=self._config.ssl
         )
@@ -230,7 +249,7 @@ class Server:
         await asyncio.wait([asyncio.ensure_future(self._cleanup())], timeout=_GRACE)
         for connection in list(self.connections):
             connection.abort()
-        await _cancel_all()
+        await cancel_tasks(lambda: asyncio.all_tasks() - {own})
 
     def _new_protocol(self) -> _Protocol:
         return _Protocol(
@@ -240,17 +259,6 @@ class Server:
             server_state=self._state,
             _loop=self._loop,
         )
-
-
-async def _cancel_all() -> None:
-    """Cancel all other tasks of the loop, again and again, but only for so long."""
-    for _ in range(_CANCELLATIONS):
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        if not tasks:
-            break
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks, timeout=_GRACE / _CANCELLATIONS)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -42,8 +42,11 @@ def test_it_serves_endpoints_to_other_processes_until_ctrl_c(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "apps.py").write_text(APPS)
-    with started("emulate", "--port", "0", "--app", "apps:endpoints") as server:
-        for name, value in environment_of(server).items():
+    options = ["--app", "apps:endpoints", "--key", "a:b", "--allow-origin", "https://page.example"]
+    with started("emulate", "--port", "0", *options) as server:
+        environ = environment_of(server)
+        assert environ["FAL_KEY"] == "a:b"
+        for name, value in environ.items():
             monkeypatch.setenv(name, value)
         assert shell("run", "acme/upper", "text=hello").json == {"text": "HELLO"}
         server.send_signal(signal.SIGINT)

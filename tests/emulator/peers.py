@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import ormsgpack
+import pytest
 import websockets.sync.client
+from websockets.exceptions import ConnectionClosedError
 
 from fal_async import AsyncClient
 from fal_async._socket_calls import SocketCalls
@@ -41,6 +43,15 @@ def dial(fal: Emulator, path: str, *, key: str | None = "", **options: Any) -> C
     options = {"open_timeout": 10, "close_timeout": 10, "compression": None} | options
     url = f"ws{fal.url.removeprefix('http')}/{path}"
     return websockets.sync.client.connect(url, additional_headers=headers, **options)
+
+
+def assert_not_forwarded(fal: Emulator, path: str) -> None:
+    """Check that the app refused the handshake, of which the edge tells after accepting it."""
+    with dial(fal, path) as socket, pytest.raises(ConnectionClosedError) as closed:
+        socket.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1011
+    assert closed.value.rcvd.reason == "Error while forwarding the request"
 
 
 def token(http: httpx.Client, **wishes: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -15,8 +17,12 @@ from fal_async.emulator import Emulator
 from tests.emulator.calls import client_of, completed, echo, submit
 
 if TYPE_CHECKING:
-    import httpx
+    from collections.abc import Iterator
+
     from starlette.requests import Request
+
+PROXY_PATH = "/api/fal/proxy"
+TARGET = "https://fal.run/acme/app"
 
 
 @pytest.mark.parametrize("url", ["/run/acme/app", "/queue/acme/app", "/run/acme/app/path"])
@@ -111,7 +117,52 @@ def test_a_locked_account_starts_nothing_and_reads_everything(
     assert http.post("/run/acme/app", json={}).status_code == 200
 
 
-def test_pages_of_any_origin_may_call(fal: Emulator, http: httpx.Client) -> None:
+@pytest.fixture
+def open_fal() -> Iterator[Emulator]:
+    with Emulator(allow_origins=["https://page.example", "https://another.example"]) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def open_http(open_fal: Emulator) -> Iterator[httpx.Client]:
+    with client_of(open_fal) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost.evil", "", "//["]
+)
+@pytest.mark.parametrize("url", ["/run/acme/app", "/queue/acme/app", "/rest/tokens", PROXY_PATH])
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "GET"])
+def test_foreign_pages_reach_nothing(
+    fal: Emulator, http: httpx.Client, origin: str, url: str, method: str
+) -> None:
+    fal.register("acme/app", echo, auth=False)
+    reply = http.request(method, url, headers={"Origin": origin, "x-fal-target-url": TARGET})
+    assert reply.status_code == 403
+    assert not [name for name in reply.headers if name.startswith("access-control")]
+    assert fal.counters("acme/app").executions == 0
+    assert not fal.jobs
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://localhost:3000", "http://127.0.0.2", "https://[::1]:8443", "http://a.localhost"],
+)
+def test_pages_of_this_machine_may_call(fal: Emulator, http: httpx.Client, origin: str) -> None:
+    fal.register("acme/app", echo)
+    reply = http.post("/run/acme/app", json={"a": 1}, headers={"Origin": origin})
+    assert reply.json() == {"a": 1}
+    assert reply.headers["access-control-allow-origin"] == origin
+
+
+def test_every_emulator_has_a_key_of_its_own() -> None:
+    assert len({Emulator().key for _ in range(3)}) == 3
+    assert Emulator(key="a:b").key == "a:b"
+
+
+def test_pages_of_named_origins_may_call(open_fal: Emulator, open_http: httpx.Client) -> None:
+    fal, http = open_fal, open_http
     fal.register("acme/app", echo)
     preflight = http.options(
         "/queue/acme/app",
@@ -136,8 +187,10 @@ def test_pages_of_any_origin_may_call(fal: Emulator, http: httpx.Client) -> None
 
 
 def test_a_page_reads_one_answer_to_its_origin_whatever_the_app_says(
-    fal: Emulator, http: httpx.Client
+    open_fal: Emulator, open_http: httpx.Client
 ) -> None:
+    fal, http = open_fal, open_http
+
     async def ok(request: Request) -> Response:
         return PlainTextResponse("ok")
 
@@ -153,3 +206,69 @@ def test_a_page_reads_one_answer_to_its_origin_whatever_the_app_says(
     ):
         assert reply.headers.get_list("access-control-allow-origin") == [origin["Origin"]]
         assert reply.headers.get_list("access-control-allow-credentials") == ["true"]
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("https://fal.run/acme/app", 200),
+        ("http://fal.run/acme/app", 200),
+        ("https://queue.fal.run/acme/app", 200),
+        ("https://rest.fal.ai/storage/upload/initiate?storage_type=fal-cdn-v3", 422),
+        ("https://rest.fal.ai/storage/upload/initiate", 400),
+        ("https://rest.fal.ai/storage/upload/initiate?storage_type=gcs", 400),
+        ("https://rest.fal.ai/storage/upload/initiate-multipart?storage_type=fal-cdn-v3", 400),
+        ("https://rest.fal.ai/tokens/", 400),
+        ("https://falrun.com/acme/app", 400),
+        ("https://queue.falrun.com/acme/app", 400),
+        ("https://fal.run", 400),
+        ("https://fal.run:8443/acme/app", 400),
+        ("https://fal.run.evil.example/acme/app", 400),
+        ("https://evil.example/fal.run/acme/app", 400),
+        ("https://user@fal.run/acme/app", 400),
+        ("https://v3.fal.media/files/upload", 400),
+        ("fal.run/acme/app", 400),
+        ("", 400),
+    ],
+)
+def test_proxy_forwards_to_the_official_targets(
+    fal: Emulator, http: httpx.Client, target: str, status: int
+) -> None:
+    fal.register("acme/app", echo)
+    del http.headers["Authorization"]
+    reply = http.post(PROXY_PATH, json={}, headers={"x-fal-target-url": target})
+    assert reply.status_code == status
+    if status == 400:
+        assert reply.json() == "Invalid request"
+
+
+def test_upload_by_way_of_the_proxy_stays_here(fal: Emulator, http: httpx.Client) -> None:
+    target = "https://rest.fal.ai/storage/upload/initiate?storage_type=fal-cdn-v3"
+    body = {"content_type": "text/plain", "file_name": "a.txt"}
+    urls = http.post(PROXY_PATH, json=body, headers={"x-fal-target-url": target}).json()
+    assert urls["upload_url"].startswith(f"{fal.url}/cdn/")
+    headers = {"content-type": "text/plain"}
+    assert http.put(urls["upload_url"], content=b"a", headers=headers).status_code == 200
+    assert http.get(urls["file_url"]).content == b"a"
+
+
+@pytest.mark.parametrize("url", ["/run/acme/app", "/run/acme/public", "/cdn/files/upload", "/none"])
+def test_strangers_send_no_large_bodies(fal: Emulator, http: httpx.Client, url: str) -> None:
+    fal.register("acme/app", echo)
+    fal.register("acme/public", echo, auth=False)
+    http.headers["Authorization"] = "Key wrong"
+    with contextlib.suppress(httpx.WriteError):  # the connection is closed after the refusal
+        reply = http.post(url, content=bytes(32 * 1024 * 1024 + 1))
+        assert reply.status_code == 413
+    assert http.post("/run/acme/public", json={}, headers={"Authorization": ""}).status_code != 413
+
+
+def test_owner_of_the_key_sends_large_bodies(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", lambda arguments: len(arguments["a"]))
+    body = b'{"a": "' + b"x" * 33 * 1024 * 1024 + b'"}'
+    assert (
+        http.post(
+            "/run/acme/app", content=body, headers={"content-type": "application/json"}
+        ).json()
+        == 33 * 1024 * 1024
+    )

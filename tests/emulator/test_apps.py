@@ -209,3 +209,18 @@ def test_an_app_that_cannot_start_fails_its_jobs(fal: Emulator, http: httpx.Clie
     completed(fal)
     assert http.get(submitted["response_url"]).status_code == 500
     assert "no weights" in fal.jobs[submitted["request_id"]].logs[0]["message"]
+
+
+def test_app_writes_the_log_of_its_job(fal: Emulator, http: httpx.Client) -> None:
+    async def work(request: Request) -> Response:
+        job = request.state.job
+        job.log("step", "WARN", labels={"step": 1})
+        return JSONResponse({"id": job.request_id})
+
+    fal.register("acme/app", app_of(work))
+    submitted = submit(http)
+    completed(fal)
+    status = http.get(submitted["status_url"], params={"logs": "1"}).json()
+    (line,) = status["logs"]
+    assert (line["message"], line["level"], line["labels"]) == ("step", "WARN", {"step": 1})
+    assert http.get(submitted["response_url"]).json() == {"id": submitted["request_id"]}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -73,6 +74,20 @@ def test_an_app_may_be_runners_or_what_adds_them(name: str) -> None:
 
 def test_an_app_may_be_an_emulator() -> None:
     assert load(f"{__name__}:configured").key == "own:key"
+
+
+@pytest.mark.parametrize("options", [{"key": "a:b"}, {"allow_origins": ["https://a.example"]}])
+def test_emulator_keeps_its_own_settings(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="where it is made"):
+        load(f"{__name__}:configured", **options)
+
+
+def test_key_and_origins_are_settings() -> None:
+    page = {"Origin": "https://page.example"}
+    fal = load(f"{__name__}:runners", key="a:b", allow_origins=["https://page.example"])
+    assert fal.key == "a:b"
+    with fal, client_of(fal) as http:
+        assert http.post("/run/acme/echo", json={}, headers=page).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 from fal_async.emulator import Emulator, Fault
-from tests.emulator.calls import Arguments, client_of, echo
+from tests.emulator.calls import Arguments, client_of, echo, submit
 from tests.emulator.peers import Clock, dial, packed, token, unpacked
 
 if TYPE_CHECKING:
@@ -167,3 +167,22 @@ def test_a_token_opens_a_stream_for_a_page_that_has_no_key() -> None:
         assert status("/queue/acme/live", minted) == 401
         clock.now += 121
         assert status("/run/acme/live/stream", minted) == 401
+
+
+def test_token_opens_a_status_stream() -> None:
+    clock = Clock()
+    with Emulator(clock=clock) as fal, client_of(fal) as http:
+        fal.register("acme/live", echo)
+        url = submit(http, "acme/live")["status_url"]
+        minted, elsewhere = token(http), token(http, allowed_apps=["other"])
+        del http.headers["authorization"]
+
+        def status(url: str, minted: str) -> int:
+            return http.get(url, params={"fal_jwt_token": minted}).status_code
+
+        assert status(f"{url}/stream", minted) == 200
+        assert status(f"{url}/stream", elsewhere) == 401
+        assert status(f"{url}/stream", "") == 401
+        assert status(url, minted) == 401
+        clock.now += 121
+        assert status(f"{url}/stream", minted) == 401

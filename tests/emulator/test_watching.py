@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import anyio
+import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 
-from fal_async.emulator import Emulator, Gate, Job
+from fal_async.emulator import Emulator, Gate, Job, Socket
 from tests.emulator.calls import client_of, completed, echo, submit, waiting
+from tests.emulator.peers import dial
 
 if TYPE_CHECKING:
-    import httpx
-
     from tests.emulator.calls import Arguments
 
 
@@ -92,19 +94,102 @@ def test_connections_are_counted(fal: Emulator) -> None:
     fal.wait_for(lambda: fal.connections == 0)
 
 
-def test_a_reset_forgets_what_happened_and_keeps_the_endpoints(
-    fal: Emulator, http: httpx.Client
-) -> None:
+async def repeat(socket: Socket) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+def test_reset_cancels_jobs_and_keeps_endpoints(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate), concurrency=1)
     running = submit(http)["request_id"]
+    waiting_job = submit(http)["request_id"]
     http.put(submit(http)["cancel_url"])
+    jobs = fal.jobs
     fal.lock()
     fal.reset()
+    assert jobs[running].cancelled
+    assert jobs[waiting_job].cancelled
     counters = fal.counters("acme/app")
-    assert (counters.executions, counters.completed, counters.running) == (0, 0, 1)
-    assert (fal.requests, fal.count("submit"), list(fal.jobs)) == ([], 0, [running])
+    assert (counters.executions, counters.completed, counters.running) == (0, 0, 0)
+    assert (fal.requests, fal.count("submit"), dict(fal.jobs)) == ([], 0, {})
+    gate.open()
     assert submit(http)["queue_position"] == 0
+    completed(fal)
+    assert fal.counters("acme/app").executions == 1
+
+
+def test_reset_frees_the_slots_of_blocking_runners(fal: Emulator, http: httpx.Client) -> None:
+    stuck = threading.Event()
+
+    def block(arguments: dict[str, Any], job: Job) -> None:
+        if arguments:
+            stuck.wait(10)
+
+    fal.register("acme/app", block, concurrency=1)
+    request_id = submit(http, json={"block": True})["request_id"]
+    job = fal.jobs[request_id]
+    fal.wait_for(lambda: fal.counters("acme/app").running == 1)
+    fal.reset()
+    assert job.cancelled
+    submit(http)
+    completed(fal)
+    stuck.set()
+
+
+def test_reset_ends_direct_runs_and_sessions(fal: Emulator) -> None:
+    fal.register("acme/app", waiting(fal.gate()))
+    fal.websocket("acme/socket")(repeat)
+    with (
+        ThreadPoolExecutor() as threads,
+        client_of(fal) as http,
+        dial(fal, "run/acme/socket") as socket,
+    ):
+        call = threads.submit(http.post, "/run/acme/app", json={})
+        fal.wait_for(lambda: fal.counters("acme/app").running == 1)
+        fal.reset()
+        with pytest.raises(httpx.RemoteProtocolError):
+            call.result(10)
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=10)
+    assert fal.counters("acme/app").running == fal.counters("acme/socket").running == 0
+
+
+def test_reset_by_an_async_runner_is_an_error(
+    fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def reset(arguments: dict[str, Any]) -> None:
+        fal.reset()
+
+    fal.register("acme/app", reset)
+    assert http.post("/run/acme/app", json={}).status_code == 500
+    assert "an async runner cannot wait for the emulator" in caplog.text
+
+
+def test_reset_before_the_start_is_allowed() -> None:
+    fal = Emulator()
+    fal.lock()
+    fal.reset()
+    with fal, client_of(fal) as http:
+        fal.register("acme/app", echo)
+        assert http.post("/run/acme/app", json={}).status_code == 200
+
+
+@pytest.mark.parametrize("route", ["run", "queue"])
+def test_exception_of_a_runner_is_logged(
+    fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture, route: str
+) -> None:
+    def broken(arguments: dict[str, Any]) -> object:
+        return arguments["typo"]
+
+    fal.register("acme/app", broken)
+    http.post(f"/{route}/acme/app", json={})
+    completed(fal) if route == "queue" else None
+    (record,) = [record for record in caplog.records if record.name == "fal_async.emulator"]
+    assert record.levelname == "ERROR"
+    assert "acme/app" in record.getMessage()
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], KeyError)
 
 
 def test_waiting_in_vain_is_an_error(fal: Emulator) -> None:

@@ -142,7 +142,7 @@ def test_a_long_log_costs_no_more_than_its_windows() -> None:
         ([{"message": "a"}], [{"message": "a"}]),
         (
             [{"message": "a", "timestamp": "t", "level": "INFO", "source": "USER", "labels": {}}],
-            [{"message": "a", "timestamp": "t", "level": "INFO", "source": "USER"}],
+            [{"message": "a", "timestamp": "t", "level": "INFO", "source": "USER", "labels": {}}],
         ),
         (
             [{"message": "a", "timestamp": None, "level": None, "source": None}],
@@ -175,4 +175,4 @@ def test_any_json_becomes_lines_that_a_cursor_takes(raw: Any) -> None:
     lines = parse_logs(raw)
     if lines is not None:
         assert LogCursor().fresh(lines) == lines
-        assert all(isinstance(value, str) for line in lines for value in line.values())
+        assert all(isinstance(line["message"], str) for line in lines)

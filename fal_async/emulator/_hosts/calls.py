@@ -55,17 +55,25 @@ def called_id(text: str) -> CalledId:
         return CalledId(text, "")
 
 
-def authenticate(
-    platform: Platform, exchange: Exchange, called: CalledId, target: Target | None
-) -> None:
+#: Routes that pages without a key use with a token in the URL: a browser's ``EventSource`` and
+#: ``WebSocket`` send no headers.
+_WITH_TOKENS: frozenset[Route] = frozenset({"stream", "status_stream"})
+
+
+def authenticate(platform: Platform, exchange: Exchange, call: Call, target: Target | None) -> None:
     """Let only those pass who may use the endpoint.
 
     Raises:
-        Refusal: It is private, and there is no key; or the key is wrong.
+        Refusal: It is private, and there is no key; or the key or the token is wrong.
     """
+    token = exchange.parameters.get("fal_jwt_token") if call.route in _WITH_TOKENS else None
+    if token is not None:
+        if not platform.tokens.admits(token, call.called):
+            raise Refusal(detail(401, "Unauthorized"))
+        return
     authorization = exchange.headers.get("authorization")
     private = target is None or target.endpoint.private
-    if refusal := platform.accounts.refusal(authorization, called.app, private=private):
+    if refusal := platform.accounts.refusal(authorization, call.called.app, private=private):
         raise Refusal(refusal)
 
 
@@ -76,12 +84,7 @@ def admit(platform: Platform, exchange: Exchange, call: Call) -> Target:
         Refusal: They may not, or there is no such endpoint.
     """
     target = platform.registry.resolve(str(call.called))
-    # Pages that have no key read streams by a token in the URL, as they open sockets.
-    token = exchange.parameters.get("fal_jwt_token") if call.route == "stream" else None
-    if token is None:
-        authenticate(platform, exchange, call.called, target)
-    elif not platform.tokens.admits(token, call.called):
-        raise Refusal(detail(401, "Unauthorized"))
+    authenticate(platform, exchange, call, target)
     if target is None:
         raise Refusal(detail(404, f'Application "{call.called.alias}" not found'))
     if refusal := platform.accounts.locked():

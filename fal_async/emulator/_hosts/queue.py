@@ -164,7 +164,7 @@ class QueueHost:
             exchange.request_id = call.job_id
         job = self._platform.jobs.get(call.job_id or "")
         target = self._platform.registry.resolve(job.endpoint if job else str(call.called))
-        authenticate(self._platform, exchange, call.called, target)
+        authenticate(self._platform, exchange, call, target)
         if job is None or job.app != call.called.app:
             raise Refusal(not_found())
         return job

@@ -41,13 +41,8 @@ class RunHost:
         if limit is not None:
             raise Refusal(too_many_running(limit))
         job = new_job(self._platform, exchange, call, target, request_id=request_id, direct=True)
-        job.status = "IN_PROGRESS"
-        self._platform.scheduler.enter(target.endpoint)
-        try:
+        with self._platform.scheduler.direct_run(job, target.endpoint):
             await self._run(exchange, target.endpoint, job)
-        finally:
-            job.status = "COMPLETED"
-            self._platform.scheduler.leave(target.endpoint)
 
     async def _run(self, exchange: Exchange, endpoint: Endpoint, job: Job) -> None:
         task = asyncio.current_task()

@@ -6,14 +6,10 @@ import logging
 import uuid
 from typing import TYPE_CHECKING
 
+from websockets.frames import CloseCode
+
 from fal_async.emulator._hosts.calls import Call, authenticate, called_id, new_job
-from fal_async.emulator._replies import (
-    Refusal,
-    detail,
-    encode,
-    internal_server_error,
-    too_many_running,
-)
+from fal_async.emulator._replies import Refusal, detail, encode, too_many_running
 from fal_async.emulator._websocket import DisconnectedError
 
 if TYPE_CHECKING:
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
     from fal_async.emulator._job import Job
     from fal_async.emulator._platform import Platform
     from fal_async.emulator._record import Route
-    from fal_async.emulator._registry import CalledId, Target
+    from fal_async.emulator._registry import Target
     from fal_async.emulator._sockets import SocketRunner
     from fal_async.emulator._websocket import WebSocket
 
@@ -49,13 +45,13 @@ class SocketHost:
         """Let the app speak with the client."""
         websocket = exchange.upgrade()
         target = self._platform.registry.resolve(str(call.called))
-        if not self._is_authorized(exchange, call.called, target):
+        if not self._is_authorized(exchange, call, target):
             return await _dismiss(websocket)
         if target is None:
             raise Refusal(detail(404, f'Application "{call.called.alias}" not found'))
         runner = target.endpoint.socket
         if runner is None:
-            raise Refusal(detail(403, "Forbidden"))
+            return await _end_unforwarded(websocket)
         if refusal := self._platform.accounts.locked():
             raise Refusal(refusal)
         limit = self._platform.scheduler.limit_reached(target.endpoint)
@@ -64,11 +60,11 @@ class SocketHost:
         await self._serve(exchange, call, target, runner)
         return None
 
-    def _is_authorized(self, exchange: Exchange, called: CalledId, target: Target | None) -> bool:
+    def _is_authorized(self, exchange: Exchange, call: Call, target: Target | None) -> bool:
         token = exchange.parameters.get("fal_jwt_token")
         if token is not None:
-            return self._platform.tokens.admits(token, called)
-        authenticate(self._platform, exchange, called, target)
+            return self._platform.tokens.admits(token, call.called)
+        authenticate(self._platform, exchange, call, target)
         return True
 
     async def _serve(
@@ -77,31 +73,36 @@ class SocketHost:
         platform, endpoint = self._platform, target.endpoint
         request_id = exchange.request_id or str(uuid.uuid4())
         job = new_job(platform, exchange, call, target, request_id=request_id, direct=True)
-        job.status = "IN_PROGRESS"
         endpoint.counters.executions += 1
-        platform.scheduler.enter(endpoint)
-        platform.record.ring()
-        try:
-            with exchange.connection.when_lost(job.call_off):
-                await _run(runner, job, exchange.upgrade())
-        finally:
-            job.status = "COMPLETED"
-            platform.scheduler.leave(endpoint)
-            platform.record.ring()
+        with (
+            platform.scheduler.direct_run(job, endpoint),
+            exchange.connection.when_lost(job.call_off),
+        ):
+            await _run(runner, job, exchange.upgrade())
 
 
 async def _run(runner: SocketRunner, job: Job, websocket: WebSocket) -> None:
     try:
         await runner.serve(job, websocket)
-    except (DisconnectedError, Refusal) as end:
-        if isinstance(end, Refusal):
-            raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        logger.warning("the app at %s crashed", job.endpoint, exc_info=True)
+    except DisconnectedError:
+        return
+    except Refusal:
+        await _end_unforwarded(websocket)
+    except (Exception, SystemExit, KeyboardInterrupt):
+        logger.exception("The runner of %s crashed", job.endpoint)
         if websocket.was_answered:
             await websocket.drop()
         else:
-            raise Refusal(internal_server_error()) from error
+            await _end_unforwarded(websocket)
+
+
+async def _end_unforwarded(websocket: WebSocket) -> None:
+    """End a handshake that the app refused as the edge does, which has accepted it before."""
+    try:
+        await websocket.accept()
+        await websocket.close(CloseCode.INTERNAL_ERROR, "Error while forwarding the request")
+    except DisconnectedError:
+        return
 
 
 async def _dismiss(websocket: WebSocket) -> None:

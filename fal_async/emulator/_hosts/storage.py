@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 
 from fal_async.emulator._files import OWNER, TOKEN_LIFE, label_of, signed
 from fal_async.emulator._hosts.calls import Call, called_id
-from fal_async.emulator._hosts.names import cdn_base
 from fal_async.emulator._hosts.tokens import token_body
 from fal_async.emulator._replies import Refusal, detail, json_reply, method_not_allowed
 
@@ -66,7 +65,7 @@ class StorageHost:
         return {
             "token": self._platform.files.mint(OWNER),
             "token_type": "Bearer",
-            "base_url": cdn_base(exchange.place),
+            "base_url": exchange.cdn_base,
             "expires_at": end.isoformat(timespec="seconds"),
         }
 
@@ -76,7 +75,7 @@ class StorageHost:
         except ValidationError as error:
             raise Refusal(detail(422, "content_type is missing, or a name is no text")) from error
         label = label_of(exchange.headers, wishes.content_type, wishes.file_name)
-        base = cdn_base(exchange.place)
+        base = exchange.cdn_base
         key = self._platform.files.expect(base, label)
         url = f"{base}/presigned/{key}"
         return {
