@@ -15,6 +15,7 @@ from fal_async._images import image_bytes, image_type, is_picture
 from fal_async._media_types import BINARY, media_type, name_of
 from fal_async._protocol.lifecycle import lifecycle_headers
 from fal_async._protocol.upload import Label, repositories
+from fal_async._transport.call_state import call_state
 from fal_async._transport.pulling import CHUNK, StreamSource
 from fal_async._transport.sources import FileSource, Handle, Memory, open_source
 from fal_async._transport.tasks import open_task_group
@@ -67,6 +68,7 @@ async def attach(
         FalClientError: An upload failed.
     """
     urls: dict[int, str] = {}
+    call_state().enter("upload")
     room = anyio.Semaphore(performer.line.limits.uploads)  # also for files that are open
 
     async def send(ready: _Ready) -> None:

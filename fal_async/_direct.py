@@ -10,8 +10,8 @@ from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.outputs import check_output_type
 from fal_async._results import hand_over
 from fal_async._stream import EventStream
+from fal_async._transport.call_state import CallState, use_call_state
 from fal_async._transport.tasks import within
-from fal_async.errors import FalClientTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,14 +102,15 @@ class DirectCalls:
         merged = options.merge_headers(platform, headers or {})
         timeout = options.seconds("timeout", timeout)
         performer = self._performer
-        with within(timeout):
+        state = CallState()
+        with within(timeout), use_call_state(state):
             arguments = await attach_files(performer, arguments, auto_upload=auto_upload)
             operation = operations.run(
                 performer.hosts, endpoint, arguments, method=method, path=path, headers=merged
             )
             value = await performer.perform(operation)
             return hand_over(value, output, performer)
-        raise FalClientTimeoutError(timeout or 0)
+        raise state.timeout_error(timeout or 0)
 
     def stream(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from fal_async._protocol.downloads import Version, download, redirected
 from fal_async._protocol.operations import Credential
 from fal_async._protocol.origins import is_cdn
+from fal_async._transport.call_state import call_state
 from fal_async.errors import (
     AuthenticationError,
     FalClientError,
@@ -104,7 +105,7 @@ class FilePlace:
 
     async def _open(self, operation: Operation[None]) -> OpenFile:
         gates = self._performer.line.gates.get()
-        await gates.enter(operation.lane)
+        await gates.enter(operation.lane, call_state())
         try:
             reply = await self._performer.open(operation)
         except BaseException:

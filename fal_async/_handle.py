@@ -12,10 +12,11 @@ from fal_async._protocol.changes import Changes
 from fal_async._protocol.options import seconds
 from fal_async._protocol.outputs import check_output_type
 from fal_async._results import hand_over
+from fal_async._transport.call_state import CallState, use_call_state
 from fal_async._transport.tasks import within
 from fal_async._transport.threads import decode
 from fal_async._waiting import JobWatch
-from fal_async.errors import FalClientTimeoutError, InvalidReplyError, InvalidRequestError
+from fal_async.errors import InvalidReplyError, InvalidRequestError
 from fal_async.types import Completed, InProgress, Result
 
 if TYPE_CHECKING:
@@ -168,13 +169,14 @@ class AsyncRequestHandle:
         check_output_type(output)
         timeout = seconds("timeout", timeout)
         last: Status | None = None
-        with within(timeout):
+        state = CallState("wait", started=None)
+        with within(timeout), use_call_state(state):
             events = self.follow(with_logs=False, interval=interval, look_at_once=True)
             async with aclosing(events):
                 async for status in events:
                     last = status
             return await self.fetch(last, output)
-        raise FalClientTimeoutError(timeout or 0, self.request_id, last)
+        raise state.timeout_error(timeout or 0, self.request_id, last)
 
     async def cancel(self) -> Cancellation:
         """Ask the platform to cancel the job.

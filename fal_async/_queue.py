@@ -12,8 +12,9 @@ from fal_async._protocol.origins import job_urls
 from fal_async._protocol.outputs import check_output_type
 from fal_async._protocol.replies import Submission
 from fal_async._subscription import Subscription, cancel_quietly
+from fal_async._transport.call_state import CallState, use_call_state
 from fal_async._transport.tasks import within
-from fal_async.errors import FalClientTimeoutError, InvalidRequestError
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -205,7 +206,8 @@ class QueueCalls:
         interval = options.seconds("interval", interval)
         start_timeout = options.start_timeout_within(start_timeout, client_timeout)
         job: Subscription | None = None
-        with within(client_timeout):
+        state = CallState()
+        with within(client_timeout), use_call_state(state):
             handle = await self.submit(
                 application,
                 arguments,
@@ -224,7 +226,7 @@ class QueueCalls:
             job = Subscription(handle, on_enqueue, on_queue_update)
             return await job.follow(with_logs=with_logs, interval=interval, output=output)
         known = (None, None) if job is None else (job.handle.request_id, job.last)
-        raise FalClientTimeoutError(client_timeout or 0, *known)
+        raise state.timeout_error(client_timeout or 0, *known)
 
     async def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
         """Ask once how a job stands; see `AsyncRequestHandle.status`.

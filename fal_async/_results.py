@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fal_async._protocol.outputs import validate_output
+from fal_async.errors import InvalidReplyError
 from fal_async.types import Result
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ def hand_over(value: Any, output: type[T] | None, performer: Performer) -> T:
     """
     if isinstance(value, Result):
         value.fetched_by(performer)
-    checked = validate_output(value, output)
+    try:
+        checked = validate_output(value, output)
+    except InvalidReplyError as error:
+        error.stage, error.started = "result", True
+        raise
     files = sys.modules.get("fal_async._files")
     if output is not None and files is not None:  # else there is no `File` that it could hold
         files.bind(checked, performer)

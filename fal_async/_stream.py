@@ -11,9 +11,10 @@ from fal_async._protocol.events import read_events
 from fal_async._protocol.replies import is_event_stream
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._results import hand_over
+from fal_async._transport.call_state import CallState, use_call_state
 from fal_async._transport.exchange import Broken
 from fal_async._transport.time_slices import SlicedDecoder
-from fal_async.errors import FalClientTimeoutError, InvalidRequestError, StreamBrokenError
+from fal_async.errors import InvalidRequestError, StreamBrokenError
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -203,6 +204,7 @@ class _Source:
         self._timeout = timeout
         self._idle_timeout = idle_timeout
         self._deadline = math.inf
+        self._state = CallState()
         self._gates: Gates | None = None
         self._reply: OpenReply | None = None
 
@@ -224,12 +226,17 @@ class _Source:
 
     async def open(self) -> None:
         """Send the request and check the status of the reply."""
+        with use_call_state(self._state):
+            await self._open()
+
+    async def _open(self) -> None:
         if self._timeout is not None:
             self._deadline = anyio.current_time() + self._timeout
         if self._prepare is not None:
             self._operation = await self._in_time(self._prepare, math.inf)
+        self._state.begin(self._operation)
         gates = self.performer.line.gates.get()
-        await self._bounded(lambda: gates.enter(self._operation.lane))
+        await self._bounded(lambda: gates.enter(self._operation.lane, self._state))
         self._gates = gates
         try:
             reply = await self._bounded(lambda: self.performer.open(self._operation))
@@ -265,4 +272,4 @@ class _Source:
         with anyio.CancelScope(deadline=min(silent_at, self._deadline)):
             return await step()
         passed = self._timeout if self._deadline <= silent_at else self._idle_timeout
-        raise FalClientTimeoutError(passed or 0, self.request_id)
+        raise self._state.timeout_error(passed or 0, self.request_id)

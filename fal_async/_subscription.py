@@ -7,6 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fal_async._transport.call_state import use_call_state
 from fal_async._transport.tasks import bounded_shield
 from fal_async.errors import FalClientError
 from fal_async.types import Completed
@@ -66,9 +67,10 @@ class Subscription:
         if callback is None:
             return
         self._in_callback = True
-        outcome = callback(news)
-        if inspect.isawaitable(outcome):
-            await outcome
+        with use_call_state(None):  # what the callback calls is no part of this call
+            outcome = callback(news)
+            if inspect.isawaitable(outcome):
+                await outcome
         self._in_callback = False
 
     async def _abandon(self) -> None:
@@ -78,7 +80,7 @@ class Subscription:
 
 async def cancel_quietly(handle: AsyncRequestHandle) -> None:
     """Cancel a job that nobody waits for any more, whatever becomes of the caller meanwhile."""
-    with bounded_shield() as scope:
+    with use_call_state(None), bounded_shield() as scope:
         try:
             await handle.cancel()
         except FalClientError as error:

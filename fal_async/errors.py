@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from fal_async.types import Status
+    from fal_async.types import Stage, Status
 
 __all__ = [
     "AccountLockedError",
@@ -75,7 +75,21 @@ __all__ = [
 
 
 class FalClientError(Exception):
-    """The root of every error that the library raises."""
+    """The root of every error that the library raises.
+
+    Attributes:
+        stage: What the call was doing. ``"upload"``: it sent files, those of arguments included.
+            ``"submit"``: it was about to hand a job over, or was refused one. ``"wait"``: it asked
+            how a queue job stands. ``"job"``: the job itself, which runs while `run` and `stream`
+            wait for it, or has ended with an error of its own. ``"result"``: it fetched or checked
+            an output. ``"download"``: it received a file. ``None`` where none of these applies.
+        started: Whether the call has started a job, or was about one that had been started: true
+            or false where that is certain, ``None`` where it is not known. After false, the call
+            can be repeated without being charged twice.
+    """
+
+    stage: Stage | None = None
+    started: bool | None = None
 
     def __reduce__(self) -> tuple[Callable[..., FalClientError], tuple[Any, ...]]:
         return _restore, (type(self), self.args, self.__dict__.copy())
@@ -93,9 +107,13 @@ def _restore(
 class MissingCredentialsError(FalClientError):
     """No usable credentials were found; the message names every place that was looked at."""
 
+    started: bool | None = False
+
 
 class InvalidRequestError(FalClientError, ValueError):
     """The call itself is wrong. It was found before anything was sent."""
+
+    started: bool | None = False
 
 
 class ClientClosedError(FalClientError):
@@ -109,20 +127,33 @@ class FalClientTimeoutError(FalClientError, TimeoutError):
         timeout: The deadline, in seconds from the start of the call.
         request_id: The id of the job, or ``None`` when it was not known yet.
         last_status: The last status that was seen, or ``None``.
+        waiting_for: The limit of the client that the call was waiting for, such as
+            ``"limits.held (1000)"``: others of its calls had taken all of it, and nothing was sent
+            meanwhile. ``None`` when the call was waiting for the platform.
     """
 
     def __init__(
-        self, timeout: float, request_id: str | None = None, last_status: Status | None = None
+        self,
+        timeout: float,
+        request_id: str | None = None,
+        last_status: Status | None = None,
+        *,
+        waiting_for: str | None = None,
     ) -> None:
         super().__init__(timeout)  # a second one would be taken for the text of an OSError
         self.timeout = timeout
         self.request_id = request_id
         self.last_status = last_status
+        self.waiting_for = waiting_for
 
     def __str__(self) -> str:
         subject = "request" if self.request_id is None else f"request {self.request_id}"
         seen = "" if self.last_status is None else f", last seen {self.last_status!r}"
-        return f"{subject} timed out after {self.timeout:g} seconds{seen}"
+        text = f"{subject} timed out after {self.timeout:g} seconds{seen}"
+        if self.waiting_for is None:
+            return text
+        unsent = "nothing was sent, because " if self.started is False else ""
+        return f"{text}; {unsent}other calls of this client had used up {self.waiting_for}"
 
 
 class TransportError(FalClientError):
@@ -140,6 +171,8 @@ class TransportError(FalClientError):
 class ConnectionFailedError(TransportError):
     """No connection could be made, so nothing was sent."""
 
+    started: bool | None = False
+
 
 class StreamBrokenError(TransportError):
     """The connection of a stream was lost before its end. What had arrived was delivered.
@@ -147,6 +180,9 @@ class StreamBrokenError(TransportError):
     Attributes:
         events: How many events, or chunks of bytes, had arrived.
     """
+
+    stage: Stage | None = "job"
+    started: bool | None = True
 
     def __init__(self, reason: str, events: int, *, request_id: str | None = None) -> None:
         super().__init__(reason, request_id=request_id)
@@ -164,6 +200,8 @@ class RealtimeDisconnectedError(TransportError):
             was lost without a word.
         close_reason: What the other side gave as its reason; may be empty.
     """
+
+    stage: Stage | None = "job"
 
     def __init__(self, close_code: int = 1006, close_reason: str = "") -> None:
         super().__init__(close_reason)
@@ -209,6 +247,9 @@ class UploadError(FalClientError):
         size: How many bytes there should have been; ``None`` when that was not known.
     """
 
+    stage: Stage | None = "upload"
+    started: bool | None = False
+
     def __init__(self, reason: str, uploaded: int = 0, size: int | None = None) -> None:
         super().__init__(reason)
         self.uploaded = uploaded
@@ -239,6 +280,9 @@ class StreamError(FalClientError):
         request_id: The id of the request, or ``None``.
     """
 
+    stage: Stage | None = "job"
+    started: bool | None = True
+
     def __init__(self, message: str, payload: Any, *, request_id: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -255,6 +299,9 @@ class RealtimeError(FalClientError, RuntimeError):
         reason: What went wrong, for people; may be empty.
         payload: The whole message.
     """
+
+    stage: Stage | None = "job"
+    started: bool | None = True
 
     def __init__(
         self, error: str, reason: str = "", payload: Mapping[str, Any] | None = None

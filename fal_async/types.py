@@ -47,6 +47,7 @@ __all__ = [
     "Queued",
     "Repository",
     "Result",
+    "Stage",
     "Status",
     "StorageACL",
     "StorageACLDecision",
@@ -61,6 +62,9 @@ Arguments: TypeAlias = "Mapping[str, Any] | BaseModel"
 
 #: The place in the queue. It can only be lowered.
 Priority = Literal["normal", "low"]
+
+#: What a call was doing when an error ended it; see `FalClientError`.
+Stage: TypeAlias = Literal["upload", "submit", "wait", "job", "result", "download"]
 
 #: How long an uploaded file lives: a name, or a number of seconds.
 ObjectExpiration: TypeAlias = Literal["never", "immediate", "1h", "1d", "7d", "30d", "1y"] | int

@@ -146,6 +146,7 @@ def download(url: str, credential: Credential, *, start: int, etag: str | None) 
         retry=Retry.SAFE,
         lane=Lane.DOWNLOAD,
         credential=credential,
+        stage="download",
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from fal_async._config import Hosts
-    from fal_async.types import Arguments, Cancellation, Status
+    from fal_async.types import Arguments, Cancellation, Stage, Status
 
 __all__ = [
     "Content",
@@ -110,8 +110,11 @@ class Operation(Generic[T]):
         retry: When it may be sent again.
         lane: Which share of the connections it draws on.
         request_id: The id of the job it is about, when known.
-        starts_job: Whether it starts something that costs money.
+        starts_job: Whether it starts something that costs money. Such a request is sent once: no
+            layer below repeats it when it may have reached the platform. All others may be
+            repeated, whatever their HTTP method.
         credential: What lets it in.
+        stage: What errors name as the stage of the call; ``None`` for an operation within another.
     """
 
     name: str
@@ -123,6 +126,7 @@ class Operation(Generic[T]):
     request_id: str | None = None
     starts_job: bool = False
     credential: Credential = Credential.KEY
+    stage: Stage | None = None
 
 
 def run(
@@ -154,6 +158,7 @@ def run(
         retry=Retry.ON_REFUSAL,
         lane=Lane.HELD,
         starts_job=True,
+        stage="submit",
     )
 
 
@@ -179,6 +184,7 @@ def stream(
         retry=Retry.ON_REFUSAL,
         lane=Lane.HELD,
         starts_job=True,
+        stage="submit",
     )
 
 
@@ -209,6 +215,7 @@ def submit(
         parse=reading(parse_submission),
         retry=Retry.UNSENT if "fal_max_queue_length" in query else Retry.ON_REFUSAL,
         starts_job=True,
+        stage="submit",
     )
 
 
@@ -216,7 +223,8 @@ def status(
     url: str, *, application: str, request_id: str, with_logs: bool = False
 ) -> Operation[Status]:
     """Ask once how a job stands."""
-    return _about_job("status", "GET", _logs(url, with_logs), parse_status, application, request_id)
+    url = _logs(url, with_logs)
+    return _about_job("status", "GET", url, parse_status, application, request_id, stage="wait")
 
 
 def watch(
@@ -236,6 +244,7 @@ def watch(
         retry=Retry.UNSENT,
         lane=Lane.WATCH,
         request_id=request_id,
+        stage="wait",
     )
 
 
@@ -245,7 +254,9 @@ def result(url: str, *, application: str, request_id: str, failed: bool = False)
     An error may be the job's own, replayed. When its status has told already that it `failed`, the
     first one that the platform names is taken for that.
     """
-    operation = _about_job("result", "GET", url, parse_output, application, request_id)
+    operation = _about_job(
+        "result", "GET", url, parse_output, application, request_id, stage="result"
+    )
     return replace(operation, retry=Retry.SETTLED if failed else Retry.REPLAYED)
 
 
@@ -275,6 +286,8 @@ def _about_job(
     parse: Callable[[Reply], T],
     application: str,
     request_id: str,
+    *,
+    stage: Stage,
 ) -> Operation[T]:
     return Operation(
         name=name,
@@ -283,6 +296,7 @@ def _about_job(
         parse=reading(parse, request_id),
         retry=Retry.SAFE,
         request_id=request_id,
+        stage=stage,
     )
 
 

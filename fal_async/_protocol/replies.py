@@ -64,6 +64,11 @@ class Reply:
         return self.headers.get("x-fal-request-id") or None
 
     @property
+    def answered_by_app(self) -> bool:
+        """Whether the reply is known to come from a runner, which has worked for it."""
+        return "x-fal-billable-units" in self.headers or "x-fal-served-from" in self.headers
+
+    @property
     def needs_retry(self) -> bool | None:
         """Whether the platform asks for or forbids a repetition; ``None`` when it is silent."""
         for name in ("x-fal-needs-retry", "x-fal-retryable"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from fal_async._config import RetryPolicy
 
-__all__ = ["Breakdown", "Retry", "pause_before_retry"]
+__all__ = ["Breakdown", "Retry", "pause_before_retry", "was_refused"]
 
 #: The first pause's bound after a 429, in seconds: the platform's advice is 1, 2, 4, 8.
 RATE_LIMIT_DELAY: Final = 1.0
@@ -47,11 +47,13 @@ class Breakdown:
         reason: What broke, in words.
         sent: Whether any of the request may have reached the platform.
         request_id: The id of the request, where the head of the reply has told it.
+        permanent: Whether trying again cannot help, because something has to be put right first.
     """
 
     reason: str
     sent: bool
     request_id: str | None = None
+    permanent: bool = False
 
 
 def pause_before_retry(
@@ -87,7 +89,7 @@ def pause_before_retry(
 
 def _may_repeat(outcome: Reply | Breakdown, retry: Retry) -> bool:
     if isinstance(outcome, Breakdown):
-        return retry in _READING or not outcome.sent
+        return not outcome.permanent and (retry in _READING or not outcome.sent)
     if outcome.ok or outcome.missed_start or outcome.needs_retry is False:
         return False
     match retry:
@@ -96,14 +98,14 @@ def _may_repeat(outcome: Reply | Breakdown, retry: Retry) -> bool:
         case Retry.SETTLED:
             return outcome.request_id is None and outcome.status_code >= 500
         case Retry.ON_REFUSAL:
-            return _was_refused(outcome)
+            return was_refused(outcome)
         case Retry.UNSENT:
             return False
 
 
-def _was_refused(reply: Reply) -> bool:
+def was_refused(reply: Reply) -> bool:
     """Whether a reply proves that the job was not accepted, or is over and worth another try."""
-    if reply.status_code == 429:
+    if reply.status_code == 429 and not reply.answered_by_app:
         return True
     if reply.status_code >= 500 and reply.needs_retry:
         return True

@@ -259,6 +259,7 @@ def _operation(
         retry=Retry.SAFE,
         lane=lane,
         credential=credential,
+        stage="upload",
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from fal_async._transport.connection import Timeouts
     from fal_async._transport.exchange import Body, Carrier
+    from fal_async._transport.transmission import Transmission
 
 __all__ = ["Pooled", "carrier_of", "headers_of"]
 
@@ -34,13 +35,19 @@ class Pooled:
         self.engine = engine
 
     async def carry(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        timeouts: Timeouts,
+        transmission: Transmission,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply, as `Carrier` says."""
         origin, host, path = locate(url)
         lines = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
         outgoing = compose(method, host, path, lines, body)
-        incoming = await self.engine.exchange(origin, outgoing, timeouts)
+        incoming = await self.engine.exchange(origin, outgoing, timeouts, transmission)
         reply, rest = incoming
         received = headers_of(reply.headers)
         if "content-encoding" in received:

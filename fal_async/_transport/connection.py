@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from fal_async._transport.errors import ReadError, ReadTimeout, WriteError
-from fal_async._transport.sending import Unsent, send_nowait, send_rest
+from fal_async._transport.sending import Unsent, send_head, send_rest
 from fal_async._transport.tasks import within
 
 if TYPE_CHECKING:
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from fal_async._transport.parsing import ReplyParser
     from fal_async._transport.places import Origin
     from fal_async._transport.sockets import SocketStream
+    from fal_async._transport.transmission import Transmission
 
 __all__ = ["Connection", "ReplyBody", "Timeouts"]
 
 #: The bounds of connecting, reading, writing and waiting for a connection, in seconds.
 Timeouts: TypeAlias = "Mapping[str, float | None]"
+#: How much of the time that a server keeps an idle connection is made use of. The rest is for the
+#: way there, and for clocks that differ.
+IDLE_MARGIN: Final = 0.8
 
 
 class Connection:
@@ -33,18 +37,41 @@ class Connection:
     Attributes:
         origin: What it is connected to.
         expires: When it is too old to be used again, on the monotonic clock.
+        reliable_until: Until when it may carry a request that cannot be repeated.
         served: How many exchanges have begun on it.
         usable: Whether nothing has happened that rules out another exchange.
     """
 
-    __slots__ = ("_stream", "expires", "origin", "served", "usable")
+    __slots__ = ("_reply", "_stream", "expires", "origin", "reliable_until", "served", "usable")
 
     def __init__(self, origin: Origin, stream: SocketStream) -> None:
         self._stream = stream
         self.origin = origin
-        self.expires = math.inf
+        self.expires = self.reliable_until = math.inf
         self.served = 0
         self.usable = True
+        self._reply: ReplyParser | None = None
+
+    def rest(self, now: float, keepalive_expiry: float) -> None:
+        """Decide how long the connection may be used again, now that it is idle.
+
+        A server that answers with an error of its own may be about to restart. One that closes idle
+        connections may do so while a request is on its way to it. Neither harms a request that can
+        be repeated; one that cannot needs a connection on which nothing of the kind is likely.
+
+        Args:
+            now: The time, on the monotonic clock.
+            keepalive_expiry: The longest idle time, in seconds; that which the server has announced
+                counts where it is shorter.
+        """
+        reply, self._reply = self._reply, None
+        announced = None if reply is None else reply.keep_alive
+        lifetime = keepalive_expiry
+        if announced is not None:
+            lifetime = min(lifetime, announced * IDLE_MARGIN)
+        self.expires = now + lifetime
+        has_failed = reply is not None and reply.status >= 500
+        self.reliable_until = -math.inf if has_failed else now + lifetime * IDLE_MARGIN
 
     def is_quiet(self) -> bool:
         """Whether the peer has sent nothing that nobody asked for, not even an end."""
@@ -58,7 +85,13 @@ class Connection:
         """Close at once, outside of the event loop."""
         self._stream.drop()
 
-    async def exchange(self, request: Outgoing, reply: ReplyParser, timeouts: Timeouts) -> None:
+    async def exchange(
+        self,
+        request: Outgoing,
+        reply: ReplyParser,
+        timeouts: Timeouts,
+        transmission: Transmission,
+    ) -> None:
         """Send a request and receive the head of its reply, with what came along of the body.
 
         Raises:
@@ -66,7 +99,8 @@ class Connection:
         """
         self.served += 1
         self.usable = not request.last
-        unsent = await self._send(request, reply, timeouts.get("write"))
+        self._reply = reply
+        unsent = await self._send(request, reply, timeouts.get("write"), transmission)
         try:
             await self._receive_head(reply, timeouts.get("read"))
         except ReadError:
@@ -75,12 +109,18 @@ class Connection:
             raise
 
     async def _send(
-        self, request: Outgoing, reply: ReplyParser, timeout: float | None
+        self,
+        request: Outgoing,
+        reply: ReplyParser,
+        timeout: float | None,
+        transmission: Transmission,
     ) -> Unsent | None:
         try:
-            sent = send_nowait(self._stream, request.head)
+            sent = send_head(self._stream, request.head, transmission)
             if sent < len(request.head) or request.body:
-                self.usable &= await send_rest(self._stream, request, sent, reply, timeout)
+                self.usable &= await send_rest(
+                    self._stream, request, sent, reply, timeout, transmission
+                )
         except Unsent as error:
             # The peer may have replied before it closed, and what it said is worth more.
             self.usable = False

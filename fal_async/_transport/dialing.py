@@ -30,6 +30,21 @@ HEAD_START: Final = 0.25
 #: The longest answer of a proxy to CONNECT, in bytes.
 PROXY_ANSWER: Final = 65536
 
+#: A run may be silent for minutes, and routers forget connections on which nothing happens. So the
+#: kernel probes a silent connection after a minute, and gives a dead one up a minute later.
+_KEEPALIVE: Final = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (
+            ("TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE", 60),
+            ("TCP_KEEPINTVL", 15),
+            ("TCP_KEEPCNT", 4),
+        )
+        if hasattr(socket, name)  # some systems have their own names, or none
+    ),
+]
+
 _Address: TypeAlias = "tuple[socket.AddressFamily, tuple[Any, ...]]"
 _Resolved: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]"
 
@@ -49,7 +64,10 @@ async def dial(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> So
     try:
         addresses = await _look_up(host, port)
     except (OSError, UnicodeError) as error:
-        raise ConnectError(f"cannot look up {host!r}: {_reason(error)}") from error
+        message = (
+            f"cannot resolve the host name {host!r}: {_reason(error)}; is this machine online?"
+        )
+        raise ConnectError(message) from error
     try:
         stream = SocketStream(await _connect_to_any(addresses))
     except OSError as error:
@@ -156,6 +174,8 @@ async def _connect(address: _Address) -> socket.socket:
     try:
         sock.setblocking(False)  # noqa: FBT003 -- the method's only argument
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for level, option, value in _KEEPALIVE:
+            sock.setsockopt(level, option, value)
         try:
             sock.connect(target)
         except BlockingIOError:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LAST_CHUNK", "Outgoing", "compose", "frame"]
 
-#: Methods that may be repeated when a connection turns out to be dead (RFC 9110, section 9.2.2).
-IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 #: Bodies up to this size, in bytes, go out in one write with the head.
 SMALL: Final = 65536
 #: Ends a body that is sent in chunks.
@@ -35,7 +33,6 @@ class Outgoing(NamedTuple):
         body: What is left of the body.
         length: How long the body is, in bytes; ``None`` when it is sent in chunks.
         expects_body: Whether the reply may have a body.
-        repeatable: Whether it may be sent again when the peer cannot have replied to it.
         last: Whether the connection ends with it.
     """
 
@@ -43,7 +40,6 @@ class Outgoing(NamedTuple):
     body: bytes | AsyncIterator[bytes]
     length: int | None
     expects_body: bool
-    repeatable: bool
     last: bool
 
 
@@ -83,7 +79,6 @@ def compose(
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)
     length = _length(framing)
-    in_memory = isinstance(body, bytes)
     if isinstance(body, bytes):
         body = _framed(body, length)
         if len(body) <= SMALL:
@@ -93,7 +88,6 @@ def compose(
         body=body,
         length=length,
         expects_body=method != "HEAD",
-        repeatable=in_memory and method in IDEMPOTENT,
         last=b"close" in framing.get(b"connection", b"").lower(),
     )
 

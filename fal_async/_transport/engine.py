@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fal_async._transport.connection import Timeouts
     from fal_async._transport.encoding import Outgoing
     from fal_async._transport.places import Origin
+    from fal_async._transport.transmission import Transmission
 
 __all__ = ["Engine", "Incoming"]
 
@@ -69,8 +70,23 @@ class Engine:
         if self._ssl_context is None:
             await shared_context()
 
-    async def exchange(self, origin: Origin, outgoing: Outgoing, timeouts: Timeouts) -> Incoming:
+    async def exchange(
+        self,
+        origin: Origin,
+        outgoing: Outgoing,
+        timeouts: Timeouts,
+        transmission: Transmission,
+    ) -> Incoming:
         """Send a request and wait for the head of its reply.
+
+        A kept connection may turn out to be dead. The request goes over another one then, if none
+        of it was written, or if it may be repeated.
+
+        Args:
+            origin: What to connect to.
+            outgoing: The request.
+            timeouts: The bounds of connecting, writing, reading and waiting for a connection.
+            transmission: Says whether the request may be repeated, and learns what was sent.
 
         Raises:
             ExchangeError: The exchange failed.
@@ -82,15 +98,17 @@ class Engine:
         pool = self._pools.get()
         connect = partial(self._dial, timeouts.get("connect"))
         while True:
-            connection = await pool.acquire(origin, connect, timeouts.get("pool"))
+            connection = await pool.acquire(origin, connect, timeouts.get("pool"), transmission)
             reply = ReplyParser(
                 bodiless=not outgoing.expects_body, max_header_bytes=self._max_header_bytes
             )
             try:
-                await connection.exchange(outgoing, reply, timeouts)
+                await connection.exchange(outgoing, reply, timeouts, transmission)
             except BaseException as error:
                 pool.release(connection, reusable=False)
-                if not _was_dead(connection, outgoing, reply, error):
+                if not (
+                    _was_dead(connection, reply, error) and _may_repeat(outgoing, transmission)
+                ):
                     raise
             else:
                 return _incoming(pool, connection, reply, timeouts.get("read"))
@@ -112,16 +130,15 @@ class Engine:
         raise ConnectTimeout(f"no connection to {origin.host}:{origin.port} within {timeout} s")
 
 
-def _was_dead(
-    connection: Connection, request: Outgoing, reply: ReplyParser, error: BaseException
-) -> bool:
-    """Whether a connection was dead before the request, which can go over another one."""
-    return (
-        isinstance(error, ReadError | WriteError)
-        and connection.served > 1
-        and request.repeatable
-        and not reply.started
-    )
+def _was_dead(connection: Connection, reply: ReplyParser, error: BaseException) -> bool:
+    """Whether a kept connection broke without a byte of a reply: it may have been dead before."""
+    return isinstance(error, ReadError | WriteError) and connection.served > 1 and not reply.started
+
+
+def _may_repeat(request: Outgoing, transmission: Transmission) -> bool:
+    if not transmission.sent:
+        return True  # the body was not touched either
+    return transmission.repeatable and isinstance(request.body, bytes)
 
 
 def _incoming(

@@ -28,28 +28,36 @@ __all__ = [
 class ExchangeError(Exception):
     """There was no whole reply.
 
+    Args:
+        message: The reason.
+        permanent: Whether trying again cannot help, because something has to be put right here
+            first.
+
     Attributes:
-        sent: Whether any of the request may have reached the peer.
+        permanent: As given.
         unreachable: Whether another host may do better.
         words: What is said of it; empty for the error's own text.
     """
 
-    sent: ClassVar[bool] = True
+    permanent: bool = False
     unreachable: ClassVar[bool] = False
     words: ClassVar[str] = ""
+
+    def __init__(self, message: str = "", *, permanent: bool = False) -> None:
+        super().__init__(message)
+        if permanent:
+            self.permanent = True
 
 
 class ConnectError(ExchangeError):
     """No connection could be made."""
 
-    sent = False
     unreachable = True
 
 
 class ConnectTimeout(ExchangeError):  # noqa: N818 -- httpx's name
     """No connection could be made in time."""
 
-    sent = False
     unreachable = True
     words = "connecting took too long"
 
@@ -57,26 +65,23 @@ class ConnectTimeout(ExchangeError):  # noqa: N818 -- httpx's name
 class PoolTimeout(ExchangeError):  # noqa: N818 -- httpx's name
     """No connection came free in time."""
 
-    sent = False
     words = "no connection came free in time"
 
 
 class ProxyError(ExchangeError):
     """The proxy refused, or cannot be used."""
 
-    sent = False
-
 
 class UnsupportedProtocol(ExchangeError):  # noqa: N818 -- httpx's name
     """The URL is not one of HTTP."""
 
-    sent = False
+    permanent = True
 
 
 class LocalProtocolError(ExchangeError):
     """The request cannot be written as HTTP."""
 
-    sent = False
+    permanent = True
 
 
 class RemoteProtocolError(ExchangeError):

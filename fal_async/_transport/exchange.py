@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fal_async._protocol.operations import Content, Request
     from fal_async._transport.connection import Timeouts
+    from fal_async._transport.transmission import Transmission
 
 __all__ = ["Body", "Broken", "Carrier", "OpenReply", "start"]
 
@@ -37,12 +38,14 @@ class Broken(Exception):  # noqa: N818 -- a signal within the transport layer, n
         self.unreachable = unreachable
 
 
-def _broken(error: ExchangeError | OSError, request_id: str | None = None) -> Broken:
+def _broken(error: ExchangeError | OSError, *, sent: bool, request_id: str | None = None) -> Broken:
     reason = str(error) or type(error).__name__
     if not isinstance(error, ExchangeError):
-        return Broken(Breakdown(reason, sent=True, request_id=request_id))
-    breakdown = Breakdown(error.words or reason, error.sent, request_id)
-    return Broken(breakdown, unreachable=error.unreachable)
+        return Broken(Breakdown(reason, sent=sent, request_id=request_id))
+    breakdown = Breakdown(
+        error.words or reason, sent=sent, request_id=request_id, permanent=error.permanent
+    )
+    return Broken(breakdown, unreachable=error.unreachable and not error.permanent)
 
 
 class OpenReply:
@@ -80,6 +83,11 @@ class OpenReply:
         """Whether the status is one of success."""
         return 200 <= self.status_code < 300
 
+    @property
+    def head(self) -> Reply:
+        """Status and headers, as a reply without a body."""
+        return Reply(status_code=self.status_code, headers=self.headers)
+
     async def next_chunk(self) -> bytes | None:
         """The next part of the decoded body, or ``None`` at its end; raises `Broken`."""
         if self._rest is None:
@@ -88,7 +96,9 @@ class OpenReply:
         try:
             return await anext(self._rest, None)
         except (ExchangeError, OSError) as error:
-            raise _broken(error, self.headers.get("x-fal-request-id")) from error
+            raise _broken(
+                error, sent=True, request_id=self.headers.get("x-fal-request-id")
+            ) from error
 
     async def read(self, *, limit: int = MAX_BODY) -> Reply:
         """Read the whole body and close."""
@@ -150,9 +160,23 @@ class Carrier(Protocol):
     """What carries exchanges: the engine, or a transport of httpx's kind."""
 
     async def carry(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        timeouts: Timeouts,
+        transmission: Transmission,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply.
+
+        Args:
+            method: The method.
+            url: Where to.
+            headers: The headers, complete.
+            body: The body.
+            timeouts: The bounds of connecting, writing and reading, in seconds.
+            transmission: Says whether the request may be repeated, and learns whether it was sent.
 
         Raises:
             ExchangeError: There is no reply.
@@ -176,6 +200,7 @@ async def start(
     *,
     authorization: str | None,
     timeout: Timeouts,
+    transmission: Transmission,
 ) -> OpenReply:
     """Send a request and wait for the head of its reply; raises `Broken`."""
     headers = {"user-agent": USER_AGENT, **request.headers}
@@ -188,10 +213,10 @@ async def start(
     elif content or request.method in _WITH_BODY:
         headers["content-length"] = str(len(content))
     try:
-        return await carrier.carry(request.method, url, headers, body, timeout)
+        return await carrier.carry(request.method, url, headers, body, timeout, transmission)
     except (ExchangeError, OSError) as error:
         if isinstance(body, _Reading) and body.failure is error:
             raise  # the exchange is well, but not what was to be sent
-        raise _broken(error) from error
+        raise _broken(error, sent=transmission.sent) from error
     except InvalidURL as error:
         raise InvalidRequestError(f"not a URL that can be called: {error}") from error

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 
 from fal_async._transport.carriers import headers_of
-from fal_async._transport.errors import InvalidURL, kind_of
+from fal_async._transport.errors import (
+    ConnectError,
+    ConnectTimeout,
+    InvalidURL,
+    LocalProtocolError,
+    PoolTimeout,
+    ProxyError,
+    UnsupportedProtocol,
+    kind_of,
+)
 from fal_async._transport.exchange import OpenReply
 from fal_async._transport.pool import response_of
 
@@ -19,9 +28,19 @@ if TYPE_CHECKING:
     from fal_async._transport.connection import Timeouts
     from fal_async._transport.engine import Incoming
     from fal_async._transport.exchange import Body
+    from fal_async._transport.transmission import Transmission
 
 __all__ = ["Foreign", "decoded"]
 
+#: Errors by which a transport says that nothing was sent.
+_UNSENT: Final = (
+    ConnectError,
+    ConnectTimeout,
+    LocalProtocolError,
+    PoolTimeout,
+    ProxyError,
+    UnsupportedProtocol,
+)
 _parse_url = lru_cache(maxsize=256)(httpx.URL)
 
 
@@ -36,22 +55,32 @@ class Foreign:
         self._transport = transport
 
     async def carry(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        timeouts: Timeouts,
+        transmission: Transmission,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply, as `Carrier` says."""
+        extensions: dict[str, Any] = {"timeout": timeouts}
+        if type(self._transport) is httpx.AsyncHTTPTransport:  # it tells, and the rest may not
+            extensions["trace"] = partial(_note_sending, transmission)
         try:
             request = httpx.Request(
-                method,
-                _parse_url(url),
-                headers=headers,
-                content=body,
-                extensions={"timeout": timeouts},
+                method, _parse_url(url), headers=headers, content=body, extensions=extensions
             )
+            if "trace" not in extensions:
+                transmission.sent = True
             return _opened(await self._transport.handle_async_request(request))
         except httpx.InvalidURL as error:
             raise InvalidURL(str(error)) from error
         except httpx.RequestError as error:
-            raise kind_of(error)(str(error)) from error
+            kind = kind_of(error)
+            if issubclass(kind, _UNSENT):
+                transmission.sent = False
+            raise kind(str(error)) from error
 
     async def prepare(self) -> None:
         """A transport that is not ours prepares itself."""
@@ -59,6 +88,12 @@ class Foreign:
     async def aclose(self) -> None:
         """Close the transport."""
         await self._transport.aclose()
+
+
+async def _note_sending(transmission: Transmission, event: str, info: Mapping[str, Any]) -> None:
+    """Learn from httpx's transport that it begins to send; a tunnel is asked for by CONNECT."""
+    if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
+        transmission.sent = True
 
 
 def decoded(incoming: Incoming) -> OpenReply:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -10,8 +10,19 @@ from fal_async._protocol.operations import Lane
 
 if TYPE_CHECKING:
     from fal_async._config import Limits
+    from fal_async._transport.call_state import CallState
 
 __all__ = ["Gates", "Pace"]
+
+
+#: The setting that bounds each lane.
+_LIMITS: Final = {
+    Lane.CONTROL: "control",
+    Lane.HELD: "held",
+    Lane.WATCH: "max_streams",
+    Lane.UPLOAD: "uploads",
+    Lane.DOWNLOAD: "downloads",
+}
 
 
 class Pace:
@@ -37,19 +48,28 @@ class Gates:
     """
 
     def __init__(self, limits: Limits) -> None:
+        sizes = {lane: getattr(limits, name) for lane, name in _LIMITS.items()}
         self._places = {
-            Lane.CONTROL: anyio.Semaphore(limits.control, fast_acquire=True),
-            Lane.HELD: anyio.Semaphore(limits.held, fast_acquire=True),
-            Lane.WATCH: anyio.Semaphore(limits.max_streams, fast_acquire=True),
-            Lane.UPLOAD: anyio.Semaphore(limits.uploads, fast_acquire=True),
-            Lane.DOWNLOAD: anyio.Semaphore(limits.downloads, fast_acquire=True),
+            lane: anyio.Semaphore(size, fast_acquire=True) for lane, size in sizes.items()
         }
+        self._names = {lane: f"limits.{_LIMITS[lane]} ({size})" for lane, size in sizes.items()}
         self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
         self.polls = Pace(1 / limits.polls_per_second)
 
-    async def enter(self, lane: Lane) -> None:
-        """Wait for a place."""
+    async def enter(self, lane: Lane, state: CallState | None = None) -> None:
+        """Wait for a place.
+
+        Args:
+            lane: The lane.
+            state: The state of the call, which notes what is waited for if there is no place.
+        """
+        if self.try_enter(lane):
+            return
+        if state is not None:
+            state.waiting_for = self._names[lane]
         await self._places[lane].acquire()
+        if state is not None:
+            state.waiting_for = ""
 
     def try_enter(self, lane: Lane) -> bool:
         """Take a place if one is free."""

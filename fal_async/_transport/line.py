@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from fal_async._protocol.operations import Request
+from fal_async._transport.errors import ExchangeError
 from fal_async._transport.exchange import Broken, start
 from fal_async._transport.gates import Gates
 from fal_async._transport.loops import PerLoop
 from fal_async._transport.open_sockets import OpenSockets
 from fal_async._transport.routes import Routes
-from fal_async.errors import ClientClosedError, TransportError
+from fal_async._transport.transmission import Transmission
+from fal_async.errors import ClientClosedError, ConnectionFailedError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,12 +52,18 @@ class Line:
         *,
         authorization: str | None,
         timeout: Mapping[str, float | None],
+        transmission: Transmission,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply; raises `Broken`."""
         if self._closed:
             raise ClientClosedError("the client is closed")
         return await start(
-            self._carrier, request, url, authorization=authorization, timeout=timeout
+            self._carrier,
+            request,
+            url,
+            authorization=authorization,
+            timeout=timeout,
+            transmission=transmission,
         )
 
     async def post_form(self, url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
@@ -71,15 +79,24 @@ class Line:
         request = Request("POST", url, headers, urlencode(fields).encode())
         timeout: dict[str, float | None] = dict.fromkeys(("connect", "read", "write"), FORM_TIMEOUT)
         try:
-            opened = await self.start(request, url, authorization=None, timeout=timeout)
+            opened = await self.start(
+                request, url, authorization=None, timeout=timeout, transmission=Transmission()
+            )
             reply = await opened.read()
         except Broken as error:
             raise TransportError(f"the login could not be renewed: {error}") from error.__cause__
         return reply.status_code, reply.body
 
     async def prepare(self) -> None:
-        """Do what the first exchange would have to do otherwise."""
-        await self._carrier.prepare()
+        """Do what the first exchange would have to do otherwise.
+
+        Raises:
+            ConnectionFailedError: The trusted certificates cannot be read.
+        """
+        try:
+            await self._carrier.prepare()
+        except ExchangeError as error:
+            raise ConnectionFailedError(str(error)) from error
 
     async def aclose(self) -> None:
         """Close the sockets and the transport; calls that come later are refused."""

@@ -34,6 +34,8 @@ class ReplyParser:
         complete: Whether the whole reply has arrived.
         reusable: Whether the connection may carry another exchange, once the reply is complete.
         failure: Why the rest of the reply cannot be read, or ``None``.
+        keep_alive: How long the peer keeps idle connections, in seconds; ``None`` when it does not
+            say.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class ReplyParser:
         "has_head",
         "headers",
         "http_version",
+        "keep_alive",
         "pieces",
         "reason",
         "reusable",
@@ -72,6 +75,7 @@ class ReplyParser:
         self.complete = False
         self.reusable = False
         self.failure: RemoteProtocolError | None = None
+        self.keep_alive: float | None = None
 
     def feed(self, received: bytes) -> None:
         """Take what has arrived; ``b""`` is the end of the connection."""
@@ -113,6 +117,12 @@ class ReplyParser:
         elif self._bodiless and not received.endswith(b"\r\n\r\n"):
             self.reusable = False  # llhttp may hold the beginning of a body that must not be there
 
+    def _read_keep_alive(self, value: bytes) -> None:
+        for parameter in value.split(b","):
+            name, _, seconds = parameter.strip().partition(b"=")
+            if name.strip().lower() == b"timeout" and seconds.strip().isdigit():
+                self.keep_alive = float(seconds)
+
     def _end(self) -> None:
         if self.has_head and not self._is_delimited():
             self.complete = True
@@ -146,6 +156,8 @@ class ReplyParser:
             raise _Stop
         if not self.has_head:  # what follows the body is not wanted
             self.headers.append((name, value))
+            if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive":
+                self._read_keep_alive(value)
 
     def on_headers_complete(self) -> None:
         llhttp = self._llhttp

@@ -15,6 +15,7 @@ from fal_async._protocol.operations import Credential, Lane, Operation
 from fal_async._protocol.origins import BACKUPS, Origins, is_cdn, origin_of
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Breakdown, pause_before_retry
+from fal_async._transport.call_state import CallState, call_state
 from fal_async._transport.cdn_tokens import CdnTokens
 from fal_async._transport.exchange import Broken, OpenReply
 from fal_async._transport.tasks import hear_out
@@ -109,15 +110,16 @@ class Performer:
             TransportError: There was no answer.
             InvalidReplyError: The answer cannot be read.
         """
+        state = call_state()
 
         async def exchange() -> Reply:
-            opened = await self._start(operation)
+            opened = await self._start(operation, state)
             return await opened.read()
 
         async def once() -> Reply:
             # Only the exchange is heard out: a place is waited for as any caller waits.
             gates = self.line.gates.get()
-            await gates.enter(operation.lane)
+            await gates.enter(operation.lane, state)
             try:
                 if abandoned is None:
                     return await exchange()
@@ -125,10 +127,11 @@ class Performer:
             finally:
                 gates.leave(operation.lane)
 
-        reply = await self._settle(operation, once)
-        # What must not be lost is not left to a thread, which a cancellation would abandon.
-        size = len(reply.body) if abandoned is None else 0
-        return await decode(partial(operation.parse, reply), size)
+        with state.during(operation):
+            reply = await self._repeat(operation, once, state)
+            # What must not be lost is not left to a thread, which a cancellation would abandon.
+            size = len(reply.body) if abandoned is None else 0
+            return await decode(partial(operation.parse, reply), size)
 
     async def open(self, operation: Operation[None]) -> OpenReply:
         """Perform an operation up to the head of a successful reply, which the caller closes.
@@ -140,19 +143,23 @@ class Performer:
             TransportError: There was no answer.
         """
         opened: OpenReply | None = None
+        state = call_state()
 
         async def once() -> Reply:
             nonlocal opened
-            opened = await self._start(operation)
+            opened = await self._start(operation, state)
             if opened.ok:
-                return Reply(status_code=opened.status_code, headers=opened.headers)
+                return opened.head
             return await opened.read()
 
-        operation.parse(await self._settle(operation, once))
+        with state.during(operation):
+            operation.parse(await self._repeat(operation, once, state))
         assert opened is not None  # noqa: S101 -- `parse` raises for every reply but those of success
         return opened
 
-    async def _settle(self, operation: Operation[T], once: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def _repeat(
+        self, operation: Operation[T], once: Callable[[], Awaitable[Reply]], state: CallState
+    ) -> Reply:
         """Try until there is a reply that stands, or no further try is allowed."""
         began = monotonic()
         attempt = 1
@@ -162,6 +169,7 @@ class Performer:
             outcome: Reply | Breakdown
             try:
                 outcome = await once()
+                state.receive(outcome)
             except Broken as error:
                 outcome, cause = error.breakdown, error.__cause__
             pause = pause_before_retry(
@@ -182,18 +190,20 @@ class Performer:
             attempt += 1
             previous = outcome if isinstance(outcome, Reply) else None
 
-    async def _start(self, operation: Operation[T]) -> OpenReply:
+    async def _start(self, operation: Operation[T], state: CallState) -> OpenReply:
         """One attempt; a credential that can be renewed gets a second chance."""
         authority = self._authority_for(operation.credential)
         if authority is None:
-            return await self._reach(operation, None)
+            return await self._reach(operation, None, state)
         authorization = await authority.authorization()
-        opened = await self._reach(operation, authorization)
+        opened = await self._reach(operation, authorization, state)
         if opened.status_code != 401 or not authority.renewable:
             return opened
+        if operation.starts_job and opened.head.answered_by_app:
+            return opened  # the app's own refusal: it has run, and would run again
         await opened.aclose()
         authority.invalidate(authorization)
-        return await self._reach(operation, await authority.authorization())
+        return await self._reach(operation, await authority.authorization(), state)
 
     def _authority_for(self, credential: Credential) -> Authority | None:
         match credential:
@@ -204,21 +214,33 @@ class Performer:
             case Credential.NONE:
                 return None
 
-    async def _reach(self, operation: Operation[T], authorization: str | None) -> OpenReply:
+    async def _reach(
+        self, operation: Operation[T], authorization: str | None, state: CallState
+    ) -> OpenReply:
         """Send to the host, or to its backup when it cannot be reached."""
         routes = self.line.routes
-        url = routes.place(operation.request.url, monotonic())
+        own = operation.request.url
+        url = routes.place(own, monotonic())
         try:
-            return await self._send(operation, url, authorization)
+            return await self._send(operation, url, authorization, state)
         except Broken as error:
             backup = routes.divert(url, monotonic()) if error.unreachable else None
             if backup is None:
+                raise error if url == own else _about_backup(error, own) from error.__cause__
+            failure = error
+        _log.info("%s cannot be reached, so its backup host is used", origin_of(url))
+        try:
+            return await self._send(operation, backup, authorization, state)
+        except Broken as error:
+            if not error.unreachable:
                 raise
-            _log.info("%s cannot be reached, so its backup host is used", origin_of(url))
-            return await self._send(operation, backup, authorization)
+            # Users know the host that they called, and the backup may be down for the same reason.
+            reason = f"{failure.breakdown.reason} (nor can its backup host be reached)"
+            breakdown = replace(failure.breakdown, reason=reason)
+            raise Broken(breakdown, unreachable=True) from failure.__cause__
 
     async def _send(
-        self, operation: Operation[T], url: str, authorization: str | None
+        self, operation: Operation[T], url: str, authorization: str | None, state: CallState
     ) -> OpenReply:
         if not self._may_go_to(url, operation.credential):
             raise InvalidRequestError(f"{origin_of(url)} is not the platform: the key stays here")
@@ -227,6 +249,7 @@ class Performer:
             url,
             authorization=authorization,
             timeout=self._timeouts(operation.lane, url),
+            transmission=state.transmit(),
         )
 
     def _may_go_to(self, url: str, credential: Credential) -> bool:
@@ -247,6 +270,12 @@ class Performer:
         if url.startswith(_WITH_BACKUP):
             connect = min(connect or CONNECT_WITH_BACKUP, CONNECT_WITH_BACKUP)
         return {"connect": connect, "read": silence, "write": self.timeout, "pool": None}
+
+
+def _about_backup(error: Broken, url: str) -> Broken:
+    """A failure at a backup host, in words that name the host which it stands in for."""
+    reason = f"the backup host of {origin_of(url)} is in use, and {error.breakdown.reason}"
+    return Broken(replace(error.breakdown, reason=reason), unreachable=error.unreachable)
 
 
 def _log_retry(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fal_async._transport.connection import Connection
+    from fal_async._transport.transmission import Transmission
 
 __all__ = ["Origin", "Pool"]
 
@@ -72,13 +73,19 @@ class Pool:
         self._next_sweep = -math.inf
         self._closed = False
 
-    async def acquire(self, origin: Origin, dial: Dial, timeout: float | None) -> Connection:
+    async def acquire(
+        self, origin: Origin, dial: Dial, timeout: float | None, transmission: Transmission
+    ) -> Connection:
         """Take the connection that was used last, or open one; each is to be released once.
+
+        A request that may not be repeated gets an idle connection only where nothing suggests that
+        the peer is about to close it.
 
         Args:
             origin: Where to.
             dial: Opens a connection.
             timeout: How long to wait for a place, in seconds; ``None`` for as long as it takes.
+            transmission: What is to be sent.
 
         Raises:
             PoolTimeout: No place came free in time.
@@ -86,17 +93,22 @@ class Pool:
         berth = self._berths.get(origin)
         if berth is None:
             berth = self._berths[origin] = _Berth()
-        connection = self._pop_idle(berth)
+        careful = not transmission.repeatable
+        connection = self._pop_idle(berth, careful=careful)
         if connection is None and berth.taken >= self._max_connections:
-            connection = await self._wait(origin, timeout)
+            transmission.waiting_for = f"max_connections ({self._max_connections})"
+            connection = await self._wait(origin, timeout, careful=careful)
+            transmission.waiting_for = ""
         else:
             berth.taken += 1
+            if connection is None and berth.taken + len(berth.idle) > self._max_connections:
+                self._close(berth.idle.popleft())
         return connection or await self._connect(origin, dial)
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give back a connection with its place; one that cannot be used again is closed."""
         if reusable and connection.usable and not self._closed:
-            connection.expires = monotonic() + self._keepalive_expiry
+            connection.rest(monotonic(), self._keepalive_expiry)
             self._pass_on(connection.origin, connection)
         else:
             self._close(connection)
@@ -117,16 +129,22 @@ class Pool:
         while self._open:
             self._open.pop().drop()
 
-    def _pop_idle(self, berth: _Berth) -> Connection | None:
+    def _pop_idle(self, berth: _Berth, *, careful: bool) -> Connection | None:
         now = monotonic()
         while berth.idle:
-            connection = berth.idle.pop()
-            if connection.expires > now and connection.is_quiet():
+            connection = berth.idle[-1]
+            is_open = connection.expires > now and connection.is_quiet()
+            if is_open and careful and connection.reliable_until <= now:
+                return None  # and nor is any other reliable: those below it are older, or worse
+            berth.idle.pop()
+            if is_open:
                 return connection
             self._close(connection)
         return None
 
-    async def _wait(self, origin: Origin, timeout: float | None) -> Connection | None:
+    async def _wait(
+        self, origin: Origin, timeout: float | None, *, careful: bool
+    ) -> Connection | None:
         """Wait for a place; it may come with a connection."""
         berth = self._berths[origin]
         waiter = _Waiter()
@@ -142,7 +160,9 @@ class Pool:
                 self._pass_on(origin, waiter.connection)
             raise
         connection = waiter.connection
-        if connection is not None and not connection.is_quiet():
+        if connection is not None and not (
+            connection.is_quiet() and (connection.reliable_until > monotonic() or not careful)
+        ):
             self._close(connection)
             return None
         return connection
@@ -180,7 +200,10 @@ class Pool:
             return
         berth.taken -= 1
         if connection is not None:
-            berth.idle.append(connection)
+            if connection.reliable_until == -math.inf:
+                berth.idle.appendleft(connection)  # the reliable ones are on top
+            else:
+                berth.idle.append(connection)
         elif not berth.taken and not berth.idle:
             del self._berths[origin]
 
@@ -195,7 +218,9 @@ class Pool:
             return
         self._next_sweep = now + self._keepalive_expiry
         for origin, berth in list(self._berths.items()):
-            while berth.idle and berth.idle[0].expires <= now:
-                self._close(berth.idle.popleft())
+            for connection in berth.idle:
+                if connection.expires <= now:
+                    self._close(connection)
+            berth.idle = deque(each for each in berth.idle if each.expires > now)
             if not (berth.taken or berth.idle):
                 del self._berths[origin]

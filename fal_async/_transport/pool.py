@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
@@ -11,6 +11,7 @@ from fal_async._transport.encoding import compose
 from fal_async._transport.engine import Engine
 from fal_async._transport.errors import ExchangeError, LocalProtocolError
 from fal_async._transport.targets import origin_of
+from fal_async._transport.transmission import Transmission
 
 if TYPE_CHECKING:
     import ssl
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from fal_async._transport.engine import Incoming
 
 __all__ = ["PooledTransport", "encode", "response_of"]
+
+
+#: Methods whose requests may be repeated when a connection turns out to be dead (RFC 9110, section
+#: 9.2.2). What httpx hands over says no more than that about what it does.
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 class PooledTransport(httpx.AsyncBaseTransport):
@@ -65,8 +71,13 @@ class PooledTransport(httpx.AsyncBaseTransport):
         )
 
     async def prepare(self) -> None:
-        """Load the trusted certificates, which the first ``https`` request would do otherwise."""
-        await self.engine.prepare()
+        """Load the trusted certificates, which the first ``https`` request would do otherwise.
+
+        Raises:
+            httpx.ConnectError: They cannot be read.
+        """
+        with _as_httpx_says():
+            await self.engine.prepare()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and wait for the head of its reply.
@@ -82,7 +93,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
         with _as_httpx_says():
             outgoing = encode(request)
             origin = origin_of(request.url)
-            incoming = await self.engine.exchange(origin, outgoing, timeouts)
+            transmission = Transmission(repeatable=request.method in IDEMPOTENT)
+            incoming = await self.engine.exchange(origin, outgoing, timeouts, transmission)
         return response_of(incoming)
 
     async def aclose(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fal_async._transport.carriers import Pooled
     from fal_async._transport.connection import Timeouts
     from fal_async._transport.exchange import Body, OpenReply
+    from fal_async._transport.transmission import Transmission
 
 __all__ = ["Proxied", "ProxyRules"]
 
@@ -123,7 +124,13 @@ class Proxied:
         self._closed = False
 
     async def carry(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        timeouts: Timeouts,
+        transmission: Transmission,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply, as `Carrier` says.
 
@@ -132,14 +139,15 @@ class Proxied:
         """
         proxy = self._find(url)
         if proxy is None:
-            return await self._direct.carry(method, url, headers, body, timeouts)
+            return await self._direct.carry(method, url, headers, body, timeouts, transmission)
         if self._closed:
             raise RuntimeError("the transport is closed")
         context = await shared_context()
         transports = self._proxied.get()
         if proxy not in transports:
             transports[proxy] = _through(proxy, context)
-        return await Foreign(transports[proxy]).carry(method, url, headers, body, timeouts)
+        foreign = Foreign(transports[proxy])
+        return await foreign.carry(method, url, headers, body, timeouts, transmission)
 
     def _find(self, url: str) -> str | None:
         try:
@@ -166,7 +174,9 @@ def _through(proxy: str, context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
     try:
         return httpx.AsyncHTTPTransport(verify=context, proxy=httpx.Proxy(proxy), limits=limits)
     except (ValueError, ImportError, httpx.InvalidURL) as error:
-        raise ProxyError(f"the proxy of the environment cannot be used: {error}") from error
+        raise ProxyError(
+            f"the proxy of the environment cannot be used: {error}", permanent=True
+        ) from error
 
 
 async def _close(transports: _Transports) -> None:

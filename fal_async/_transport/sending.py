@@ -18,19 +18,39 @@ if TYPE_CHECKING:
     from fal_async._transport.encoding import Outgoing
     from fal_async._transport.parsing import ReplyParser
     from fal_async._transport.sockets import SocketStream
+    from fal_async._transport.transmission import Transmission
 
-__all__ = ["Unsent", "send_nowait", "send_rest"]
+__all__ = ["Unsent", "send_head", "send_rest"]
 
 #: Bytes offered to the socket before other tasks get their turn.
 SLICE: Final = 262144
+#: The most bytes that one TLS record holds (RFC 8446, section 5.1).
+TLS_RECORD: Final = 16384
 
 
 class Unsent(Exception):  # noqa: N818 -- a signal to the connection, which may yet find a reply
     """The connection broke while the request was being sent."""
 
 
-def send_nowait(stream: SocketStream, item: bytes | memoryview) -> int:
-    """Send what goes out at once; raises `Unsent` when the connection is broken."""
+def send_head(stream: SocketStream, head: bytes, transmission: Transmission) -> int:
+    """Send what goes out at once of the beginning of a request.
+
+    This is where it is known whether anything was sent. OpenSSL does not tell how many records of
+    a write went out before it failed or had to wait, so only a failed write of a single record is
+    certain to have sent nothing.
+
+    Raises:
+        Unsent: The connection is broken.
+    """
+    if stream.is_tls and len(head) > TLS_RECORD:
+        transmission.sent = True
+    sent = _send_nowait(stream, head)
+    if sent or stream.is_tls:
+        transmission.sent = True
+    return sent
+
+
+def _send_nowait(stream: SocketStream, item: bytes | memoryview) -> int:
     try:
         return stream.send_nowait(item)
     except OSError as error:
@@ -43,6 +63,7 @@ async def send_rest(
     sent: int,
     reply: ReplyParser,
     timeout: float | None,
+    transmission: Transmission,
 ) -> bool:
     """Send a request from its byte `sent` on, until a reply comes that says to stop.
 
@@ -52,6 +73,7 @@ async def send_rest(
         sent: How many bytes of its head have been sent.
         reply: Takes what arrives in the meantime.
         timeout: How long nothing may go out, in seconds; ``None`` disables it.
+        transmission: Learns that something was sent.
 
     Returns:
         Whether the whole request was sent.
@@ -61,7 +83,7 @@ async def send_rest(
         WriteTimeout: Nothing went out for too long.
     """
     with anyio.CancelScope() as scope:  # one for all waits, whose deadline is moved
-        sender = _Sender(stream, reply, scope, timeout)
+        sender = _Sender(stream, reply, scope, timeout, transmission)
         if not await sender.send(memoryview(request.head)[sent:]):
             return False
         if isinstance(request.body, bytes):
@@ -77,11 +99,13 @@ class _Sender:
         reply: ReplyParser,
         scope: anyio.CancelScope,
         timeout: float | None,
+        transmission: Transmission,
     ) -> None:
         self._stream = stream
         self._reply = reply
         self._scope = scope
         self._timeout = math.inf if timeout is None else timeout
+        self._transmission = transmission
 
     async def send_parts(self, parts: AsyncIterator[bytes], length: int | None) -> bool:
         try:
@@ -109,8 +133,9 @@ class _Sender:
         while rest:
             if self._is_refused():
                 return False
-            sent = send_nowait(self._stream, rest[:SLICE])
+            sent = _send_nowait(self._stream, rest[:SLICE])
             if sent:
+                self._transmission.sent = True
                 await checkpoint()
             else:
                 await self._wait()

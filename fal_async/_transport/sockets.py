@@ -38,6 +38,11 @@ class SocketStream(ByteStream):
         self._until_receivable: Callable[[socket.socket], Awaitable[None]] = anyio.wait_readable
         self._until_sendable: Callable[[socket.socket], Awaitable[None]] = anyio.wait_writable
 
+    @property
+    def is_tls(self) -> bool:
+        """Whether what is sent is encrypted."""
+        return self._tls is not None
+
     def receive_nowait(self, max_bytes: int = CHUNK) -> bytes | None:
         """What has arrived; ``b""`` at the end of the stream, ``None`` when nothing has yet.
 

@@ -8,6 +8,7 @@ import threading
 
 import certifi
 
+from fal_async._transport.errors import ConnectError
 from fal_async._transport.threads import in_thread
 
 __all__ = ["shared_context"]
@@ -22,6 +23,9 @@ async def shared_context() -> ssl.SSLContext:
     That is ``SSL_CERT_FILE``, or else ``SSL_CERT_DIR``, or else the roots of certifi.
 
     Making one takes tens of milliseconds of reading files, so it is made once, in a worker thread.
+
+    Raises:
+        ConnectError: What the environment names cannot be used. Trying again does not help.
     """
     return _context if _context is not None else await in_thread(_load)
 
@@ -38,7 +42,21 @@ def _load() -> ssl.SSLContext:
 
 def _default() -> ssl.SSLContext:
     if file := os.environ.get("SSL_CERT_FILE"):
-        return ssl.create_default_context(cafile=file)
+        return _create("SSL_CERT_FILE", cafile=file)
     if folder := os.environ.get("SSL_CERT_DIR"):
-        return ssl.create_default_context(capath=folder)
-    return ssl.create_default_context(cafile=certifi.where())
+        return _create("SSL_CERT_DIR", capath=folder)
+    return _create("certifi", cafile=certifi.where())
+
+
+def _create(source: str, *, cafile: str | None = None, capath: str | None = None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=cafile, capath=capath)
+    except OSError as error:  # that of OpenSSL is one
+        reason = error.strerror or str(error)
+        path = cafile or capath
+        if error.filename is not None:  # OpenSSL names no file, and Python that of the key log
+            source, path = "SSLKEYLOGFILE", error.filename
+            what = "the file for TLS secrets cannot be written"
+        else:
+            what = "the trusted certificates cannot be read"
+        raise ConnectError(f"{what}: {source} names {path!r}: {reason}", permanent=True) from error

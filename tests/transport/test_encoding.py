@@ -60,21 +60,6 @@ def test_the_host_is_named_even_if_the_headers_do_not() -> None:
     assert encode(request).head == b"GET / HTTP/1.1\r\nHost: host:8000\r\n\r\n"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
-def test_requests_without_further_effect_are_repeatable(method: str) -> None:
-    assert written(method).repeatable
-
-
-@pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_requests_that_could_start_something_twice_are_not_repeatable(method: str) -> None:
-    assert not written(method).repeatable
-
-
-def test_a_body_that_can_be_read_only_once_is_not_repeatable() -> None:
-    assert not written("PUT", content=parts()).repeatable
-    assert written("PUT", content=b"x" * (SMALL + 1)).repeatable
-
-
 def test_a_request_may_be_the_last_of_its_connection() -> None:
     assert written(headers={"Connection": "close"}).last
     assert not written(headers={"Connection": "keep-alive"}).last

@@ -12,6 +12,7 @@ import pytest
 from fal_async._transport.carriers import Pooled, carrier_of
 from fal_async._transport.errors import ExchangeError, InvalidURL, ProxyError
 from fal_async._transport.proxies import Proxied, ProxyRules
+from fal_async._transport.transmission import Transmission
 from tests.transport.peers import OK, Peer, replying
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def test_exceptions_are_reached_directly(entry: str, direct: list[str], proxied:
 
 
 async def ask(carrier: Carrier, url: str) -> bytes:
-    reply = await (await carrier.carry("GET", url, {}, b"", {})).read()
+    reply = await (await carrier.carry("GET", url, {}, b"", {}, Transmission())).read()
     return reply.body
 
 

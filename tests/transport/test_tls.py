@@ -10,12 +10,15 @@ import anyio
 import httpx
 import pytest
 
+from fal_async import AsyncClient, ConnectionFailedError, Hosts, RetryPolicy
 from fal_async._transport import tls
 from fal_async._transport.pool import PooledTransport
 from tests.transport.looking import idle, taken
 from tests.transport.peers import OK, Line, Peer, replying
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import trustme
 
 
@@ -175,3 +178,39 @@ async def test_user_contexts_are_left_as_they_are(trusting: ssl.SSLContext) -> N
     async with PooledTransport(ssl_context=trusting) as transport:
         await transport.prepare()
     assert (trusting.options, trusting.verify_mode) == before
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
+@pytest.mark.parametrize("call", ["run", "submit", "status", "realtime", "prepare"])
+async def test_certificates_that_cannot_be_read_are_a_call_that_was_not_sent(
+    monkeypatch: pytest.MonkeyPatch, variable: str, call: str
+) -> None:
+    monkeypatch.setattr(tls, "_context", None)
+    monkeypatch.setenv(variable, "/nonexistent/file")
+    hosts = Hosts.at("https://localhost:1")
+    never = RetryPolicy(base_delay=1000, max_delay=1000, budget=100_000)
+    async with AsyncClient("id:secret", hosts=hosts, retry=never) as client:
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "run": lambda: client.run("acme/app", {}),
+            "submit": lambda: client.submit("acme/app", {}),
+            "status": lambda: client.status("acme/app", "abc"),
+            "realtime": client.realtime("acme/app", use_jwt=False).__aenter__,
+            "prepare": client.prepare,
+        }
+        with pytest.raises(ConnectionFailedError, match=variable) as caught, anyio.fail_after(10):
+            await calls[call]()
+    assert "/nonexistent/file" in str(caught.value)
+    if call != "status":
+        assert caught.value.started is False
+
+
+async def test_httpx_is_told_of_certificates_that_cannot_be_read_in_its_own_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tls, "_context", None)
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/file")
+    async with PooledTransport() as transport:
+        with pytest.raises(httpx.ConnectError, match="SSL_CERT_FILE"):
+            await transport.prepare()
+        with pytest.raises(httpx.ConnectError, match="SSL_CERT_FILE"):
+            await ask(transport, "https://localhost:1/")

@@ -1,0 +1,145 @@
+"""How far a call has come, which the error that ends it tells."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from fal_async._protocol.operations import Lane
+from fal_async._protocol.progress import failed_stage, started_by
+from fal_async._transport.transmission import Transmission
+from fal_async.errors import FalClientError, FalClientTimeoutError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from fal_async._protocol.operations import Operation
+    from fal_async._protocol.replies import Reply
+    from fal_async.types import Stage, Status
+
+__all__ = ["CallState", "call_state", "use_call_state"]
+
+
+class CallState:
+    """How far a call has come.
+
+    A call of the library makes several operations. The state is the call's: each operation brings
+    it up to date, and whatever ends the call, an error of an operation or a deadline outside of it,
+    takes its `stage` and `started` from there.
+
+    Args:
+        stage: The stage that it begins with.
+        started: Whether there is a job already; ``None`` when that is not known.
+
+    Attributes:
+        waiting_for: The local limit that is waited for; empty when none is.
+    """
+
+    __slots__ = ("_operation", "_stage", "_started", "_transmission", "waiting_for")
+
+    def __init__(self, stage: Stage | None = None, *, started: bool | None = False) -> None:
+        self._stage = stage
+        self._started = started
+        self._operation: Operation[Any] | None = None
+        self._transmission: Transmission | None = None
+        self.waiting_for = ""
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that the call is in."""
+        operation = self._operation
+        if operation is not None and operation.lane is Lane.HELD and self.is_sent:
+            return "job"  # which runs over the connection that it is asked for on
+        return self._stage
+
+    @property
+    def started(self) -> bool | None:
+        """Whether a job was started, as far as is known now."""
+        operation = self._operation
+        if self._started or operation is None:
+            return self._started
+        if operation.request_id is not None:
+            return True
+        return None if operation.starts_job and self.is_sent else self._started
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether any of the operation's request may have reached the platform."""
+        return self._transmission is not None and self._transmission.sent
+
+    def enter(self, stage: Stage | None) -> None:
+        """Go on to a stage; ``None`` stays in the one before."""
+        if stage is not None:
+            self._stage = stage
+        self._operation = self._transmission = None
+
+    def begin(self, operation: Operation[Any]) -> None:
+        """Begin an operation."""
+        self.enter(operation.stage)
+        self._operation = operation
+
+    @contextmanager
+    def during(self, operation: Operation[Any]) -> Generator[None]:
+        """Begin an operation, and tell the error that ends it how far the call had come."""
+        self.begin(operation)
+        try:
+            yield
+        except FalClientError as error:
+            self.describe(error)
+            raise
+
+    def transmit(self) -> Transmission:
+        """Begin to send the operation's request, for the first time or again."""
+        operation = self._operation
+        self._transmission = Transmission(
+            repeatable=operation is not None and not operation.starts_job
+        )
+        return self._transmission
+
+    def receive(self, reply: Reply) -> None:
+        """Take note of the reply to the operation, from its status and headers."""
+        operation = self._operation
+        if operation is not None and operation.starts_job and not self._started:
+            self._started = started_by(reply, direct=operation.lane is Lane.HELD)
+            if self._started is False:
+                self._transmission = None  # it was as good as never sent
+
+    def describe(self, error: FalClientError) -> None:
+        """Tell an error how far the call had come, unless it knows already."""
+        operation = self._operation
+        if error.stage is None:
+            error.stage = self.stage if operation is None else failed_stage(error, operation)
+            error.stage = error.stage or self.stage
+        if error.started is None and "started" not in vars(error):
+            is_unknown_job = isinstance(error, NotFoundError) and not self._started
+            error.started = None if is_unknown_job and self.started else self.started
+
+    def timeout_error(
+        self, timeout: float, request_id: str | None = None, last: Status | None = None
+    ) -> FalClientTimeoutError:
+        """Make the error of a deadline that has passed."""
+        waiting_for = self.waiting_for
+        if self._transmission is not None:
+            waiting_for = waiting_for or self._transmission.waiting_for
+        error = FalClientTimeoutError(timeout, request_id, last, waiting_for=waiting_for or None)
+        self.describe(error)
+        return error
+
+
+_current: ContextVar[CallState | None] = ContextVar("fal_async_call_state", default=None)
+
+
+def call_state() -> CallState:
+    """Return the state of the call that is being made, or one of its own for a lone operation."""
+    return _current.get() or CallState()
+
+
+@contextmanager
+def use_call_state(state: CallState | None) -> Generator[None]:
+    """Make a state that of the operations within; ``None`` lets each have its own."""
+    token = _current.set(state)
+    try:
+        yield
+    finally:
+        _current.reset(token)

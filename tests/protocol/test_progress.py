@@ -1,0 +1,70 @@
+"""Replies tell whether a call has started a job."""
+
+from __future__ import annotations
+
+import pytest
+
+from fal_async import Hosts
+from fal_async._protocol import cdn, downloads, operations
+from fal_async._protocol.endpoint import parse_endpoint
+from fal_async._protocol.operations import Credential, Operation
+from fal_async._protocol.progress import started_by
+from fal_async._protocol.replies import Reply
+from fal_async._protocol.retry import Retry
+
+ID = {"x-fal-request-id": "abc"}
+HOSTS = Hosts()
+APP = parse_endpoint("acme/app")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "direct", "queued"),
+    [
+        (200, ID, True, True),
+        (401, ID, False, False),
+        (403, ID, False, False),
+        (429, ID, False, False),
+        (429, {"x-fal-billable-units": "1"}, True, True),
+        (401, {"x-fal-served-from": "runner"}, True, True),
+        (422, ID, None, False),
+        (422, {"x-fal-billable-units": "0"}, True, True),
+        (404, ID, None, False),
+        (500, ID, None, None),
+        (500, {"x-fal-needs-retry": "1"}, False, False),
+        (502, {}, False, False),
+        (502, ID, None, None),
+        (503, {}, False, False),
+        (504, {"x-fal-request-timeout-type": "user"}, False, False),
+        (504, {}, None, None),
+    ],
+)
+def test_a_reply_tells_whether_a_job_was_started(
+    status: int, headers: dict[str, str], direct: bool | None, queued: bool | None
+) -> None:
+    reply = Reply(status_code=status, headers=headers)
+    assert started_by(reply, direct=True) is direct
+    assert started_by(reply, direct=False) is queued
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        operations.run(HOSTS, APP, {}),
+        *(operations.run(HOSTS, APP, {}, method=method) for method in ("GET", "PUT", "DELETE")),
+        operations.stream(HOSTS, APP, {}),
+        operations.submit(HOSTS, APP, {}),
+        operations.submit(HOSTS, APP, {}, query={"fal_max_queue_length": 1}),
+        operations.status("https://queue.fal.run/x", application="acme/app", request_id="abc"),
+        operations.watch("https://queue.fal.run/x", application="acme/app", request_id="abc"),
+        operations.result("https://queue.fal.run/x", application="acme/app", request_id="abc"),
+        operations.cancel("https://queue.fal.run/x", application="acme/app", request_id="abc"),
+        downloads.download("https://fal.media/x", Credential.NONE, start=0, etag=None),
+        cdn.cdn_token(HOSTS, now=lambda: 0.0),
+    ],
+    ids=lambda operation: f"{operation.name}-{operation.request.method}",
+)
+def test_what_starts_no_job_may_be_repeated_by_every_layer(operation: Operation[object]) -> None:
+    harmless = {Retry.SAFE, Retry.REPLAYED, Retry.SETTLED}
+    assert operation.starts_job == (operation.name in {"run", "stream", "submit"})
+    if operation.starts_job:
+        assert operation.retry not in harmless
