@@ -8,10 +8,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-import orjson
-
 from fal_async.emulator._answer import Answer, IncompleteReplyError, check_head
 from fal_async.emulator._errors import AppError
+from fal_async.emulator._json import encode
 from fal_async.emulator._mishaps import runner_trouble
 from fal_async.emulator._replies import Reply, internal_server_error, request_error
 
@@ -91,7 +90,7 @@ async def _refusal(run: Awaitable[None]) -> Reply | None:
 def _crashed(job: Job) -> Reply:
     """What an app answers when it crashes, and what it logs. To be called where it is handled."""
     _log.exception("The runner of %s crashed in request %s", job.endpoint, job.request_id)
-    job.log(orjson.dumps({"traceback": traceback.format_exc()}).decode(), "ERROR")
+    job.log(encode({"traceback": traceback.format_exc()}).decode(), "ERROR")
     return internal_server_error()
 
 

@@ -7,7 +7,6 @@ import json
 from collections import ChainMap
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-import orjson
 from pydantic import BaseModel, ValidationError
 
 from fal_async.emulator._errors import AppError
@@ -73,10 +72,7 @@ def _decoded(job: Job) -> Any:
                 "input": f"<binary {len(job.body)} bytes>",
             }
         )
-    try:
-        return orjson.loads(job.body)
-    except orjson.JSONDecodeError:
-        return _decoded_as_real_apps_do(job.body)
+    return _decode_as_real_apps_do(job.body)
 
 
 def _is_json(content_type: str) -> bool:
@@ -84,8 +80,8 @@ def _is_json(content_type: str) -> bool:
     return media_type == "application/json" or media_type.endswith("+json")
 
 
-def _decoded_as_real_apps_do(body: bytes) -> Any:
-    """The slow way, which takes ``NaN``, and whose words for what is wrong clients know."""
+def _decode_as_real_apps_do(body: bytes) -> Any:
+    """Read JSON; what is wrong with it is said in words that clients know."""
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:

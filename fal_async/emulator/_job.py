@@ -9,9 +9,8 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-import orjson
-
 from fal_async.emulator._gate import Gate
+from fal_async.emulator._json import decode_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,10 +129,7 @@ class Job:
     @property
     def arguments(self) -> Any:
         """The decoded JSON body; ``None`` when there is none, or when it is not JSON."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return None
+        return decode_or_none(self.body)
 
     @property
     def tags(self) -> dict[str, str]:

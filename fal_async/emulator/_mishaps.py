@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from fal_async.emulator._json import decode, encode
 from fal_async.emulator._record import RecordedRequest
 from fal_async.emulator._replies import raw_headers, request_error
 from fal_async.emulator._socket_mishaps import spoil
@@ -163,4 +162,4 @@ class _Editor:
         await self._send({"type": "http.response.body", "body": body})
 
     def _edited(self, text: bytes) -> bytes:
-        return orjson.dumps(self._edit(orjson.loads(text)))
+        return encode(self._edit(decode(text)))

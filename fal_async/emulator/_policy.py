@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-import orjson
+from fal_async.emulator._json import decode_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,8 +107,5 @@ def retention(reply: Reply) -> float:
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value: object = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return {}
+    value = decode_or_none(text)
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
-import ormsgpack
 from pydantic import BaseModel
 
-from fal_async.emulator._replies import Refusal, encode, path_not_found
+from fal_async.emulator._json import decode_packed, encode, encode_packed
+from fal_async.emulator._replies import Refusal, path_not_found
 from fal_async.emulator._sessions import Inputs, unless_closed
 from fal_async.emulator._shapes import shape_of
 from fal_async.emulator._streams import stepped
@@ -147,20 +147,14 @@ class _Session:
 def _read(shape: Shape, message: str | bytes) -> Any:
     if isinstance(message, str):
         raise KeyError("bytes")
-    value = ormsgpack.unpackb(message, option=ormsgpack.OPT_NON_STR_KEYS)
+    value = decode_packed(message)
     return value if shape.model is None else shape.model.model_validate(value)
 
 
 def _packed(output: object) -> bytes:
     if not isinstance(output, dict | BaseModel):
         raise TypeError(f"Expected a dict or pydantic model as output, got {type(output)}")
-    return ormsgpack.packb(output, default=_plain, option=ormsgpack.OPT_NON_STR_KEYS)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    raise TypeError(f"{type(value).__name__} is no type of msgpack")
+    return encode_packed(output)
 
 
 def _buffering_wanted(job: Job) -> int | None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import anyio
 import anyio.to_thread
-import orjson
+
+from fal_async.emulator._json import decode_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -87,10 +88,7 @@ class RecordedRequest:
     @property
     def arguments(self) -> Any:
         """The decoded JSON body; ``None`` when it is not JSON."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return None
+        return decode_or_none(self.body)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import orjson
-from pydantic import BaseModel
+from fal_async.emulator._json import decode_or_none, encode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -59,10 +58,7 @@ class Reply:
 
     def json(self) -> Any:
         """The decoded body; ``None`` when it is not JSON."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return None
+        return decode_or_none(self.body)
 
     @property
     def error_type(self) -> str | None:
@@ -98,17 +94,6 @@ def raw_headers(headers: Mapping[str, str] | None) -> RawHeaders:
     return [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
     ]
-
-
-def encode(value: object) -> bytes:
-    """The value as JSON; pydantic models anywhere inside are welcome."""
-    return orjson.dumps(value, default=_jsonable, option=orjson.OPT_NON_STR_KEYS)
-
-
-def _jsonable(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
 def json_reply(status: int, value: object, headers: Mapping[str, str] | None = None) -> Reply:

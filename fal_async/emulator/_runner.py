@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel
 
-from fal_async.emulator._replies import Reply, encode, method_not_allowed, path_not_found
+from fal_async.emulator._json import encode
+from fal_async.emulator._replies import Reply, method_not_allowed, path_not_found
 
 if TYPE_CHECKING:
     from fal_async.emulator._job import Job

@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-import orjson
+from fal_async.emulator._json import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Tokens:
         """A token for these apps, each an alias or an id with or without a path."""
         now = self._now()
         claims = {"allowed_apps": list(apps), "iat": int(now), "exp": now + seconds}
-        content = f"{_segment(orjson.dumps(_HEADER))}.{_segment(orjson.dumps(claims))}"
+        content = f"{_segment(encode(_HEADER))}.{_segment(encode(claims))}"
         return f"{content}.{self._signature(content)}"
 
     def admits(self, token: str, called: CalledId) -> bool:
@@ -41,7 +41,7 @@ class Tokens:
         genuine = self._signature(content)
         if not hmac.compare_digest(signature.encode(), genuine.encode()):
             return False
-        claims: dict[str, Any] = orjson.loads(_bytes_of(content.partition(".")[2]))
+        claims: dict[str, Any] = decode(_bytes_of(content.partition(".")[2]))
         in_time = self._now() < claims["exp"]
         return in_time and any(_covers(app, called) for app in claims["allowed_apps"])
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from fal_async.emulator._hosts.calls import Call, admit, called_id
-from fal_async.emulator._replies import encode
+from fal_async.emulator._json import encode
 from fal_async.emulator._websocket import DisconnectedError
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from fal_async.emulator._files import OWNER, etag_of, label_of, signature_of, signed
 from fal_async.emulator._hosts.calls import Call, called_id
+from fal_async.emulator._json import decode
 from fal_async.emulator._replies import Refusal, Reply, detail, json_reply, raw_headers
 
 if TYPE_CHECKING:
@@ -201,9 +200,9 @@ def _is_signed(exchange: Exchange, key: str) -> bool:
 def _named_parts(body: bytes) -> list[tuple[object, object]]:
     """The parts in the body of a completion, by number and ETag, in either of two spellings."""
     try:
-        parts: list[dict[str, Any]] = orjson.loads(body)["parts"]
+        parts: list[dict[str, Any]] = decode(body)["parts"]
         return [(part.get("partNumber", part.get("part_number")), part["etag"]) for part in parts]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refusal(detail(422, "parts is missing")) from error
 
 

@@ -8,11 +8,11 @@ import uuid
 from typing import TYPE_CHECKING, Any, cast
 
 from fal_async.emulator._hosts.calls import Call, admit, authenticate, called_id, new_job
+from fal_async.emulator._json import encode
 from fal_async.emulator._policy import is_true, max_queue_length, start_timeout
 from fal_async.emulator._replies import (
     Refusal,
     detail,
-    encode,
     json_reply,
     method_not_allowed,
     not_found,

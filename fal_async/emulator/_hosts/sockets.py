@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from websockets.frames import CloseCode
 
 from fal_async.emulator._hosts.calls import Call, authenticate, called_id, new_job
-from fal_async.emulator._replies import Refusal, detail, encode, too_many_running
+from fal_async.emulator._json import encode
+from fal_async.emulator._replies import Refusal, detail, too_many_running
 from fal_async.emulator._websocket import DisconnectedError
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-import orjson
-
+from fal_async.emulator._json import decode_or_none
 from fal_async.emulator._replies import Refusal, detail
 
 if TYPE_CHECKING:
@@ -18,10 +17,7 @@ _USUAL_LIFE = 120
 
 def token_body(exchange: Exchange, tokens: Tokens) -> str | dict[str, str]:
     """The token that is asked for: the service has one address for clients, one for documents."""
-    try:
-        wishes: object = orjson.loads(exchange.body)
-    except orjson.JSONDecodeError:
-        wishes = None
+    wishes: object = decode_or_none(exchange.body)
     if not isinstance(wishes, dict):
         raise Refusal(detail(422, "the body must be a JSON object"))
     wanted = cast("dict[str, Any]", wishes)
