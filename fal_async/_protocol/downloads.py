@@ -179,9 +179,12 @@ def decode_data_url(url: str) -> tuple[str, bytes]:
     """
     head, comma, text = url.partition(",")
     kind, *parameters = head[len("data:") :].split(";")
-    content = unquote_to_bytes(text)
     if not comma:
         raise InvalidReplyError("a data URL has no comma")
+    try:
+        content = unquote_to_bytes(text)
+    except UnicodeEncodeError as error:
+        raise InvalidReplyError(f"a data URL is not text: {error}") from error
     if any(parameter.strip().lower() == "base64" for parameter in parameters):
         content = b"".join(content.split()).translate(bytes.maketrans(b"-_", b"+/"))
         try:

@@ -28,6 +28,7 @@ __all__ = [
     "parse_output",
     "parse_status",
     "parse_submission",
+    "read_id",
     "read_status",
 ]
 
@@ -147,10 +148,11 @@ def parse_submission(reply: Reply) -> Submission:
         if reply.request_id is None:
             raise
         body = {}  # the job is there, and its id is all that is needed to collect it
-    request_id = _text(body.get("request_id")) or reply.request_id
+    request_id = read_id(body.get("request_id")) or reply.request_id
     if request_id is None:
         raise InvalidReplyError(
-            f"the queue accepted the request but named no request_id: {reply.text[:SHOWN]!r}"
+            f"the queue accepted the request, but named no usable id: {reply.text[:SHOWN]!r}",
+            body=reply.body,
         )
     return Submission(
         request_id=request_id,
@@ -209,6 +211,12 @@ def _decode(reply: Reply) -> Any:
     if kind.endswith(("/json", "+json")) or not kind:
         return reply.json() if reply.body else None
     return reply.text if kind.startswith("text/") else reply.body
+
+
+def read_id(value: object) -> str | None:
+    """Read an id that goes into URLs; ``None`` for what cannot, such as half a surrogate pair."""
+    text = _text(value)
+    return text if text is not None and text.isprintable() else None
 
 
 def _text(value: object) -> str | None:

@@ -10,6 +10,7 @@ from fal_async._protocol.bodies import encode_json
 from fal_async._protocol.operations import Credential, Lane, Operation, Request, reading
 from fal_async._protocol.options import merge_headers
 from fal_async._protocol.origins import below, is_cdn, origin_of
+from fal_async._protocol.replies import read_id
 from fal_async._protocol.retry import Retry
 from fal_async.errors import InvalidReplyError, InvalidRequestError, UploadError
 
@@ -164,9 +165,9 @@ def begin_cdn_parts(hosts: Hosts, base_url: str, label: Label) -> Operation[Part
 
     def parse(reply: Reply) -> PartedUpload:
         body = reply.json_object()
-        url, upload_id = _url(body, "access_url"), body.get("uploadId")
-        if not isinstance(upload_id, str) or not upload_id:
-            raise InvalidReplyError("the CDN began an upload but named no uploadId")
+        url, upload_id = _url(body, "access_url"), read_id(body.get("uploadId"))
+        if upload_id is None:
+            raise InvalidReplyError("the CDN began an upload but named no usable uploadId")
         if not is_cdn(url, hosts):
             raise InvalidReplyError(f"{origin_of(url)} is not the CDN, so no parts are sent there")
         parts_url = below(url, f"multipart/{quote(upload_id, safe='')}")

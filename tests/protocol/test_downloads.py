@@ -185,3 +185,11 @@ def test_files_are_found_however_deep_they_are() -> None:
 )
 def test_data_urls(url: str, kind: str, content: bytes) -> None:
     assert decode_data_url(url) == (kind, content)
+
+
+@pytest.mark.parametrize(
+    "url", ["data:text/plain", "data:,\ud800", "data:;base64,%", "data:;base64,\ud800"]
+)
+def test_data_urls_that_cannot_be_read(url: str) -> None:
+    with pytest.raises(InvalidReplyError):
+        decode_data_url(url)

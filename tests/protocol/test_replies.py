@@ -191,16 +191,29 @@ def test_a_submission_can_do_without_urls(urls: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{}", b'{"request_id":""}', b'{"request_id":7}', b"", b"<html>", b"[]"]
+    "body",
+    [
+        b"{}",
+        b'{"request_id":""}',
+        b'{"request_id":7}',
+        b'{"request_id":"\\ud800x"}',
+        b'{"request_id":"a\\nb"}',
+        b"",
+        b"<html>",
+        b"[]",
+    ],
 )
 def test_the_header_stands_in_for_a_missing_id(body: bytes) -> None:
     assert parse_submission(reply(200, body, x_fal_request_id="abc")).request_id == "abc"
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"request_id":7}', b"", b"<html>", b"[]"])
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"request_id":7}', b'{"request_id":"\\ud800x"}', b"", b"<html>", b"[]"]
+)
 def test_a_submission_without_any_id_is_an_error(body: bytes) -> None:
-    with pytest.raises(InvalidReplyError):
+    with pytest.raises(InvalidReplyError) as caught:
         parse_submission(reply(200, body))
+    assert caught.value.body is not None
 
 
 STATUSES: list[tuple[dict[str, Any], Status]] = [

@@ -128,6 +128,8 @@ def test_parts_at_the_cdn() -> None:
         [],
         {"access_url": f"{CDN}/a"},
         {"access_url": f"{CDN}/a", "uploadId": 7},
+        {"access_url": f"{CDN}/a", "uploadId": "\ud800"},
+        {"access_url": f"{CDN}/\ud800", "uploadId": "u"},
         {"access_url": "nonsense", "uploadId": "u"},
         {"access_url": "http://v3.fal.media/a", "uploadId": "u"},
         {"access_url": "https://evilfal.media/a", "uploadId": "u"},
