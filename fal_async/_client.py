@@ -7,21 +7,21 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from fal_async._config import Hosts, Limits, RetryPolicy
+from fal_async._config import UNCHANGED, Hosts, Limits, RetryPolicy, Unchanged
 from fal_async._credentials import Credentials
 from fal_async._direct import DirectCalls
 from fal_async._protocol import options
 from fal_async._queue import QueueCalls
+from fal_async._secret import conceal
 from fal_async._socket_calls import SocketCalls
 from fal_async._storage import StorageCalls
 from fal_async._transport.carriers import carrier_of
 from fal_async._transport.line import Line
 from fal_async._transport.perform import Performer
 from fal_async._transport.threads import in_thread
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import httpx
 
     from fal_async._credentials import KeyProvider
@@ -33,8 +33,12 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
     """A client of the platform, for asyncio, uvloop and trio.
 
     Making one does no I/O. It may be used by several event loops, one after another; connections
-    are kept for each loop and closed with it. Close it with ``async with`` or `aclose`. A pickle of
-    it holds its settings, but neither key nor transport.
+    are kept for each loop and closed with it. Close it with ``async with`` or `aclose`.
+
+    A copy is the same account over the same connections, as from `with_options`. A pickle holds the
+    settings, but neither key nor transport: a client whose key was given refuses to call when it
+    comes out of a pickle, until `with_options` gives it one; one that found its key in the
+    environment searches there again.
 
     Args:
         key: The API key, or a function (sync or async) that gives it and is called for each
@@ -71,6 +75,7 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
     ) -> None:
+        key = conceal(key)
         hosts = hosts or Hosts.from_environment(os.environ)
         line = Line(carrier_of(transport), limits or Limits())
         self._performer = Performer(
@@ -93,41 +98,69 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         return self
 
     def __repr__(self) -> str:
-        own = self._performer
-        return f"AsyncClient({own.authority!r}, {own.timeout!r}, hosts={own.hosts!r})"
+        own: Performer | None = self.__dict__.get("_performer")
+        if own is None:
+            return f"<{type(self).__name__}, whose arguments were refused>"
+        return f"{type(self).__name__}({own.authority!r}, {own.timeout!r}, hosts={own.hosts!r})"
 
-    def __reduce__(self) -> tuple[Callable[..., AsyncClient], tuple[Any, ...]]:
+    def __copy__(self) -> Self:
+        return self.with_options()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.with_options()
+
+    def __getstate__(self) -> dict[str, Any]:
         own = self._performer
-        return _unpickle, (type(self), own.timeout, own.hosts, own.policy, own.line.limits)
+        settings = (own.authority, own.timeout, own.hosts, own.policy, own.line.limits)
+        return {**self.__dict__, "_performer": settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        authority, timeout, hosts, policy, limits = state["_performer"]
+        line = Line(carrier_of(None), limits)
+        authority.bind(line.post_form)
+        performer = Performer(
+            line=line, authority=authority, hosts=hosts, policy=policy, timeout=timeout
+        )
+        self.__dict__.update(state, _performer=performer, _owns_line=True)
 
     def with_options(
         self,
         *,
-        key: str | KeyProvider | None = None,
-        default_timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        key: str | KeyProvider | Unchanged = UNCHANGED,
+        default_timeout: float | Unchanged | None = UNCHANGED,
+        retry: RetryPolicy | Unchanged | None = UNCHANGED,
     ) -> Self:
         """The same client with other settings, sharing the connections; closing it closes nothing.
 
         Args:
-            key: Another key, as for the client; ``None`` keeps it.
-            default_timeout: Another bound, in seconds; ``None`` keeps it.
-            retry: Another policy; ``None`` keeps it.
+            key: Another key, or a function that gives it. ``None`` is an error, since it is most
+                often a key that was not found.
+            default_timeout: Another bound, in seconds; ``None`` disables it.
+            retry: Another policy; ``None`` takes the defaults of `RetryPolicy`.
+
+        Raises:
+            InvalidRequestError: An argument is not usable, such as a key that is ``None``.
 
         Example:
             >>> client = fal_async.AsyncClient()
             >>> patient = client.with_options(default_timeout=600)
         """
+        key = conceal(key)
         changes: dict[str, Any] = {}
-        if key is not None:
+        if key is None:
+            raise InvalidRequestError(
+                "key must be a key or a function that gives one, got None: leave it out to keep "
+                "the client's own"
+            )
+        if key is not UNCHANGED:
             changes["authority"] = Credentials(key, post_form=self._performer.line.post_form)
-        if default_timeout is not None:
+        if default_timeout is not UNCHANGED:
             changes["timeout"] = options.seconds("default_timeout", default_timeout)
-        if retry is not None:
-            changes["policy"] = retry
+        if retry is not UNCHANGED:
+            changes["policy"] = retry or RetryPolicy()
         other = object.__new__(type(self))
-        other._performer = replace(self._performer, **changes)
-        other._owns_line = False
+        performer = replace(self._performer, **changes)
+        other.__dict__.update(self.__dict__, _performer=performer, _owns_line=False)
         return other
 
     async def prepare(self) -> None:
@@ -168,13 +201,3 @@ def _load() -> None:
     """Load the code that is put off until it is first needed."""
     for name in ("attaching", "files", "realtime", "transport.connecting"):
         importlib.import_module(f"fal_async._{name}")
-
-
-def _unpickle(
-    cls: type[AsyncClient],
-    default_timeout: float | None,
-    hosts: Hosts,
-    retry: RetryPolicy,
-    limits: Limits,
-) -> AsyncClient:
-    return cls(None, default_timeout, hosts=hosts, retry=retry, limits=limits)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Self
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import SplitResult, urlsplit
 
 from fal_async.errors import InvalidRequestError
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Hosts", "Limits", "RetryPolicy"]
+
+
+class Unchanged(Enum):
+    """The type of `UNCHANGED`."""
+
+    UNCHANGED = auto()
+
+    def __repr__(self) -> str:
+        return "<unchanged>"
+
+
+#: The default of a setting that is left as it is; ``None`` is a value of its own.
+UNCHANGED: Final = Unchanged.UNCHANGED
 
 #: Bytes in a mebibyte.
 MIB = 1024 * 1024

@@ -7,7 +7,7 @@ import os
 import time
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import anyio
 from anyio.lowlevel import current_token
@@ -15,6 +15,7 @@ from anyio.lowlevel import current_token
 from fal_async._environment import fal_home, find_key, nowhere
 from fal_async._login import Login
 from fal_async._protocol.tokens import Grant, key_grant, key_problem
+from fal_async._secret import Secret, conceal
 from fal_async._transport.threads import in_thread
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
@@ -45,8 +46,9 @@ class Credentials:
     secret ``FAL_KEY``; the login of ``fal auth login``. ``FAL_FORCE_AUTH_BY_USER=1`` leaves only
     the first and the last. A key that was found is kept; the token of a login is renewed in time.
 
-    A pickle holds no key and no connection: what comes out of it searches the environment where it
-    is, and renews no login. A provider is pickled as it is.
+    A pickle holds no key and no connection. What comes out of it searches the environment where it
+    is, unless the key had been given: then it refuses, since another key may be another account's.
+    A provider is pickled as it is.
 
     Args:
         key: The key, or a function, sync or async, that gives it and does its own caching; ``None``
@@ -62,29 +64,33 @@ class Credentials:
 
     def __init__(
         self,
-        key: str | KeyProvider | None = None,
+        key: str | Secret | KeyProvider | None = None,
         *,
         post_form: PostForm | None = None,
         environ: Mapping[str, str] | None = None,
         home: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        key = conceal(key)
         self._provider = key if callable(key) else None
-        self._grant = None if key is None or callable(key) else _explicit(key)
+        self._grant: Grant | None = None
+        self._is_given = isinstance(key, Secret)
         self._post_form = post_form
         self._environ = environ
         self._home = home
         self._clock = clock
         self._login: Login | None = None
-        self._refused: str | None = None
+        self._refused: Secret | None = None
         self._flights: dict[object, _Flight] = {}
+        if self._is_given:
+            self._grant = _explicit(key)
 
     @property
     def renewable(self) -> bool:
         """Whether a value that was refused can be replaced: it is the token of a login."""
         return self._login is not None
 
-    async def authorization(self) -> str:
+    async def authorization(self) -> Secret:
         """The value of the header, to be sent now.
 
         It waits only when a search or a renewal is due, so it is no checkpoint.
@@ -95,19 +101,23 @@ class Credentials:
             TransportError: The login could not be renewed.
         """
         if self._provider is not None:
-            key = self._provider()
-            if not isinstance(key, str) and inspect.isawaitable(key):
-                key = await key
+            key = conceal(self._provider())
+            if isinstance(key, Secret) and inspect.isawaitable(key.reveal()):
+                key = conceal(await cast("Awaitable[object]", key.reveal()))
             return _explicit(key).authorization
         return self._current() or await self._obtain()
 
-    def invalidate(self, value: str) -> None:
+    def invalidate(self, value: Secret) -> None:
         """Tell that the platform has refused a value: the next `authorization` gives another.
 
         Keys are what they are, and stay.
         """
         if self.renewable and self._current() == value:
             self._refused, self._grant = value, None
+
+    def bind(self, post_form: PostForm) -> None:
+        """Renew logins by way of another connection: that of a client from a pickle."""
+        self._post_form = post_form
 
     def __repr__(self) -> str:
         if self._provider is not None:
@@ -126,11 +136,11 @@ class Credentials:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
-    def _current(self) -> str | None:
+    def _current(self) -> Secret | None:
         grant = self._grant
         return grant.authorization if grant and self._clock() < grant.stale_at else None
 
-    async def _obtain(self) -> str:
+    async def _obtain(self) -> Secret:
         """Search, or wait for the outcome of the search that is under way on this loop."""
         loop = current_token().native_token
         while (flight := self._flights.get(loop)) is not None:
@@ -155,6 +165,11 @@ class Credentials:
 
     def _search(self) -> Grant | Login:
         """Find what to send, or the login that must be renewed first; blocking."""
+        if self._is_given:
+            raise MissingCredentialsError(
+                "this client comes from a pickle, and its key is in no pickle: give it one with "
+                "client.with_options(key=...)"
+            )
         if self._login is not None:
             return self._login.find(refused=self._refused) or self._login
         environ = os.environ if self._environ is None else self._environ
@@ -171,8 +186,11 @@ class Credentials:
 
 
 def _explicit(key: object) -> Grant:
-    if not isinstance(key, str):
-        raise InvalidRequestError(f"key must be a string, not {type(key).__name__}")
-    if problem := key_problem(key.strip()):
+    """What to send for a key that was given: `conceal` has been at it."""
+    kind = type(key.reveal()) if isinstance(key, Secret) else type(key)
+    if not isinstance(key, Secret) or not issubclass(kind, str):
+        raise InvalidRequestError(f"key must be a string, not {kind.__name__}")
+    key = Secret(key.reveal().strip())
+    if problem := key_problem(key.reveal()):
         raise InvalidRequestError(f"the key {problem}")
-    return key_grant(key.strip(), "key=")
+    return key_grant(key, "key=")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fal_async._protocol.tokens import Grant, key_grant, key_problem, lookalikes
+from fal_async._secret import Secret
 from fal_async.errors import MissingCredentialsError
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ def find_key(environ: Mapping[str, str]) -> Grant | None:
     if _login_only(environ):
         return None
     for source, _, find in _KEY_PLACES:
-        if key := find(environ).strip():
-            if problem := key_problem(key):
-                raise MissingCredentialsError(f"{source} {problem}")
+        key = Secret(find(environ).strip())
+        problem = key_problem(key.reveal())
+        if key.reveal() and problem:
+            raise MissingCredentialsError(f"{source} {problem}")
+        if key.reveal():
             return key_grant(key, source)
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterator,
         Awaitable,
-        Callable,
         Coroutine,
         Generator,
         Iterator,
@@ -91,24 +91,35 @@ class ClientFace(Face[ClientT]):
     def __init__(self, client: ClientT) -> None:
         super().__init__(Portal(client.aclose), client)
 
-    def __reduce__(self) -> tuple[Callable[..., ClientFace[Any]], tuple[Any, ...]]:
-        return self._with_portal, (self._async,)
+    def __repr__(self) -> str:
+        if "_async" not in self.__dict__:
+            return f"<{type(self).__name__}, whose arguments were refused>"
+        return super().__repr__()
 
     @property
     def _client(self) -> Self:
         """The client that handles are bound to, where programs for the official client find it."""
         return self
 
-    @classmethod
-    def _with_portal(cls, client: ClientT, portal: Portal | None = None) -> Self:
-        face = object.__new__(cls)
-        face._async, face._portal = client, portal or Portal(client.aclose)
-        face._shares_portal = portal is not None
-        return face
+    def __copy__(self) -> Self:
+        return self._beside(copy(self._async))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return copy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**self.__dict__, "_shares_portal": False}
+        del state["_portal"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _portal=Portal(state["_async"].aclose))
 
     def _beside(self, client: ClientT) -> Self:
         """Another client on the same loop, which does not end with it."""
-        return self._with_portal(client, self._portal)
+        face = object.__new__(type(self))
+        face.__dict__.update(self.__dict__, _async=client, _shares_portal=True)
+        return face
 
     def _close(self) -> None:
         if not self._shares_portal:

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 
@@ -36,10 +36,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
+    from fal_async._secret import Secret
+
 __all__ = ["Login", "PostForm"]
 
-#: Sends form fields to a URL and returns the status and the body of the answer.
-PostForm: TypeAlias = "Callable[[str, Mapping[str, str]], Awaitable[tuple[int, bytes]]]"
+#: Sends form fields, texts or secrets, to a URL; returns the status and the body of the answer.
+PostForm: TypeAlias = (
+    "Callable[[str, Mapping[str, Any]], Awaitable[tuple[int, bytes | memoryview]]]"
+)
 
 #: How long to wait for the lock, in seconds, as the official tools do.
 LOCK_WAIT: Final = 20.0
@@ -71,7 +75,7 @@ class Login:
         self._clock = clock
         self._unstored: LoginTokens | None = None
 
-    def find(self, *, refused: str | None = None) -> Grant | None:
+    def find(self, *, refused: Secret | None = None) -> Grant | None:
         """Read an access token that may be sent; ``None`` when one must be bought. Blocking.
 
         Args:
@@ -84,7 +88,7 @@ class Login:
         # Without the lock the file may be seen half written: with it `renew` looks again.
         return None if tokens is None else self._usable(tokens, refused)
 
-    async def renew(self, *, refused: str | None = None) -> Grant:
+    async def renew(self, *, refused: Secret | None = None) -> Grant:
         """Buy an access token, unless someone else has by the time we hold the lock.
 
         Args:
@@ -101,7 +105,7 @@ class Login:
         finally:
             os.close(lock)
 
-    async def _renew_locked(self, refused: str | None) -> Grant:
+    async def _renew_locked(self, refused: Secret | None) -> Grant:
         tokens = await in_thread(self._read)
         if tokens is None:
             raise MissingCredentialsError(f"{self.path} holds no tokens")
@@ -114,10 +118,13 @@ class Login:
             tokens = parse_renewal(status_code, body, tokens)
             issued_at = self._clock()
             await in_thread(partial(self._store, tokens))
+            assert tokens.access is not None  # noqa: S101 -- `parse_renewal` raises where there is none
             return bearer_grant(tokens.access, str(self.path), issued_at=issued_at)
         raise TransportError(f"{RENEWAL_URL} did not answer within {ANSWER_WAIT:g} seconds")
 
-    def _usable(self, tokens: LoginTokens, refused: str | None) -> Grant | None:
+    def _usable(self, tokens: LoginTokens, refused: Secret | None) -> Grant | None:
+        if tokens.access is None:
+            return None
         grant = bearer_grant(tokens.access, str(self.path))
         fresh = self._clock() < grant.stale_at and grant.authorization != refused
         return grant if fresh else None
@@ -134,7 +141,8 @@ class Login:
 
     def _store(self, tokens: LoginTokens) -> None:
         try:
-            write_file(self.path, tokens.to_text().encode(), mode=0o600)  # for its owner alone
+            content = memoryview(tokens.to_text().reveal().encode())
+            write_file(self.path, content, mode=0o600)  # for its owner alone
         except OSError as error:
             # The old refresh token is spent, so the new ones are kept for as long as we live.
             self._unstored = tokens

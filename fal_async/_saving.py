@@ -71,7 +71,7 @@ async def save(
         return await resource.run(file.replace if place.is_file else lambda: file.move_in(name()))
 
 
-def write_file(path: Path, content: bytes, *, mode: int) -> None:
+def write_file(path: Path, content: bytes | memoryview, *, mode: int) -> None:
     """Replace a file, whole or not at all. It blocks.
 
     Args:
@@ -182,7 +182,7 @@ class _NewFile:
             self._file = open(self._path, "xb", buffering=0, opener=create)  # noqa: SIM115 -- closed by `discard`
             self._is_there = True
 
-    def write(self, content: bytes) -> None:
+    def write(self, content: bytes | memoryview) -> None:
         """Write all of it."""
         rest = memoryview(content)
         with self._place.named_in_errors():

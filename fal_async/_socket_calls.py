@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
     from fal_async._protocol.operations import Operation
+    from fal_async._secret import Secret
     from fal_async._transport.perform import Performer
     from fal_async._transport.websocket import WebSocket
 
@@ -256,7 +257,7 @@ class _Opener:
 
     performer: Performer
     url: str
-    mint: Operation[str] | None
+    mint: Operation[Secret] | None
     options: _Options
 
     async def __call__(self) -> WebSocket:
@@ -265,25 +266,23 @@ class _Opener:
     async def _open(self) -> WebSocket:
         if self.mint is not None:
             token = await self.performer.perform(self.mint)
-            return await self._connect(with_token(self.url, token), {})
+            return await self._connect(with_token(self.url, token), None)
         authority = self.performer.authority
         authorization = await authority.authorization()
         try:
-            return await self._connect(self.url, {"authorization": authorization})
+            return await self._connect(self.url, authorization)
         except AuthenticationError:
             if not authority.renewable:
                 raise
         authority.invalidate(authorization)
-        return await self._connect(self.url, {"authorization": await authority.authorization()})
+        return await self._connect(self.url, await authority.authorization())
 
-    async def _connect(self, url: str, credential: Mapping[str, str]) -> WebSocket:
+    async def _connect(self, url: str | Secret, authorization: Secret | None) -> WebSocket:
         # websockets takes its time to import, and only sockets need it.
         from fal_async._transport.connecting import connect_websocket
         from fal_async._transport.handshake import HandshakeRefused
 
-        headers = {**self.options["headers"], **credential}
-        options: _Options = {**self.options, "headers": headers}
         try:
-            return await connect_websocket(url, **options)
+            return await connect_websocket(url, authorization=authorization, **self.options)
         except HandshakeRefused as refusal:
             raise error_from(refusal.reply) from None

@@ -60,8 +60,7 @@ async def fetch_auth_credentials_async() -> AuthCredentials:
     """
     client = await ready_client()
     value = await client._performer.authority.authorization()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of its own package
-    scheme, _, token = value.partition(" ")
-    return AuthCredentials(scheme, token)
+    return AuthCredentials(*value.reveal().split(" ", 1))
 
 
 def fetch_auth_credentials() -> AuthCredentials:

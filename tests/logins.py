@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from fal_async._credentials import Credentials
+from fal_async._secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,7 +93,9 @@ def at_once(credentials: Credentials) -> str:
     """The value, if it comes without waiting: no event loop runs here."""
     with pytest.raises(StopIteration) as stopped:
         credentials.authorization().send(None)
-    return str(stopped.value.value)
+    value = stopped.value.value
+    assert isinstance(value, Secret)
+    return value.reveal()
 
 
 def lock_is_free(fal_home: Path) -> bool:

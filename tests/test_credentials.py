@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from fal_async._secret import Secret
+
 
 @pytest.fixture
 def fal_home(tmp_path: Path) -> Path:
@@ -97,7 +99,7 @@ class CountingEnviron(dict[str, str]):
         return super().get(name, default)
 
 
-async def collect(credentials: Credentials, outcomes: list[str | FalClientError]) -> None:
+async def collect(credentials: Credentials, outcomes: list[Secret | FalClientError]) -> None:
     try:
         outcomes.append(await credentials.authorization())
     except FalClientError as error:
@@ -107,7 +109,7 @@ async def collect(credentials: Credentials, outcomes: list[str | FalClientError]
 async def test_a_hundred_first_calls_search_once() -> None:
     environ = CountingEnviron({"FAL_KEY": "id:secret"})
     credentials = Credentials(environ=environ)
-    outcomes: list[str | FalClientError] = []
+    outcomes: list[Secret | FalClientError] = []
     async with anyio.create_task_group() as group:
         for _ in range(100):
             group.start_soon(collect, credentials, outcomes)
@@ -118,7 +120,7 @@ async def test_a_hundred_first_calls_search_once() -> None:
 async def test_a_hundred_calls_share_one_failure(tmp_path: Path) -> None:
     environ = CountingEnviron({})
     credentials = Credentials(environ=environ, home=tmp_path)
-    outcomes: list[str | FalClientError] = []
+    outcomes: list[Secret | FalClientError] = []
     async with anyio.create_task_group() as group:
         for _ in range(100):
             group.start_soon(collect, credentials, outcomes)
@@ -132,7 +134,7 @@ async def test_a_hundred_calls_renew_once(fal_home: Path) -> None:
     log_in(fal_home)
     issuer = Issuer()
     credentials = credentials_of(fal_home, issuer)
-    outcomes: list[str | FalClientError] = []
+    outcomes: list[Secret | FalClientError] = []
     async with anyio.create_task_group() as group:
         for _ in range(100):
             group.start_soon(collect, credentials, outcomes)
@@ -144,7 +146,7 @@ async def test_who_waited_for_a_cancelled_search_searches_again() -> None:
     environ = CountingEnviron({"FAL_KEY": "id:secret"})
     environ.may_go_on.clear()
     credentials = Credentials(environ=environ)
-    outcomes: list[str | FalClientError] = []
+    outcomes: list[Secret | FalClientError] = []
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             async with anyio.create_task_group() as first:
@@ -214,12 +216,18 @@ async def test_a_pickle_holds_no_secret_and_searches_where_it_is(
     environ = {"FAL_HOME_DIR": str(fal_home), "OTHER": "secret"}
     login = Credentials(post_form=post_form, environ=environ)
     found = Credentials(environ={"FAL_KEY": "id:secret"})
-    for credentials in (login, found, Credentials("id:secret")):
+    given = Credentials("id:secret")
+    for credentials in (login, found, given):
         await credentials.authorization()
         pickled = pickle.dumps(credentials)
         for secret in (b"secret", b"refresh-0", jwt("access-1", 10_000_000_000).encode()):
             assert secret not in pickled
-        assert await pickle.loads(pickled).authorization() == "Key of-there"
+        restored = pickle.loads(pickled)
+        if credentials is not given:
+            assert await restored.authorization() == "Key of-there"
+            continue
+        with pytest.raises(MissingCredentialsError, match="comes from a pickle"):
+            await restored.authorization()  # another key may be another account's
 
 
 def test_a_provider_is_pickled_by_its_name() -> None:

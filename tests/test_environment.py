@@ -11,6 +11,7 @@ import pytest
 
 from fal_async import _environment
 from fal_async._credentials import Credentials
+from fal_async._secret import Secret
 from fal_async.errors import MissingCredentialsError
 from tests.logins import Clock, Issuer, at_once, log_in
 
@@ -39,7 +40,7 @@ async def test_a_key_is_found_in_the_environment_and_kept(
     assert await credentials.authorization() == authorization
     environ["FAL_KEY"] = "another"
     assert at_once(credentials) == authorization
-    credentials.invalidate(authorization)
+    credentials.invalidate(Secret(authorization))
     assert not credentials.renewable
     assert at_once(credentials) == authorization
 

@@ -21,6 +21,7 @@ PLACES = {
     "fal_async.errors": "values",
     "fal_async.types": "values",
     "fal_async._config": "values",
+    "fal_async._secret": "values",
     "fal_async._version": "values",
     "fal_async._workflows": "values",
     "fal_async._protocol": "protocol",

@@ -386,7 +386,7 @@ home, access = sys.argv[1:]
 
 async def post_form(url, fields):
     try:
-        os.close(os.open(f"{home}/used-{fields['refresh_token']}", os.O_CREAT | os.O_EXCL))
+        os.close(os.open(f"{home}/used-{fields['refresh_token'].reveal()}", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return 403, b""
     return 200, json.dumps({"access_token": access, "refresh_token": "refresh-1"}).encode()
@@ -394,7 +394,7 @@ async def post_form(url, fields):
 print("ready", flush=True)
 sys.stdin.readline()
 credentials = Credentials(post_form=post_form, environ={"FAL_HOME_DIR": home})
-print(anyio.run(credentials.authorization), flush=True)
+print(anyio.run(credentials.authorization).reveal(), flush=True)
 """
 
 
@@ -430,7 +430,7 @@ def test_threads_with_loops_of_their_own_spend_one_refresh_token(fal_home: Path)
 
     def work(credentials: Credentials) -> None:
         start.wait()
-        values.append(anyio.run(credentials.authorization))
+        values.append(anyio.run(credentials.authorization).reveal())
 
     threads = [
         threading.Thread(target=work, args=[shared if n % 2 else credentials_of(fal_home, issuer)])

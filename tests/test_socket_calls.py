@@ -14,6 +14,7 @@ import pytest
 from websockets.frames import Opcode
 
 from fal_async import AsyncClient, Hosts
+from fal_async._secret import Secret
 from fal_async._socket_calls import SocketCalls
 from fal_async.errors import (
     AuthenticationError,
@@ -194,12 +195,12 @@ class Login:
     renewable = True
 
     def __init__(self) -> None:
-        self.refused: list[str] = []
+        self.refused: list[Secret] = []
 
-    async def authorization(self) -> str:
-        return "Bearer new" if self.refused else "Bearer old"
+    async def authorization(self) -> Secret:
+        return Secret("Bearer new" if self.refused else "Bearer old")
 
-    def invalidate(self, value: str) -> None:
+    def invalidate(self, value: Secret) -> None:
         self.refused.append(value)
 
 
@@ -221,7 +222,7 @@ async def test_a_login_that_is_refused_is_renewed_and_tried_once_more() -> None:
         client._performer = replace(client._performer, authority=login)
         async with client, client.realtime("owner/app", use_jwt=False):
             pass
-    assert (login.refused, sockets) == (["Bearer old"], ["Bearer new"])
+    assert (login.refused, sockets) == ([Secret("Bearer old")], ["Bearer new"])
 
 
 async def test_a_reply_without_a_token_opens_nothing() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
+from fal_async._protocol.bodies import decode_json
 from fal_async._protocol.operations import Operation, Request, reading
 from fal_async._protocol.origins import is_cdn
 from fal_async._protocol.retry import Retry
+from fal_async._secret import Secret
 from fal_async.errors import InvalidReplyError
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ __all__ = ["CdnToken", "cdn_token", "parse_moment"]
 LEEWAY: Final = 300.0
 #: How long a token is used at least, in seconds: what is refused meanwhile is replaced.
 SHORTEST: Final = 30.0
+_SENDABLE: Final = re.compile(r"[!-~]+ [!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,7 @@ class CdnToken:
         renew_at: When another one is needed, in seconds since 1970.
     """
 
-    authorization: str = field(repr=False)
+    authorization: Secret
     base_url: str
     renew_at: float
 
@@ -49,19 +53,12 @@ def cdn_token(hosts: Hosts, *, now: Callable[[], float]) -> Operation[CdnToken]:
     """
 
     def parse(reply: Reply) -> CdnToken:
-        body = reply.json_object()
-        token = body.get("token")
-        if not isinstance(token, str) or not token:
-            raise InvalidReplyError("the platform gave no token for the CDN")
-        base_url = body.get("base_url")
-        fits = isinstance(base_url, str) and is_cdn(base_url, hosts)
-        moment, expiry = now(), parse_moment(body.get("expires_at"))
-        life = 0.0 if expiry is None else expiry - moment
-        return CdnToken(
-            authorization=f"{body.get('token_type') or 'Bearer'} {token}",
-            base_url=str(base_url).rstrip("/") if fits else hosts.cdn,
-            renew_at=moment + max(SHORTEST, life - min(LEEWAY, life / 2)),
-        )
+        token = _read(reply, hosts, now())
+        if token is None:  # what there was instead is not shown: it may be a token
+            raise InvalidReplyError(
+                "the platform gave no token for the CDN", request_id=reply.request_id
+            )
+        return token
 
     return Operation(
         name="token",
@@ -74,6 +71,25 @@ def cdn_token(hosts: Hosts, *, now: Callable[[], float]) -> Operation[CdnToken]:
         ),
         parse=reading(parse),
         retry=Retry.SAFE,
+    )
+
+
+def _read(reply: Reply, hosts: Hosts, moment: float) -> CdnToken | None:
+    try:
+        body: object = decode_json(reply.body)
+    except ValueError:
+        return None
+    fields = cast("dict[str, object]", body) if isinstance(body, dict) else {}
+    authorization = f"{fields.get('token_type') or 'Bearer'} {fields.get('token') or ''}"
+    if not isinstance(fields.get("token"), str) or not _SENDABLE.fullmatch(authorization):
+        return None
+    base_url, expiry = fields.get("base_url"), parse_moment(fields.get("expires_at"))
+    fits = isinstance(base_url, str) and is_cdn(base_url, hosts)
+    life = 0.0 if expiry is None else expiry - moment
+    return CdnToken(
+        authorization=Secret(authorization),
+        base_url=str(base_url).rstrip("/") if fits else hosts.cdn,
+        renew_at=moment + max(SHORTEST, life - min(LEEWAY, life / 2)),
     )
 
 

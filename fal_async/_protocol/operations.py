@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from fal_async._config import Hosts
+    from fal_async._secret import Secret
     from fal_async.types import Arguments, Cancellation, Stage, Status
 
 __all__ = [
@@ -89,12 +90,21 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent. The key is no part of it: it is added where the origin has been checked."""
+    """What is sent. The key is no part of it: it is added where the origin has been checked.
+
+    Attributes:
+        method: The method.
+        url: Where to.
+        headers: Names in lower case, and values.
+        content: The body.
+        signature: The query of a presigned URL, which lets in whoever has it; `url` is without it.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     content: bytes | Content = b""
+    signature: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

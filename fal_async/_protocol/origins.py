@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from fal_async._secret import Secret
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -13,7 +15,18 @@ if TYPE_CHECKING:
     from fal_async._protocol.endpoint import Endpoint
     from fal_async._protocol.replies import Submission
 
-__all__ = ["BACKUPS", "JobUrls", "Origins", "below", "is_cdn", "job_urls", "move_to", "origin_of"]
+__all__ = [
+    "BACKUPS",
+    "JobUrls",
+    "Origins",
+    "below",
+    "is_cdn",
+    "job_urls",
+    "move_to",
+    "origin_of",
+    "split_query",
+    "with_query",
+]
 
 #: The platform's backup origins: the same paths, the same key.
 BACKUPS: Final[Mapping[str, str]] = {
@@ -22,6 +35,7 @@ BACKUPS: Final[Mapping[str, str]] = {
 }
 #: All hosts of the CDN are below it.
 CDN: Final = "fal.media"
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -61,6 +75,17 @@ def below(url: str, segment: str) -> str:
     """A place further down the path of a URL, whose query is kept."""
     path, mark, query = url.partition("?")
     return f"{path.rstrip('/')}/{segment}{mark}{query}"
+
+
+def split_query(url: str) -> tuple[str, Secret | None]:
+    """A presigned URL without its query, and that query: whoever has it is let in."""
+    bare, _, query = url.partition("?")
+    return bare, Secret(quote(query, safe=_VISIBLE)) if query else None
+
+
+def with_query(url: str, query: Secret) -> str:
+    """The whole URL again; it is not to be shown."""
+    return f"{url}{'&' if '?' in url else '?'}{query.reveal()}"
 
 
 def is_cdn(url: str, hosts: Hosts) -> bool:

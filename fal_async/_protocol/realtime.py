@@ -12,6 +12,7 @@ from fal_async._protocol.endpoint import Endpoint, parse_path
 from fal_async._protocol.operations import Operation, Request, reading
 from fal_async._protocol.options import whole_number
 from fal_async._protocol.retry import Retry
+from fal_async._secret import Secret
 from fal_async.errors import InvalidReplyError
 
 if TYPE_CHECKING:
@@ -161,16 +162,18 @@ def runner_url(
     return _with_query(url, max_buffering=max_buffering)
 
 
-def with_token(url: str, token: str) -> str:
-    """The URL that lets its bearer in: it is not to be shown."""
-    return _with_query(url, fal_jwt_token=token)
+def with_token(url: str, token: Secret) -> Secret:
+    """The URL that lets its bearer in."""
+    return Secret(_with_query(url, fal_jwt_token=token.reveal()))
 
 
 def _with_query(url: str, **parameters: object) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters)}"
 
 
-def mint_token(hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120) -> Operation[str]:
+def mint_token(
+    hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120
+) -> Operation[Secret]:
     """Ask for a short-lived token that opens sockets of one app.
 
     Args:
@@ -194,23 +197,27 @@ def mint_token(hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120)
     )
 
 
-def parse_token(reply: Reply) -> str:
+def parse_token(reply: Reply) -> Secret:
     """Read the answer to `mint_token`: a JSON string, or an object with a ``token``.
 
     Raises:
         InvalidReplyError: There is no token; its text does not show what there was instead, unless
             that is a sentence.
     """
+    token, said = _read_token(reply)
+    if token is None:
+        raise InvalidReplyError(f"the platform gave no token{said}", request_id=reply.request_id)
+    return token
+
+
+def _read_token(reply: Reply) -> tuple[Secret | None, str]:
+    """The token, or else a sentence about why there is none."""
     try:
         body = decode_json(reply.body)
     except ValueError:
-        body = None
-    if isinstance(body, dict):
-        fields = cast("dict[str, Any]", body)
-        token, detail = fields.get("token"), fields.get("detail")
-    else:
-        token, detail = body, None
+        return None, ""
+    fields = cast("dict[str, Any]", body if isinstance(body, dict) else {"token": body})
+    token, detail = fields.get("token"), fields.get("detail")
     if isinstance(token, str) and _VISIBLE.fullmatch(token):
-        return token
-    said = f": {detail}" if isinstance(detail, str) and " " in detail else ""
-    raise InvalidReplyError(f"the platform gave no token{said}", request_id=reply.request_id)
+        return Secret(token), ""
+    return None, f": {detail}" if isinstance(detail, str) and " " in detail else ""

@@ -51,7 +51,7 @@ class Reply:
 
     status_code: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)  # it may be a token
     retries: int = 0
 
     @property

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from fal_async._protocol.bodies import decode_json
+from fal_async._secret import Secret
 from fal_async.errors import (
     FalClientHTTPError,
     InvalidReplyError,
@@ -60,14 +61,14 @@ class Grant:
         stale_at: When another one is needed, in seconds of Unix time.
     """
 
-    authorization: str = field(repr=False)
+    authorization: Secret
     source: str
     stale_at: float = math.inf
 
 
-def key_grant(key: str, source: str) -> Grant:
+def key_grant(key: Secret, source: str) -> Grant:
     """What to send for a key."""
-    return Grant(f"Key {key}", source)
+    return Grant(Secret(f"Key {key.reveal()}"), source)
 
 
 def key_problem(key: str) -> str | None:
@@ -101,35 +102,35 @@ class LoginTokens:
 
     Attributes:
         refresh: Buys one new access token; each purchase may replace it.
-        access: What is sent; ``""`` when there is none that can be sent.
+        access: What is sent; ``None`` when there is none that can be sent.
     """
 
-    refresh: str = field(repr=False)
-    access: str = field(default="", repr=False)
+    refresh: Secret
+    access: Secret | None = None
 
-    def to_text(self) -> str:
+    def to_text(self) -> Secret:
         """The content of the token file."""
-        return "\n".join(filter(None, (self.refresh, self.access)))
+        return Secret("\n".join(token.reveal() for token in (self.refresh, self.access) if token))
 
 
 def parse_login(text: str) -> LoginTokens | None:
     """Read the token file: a refresh token, then perhaps an access token, each on its line."""
     lines = [line for line in map(str.strip, text.splitlines()) if line]
-    refresh, access = (*map(_sendable, lines), "", "")[:2]
+    refresh, access = (*map(_sendable, lines), None, None)[:2]
     return LoginTokens(refresh, access) if refresh else None
 
 
-def expiry(token: str) -> float | None:
+def expiry(token: Secret) -> float | None:
     """When a JWT expires, in seconds of Unix time; ``None`` when it does not say."""
     try:
-        payload = token.split(".")[1]
+        payload = token.reveal().split(".")[1]
         claims = decode_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return float(claims["exp"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         return None
 
 
-def bearer_grant(access: str, source: str, *, issued_at: float | None = None) -> Grant:
+def bearer_grant(access: Secret, source: str, *, issued_at: float | None = None) -> Grant:
     """What to send for an access token. One whose expiry is unknown is stale from the start.
 
     Args:
@@ -141,10 +142,10 @@ def bearer_grant(access: str, source: str, *, issued_at: float | None = None) ->
     stale_at = -math.inf if expires_at is None else expires_at - LEEWAY
     if issued_at is not None:
         stale_at = max(stale_at, issued_at + MIN_USE)
-    return Grant(f"Bearer {access}", source, stale_at)
+    return Grant(Secret(f"Bearer {access.reveal()}"), source, stale_at)
 
 
-def renewal_form(tokens: LoginTokens) -> dict[str, str]:
+def renewal_form(tokens: LoginTokens) -> dict[str, str | Secret]:
     """The form fields that ask for new tokens."""
     return {
         "grant_type": "refresh_token",
@@ -153,7 +154,7 @@ def renewal_form(tokens: LoginTokens) -> dict[str, str]:
     }
 
 
-def parse_renewal(status_code: int, body: bytes, old: LoginTokens) -> LoginTokens:
+def parse_renewal(status_code: int, body: bytes | memoryview, old: LoginTokens) -> LoginTokens:
     """Read the answer to `renewal_form`. No error shows the answer: it may hold tokens.
 
     Raises:
@@ -169,20 +170,21 @@ def parse_renewal(status_code: int, body: bytes, old: LoginTokens) -> LoginToken
     if status_code != 200:
         error = ServerError if status_code >= 500 else FalClientHTTPError
         raise error("the login could not be renewed", status_code)
-    reply = _json_object(body)
-    access, refresh = _sendable(reply.get("access_token")), _sendable(reply.get("refresh_token"))
-    if not access:
+    access, refresh = _issued(body)
+    if access is None:
         raise InvalidReplyError("the renewal of the login was answered without an access token")
     return LoginTokens(refresh or old.refresh, access)
 
 
-def _sendable(value: object) -> str:
-    return value if isinstance(value, str) and _VISIBLE.fullmatch(value) else ""
+def _sendable(value: object) -> Secret | None:
+    return Secret(value) if isinstance(value, str) and _VISIBLE.fullmatch(value) else None
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def _issued(body: bytes | memoryview) -> tuple[Secret | None, Secret | None]:
+    """The access token and the refresh token in an answer, as far as there are any."""
     try:
-        value = decode_json(body)
+        value = decode_json(bytes(body))
     except ValueError:
-        return {}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        return None, None
+    fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    return _sendable(fields.get("access_token")), _sendable(fields.get("refresh_token"))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fal_async._protocol.bodies import encode_json
 from fal_async._protocol.operations import Credential, Lane, Operation, Request, reading
 from fal_async._protocol.options import merge_headers
-from fal_async._protocol.origins import below, is_cdn, origin_of
+from fal_async._protocol.origins import below, is_cdn, origin_of, split_query
 from fal_async._protocol.replies import read_id
 from fal_async._protocol.retry import Retry
 from fal_async.errors import InvalidReplyError, InvalidRequestError, UploadError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fal_async._config import Hosts
     from fal_async._protocol.operations import Content
     from fal_async._protocol.replies import Reply
+    from fal_async._secret import Secret
     from fal_async.types import Repository
 
 __all__ = [
@@ -90,10 +91,17 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a file is to be put, and where it is found then."""
+    """Where a file is to be put, and where it is found then.
 
-    upload_url: str = field(repr=False)  # who has it may write
+    Attributes:
+        upload_url: Where it is put, without the query.
+        file_url: Where it is found.
+        signature: The query: whoever has it may write.
+    """
+
+    upload_url: str
     file_url: str
+    signature: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +112,13 @@ class PartedUpload:
         parts_url: The URL below which the parts and their completion are put.
         file_url: Where the file is found in the end.
         credential: What lets the parts in.
+        signature: The query of `parts_url`: whoever has it may write.
     """
 
-    parts_url: str = field(repr=False)
+    parts_url: str
     file_url: str
     credential: Credential
+    signature: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -188,7 +198,7 @@ def begin_parts(hosts: Hosts, label: Label) -> Operation[PartedUpload]:
 
     def parse(reply: Reply) -> PartedUpload:
         target = _target(reply)
-        return PartedUpload(target.upload_url, target.file_url, Credential.NONE)
+        return PartedUpload(target.upload_url, target.file_url, Credential.NONE, target.signature)
 
     return _initiate(hosts, "initiate-multipart", label, parse)
 
@@ -198,7 +208,7 @@ def put(target: Target, label: Label, content: Content) -> Operation[str]:
     headers = {"content-type": label.content_type}
     return _operation(
         label,
-        Request("PUT", target.upload_url, headers, content),
+        Request("PUT", target.upload_url, headers, content, target.signature),
         lambda _: target.file_url,
         Credential.NONE,
         Lane.UPLOAD,
@@ -211,7 +221,7 @@ def put_part(upload: PartedUpload, label: Label, number: int, content: Content) 
     headers = {"content-type": label.content_type, "accept-encoding": "identity"}
     return _operation(
         label,
-        Request("PUT", below(upload.parts_url, str(number)), headers, content),
+        Request("PUT", below(upload.parts_url, str(number)), headers, content, upload.signature),
         lambda reply: Part(number, _etag(reply), content.size),
         upload.credential,
         Lane.UPLOAD,
@@ -233,7 +243,13 @@ def complete(
     named = [{"partNumber": part.number, "etag": part.etag} for part in parts]
     return _operation(
         label,
-        Request("POST", below(upload.parts_url, "complete"), _JSON, encode_json({"parts": named})),
+        Request(
+            "POST",
+            below(upload.parts_url, "complete"),
+            _JSON,
+            encode_json({"parts": named}),
+            upload.signature,
+        ),
         lambda _: upload.file_url,
         upload.credential,
     )
@@ -270,7 +286,8 @@ def _accepting_json(label: Label) -> dict[str, str]:
 
 def _target(reply: Reply) -> Target:
     body = reply.json_object()
-    return Target(_url(body, "upload_url"), _url(body, "file_url"))
+    upload_url, signature = split_query(_url(body, "upload_url"))
+    return Target(upload_url, _url(body, "file_url"), signature)
 
 
 def _url(body: Mapping[str, Any], name: str) -> str:

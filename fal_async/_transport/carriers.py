@@ -7,6 +7,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from fal_async._secret import Secret
 from fal_async._transport.encoding import compose
 from fal_async._transport.engine import Engine
 from fal_async._transport.exchange import OpenReply
@@ -38,15 +39,20 @@ class Pooled:
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str | Secret],
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
+        *,
+        query: Secret | None = None,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply, as `Carrier` says."""
         origin, host, path = locate(url)
-        lines = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-        outgoing = compose(method, host, path, lines, body)
+        lines = [
+            (name.encode("ascii"), value if isinstance(value, Secret) else value.encode("ascii"))
+            for name, value in headers.items()
+        ]
+        outgoing = compose(method, host, path, lines, body, query)
         incoming = await self.engine.exchange(origin, outgoing, timeouts, transmission)
         reply, rest = incoming
         received = headers_of(reply.headers)

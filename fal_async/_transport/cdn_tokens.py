@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
 from fal_async._protocol.cdn import cdn_token
-from fal_async._transport.loops import PerLoop
 from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
@@ -19,8 +18,18 @@ if TYPE_CHECKING:
     from fal_async._config import Hosts
     from fal_async._protocol.cdn import CdnToken
     from fal_async._protocol.operations import Operation
+    from fal_async._secret import Secret
+    from fal_async._transport.loops import PerLoop
 
-__all__ = ["CdnTokens"]
+__all__ = ["CdnTokens", "TokenShelves"]
+
+
+#: How many accounts have their tokens kept.
+MOST_ACCOUNTS: Final = 1024
+
+
+class _Authority(Protocol):
+    async def authorization(self) -> Secret: ...
 
 
 class _Perform(Protocol):
@@ -29,7 +38,7 @@ class _Perform(Protocol):
 
 @dataclass(slots=True)
 class _Shelf:
-    """What one event loop has: its tokens are fetched by one task at a time.
+    """What one account has on one event loop: its tokens are fetched by one task at a time.
 
     Attributes:
         fetching: Held by the task that fetches.
@@ -46,11 +55,37 @@ class _Shelf:
     failure: FalClientError | None = None
 
 
+class TokenShelves:
+    """The tokens of several accounts on one event loop; those used last are kept."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[Secret, _Shelf] = {}
+
+    def get(self, account: Secret) -> _Shelf:
+        """The shelf of an account, of which its Authorization header is the name."""
+        shelf = self._shelves.pop(account, None) or _Shelf()
+        self._shelves[account] = shelf
+        if len(self._shelves) > MOST_ACCOUNTS:
+            del self._shelves[next(iter(self._shelves))]
+        return shelf
+
+    def discard(self, value: Secret) -> None:
+        """Forget a token."""
+        for shelf in self._shelves.values():
+            if shelf.token is not None and shelf.token.authorization == value:
+                shelf.token = None
+
+
 class CdnTokens:
-    """The tokens of one account, an authority as the account's key is one.
+    """The tokens of a client, an authority as its key is one.
+
+    They belong to the account that the client's authority names at the moment: a provider may name
+    one after another, and several clients the same.
 
     Args:
         hosts: The base URLs.
+        authority: Gives the Authorization header of the account.
+        shelves: Where tokens are kept, perhaps for other clients too.
         perform: Performs the call that fetches a token.
         clock: The time of day, in seconds since 1970.
     """
@@ -59,16 +94,22 @@ class CdnTokens:
     renewable = True
 
     def __init__(
-        self, hosts: Hosts, perform: _Perform, clock: Callable[[], float] = time.time
+        self,
+        hosts: Hosts,
+        authority: _Authority,
+        shelves: PerLoop[TokenShelves],
+        perform: _Perform,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._hosts = hosts
+        self._authority = authority
+        self._shelves = shelves
         self._perform = perform
         self._clock = clock
-        self._shelves: PerLoop[_Shelf] = PerLoop(_Shelf)
 
     async def token(self) -> CdnToken:
         """A token that holds for some time yet."""
-        shelf = self._shelves.get()
+        shelf = self._shelves.get().get(await self._authority.authorization())
         if (kept := self._kept(shelf)) is not None:
             return kept
         fetches = shelf.fetches
@@ -88,15 +129,13 @@ class CdnTokens:
             raise
         return token
 
-    async def authorization(self) -> str:
+    async def authorization(self) -> Secret:
         """The value to send now."""
         return (await self.token()).authorization
 
-    def invalidate(self, value: str) -> None:
+    def invalidate(self, value: Secret) -> None:
         """Forget a token that the CDN has refused."""
-        shelf = self._shelves.get()
-        if shelf.token is not None and shelf.token.authorization == value:
-            shelf.token = None
+        self._shelves.get().discard(value)
 
     def _kept(self, shelf: _Shelf) -> CdnToken | None:
         token = shelf.token

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 import httpx
 
+from fal_async._secret import Secret, conceal
 from fal_async._transport.dialing import dial, dial_through
 from fal_async._transport.errors import ExchangeError
 from fal_async._transport.handshake import make_protocol, shake_hands
@@ -41,9 +42,10 @@ async def dial_url(url: httpx.URL) -> SocketStream:
 
 
 async def connect_websocket(
-    url: str,
+    url: str | Secret,
     headers: Mapping[str, str] | None = None,
     *,
+    authorization: Secret | None = None,
     dial: Dial = dial_url,
     open_timeout: float | None = OPEN_TIMEOUT,
     max_message_size: int | None = None,
@@ -56,6 +58,7 @@ async def connect_websocket(
     Args:
         url: Where to, ``ws://`` or ``wss://``; it is never shown, since it may hold a token.
         headers: What to send along with the handshake.
+        authorization: The value of the Authorization header.
         dial: Opens the connection.
         open_timeout: How long all of it may take, in seconds; ``None`` disables the bound.
         max_message_size: The longest message to accept, in bytes; ``None`` for any.
@@ -70,12 +73,13 @@ async def connect_websocket(
         InvalidReplyError: The answer is not one to a handshake.
         InvalidRequestError: The URL or a header cannot be used.
     """
-    protocol = make_protocol(url, max_message_size=max_message_size, compression=compression)
+    address: Secret = conceal(url)
+    protocol = make_protocol(address, max_message_size=max_message_size, compression=compression)
     stream: SocketStream | None = None
     try:
         with anyio.move_on_after(open_timeout):
-            stream = await dial(_parse(url))
-            early = await shake_hands(stream, protocol, headers or {})
+            stream = await dial(_parse(address))
+            early = await shake_hands(stream, protocol, headers or {}, authorization)
             return WebSocket(
                 stream,
                 protocol,
@@ -95,8 +99,9 @@ async def connect_websocket(
     raise ConnectionFailedError(f"the WebSocket could not be opened within {open_timeout} seconds")
 
 
-def _parse(url: str) -> httpx.URL:
+def _parse(url: Secret) -> httpx.URL:
+    """Where to connect to: the URL without its query."""
     try:
-        return httpx.URL(url)
+        return httpx.URL(url.reveal().partition("?")[0])
     except httpx.InvalidURL:
         raise InvalidRequestError("the address of the WebSocket is not a URL") from None

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fal_async._secret import Secret
 from fal_async._transport.errors import LocalProtocolError
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ class Outgoing(NamedTuple):
     """A request, ready to be sent.
 
     Attributes:
-        head: The head, with the whole body when that is small.
+        head: The head, with the whole body when that is small: a view, whose repr shows nothing.
         body: What is left of the body.
         length: How long the body is, in bytes; ``None`` when it is sent in chunks.
         expects_body: Whether the reply may have a body.
         last: Whether the connection ends with it.
     """
 
-    head: bytes
+    head: memoryview
     body: bytes | AsyncIterator[bytes]
     length: int | None
     expects_body: bool
@@ -47,8 +48,9 @@ def compose(
     method: str,
     host: bytes,
     target: bytes,
-    headers: Iterable[tuple[bytes, bytes]],
+    headers: Iterable[tuple[bytes, bytes | Secret]],
     body: bytes | AsyncIterator[bytes],
+    query: Secret | None = None,
 ) -> Outgoing:
     """Check the parts of a request and write its head.
 
@@ -59,30 +61,22 @@ def compose(
         target: Path and query.
         headers: Names and values.
         body: What follows the head; the headers say how long it is.
+        query: A signed query, added to the target.
 
     Raises:
         LocalProtocolError: The request cannot be written, or could be read as another one.
     """
-    lines = [_request_line(method, target)]
-    framing: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if not _is_token(name) or _breaks_line(value):
-            raise LocalProtocolError(f"the header {name!r} cannot be sent")
-        lowered = _lower(name)
-        if lowered in _FRAMING:
-            if lowered in framing:
-                raise LocalProtocolError(f"there may be only one header {name!r}")
-            framing[lowered] = value
-        lines.append(name + b": " + value)
+    lines = [_request_line(method, target, query)]
+    framing = _add_headers(lines, headers)
     if b"host" not in framing:
         lines.insert(1, b"Host: %b" % host)
     lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
+    head = memoryview(b"\r\n".join(lines))
     length = _length(framing)
     if isinstance(body, bytes):
         body = _framed(body, length)
         if len(body) <= SMALL:
-            head, body = head + body, b""
+            head, body = memoryview(b"".join((head, body))), b""
     return Outgoing(
         head=head,
         body=body,
@@ -97,13 +91,38 @@ def frame(part: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(part), part) if part else b""
 
 
-def _request_line(method: str, target: bytes) -> bytes:
+def _add_headers(
+    lines: list[bytes | memoryview], headers: Iterable[tuple[bytes, bytes | Secret]]
+) -> dict[bytes, bytes]:
+    """Write the headers; gives those that decide how long the body is, and the like."""
+    framing: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if isinstance(value, Secret):
+            lines.append(memoryview(b"%b: %b" % (name, value.reveal().encode("ascii"))))
+            continue
+        if not _is_token(name) or _breaks_line(value):
+            raise LocalProtocolError(f"the header {name!r} cannot be sent")
+        lowered = _lower(name)
+        if lowered in _FRAMING:
+            if lowered in framing:
+                raise LocalProtocolError(f"there may be only one header {name!r}")
+            framing[lowered] = value
+        lines.append(name + b": " + value)
+    return framing
+
+
+def _request_line(method: str, target: bytes, query: Secret | None) -> bytes | memoryview:
     word = method.encode("ascii", "replace")
     if not _is_token(word) or word == b"CONNECT":
         raise LocalProtocolError(f"the method {method!r} cannot be sent")
     if not _is_target(target):
         raise LocalProtocolError(f"the target {target!r} cannot be sent")
-    return word + b" " + target + b" HTTP/1.1"
+    if query is None:
+        return word + b" " + target + b" HTTP/1.1"
+    mark = b"&" if b"?" in target else b"?"
+    return memoryview(
+        b" ".join((word, target + mark + query.reveal().encode("ascii"), b"HTTP/1.1"))
+    )
 
 
 def _length(framing: dict[bytes, bytes]) -> int | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from fal_async._protocol.operations import Content, Request
+    from fal_async._secret import Secret
     from fal_async._transport.connection import Timeouts
     from fal_async._transport.transmission import Transmission
 
@@ -106,23 +107,20 @@ class OpenReply:
         return Reply(status_code=self.status_code, headers=self.headers, body=body)
 
     async def _read_rest(self, limit: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
+        body = _Gathered()
         time_slice = TimeSlice()
         try:
-            while (chunk := await self.next_chunk()) is not None:
+            while body.add(await self.next_chunk()):
                 if time_slice.is_over:
                     await time_slice.end()
-                size += len(chunk)
-                if size > limit:
+                if body.size > limit:
                     raise InvalidReplyError(
                         f"the reply has more than {limit} bytes",
                         request_id=self.headers.get("x-fal-request-id"),
                     )
-                parts.append(chunk)
         finally:
             await self.aclose()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return body.join()
 
     async def aclose(self) -> None:
         """Close the connection, or give it back when the body has been read."""
@@ -130,6 +128,26 @@ class OpenReply:
         close, self._close = self._close, None
         if close is not None:
             await close()
+
+
+class _Gathered:
+    """What has arrived of a body, which tracebacks do not show: it may be a token."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: list[bytes] = []
+
+    def add(self, chunk: bytes | None) -> bool:
+        """Add a chunk, unless it is the end."""
+        if chunk is None:
+            return False
+        self.size += len(chunk)
+        self._parts.append(chunk)
+        return True
+
+    def join(self) -> bytes:
+        """The whole body."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
 
 class _Reading:
@@ -163,10 +181,12 @@ class Carrier(Protocol):
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str | Secret],
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
+        *,
+        query: Secret | None = None,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply.
 
@@ -177,6 +197,7 @@ class Carrier(Protocol):
             body: The body.
             timeouts: The bounds of connecting, writing and reading, in seconds.
             transmission: Says whether the request may be repeated, and learns whether it was sent.
+            query: A signed query, added to the URL.
 
         Raises:
             ExchangeError: There is no reply.
@@ -198,12 +219,12 @@ async def start(
     request: Request,
     url: str,
     *,
-    authorization: str | None,
+    authorization: Secret | None,
     timeout: Timeouts,
     transmission: Transmission,
 ) -> OpenReply:
     """Send a request and wait for the head of its reply; raises `Broken`."""
-    headers = {"user-agent": USER_AGENT, **request.headers}
+    headers: dict[str, str | Secret] = {"user-agent": USER_AGENT, **request.headers}
     if authorization is not None:
         headers.setdefault("authorization", authorization)
     content = request.content
@@ -213,7 +234,9 @@ async def start(
     elif content or request.method in _WITH_BODY:
         headers["content-length"] = str(len(content))
     try:
-        return await carrier.carry(request.method, url, headers, body, timeout, transmission)
+        return await carrier.carry(
+            request.method, url, headers, body, timeout, transmission, query=request.signature
+        )
     except (ExchangeError, OSError) as error:
         if isinstance(body, _Reading) and body.failure is error:
             raise  # the exchange is well, but not what was to be sent

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 
+from fal_async._protocol.origins import with_query
+from fal_async._secret import Secret
 from fal_async._transport.carriers import headers_of
 from fal_async._transport.errors import (
     ConnectError,
@@ -58,10 +60,12 @@ class Foreign:
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str | Secret],
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
+        *,
+        query: Secret | None = None,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply, as `Carrier` says."""
         extensions: dict[str, Any] = {"timeout": timeouts}
@@ -69,7 +73,14 @@ class Foreign:
             extensions["trace"] = partial(_note_sending, transmission)
         try:
             request = httpx.Request(
-                method, _parse_url(url), headers=headers, content=body, extensions=extensions
+                method,
+                _parse_url(url if query is None else with_query(url, query)),
+                headers={
+                    name: value.reveal() if isinstance(value, Secret) else value
+                    for name, value in headers.items()
+                },
+                content=body,
+                extensions=extensions,
             )
             if "trace" not in extensions:
                 transmission.sent = True

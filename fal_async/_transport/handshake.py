@@ -22,8 +22,7 @@ from fal_async.errors import ConnectionFailedError, InvalidReplyError, InvalidRe
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from websockets.http11 import Request
-
+    from fal_async._secret import Secret
     from fal_async._transport.sockets import SocketStream
 
 __all__ = ["HandshakeRefused", "make_protocol", "shake_hands"]
@@ -34,6 +33,7 @@ REFUSAL_TIME: Final = 5.0
 #: The longest head of a reply to the handshake, in bytes.
 MAX_HEAD: Final = 65536
 
+_OF_THE_HANDSHAKE: Final = frozenset({"host", "upgrade", "connection"})
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -55,7 +55,7 @@ class HandshakeRefused(Exception):  # noqa: N818 -- a signal within the library,
 
 
 def make_protocol(
-    url: str, *, max_message_size: int | None = None, compression: bool = False
+    url: Secret, *, max_message_size: int | None = None, compression: bool = False
 ) -> ClientProtocol:
     """The state machine of a connection that is about to be opened.
 
@@ -65,7 +65,7 @@ def make_protocol(
         compression: Whether to offer permessage-deflate.
     """
     try:
-        uri = parse_uri(url)
+        uri = parse_uri(url.reveal())
     except (InvalidURI, ValueError):
         # Not chained, and not shown: the URL may hold a token.
         raise InvalidRequestError("the address of the WebSocket is not a ws:// URL") from None
@@ -78,9 +78,18 @@ def make_protocol(
 
 
 async def shake_hands(
-    stream: SocketStream, protocol: ClientProtocol, headers: Mapping[str, str]
+    stream: SocketStream,
+    protocol: ClientProtocol,
+    headers: Mapping[str, str],
+    authorization: Secret | None = None,
 ) -> bytes:
     """Open the WebSocket.
+
+    Args:
+        stream: The connection.
+        protocol: Its state machine.
+        headers: What to send along.
+        authorization: The value of the Authorization header.
 
     Returns:
         What came along with the answer: the beginning of the frames.
@@ -91,11 +100,9 @@ async def shake_hands(
         InvalidReplyError: The answer is not one to a handshake.
         InvalidRequestError: A header cannot be sent.
     """
-    request = protocol.connect()
-    _add_headers(request, {"User-Agent": USER_AGENT, **headers})
-    protocol.send_request(request)
+    _check_headers(headers)
     try:
-        await stream.send(b"".join(protocol.data_to_send()))
+        await stream.send(_write_request(protocol, headers, authorization))
         answer = await _read_answer(stream)
     except (anyio.BrokenResourceError, anyio.EndOfStream) as error:
         raise ConnectionFailedError("the connection broke during the handshake") from error
@@ -108,13 +115,25 @@ async def shake_hands(
     return rest
 
 
-def _add_headers(request: Request, headers: Mapping[str, str]) -> None:
+def _check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
-        if name in request.headers or name.lower().startswith("sec-websocket-"):
+        lowered = name.lower()
+        if lowered in _OF_THE_HANDSHAKE or lowered.startswith("sec-websocket-"):
             raise InvalidRequestError(f"the header {name} belongs to the handshake")
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise InvalidRequestError(f"the header {name!r} cannot be sent")
-        request.headers[name] = value
+
+
+def _write_request(
+    protocol: ClientProtocol, headers: Mapping[str, str], authorization: Secret | None
+) -> memoryview:
+    """The request, checked before; websockets' own object would show what is in it."""
+    request = protocol.connect()
+    own = {} if authorization is None else {"authorization": authorization.reveal()}
+    given = {name.lower(): value for name, value in headers.items()}
+    request.headers.update({"user-agent": USER_AGENT, **given, **own})
+    protocol.send_request(request)
+    return memoryview(b"".join(protocol.data_to_send()))
 
 
 async def _read_answer(stream: SocketStream) -> bytes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlencode
 
 from fal_async._protocol.operations import Request
+from fal_async._secret import Secret
+from fal_async._transport.cdn_tokens import TokenShelves
 from fal_async._transport.errors import ExchangeError
 from fal_async._transport.exchange import Broken, start
 from fal_async._transport.gates import Gates
@@ -16,7 +18,7 @@ from fal_async._transport.transmission import Transmission
 from fal_async.errors import ClientClosedError, ConnectionFailedError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from fal_async._config import Limits
     from fal_async._transport.exchange import Carrier, OpenReply
@@ -27,6 +29,24 @@ __all__ = ["Line"]
 FORM_TIMEOUT: Final = 10.0
 
 
+class _Form:
+    """The fields of a form as the body of a request, some of them secret."""
+
+    def __init__(self, fields: Mapping[str, str | Secret]) -> None:
+        revealed = {
+            name: value.reveal() if isinstance(value, Secret) else value
+            for name, value in fields.items()
+        }
+        self._encoded = memoryview(urlencode(revealed).encode())
+
+    @property
+    def size(self) -> int:
+        return len(self._encoded)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield cast("bytes", self._encoded)  # as good as bytes to send, but its repr shows nothing
+
+
 class Line:
     """A transport, who waits for it, and which hosts are down.
 
@@ -35,6 +55,7 @@ class Line:
         routes: Where requests go when a host is down.
         gates: The places of each lane, per event loop.
         sockets: The WebSockets, which do not use the transport.
+        token_shelves: The CDN tokens of the accounts, per event loop.
     """
 
     def __init__(self, carrier: Carrier, limits: Limits) -> None:
@@ -42,6 +63,7 @@ class Line:
         self.routes: Routes = Routes()
         self.gates: PerLoop[Gates] = PerLoop(lambda: Gates(limits))
         self.sockets: OpenSockets = OpenSockets()
+        self.token_shelves: PerLoop[TokenShelves] = PerLoop(TokenShelves)
         self._carrier = carrier
         self._closed = False
 
@@ -50,7 +72,7 @@ class Line:
         request: Request,
         url: str,
         *,
-        authorization: str | None,
+        authorization: Secret | None,
         timeout: Mapping[str, float | None],
         transmission: Transmission,
     ) -> OpenReply:
@@ -66,8 +88,13 @@ class Line:
             transmission=transmission,
         )
 
-    async def post_form(self, url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+    async def post_form(
+        self, url: str, fields: Mapping[str, str | Secret]
+    ) -> tuple[int, memoryview]:
         """Send a form, without the key, to where logins are renewed.
+
+        Returns:
+            The status and the body of the answer.
 
         Raises:
             TransportError: There was no answer.
@@ -76,7 +103,7 @@ class Line:
             "accept": "application/json",
             "content-type": "application/x-www-form-urlencoded",
         }
-        request = Request("POST", url, headers, urlencode(fields).encode())
+        request = Request("POST", url, headers, _Form(fields))
         timeout: dict[str, float | None] = dict.fromkeys(("connect", "read", "write"), FORM_TIMEOUT)
         try:
             opened = await self.start(
@@ -85,7 +112,7 @@ class Line:
             reply = await opened.read()
         except Broken as error:
             raise TransportError(f"the login could not be renewed: {error}") from error.__cause__
-        return reply.status_code, reply.body
+        return reply.status_code, memoryview(reply.body)
 
     async def prepare(self) -> None:
         """Do what the first exchange would have to do otherwise.

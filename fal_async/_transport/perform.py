@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fal_async._config import Hosts, RetryPolicy
+    from fal_async._secret import Secret
     from fal_async._transport.line import Line
 
 __all__ = ["Performer"]
@@ -55,11 +56,11 @@ class Authority(Protocol):
         """Whether asking again may give another value."""
         ...
 
-    async def authorization(self) -> str:
+    async def authorization(self) -> Secret:
         """The value to send now."""
         ...
 
-    def invalidate(self, value: str) -> None:
+    def invalidate(self, value: Secret) -> None:
         """Tell that the platform has refused a value."""
         ...
 
@@ -90,7 +91,9 @@ class Performer:
     def __post_init__(self) -> None:
         origins = Origins(self.hosts.run, self.hosts.queue, self.hosts.rest)
         object.__setattr__(self, "_origins", origins)
-        object.__setattr__(self, "cdn_tokens", CdnTokens(self.hosts, self.perform))
+        shelves = self.line.token_shelves
+        tokens = CdnTokens(self.hosts, self.authority, shelves, self.perform)
+        object.__setattr__(self, "cdn_tokens", tokens)
 
     async def perform(
         self,
@@ -215,7 +218,7 @@ class Performer:
                 return None
 
     async def _reach(
-        self, operation: Operation[T], authorization: str | None, state: CallState
+        self, operation: Operation[T], authorization: Secret | None, state: CallState
     ) -> OpenReply:
         """Send to the host, or to its backup when it cannot be reached."""
         routes = self.line.routes
@@ -240,7 +243,7 @@ class Performer:
             raise Broken(breakdown, unreachable=True) from failure.__cause__
 
     async def _send(
-        self, operation: Operation[T], url: str, authorization: str | None, state: CallState
+        self, operation: Operation[T], url: str, authorization: Secret | None, state: CallState
     ) -> OpenReply:
         if not self._may_go_to(url, operation.credential):
             raise InvalidRequestError(f"{origin_of(url)} is not the platform: the key stays here")

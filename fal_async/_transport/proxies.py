@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
+    from fal_async._secret import Secret
     from fal_async._transport.carriers import Pooled
     from fal_async._transport.connection import Timeouts
     from fal_async._transport.exchange import Body, OpenReply
@@ -127,10 +128,12 @@ class Proxied:
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str | Secret],
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
+        *,
+        query: Secret | None = None,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply, as `Carrier` says.
 
@@ -139,7 +142,9 @@ class Proxied:
         """
         proxy = self._find(url)
         if proxy is None:
-            return await self._direct.carry(method, url, headers, body, timeouts, transmission)
+            return await self._direct.carry(
+                method, url, headers, body, timeouts, transmission, query=query
+            )
         if self._closed:
             raise RuntimeError("the transport is closed")
         context = await shared_context()
@@ -147,7 +152,7 @@ class Proxied:
         if proxy not in transports:
             transports[proxy] = _through(proxy, context)
         foreign = Foreign(transports[proxy])
-        return await foreign.carry(method, url, headers, body, timeouts, transmission)
+        return await foreign.carry(method, url, headers, body, timeouts, transmission, query=query)
 
     def _find(self, url: str) -> str | None:
         try:

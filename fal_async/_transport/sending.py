@@ -32,7 +32,7 @@ class Unsent(Exception):  # noqa: N818 -- a signal to the connection, which may 
     """The connection broke while the request was being sent."""
 
 
-def send_head(stream: SocketStream, head: bytes, transmission: Transmission) -> int:
+def send_head(stream: SocketStream, head: memoryview, transmission: Transmission) -> int:
     """Send what goes out at once of the beginning of a request.
 
     This is where it is known whether anything was sent. OpenSSL does not tell how many records of
@@ -84,7 +84,7 @@ async def send_rest(
     """
     with anyio.CancelScope() as scope:  # one for all waits, whose deadline is moved
         sender = _Sender(stream, reply, scope, timeout, transmission)
-        if not await sender.send(memoryview(request.head)[sent:]):
+        if not await sender.send(request.head[sent:]):
             return False
         if isinstance(request.body, bytes):
             return await sender.send(memoryview(request.body))

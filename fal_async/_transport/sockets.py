@@ -120,7 +120,7 @@ class SocketStream(ByteStream):
             raise anyio.EndOfStream
         return received
 
-    async def send(self, item: bytes) -> None:
+    async def send(self, item: bytes | memoryview) -> None:
         """Send everything, as `anyio.abc.ByteSendStream` says."""
         await checkpoint()
         rest = memoryview(item)

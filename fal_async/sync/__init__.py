@@ -92,9 +92,11 @@ from fal_async import (
     upload_image_async,
     ws_connect_async,
 )
+from fal_async._config import UNCHANGED
 from fal_async._face import ClientFace, Face, SocketFace, StreamFace
 from fal_async._handle import check_client
 from fal_async._portal import relay
+from fal_async._secret import conceal
 from fal_async._sync_results import SyncResult, hand_over
 
 if TYPE_CHECKING:
@@ -118,6 +120,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from fal_async import File, PooledTransport, async_client
+    from fal_async._config import Unchanged
     from fal_async._credentials import KeyProvider
     from fal_async._images import Picture
     from fal_async._sync_files import SyncFile
@@ -604,7 +607,11 @@ class SyncClient(ClientFace[AsyncClient]):
 
     Making one does no I/O. The first call starts a thread with an event loop, which all threads
     that use the client share; a forked process gets its own. Close it with ``with`` or `close`.
-    A pickle of it holds its settings, but neither key nor transport.
+
+    A copy is the same account over the same connections, as from `with_options`. A pickle holds the
+    settings, but neither key nor transport: a client whose key was given refuses to call when it
+    comes out of a pickle, until `with_options` gives it one; one that found its key in the
+    environment searches there again.
 
     Args:
         key: The API key, or a function (sync or async) that gives it and is called for each
@@ -640,6 +647,7 @@ class SyncClient(ClientFace[AsyncClient]):
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
     ) -> None:
+        key = conceal(key)
         super().__init__(
             AsyncClient(
                 key, default_timeout, hosts=hosts, transport=transport, retry=retry, limits=limits
@@ -1367,21 +1375,26 @@ class SyncClient(ClientFace[AsyncClient]):
     def with_options(
         self,
         *,
-        key: str | KeyProvider | None = None,
-        default_timeout: float | None = None,
-        retry: RetryPolicy | None = None,
+        key: str | KeyProvider | Unchanged = UNCHANGED,
+        default_timeout: float | Unchanged | None = UNCHANGED,
+        retry: RetryPolicy | Unchanged | None = UNCHANGED,
     ) -> Self:
         """The same client with other settings, sharing the connections; closing it closes nothing.
 
         Args:
-            key: Another key, as for the client; ``None`` keeps it.
-            default_timeout: Another bound, in seconds; ``None`` keeps it.
-            retry: Another policy; ``None`` keeps it.
+            key: Another key, or a function that gives it. ``None`` is an error, since it is most
+                often a key that was not found.
+            default_timeout: Another bound, in seconds; ``None`` disables it.
+            retry: Another policy; ``None`` takes the defaults of `RetryPolicy`.
+
+        Raises:
+            InvalidRequestError: An argument is not usable, such as a key that is ``None``.
 
         Example:
             >>> client = fal_async.sync.SyncClient()
             >>> patient = client.with_options(default_timeout=600)
         """
+        key = conceal(key)
         return self._beside(
             self._async.with_options(key=key, default_timeout=default_timeout, retry=retry)
         )

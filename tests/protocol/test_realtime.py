@@ -32,6 +32,7 @@ from fal_async._protocol.realtime import (
     with_token,
 )
 from fal_async._protocol.replies import Reply
+from fal_async._secret import Secret
 from fal_async.errors import FalClientHTTPError, InvalidReplyError, InvalidRequestError
 
 HOSTS = Hosts()
@@ -202,8 +203,8 @@ def test_the_path_is_added_once(application: str, path: str, url: str) -> None:
 def test_the_token_and_the_buffering_are_in_the_query() -> None:
     url = realtime_url(LOCAL, parse_endpoint("a/b"), max_buffering=60, path="/r?x=1")
     assert url == "ws://127.0.0.1:8000/run/a/b/r?x=1&max_buffering=60"
-    assert with_token(url, "t+/=") == f"{url}&fal_jwt_token=t%2B%2F%3D"
-    assert with_token("ws://x/a", "t") == "ws://x/a?fal_jwt_token=t"
+    assert with_token(url, Secret("t+/=")) == f"{url}&fal_jwt_token=t%2B%2F%3D"
+    assert with_token("ws://x/a", Secret("t")) == "ws://x/a?fal_jwt_token=t"
 
 
 @pytest.mark.parametrize("value", [0, 61, -1, True, 1.5, "5"])

@@ -25,6 +25,7 @@ from fal_async._protocol.tokens import (
     parse_renewal,
     renewal_form,
 )
+from fal_async._secret import Secret
 from fal_async.errors import (
     FalClientError,
     FalClientHTTPError,
@@ -70,7 +71,9 @@ def test_a_key_without_problem_fits_into_a_header(key: str) -> None:
 
 
 def test_a_key_is_sent_as_key_for_ever() -> None:
-    assert key_grant("id:secret", "FAL_KEY") == Grant("Key id:secret", "FAL_KEY", math.inf)
+    assert key_grant(Secret("id:secret"), "FAL_KEY") == Grant(
+        Secret("Key id:secret"), "FAL_KEY", math.inf
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,12 +114,12 @@ def test_variables_that_look_like_a_key_are_found(names: list[str], found: list[
     ],
 )
 def test_the_expiry_of_a_token_is_read_or_unknown(token: str, expires_at: float | None) -> None:
-    assert expiry(token) == expires_at
+    assert expiry(Secret(token)) == expires_at
 
 
 @given(st.text(alphabet="abcXYZ019-_=.é %"))
 def test_no_token_breaks_the_reading_of_its_expiry(token: str) -> None:
-    assert expiry(token) is None or isinstance(expiry(token), float)
+    assert expiry(Secret(token)) is None or isinstance(expiry(Secret(token)), float)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +138,8 @@ def test_a_bearer_is_renewed_ahead_of_its_expiry_but_not_for_each_request(
     expires_at: float | None, issued_at: float | None, stale_at: float
 ) -> None:
     token = jwt({"exp": expires_at})
-    grant = bearer_grant(token, "here", issued_at=issued_at)
-    assert grant == Grant(f"Bearer {token}", "here", stale_at)
+    grant = bearer_grant(Secret(token), "here", issued_at=issued_at)
+    assert grant == Grant(Secret(f"Bearer {token}"), "here", stale_at)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +147,11 @@ def test_a_bearer_is_renewed_ahead_of_its_expiry_but_not_for_each_request(
     [
         ("", None),
         ("\n \n", None),
-        ("refresh", LoginTokens("refresh")),
-        ("refresh\naccess", LoginTokens("refresh", "access")),
-        ("  refresh \r\n\r\n access \r\n", LoginTokens("refresh", "access")),
-        ("refresh\naccess\nmore\n", LoginTokens("refresh", "access")),
-        ("refresh\nacc ess", LoginTokens("refresh")),
+        ("refresh", LoginTokens(Secret("refresh"))),
+        ("refresh\naccess", LoginTokens(Secret("refresh"), Secret("access"))),
+        ("  refresh \r\n\r\n access \r\n", LoginTokens(Secret("refresh"), Secret("access"))),
+        ("refresh\naccess\nmore\n", LoginTokens(Secret("refresh"), Secret("access"))),
+        ("refresh\nacc ess", LoginTokens(Secret("refresh"))),
         ("ref\ufffdresh\naccess", None),
     ],
 )
@@ -156,13 +159,15 @@ def test_the_token_file_is_two_lines(text: str, tokens: LoginTokens | None) -> N
     assert parse_login(text) == tokens
 
 
-@pytest.mark.parametrize("tokens", [LoginTokens("refresh"), LoginTokens("refresh", "access")])
+@pytest.mark.parametrize(
+    "tokens", [LoginTokens(Secret("refresh")), LoginTokens(Secret("refresh"), Secret("access"))]
+)
 def test_a_token_file_that_was_written_is_read_again(tokens: LoginTokens) -> None:
-    assert parse_login(tokens.to_text()) == tokens
+    assert parse_login(tokens.to_text().reveal()) == tokens
 
 
 def test_a_renewal_asks_with_the_refresh_token() -> None:
-    assert renewal_form(LoginTokens("r1", "a1")) == {
+    assert renewal_form(LoginTokens(Secret("r1"), Secret("a1"))) == {
         "grant_type": "refresh_token",
         "client_id": "TwXR51Vz8JbY8GUUMy6EyuVR0fTO7N4N",
         "refresh_token": "r1",
@@ -172,13 +177,15 @@ def test_a_renewal_asks_with_the_refresh_token() -> None:
 @pytest.mark.parametrize(
     ("reply", "tokens"),
     [
-        ({"access_token": "a2", "refresh_token": "r2"}, LoginTokens("r2", "a2")),
-        ({"access_token": "a2", "expires_in": 86400}, LoginTokens("r1", "a2")),
-        ({"access_token": "a2", "refresh_token": None}, LoginTokens("r1", "a2")),
+        ({"access_token": "a2", "refresh_token": "r2"}, LoginTokens(Secret("r2"), Secret("a2"))),
+        ({"access_token": "a2", "expires_in": 86400}, LoginTokens(Secret("r1"), Secret("a2"))),
+        ({"access_token": "a2", "refresh_token": None}, LoginTokens(Secret("r1"), Secret("a2"))),
     ],
 )
 def test_a_renewal_gives_tokens(reply: dict[str, Any], tokens: LoginTokens) -> None:
-    assert parse_renewal(200, orjson.dumps(reply), LoginTokens("r1", "a1")) == tokens
+    assert (
+        parse_renewal(200, orjson.dumps(reply), LoginTokens(Secret("r1"), Secret("a1"))) == tokens
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,12 +208,16 @@ def test_a_renewal_that_fails_says_so_without_showing_tokens(
     status_code: int, body: bytes, error: type[FalClientError]
 ) -> None:
     with pytest.raises(error) as caught:
-        parse_renewal(status_code, body, LoginTokens("r1", "a1"))
+        parse_renewal(status_code, body, LoginTokens(Secret("r1"), Secret("a1")))
     assert type(caught.value) is error
     for secret in ("r1", "r2", "a1"):
         assert secret not in f"{caught.value!s} {caught.value!r} {vars(caught.value)}"
 
 
 def test_tokens_and_grants_do_not_show_their_secrets() -> None:
-    values = [LoginTokens("r1", "a1"), bearer_grant("a1", "here"), key_grant("r1:a1", "there")]
+    values = [
+        LoginTokens(Secret("r1"), Secret("a1")),
+        bearer_grant(Secret("a1"), "here"),
+        key_grant(Secret("r1:a1"), "there"),
+    ]
     assert not any(secret in repr(value) for value in values for secret in ("r1", "a1"))

@@ -26,6 +26,7 @@ from fal_async._protocol.operations import Credential, Lane
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Retry
 from fal_async._protocol.upload import Label, Part, PartedUpload, Span, Target
+from fal_async._secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,10 +155,12 @@ def test_a_presigned_upload() -> None:
     assert operation.credential is Credential.KEY
     body = {"upload_url": "https://storage.test/a?signature=1", "file_url": f"{CDN}/files/a"}
     target = operation.parse(reply(body))
-    assert target == Target(body["upload_url"], body["file_url"])
-    assert "signature" not in repr(target)
+    signature = Secret("signature=1")
+    assert target == Target("https://storage.test/a", body["file_url"], signature)
+    assert "signature=1" not in repr(target)
     put = upload.put(target, LABEL, NOTHING)
-    assert sent(put) == ("PUT", body["upload_url"], {"content-type": "image/png"})
+    assert sent(put) == ("PUT", "https://storage.test/a", {"content-type": "image/png"})
+    assert put.request.signature == signature
     assert put.credential is Credential.NONE
     assert put.parse(Reply(status_code=200)) == body["file_url"]
 
@@ -168,9 +171,10 @@ def test_presigned_parts_keep_their_signature() -> None:
     body = {"upload_url": "https://storage.test/a?signature=1", "file_url": f"{CDN}/files/a"}
     begun = operation.parse(reply(body))
     part = upload.put_part(begun, LABEL, 2, NOTHING)
-    assert part.request.url == "https://storage.test/a/2?signature=1"
+    assert part.request.url == "https://storage.test/a/2"
     done = upload.complete(begun, LABEL, [], 0)
-    assert done.request.url == "https://storage.test/a/complete?signature=1"
+    assert done.request.url == "https://storage.test/a/complete"
+    assert part.request.signature == done.request.signature == Secret("signature=1")
     assert {part.credential, done.credential} == {Credential.NONE}
 
 

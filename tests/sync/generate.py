@@ -162,12 +162,16 @@ def sync_module() -> str:
     names = {method.name for method in calls}
     shared = [name for name in shown if name not in names and name not in LATE]
     faces = ["SyncResult", *(FACES[each.name] for each in classes)]
-    known_types = _type_checking(sources, {*shared, *faces, *names, "hand_over"}, LATE)
+    known_types = _type_checking(
+        sources, {*shared, *faces, *names, "hand_over", "conceal", "UNCHANGED"}, LATE
+    )
     return _module(
         sources,
         SYNC_DOCSTRING,
         "from importlib import import_module",
         f"from fal_async import {', '.join(shared)}",
+        "from fal_async._config import UNCHANGED",
+        "from fal_async._secret import conceal",
         "from fal_async._face import ClientFace, Face, SocketFace, StreamFace",
         "from fal_async._handle import check_client",
         "from fal_async._portal import relay",

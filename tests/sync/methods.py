@@ -144,10 +144,17 @@ class Method:
         if (self.owner, self.name) in BY_HAND:
             return BY_HAND[self.owner, self.name]
         if self.name == "__init__":
-            return f"super().__init__({self.owner}({self._arguments(over=False)}))"
+            return f"{self._concealed}super().__init__({self.owner}({self._arguments(over=False)}))"
         if self.name.startswith("_"):  # what is said there holds for a face as well
             return renamed("\n".join(map(ast.unparse, self._function.body)).replace("await ", ""))
-        return self._return + self._over_portal()
+        return self._concealed + self._return + self._over_portal()
+
+    @property
+    def _concealed(self) -> str:
+        """Puts a key out of sight of those who show tracebacks, as the async class does."""
+        args = self._function.args
+        has_key = any(arg.arg == "key" for arg in [*args.args, *args.kwonlyargs])
+        return "key = conceal(key)\n" if has_key else ""
 
     def _over_portal(self) -> str:
         method, arguments = f"self._async.{self.name}", self._arguments(over=True)

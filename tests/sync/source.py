@@ -68,7 +68,7 @@ class _WithConstants(ast.NodeTransformer):
 
     def visit_arguments(self, node: ast.arguments) -> ast.arguments:
         node.defaults = [self._value(default) or default for default in node.defaults]
-        node.kw_defaults = [self._value(default) for default in node.kw_defaults]
+        node.kw_defaults = [self._value(default) or default for default in node.kw_defaults]
         return node
 
     def _value(self, default: ast.expr | None) -> ast.expr | None:

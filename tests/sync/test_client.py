@@ -310,9 +310,11 @@ def test_a_client_can_be_pickled_without_its_key(
 ) -> None:
     data = pickle.dumps(blocking)
     assert fal.key.encode() not in data
-    monkeypatch.setenv("FAL_KEY", fal.key)
+    monkeypatch.setenv("FAL_KEY", "another:account")
     with pickle.loads(data) as restored:
-        assert restored.run(ECHO, {"n": 1}) == {"n": 1}
+        with pytest.raises(fal_client.MissingCredentialsError, match="comes from a pickle"):
+            restored.run(ECHO, {"n": 1})
+        assert restored.with_options(key=fal.key).run(ECHO, {"n": 1}) == {"n": 1}
 
 
 def test_the_repr_shows_no_key(blocking: fal_client.SyncClient, fal: Emulator) -> None:
