@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,13 +15,13 @@ from fal_async._protocol.failures import raise_for_status
 from fal_async._protocol.over_websocket import Chunk, End, ReplyFrames, Start
 from fal_async._protocol.replies import Reply, parse_output
 from fal_async._protocol.sse import SSEDecoder
-from fal_async._transport.attending import attended
 from fal_async._transport.exchange import MAX_BODY
+from fal_async._transport.opening import Opening
 from fal_async._transport.time_slices import SlicedDecoder
 from fal_async.errors import FalClientError, InvalidReplyError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from fal_async._transport.websocket import WebSocket
     from fal_async.types import Arguments
@@ -66,6 +65,10 @@ class WebSocketRequests:
         except BaseException:
             turn.give_up()
             raise
+
+    async def close(self) -> None:
+        """Close the connection and wait, not for long, until the other side has agreed."""
+        await self._turns.close()
 
 
 async def _read_reply(turn: _Turn) -> CarriedReply:
@@ -170,6 +173,12 @@ class _Turns:
         self._reading = anyio.Lock(fast_acquire=True)
         self._queue: deque[_Turn] = deque()
 
+    def __del__(self) -> None:
+        self._socket.abandon()
+
+    async def close(self) -> None:
+        await self._socket.close()
+
     async def take(self, message: str) -> _Turn:
         await self._socket.send(message)
         turn = _Turn(self)
@@ -220,11 +229,10 @@ class _Turn:
         self.over.set()
 
 
-@asynccontextmanager
-async def open_requests(
-    open_socket: Callable[[], Awaitable[WebSocket]],
-) -> AsyncGenerator[WebSocketRequests]:
+def open_requests(open_socket: Callable[[], Awaitable[WebSocket]]) -> Opening[WebSocketRequests]:
     """Requests over a connection that a function opens."""
-    socket = await open_socket()
-    async with attended(socket):
-        yield WebSocketRequests(socket)
+
+    async def connect() -> WebSocketRequests:
+        return WebSocketRequests(await open_socket())
+
+    return Opening(connect)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Never, Self
 
 import anyio
@@ -16,9 +15,7 @@ from fal_async._protocol.realtime import (
     Unauthorized,
     decode_message,
 )
-from fal_async._transport.attending import attended
-from fal_async._transport.background import background
-from fal_async._transport.tasks import bounded_shield
+from fal_async._transport.opening import Opening
 from fal_async.errors import (
     AuthenticationError,
     InvalidReplyError,
@@ -27,9 +24,7 @@ from fal_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
-
-    from anyio.abc import TaskGroup
+    from collections.abc import Awaitable, Callable
 
     from fal_async._transport.websocket import WebSocket
 
@@ -56,6 +51,9 @@ class WebSocketConnection:
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
+
+    def __del__(self) -> None:
+        self._socket.abandon()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(close_code={self.close_code!r})"
@@ -223,24 +221,24 @@ class ReconnectingLine:
     Args:
         socket: The first connection.
         reopen: Opens another; ``None`` if there is to be one only.
-        tasks: Where connections are attended to.
 
     Attributes:
         socket: The connection that is sent on.
     """
 
     def __init__(
-        self, socket: WebSocket, reopen: Callable[[], Awaitable[WebSocket]] | None, tasks: TaskGroup
+        self, socket: WebSocket, reopen: Callable[[], Awaitable[WebSocket]] | None
     ) -> None:
         self.socket: WebSocket = socket
         self._reopen = reopen
-        self._tasks = tasks
         self._reopening = anyio.Lock()
         self._received_from = socket
         self._lost: WebSocket | None = None  # has something that was not received, if only its end
         self._ended: WebSocket | None = None  # the end of this one was received
         self._closed = False
-        tasks.start_soon(socket.attend)
+
+    def __del__(self) -> None:
+        self.socket.abandon()
 
     async def send(self, message: str | bytes) -> None:
         try:
@@ -258,7 +256,6 @@ class ReconnectingLine:
             if old.is_open:
                 return
             self.socket = await reopen()
-            self._tasks.start_soon(self.socket.attend)
             if self._lost is None and self._ended is not old:
                 self._lost = old
             old.drop()
@@ -289,30 +286,28 @@ class ReconnectingLine:
         await self.socket.close()
 
 
-@asynccontextmanager
-async def open_realtime(
+def open_realtime(
     open_socket: Callable[[], Awaitable[WebSocket]],
     *,
     encode: Callable[[Any], str | bytes] | None = None,
     decode: Callable[[bytes], Any] | None = None,
     reconnect: bool = False,
-) -> AsyncGenerator[AsyncRealtimeConnection]:
+) -> Opening[AsyncRealtimeConnection]:
     """A session over the connections that a function opens, each with a token of its own."""
-    socket = await open_socket()
-    async with background() as tasks:
-        line = ReconnectingLine(socket, open_socket if reconnect else None, tasks)
-        try:
-            yield AsyncRealtimeConnection(line, encode, decode)
-        finally:
-            with bounded_shield():
-                await line.close()
+
+    async def connect() -> AsyncRealtimeConnection:
+        line = ReconnectingLine(await open_socket(), open_socket if reconnect else None)
+        return AsyncRealtimeConnection(line, encode, decode)
+
+    return Opening(connect)
 
 
-@asynccontextmanager
-async def open_websocket(
+def open_websocket(
     open_socket: Callable[[], Awaitable[WebSocket]],
-) -> AsyncGenerator[WebSocketConnection]:
+) -> Opening[WebSocketConnection]:
     """A connection that a function opens."""
-    socket = await open_socket()
-    async with attended(socket):
-        yield WebSocketConnection(socket)
+
+    async def connect() -> WebSocketConnection:
+        return WebSocketConnection(await open_socket())
+
+    return Opening(connect)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -21,7 +20,8 @@ from fal_async._realtime import (
 from fal_async.errors import AuthenticationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from fal_async._protocol.operations import Operation
     from fal_async._secret import Secret
@@ -39,8 +39,7 @@ class SocketCalls:
 
     _performer: Performer
 
-    @asynccontextmanager
-    async def realtime(
+    def realtime(
         self,
         application: str,
         *,
@@ -57,7 +56,7 @@ class SocketCalls:
         ping_timeout: float | None = 20.0,
         compression: bool = False,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncGenerator[AsyncRealtimeConnection]:
+    ) -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
         """Open a session with a realtime app, for the length of the block.
 
         Args:
@@ -113,13 +112,11 @@ class SocketCalls:
                 compression=compression,
             ),
         )
-        async with open_realtime(
+        return open_realtime(
             open_socket, encode=encode_message, decode=decode_message, reconnect=reconnect
-        ) as connection:
-            yield connection
+        )
 
-    @asynccontextmanager
-    async def ws_connect(
+    def ws_connect(
         self,
         application: str,
         *,
@@ -133,7 +130,7 @@ class SocketCalls:
         ping_timeout: float | None = 20.0,
         compression: bool = False,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncGenerator[WebSocketConnection]:
+    ) -> AbstractAsyncContextManager[WebSocketConnection]:
         """Open a WebSocket of an app with a protocol of its own, for the length of the block.
 
         Args:
@@ -176,17 +173,15 @@ class SocketCalls:
                 compression=compression,
             ),
         )
-        async with open_websocket(open_socket) as connection:
-            yield connection
+        return open_websocket(open_socket)
 
-    @asynccontextmanager
-    async def over_websocket(
+    def over_websocket(
         self,
         application: str,
         *,
         open_timeout: float | None = 90.0,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncGenerator[WebSocketRequests]:
+    ) -> AbstractAsyncContextManager[WebSocketRequests]:
         """Open one connection for many HTTP requests to an endpoint, for the length of the block.
 
         Args:
@@ -214,8 +209,7 @@ class SocketCalls:
             None,
             _options(headers=headers, open_timeout=open_timeout),
         )
-        async with open_requests(open_socket) as requests:
-            yield requests
+        return open_requests(open_socket)
 
 
 def _options(

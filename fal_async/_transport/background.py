@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from contextlib import asynccontextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
 
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from anyio.abc import TaskGroup
-
-__all__ = ["BackgroundTask", "background", "finish", "spawn", "step"]
+__all__ = ["BackgroundTask", "finish", "spawn", "step"]
 
 Ts = TypeVarTuple("Ts")
 _log = logging.getLogger("fal_async")
@@ -55,6 +52,7 @@ class BackgroundTask:
         self._scope = anyio.CancelScope(shield=True)
         self._done = anyio.Event()
         self._ending = False
+        self._loop: Any = current_token().native_token
 
     @property
     def done(self) -> bool:
@@ -69,6 +67,12 @@ class BackgroundTask:
     def cancel(self) -> None:
         """Cancel the work, as a cancel scope does."""
         self._scope.cancel()
+
+    def cancel_soon(self) -> None:
+        """Cancel the work on its event loop; on any thread, and also while objects are freed."""
+        schedule = getattr(self._loop, "call_soon_threadsafe", None) or self._loop.run_sync_soon
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the work with it
+            schedule(self.cancel)
 
     async def wait(self) -> None:
         """Wait until the work has ended; its exception is not raised."""
@@ -223,21 +227,3 @@ def _start_anew() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew)
-
-
-@asynccontextmanager
-async def background() -> AsyncGenerator[TaskGroup]:
-    """Tasks that end with the block; what the block raises comes out as it is, in no group.
-
-    The tasks are expected to keep their failures to themselves, where the block finds them.
-    """
-    failure: BaseException | None = None
-    async with anyio.create_task_group() as tasks:
-        try:
-            yield tasks
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 -- raised below
-            failure = error
-        finally:
-            tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

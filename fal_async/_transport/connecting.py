@@ -53,7 +53,7 @@ async def connect_websocket(
     ping_interval: float | None = 20.0,
     ping_timeout: float | None = 20.0,
 ) -> WebSocket:
-    """Open a WebSocket. The caller closes it, and runs its `attend` while it is open.
+    """Open a WebSocket, which the caller closes.
 
     Args:
         url: Where to, ``ws://`` or ``wss://``; it is never shown, since it may hold a token.
@@ -80,7 +80,7 @@ async def connect_websocket(
         with anyio.move_on_after(open_timeout):
             stream = await dial(_parse(address))
             early = await shake_hands(stream, protocol, headers or {}, authorization)
-            return WebSocket(
+            websocket = WebSocket(
                 stream,
                 protocol,
                 early,
@@ -88,6 +88,8 @@ async def connect_websocket(
                 ping_interval=ping_interval,
                 ping_timeout=ping_timeout,
             )
+            websocket.start()
+            return websocket
     except BaseException as error:
         if stream is not None:
             stream.close()

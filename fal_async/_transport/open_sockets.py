@@ -25,7 +25,7 @@ class OpenSockets:
     """
 
     def __init__(self) -> None:
-        self._sockets: PerLoop[WeakSet[WebSocket]] = PerLoop(WeakSet)
+        self._sockets: PerLoop[WeakSet[WebSocket]] = PerLoop(WeakSet, _discard)
         self._closed = False
 
     async def open(self, connect: Callable[[], Awaitable[WebSocket]]) -> WebSocket:
@@ -56,3 +56,8 @@ class OpenSockets:
             async with anyio.create_task_group() as tasks:
                 for socket in list(sockets):
                     tasks.start_soon(socket.close)
+
+
+def _discard(sockets: WeakSet[WebSocket]) -> None:
+    for socket in list(sockets):
+        socket.discard()

@@ -3,7 +3,8 @@
 websockets' Sans-I/O protocol decides, an `Inbox` spares it the frames that need no decision, an
 `Outbox` writes. Whoever waits for a message reads the socket itself, which costs less than a task
 that reads and hands over; what has to go on when nobody waits (answering pings, sending them,
-writing what the network does not take at once) is `attend`, which the owner runs beside.
+writing what the network does not take at once) is done by background tasks of the event loop. So
+a connection belongs to no task: any may use it, and any may close it.
 
 No task ever waits in the middle of a frame: a `send` or `recv` that is cancelled leaves a
 connection that can be used on.
@@ -11,6 +12,8 @@ connection that can be used on.
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,6 +22,7 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
+from fal_async._transport.background import spawn
 from fal_async._transport.frames import BINARY, TEXT, to_frame
 from fal_async._transport.inbox import RECEIVE_BUFFER, Inbox
 from fal_async._transport.outbox import Outbox
@@ -32,15 +36,18 @@ from fal_async.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from websockets.client import ClientProtocol
 
+    from fal_async._transport.background import BackgroundTask
     from fal_async._transport.sockets import SocketStream
 
 __all__ = ["CLOSE_TIMEOUT", "WebSocket"]
 
 #: How long the other side may take to answer a close, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
-#: How long nobody may have received before `attend` looks after the socket, in seconds.
+#: How long nobody may have received before the background task reads, in seconds.
 STAND_BY: Final = 1.0
 #: How many bytes of answers to pings may wait while the other side takes nothing.
 UNHEARD: Final = 1024 * 1024
@@ -88,6 +95,7 @@ class WebSocket:
         self._taken = 0
         self._unheard = 0
         self._lost: str | None = None
+        self._background: list[BackgroundTask] = []
         if early:
             self._take(early)
 
@@ -192,20 +200,52 @@ class WebSocket:
                     await self._read_once()
         finally:
             self.drop("the other side did not answer the close")
+        for task in self._background:
+            await task.wait()
 
     def drop(self, reason: str = "this side gave it up") -> None:
         """Close at once, without a further word."""
         self._outbox.flush()
         self._lose(reason)
 
-    async def attend(self) -> None:
-        """Do what must go on when nobody sends or receives; ends with the connection."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._stand_by)
-            if self._ping_interval is not None:
-                tasks.start_soon(self._keep_alive, self._ping_interval, self._ping_timeout)
+    def abandon(self, *, _warn: Callable[..., None] = warnings.warn) -> None:
+        """Warn that an open connection was not closed, and close it without waiting.
+
+        For finalizers: it may be called on any thread.
+        """
+        if self.is_open and self._background:
+            _warn(
+                "a WebSocket was not closed: open it by 'async with', or call close()",
+                ResourceWarning,
+                source=self,
+            )
+            self._background[0].cancel_soon()
+
+    def discard(self) -> None:
+        """Give up a connection whose event loop is gone, or another process's."""
+        if self._lost is None:
+            self._lost = "its event loop has ended, or belongs to another process"
+            self._stream.drop()
+
+    def start(self) -> None:
+        """Start the background tasks, which end with the connection or with the event loop."""
+        # No task group: its tasks would be among those that `asyncio.run` cancels.
+        self._background = [spawn(self._write, grace=0), spawn(self._stand_by, grace=0)]
+        if self._ping_interval is not None:
+            work = partial(self._keep_alive, self._ping_interval, self._ping_timeout)
+            self._background.append(spawn(work, grace=0))
+
+    async def _write(self) -> None:
+        """Write what was not written at once, to the end of the connection."""
+        try:
             await self._outbox.run()
-            tasks.cancel_scope.cancel()
+        finally:
+            if self.is_open:
+                self._protocol.send_close(CloseCode.GOING_AWAY)
+                self._post_answers()
+            self.drop("it was abandoned, or its event loop ended")
+            for task in self._background:
+                task.cancel()
 
     async def _stand_by(self) -> None:
         """Read while no task receives, so that pings and closes are heard."""

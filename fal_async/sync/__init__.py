@@ -110,9 +110,7 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
-    from contextlib import (
-        AbstractContextManager,
-    )
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import BinaryIO, Self
 
@@ -588,6 +586,10 @@ class SyncWebSocketRequests(Face[WebSocketRequests]):
             InvalidRequestError: The arguments cannot be sent.
         """
         return SyncCarriedReply(self._portal, self._portal.call(self._async.request, arguments))
+
+    def close(self) -> None:
+        """Close the connection and wait, not for long, until the other side has agreed."""
+        self._portal.call(self._async.close)
 
 
 class SyncDownload(StreamFace[Download, bytes]):

@@ -80,7 +80,7 @@ class Method:
         self._is_property = "property" in decorators
         self._is_classmethod = "classmethod" in decorators
         self._is_overload = "overload" in decorators
-        self._is_block = "asynccontextmanager" in decorators
+        self._is_block = self._returns.startswith("AbstractAsyncContextManager[")
         iterators = ("AsyncGenerator[", "AsyncIterator[")
         self._is_iterator = not self._is_block and self._returns.startswith(iterators)
         self._is_coroutine = isinstance(function, ast.AsyncFunctionDef) and not (

@@ -11,9 +11,12 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.sync.server import ServerConnection, serve
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from fal_async._transport.tasks import bounded_shield
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator
+
+    from fal_async._transport.websocket import WebSocket
     from tests.transport.peers import Line
 
 
@@ -102,3 +105,13 @@ def echo(connection: ServerConnection) -> None:
     """Send every message back."""
     for message in connection:
         connection.send(message)
+
+
+@contextlib.asynccontextmanager
+async def closing(websocket: WebSocket) -> AsyncGenerator[None]:
+    """Close a connection at the end of a block."""
+    try:
+        yield
+    finally:
+        with bounded_shield():
+            await websocket.close()

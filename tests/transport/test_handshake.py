@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from fal_async._transport import handshake as module
-from fal_async._transport.attending import attended
 from fal_async._transport.connecting import connect_websocket, dial_url
 from fal_async._transport.errors import ProxyError
 from fal_async._transport.handshake import MAX_REFUSAL, HandshakeRefused
@@ -22,7 +21,7 @@ from fal_async.errors import (
     InvalidRequestError,
 )
 from tests.transport.peers import PATIENCE, Line, Peer
-from tests.transport.socketeer import Socketeer, echo, text, websockets_server
+from tests.transport.socketeer import Socketeer, closing, echo, text, websockets_server
 
 if TYPE_CHECKING:
     from fal_async._transport.websocket import WebSocket
@@ -67,7 +66,7 @@ async def test_the_handshake_asks_for_the_path_and_query_and_carries_the_headers
 
     with Peer(script) as peer, anyio.fail_after(PATIENCE):
         websocket = await connect_websocket(address(peer), {"Authorization": "Key a:b"})
-        async with attended(websocket):
+        async with closing(websocket):
             pass
     request = requests[0].request
     assert request.path == f"/owner/app/realtime?fal_jwt_token={TOKEN}"
@@ -194,7 +193,7 @@ async def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     theirs = logging.getLogger("server")
     with caplog.at_level(logging.DEBUG), websockets_server(echo, logger=theirs) as url:
         websocket = await connect_websocket(f"{url}?t={TOKEN}", {"Authorization": "Key a:b"})
-        async with attended(websocket):
+        async with closing(websocket):
             await websocket.send("hello")
             await websocket.recv()
     assert [record for record in caplog.records if record.name not in {"asyncio", "server"}] == []
@@ -213,7 +212,7 @@ async def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("http_proxy", peer.url)
         monkeypatch.delenv("no_proxy", raising=False)
         websocket = await connect_websocket("ws://fal.run/app")
-        async with attended(websocket):
+        async with closing(websocket):
             assert await websocket.recv() == "through"
 
 

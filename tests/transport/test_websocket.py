@@ -16,7 +16,6 @@ import pytest
 from websockets.frames import Opcode
 
 from fal_async._transport import websocket as module
-from fal_async._transport.attending import attended
 from fal_async._transport.connecting import connect_websocket
 from fal_async._transport.dialing import dial
 from fal_async._transport.inbox import OVERHEAD, RECEIVE_BUFFER
@@ -35,6 +34,7 @@ from tests.transport.socketeer import (
     Socketeer,
     binary,
     close,
+    closing,
     echo,
     frame,
     more,
@@ -64,7 +64,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 async def opened(url: str, **options: object) -> AsyncGenerator[WebSocket]:
     with anyio.fail_after(PATIENCE):
         websocket = await connect_websocket(url, **options)  # type: ignore[arg-type]  # passed on
-        async with attended(websocket):
+        async with closing(websocket):
             yield websocket
 
 
@@ -719,15 +719,14 @@ async def test_a_send_that_is_cancelled_sends_nothing_and_a_recv_loses_nothing()
             assert [await websocket.recv(), await websocket.recv()] == ["one", "two"]
 
 
-async def test_attending_ends_with_the_connection() -> None:
+async def test_the_background_tasks_end_with_the_connection() -> None:
     with Peer(speaking(lambda socketeer: socketeer.line.send(close()))) as peer:
         websocket = await connect_websocket(address(peer))
         with anyio.fail_after(PATIENCE):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(websocket.attend)
-                with pytest.raises(RealtimeDisconnectedError):
-                    await websocket.recv()
-                await websocket.close()
+            with pytest.raises(RealtimeDisconnectedError):
+                await websocket.recv()
+            await websocket.close()
+        assert all(task.done for task in websocket._background)
 
 
 async def test_connecting_that_is_cancelled_anywhere_leaves_nothing_open(
@@ -743,7 +742,7 @@ async def test_connecting_that_is_cancelled_anywhere_leaves_nothing_open(
 
         async def connect() -> None:
             websocket = await connect_websocket(url, dial=noting)
-            async with attended(websocket):
+            async with closing(websocket):
                 await websocket.send("hello")
                 await websocket.recv()
 
