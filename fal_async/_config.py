@@ -127,7 +127,8 @@ class Limits:
     The lanes are apart so that calls which wait cannot starve calls which act.
 
     Attributes:
-        control: Connections for calls that are over soon: submit, status, result, cancel, tokens.
+        control: Connections for calls that are over soon: submit, status, result, tokens. As many
+            more are for cancellations, which wait behind no other calls.
         held: Connections for calls that hold one for their whole life: run and stream.
         max_streams: Waits on queue jobs that hold a connection; the others stand in line for that,
             and poll now and then.

@@ -51,7 +51,7 @@ LOCK_WAIT: Final = 20.0
 LOCK_PAUSE: Final = 0.05
 #: How long the server may take to answer, in seconds: less than others wait for the lock.
 ANSWER_WAIT: Final = 15.0
-#: How long a renewal may go on once its caller has been cancelled, in seconds.
+#: How long a caller who has been cancelled waits for the renewal, in seconds.
 GRACE: Final = 5.0
 
 _log = logging.getLogger("fal_async")
@@ -99,11 +99,14 @@ class Login:
             TransportError: The server did not answer.
         """
         lock = await self._lock()
-        try:
-            work = partial(self._renew_locked, refused)
-            return await hear_out(work, grace=GRACE, abandoned=_forget)
-        finally:
-            os.close(lock)
+
+        async def renew_and_unlock() -> Grant:
+            try:
+                return await self._renew_locked(refused)
+            finally:
+                os.close(lock)
+
+        return await hear_out(renew_and_unlock, patience=lambda: GRACE, abandoned=_forget)
 
     async def _renew_locked(self, refused: Secret | None) -> Grant:
         tokens = await in_thread(self._read)
@@ -154,7 +157,7 @@ class Login:
         attempt = partial(in_thread, self._try_lock)
         with anyio.move_on_after(LOCK_WAIT):
             while True:
-                lock = await hear_out(attempt, grace=GRACE, abandoned=_unlock)
+                lock = await hear_out(attempt, patience=lambda: GRACE, abandoned=_unlock)
                 if lock is not None:
                     return lock
                 await anyio.sleep(LOCK_PAUSE)

@@ -11,7 +11,7 @@ from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.origins import job_urls
 from fal_async._protocol.outputs import check_output_type
 from fal_async._protocol.replies import Submission
-from fal_async._subscription import Subscription, cancel_quietly
+from fal_async._subscription import Subscription
 from fal_async._transport.call_state import CallState, use_call_state
 from fal_async._transport.tasks import within
 from fal_async.errors import InvalidRequestError
@@ -114,7 +114,9 @@ class QueueCalls:
 
         async def cancel_unclaimed(reply: Reply) -> None:
             if reply.ok:
-                await cancel_quietly(self._bind(endpoint, operation.parse(reply)))
+                handle = self._bind(endpoint, operation.parse(reply))
+                cancels = self._performer.line.cancels.get()
+                await cancels.wait(cancels.add(handle.request_id, handle.cancel))
 
         submission = await self._performer.perform(operation, abandoned=cancel_unclaimed)
         return self._bind(endpoint, submission)
@@ -205,10 +207,9 @@ class QueueCalls:
         client_timeout = options.seconds("client_timeout", client_timeout)
         interval = options.seconds("interval", interval)
         start_timeout = options.start_timeout_within(start_timeout, client_timeout)
-        job: Subscription | None = None
-        state = CallState()
-        with within(client_timeout), use_call_state(state):
-            handle = await self.submit(
+
+        async def submit() -> AsyncRequestHandle:
+            return await self.submit(
                 application,
                 arguments,
                 path=path,
@@ -223,10 +224,14 @@ class QueueCalls:
                 expires_in=expires_in,
                 auto_upload=auto_upload,
             )
-            job = Subscription(handle, on_enqueue, on_queue_update)
-            return await job.follow(with_logs=with_logs, interval=interval, output=output)
-        known = (None, None) if job is None else (job.handle.request_id, job.last)
-        raise state.timeout_error(client_timeout or 0, *known)
+
+        job = Subscription(self._performer.line.cancels.get(), on_enqueue, on_queue_update)
+        state = CallState()
+        with within(client_timeout), use_call_state(state):
+            return await job.run(submit, with_logs=with_logs, interval=interval, output=output)
+        error = state.timeout_error(client_timeout or 0, job.request_id, job.last)
+        error.uncancelled = job.uncancelled
+        raise error
 
     async def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
         """Ask once how a job stands; see `AsyncRequestHandle.status`.

@@ -3,52 +3,128 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from contextlib import aclosing
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fal_async._transport.call_state import use_call_state
-from fal_async._transport.tasks import bounded_shield
-from fal_async.errors import FalClientError
+import anyio
+
+from fal_async._transport.call_state import call_state, use_call_state
+from fal_async.errors import ClientClosedError, FalClientError
 from fal_async.types import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fal_async._handle import AsyncRequestHandle
+    from fal_async._transport.cancels import Cancel, Cancels
     from fal_async.types import Status
 
-__all__ = ["Subscription", "cancel_quietly"]
+__all__ = ["Subscription"]
 
 T = TypeVar("T")
-_log = logging.getLogger("fal_async")
 
 
 class Subscription:
     """One job, and who wants to hear of it.
 
+    Args:
+        cancels: Cancels jobs for the client.
+        on_enqueue: Called with the job's id, or ``None``.
+        on_queue_update: Called with each status, or ``None``.
+
     Attributes:
-        handle: The job.
+        handle: The job; ``None`` until it has been submitted.
         last: The last status that was seen, or ``None``.
+        uncancelled: The ids of jobs that were left and could not be cancelled.
     """
 
     def __init__(
         self,
-        handle: AsyncRequestHandle,
+        cancels: Cancels,
         on_enqueue: Callable[[str], Awaitable[None] | None] | None,
         on_queue_update: Callable[[Status], Awaitable[None] | None] | None,
     ) -> None:
-        self.handle = handle
+        self.handle: AsyncRequestHandle | None = None
         self.last: Status | None = None
+        self.uncancelled: tuple[str, ...] = ()
+        self._cancels = cancels
         self._on_enqueue = on_enqueue
         self._on_queue_update = on_queue_update
         self._in_callback = False
+        self._cancel: Cancel | None = None
+        self._context = copy_context()
+        self._scope = anyio.CancelScope()
 
-    async def follow(self, *, with_logs: bool, interval: float | None, output: type[T] | None) -> T:
-        """Tell of each change, up to the end, and fetch the output."""
+    @property
+    def request_id(self) -> str | None:
+        """The job's id; ``None`` until it has been submitted."""
+        return None if self.handle is None else self.handle.request_id
+
+    async def run(
+        self,
+        submit: Callable[[], Awaitable[AsyncRequestHandle]],
+        *,
+        with_logs: bool,
+        interval: float | None,
+        output: type[T] | None,
+    ) -> T:
+        """Submit the job, tell of each change, up to the end, and fetch the output."""
         try:
-            await self._tell(self._on_enqueue, self.handle.request_id)
-            events = self.handle.follow(
+            return await self._run(submit, with_logs=with_logs, interval=interval, output=output)
+        except ClientClosedError as error:
+            error.request_id = error.request_id or self.request_id
+            error.uncancelled = self.uncancelled
+            call_state().describe(error)
+            await self._cancels.closed()
+            raise
+
+    def close(self) -> None:
+        """End the wait, since the client is closing; an output that is there is still fetched."""
+        if isinstance(self.last, Completed):
+            return
+        self._scope.cancel()
+        if self.handle is not None:
+            self._begin_cancel(self.handle)
+
+    async def _run(
+        self,
+        submit: Callable[[], Awaitable[AsyncRequestHandle]],
+        *,
+        with_logs: bool,
+        interval: float | None,
+        output: type[T] | None,
+    ) -> T:
+        self._cancels.join(self)
+        try:
+            return await self._submit_and_follow(
+                submit, with_logs=with_logs, interval=interval, output=output
+            )
+        except GeneratorExit:  # nothing can be awaited any more
+            if self.handle is not None and not isinstance(self.last, Completed):
+                self._cancels.lose(self.handle.request_id, self.handle.cancel)
+            raise
+        except BaseException as error:
+            if self.handle is not None and self._leaves_job(error):
+                self.uncancelled = (self.handle.request_id,)
+                if await self._cancels.wait(self._begin_cancel(self.handle)):
+                    self.uncancelled = ()
+            raise
+        finally:
+            self._cancels.leave(self)
+
+    async def _submit_and_follow(
+        self,
+        submit: Callable[[], Awaitable[AsyncRequestHandle]],
+        *,
+        with_logs: bool,
+        interval: float | None,
+        output: type[T] | None,
+    ) -> T:
+        with self._scope:
+            self.handle = handle = await submit()
+            await self._tell(self._on_enqueue, handle.request_id)
+            events = handle.follow(
                 with_logs=with_logs,
                 interval=interval,
                 look_at_once=self._on_queue_update is not None,
@@ -56,12 +132,8 @@ class Subscription:
             async with aclosing(events):
                 async for self.last in events:
                     await self._tell(self._on_queue_update, self.last)
-            return await self.handle.fetch(self.last, output)
-        except BaseException as error:
-            # An error of ours is no leaving: whoever gets it may still collect the job by its id.
-            if self._in_callback or not isinstance(error, FalClientError):
-                await self._abandon()
-            raise
+            return await handle.fetch(self.last, output)
+        raise ClientClosedError("the client was closed before the job had ended")
 
     async def _tell(self, callback: Callable[[T], Awaitable[Any] | None] | None, news: T) -> None:
         if callback is None:
@@ -73,17 +145,23 @@ class Subscription:
                 await outcome
         self._in_callback = False
 
-    async def _abandon(self) -> None:
-        if not isinstance(self.last, Completed):
-            await cancel_quietly(self.handle)
+    def _leaves_job(self, error: BaseException) -> bool:
+        """Whether an error means that nobody waits for the job any more, although it may run.
 
+        An error of ours is no leaving: whoever gets it may still collect the job by its id. But
+        there is no client to collect it with when it was closed.
+        """
+        if isinstance(self.last, Completed):
+            return False
+        return (
+            self._in_callback
+            or isinstance(error, ClientClosedError)
+            or not isinstance(error, FalClientError)
+        )
 
-async def cancel_quietly(handle: AsyncRequestHandle) -> None:
-    """Cancel a job that nobody waits for any more, whatever becomes of the caller meanwhile."""
-    with use_call_state(None), bounded_shield() as scope:
-        try:
-            await handle.cancel()
-        except FalClientError as error:
-            _log.warning("the job %s could not be cancelled: %s", handle.request_id, error)
-    if scope.cancelled_caught:
-        _log.warning("the job %s could not be cancelled in time", handle.request_id)
+    def _begin_cancel(self, handle: AsyncRequestHandle) -> Cancel:
+        if self._cancel is None:
+            self._cancel = self._cancels.add(
+                handle.request_id, handle.cancel, context=self._context
+            )
+        return self._cancel

@@ -117,7 +117,20 @@ class InvalidRequestError(FalClientError, ValueError):
 
 
 class ClientClosedError(FalClientError):
-    """The client was closed before or during the call."""
+    """The client was closed before or during the call.
+
+    Attributes:
+        request_id: The id of the job that the call was about, or ``None``.
+        uncancelled: The ids of jobs that the call has started and that could not be cancelled, so
+            they may be running; empty as a rule.
+    """
+
+    def __init__(
+        self, message: str, *, request_id: str | None = None, uncancelled: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        self.uncancelled: tuple[str, ...] = tuple(uncancelled)
 
 
 class FalClientTimeoutError(FalClientError, TimeoutError):
@@ -130,6 +143,8 @@ class FalClientTimeoutError(FalClientError, TimeoutError):
         waiting_for: The limit of the client that the call was waiting for, such as
             ``"limits.held (1000)"``: others of its calls had taken all of it, and nothing was sent
             meanwhile. ``None`` when the call was waiting for the platform.
+        uncancelled: The ids of jobs that the call has started and that could not be cancelled, so
+            they may be running; empty as a rule. It is empty for calls that leave jobs alone.
     """
 
     def __init__(
@@ -139,12 +154,14 @@ class FalClientTimeoutError(FalClientError, TimeoutError):
         last_status: Status | None = None,
         *,
         waiting_for: str | None = None,
+        uncancelled: Sequence[str] = (),
     ) -> None:
         super().__init__(timeout)  # a second one would be taken for the text of an OSError
         self.timeout = timeout
         self.request_id = request_id
         self.last_status = last_status
         self.waiting_for = waiting_for
+        self.uncancelled: tuple[str, ...] = tuple(uncancelled)
 
     def __str__(self) -> str:
         subject = "request" if self.request_id is None else f"request {self.request_id}"

@@ -56,6 +56,8 @@ class Lane(Enum):
 
     #: Calls that are over soon.
     CONTROL = auto()
+    #: Cancellations, which are over soon as well, but must not wait behind other calls.
+    CANCEL = auto()
     #: Calls that hold a connection for their whole life.
     HELD = auto()
     #: Waits on queue jobs.
@@ -285,6 +287,7 @@ def cancel(url: str, *, application: str, request_id: str) -> Operation[Cancella
         request=Request("PUT", url, {"accept": "application/json"}),
         parse=parse,
         retry=Retry.SAFE,
+        lane=Lane.CANCEL,
         request_id=request_id,
     )
 

@@ -29,6 +29,7 @@ from anyio.lowlevel import current_token
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from contextvars import Context
 
 __all__ = ["BackgroundTask", "finish", "spawn", "step"]
 
@@ -103,23 +104,26 @@ def spawn(
     work: Callable[[*Ts], Awaitable[object]],
     *args: *Ts,
     grace: float | Callable[[], float] = GRACE,
+    context: Context | None = None,
 ) -> BackgroundTask:
-    """Start work that goes on whatever becomes of the caller; context variables are copied.
+    """Start work that goes on whatever becomes of the caller.
 
     Args:
         work: A coroutine function. An exception that it raises is logged and kept.
         args: Its arguments.
         grace: How long the work may go on once its event loop ends, in seconds, or a function that
             is then called for it.
+        context: The context variables of the work; ``None`` copies those of the caller.
     """
-    task = BackgroundTask(grace)
     loop: Any = current_token().native_token
+    task = BackgroundTask(grace)
+    context = copy_context() if context is None else context
     if hasattr(loop, "create_task"):
-        _spawn_on_asyncio(loop, task, lambda: work(*args))
+        _spawn_on_asyncio(loop, task, lambda: work(*args), context)
     else:
         from trio.lowlevel import spawn_system_task  # the loop that is running
 
-        spawn_system_task(_system_task, task, lambda: work(*args), context=copy_context())
+        spawn_system_task(_system_task, task, lambda: work(*args), context=context)
     return task
 
 
@@ -164,7 +168,10 @@ _out_of_reach: list[_Crew] = []
 
 
 def _spawn_on_asyncio(
-    loop: asyncio.AbstractEventLoop, task: BackgroundTask, work: Callable[[], Awaitable[object]]
+    loop: asyncio.AbstractEventLoop,
+    task: BackgroundTask,
+    work: Callable[[], Awaitable[object]],
+    context: Context,
 ) -> None:
     import asyncio  # the loop that is running
 
@@ -182,7 +189,7 @@ def _spawn_on_asyncio(
         finally:
             _leave(loop, task)
 
-    native = asyncio.Task(run(), loop=loop, context=copy_context())
+    native = asyncio.Task(run(), loop=loop, context=context)
     # What ends a program cancels all tasks, once or more often, and its own wait for this one is
     # elsewhere; so does nobody take it for a task of the program that was left behind.
     asyncio._unregister_task(native)  # noqa: SLF001 -- documented for those who make tasks

@@ -18,6 +18,7 @@ __all__ = ["Gates", "Pace"]
 #: The setting that bounds each lane.
 _LIMITS: Final = {
     Lane.CONTROL: "control",
+    Lane.CANCEL: "control",
     Lane.HELD: "held",
     Lane.WATCH: "max_streams",
     Lane.UPLOAD: "uploads",

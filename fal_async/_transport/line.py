@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
-from fal_async._protocol.operations import Request
+import anyio
+
+from fal_async._protocol.operations import Lane, Request
 from fal_async._secret import Secret
+from fal_async._transport.background import spawn
+from fal_async._transport.cancels import Cancels
 from fal_async._transport.cdn_tokens import TokenShelves
 from fal_async._transport.errors import ExchangeError
 from fal_async._transport.exchange import Broken, start
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from fal_async._config import Limits
+    from fal_async._protocol.operations import Operation
     from fal_async._transport.exchange import Carrier, OpenReply
 
 __all__ = ["Line"]
@@ -54,6 +59,7 @@ class Line:
         limits: How much goes on at once.
         routes: Where requests go when a host is down.
         gates: The places of each lane, per event loop.
+        cancels: The jobs to cancel, per event loop.
         sockets: The WebSockets, which do not use the transport.
         token_shelves: The CDN tokens of the accounts, per event loop.
     """
@@ -62,10 +68,21 @@ class Line:
         self.limits = limits
         self.routes: Routes = Routes()
         self.gates: PerLoop[Gates] = PerLoop(lambda: Gates(limits))
+        self.cancels: PerLoop[Cancels] = PerLoop(lambda: Cancels(limits.control))
         self.sockets: OpenSockets = OpenSockets()
         self.token_shelves: PerLoop[TokenShelves] = PerLoop(TokenShelves)
         self._carrier = carrier
+        self._closing = False
         self._closed = False
+
+    def check_open(self, operation: Operation[Any]) -> None:
+        """Raise an error if an operation cannot be begun; a closing client still cancels jobs.
+
+        Raises:
+            ClientClosedError: The client is closed, or closing.
+        """
+        if self._closed or (self._closing and operation.lane is not Lane.CANCEL):
+            raise ClientClosedError("the client is closed", request_id=operation.request_id)
 
     async def start(
         self,
@@ -126,7 +143,28 @@ class Line:
             raise ConnectionFailedError(str(error)) from error
 
     async def aclose(self) -> None:
-        """Close the sockets and the transport; calls that come later are refused."""
+        """Refuse calls, cancel the jobs of those who wait, close the sockets and the transport.
+
+        It is done in the background, and goes on when the caller is cancelled.
+        """
+        self._closing = True
+        cancels = self.cancels.get()
+        if cancels.idle and cancels.closing is None:
+            await self._close()
+            return
+        if cancels.closing is None:
+
+            async def finish() -> None:
+                try:
+                    await cancels.finish()
+                finally:
+                    await self._close()
+
+            cancels.closing = spawn(finish, grace=cancels.patience)
+        with anyio.CancelScope(shield=True):
+            await cancels.closing.wait()
+
+    async def _close(self) -> None:
         self._closed = True
         try:
             await self.sockets.aclose()

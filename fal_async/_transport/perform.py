@@ -18,7 +18,6 @@ from fal_async._protocol.retry import Breakdown, pause_before_retry
 from fal_async._transport.call_state import CallState, call_state
 from fal_async._transport.cdn_tokens import CdnTokens
 from fal_async._transport.exchange import Broken, OpenReply
-from fal_async._transport.tasks import hear_out
 from fal_async._transport.threads import decode
 from fal_async.errors import (
     ConnectionFailedError,
@@ -44,8 +43,6 @@ CONNECT_WITH_BACKUP: Final = 5.0
 _WITH_BACKUP: Final = tuple(f"{origin}/" for origin in BACKUPS)
 #: The longest silence on a status stream, in seconds: three of the platform's keep-alive comments.
 WATCH_SILENCE: Final = 45.0
-#: How long a call that starts a job is heard out after its caller has left, in seconds.
-SUBMIT_GRACE: Final = 5.0
 
 
 class Authority(Protocol):
@@ -105,8 +102,8 @@ class Performer:
 
         Args:
             operation: What to do.
-            abandoned: For calls whose reply must not be lost: called with the reply when the caller
-                was cancelled while it was on its way.
+            abandoned: For calls whose response must not be lost: called with it, in the background,
+                when the caller was cancelled while it was on its way.
 
         Raises:
             FalClientHTTPError: The platform answered with an error.
@@ -114,21 +111,21 @@ class Performer:
             InvalidReplyError: The answer cannot be read.
         """
         state = call_state()
+        gates = self.line.gates.get()
 
         async def exchange() -> Reply:
-            opened = await self._start(operation, state)
-            return await opened.read()
-
-        async def once() -> Reply:
-            # Only the exchange is heard out: a place is waited for as any caller waits.
-            gates = self.line.gates.get()
-            await gates.enter(operation.lane, state)
             try:
-                if abandoned is None:
-                    return await exchange()
-                return await hear_out(exchange, grace=SUBMIT_GRACE, abandoned=abandoned)
+                opened = await self._start(operation, state)
+                return await opened.read()
             finally:
                 gates.leave(operation.lane)
+
+        async def once() -> Reply:
+            await gates.enter(operation.lane, state)
+            if abandoned is None:
+                return await exchange()
+            # Only the exchange goes on without its caller: a slot is waited for by callers alone.
+            return await self.line.cancels.get().hear_out(exchange, abandoned)
 
         with state.during(operation):
             reply = await self._repeat(operation, once, state)
@@ -195,6 +192,7 @@ class Performer:
 
     async def _start(self, operation: Operation[T], state: CallState) -> OpenReply:
         """One attempt; a credential that can be renewed gets a second chance."""
+        self.line.check_open(operation)
         authority = self._authority_for(operation.credential)
         if authority is None:
             return await self._reach(operation, None, state)

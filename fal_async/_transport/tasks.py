@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 import anyio
+
+from fal_async._transport.background import spawn
+from fal_async.errors import ClientClosedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -34,49 +37,64 @@ def bounded_shield(seconds: float = CLEANUP) -> anyio.CancelScope:
 
 
 async def hear_out(
-    work: Callable[[], Awaitable[T]], *, grace: float, abandoned: Callable[[T], Awaitable[None]]
+    work: Callable[[], Awaitable[T]],
+    *,
+    patience: Callable[[], float],
+    abandoned: Callable[[T], Awaitable[None]],
 ) -> T:
-    """Do work whose outcome must be known even if the caller leaves.
+    """Do work whose outcome must be known even if the caller leaves: in the background.
 
     Args:
-        work: What to do.
-        grace: How many seconds the work may go on once the caller has been cancelled.
-        abandoned: Called with the outcome when the caller has left before it came; bounded as
-            cleanup is.
+        work: A coroutine function. It goes on when the caller has been cancelled.
+        patience: Gives how long a caller who was cancelled waits for the end of the work and of
+            `abandoned`, in seconds; also their grace period when the event loop ends.
+        abandoned: Called with the outcome, in the background, when the caller has left before it
+            came.
 
     Returns:
         The outcome of the work.
     """
-    outcomes: list[T] = []
-    errors: list[Exception] = []
-    shield = anyio.CancelScope(shield=True)
-    done = anyio.Event()
-
-    async def carry_on() -> None:
-        with shield:
-            try:
-                outcomes.append(await work())
-            except Exception as error:  # noqa: BLE001 -- raised again by the caller, outside of the group
-                errors.append(error)
-        done.set()
-
+    call = _Call(work, abandoned)
+    task = spawn(call.run, grace=patience)
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(carry_on)
-            try:
-                await done.wait()
-            except BaseException:
-                shield.deadline = anyio.current_time() + grace
-                _log.debug("a caller has left, and the answer to its call is waited for")
-                raise
-    except BaseException:
-        if outcomes:
-            with bounded_shield():
-                await abandoned(outcomes[0])
+        await task.wait()
+    except BaseException as error:
+        call.left = True
+        _log.debug("a caller has left, and its call is finished in the background")
+        if call.outcomes:
+            task = spawn(abandoned, call.outcomes[0], grace=patience)
+        if not isinstance(error, GeneratorExit):  # then nothing can be awaited any more
+            with bounded_shield(patience()):
+                await task.wait()
         raise
-    if errors:
-        raise errors[0]
-    return outcomes[0]
+    if call.outcomes:
+        return call.outcomes[0]
+    raise call.error or task.error or ClientClosedError("the event loop has ended")
+
+
+class _Call(Generic[T]):
+    """Work that goes on when its caller has left; the outcome, if it came before, in a list."""
+
+    def __init__(
+        self, work: Callable[[], Awaitable[T]], abandoned: Callable[[T], Awaitable[None]]
+    ) -> None:
+        self.outcomes: list[T] = []
+        self.error: Exception | None = None
+        self.left = False
+        self._work = work
+        self._abandoned = abandoned
+
+    async def run(self) -> None:
+        try:
+            self.outcomes.append(await self._work())
+        except Exception as error:  # noqa: BLE001 -- raised again by the caller
+            self.error = error
+        finally:
+            if self.left and not self.outcomes:
+                reason = self.error or "it was cut short"
+                _log.warning("a call whose caller has left came to nothing: %s", reason)
+        if self.left and self.outcomes:
+            await self._abandoned(self.outcomes[0])
 
 
 @asynccontextmanager

@@ -216,7 +216,7 @@ def test_ctrl_c_while_a_job_is_handed_in_cancels_it(fal: Emulator, platform: Pla
     with Program(fal, HAND_IN) as program:
         fal.wait_for(lambda: fal.count("submit") == 1)
         program.interrupt()
-        program.hear("a caller has left, and the answer to its call is waited for")
+        program.hear("a caller has left, and its call is finished in the background")
         gate.open()
         program.survive()
         program.end()
