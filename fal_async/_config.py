@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
+from fal_async._secret import Variables
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Hosts:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
         """Read ``FAL_ASYNC_BASE_URL``, or else ``FAL_RUN_HOST`` and ``FAL_QUEUE_RUN_HOST``."""
+        environ = cast("Mapping[str, str]", Variables(environ))  # an error does not show them all
         if base_url := environ.get("FAL_ASYNC_BASE_URL", "").strip():
             return cls.at(base_url)
         run = _bare_host("FAL_RUN_HOST", environ) or "fal.run"

@@ -15,7 +15,7 @@ from anyio.lowlevel import current_token
 from fal_async._environment import fal_home, find_key, nowhere
 from fal_async._login import Login
 from fal_async._protocol.tokens import Grant, key_grant, key_problem
-from fal_async._secret import Secret, conceal
+from fal_async._secret import Secret, Variables, conceal
 from fal_async._transport.threads import in_thread
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
@@ -76,7 +76,7 @@ class Credentials:
         self._grant: Grant | None = None
         self._is_given = isinstance(key, Secret)
         self._post_form = post_form
-        self._environ = environ
+        self._environ = None if environ is None else Variables(environ)
         self._home = home
         self._clock = clock
         self._login: Login | None = None
@@ -172,7 +172,7 @@ class Credentials:
             )
         if self._login is not None:
             return self._login.find(refused=self._refused) or self._login
-        environ = os.environ if self._environ is None else self._environ
+        environ = self._environ or Variables(os.environ)
         if grant := find_key(environ):
             return grant
         home = fal_home(environ, self._home)

@@ -14,12 +14,14 @@ from fal_async._secret import Secret
 from fal_async.errors import MissingCredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+
+    from fal_async._secret import Variables
 
 __all__ = ["fal_home", "find_key", "nowhere"]
 
 
-def find_key(environ: Mapping[str, str]) -> Grant | None:
+def find_key(environ: Variables) -> Grant | None:
     """The first key in the environment; blocking, as Colab may ask its user.
 
     Raises:
@@ -37,16 +39,16 @@ def find_key(environ: Mapping[str, str]) -> Grant | None:
     return None
 
 
-def _login_only(environ: Mapping[str, str]) -> bool:
+def _login_only(environ: Variables) -> bool:
     return environ.get("FAL_FORCE_AUTH_BY_USER") == "1"
 
 
-def _key_pair(environ: Mapping[str, str]) -> str:
-    halves = [environ.get(name, "").strip() for name in ("FAL_KEY_ID", "FAL_KEY_SECRET")]
+def _key_pair(environ: Variables) -> str:
+    halves = [environ.get(name).strip() for name in ("FAL_KEY_ID", "FAL_KEY_SECRET")]
     return ":".join(halves) if all(halves) else ""
 
 
-def _colab_secret(_: Mapping[str, str]) -> str:
+def _colab_secret(_: Variables) -> str:
     # Whoever runs in Colab has IPython loaded; importing it elsewhere would cost a second.
     shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return _ask_colab() if shell is not None and "google.colab" in str(shell()) else ""
@@ -63,16 +65,16 @@ def _ask_colab() -> str:
 
 
 #: Where a key may be: the name of the place, what is said when there is none, and how to look.
-_KEY_PLACES: Final[tuple[tuple[str, str, Callable[[Mapping[str, str]], str]], ...]] = (
-    ("FAL_KEY", "is not set", lambda environ: environ.get("FAL_KEY", "")),
+_KEY_PLACES: Final[tuple[tuple[str, str, Callable[[Variables], str]], ...]] = (
+    ("FAL_KEY", "is not set", lambda environ: environ.get("FAL_KEY")),
     ("FAL_KEY_ID with FAL_KEY_SECRET", "are not both set", _key_pair),
     ("the Colab secret FAL_KEY", "is not there", _colab_secret),
 )
 
 
-def fal_home(environ: Mapping[str, str], home: Path | None) -> Path:
+def fal_home(environ: Variables, home: Path | None) -> Path:
     """Where the official tools keep their files; `home` is the user's own when it is ``None``."""
-    if directory := environ.get("FAL_HOME_DIR", "").strip():
+    if directory := environ.get("FAL_HOME_DIR").strip():
         return _expanded(directory)
     return (home or _expanded("~")) / ".fal"
 
@@ -81,7 +83,7 @@ def _expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib raises where there is no home
 
 
-def nowhere(environ: Mapping[str, str], login_problem: str) -> str:
+def nowhere(environ: Variables, login_problem: str) -> str:
     """Say that there are no credentials, where was looked, and what was found that nobody reads."""
     places = [f"{place} {absence}" for place, absence, _ in _KEY_PLACES]
     if _login_only(environ):

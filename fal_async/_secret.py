@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Never, Self, cast, final
+from typing import TYPE_CHECKING, Any, Never, Self, cast, final
 
-__all__ = ["Secret", "conceal"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Secret", "Variables", "conceal"]
 
 
 @final
@@ -53,6 +56,26 @@ class Secret:
 
     def __reduce__(self) -> Never:
         raise TypeError("a secret is in no pickle")
+
+
+class Variables:
+    """Environment variables, some of which are secrets, out of sight as those are.
+
+    It is no `Mapping`: reporters show what mappings hold.
+
+    Args:
+        environ: The variables by their names.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def get(self, name: str, default: str = "") -> str:
+        """The value of a variable, or else the default."""
+        return self._environ.get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
 
 
 def conceal(key: object) -> Any:

@@ -72,19 +72,12 @@ class Foreign:
         if type(self._transport) is httpx.AsyncHTTPTransport:  # it tells, and the rest may not
             extensions["trace"] = partial(_note_sending, transmission)
         try:
-            request = httpx.Request(
-                method,
-                _parse_url(url if query is None else with_query(url, query)),
-                headers={
-                    name: value.reveal() if isinstance(value, Secret) else value
-                    for name, value in headers.items()
-                },
-                content=body,
-                extensions=extensions,
+            carried = self._transport.handle_async_request(
+                _make_request(method, url, headers, body, extensions, query)
             )
             if "trace" not in extensions:
                 transmission.sent = True
-            return _opened(await self._transport.handle_async_request(request))
+            return _opened(await carried)
         except httpx.InvalidURL as error:
             raise InvalidURL(str(error)) from error
         except httpx.RequestError as error:
@@ -105,6 +98,27 @@ async def _note_sending(transmission: Transmission, event: str, info: Mapping[st
     """Learn from httpx's transport that it begins to send; a tunnel is asked for by CONNECT."""
     if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
         transmission.sent = True
+
+
+def _make_request(
+    method: str,
+    url: str,
+    headers: Mapping[str, str | Secret],
+    body: Body,
+    extensions: dict[str, Any],
+    query: Secret | None,
+) -> httpx.Request:
+    """The request as httpx has it, which shows its URL to whoever looks at a variable."""
+    return httpx.Request(
+        method,
+        _parse_url(url if query is None else with_query(url, query)),
+        headers={
+            name: value.reveal() if isinstance(value, Secret) else value
+            for name, value in headers.items()
+        },
+        content=body,
+        extensions=extensions,
+    )
 
 
 def decoded(incoming: Incoming) -> OpenReply:
