@@ -5,12 +5,12 @@ Needs the extra ``cli``; its command ``demo`` needs ``demo``: ``pip install "fal
 
 from __future__ import annotations
 
-import os
 import sys
-from io import TextIOWrapper
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from fal_async.cli._problems import BadInputError, needs, one_line
+from fal_async.cli._streams import abandon_broken_streams, open_streams
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
 if TYPE_CHECKING:
@@ -33,17 +33,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: What follows the program's name; ``None`` takes those of the process.
     """
-    _never_fail_to_print()
+    open_streams()
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    finally:
+        abandon_broken_streams()
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         needs("typer", "rich")
         from fal_async.cli._app import execute  # what it imports was not known to be there
 
-        exit_status = execute(sys.argv[1:] if arguments is None else arguments)
+        exit_status = execute(arguments)
         sys.stdout.flush()
     except (BadInputError, InvalidRequestError, MissingCredentialsError) as error:
         return _say(error, _BAD_INPUT)
-    except BrokenPipeError:
-        return _abandon_stdout()
+    except BrokenPipeError:  # nobody reads on
+        return _FAILED
     except (FalClientError, OSError) as error:
         return _say(error, _FAILED)
     except KeyboardInterrupt:
@@ -51,19 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status
 
 
-def _never_fail_to_print() -> None:
-    """Show a question mark for what the terminal's encoding cannot express."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
 def _say(error: Exception, exit_status: int) -> int:
-    print(f"fal_async: {one_line(str(error))}", file=sys.stderr)  # noqa: T201 - it is for people
+    with suppress(OSError):  # then nobody wants to know
+        print(f"fal_async: {one_line(str(error))}", file=sys.stderr)  # noqa: T201 - for people
     return exit_status
-
-
-def _abandon_stdout() -> int:
-    """Nobody reads on; keep the interpreter from complaining about it at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return _FAILED

@@ -7,7 +7,6 @@ from collections.abc import Sequence  # noqa: TC003 - typer reads the annotation
 from pathlib import Path
 from typing import Annotated, Final
 
-import anyio
 import typer
 
 from fal_async import __version__
@@ -153,7 +152,7 @@ def run(
     from fal_async.cli import _calls
     from fal_async.cli._inputs import read_arguments
 
-    anyio.run(_calls.run, endpoint, read_arguments(fields or (), document), timeout)
+    _calls.call(_calls.run, endpoint, read_arguments(fields or (), document), timeout)
 
 
 @app.command(rich_help_panel=_CALLS)
@@ -168,7 +167,7 @@ def subscribe(
     from fal_async.cli import _calls
     from fal_async.cli._inputs import read_arguments
 
-    anyio.run(_calls.subscribe, endpoint, read_arguments(fields or (), document), timeout)
+    _calls.call(_calls.subscribe, endpoint, read_arguments(fields or (), document), timeout)
 
 
 @app.command(rich_help_panel=_CALLS)
@@ -177,7 +176,7 @@ def submit(endpoint: Endpoint, fields: Fields = None, *, document: Document = No
     from fal_async.cli import _calls
     from fal_async.cli._inputs import read_arguments
 
-    anyio.run(_calls.submit, endpoint, read_arguments(fields or (), document))
+    _calls.call(_calls.submit, endpoint, read_arguments(fields or (), document))
 
 
 @app.command(rich_help_panel=_CALLS)
@@ -185,7 +184,7 @@ def status(endpoint: Endpoint, request_id: RequestId) -> None:
     """Look how a job stands."""
     from fal_async.cli import _calls
 
-    anyio.run(_calls.status, endpoint, request_id)
+    _calls.call(_calls.status, endpoint, request_id)
 
 
 @app.command(rich_help_panel=_CALLS)
@@ -193,7 +192,7 @@ def result(endpoint: Endpoint, request_id: RequestId) -> None:
     """Wait for a job and take its output."""
     from fal_async.cli import _calls
 
-    anyio.run(_calls.result, endpoint, request_id)
+    _calls.call(_calls.result, endpoint, request_id)
 
 
 @app.command(rich_help_panel=_CALLS)
@@ -201,4 +200,4 @@ def cancel(endpoint: Endpoint, request_id: RequestId) -> None:
     """Cancel a job."""
     from fal_async.cli import _calls
 
-    anyio.run(_calls.cancel, endpoint, request_id)
+    _calls.call(_calls.cancel, endpoint, request_id)

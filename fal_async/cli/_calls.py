@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
 
 from fal_async import AsyncClient
 from fal_async.cli._output import emit
 from fal_async.cli._screen import Screen
+from fal_async.cli._streams import check_stdout
 from fal_async.cli._words import as_json
+from fal_async.errors import InvalidReplyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-__all__ = ["cancel", "result", "run", "status", "submit", "subscribe"]
+__all__ = ["call", "cancel", "result", "run", "status", "submit", "subscribe"]
+
+
+#: How deeply outputs may be nested: ten times as deeply as Python is used to.
+_DEEPEST: Final = 10_000
+
+
+def call(function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Call one of the functions below; what cannot be understood of the output is written as it is.
+
+    Raises:
+        BadInputError: There is nowhere to write an output to.
+    """
+    check_stdout()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEEPEST))
+    try:
+        anyio.run(function, *arguments)
+    except InvalidReplyError as error:
+        if error.body:
+            emit(error.body)
+        raise
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 async def run(endpoint: str, arguments: Mapping[str, Any], timeout: float | None) -> None:

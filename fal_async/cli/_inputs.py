@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import orjson
-
+from fal_async._protocol.bodies import decode_json
 from fal_async.cli._problems import BadInputError
+from fal_async.cli._streams import read_stdin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +32,8 @@ def read_arguments(fields: Sequence[str], document: str | None) -> dict[str, Any
 
 def _read_document(document: str) -> dict[str, Any]:
     try:
-        value = orjson.loads(_content(document))
-    except orjson.JSONDecodeError as error:
+        value = decode_json(_content(document))
+    except ValueError as error:
         raise BadInputError(f"--input is not JSON: {error}") from error
     except OSError as error:
         raise BadInputError(f"--input {document}: {error.strerror or error}") from error
@@ -45,19 +44,28 @@ def _read_document(document: str) -> dict[str, Any]:
 
 def _content(document: str) -> str | bytes:
     if document == "-":
-        return sys.stdin.buffer.read()
+        return read_stdin()
     if document.startswith("@"):
         return Path(document[1:]).read_bytes()
-    return document
+    return _check_text(document)
 
 
 def _read_field(field: str) -> tuple[str, Any]:
-    key, equals, text = field.partition("=")
+    key, equals, text = _check_text(field).partition("=")
     if not equals or not key.strip(":"):
         raise BadInputError(f"{field!r} is neither KEY=TEXT nor KEY:=JSON")
     if not key.endswith(":"):
         return key, text
     try:
-        return key[:-1], orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return key[:-1], decode_json(text)
+    except ValueError as error:
         raise BadInputError(f"{field!r} does not hold JSON: {error}") from error
+
+
+def _check_text(argument: str) -> str:
+    """Refuse bytes that are no text; Python makes lone surrogates of them."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError as error:
+        raise BadInputError(f"{argument!r} is not text in the encoding of this shell") from error
+    return argument

@@ -7,9 +7,8 @@ from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import orjson
-
 from fal_async import __version__
+from fal_async._protocol.bodies import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -92,7 +91,7 @@ def _literal(value: object) -> str:
             half = _LONGEST_TEXT // 2
             return _literal(f"{value[:half]}…{value[-half + 1 :]}")
         case str():
-            return orjson.dumps(value).decode()
+            return encode_json(value).decode()
         case Path():
             return f"Path({_literal(str(value))})"
         case _:

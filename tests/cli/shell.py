@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
-
 import fal_async
+from fal_async._protocol.bodies import decode_json
 from fal_async.cli import main
 
 if TYPE_CHECKING:
@@ -39,15 +38,17 @@ class Outcome:
 
     @property
     def json(self) -> object:
-        return orjson.loads(self.stdout)
+        return decode_json(self.stdout)
 
 
 class Terminal(io.TextIOWrapper):
     """A terminal in place of stdout; one that is dumb shows no colours."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str = "dumb") -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, kind: str = "dumb", encoding: str = "utf-8"
+    ) -> None:
         self._content = io.BytesIO()
-        super().__init__(self._content, encoding="utf-8", write_through=True)
+        super().__init__(self._content, encoding=encoding, errors="replace", write_through=True)
         monkeypatch.setattr(sys, "stdout", self)
         monkeypatch.setenv("TERM", kind)
 
@@ -56,7 +57,7 @@ class Terminal(io.TextIOWrapper):
 
     @property
     def written(self) -> str:
-        return self._content.getvalue().decode()
+        return self._content.getvalue().decode(self.encoding)
 
 
 class Shell:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.responses import Response
 
 from fal_async.emulator import AppError, Emulator, Job
 from tests.cli.shell import Shell, started
@@ -49,6 +52,48 @@ def test_a_document_holds_the_arguments_and_fields_go_on_top(
     outcome = shell("run", "acme/echo", "--input", document, "seed:=2")
     assert outcome.json == {"seed": 2, "prompt": "猫"}
     assert "猫" in outcome.stdout
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+@pytest.mark.parametrize("document", ["@arguments.json", "-"])
+def test_a_document_may_be_in_what_windows_writes(
+    encoding: str, document: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = '{"prompt": "猫", "large": 18446744073709551617}'.encode(encoding)
+    (tmp_path / "arguments.json").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    outcome = shell("run", "acme/echo", "--input", document)
+    assert outcome.json == {"prompt": "猫", "large": 2**64 + 1}
+
+
+def test_odd_json_goes_in_and_comes_out(shell: Shell, fal: Emulator) -> None:
+    odd = '{"large":18446744073709551617,"half":"\\ud800","deep":' + "[" * 300 + "]" * 300 + "}"
+    assert shell("run", "acme/echo", "--input", odd).json == json.loads(odd)
+    assert shell("run", "acme/echo", f"a:={odd}").json == {"a": json.loads(odd)}
+
+    fal.register("acme/odd", lambda: {"nan": math.nan, "inf": [-math.inf]})
+    assert "NaN" in shell("run", "acme/odd").stdout
+    assert shell("run", "acme/odd").json["inf"] == [-math.inf]  # type: ignore[index] # a dict
+
+
+@pytest.mark.parametrize("levels", [1000, 1100, 5000])
+def test_output_that_is_nested_deeply_comes_out(levels: int, shell: Shell, fal: Emulator) -> None:
+    body = b"[" * levels + b"]" * levels
+    fal.register("acme/deep", lambda: Response(body, media_type="application/json"))
+    outcome = shell("run", "acme/deep")
+    assert (outcome.exit_status, outcome.stderr) == (0, "")
+    assert b"".join(outcome.output.split()) == body
+
+
+@pytest.mark.parametrize("body", [b"{not json", b"[" * 100_000])
+def test_output_that_cannot_be_read_comes_out_as_it_is(
+    body: bytes, shell: Shell, fal: Emulator
+) -> None:
+    fal.register("acme/broken", lambda: Response(body, media_type="application/json"))
+    outcome = shell("run", "acme/broken")
+    assert (outcome.exit_status, outcome.output) == (1, body)
+    assert outcome.stderr.startswith("fal_async: expected JSON")
+    assert len(outcome.stderr.splitlines()) == 1
 
 
 def test_output_that_is_not_json_comes_out_as_it_is(shell: Shell, fal: Emulator) -> None:

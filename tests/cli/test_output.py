@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import math
+import tempfile
+from typing import TYPE_CHECKING
+
 import orjson
 import pytest
 
+from fal_async._protocol.bodies import decode_json
 from fal_async.cli._output import emit
-from fal_async.cli._problems import BadInputError
 from fal_async.cli._words import as_json, describe
 from fal_async.types import Completed, InProgress, Queued, Status, Unknown
 from tests.cli.shell import Terminal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_on_a_terminal_an_output_is_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,11 +23,28 @@ def test_on_a_terminal_an_output_is_json_too(monkeypatch: pytest.MonkeyPatch) ->
     assert orjson.loads(terminal.written) == {"text": "猫 [bold]" + "x" * 200}
 
 
-def test_bytes_are_not_written_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_saved_and_not_written_to_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     terminal = Terminal(monkeypatch)
-    with pytest.raises(BadInputError, match="2 bytes"):
-        emit(b"\x00\x1b")
+    emit(b"\x00\x1b")
     assert terminal.written == ""
+    (saved,) = tmp_path.glob("fal_async_*")
+    assert saved.read_bytes() == b"\x00\x1b"
+    assert f"2 bytes that are no text, saved in {saved}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "utf-16"])
+def test_json_survives_the_encoding_of_a_terminal(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal(monkeypatch, encoding=encoding)
+    value = {"text": "é猫\U0001f600\ud800\x9b\x7f", "large": 2**70, "nan": [math.inf, None]}
+    emit(value)
+    assert decode_json(terminal.written) == value
+    assert "\x9b" not in terminal.written
+    assert ("猫" in terminal.written) is encoding.startswith("utf")
 
 
 @pytest.mark.parametrize(
