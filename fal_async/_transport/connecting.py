@@ -11,7 +11,7 @@ from fal_async._secret import Secret, conceal
 from fal_async._transport.dialing import dial, dial_through
 from fal_async._transport.errors import ExchangeError
 from fal_async._transport.handshake import make_protocol, shake_hands
-from fal_async._transport.proxies import ProxyRules
+from fal_async._transport.proxies import ProxyRules, parse_proxy
 from fal_async._transport.tls import shared_context
 from fal_async._transport.websocket import WebSocket
 from fal_async.errors import ConnectionFailedError, InvalidRequestError
@@ -38,7 +38,7 @@ async def dial_url(url: httpx.URL) -> SocketStream:
     proxy = ProxyRules.from_environment().find(url)
     if proxy is None:
         return await dial(host, port, tls=tls)
-    return await dial_through(httpx.Proxy(proxy), host, port, tls=tls)
+    return await dial_through(parse_proxy(proxy), host, port, tls=tls)
 
 
 async def connect_websocket(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import anyio
 from anyio.streams.tls import TLSAttribute
 
+from fal_async._transport import socks
 from fal_async._transport.errors import ConnectError, ProxyError
 from fal_async._transport.sockets import SocketStream
 from fal_async._transport.threads import Work, in_thread
@@ -29,6 +30,8 @@ __all__ = ["dial", "dial_through"]
 HEAD_START: Final = 0.25
 #: The longest answer of a proxy to CONNECT, in bytes.
 PROXY_ANSWER: Final = 65536
+#: The kinds of proxies that tunnels lead through, and where they are without a port.
+DEFAULT_PORTS: Final = {"http": 80, **dict.fromkeys(sorted(socks.SCHEMES), 1080)}
 
 #: A run may be silent for minutes, and routers forget connections on which nothing happens. So the
 #: kernel probes a silent connection after a minute, and gives a dead one up a minute later.
@@ -78,24 +81,34 @@ async def dial(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> So
 async def dial_through(
     proxy: httpx.Proxy, host: str, port: int, *, tls: ssl.SSLContext | None = None
 ) -> SocketStream:
-    """Open a connection by way of an HTTP proxy, which is asked for a tunnel with CONNECT.
+    """Open a connection through a proxy: a tunnel by CONNECT, or by SOCKS5.
 
     Args:
-        proxy: The proxy, with its credentials; its URL must be ``http://``.
+        proxy: The proxy, with its credentials; ``http://``, ``socks5://`` or ``socks5h://``.
         host: As for `dial`.
         port: As for `dial`.
         tls: The context of the TLS handshake with the host; ``None`` for a plain connection to it.
 
     Raises:
-        ProxyError: The proxy refused, or is not an HTTP proxy. Nothing was sent to the host.
+        ProxyError: The proxy refused, or is of another kind. Nothing was sent to the host.
         ConnectError: The proxy could not be reached, or the TLS handshake failed.
     """
-    if proxy.url.scheme != "http":
-        raise ProxyError(f"a proxy must be http:// here, not {proxy.url.scheme}://")
-    stream = await dial(proxy.url.raw_host.decode("ascii"), proxy.url.port or 80)
+    scheme = proxy.url.scheme
+    if scheme not in DEFAULT_PORTS:
+        raise ProxyError(
+            f"a proxy for WebSockets must be {'://, '.join(DEFAULT_PORTS)}://, got {scheme}://",
+            permanent=True,
+        )
+    if scheme in socks.SCHEMES:
+        socks.check_installed()
+    address = proxy.url.raw_host.decode("ascii")
+    stream = await dial(address, proxy.url.port or DEFAULT_PORTS[scheme])
     try:
-        await stream.send(_connect_request(proxy, host, port))
-        await _expect_tunnel(stream)
+        if scheme in socks.SCHEMES:
+            await socks.open_tunnel(stream, host, port, proxy.raw_auth)
+        else:
+            await stream.send(_connect_request(proxy, host, port))
+            await _expect_tunnel(stream)
     except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
         stream.close()
         raise ProxyError("the proxy broke off") from error

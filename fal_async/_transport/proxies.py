@@ -11,6 +11,7 @@ import httpx
 from fal_async._transport.errors import InvalidURL, ProxyError
 from fal_async._transport.foreign import Foreign
 from fal_async._transport.loops import PerLoop
+from fal_async._transport.socks import SCHEMES, check_installed
 from fal_async._transport.tls import shared_context
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from fal_async._transport.exchange import Body, OpenReply
     from fal_async._transport.transmission import Transmission
 
-__all__ = ["Proxied", "ProxyRules"]
+__all__ = ["Proxied", "ProxyRules", "parse_proxy"]
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Transports: TypeAlias = dict[str, httpx.AsyncHTTPTransport]
@@ -173,15 +174,27 @@ class Proxied:
             await self._direct.aclose()
 
 
-def _through(proxy: str, context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
-    # How much goes on at once is for the client to bound.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+def parse_proxy(url: str) -> httpx.Proxy:
+    """Read the URL of a proxy, and check that the proxy can be used.
+
+    Raises:
+        ProxyError: It cannot, as long as nothing changes here.
+    """
     try:
-        return httpx.AsyncHTTPTransport(verify=context, proxy=httpx.Proxy(proxy), limits=limits)
-    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        proxy = httpx.Proxy(url)
+    except (ValueError, httpx.InvalidURL) as error:
         raise ProxyError(
             f"the proxy of the environment cannot be used: {error}", permanent=True
         ) from error
+    if proxy.url.scheme in SCHEMES:
+        check_installed()
+    return proxy
+
+
+def _through(proxy: str, context: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
+    # How much goes on at once is for the client to bound.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncHTTPTransport(verify=context, proxy=parse_proxy(proxy), limits=limits)
 
 
 async def _close(transports: _Transports) -> None:
