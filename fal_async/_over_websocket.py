@@ -12,16 +12,18 @@ from anyio.lowlevel import checkpoint
 from fal_async._protocol.bodies import encode_arguments
 from fal_async._protocol.events import read_events
 from fal_async._protocol.failures import raise_for_status
+from fal_async._protocol.operations import MAX_OUTPUT
 from fal_async._protocol.over_websocket import Chunk, End, ReplyFrames, Start
 from fal_async._protocol.replies import Reply, parse_output
 from fal_async._protocol.sse import SSEDecoder
-from fal_async._transport.exchange import MAX_BODY
+from fal_async._transport.decoding import DecodedBody
+from fal_async._transport.errors import DecodingError
 from fal_async._transport.opening import Opening
 from fal_async._transport.time_slices import SlicedDecoder
 from fal_async.errors import FalClientError, InvalidReplyError, InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
     from fal_async._transport.websocket import WebSocket
     from fal_async.types import Arguments
@@ -79,15 +81,41 @@ async def _read_reply(turn: _Turn) -> CarriedReply:
     if head.ok and head.content_type and not head.content_type.endswith(("/json", "+json")):
         return CarriedReply(turn, head, None)
     body = bytearray()
-    while isinstance(frame := await turn.read(), Chunk):
-        body += frame.content
-        if len(body) > MAX_BODY:
-            raise InvalidReplyError(
-                f"the response has more than {MAX_BODY} bytes", request_id=head.request_id
-            )
+    try:
+        async for chunk in _body_of(turn, head):
+            body += chunk
+            if len(body) > MAX_OUTPUT:
+                raise InvalidReplyError(
+                    f"the response has more than {MAX_OUTPUT} bytes", request_id=head.request_id
+                )
+    except DecodingError as error:
+        if head.ok:  # of an error, the status says enough
+            raise InvalidReplyError(str(error), request_id=head.request_id) from error
+        turn.give_up()
     reply = replace(head, body=bytes(body))
     raise_for_status(reply)
     return CarriedReply(turn, head, parse_output(reply))
+
+
+def _body_of(turn: _Turn, head: Reply) -> AsyncIterator[bytes]:
+    encoding = head.headers.get("content-encoding")
+    return _Body(turn) if encoding is None else DecodedBody(_Body(turn), encoding)
+
+
+class _Body:
+    """The parts of the body of one reply, as the frames carry them."""
+
+    def __init__(self, turn: _Turn) -> None:
+        self._turn = turn
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        frame = None if self._turn.is_over else await self._turn.read()
+        if not isinstance(frame, Chunk):
+            raise StopAsyncIteration
+        return frame.content
 
 
 class CarriedReply:
@@ -110,6 +138,7 @@ class CarriedReply:
         self.request_id: str | None = head.request_id
         self.result: Any = result
         self._turn = turn
+        self._body = _body_of(turn, head)
         self._is_reading = False
         is_events = head.content_type == "text/event-stream"
         self._decoder: SlicedDecoder[Any] = SlicedDecoder(
@@ -142,10 +171,10 @@ class CarriedReply:
             self._is_reading = False
 
     async def _next_chunk(self) -> bytes:
-        frame = None if self._turn.is_over else await self._turn.read()
-        if not isinstance(frame, Chunk):
-            raise StopAsyncIteration
-        return frame.content
+        try:
+            return await anext(self._body)
+        except DecodingError as error:
+            raise InvalidReplyError(str(error), request_id=self.request_id) from error
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -322,6 +323,35 @@ async def test_a_result_that_is_not_json_is_an_invalid_reply() -> None:
     async with requests_to(answering(start("1"), text("{"), end("1"))) as requests:
         with pytest.raises(InvalidReplyError):
             await requests.request({})
+
+
+async def test_compressed_replies_are_whole_or_an_error_and_the_next_request_goes_on() -> None:
+    body, events = gzip.compress(b'{"n": 1}'), gzip.compress(b"data: 1\n\n" * 3)
+
+    def script(socketeer: Socketeer) -> None:
+        parts = [
+            (JSON, [body[:9], body[9:]]),
+            (JSON, [body[:-1]]),
+            (SSE, [events[:9], events[9:]]),
+            (SSE, [events[:-1]]),
+            (JSON, [body]),
+        ]
+        for number, (headers, chunks) in enumerate(parts):
+            asked(socketeer)
+            compressed = {**headers, "Content-Encoding": "gzip"}
+            name = str(number)
+            socketeer.line.send(start(name, 200, compressed), *map(binary, chunks), end(name))
+        socketeer.agree()
+
+    async with requests_to(script) as requests:
+        assert (await requests.request({})).result == {"n": 1}
+        with pytest.raises(InvalidReplyError, match="cut off"):
+            await requests.request({})
+        assert [event async for event in await requests.request({})] == [1, 1, 1]
+        async with await requests.request({}) as broken:
+            with pytest.raises(InvalidReplyError, match="cut off"):
+                assert [event async for event in broken] == []
+        assert (await requests.request({})).result == {"n": 1}
 
 
 async def test_arguments_that_are_no_object_are_refused_and_the_connection_goes_on() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 
+from fal_async._protocol.content_coding import CodingError, content_codings
 from fal_async._protocol.failures import raise_for_status
 from fal_async._protocol.operations import Credential, Lane, Operation, Request
 from fal_async._protocol.origins import origin_of
@@ -44,8 +45,6 @@ _LONGEST_EXTENSION: Final = 20
 #: Statuses that come with a file.
 _WHOLE: Final = frozenset({200, 203})
 _PART: Final = 206
-#: How replies may be compressed, although they were not to be.
-_ENCODINGS: Final = frozenset({"gzip", "deflate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +68,11 @@ class Version:
         Raises:
             InvalidReplyError: It brings no file, or a part of one that it does not name.
         """
-        etag, encoding = headers.get("etag", ""), headers.get("content-encoding", "identity")
-        encoded = encoding.lower() != "identity"
-        if encoded and encoding.lower() not in _ENCODINGS:
-            raise InvalidReplyError(f"the file came in an encoding that is not read: {encoding!r}")
+        etag = headers.get("etag", "")
+        try:
+            encoded = bool(content_codings(headers.get("content-encoding", "")))
+        except CodingError as error:
+            raise InvalidReplyError(f"the file cannot be read: {error}") from error
         # What is compressed on its way is counted, and told apart, in another way than the file.
         strong = etag if etag.startswith('"') and not encoded else None
         if status_code in _WHOLE:
@@ -100,6 +100,8 @@ def redirected(url: str, location: str) -> str:
     Raises:
         InvalidReplyError: Nowhere, or from https to http.
     """
+    # Headers are bytes: those beyond ASCII, UTF-8 as a rule, are encoded as they came.
+    location = "".join(c if c.isascii() else f"%{ord(c):02X}" for c in plain_url(location))
     try:
         target = urljoin(url, location)
     except ValueError:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fal_async.types import Arguments, Cancellation, Stage, Status
 
 __all__ = [
+    "MAX_OUTPUT",
+    "MAX_RESPONSE",
     "Content",
     "Credential",
     "Lane",
@@ -48,6 +50,10 @@ __all__ = [
 T = TypeVar("T")
 #: How long a URL may be, in characters: httpx takes no longer ones.
 LONGEST_URL: Final = 65_536
+#: How long the output of a model may be where it is read whole, in bytes, decompressed.
+MAX_OUTPUT: Final = 512 * 1024 * 1024
+#: The same for all other responses.
+MAX_RESPONSE: Final = 64 * 1024 * 1024
 _JSON = {"accept": "application/json", "content-type": "application/json"}
 
 
@@ -126,6 +132,7 @@ class Operation(Generic[T]):
             layer below repeats it when it may have reached the platform. All others may be
             repeated, whatever their HTTP method.
         credential: What lets it in.
+        max_body: How long the response may be, in bytes, decompressed; of an error, less is read.
         stage: What errors name as the stage of the call; ``None`` for an operation within another.
     """
 
@@ -138,6 +145,7 @@ class Operation(Generic[T]):
     request_id: str | None = None
     starts_job: bool = False
     credential: Credential = Credential.KEY
+    max_body: int = MAX_RESPONSE
     stage: Stage | None = None
 
 
@@ -167,6 +175,7 @@ def run(
             b"" if bodiless else encode_arguments(arguments),
         ),
         parse=reading(parse_output),
+        max_body=MAX_OUTPUT,
         retry=Retry.ON_REFUSAL,
         lane=Lane.HELD,
         starts_job=True,
@@ -269,7 +278,8 @@ def result(url: str, *, application: str, request_id: str, failed: bool = False)
     operation = _about_job(
         "result", "GET", url, parse_output, application, request_id, stage="result"
     )
-    return replace(operation, retry=Retry.SETTLED if failed else Retry.REPLAYED)
+    retry = Retry.SETTLED if failed else Retry.REPLAYED
+    return replace(operation, retry=retry, max_body=MAX_OUTPUT)
 
 
 def cancel(url: str, *, application: str, request_id: str) -> Operation[Cancellation]:

@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fal_async._secret import Secret
+from fal_async._transport.connection import ReceivedBody
+from fal_async._transport.decoding import DecodedBody
 from fal_async._transport.encoding import compose
 from fal_async._transport.engine import Engine
 from fal_async._transport.exchange import OpenReply
@@ -56,13 +58,12 @@ class Pooled:
         incoming = await self.engine.exchange(origin, outgoing, timeouts, transmission)
         reply, rest = incoming
         received = headers_of(reply.headers)
-        if "content-encoding" in received:
-            from fal_async._transport.foreign import decoded  # which httpx does, for the few
-
-            return decoded(incoming)
-        if rest is None:
+        encoding = received.get("content-encoding")
+        if rest is None and encoding is None:
             return OpenReply(reply.status, received, whole=reply.take())
-        return OpenReply(reply.status, received, rest=rest, close=rest.aclose)
+        raw = ReceivedBody(reply) if rest is None else rest
+        body = raw if encoding is None else DecodedBody(raw, encoding)
+        return OpenReply(reply.status, received, rest=body, close=raw.aclose)
 
     async def prepare(self) -> None:
         """Load the trusted certificates."""

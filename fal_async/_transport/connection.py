@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fal_async._transport.sockets import SocketStream
     from fal_async._transport.transmission import Transmission
 
-__all__ = ["Connection", "ReplyBody", "Timeouts"]
+__all__ = ["Connection", "ReceivedBody", "ReplyBody", "Timeouts"]
 
 #: The bounds of connecting, reading, writing and waiting for a connection, in seconds.
 Timeouts: TypeAlias = "Mapping[str, float | None]"
@@ -186,6 +186,28 @@ class Release(Protocol):
     """Gives a connection back, telling whether it may carry another exchange."""
 
     def __call__(self, *, reusable: bool) -> None: ...
+
+
+class ReceivedBody:
+    """The body of a reply all of which has been received.
+
+    Args:
+        reply: The reply.
+    """
+
+    def __init__(self, reply: ReplyParser) -> None:
+        self._reply = reply
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._reply.pieces:
+            raise StopAsyncIteration
+        return self._reply.take()
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
 
 
 class ReplyBody:

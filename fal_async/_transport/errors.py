@@ -10,6 +10,7 @@ from typing import ClassVar
 __all__ = [
     "ConnectError",
     "ConnectTimeout",
+    "DecodingError",
     "ExchangeError",
     "InvalidURL",
     "LocalProtocolError",
@@ -82,6 +83,10 @@ class LocalProtocolError(ExchangeError):
     """The request cannot be written as HTTP."""
 
     permanent = True
+
+
+class DecodingError(ExchangeError):
+    """The body of the reply cannot be decompressed, or was cut off."""
 
 
 class RemoteProtocolError(ExchangeError):

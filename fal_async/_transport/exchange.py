@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from fal_async._protocol.replies import Reply
 from fal_async._protocol.retry import Breakdown
-from fal_async._transport.errors import ExchangeError, InvalidURL
+from fal_async._transport.errors import DecodingError, ExchangeError, InvalidURL
 from fal_async._transport.time_slices import TimeSlice
 from fal_async._version import __version__
 from fal_async.errors import InvalidReplyError, InvalidRequestError
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "Broken", "Carrier", "OpenReply", "start"]
 
-#: Replies that are read whole may have this many bytes, decompressed.
-MAX_BODY: Final = 512 * 1024 * 1024
+#: How much is read of the body of an error, in bytes, decompressed.
+MAX_ERROR_BODY: Final = 8 * 1024 * 1024
 
 USER_AGENT: Final = f"fal_async/{__version__} (python)"
 
@@ -101,8 +101,19 @@ class OpenReply:
                 error, sent=True, request_id=self.headers.get("x-fal-request-id")
             ) from error
 
-    async def read(self, *, limit: int = MAX_BODY) -> Reply:
-        """Read the whole body and close."""
+    async def read(self, *, limit: int) -> Reply:
+        """Read the whole body and close.
+
+        The status of an error says more than its body, which is cut off at `MAX_ERROR_BODY`, and
+        where it cannot be decompressed.
+
+        Args:
+            limit: How long the body may be, in bytes, decompressed.
+
+        Raises:
+            Broken: The rest of the body did not arrive, or cannot be decompressed.
+            InvalidReplyError: The body of a success is longer than that.
+        """
         body = self._whole if self._rest is None else await self._read_rest(limit)
         return Reply(status_code=self.status_code, headers=self.headers, body=body)
 
@@ -113,14 +124,19 @@ class OpenReply:
             while body.add(await self.next_chunk()):
                 if time_slice.is_over:
                     await time_slice.end()
-                if body.size > limit:
+                if body.size > limit and self.ok:
                     raise InvalidReplyError(
-                        f"the reply has more than {limit} bytes",
+                        f"the reply has more than {limit} bytes, which is the limit",
                         request_id=self.headers.get("x-fal-request-id"),
                     )
+                if body.size > MAX_ERROR_BODY and not self.ok:
+                    break
+        except Broken as error:
+            if self.ok or not isinstance(error.__cause__, DecodingError):
+                raise
         finally:
             await self.aclose()
-        return body.join()
+        return body.join() if self.ok else body.join()[:MAX_ERROR_BODY]
 
     async def aclose(self) -> None:
         """Close the connection, or give it back when the body has been read."""

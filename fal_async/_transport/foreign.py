@@ -11,6 +11,7 @@ import httpx
 from fal_async._protocol.origins import with_query
 from fal_async._secret import Secret
 from fal_async._transport.carriers import headers_of
+from fal_async._transport.decoding import DecodedBody
 from fal_async._transport.errors import (
     ConnectError,
     ConnectTimeout,
@@ -22,17 +23,15 @@ from fal_async._transport.errors import (
     kind_of,
 )
 from fal_async._transport.exchange import OpenReply
-from fal_async._transport.pool import response_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from fal_async._transport.connection import Timeouts
-    from fal_async._transport.engine import Incoming
     from fal_async._transport.exchange import Body
     from fal_async._transport.transmission import Transmission
 
-__all__ = ["Foreign", "decoded"]
+__all__ = ["Foreign"]
 
 #: Errors by which a transport says that nothing was sent.
 _UNSENT: Final = (
@@ -121,25 +120,30 @@ def _make_request(
     )
 
 
-def decoded(incoming: Incoming) -> OpenReply:
-    """A reply of the engine whose body is compressed."""
-    return _opened(response_of(incoming))
-
-
 def _opened(response: httpx.Response) -> OpenReply:
-    headers, body = headers_of(response.headers.raw), _Body(response)
-    return OpenReply(response.status_code, headers, rest=body, close=body.aclose)
+    headers, raw = headers_of(response.headers.raw), _Body(response)
+    encoding = headers.get("content-encoding")
+    body = raw if encoding is None or raw.is_decoded else DecodedBody(raw, encoding)
+    return OpenReply(response.status_code, headers, rest=body, close=raw.aclose)
 
 
 class _Body:
-    """The decoded body of a reply of httpx."""
+    """The body of a reply of httpx as it was sent.
+
+    Attributes:
+        is_decoded: Whether the transport has read and decompressed it already.
+    """
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
         stream = response.stream
-        self._chunks: AsyncIterator[bytes] = response.aiter_bytes()
-        if "content-encoding" not in response.headers and isinstance(stream, httpx.AsyncByteStream):
-            self._chunks = aiter(stream)  # saves bookkeeping where there is nothing to decode
+        was_read = response.is_stream_consumed and not isinstance(stream, httpx.ByteStream)
+        self.is_decoded = was_read or not isinstance(stream, httpx.AsyncByteStream)
+        self._chunks: AsyncIterator[bytes] = (
+            aiter(stream)
+            if isinstance(stream, httpx.AsyncByteStream) and not was_read
+            else response.aiter_bytes()
+        )
 
     def __aiter__(self) -> Self:
         return self

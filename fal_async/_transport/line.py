@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import anyio
 
-from fal_async._protocol.operations import Lane, Request
+from fal_async._protocol.operations import MAX_RESPONSE, Lane, Request
 from fal_async._secret import Secret
 from fal_async._transport.background import spawn
 from fal_async._transport.cancels import Cancels
@@ -126,7 +126,7 @@ class Line:
             opened = await self.start(
                 request, url, authorization=None, timeout=timeout, transmission=Transmission()
             )
-            reply = await opened.read()
+            reply = await opened.read(limit=MAX_RESPONSE)
         except Broken as error:
             raise TransportError(f"the login could not be renewed: {error}") from error.__cause__
         return reply.status_code, memoryview(reply.body)

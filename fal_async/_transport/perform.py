@@ -116,7 +116,7 @@ class Performer:
         async def exchange() -> Reply:
             try:
                 opened = await self._start(operation, state)
-                return await opened.read()
+                return await opened.read(limit=operation.max_body)
             finally:
                 gates.leave(operation.lane)
 
@@ -150,7 +150,7 @@ class Performer:
             opened = await self._start(operation, state)
             if opened.ok:
                 return opened.head
-            return await opened.read()
+            return await opened.read(limit=operation.max_body)
 
         with state.during(operation):
             operation.parse(await self._repeat(operation, once, state))

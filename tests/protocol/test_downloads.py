@@ -90,6 +90,9 @@ def test_the_rest_of_a_file_is_asked_for_where_it_has_an_etag() -> None:
         ("/c", "https://a/c"),
         ("c?d", "https://a/x/c?d"),
         ("//b/c", "https://b/c"),
+        ("/caf\xc3\xa9 1.png", "https://a/caf%C3%A9%201.png"),  # UTF-8, as headers are read
+        ("/caf\xe9.png", "https://a/caf%E9.png"),
+        ("/caf%C3%A9.png", "https://a/caf%C3%A9.png"),
     ],
 )
 def test_redirects(location: str, target: str) -> None:

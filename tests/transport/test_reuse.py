@@ -42,7 +42,7 @@ async def send(carrier: Pooled, peer: Peer, *, repeatable: bool, method: str = "
         opened = await carrier.carry(
             method, peer.url, headers, b"", {}, Transmission(repeatable=repeatable)
         )
-        await opened.read()
+        await opened.read(limit=1000)
 
 
 def dies_of_the_second(first: bytes, line: Line) -> None:

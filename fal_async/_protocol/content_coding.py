@@ -1,0 +1,228 @@
+"""Content codings: what a response was compressed with, and its bytes in bounded pieces.
+
+A response may be compressed more than once, and 3 kB of it can stand for gigabytes. So nothing is
+decompressed before it is asked for, nor more than one piece at a time, at any layer.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["PIECE", "CodingError", "ContentDecoder", "content_codings"]
+
+#: The most bytes that one step gives.
+PIECE: Final = 65536
+#: How often a response may be compressed.
+MAX_CODINGS: Final = 5
+#: The most bytes between two codings. No output is as long as that.
+MAX_BETWEEN: Final = 1024 * 1024 * 1024
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_DECODABLE: Final = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+#: The other codings that are registered. A name that is not is no coding but a slip of the server,
+#: such as the "aws-chunked" or "utf-8" of files in object stores: it has changed nothing.
+_REGISTERED: Final = frozenset({
+    "aes128gcm",
+    "br",
+    "compress",
+    "dcb",
+    "dcz",
+    "exi",
+    "pack200-gzip",
+    "x-compress",
+    "zstd",
+})  # fmt: skip
+
+
+class CodingError(Exception):
+    """A response cannot be decompressed: it is cut off, damaged, or of an unsupported coding."""
+
+
+def content_codings(header: str) -> tuple[str, ...]:
+    """Read a Content-Encoding header: what has to be undone, the last coding first.
+
+    Raises:
+        CodingError: A coding is not supported, or there are too many of them.
+    """
+    names = [name.strip().lower() for name in header.split(",")]
+    for name in names:
+        if name in _REGISTERED:
+            raise CodingError(f"the response is compressed with {name!r}, which is not supported")
+    codings = tuple(_DECODABLE[name] for name in reversed(names) if name in _DECODABLE)
+    if len(codings) > MAX_CODINGS:
+        raise CodingError(f"the response is compressed more than {MAX_CODINGS} times")
+    return codings
+
+
+class ContentDecoder:
+    """Undoes the codings of one response, step by step.
+
+    Args:
+        codings: What has to be undone, in this order.
+    """
+
+    def __init__(self, codings: Sequence[str]) -> None:
+        self._stages: list[_Stage] = [_STAGES[name]() for name in codings] or [_NoStage()]
+        self._between = 0
+
+    def feed(self, received: bytes) -> None:
+        """Add bytes of the body, once `step` has asked for them."""
+        self._stages[0].feed(received)
+
+    def step(self) -> bytes | None:
+        """Decompress one piece; it may be empty. ``None`` asks for more of the body.
+
+        Raises:
+            CodingError: The body is damaged.
+        """
+        last = len(self._stages) - 1
+        for number in range(last, -1, -1):
+            stage = self._stages[number]
+            if not stage.has_input:
+                continue
+            piece = stage.decompress()
+            if number == last:
+                return piece
+            self._between += len(piece)
+            if self._between > MAX_BETWEEN:
+                raise CodingError(f"the response unfolds to more than {MAX_BETWEEN} bytes")
+            self._stages[number + 1].feed(piece)
+            return b""
+        return None
+
+    def finish(self) -> None:
+        """Check that the body has ended where its codings end; an empty one has none.
+
+        Raises:
+            CodingError: The body was cut off.
+        """
+        for stage in self._stages:
+            stage.finish()
+
+
+class _Stage(Protocol):
+    """Undoes one coding.
+
+    Attributes:
+        has_input: Whether `decompress` may have something to give.
+    """
+
+    has_input: bool
+
+    def feed(self, received: bytes) -> None: ...
+
+    def decompress(self) -> bytes: ...
+
+    def finish(self) -> None: ...
+
+
+class _NoStage:
+    """What stands for no coding at all."""
+
+    has_input = False
+
+    def feed(self, received: bytes) -> None:
+        self._input = received
+        self.has_input = True
+
+    def decompress(self) -> bytes:
+        self.has_input = False
+        return self._input
+
+    def finish(self) -> None:
+        """Nothing can be missing."""
+
+
+class _Inflating(ABC):
+    """A coding that zlib undoes."""
+
+    def __init__(self) -> None:
+        self.has_input = False
+        self._input = b""
+        self._inflater: zlib._Decompress | None = None
+
+    def feed(self, received: bytes) -> None:
+        self._input += received
+        self.has_input = bool(self._input)
+
+    def decompress(self) -> bytes:
+        if self._inflater is None:
+            self._inflater = self._begin()
+            if self._inflater is None:
+                self.has_input = False
+                return b""
+        inflater = self._inflater
+        try:
+            piece = inflater.decompress(self._input, PIECE)
+        except zlib.error as error:
+            raise CodingError(f"the compressed response is damaged: {error}") from error
+        self._input = inflater.unconsumed_tail
+        if inflater.eof:
+            self._input, self._inflater = inflater.unused_data, None
+            self._end()
+        self.has_input = bool(self._input) or len(piece) == PIECE
+        return piece
+
+    def finish(self) -> None:
+        if self._inflater is not None or self._input:
+            raise CodingError("the compressed response is cut off")
+
+    @abstractmethod
+    def _begin(self) -> zlib._Decompress | None:
+        """Begin to decompress what the input begins with; ``None`` when more of it is needed."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Look at what follows the end of what was compressed."""
+
+
+class _Gzip(_Inflating):
+    """One or more members (RFC 1952, section 2.2), padded with zeros as the tools allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._members = 0
+
+    def _begin(self) -> zlib._Decompress | None:
+        if self._members:
+            self._input = self._input.lstrip(b"\0")
+        if len(self._input) < len(_GZIP_MAGIC) and _GZIP_MAGIC.startswith(self._input):
+            return None
+        if not self._input.startswith(_GZIP_MAGIC):
+            where = "is followed by something else" if self._members else "is not gzip"
+            raise CodingError(f"the compressed response {where}")
+        self._members += 1
+        return zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    def _end(self) -> None:
+        """Another member may follow, and begins as the first one did."""
+
+
+class _Deflate(_Inflating):
+    """A zlib stream (RFC 9110, section 8.4.1.2), or bare deflate, which some servers send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_over = False
+
+    def _begin(self) -> zlib._Decompress | None:
+        if self._is_over:
+            self._end()
+            return None
+        if len(self._input) < 2:
+            return None
+        is_zlib = self._input[0] & 15 == 8 and int.from_bytes(self._input[:2], "big") % 31 == 0
+        return zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._input = self._input.lstrip(b"\0")
+        if self._input:
+            raise CodingError("the compressed response is followed by something else")
+
+
+_STAGES: Final = {"gzip": _Gzip, "deflate": _Deflate}
