@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from fal_async._annotations import make_resolvable
 from fal_async._version import __version__
 from fal_async.errors import (
     AccountLockedError,
@@ -39,7 +40,6 @@ from fal_async.errors import (
     UploadError,
 )
 from fal_async.types import (
-    Arguments,
     Cancellation,
     Completed,
     ExtType,
@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from fal_async._stream import EventStream
     from fal_async._transport.pool import PooledTransport
     from fal_async._workflows import WorkflowEvent
+    from fal_async.types import Arguments
 
 __all__ = [
     "AccountLockedError",
@@ -207,6 +208,7 @@ __all__ = [
 
 #: Names whose modules cost time to import (httpx, anyio), and where they are.
 _LAZY = {
+    "Arguments": "types",
     "AsyncClient": "_client",
     "AsyncRealtimeConnection": "_realtime",
     "AsyncRequestHandle": "_handle",
@@ -253,9 +255,14 @@ def __getattr__(name: str) -> object:
     if found not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_LAZY[found]}"), found)
+    make_resolvable(value)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+for _value in list(globals().values()):
+    make_resolvable(_value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import time
+from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
@@ -20,7 +21,7 @@ from fal_async._transport.threads import in_thread
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from fal_async._login import PostForm
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Credentials", "KeyProvider"]
 
 #: A function that gives the key. It is called for each request, on the event loop.
-KeyProvider: TypeAlias = "Callable[[], str | Awaitable[str]]"
+KeyProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 
 
 @dataclass(slots=True)

@@ -22,6 +22,8 @@ from fal_async.types import Completed, InProgress, Result
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
     from typing_extensions import TypeVar
 
     from fal_async._client import AsyncClient
@@ -36,8 +38,20 @@ __all__ = ["AsyncRequestHandle", "check_client"]
 LINE: Final = 64
 
 
+class _Bound:
+    """The client's part that does the calls of a handle, and is no part of its data."""
+
+    __slots__ = ("_performer",)
+
+    _performer: Performer
+
+    def _used_with(self, performer: Performer) -> Self:
+        object.__setattr__(self, "_performer", performer)
+        return self
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AsyncRequestHandle:
+class AsyncRequestHandle(_Bound):
     """A job in the queue.
 
     It is plain data: store `to_dict` anywhere, or pickle it, and pick the job up with
@@ -64,7 +78,6 @@ class AsyncRequestHandle:
     status_url: str = field(repr=False)
     cancel_url: str = field(repr=False)
     application: str
-    _performer: Performer | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_request_id(
@@ -92,6 +105,26 @@ class AsyncRequestHandle:
             "cancel_url": self.cancel_url,
             "application": self.application,
         }
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """A handle, or the data of its `to_dict`; it is written as such data."""
+        from pydantic_core import core_schema  # who defines a model has it at hand
+
+        text = core_schema.typed_dict_field(core_schema.str_schema())
+        names = ("request_id", "response_url", "status_url", "cancel_url", "application")
+        data = core_schema.typed_dict_schema(dict.fromkeys(names, text))
+        made = core_schema.no_info_after_validator_function(_unbound, data)
+        kept = core_schema.is_instance_schema(cls)
+        return core_schema.json_or_python_schema(
+            made,
+            core_schema.union_schema([kept, made], mode="left_to_right"),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                cls.to_dict, return_schema=data
+            ),
+        )
 
     def __copy__(self) -> Self:
         return self
@@ -242,7 +275,7 @@ class AsyncRequestHandle:
             raise
 
     async def _bound(self) -> Performer:
-        if self._performer is not None:
+        if hasattr(self, "_performer"):
             return self._performer
         from fal_async._default import ready_client  # the layer above, for handles on their own
 

@@ -320,11 +320,11 @@ class QueueCalls:
 
     def _bind(self, endpoint: Endpoint, submission: Submission) -> AsyncRequestHandle:
         urls = job_urls(self._performer.hosts, endpoint, submission)
-        return AsyncRequestHandle(
+        handle = AsyncRequestHandle(
             request_id=submission.request_id,
             response_url=urls.response_url,
             status_url=urls.status_url,
             cancel_url=urls.cancel_url,
             application=str(endpoint),
-            _performer=self._performer,
         )
+        return handle._used_with(self._performer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- by its maker

@@ -34,11 +34,12 @@ key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the fields of dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import httpx
 

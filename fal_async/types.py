@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import (
     TYPE_CHECKING,
     Any,
+    BinaryIO,
     Final,
     Generic,
     Literal,
     NamedTuple,
-    Required,
     TypeAlias,
     TypedDict,
     cast,
@@ -20,16 +21,16 @@ from typing import (
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-    from typing import BinaryIO
-
-    from pydantic import BaseModel
+    from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import CoreSchema
     from typing_extensions import TypeVar
 
     from fal_async._files import File
 
     FileT = TypeVar("FileT", default=File)
+
+    #: The input of a model: a mapping of JSON values, or a pydantic model.
+    Arguments: TypeAlias = Mapping[str, Any] | BaseModel
 else:
     from typing import TypeVar
 
@@ -56,9 +57,6 @@ __all__ = [
     "Unknown",
     "Upload",
 ]
-
-#: The input of a model: a mapping of JSON values, or a pydantic model.
-Arguments: TypeAlias = "Mapping[str, Any] | BaseModel"
 
 #: The place in the queue. It can only be lowered.
 Priority = Literal["normal", "low"]
@@ -107,17 +105,37 @@ class ExtType(NamedTuple):
     data: bytes
 
 
-class LogLine(TypedDict, total=False):
+class _Message(TypedDict):
+    message: str
+
+
+class LogLine(_Message, total=False):
     """One line that the app wrote while it worked on the job.
 
     ``timestamp`` is ISO 8601, ``level`` one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG. Only
     ``message`` is always there.
     """
 
-    message: Required[str]
     timestamp: str
     level: str
     source: str
+
+
+def _log_line_schema(source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """The fields of a log line, as pydantic checks them; what else is in it is kept."""
+    from pydantic_core import core_schema  # who asks has it at hand
+
+    text = core_schema.str_schema()
+    fields = {
+        name: core_schema.typed_dict_field(text, required=name in LogLine.__required_keys__)
+        for name in sorted(LogLine.__required_keys__ | LogLine.__optional_keys__)
+    }
+    return core_schema.typed_dict_schema(fields, cls=LogLine, extra_behavior="allow")
+
+
+# pydantic takes the `TypedDict` of old Pythons from nowhere but `typing_extensions`, which is slow
+# to import; and no class body of a `TypedDict` can have a method.
+setattr(LogLine, "__get_pydantic_core_schema__", _log_line_schema)  # noqa: B010 -- see above
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +206,14 @@ class Cancellation(str):
     def accepted(self) -> bool:
         """Whether the job was removed or told to stop."""
         return self != "ALREADY_COMPLETED"
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        from pydantic_core import core_schema  # who defines a model has it at hand
+
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
 
 @dataclass(frozen=True)
@@ -297,10 +323,18 @@ class Upload:
     lifecycle: StorageSettings | None = None
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         from pydantic_core import core_schema  # who defines a model has it at hand
 
         return core_schema.is_instance_schema(cls)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "format": "uri"}  # what is sent in its place
 
 
 def _check_decision(decision: object) -> None:
@@ -361,6 +395,24 @@ class Result(dict[str, Any], Generic[FileT]):
     def _facts(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in Result.__slots__ if name[0] != "_"}
 
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """A JSON object. A result that is checked stays the same object, with what it knows."""
+        from pydantic_core import core_schema  # who defines a model has it at hand
+
+        json_object = core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
+        made = core_schema.no_info_after_validator_function(cls, json_object)
+        kept = core_schema.is_instance_schema(cls)
+        return core_schema.json_or_python_schema(
+            made,
+            core_schema.union_schema([kept, made], mode="left_to_right"),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                dict, return_schema=json_object
+            ),
+        )
+
     def __reduce__(self) -> tuple[Callable[..., Result[FileT]], tuple[Any, ...]]:
         return _restore_result, (type(self), dict(self), self._facts())
 
@@ -369,3 +421,12 @@ def _restore_result(
     kind: type[Result[FileT]], output: dict[str, Any], facts: dict[str, Any]
 ) -> Result[FileT]:
     return kind(output, **facts)
+
+
+def __getattr__(name: str) -> object:
+    if name != "Arguments":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pydantic import BaseModel  # which takes longer to import than this package
+
+    value = globals()[name] = Mapping[str, Any] | BaseModel
+    return value

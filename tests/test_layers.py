@@ -20,6 +20,7 @@ LAYERS = ["values", "protocol", "transport", "client", "functions", "roof", "fac
 PLACES = {
     "fal_async.errors": "values",
     "fal_async.types": "values",
+    "fal_async._annotations": "values",
     "fal_async._config": "values",
     "fal_async._secret": "values",
     "fal_async._version": "values",

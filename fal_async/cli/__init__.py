@@ -6,15 +6,13 @@ Needs the extra ``cli``; its command ``demo`` needs ``demo``: ``pip install "fal
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence  # noqa: TC003 -- `main` is public: its hints can be resolved
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fal_async.cli._problems import BadInputError, needs, one_line
 from fal_async.cli._streams import abandon_broken_streams, open_streams
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["main"]
 

@@ -15,6 +15,7 @@ except ModuleNotFoundError as _error:
         f'the emulator needs {_missing}, which is missing: pip install "fal-async[emulator]"'
     ) from _error
 
+from fal_async._annotations import make_resolvable
 from fal_async.emulator._errors import AppError
 from fal_async.emulator._faults import Fault
 from fal_async.emulator._files import StoredFile
@@ -37,3 +38,6 @@ __all__ = [
     "Socket",
     "StoredFile",
 ]
+
+for _value in list(globals().values()):
+    make_resolvable(_value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
@@ -12,14 +13,12 @@ from fal_async.emulator._gate import Gate
 from fal_async.emulator._replies import raw_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fal_async.emulator._job import Job
     from fal_async.emulator._record import Route
     from fal_async.emulator._replies import Message, Send
     from fal_async.emulator._websocket import WebSocket
 
-AsgiApp: TypeAlias = "Callable[..., Any]"
+AsgiApp: TypeAlias = Callable[..., Any]
 
 #: In this version of the specification apps learn of a caller's hanging up by receiving it.
 _ASGI = {"version": "3.0", "spec_version": "2.3"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fal_async.emulator._asgi import AsgiRunner
@@ -12,14 +13,12 @@ from fal_async.emulator._inputs import positional
 from fal_async.emulator._streams import StreamRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fal_async.emulator._runner import Runner
     from fal_async.emulator._sockets import SocketRunner
     from fal_async.emulator._threads import Threads
 
 #: An ASGI app, or a function of the arguments, or a function of the arguments and the `Job`.
-RunnerFunction: TypeAlias = "Callable[..., Any]"
+RunnerFunction: TypeAlias = Callable[..., Any]
 
 #: An ASGI app takes the scope, and the two ends of the exchange.
 _ASGI_PARAMETERS = 3

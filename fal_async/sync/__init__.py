@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from fal_async import (
     AccountLockedError,
-    Arguments,
     AsyncClient,
     AsyncRealtimeConnection,
     AsyncRequestHandle,
@@ -92,6 +91,7 @@ from fal_async import (
     upload_image_async,
     ws_connect_async,
 )
+from fal_async._annotations import make_resolvable
 from fal_async._config import UNCHANGED
 from fal_async._face import ClientFace, Face, SocketFace, StreamFace
 from fal_async._handle import check_client
@@ -117,7 +117,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import TypeVar
 
-    from fal_async import File, PooledTransport, async_client
+    from fal_async import Arguments, File, PooledTransport, async_client
     from fal_async._config import Unchanged
     from fal_async._credentials import KeyProvider
     from fal_async._images import Picture
@@ -2113,6 +2113,7 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
 
 
 _LATE = {
+    "Arguments": "fal_async",
     "File": "fal_async",
     "PooledTransport": "fal_async",
     "SyncFile": "fal_async._sync_files",
@@ -2127,9 +2128,14 @@ def __getattr__(name: str) -> object:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_LATE[name]), name)
+    make_resolvable(value)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+for _value in list(globals().values()):
+    make_resolvable(_value)

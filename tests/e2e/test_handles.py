@@ -145,7 +145,7 @@ async def test_a_handle_made_by_hand_cannot_take_the_key_elsewhere(
         facts = handle.to_dict() | {
             "status_url": f"{foreign.url}/queue/acme/echo/requests/1/status"
         }
-        elsewhere = AsyncRequestHandle(**facts, _performer=handle._performer)
+        elsewhere = AsyncRequestHandle(**facts)._used_with(handle._performer)
         with pytest.raises(InvalidRequestError):
             await elsewhere.status()
 

@@ -45,6 +45,7 @@ CLASSES = {
 }
 #: Names that load when first used, since they need pydantic or httpx, and where they are.
 LATE = {
+    "Arguments": "fal_async",
     "File": "fal_async",
     "PooledTransport": "fal_async",
     "SyncFile": "fal_async._sync_files",
@@ -78,12 +79,17 @@ def __getattr__(name: str) -> object:
     if name not in _LATE:
         raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
     value = getattr(import_module(_LATE[name]), name)
+    make_resolvable(value)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+for _value in list(globals().values()):
+    make_resolvable(_value)
 """
 
 
@@ -163,13 +169,16 @@ def sync_module() -> str:
     shared = [name for name in shown if name not in names and name not in LATE]
     faces = ["SyncResult", *(FACES[each.name] for each in classes)]
     known_types = _type_checking(
-        sources, {*shared, *faces, *names, "hand_over", "conceal", "UNCHANGED"}, LATE
+        sources,
+        {*shared, *faces, *names, *LATE, "hand_over", "conceal", "UNCHANGED"},
+        LATE,
     )
     return _module(
         sources,
         SYNC_DOCSTRING,
         "from importlib import import_module",
         f"from fal_async import {', '.join(shared)}",
+        "from fal_async._annotations import make_resolvable",
         "from fal_async._config import UNCHANGED",
         "from fal_async._secret import conceal",
         "from fal_async._face import ClientFace, Face, SocketFace, StreamFace",
