@@ -72,8 +72,15 @@ def files_in(arguments: object) -> dict[int, Attachment]:
 
 
 def with_urls(arguments: object, urls: Mapping[int, str]) -> Any:
-    """The arguments with a URL in place of each file; models that hold files become mappings."""
-    return _Swap(urls).plain(arguments)
+    """The arguments with a URL in place of each file; models that hold files become mappings.
+
+    Raises:
+        InvalidRequestError: They are nested too deeply, or a model refuses a URL.
+    """
+    try:
+        return _Swap(urls).plain(arguments)
+    except RecursionError as error:
+        raise InvalidRequestError("the arguments hold files, and are nested too deeply") from error
 
 
 def _find(value: Any, found: dict[int, Attachment]) -> None:

@@ -325,13 +325,12 @@ async def test_what_is_neither_json_nor_a_file_is_refused(
     assert fal.requests == []
 
 
-@pytest.mark.parametrize("number", ["float32(0.5)", "int64(7)", "bool_(True)"])
-async def test_single_numbers_of_numpy_are_no_images(
-    fal: Emulator, client: AsyncClient, number: str
+@pytest.mark.parametrize("number", [np.float32(0.5), np.int64(7), np.bool_(True)])
+async def test_single_numbers_of_numpy_are_numbers(
+    fal: Emulator, client: AsyncClient, number: Any
 ) -> None:
-    with pytest.raises(InvalidRequestError, match="no type of JSON"):
-        await client.run(ECHO, {"a": eval(f"numpy.{number}", {"numpy": np})})
-    assert fal.requests == []
+    assert await client.run(ECHO, {"a": number}) == {"a": number.item()}
+    assert [request.route for request in fal.requests] == ["run"]
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "PA", "RGB", "RGBA", "P", "YCbCr"])
@@ -374,3 +373,11 @@ async def test_an_array_is_uploaded_as_an_image(fal: Emulator, client: AsyncClie
     result = await client.run(ECHO, {"image_url": np.zeros((2, 3, 3), dtype="uint8")})
     with Image.open(io.BytesIO(fal.files[result["image_url"]].content)) as image:
         assert image.size == (3, 2)
+
+
+async def test_files_that_are_nested_too_deeply_are_an_error(client: AsyncClient) -> None:
+    arguments: dict[str, Any] = {"file": Upload(b"x", "text/plain")}
+    for _ in range(700):  # json writes that, and we do not reach so far
+        arguments = {"a": arguments}
+    with pytest.raises(InvalidRequestError, match="nested too deeply"), anyio.fail_after(10):
+        await client.run("acme/echo", arguments)

@@ -364,11 +364,20 @@ def _endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, 
     if path or query:
         encoded, own_query = parse_path(path)
         whole = f"{whole}/{encoded}" if encoded else whole
-        queries = "&".join(filter(None, (own_query, urlencode(query, doseq=True))))
+        queries = "&".join(filter(None, (own_query, _encode_query(query))))
         whole = f"{whole}?{queries}" if queries else whole
     if len(whole) > LONGEST_URL:
         raise InvalidRequestError(f"a URL has at most {LONGEST_URL} characters, not {len(whole)}")
     return whole
+
+
+def _encode_query(query: Mapping[str, Any]) -> str:
+    try:
+        return urlencode(query, doseq=True)
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"a URL cannot hold {error.object!r}: half of a surrogate pair is no text"
+        ) from error
 
 
 def _logs(url: str, with_logs: bool) -> str:  # noqa: FBT001 -- mirrors the public parameter

@@ -146,6 +146,14 @@ def test_arguments_that_are_no_json_are_refused(method: str) -> None:
         operations.run(HOSTS, FLUX, {"a": object()}, method=method)
 
 
+def test_a_query_that_is_no_text_is_refused() -> None:
+    for arguments in ({"a": "\ud800"}, {"\ud800": 1}, {"a": ["x", "\udc80"]}):
+        with pytest.raises(InvalidRequestError, match="half of a surrogate pair"):
+            operations.run(HOSTS, FLUX, arguments, method="GET")
+    url = operations.run(HOSTS, FLUX, {"a": [2**70, "é"]}, method="GET").request.url
+    assert url.endswith("?a=1180591620717411303424&a=%C3%A9")
+
+
 def test_a_url_that_no_transport_takes_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="at most 65536 characters"):
         operations.run(HOSTS, FLUX, {"prompt": "x" * 70_000}, method="GET")
