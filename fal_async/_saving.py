@@ -71,13 +71,14 @@ async def save(
         return await resource.run(file.replace if place.is_file else lambda: file.move_in(name()))
 
 
-def write_file(path: Path, content: bytes | memoryview, *, mode: int) -> None:
+def write_file(path: Path, content: bytes | memoryview, *, mode: int | None = None) -> None:
     """Replace a file, whole or not at all. It blocks.
 
     Args:
         path: The path of the file.
         content: What it holds then.
-        mode: Its permissions, from the beginning.
+        mode: Its permissions, from the beginning; ``None`` keeps those of the file that is there,
+            or takes those that new files get.
 
     Raises:
         OSError: It cannot be written.

@@ -12,6 +12,7 @@ import anyio
 from PIL import Image
 
 from fal_async._protocol.endpoint import parse_endpoint
+from fal_async._saving import write_file
 from fal_async.cli import demo
 from fal_async.cli._drawing import draw
 from fal_async.cli._filters import FILTERS
@@ -21,7 +22,7 @@ from fal_async.cli._pictures import (
     can_be_saved_as,
     is_stored_as,
     read_picture,
-    save_picture,
+    stored_as,
 )
 from fal_async.cli._problems import BadInputError
 from fal_async.cli._screen import Screen
@@ -116,10 +117,9 @@ def _first_picture(files: Sequence[Path]) -> Path | None:
 def _keep(picture: Path, out: Path) -> None:
     """Put a picture where it belongs: as it is, or in the format that the name stands for."""
     content = picture.read_bytes()
-    if is_stored_as(content, out.suffix):
-        picture.replace(out)
-    else:
-        save_picture(read_picture(content), out)
+    if not is_stored_as(content, out.suffix):
+        content = stored_as(read_picture(content), out.suffix)
+    write_file(out, content)
 
 
 def _show(out: Path, screen: Screen) -> None:

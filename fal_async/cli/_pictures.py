@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from base64 import b64decode, b64encode
 from io import BytesIO
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "NoPictureError",
@@ -23,7 +19,7 @@ __all__ = [
     "is_stored_as",
     "read_picture",
     "resized",
-    "save_picture",
+    "stored_as",
 ]
 
 #: The size into which pictures fit that go through a session, in pixels.
@@ -119,11 +115,8 @@ def is_stored_as(content: bytes, suffix: str) -> bool:
         return picture.format == Image.registered_extensions().get(suffix.lower())
 
 
-def save_picture(picture: Image.Image, out: Path) -> None:
-    """Write a picture in the format that the name stands for; never leaves half a file there."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        picture.save(part, Image.registered_extensions()[out.suffix.lower()])
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+def stored_as(picture: Image.Image, suffix: str) -> bytes:
+    """The picture as the content of a file whose name ends like this."""
+    content = BytesIO()
+    picture.save(content, Image.registered_extensions()[suffix.lower()])
+    return content.getvalue()

@@ -20,7 +20,6 @@ from fal_async.cli._pictures import (
     in_small,
     is_stored_as,
     read_picture,
-    save_picture,
 )
 from fal_async.cli._silhouettes import SILHOUETTES
 from fal_async.cli._studio import PHOTO, open_studio
@@ -28,7 +27,6 @@ from fal_async.emulator import Emulator, Fault
 from fal_async.errors import RealtimeError
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from tests.cli.shell import Shell
 
@@ -140,14 +138,6 @@ def test_a_picture_in_small_is_a_small_jpeg() -> None:
     small = in_small(encoded(draw("a cat", (384, 256))))
     assert is_stored_as(small, ".jpg")
     assert read_picture(small).size == (192, 128)
-
-
-def test_a_picture_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
-    out = tmp_path / "picture.png"
-    out.write_text("old")
-    with pytest.raises(OSError, match="cannot write mode"):
-        save_picture(Image.new("CMYK", (4, 4)), out)
-    assert (list(tmp_path.iterdir()), out.read_text()) == ([out], "old")
 
 
 # The endpoint
