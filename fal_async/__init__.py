@@ -40,6 +40,7 @@ from fal_async.errors import (
     UploadError,
 )
 from fal_async.types import (
+    AsyncFile,
     Cancellation,
     Completed,
     ExtType,
@@ -112,6 +113,7 @@ __all__ = [
     "AccountLockedError",
     "Arguments",
     "AsyncClient",
+    "AsyncFile",
     "AsyncRealtimeConnection",
     "AsyncRequestHandle",
     "AuthenticationError",

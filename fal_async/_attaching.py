@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,7 +19,7 @@ from fal_async._protocol.lifecycle import lifecycle_headers
 from fal_async._protocol.upload import Label, repositories
 from fal_async._transport.call_state import call_state
 from fal_async._transport.pulling import CHUNK, StreamSource
-from fal_async._transport.sources import FileSource, Handle, Memory, open_source
+from fal_async._transport.sources import AsyncHandle, FileSource, Handle, Memory, open_source
 from fal_async._transport.tasks import open_task_group
 from fal_async._transport.threads import in_thread
 from fal_async._uploading import FileUpload
@@ -36,6 +38,8 @@ __all__ = ["attach"]
 
 #: How pictures are uploaded: as they are, to the bit.
 PICTURE_FORMAT = "png"
+#: Open files that are read decompressed, although their names are those of what is compressed.
+_DECOMPRESSING = frozenset({"GzipFile", "BZ2File", "LZMAFile"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ async def attach(
 async def _open(place: int, file: Attachment, opened: AsyncExitStack) -> _Ready:
     label, source = await _prepare(file)
     data = file.data if isinstance(file, Upload) else file
-    shared = id(data) if isinstance(source, StreamSource | Handle) else None
+    shared = id(data) if isinstance(source, StreamSource | Handle | AsyncHandle) else None
     ready = _Ready(label, source, shared, [place])
     if isinstance(source, FileSource):
         async with source:  # it is there, and it has its size
@@ -100,26 +104,36 @@ async def _open(place: int, file: Attachment, opened: AsyncExitStack) -> _Ready:
 
 
 async def _prepare(file: Any) -> tuple[Label, Source | StreamSource]:
-    if isinstance(file, Upload):
-        label = Label(
-            content_type=file.content_type or await _guess(file.file_name),
-            file_name=file.file_name,
-            lifecycle=lifecycle_headers(file.lifecycle),
-        )
-        return label, open_source(file.data)
     if is_picture(file):
         content = await in_thread(partial(image_bytes, file, PICTURE_FORMAT))
         return Label(content_type=image_type(PICTURE_FORMAT)), Memory(content)
-    name = _name(file)
-    label = Label(content_type=await _guess(name), file_name=name)
-    return label, open_source(file) if hasattr(file, "read") else FileSource(file)
+    upload = file if isinstance(file, Upload) else Upload(file)
+    name = upload.file_name or _name(upload.data)
+    label = Label(
+        content_type=upload.content_type or _known_type(upload.data) or await _guess(name),
+        file_name=name,
+        lifecycle=lifecycle_headers(upload.lifecycle),
+    )
+    return label, await open_source(upload.data)
 
 
 def _name(file: Any) -> str | None:
-    try:
-        return name_of(file if hasattr(file, "__fspath__") else file.name) or None
-    except (AttributeError, InvalidRequestError):  # some have none, or the number of an open file
+    """The name of a path or an open file; web frameworks have that of an upload in `filename`."""
+    if hasattr(file, "__fspath__"):
+        return name_of(file) or None
+    # In web frameworks, `name` may be that of the form's field.
+    named = getattr(file, "name" if isinstance(file, io.IOBase) else "filename", None)
+    named = named or getattr(file, "name", None)
+    if not isinstance(named, str | bytes) or not named:  # some have the number of an open file
         return None
+    name = PurePath(name_of(named))
+    return (name.stem if type(file).__name__ in _DECOMPRESSING else name.name) or None
+
+
+def _known_type(file: Any) -> str | None:
+    """The media type that a web framework knows of an upload."""
+    known = getattr(file, "content_type", None)
+    return known if isinstance(known, str) and "/" in known and known != BINARY else None
 
 
 async def _guess(name: str | None) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from fal_async._downloading import Download
 from fal_async._protocol.downloads import decode_data_url, file_name, is_data_url, objects_in
+from fal_async._references import FileReference
 from fal_async._saving import save
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Tie(Generic[V]):
         return Tie, ()
 
 
-class FileFacts(BaseModel):
+class FileFacts(BaseModel, FileReference):
     """What an output says of a file, whoever fetches it."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
@@ -71,7 +72,7 @@ class File(FileFacts):
 
     What it says besides is kept as attributes. Downloads are resumed when the connection breaks,
     and redirects are followed; the account's key is sent to nobody. A copy or pickle of it is
-    fetched with the module-level client.
+    fetched with the module-level client. As an argument of another call it is sent as its URL.
 
     Attributes:
         url: Where it is: an http, https or data URL.

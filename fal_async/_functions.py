@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fal_async._stream import EventStream
     from fal_async.types import (
         Arguments,
+        AsyncFile,
         Cancellation,
         Priority,
         Repository,
@@ -601,7 +602,15 @@ def over_websocket(
 
 
 async def upload(
-    data: str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+    data: str
+    | bytes
+    | bytearray
+    | memoryview
+    | os.PathLike[str]
+    | BinaryIO
+    | AsyncFile
+    | Iterable[bytes]
+    | AsyncIterable[bytes],
     content_type: str,
     file_name: str | None = None,
     *,
@@ -617,8 +626,9 @@ async def upload(
     bounded by the client's `Limits`.
 
     Args:
-        data: What to upload: text (in UTF-8), bytes, a file that is open in binary mode, from
-            where it stands on, or an iterator, sync or async, of bytes.
+        data: What to upload: text (in UTF-8), bytes, a path, a file that is open in binary
+            mode, sync or async, from where it stands on, or an iterator, sync or async, of
+            bytes.
         content_type: Its media type, such as ``"image/png"``.
         file_name: The name that the URL ends with; ``None`` leaves it to the platform.
         repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.

@@ -27,6 +27,11 @@ _PNG_MODES = {
     "RGBa": "RGBA",
     "YCbCr": "RGB",
 }
+#: Modes whose colour profiles are not those of RGB.
+_OTHER_COLOURS = frozenset({"CMYK", "LAB", "HSV", "YCbCr"})
+#: The EXIF tag that tells how to turn an image, and its value for one that is not to be turned.
+_ORIENTATION = 0x0112
+_UPRIGHT = 1
 #: The channels of arrays, if they have more than height and width.
 _CHANNELS = frozenset({(), (1,), (2,), (3,), (4,)})
 #: Fractions may leave the range from 0 to 1 by this much, as sums of models do.
@@ -77,15 +82,34 @@ def image_bytes(image: Picture, format: str) -> bytes:  # noqa: A002 -- the offi
     name = image_type(format).partition("/")[2]
     buffer = io.BytesIO()
     try:
-        picture: Any = _from_array(image) if _is_array(image) else image
-        if name == "jpeg" and picture.mode not in _JPEG_MODES:
-            picture = picture.convert("RGB")
-        elif name == "png" and picture.mode in _PNG_MODES:
-            picture = picture.convert(_PNG_MODES[picture.mode])
+        picture: Any = _from_array(image) if _is_array(image) else _upright(image)
+        mode: str = picture.mode
+        if name == "jpeg" and mode not in _JPEG_MODES:
+            mode = "RGB"
+        elif name == "png":
+            mode = _PNG_MODES.get(mode, mode)
+        if mode != picture.mode:
+            picture = _converted(picture, mode)
         picture.save(buffer, format=name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidRequestError(f"the image cannot be written as {format!r}: {error}") from error
     return buffer.getvalue()
+
+
+def _upright(image: Any) -> Any:
+    """The image as its EXIF data tells to show it: files that Pillow writes have no such data."""
+    exif: Mapping[int, object] = image.getexif() if hasattr(image, "getexif") else {}
+    if exif.get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
+        return image
+    return import_module("PIL.ImageOps").exif_transpose(image)
+
+
+def _converted(image: Any, mode: str) -> Any:
+    """The image in other colours; a profile of the old ones would be wrong for them."""
+    converted = image.convert(mode)
+    if image.mode in _OTHER_COLOURS:
+        converted.info.pop("icc_profile", None)
+    return converted
 
 
 def _is_array(value: object) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fal_async._images import Picture
     from fal_async._transport.perform import Performer
-    from fal_async.types import Repository, StorageSettings
+    from fal_async.types import AsyncFile, Repository, StorageSettings
 
 __all__ = ["StorageCalls"]
 
@@ -37,7 +37,9 @@ class StorageCalls:
         | bytes
         | bytearray
         | memoryview
+        | os.PathLike[str]
         | BinaryIO
+        | AsyncFile
         | Iterable[bytes]
         | AsyncIterable[bytes],
         content_type: str,
@@ -55,8 +57,9 @@ class StorageCalls:
         bounded by the client's `Limits`.
 
         Args:
-            data: What to upload: text (in UTF-8), bytes, a file that is open in binary mode, from
-                where it stands on, or an iterator, sync or async, of bytes.
+            data: What to upload: text (in UTF-8), bytes, a path, a file that is open in binary
+                mode, sync or async, from where it stands on, or an iterator, sync or async, of
+                bytes.
             content_type: Its media type, such as ``"image/png"``.
             file_name: The name that the URL ends with; ``None`` leaves it to the platform.
             repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
@@ -86,7 +89,7 @@ class StorageCalls:
             repositories(repository, fallback_repository),
             on_progress,
         )
-        async with open_source(data) as source:
+        async with await open_source(data) as source:
             return await transfer.send(source)
 
     async def upload_file(

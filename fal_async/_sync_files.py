@@ -21,7 +21,7 @@ class SyncFile(FileFace):
 
     What it says besides is kept as attributes. Downloads are resumed when the connection breaks,
     and redirects are followed; the account's key is sent to nobody. A copy or pickle of it is
-    fetched with the module-level client.
+    fetched with the module-level client. As an argument of another call it is sent as its URL.
 
     Attributes:
         url: Where it is: an http, https or data URL.

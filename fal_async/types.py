@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike  # noqa: TC003 -- frameworks resolve annotations at run time
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -12,6 +13,7 @@ from typing import (
     Generic,
     Literal,
     NamedTuple,
+    Protocol,
     TypeAlias,
     TypedDict,
     cast,
@@ -38,6 +40,7 @@ else:
 
 __all__ = [
     "Arguments",
+    "AsyncFile",
     "Cancellation",
     "Completed",
     "ExtType",
@@ -297,13 +300,14 @@ class StorageSettings:
 class Upload:
     """Data to upload, anywhere inside of arguments; its URL takes its place.
 
-    A path, a file that is open in binary mode, an image of Pillow or an array of NumPy needs no
-    wrapping.
+    A path, a file that is open in binary mode, sync or async, an upload to a web framework such as
+    Starlette's `UploadFile`, an image of Pillow or an array of NumPy needs no wrapping.
 
     Attributes:
         data: What to upload, as `AsyncClient.upload` takes it.
-        content_type: Its media type; ``None`` takes what the name tells.
-        file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+        content_type: Its media type; ``None`` takes that of an upload, or what the name tells.
+        file_name: The name that the URL ends with; ``None`` takes that of the path, open file or
+            upload, or leaves it to the platform.
         lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
 
     Example:
@@ -316,7 +320,15 @@ class Upload:
     """
 
     data: (
-        str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
+        str
+        | bytes
+        | bytearray
+        | memoryview
+        | PathLike[str]
+        | BinaryIO
+        | AsyncFile
+        | Iterable[bytes]
+        | AsyncIterable[bytes]
     ) = field(repr=False)
     content_type: str | None = None
     file_name: str | None = None
@@ -340,6 +352,17 @@ class Upload:
 def _check_decision(decision: object) -> None:
     if decision not in get_args(StorageACLDecision):
         raise InvalidRequestError(f"a decision is 'hide', 'forbid' or 'allow', got {decision!r}")
+
+
+class AsyncFile(Protocol):
+    """An open file whose methods are coroutines, as of anyio, trio and aiofiles.
+
+    The uploads of Starlette and FastAPI are such files, too.
+    """
+
+    async def read(self, size: int = -1, /) -> bytes:
+        """Read so many bytes, or all of them."""
+        raise NotImplementedError
 
 
 class Result(dict[str, Any], Generic[FileT]):

@@ -563,6 +563,35 @@ async def test_files_in_typed_outputs_are_fetched_by_the_client(
     assert await output.images[0].read() == b"secret"
 
 
+async def test_a_file_is_an_argument_of_the_next_call(
+    fal: Emulator, client: AsyncClient, url: str
+) -> None:
+    class Album(BaseModel):
+        cover: File
+        pages: list[Any]
+
+    @fal.realtime("acme/turn")
+    def turn(message: dict[str, Any]) -> dict[str, Any]:
+        return message
+
+    for there in (url, "data:,hello", "https://elsewhere.example/a%20b.png?signed=1#x"):
+        file = await file_at(client, there, width=8)
+        arguments = {"image_url": file, "all": [file, {"deep": (file,)}], "as_it_came": dict(file)}
+        for call in (client.run, client.subscribe):
+            got: dict[str, Any] = await call(ECHO, arguments)
+            assert got["image_url"] == there
+            assert got["all"] == [there, {"deep": [there]}]
+            assert got["as_it_came"]["width"] == 8
+        assert (await client.run(ECHO, {"f": file}, auto_upload=False))["f"] == there
+        album = Album(cover=file, pages=[file])
+        got = await client.run(ECHO, album)
+        assert got["cover"]["url"] == there  # as the model of the caller has it
+        async with client.realtime("acme/turn") as session:
+            await session.send({"image_url": file})
+            assert (await session.recv())["image_url"] == there
+    assert fal.count("download") == fal.count("upload") == 0
+
+
 async def test_downloads_by_functions(
     fal: Emulator, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

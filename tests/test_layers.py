@@ -22,6 +22,7 @@ PLACES = {
     "fal_async.types": "values",
     "fal_async._annotations": "values",
     "fal_async._config": "values",
+    "fal_async._references": "values",
     "fal_async._secret": "values",
     "fal_async._version": "values",
     "fal_async._workflows": "values",

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import orjson
 
+from fal_async._references import FileReference
 from fal_async.errors import InvalidReplyError, InvalidRequestError
 from fal_async.types import ExtType
 
@@ -43,6 +44,11 @@ _DIGITS_TO_0: Final = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS: Final = b"0" * 19
 #: An integer that may be one of those; within a string it costs time and does no harm.
 _LARGE_INTEGER: Final = re.compile(rb"-[0-9]{19}|[0-9]{20}")
+
+_FOR_BYTES: Final = (
+    "; upload it with Upload(data, content_type), or make a data URL of it with "
+    "encode(data, content_type)"
+)
 
 _TIMESTAMP: Final = -1  # the code of msgpack's own extension type
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -211,6 +217,8 @@ def _items_of(
 
 def _plain_json(value: object) -> object:
     """Make what the encoders do not know from what they know: pydantic models, for one."""
+    if isinstance(value, FileReference):
+        return value.url
     dump: Callable[..., object] | None = getattr(value, "model_dump", None)
     return _plain(value, "JSON") if dump is None else dump(mode="json", by_alias=True)
 
@@ -218,7 +226,9 @@ def _plain_json(value: object) -> object:
 def _plain(value: object, form: str) -> object:
     plain = _convert(value)
     if type(plain) is type(value):
-        raise TypeError(f"{type(value).__name__} is no type of {form}")
+        kind = type(value).__name__
+        remedy = _FOR_BYTES if kind in {"bytes", "bytearray", "memoryview"} else ""
+        raise TypeError(f"{kind} is no type of {form}{remedy}")
     return plain
 
 
@@ -339,6 +349,8 @@ def encode_msgpack(arguments: object) -> bytes:
 
 
 def _plain_msgpack(value: object) -> object:
+    if isinstance(value, FileReference):
+        return value.url
     dump: Callable[..., object] | None = getattr(value, "model_dump", None)
     if dump is not None:
         return dump(by_alias=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncIterable, Iterable, Mapping
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias, cast
 
 from anyio.lowlevel import checkpoint
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeIs
 
-__all__ = ["CHUNK", "StreamSource", "is_file", "view_of"]
+__all__ = ["CHUNK", "StreamSource", "is_async_file", "is_file", "view_of"]
 
 _Step: TypeAlias = "Callable[[], Awaitable[object]]"
 
@@ -42,6 +43,11 @@ def view_of(content: bytes | bytearray | memoryview) -> memoryview:
 def is_file(data: object) -> TypeIs[BinaryIO]:
     """Whether something is an open file."""
     return isinstance(data, io.IOBase) or (hasattr(data, "read") and hasattr(data, "seekable"))
+
+
+def is_async_file(data: object) -> bool:
+    """Whether something is an open file whose methods are coroutines."""
+    return iscoroutinefunction(getattr(data, "read", None))
 
 
 class StreamSource:
@@ -89,6 +95,8 @@ class StreamSource:
 
 def _puller(data: Any) -> tuple[_Step, _Step]:
     """What gives the next item, or ``None`` at the end; and what leaves the rest."""
+    if is_async_file(data):
+        return partial(_read_async_file, data), checkpoint
     if isinstance(data, AsyncIterable):
         items = aiter(cast("AsyncIterable[object]", data))
         leave: _Step = getattr(items, "aclose", checkpoint)
@@ -102,7 +110,14 @@ def _puller(data: Any) -> tuple[_Step, _Step]:
             lambda: resource.run(partial(_gather, parts)),
             lambda: in_thread(resource.close, Work.CLEANUP),
         )
-    raise InvalidRequestError(f"{_name(cast('object', data))} is nothing that can be uploaded")
+    raise InvalidRequestError(
+        f"{_name(cast('object', data))} is nothing that can be uploaded: it must be text, bytes, a "
+        "path, a file that is open in binary mode, or an iterator of bytes"
+    )
+
+
+async def _read_async_file(file: Any) -> object:
+    return await file.read(CHUNK) or None
 
 
 def _nothing() -> None:

@@ -8,26 +8,41 @@ from __future__ import annotations
 import io
 import os
 import stat
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeAlias, TypeVar, cast
+from contextlib import contextmanager, suppress
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeAlias, TypeVar, cast
 
-from fal_async._transport.pulling import StreamSource, is_file, view_of
+import anyio
+
+from fal_async._transport.pulling import StreamSource, is_async_file, is_file, view_of
+from fal_async._transport.tasks import bounded_shield
 from fal_async._transport.threads import ResourceClosedError, ThreadResource, Work, in_thread
 from fal_async.errors import ClientClosedError, InvalidRequestError, UploadError
+from fal_async.types import AsyncFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
-__all__ = ["Data", "FileSource", "Handle", "Memory", "Source", "open_source"]
+__all__ = ["AsyncHandle", "Data", "FileSource", "Handle", "Memory", "Source", "open_source"]
 
 T = TypeVar("T")
 
 #: What can be uploaded.
 Data: TypeAlias = (
-    str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes]
+    str
+    | bytes
+    | bytearray
+    | memoryview
+    | os.PathLike[str]
+    | BinaryIO
+    | AsyncFile
+    | Iterable[bytes]
+    | AsyncIterable[bytes]
 )
+
+_TEXT_MODE: Final = "a file to upload must be opened in binary mode"
 
 #: Opening a named pipe would wait for somebody to write to it.
 _AT_ONCE: Final[int] = getattr(os, "O_NONBLOCK", 0)
@@ -150,48 +165,108 @@ class FileSource(Source):
 
 
 class Handle(Source):
-    """An open file of the caller's, from where it stands on."""
+    """An open file of the caller's, from where it stands on, and where it is left standing."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._lock = threading.Lock()
-        self._start = 0
+        self._resource = ThreadResource(self._wind_back, Work.SOURCES)
+        self._start: int | None = None
 
     async def __aenter__(self) -> Self:
-        self._start, end = await _reading(self._measure, None)
-        self.size = end - self._start
+        start, end = await self._reading(self._measure, None)
+        self._start, self.size = start, _rest_of_file(start, end)
         return self
 
+    async def __aexit__(self, *exc_info: object) -> None:
+        with bounded_shield():
+            await in_thread(self._resource.close, Work.CLEANUP)
+
     def _measure(self) -> tuple[int, int]:
-        with self._lock:
-            start = self._file.tell()
-            end = self._file.seek(0, os.SEEK_END)
-            self._file.seek(start)  # where the next one who measures it looks
-            return start, end
+        start = self._file.tell()
+        end = self._file.seek(0, os.SEEK_END)
+        self._file.seek(start)  # where the next one who measures it looks
+        return start, end
+
+    def _wind_back(self) -> None:
+        with suppress(OSError, ValueError):  # it may have been closed
+            if self._start is not None:
+                self._file.seek(self._start)
 
     async def read_at(self, start: int, length: int) -> bytes:
         """So many bytes from there."""
 
         def read() -> bytes:
-            with self._lock:
-                self._file.seek(self._start + start)
-                return _read_all(self._file, length)
+            self._file.seek((self._start or 0) + start)
+            return _read_all(self._file, length)
 
-        return await _reading(read, self.size)
+        return await self._reading(read, self.size)
 
     async def verify(self) -> None:
         """Check that it is as long as at the beginning."""
-        _, end = await _reading(self._measure, self.size)
-        if end - self._start != self.size:
+        _, end = await self._reading(self._measure, self.size)
+        if end - (self._start or 0) != self.size:
+            raise UploadError("the file has changed while it was uploaded", size=self.size)
+
+    async def _reading(self, read: Callable[[], T], size: int | None) -> T:
+        with _readable(size):
+            return await self._resource.run(read)
+
+
+class AsyncHandle(Source):
+    """An open file of the caller's whose methods are coroutines; see `Handle`."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._lock = anyio.Lock()
+        self._start: int | None = None
+
+    async def __aenter__(self) -> Self:
+        start, end = await self._measure()
+        self._start, self.size = start, _rest_of_file(start, end)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        with bounded_shield(), suppress(OSError, ValueError):  # it may have been closed
+            async with self._lock:
+                await self._file.seek(self._start)
+
+    async def _measure(self) -> tuple[int, int]:
+        async with self._lock:
+            with _readable():
+                start = await self._file.tell()
+                await self._file.seek(0, os.SEEK_END)
+                end = await self._file.tell()  # `seek` returns nothing in some libraries
+                await self._file.seek(start)
+                return start, end
+
+    async def read_at(self, start: int, length: int) -> bytes:
+        """So many bytes from there."""
+        content = b""
+        async with self._lock:
+            with _readable(self.size):
+                await self._file.seek((self._start or 0) + start)
+                while len(content) < length:
+                    more = _checked_bytes(await self._file.read(length - len(content)))
+                    if not more:
+                        break
+                    content += more
+        return content
+
+    async def verify(self) -> None:
+        """Check that it is as long as at the beginning."""
+        _, end = await self._measure()
+        if end - (self._start or 0) != self.size:
             raise UploadError("the file has changed while it was uploaded", size=self.size)
 
 
-def open_source(data: Data) -> Source | StreamSource:
-    """The source for whatever the caller has given.
+async def open_source(data: Data) -> Source | StreamSource:
+    """Make the source for whatever the caller has given.
 
     Raises:
         InvalidRequestError: It is nothing that can be uploaded.
     """
+    if is_async_file(data):
+        return await _open_async_file(data)
     if isinstance(data, str):
         try:
             return Memory(data.encode())
@@ -199,14 +274,51 @@ def open_source(data: Data) -> Source | StreamSource:
             raise InvalidRequestError(f"the text cannot be written in UTF-8: {error}") from error
     if isinstance(data, bytes | bytearray | memoryview):
         return Memory(cast("bytes", data))
+    if isinstance(data, os.PathLike):
+        return FileSource(data)
     if isinstance(data, io.TextIOBase):
-        raise InvalidRequestError("a file to upload must be opened in binary mode")
+        raise InvalidRequestError(_TEXT_MODE)
     if not is_file(data):
-        return StreamSource(data)
-    try:
+        return StreamSource(cast("Iterable[bytes]", data))
+    with _readable():
         return Handle(data) if data.seekable() else StreamSource(data)
-    except ValueError as error:
+
+
+async def _open_async_file(file: Any) -> Source | StreamSource:
+    blocking = getattr(file, "file", None)
+    if is_file(blocking):  # the uploads of web frameworks, which cannot tell where they stand
+        return await open_source(blocking)
+    with _readable():
+        if not isinstance(cast("object", await file.read(0)), bytes):
+            raise InvalidRequestError(_TEXT_MODE)
+        seekable = file.seekable()
+        if isawaitable(seekable):
+            seekable = await seekable
+    return AsyncHandle(file) if seekable else StreamSource(file)
+
+
+@contextmanager
+def _readable(size: int | None = None) -> Generator[None]:
+    """Turn the errors of files into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise UploadError(f"the file could not be read: {error}", size=size) from error
+    except ValueError as error:  # it is closed
         raise InvalidRequestError(f"the file cannot be uploaded: {error}") from error
+
+
+def _rest_of_file(start: int, end: int) -> int:
+    """How many bytes there are from where a file stands on.
+
+    Raises:
+        InvalidRequestError: It stands at its end, as after it was written or read.
+    """
+    if start and start >= end:
+        raise InvalidRequestError(
+            f"the file to upload stands at its end, after {start} bytes: call its seek(0) first"
+        )
+    return end - start
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -215,24 +327,20 @@ def _open_at_once(path: str, flags: int) -> int:
 
 def _read_all(file: BinaryIO | io.FileIO, length: int) -> bytes:
     """So many bytes, or fewer at the end of the file: unbuffered files may give fewer at once."""
-    read: object = file.read(length)
-    if not isinstance(read, bytes | bytearray | memoryview):
-        raise InvalidRequestError(
-            f"a file to upload must give bytes when it is read, got {type(read).__name__}"
-        )
-    content = bytes(cast("bytes", read))
+    content = _checked_bytes(file.read(length))
     while 0 < len(content) < length and (more := file.read(length - len(content))):
         content += more
     return content
 
 
+def _checked_bytes(read: object) -> bytes:
+    if not isinstance(read, bytes | bytearray | memoryview):
+        raise InvalidRequestError(
+            f"a file to upload must give bytes when it is read, got {type(read).__name__}"
+        )
+    return bytes(cast("bytes", read))
+
+
 def _stamp(file: io.FileIO) -> tuple[int, int]:
     facts = os.fstat(file.fileno())
     return facts.st_size, facts.st_mtime_ns
-
-
-async def _reading(read: Callable[[], T], size: int | None) -> T:
-    try:
-        return await in_thread(read, Work.SOURCES)
-    except OSError as error:
-        raise UploadError(f"the file could not be read: {error}", size=size) from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fal_async import (
     AccountLockedError,
     AsyncClient,
+    AsyncFile,
     AsyncRealtimeConnection,
     AsyncRequestHandle,
     AuthenticationError,
@@ -136,6 +137,7 @@ __all__ = [
     "AccountLockedError",
     "Arguments",
     "AsyncClient",
+    "AsyncFile",
     "AsyncRealtimeConnection",
     "AsyncRequestHandle",
     "AuthenticationError",
@@ -1210,7 +1212,9 @@ class SyncClient(ClientFace[AsyncClient]):
         | bytes
         | bytearray
         | memoryview
+        | os.PathLike[str]
         | BinaryIO
+        | AsyncFile
         | Iterable[bytes]
         | AsyncIterable[bytes],
         content_type: str,
@@ -1228,8 +1232,9 @@ class SyncClient(ClientFace[AsyncClient]):
         bounded by the client's `Limits`.
 
         Args:
-            data: What to upload: text (in UTF-8), bytes, a file that is open in binary mode, from
-                where it stands on, or an iterator, sync or async, of bytes.
+            data: What to upload: text (in UTF-8), bytes, a path, a file that is open in binary
+                mode, sync or async, from where it stands on, or an iterator, sync or async, of
+                bytes.
             content_type: Its media type, such as ``"image/png"``.
             file_name: The name that the URL ends with; ``None`` leaves it to the platform.
             repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
@@ -1958,7 +1963,15 @@ def over_websocket(
 
 
 def upload(
-    data: str | bytes | bytearray | memoryview | BinaryIO | Iterable[bytes] | AsyncIterable[bytes],
+    data: str
+    | bytes
+    | bytearray
+    | memoryview
+    | os.PathLike[str]
+    | BinaryIO
+    | AsyncFile
+    | Iterable[bytes]
+    | AsyncIterable[bytes],
     content_type: str,
     file_name: str | None = None,
     *,
@@ -1974,8 +1987,9 @@ def upload(
     bounded by the client's `Limits`.
 
     Args:
-        data: What to upload: text (in UTF-8), bytes, a file that is open in binary mode, from
-            where it stands on, or an iterator, sync or async, of bytes.
+        data: What to upload: text (in UTF-8), bytes, a path, a file that is open in binary
+            mode, sync or async, from where it stands on, or an iterator, sync or async, of
+            bytes.
         content_type: Its media type, such as ``"image/png"``.
         file_name: The name that the URL ends with; ``None`` leaves it to the platform.
         repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.

@@ -27,7 +27,6 @@ from fal_async.emulator import Emulator, Fault
 from fal_async.errors import RealtimeError
 
 if TYPE_CHECKING:
-
     from tests.cli.shell import Shell
 
 SIZE = (96, 64)

@@ -185,7 +185,7 @@ def _passed(arg: ast.arg, *, over: bool) -> str:
     annotation = ast.unparse(arg.annotation) if arg.annotation else ""
     if over and "Callable[" in annotation and "Awaitable[None]" in annotation:
         return f"relay({arg.arg})"
-    if over and any(name in annotation for name in FACES):
+    if over and FACES.keys() & set(re.findall(r"\w+", annotation)):
         return f"self._bare({arg.arg})"
     return arg.arg
 
