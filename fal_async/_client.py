@@ -192,9 +192,19 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close connections and sockets. Calls that come later raise `ClientClosedError`."""
+        """Cancel the jobs that `subscribe` waits for, and close connections and sockets.
+
+        Calls that come later raise `ClientClosedError`, and so do the calls of `subscribe` that are
+        waiting. A `submit` or a `run` that is under way is finished. Cancelling takes five seconds
+        and one more for each hundred jobs at most. It goes on when the caller is cancelled, until
+        the event loop ends. The ids of jobs that could not be cancelled are logged as one warning.
+        """
         if self._owns_line:
             await self._performer.line.aclose()
+
+    def _closing_time(self) -> float:
+        """How long closing may take on this event loop, in seconds."""
+        return self._performer.line.cancels.get().patience()
 
 
 def _load() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fal_async._loop_thread import LoopThread
 
-__all__ = ["GRACE", "READ_AHEAD", "Errand", "Item", "Outcome", "relay"]
+__all__ = ["GRACE", "LOOK_UP", "READ_AHEAD", "Errand", "Item", "Outcome", "relay"]
 
 #: Seconds that an abandoned errand is given to clean up.
 GRACE: Final = 5.0
@@ -32,7 +32,7 @@ GRACE: Final = 5.0
 READ_AHEAD: Final = 16
 #: Seconds after which a waiting thread looks up: Ctrl-C does not wake it on Windows, and elsewhere
 #: not if the signal comes just before the thread begins to wait.
-_LOOK_UP: Final = 0.2
+LOOK_UP: Final = 0.2
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -162,7 +162,7 @@ class Errand(Generic[ItemT, ResultT]):
         try:
             while not self._ended and (left := deadline - monotonic()) > 0:
                 with suppress(Empty):
-                    news = self._mail.get(timeout=min(left, _LOOK_UP))
+                    news = self._mail.get(timeout=min(left, LOOK_UP))
                     self._ended = isinstance(news, Outcome)
         except KeyboardInterrupt as interrupt:  # a second one: no more waiting
             raise interrupt from None
@@ -217,7 +217,7 @@ def _closed() -> ClientClosedError:
 def _take(mail: SimpleQueue[T]) -> T:
     while True:
         with suppress(Empty):
-            return mail.get(timeout=_LOOK_UP)
+            return mail.get(timeout=LOOK_UP)
 
 
 _current: ContextVar[Errand[Any, Any]] = ContextVar("fal_errand")

@@ -32,6 +32,8 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 class _AsyncClient(Protocol):
     def aclose(self) -> Awaitable[None]: ...
 
+    def _closing_time(self) -> float: ...
+
 
 class _AsyncSocket(Protocol[ItemT_co]):
     def __anext__(self) -> Coroutine[Any, Any, ItemT_co]: ...
@@ -89,7 +91,7 @@ class ClientFace(Face[ClientT]):
     _shares_portal = False
 
     def __init__(self, client: ClientT) -> None:
-        super().__init__(Portal(client.aclose), client)
+        super().__init__(_portal_of(client), client)
 
     def __repr__(self) -> str:
         if "_async" not in self.__dict__:
@@ -124,6 +126,10 @@ class ClientFace(Face[ClientT]):
     def _close(self) -> None:
         if not self._shares_portal:
             self._portal.close()
+
+
+def _portal_of(client: _AsyncClient) -> Portal:
+    return Portal(client.aclose, client._closing_time)  # noqa: SLF001 -- its other half
 
 
 class SocketFace(Face[SocketT], Generic[SocketT, ItemT]):

@@ -6,18 +6,20 @@ with one round trip between the threads, and waits for its result with a second 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from contextvars import Context, copy_context
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 from anyio.lowlevel import current_token
 
-from fal_async._errand import GRACE
+from fal_async._errand import GRACE, LOOK_UP
 from fal_async.errors import ClientClosedError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -45,11 +47,18 @@ class LoopThread:
 
     Args:
         at_end: Run on the loop when it ends; ``None`` for nothing.
+        patience: Gives how long that may take, in seconds.
     """
 
-    def __init__(self, at_end: Callable[[], Awaitable[None]] | None) -> None:
+    def __init__(
+        self,
+        at_end: Callable[[], Awaitable[None]] | None,
+        patience: Callable[[], float] = lambda: GRACE,
+    ) -> None:
         self._process = os.getpid()
         self._at_end = at_end
+        self._patience = patience
+        self._ends_by = -math.inf
         self._thread = threading.Thread(target=self._run, name="fal-portal", daemon=True)
         self._ready = threading.Event()
         self._loop: _NativeLoop | None = None
@@ -118,6 +127,8 @@ class LoopThread:
         self.soon(self._stop)
         if not self.is_current:
             self._thread.join(2 * GRACE)
+            while self._thread.is_alive() and monotonic() < self._ends_by:
+                self._thread.join(LOOK_UP)
 
     # On the loop's thread
 
@@ -162,7 +173,9 @@ class LoopThread:
             with anyio.move_on_after(GRACE):
                 await self._idle.wait()
         if self._at_end is not None:
-            with anyio.move_on_after(GRACE):
+            patience = self._patience()
+            self._ends_by = monotonic() + patience + GRACE
+            with anyio.move_on_after(patience):
                 await self._at_end()
 
     def _spawn(self, errand: Errand[Any, Any], context: Context) -> None:

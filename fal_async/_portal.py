@@ -45,10 +45,16 @@ class Portal:
 
     Args:
         at_end: Run on the loop when it ends; ``None`` for nothing.
+        patience: Gives how long that may take, in seconds; called on the loop.
     """
 
-    def __init__(self, at_end: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        at_end: Callable[[], Awaitable[None]] | None = None,
+        patience: Callable[[], float] = lambda: GRACE,
+    ) -> None:
         self._at_end = at_end
+        self._patience = patience
         self._threads: dict[int, LoopThread] = {}
         self._locks: dict[int, Lock] = {}
         self._stop = weakref.finalize(self, _stop, self._threads)
@@ -110,7 +116,7 @@ class Portal:
         process = os.getpid()
         with self._locks.setdefault(process, Lock()):  # what is locked at a fork stays locked
             if process not in self._threads and self._stop.alive:
-                thread = LoopThread(self._at_end)
+                thread = LoopThread(self._at_end, self._patience)
                 thread.start()
                 self._threads[process] = thread
         if not self._stop.alive:

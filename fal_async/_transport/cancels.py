@@ -87,12 +87,13 @@ class Cancels:
     def __init__(self, limit: int) -> None:
         self.closing: BackgroundTask | None = None
         self._slots = anyio.Semaphore(limit, fast_acquire=True)
-        self._subscribers: dict[Subscriber, None] = {}
-        self._submissions: set[anyio.CancelScope] = set()
-        self._jobs: dict[str, Cancel] = {}
+        state = _State()
+        self._subscribers, self._submissions = state.subscribers, state.submissions
+        self._jobs = state.jobs
         self._failed: list[Cancel] = []
         self._changed: anyio.Event | None = None
-        weakref.finalize(self, _report_unfinished, os.getpid(), self._jobs, self._subscribers)
+        _states.add(state)
+        weakref.finalize(self, state.report).atexit = False
 
     @property
     def idle(self) -> bool:
@@ -242,21 +243,44 @@ async def _attempts(send: Callable[[], Awaitable[object]]) -> str | None:
     raise AssertionError("the last attempt returns")
 
 
-def _report(request_ids: Iterable[str], reason: str | None) -> None:
+def _report(request_ids: Iterable[str], reason: str | None, unanswered: int = 0) -> None:
+    """Log one warning about all jobs that may be running, and submissions without a response."""
     ids = list(request_ids)
-    _log.warning(
-        "%d job%s could not be cancelled and may be running: %s (%s)",
-        len(ids),
-        "" if len(ids) == 1 else "s",
-        ", ".join(ids),
-        reason,
-    )
+    facts: list[str] = []
+    if ids:
+        jobs = "1 job" if len(ids) == 1 else f"{len(ids)} jobs"
+        facts.append(f"{jobs} could not be cancelled and may be running: {', '.join(ids)}")
+    if unanswered:
+        facts.append(f"{unanswered} submitted without a response, and may be running")
+    if facts:
+        _log.warning("%s (%s)", "; ".join(facts), reason)
 
 
-def _report_unfinished(
-    process: int, jobs: dict[str, Cancel], subscribers: dict[Subscriber, None]
-) -> None:
-    """Report jobs whose loop was closed, or whose program ended, before they were cancelled."""
-    ids = [*jobs, *(each.request_id for each in subscribers if each.request_id is not None)]
-    if ids and process == os.getpid():
-        _report(dict.fromkeys(ids), "their event loop has ended")
+class _State:
+    """What a client has under way on one event loop."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.subscribers: dict[Subscriber, None] = {}
+        self.submissions: set[anyio.CancelScope] = set()
+        self.jobs: dict[str, Cancel] = {}
+
+    def report(self) -> None:
+        """Report jobs whose loop was closed, or whose program ended, before they were cancelled."""
+        if self.process == os.getpid():
+            waited_for = (each.request_id for each in list(self.subscribers))
+            ids = dict.fromkeys([*self.jobs, *(each for each in waited_for if each is not None)])
+            _report(ids, "their event loop has ended", len(self.submissions))
+
+
+_states: weakref.WeakSet[_State] = weakref.WeakSet()
+
+
+def _report_at_exit() -> None:
+    for state in list(_states):
+        state.report()
+
+
+# Finalizers run in reverse order when a program ends: this one after those of the blocking clients,
+# which end their event loops.
+weakref.finalize(Cancels, _report_at_exit)

@@ -18,6 +18,7 @@ from fal_async._transport.gates import Gates
 from fal_async._transport.loops import PerLoop
 from fal_async._transport.open_sockets import OpenSockets
 from fal_async._transport.routes import Routes
+from fal_async._transport.tasks import bounded_shield
 from fal_async._transport.transmission import Transmission
 from fal_async.errors import ClientClosedError, ConnectionFailedError, TransportError
 
@@ -158,7 +159,8 @@ class Line:
                 try:
                     await cancels.finish()
                 finally:
-                    await self._close()
+                    with bounded_shield():  # a transport that is not ours may take its time
+                        await self._close()
 
             cancels.closing = spawn(finish, grace=cancels.patience)
         with anyio.CancelScope(shield=True):

@@ -1430,7 +1430,13 @@ class SyncClient(ClientFace[AsyncClient]):
         self.close()
 
     def close(self) -> None:
-        """Close connections and sockets. Calls that come later raise `ClientClosedError`."""
+        """Cancel the jobs that `subscribe` waits for, and close connections and sockets.
+
+        Calls that come later raise `ClientClosedError`, and so do the calls of `subscribe` that are
+        waiting. A `submit` or a `run` that is under way is finished. Cancelling takes five seconds
+        and one more for each hundred jobs at most. It goes on when the caller is cancelled, until
+        the event loop ends. The ids of jobs that could not be cancelled are logged as one warning.
+        """
         self._close()
 
 

@@ -1,0 +1,477 @@
+"""No job is left running, whatever becomes of its caller, its client and its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+import pytest
+
+from fal_async import AsyncClient, ClientClosedError, FalClientTimeoutError, Limits
+from fal_async.emulator import Emulator, Fault, Gate, Job
+from tests.e2e.heard import Heard, said
+from tests.transport.cancelling import cancel_everywhere
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+SLOW = "acme/slow"
+
+
+@pytest.fixture(autouse=True)
+def gate(fal: Emulator) -> Gate:
+    """What all jobs wait for."""
+    gate = fal.gate()
+
+    @fal.endpoint(SLOW, concurrency=1000)
+    async def slow(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    return gate
+
+
+def running(fal: Emulator) -> list[str]:
+    return [request_id for request_id, job in fal.jobs.items() if not job.cancelled]
+
+
+async def nothing_runs(fal: Emulator, jobs: int) -> None:
+    with anyio.fail_after(10):
+        await fal.until(lambda: len(fal.jobs) == jobs and not running(fal))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+async def test_cancelled_at_every_wait(fal: Emulator, client: AsyncClient) -> None:
+    async def call() -> None:
+        with anyio.move_on_after(0.3):
+            await client.subscribe(SLOW, {})
+
+    async for _ in cancel_everywhere(call):
+        pass
+    await fal.until(lambda: not running(fal))
+    assert len(fal.jobs) > 1
+
+
+async def cancel_natively(task: asyncio.Task[Any], pauses: list[float]) -> None:
+    task.cancel()
+    for pause in pauses:
+        await asyncio.sleep(pause)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("pauses", [[0.0], [0.0, 0.0, 0.0], [0.001, 0.001]])
+@pytest.mark.parametrize("call", ["subscribe", "submit"])
+async def test_native_cancels_that_come_again_and_again(
+    fal: Emulator, client: AsyncClient, anyio_backend_name: str, pauses: list[float], call: str
+) -> None:
+    if anyio_backend_name != "asyncio":
+        return
+    for steps in range(25):
+        task = asyncio.create_task(getattr(client, call)(SLOW, {}))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if task.done():
+            await (await task).cancel()  # a handle, which is the caller's
+        else:
+            await cancel_natively(task, pauses)
+    with anyio.fail_after(10):
+        await fal.until(lambda: not running(fal))
+
+
+async def test_a_submission_is_heard_after_its_caller_was_cancelled_twice(
+    fal: Emulator, client: AsyncClient, anyio_backend_name: str
+) -> None:
+    if anyio_backend_name != "asyncio":
+        return
+    held = fal.gate()
+    fal.fail(SLOW, Fault(route="submit", delay=held))
+    task = asyncio.create_task(client.submit(SLOW, {}))
+    await fal.until(lambda: fal.count("submit") == 1)
+    await cancel_natively(task, [0.0])
+    held.open()
+    await nothing_runs(fal, 1)
+
+
+Call: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
+
+
+async def leave(calls: list[Call], when: Call) -> None:
+    """Make calls side by side, and cancel all of them after something."""
+    async with anyio.create_task_group() as group:
+        for call in calls:
+            group.start_soon(call)
+        await when()
+        group.cancel_scope.cancel()
+
+
+async def test_all_slots_taken_by_other_calls(fal: Emulator) -> None:
+    held = fal.gate()
+    async with (
+        AsyncClient(fal.key, hosts=fal.hosts, limits=Limits(control=1)) as client,
+        anyio.create_task_group() as others,
+    ):
+
+        async def call() -> None:
+            await client.subscribe(SLOW, {})
+
+        async def other() -> None:
+            await client.submit(SLOW, {"other": True})
+
+        async def taken() -> None:
+            await fal.until(lambda: fal.count("status_stream") == 1)
+            fal.fail(SLOW, Fault(route="submit", delay=held))
+            others.start_soon(other)
+            await fal.until(lambda: fal.count("submit") == 2)
+
+        with anyio.fail_after(10):
+            await leave([call], taken)
+        assert [job.cancelled for job in fal.jobs.values()] == [True]
+        held.open()
+
+
+async def test_hundreds_left_at_once(fal: Emulator) -> None:
+    fal.fail(SLOW, Fault(route="cancel", delay=0.02, times=None))
+    ids = Heard[str]()
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=Limits(control=20)) as client:
+
+        async def call() -> None:
+            await client.subscribe(SLOW, {}, on_enqueue=ids)
+
+        await leave([call] * 200, lambda: ids.until(lambda heard: len(heard) == 200))
+        assert running(fal) == []
+
+
+async def test_a_key_provider_that_fails_for_a_while(fal: Emulator) -> None:
+    keys = iter([fal.key, fal.key, None, fal.key])
+
+    def provide() -> str:
+        if (key := next(keys)) is None:
+            raise LookupError("the vault is sealed")
+        return key
+
+    ids = Heard[str]()
+    async with AsyncClient(provide, hosts=fal.hosts) as client:
+
+        async def call() -> None:
+            await client.subscribe(SLOW, {}, on_enqueue=ids)
+
+        await leave([call], lambda: fal.until(lambda: fal.count("status_stream") == 1))
+    await nothing_runs(fal, 1)
+
+
+async def test_a_key_provider_that_fails_for_good_is_one_warning_with_the_ids(
+    fal: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fal_async._transport.cancels.DELAYS", (0.0,))
+    sealed = False
+
+    def provide() -> str:
+        if sealed:
+            raise LookupError("the vault is sealed")
+        return fal.key
+
+    ids = Heard[str]()
+    async with AsyncClient(provide, hosts=fal.hosts) as client:
+
+        async def call() -> None:
+            await client.subscribe(SLOW, {}, on_enqueue=ids)
+
+        async def seal() -> None:
+            nonlocal sealed
+            await fal.until(lambda: fal.count("status_stream") == 3)
+            sealed = True
+
+        await leave([call] * 3, seal)
+    (warning,) = warnings(caplog)
+    assert warning.startswith("3 jobs could not be cancelled and may be running: ")
+    assert all(request_id in warning for request_id in ids)
+    assert warning.endswith("(LookupError: the vault is sealed)")
+
+
+async def test_jobs_are_cancelled_with_the_context_of_who_started_them(fal: Emulator) -> None:
+    tenant: ContextVar[str] = ContextVar("tenant")
+    keys = {f"tenant:{n}" for n in range(4)}
+    for key in keys:
+        fal.accept_key(key)
+
+    async with AsyncClient(tenant.get, hosts=fal.hosts) as client:
+
+        def call_as(key: str) -> Call:
+            async def call() -> None:
+                tenant.set(key)
+                await client.subscribe(SLOW, {})
+
+            return call
+
+        async with anyio.create_task_group() as group:
+            for key in keys:
+                group.start_soon(call_as(key))
+            await fal.until(lambda: fal.count("status_stream") == 4)
+            await client.aclose()
+            group.cancel_scope.cancel()
+
+    sent: dict[str, set[str]] = {"submit": set(), "cancel": set()}
+    for request in fal.requests:
+        if request.route in sent:
+            sent[request.route].add(request.headers["authorization"])
+    assert sent["submit"] == sent["cancel"] == {f"Key {key}" for key in keys}
+
+
+@pytest.mark.parametrize("interval", [None, 0.01], ids=["streaming", "polling"])
+async def test_closing_the_client_cancels_the_jobs_that_are_waited_for(
+    fal: Emulator, client: AsyncClient, interval: float | None
+) -> None:
+    errors: list[ClientClosedError] = []
+
+    async def call() -> None:
+        with pytest.raises(ClientClosedError) as caught:
+            await client.subscribe(SLOW, {}, interval=interval)
+        errors.append(caught.value)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(call)
+            await fal.reached(SLOW, executions=3)
+            await client.aclose()
+            assert running(fal) == []
+    assert {error.request_id for error in errors} == set(fal.jobs)
+    assert {error.uncancelled for error in errors} == {()}
+
+
+async def test_closing_refuses_new_calls_at_once_and_lets_submissions_arrive(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    held = fal.gate()
+    fal.fail(SLOW, Fault(route="submit", delay=held))
+    ids: list[str] = []
+
+    async def submit() -> None:
+        ids.append((await client.submit(SLOW, {})).request_id)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(submit)
+            await fal.until(lambda: fal.count("submit") == 1)
+            group.start_soon(client.aclose)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(ClientClosedError):
+                await client.submit(SLOW, {})
+            held.open()
+    assert ids == running(fal) == list(fal.jobs)
+
+
+async def test_closing_in_a_cancelled_task_goes_on(fal: Emulator) -> None:
+    held = fal.gate()
+    fal.fail(SLOW, Fault(route="cancel", delay=held))
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+
+            async def serve() -> None:
+                async with AsyncClient(fal.key, hosts=fal.hosts) as client:
+                    await client.subscribe(SLOW, {})
+
+            group.start_soon(serve)
+            await fal.reached(SLOW, executions=1)
+            group.cancel_scope.cancel()
+            held.open()
+    await nothing_runs(fal, 1)
+
+
+async def test_what_could_not_be_cancelled_while_closing_is_told_once(
+    fal: Emulator, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    fal.fail(SLOW, Fault(route="cancel", status=403, times=None))
+    errors: list[ClientClosedError] = []
+
+    async def call() -> None:
+        with pytest.raises(ClientClosedError) as caught:
+            await client.subscribe(SLOW, {})
+        errors.append(caught.value)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(call)
+            await fal.until(lambda: fal.count("status_stream") == 2)
+            await client.aclose()
+    (warning,) = warnings(caplog)
+    assert warning.startswith("2 jobs could not be cancelled and may be running: ")
+    assert all(request_id in warning for request_id in fal.jobs)
+    assert {error.uncancelled for error in errors} == {(each,) for each in fal.jobs}
+
+
+async def test_closing_is_bounded(
+    fal: Emulator,
+    client: AsyncClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fal_async._transport.cancels.CLEANUP", 0.2)
+    held = fal.gate()
+    fal.fail(SLOW, Fault(route="cancel", delay=held))
+
+    async def call() -> None:
+        with pytest.raises(ClientClosedError):
+            await client.subscribe(SLOW, {})
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await fal.until(lambda: fal.count("status_stream") == 1)
+            await client.aclose()
+    (warning,) = warnings(caplog)
+    assert next(iter(fal.jobs)) in warning
+    held.open()
+
+
+async def test_a_deadline_tells_what_it_could_not_cancel(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    fal.fail(SLOW, Fault(route="cancel", status=403))
+    with pytest.raises(FalClientTimeoutError) as caught:
+        await client.subscribe(SLOW, {}, client_timeout=0.3)
+    assert caught.value.uncancelled == tuple(fal.jobs)
+    with pytest.raises(FalClientTimeoutError) as caught:
+        await client.subscribe(SLOW, {}, client_timeout=0.3)
+    assert caught.value.uncancelled == ()
+
+
+async def test_closing_twice_at_once_waits_for_the_same(fal: Emulator, client: AsyncClient) -> None:
+    async def call() -> None:
+        with pytest.raises(ClientClosedError):
+            await client.subscribe(SLOW, {})
+
+    async def close() -> None:
+        await client.aclose()
+        assert running(fal) == []
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await fal.reached(SLOW, executions=1)
+            group.start_soon(close)
+            group.start_soon(close)
+
+
+# The ends of programs
+
+SUBSCRIBE = """
+async def start():
+    for _ in range(3):
+        asyncio.create_task(fal_async.subscribe("acme/slow", {}))
+    await anyio.to_thread.run_sync(sys.stdin.readline)
+"""
+
+#: Programs that start three jobs, wait for a line of input, and end.
+PROGRAMS = {
+    "asyncio.run": "asyncio.run(start())",
+    "uvloop.run": "import uvloop; uvloop.run(start())",
+    "a signal handler that cancels all tasks": """
+async def main():
+    await start()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for _ in range(2):
+        for task in tasks: task.cancel()
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks, return_exceptions=True)
+asyncio.run(main())
+""",
+    "trio.run": """
+import trio
+async def main():
+    async with trio.open_nursery() as nursery:
+        for _ in range(3): nursery.start_soon(fal_async.subscribe, "acme/slow", {})
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        nursery.cancel_scope.cancel()
+trio.run(main)
+""",
+    "an error under an open client": """
+async def main():
+    async with fal_async.AsyncClient() as client:
+        fal_async.subscribe = client.subscribe
+        await start()
+        raise LookupError
+try: asyncio.run(main())
+except LookupError: pass
+""",
+    "SystemExit": """
+async def main():
+    await start()
+    sys.exit(0)
+asyncio.run(main())
+""",
+    "atexit": """
+import atexit
+async def main():
+    for _ in range(3): asyncio.create_task(fal_async.subscribe("acme/slow", {}))
+    while not fed: await asyncio.sleep(0.01)
+fed = []
+threading.Thread(target=lambda: fed.append(sys.stdin.readline()), daemon=True).start()
+atexit.register(lambda: asyncio.run(main()))
+""",
+    "blocking calls in daemon threads": """
+import fal_async.sync
+def call():
+    try: fal_async.sync.subscribe("acme/slow", {})
+    except fal_async.ClientClosedError: pass
+for _ in range(3): threading.Thread(target=call, daemon=True).start()
+sys.stdin.readline()
+""",
+    "a blocking client closed under other threads": """
+import fal_async.sync
+client = fal_async.sync.SyncClient()
+def call():
+    try: client.subscribe("acme/slow", {})
+    except fal_async.ClientClosedError: pass
+for _ in range(3): threading.Thread(target=call).start()
+sys.stdin.readline()
+client.close()
+""",
+}
+
+
+def run_program(fal: Emulator, program: str) -> tuple[int, list[bytes]]:
+    code = f"import anyio, asyncio, sys, threading, fal_async\n{SUBSCRIBE}\n{program}"
+    with subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(code)],
+        env=os.environ | fal.environ,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        fal.wait_for(lambda: fal.counters(SLOW).executions == 3, timeout=30)
+        _, stderr = child.communicate(b"\n", timeout=50)
+    return child.returncode, said(stderr)
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
+def test_a_program_that_ends_leaves_no_job_running(fal: Emulator, program: str) -> None:
+    assert run_program(fal, program) == (0, [])
+    assert running(fal) == []
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "loop = asyncio.new_event_loop(); loop.run_until_complete(start())",
+        "loop = asyncio.new_event_loop(); loop.run_until_complete(start()); loop.close()",
+    ],
+    ids=["left", "closed"],
+)
+def test_a_program_that_leaves_its_loop_behind_names_the_jobs(fal: Emulator, program: str) -> None:
+    _, lines = run_program(fal, f"import logging; logging.raiseExceptions = False\n{program}")
+    told = b"\n".join(lines)
+    assert b"may be running" in told
+    assert all(request_id.encode() in told for request_id in running(fal))
