@@ -20,6 +20,7 @@ from fal_async._protocol.polling import ALONE, IN_LINE, LINE_RATE, polling_pause
 from fal_async._protocol.replies import is_event_stream, read_status
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._transport.exchange import Broken
+from fal_async._transport.mocks import httpx_is_mocked
 from fal_async._transport.threads import decode
 from fal_async._transport.time_slices import SlicedDecoder
 from fal_async.errors import FalClientHTTPError, InvalidReplyError, TransportError
@@ -72,6 +73,7 @@ class JobWatch:
         self._interval = interval
         self._look_at_once = look_at_once
         may_stream = interval is None and performer.line.limits.max_streams > 0
+        may_stream = may_stream and not httpx_is_mocked()  # mocks know the requests of polling
         self._streams_left = MAX_STREAM_BREAKS if may_stream else 0
         self._pauses = polling_pauses(random.random, IN_LINE if may_stream else ALONE)
         self._stream: _StatusStream | None = None

@@ -13,6 +13,7 @@ from fal_async._transport.decoding import DecodedBody
 from fal_async._transport.encoding import compose
 from fal_async._transport.engine import Engine
 from fal_async._transport.exchange import OpenReply
+from fal_async._transport.mocks import httpx_is_mocked, over_httpx
 from fal_async._transport.targets import locate
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Pooled:
         query: Secret | None = None,
     ) -> OpenReply:
         """Send a request and wait for the head of its reply, as `Carrier` says."""
+        if httpx_is_mocked():
+            mock = await over_httpx()
+            return await mock.carry(method, url, headers, body, timeouts, transmission, query=query)
         origin, host, path = locate(url)
         lines = [
             (name.encode("ascii"), value if isinstance(value, Secret) else value.encode("ascii"))
