@@ -7,6 +7,7 @@ from typing import Final
 import httptools
 
 from fal_async._transport.errors import RemoteProtocolError
+from fal_async._transport.head_repair import repair_head
 
 __all__ = ["ReplyParser"]
 
@@ -20,8 +21,19 @@ class _Stop(Exception):  # noqa: N818 -- a signal through llhttp to `feed`
     """Nothing more is to be parsed."""
 
 
+def _make_llhttp(parser: ReplyParser) -> httptools.HttpResponseParser:
+    llhttp = httptools.HttpResponseParser(parser)
+    # Allowed by the grammar of old (RFC 2616), common, and without danger.
+    llhttp.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+    return llhttp
+
+
 class ReplyParser:
-    """Reads one reply with llhttp, which stays at its strictest.
+    """Reads one reply with llhttp, which is strict about heads and chunks.
+
+    A head that llhttp refuses is repaired where there is no doubt of what was meant. Who reads a
+    reply in another way than its sender would take the end of it for the next one, so a connection
+    on which that was necessary carries no other exchange.
 
     Attributes:
         started: Whether a byte has arrived.
@@ -45,6 +57,9 @@ class ReplyParser:
         "_limit",
         "_llhttp",
         "_overhead",
+        "_raw",
+        "_refused",
+        "_was_repaired",
         "complete",
         "failure",
         "has_head",
@@ -61,7 +76,10 @@ class ReplyParser:
     def __init__(self, *, bodiless: bool, max_header_bytes: int) -> None:
         self._bodiless = bodiless
         self._limit = max_header_bytes
-        self._llhttp: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._llhttp: httptools.HttpResponseParser | None = _make_llhttp(self)
+        self._raw: list[bytes] = []
+        self._refused: Exception | None = None
+        self._was_repaired = False
         self._interim = 0
         self._header_bytes = 0
         self._overhead = 0
@@ -87,15 +105,44 @@ class ReplyParser:
         else:
             self.started = True
             self._overhead += len(received)
-            try:
-                llhttp.feed_data(received)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-                self.reusable = False
-                self._fail(f"the reply is not HTTP/1.1: {error}")
-            else:
-                self._check_rest(received)
+            if not self.has_head:
+                self._raw.append(received)
+            if self._refused is None:
+                self._parse(llhttp, received)
+            elif b"\n" in received or self._overhead > self._limit:
+                self._repair(self._refused)
         if self.complete or self.failure is not None:
             self._llhttp = None  # it refers to this object
+
+    def _parse(self, llhttp: httptools.HttpResponseParser, received: bytes) -> None:
+        try:
+            llhttp.feed_data(received)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.reusable = False
+            if self.has_head or self.failure is not None or self._was_repaired:
+                self._fail(f"the reply is not HTTP/1.1: {error}")
+            else:
+                self._repair(error)
+        else:
+            self._check_rest(received)
+
+    def _repair(self, refused: Exception) -> None:
+        """Read the reply from its beginning, with its head as it should be, once that is here."""
+        try:
+            repaired = repair_head(b"".join(self._raw))
+        except ValueError as error:
+            self._fail(f"the reply is not HTTP/1.1: {refused}: {error}")
+            return
+        if repaired is None:
+            self._refused = refused
+            self._check_rest(b"")
+            return
+        self._refused = None
+        self._was_repaired = True
+        self._interim = self._header_bytes = 0
+        self.reason, self.headers = b"", []
+        self._llhttp = llhttp = _make_llhttp(self)
+        self._parse(llhttp, repaired)
 
     def take(self) -> bytes:
         """The parts of the body that have arrived since the last call, together."""
@@ -169,9 +216,10 @@ class ReplyParser:
             raise _Stop
         if status >= 200:
             self.has_head = True
+            self._raw = []
             if self._bodiless:
                 self.complete = True
-                self.reusable = llhttp.should_keep_alive()
+                self.reusable = llhttp.should_keep_alive() and not self._was_repaired
 
     def on_chunk_header(self) -> None:
         if self.complete:
@@ -188,7 +236,7 @@ class ReplyParser:
             if not self.complete:
                 self.complete = True
                 assert self._llhttp is not None  # noqa: S101 -- it is calling
-                self.reusable = self._llhttp.should_keep_alive()
+                self.reusable = self._llhttp.should_keep_alive() and not self._was_repaired
             return
         self._interim += 1
         if self._interim > MAX_INTERIM:

@@ -16,6 +16,7 @@ REPLIES = [
     pytest.param(
         CHUNKED + b"2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nX: y\r\n\r\n", b"hello", True, id="trailers"
     ),
+    pytest.param(CHUNKED + b"5  \r\nhello\r\n0 ;a=b\r\n\r\n", b"hello", True, id="chunk-spaces"),
     pytest.param(b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\n", b"", True, id="204"),
     pytest.param(b"HTTP/1.1 304 Same\r\nContent-Length: 9\r\n\r\n", b"", True, id="304"),
     pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + SIZED + b"hello", b"hello", True, id="100"),
@@ -68,13 +69,8 @@ GARBAGE = [
     b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\n",
-    b"HTTP/1.1 200 OK\r\nName : value\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nName: val\0ue\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nName: value\r\n folded\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -82,6 +78,45 @@ GARBAGE = [
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM + 1) + SIZED,
+]
+
+# Replies that break the rules, and leave no doubt of what was meant.
+REPAIRABLE = [
+    pytest.param(b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", id="no-cr"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5\n\r\nhello", id="one-cr-less"),
+    pytest.param(b"HTTP/1.1 200 OK\nContent-Length: 5\r\n\nhello", id="mixed"),
+    pytest.param(b"HTTP/1.1  200\t OK\r\nContent-Length: 5\r\n\r\nhello", id="spaces"),
+    pytest.param(b"HTTP/1.1 200 O\x01K\nA: \x01\nContent-Length: 5\n\nhello", id="controls"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nA : b\r\nContent-Length : 5\r\n\r\nhello", id="colon"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nA: b\r\n\tc\r\nContent-Length: 5\r\n\r\nhello", id="fold"),
+    pytest.param(SIZED[:-2] + b"Content-Length: 5\r\n\r\nhello", id="two-lengths"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", id="length-list"),
+    pytest.param(b"HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\nContent-Length: 5\n\nhello", id="100"),
+    pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + SIZED[:-2] + b"\nhello", id="100-strict"),
+    pytest.param(
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n5\r\nhello\r\n0\r\n\r\n", id="chunks"
+    ),
+]
+
+# The same, with such doubt.
+AMBIGUOUS = [
+    b"HTTP/1.1 200 OK\nContent-Length: 1\nContent-Length: 2\n\n",
+    b"HTTP/1.1 200 OK\nContent-Length: 1, 2\n\n",
+    b"HTTP/1.1 200 OK\nContent-Length: 1\nTransfer-Encoding: chunked\n\n",
+    b"HTTP/1.1 200 OK\nContent-Length : 1\nTransfer-Encoding : chunked\n\n",
+    b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: identity\n\n",
+    b"HTTP/1.1 200 OK\nContent-Length: 1\n 2\n\n",
+    b"HTTP/1.1 200 OK\nTransfer-Encoding:\n chunked\n\n",
+    b"HTTP/1.1 200 OK\nContent-Length: +1\n\n",
+    b"HTTP/1.1 200 OK\nContent-Length: 0x1\n\n",
+    b"HTTP/1.1 200 OK\nContent-Length:\n\n",
+    b"HTTP/1.1 200 OK\n Content-Length: 1\n\n",
+    b"HTTP/1.1 200 OK\nA: b\rContent-Length: 1\n\n",
+    b"HTTP/1.1 200 OK\nContent\0-Length: 1\n\n",
+    b"HTTP/1.1 200 OK\nContent Length: 1\n\n",
+    b"HTTP/1.1 200 OK\nno header\n\n",
+    b"HTTP/1.1 200 OK\n: nameless\n\n",
+    b"HTTP/1.1 200OK\nContent-Length: 1\n\n",
 ]
 
 BAD_CHUNKS = [b"x\r\n", b"-5\r\nhello\r\n", b"5\nhello\n", b"5\r\nhelloX", b"fffffffffffffffff\r\n"]
@@ -135,7 +170,41 @@ def test_a_reply_without_a_length_ends_with_its_connection(head: bytes) -> None:
     assert (reply.complete, reply.reusable, reply.failure) == (True, False, None)
 
 
-@pytest.mark.parametrize("raw", GARBAGE)
+@pytest.mark.parametrize("raw", REPAIRABLE)
+def test_a_head_is_repaired_and_its_connection_not_used_again(raw: bytes) -> None:
+    cuts = [[raw[:i], raw[i:]] for i in range(1, len(raw))]
+    for pieces in [[raw], [raw[i : i + 1] for i in range(len(raw))], *cuts]:
+        reply = fed(*pieces)
+        assert reply.failure is None
+        assert (reply.status, reply.complete, reply.take()) == (200, True, b"hello")
+        assert not reply.reusable
+        assert reply._llhttp is None
+
+
+@pytest.mark.parametrize("raw", REPAIRABLE)
+def test_a_repaired_reply_that_is_cut_off_fails(raw: bytes) -> None:
+    for end in range(1, len(raw)):
+        reply = fed(raw[:end], b"")
+        assert not reply.complete
+        assert isinstance(reply.failure, RemoteProtocolError)
+
+
+def test_repaired_headers_are_as_they_were_meant() -> None:
+    reply = fed(b"HTTP/1.1 200\nA : b \n\t c\nB:\x7fd\x01e\nLocation: /caf\xc3\xa9\n\n")
+    assert reply.headers == [(b"A", b"b c"), (b"B", b"d e"), (b"Location", b"/caf\xc3\xa9")]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_head_that_is_to_be_repaired_is_bounded(end: bytes) -> None:
+    reply = fed(b"HTTP/1.1 200 OK\n")
+    for _ in range(10_000):
+        reply.feed(b"Name: value" + end)
+        if reply.failure is not None:
+            return
+    raise AssertionError("nothing stopped it")
+
+
+@pytest.mark.parametrize("raw", [*GARBAGE, *AMBIGUOUS])
 def test_what_is_not_http_is_refused(raw: bytes) -> None:
     for pieces in ([raw, b""], [*(raw[i : i + 1] for i in range(len(raw))), b""]):
         reply = fed(*pieces)
