@@ -16,6 +16,7 @@ from fal_async._protocol.downloads import (
     is_data_url,
     plain_url,
     size_beyond,
+    suggested_name,
 )
 from fal_async._protocol.retry import Breakdown, Retry, pause_before_retry
 from fal_async._transport.exchange import Broken
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from fal_async._fetching import OpenFile
     from fal_async._transport.perform import Performer
 
-__all__ = ["Download"]
+__all__ = ["Download", "suggested_name_of"]
 
 #: The status of a part that lies beyond the end of a file.
 _BEYOND: Final = 416
@@ -52,6 +53,7 @@ class Download:
         self._max_bytes = max_bytes
         self._version: Version | None = None
         self._file: OpenFile | None = None
+        self._suggested_name: str | None = None
         self._ended = False
         self._position = 0
         self._to_skip = 0
@@ -120,6 +122,7 @@ class Download:
             if size_beyond(error.response_headers) != self._position:
                 raise self._changed() from error
             return None
+        self._suggested_name = suggested_name(file.headers)
         version = Version.of(file.status_code, file.headers)
         if earlier is None:
             self._check_size(version.size or 0)
@@ -189,3 +192,8 @@ class Download:
 
     def _changed(self) -> TransportError:
         return TransportError(f"the file has changed after {self._position} bytes of it had come")
+
+
+def suggested_name_of(download: Download) -> str | None:
+    """Return the name that the server suggests; ``None`` also before the first chunk."""
+    return download._suggested_name  # noqa: SLF001 -- it is nothing for those who iterate

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, 
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from fal_async._downloading import Download
+from fal_async._downloading import Download, suggested_name_of
 from fal_async._protocol.downloads import decode_data_url, file_name, is_data_url, objects_in
 from fal_async._references import FileReference
 from fal_async._saving import save
@@ -157,7 +157,9 @@ async def fetch_to(
 
     def name() -> str:
         kind = content_type or (decode_data_url(url)[0] if is_data_url(url) else "")
-        return file_name(url, named, mimetypes.guess_extension(kind) or "")
+        return file_name(
+            url, named or suggested_name_of(chunks), mimetypes.guess_extension(kind) or ""
+        )
 
     async with Download(performer, url, max_bytes) as chunks:
         return await save(chunks, target, name)

@@ -29,7 +29,7 @@ from fal_async import (
 from fal_async._transport.carriers import Pooled
 from fal_async.emulator import Emulator, Fault
 from tests.transport.looking import taken
-from tests.transport.peers import Peer
+from tests.transport.peers import Peer, replying
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -122,6 +122,34 @@ async def test_a_folder_gives_each_file_a_name_of_its_own(
     data = await file_at(client, "data:image/png;base64,AAAA")
     assert (await data.save(tmp_path)).name == "file.png"
     assert len(names_in(tmp_path)) == 6
+
+
+async def test_names_keep_their_letters_both_ways(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    names = ["übel näme.png", "日本 100%.png", "a+b&c=d#e?.png", "😀.webp"]
+    for name in names:
+        place = tmp_path / name
+        place.write_bytes(name.encode())
+        for url in (await client.upload_file(place), (await client.run(ECHO, {"f": place}))["f"]):
+            folder = tmp_path / "out"
+            folder.mkdir()
+            saved = await client.download(url, folder)
+            assert (saved.name, saved.read_bytes()) == (name.replace("?", "_"), name.encode())
+            saved.unlink()
+            folder.rmdir()
+
+
+async def test_the_name_that_a_server_suggests_is_taken(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    suggestion = b"attachment; filename*=UTF-8''..%2F%C3%BC.png"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Disposition: %s\r\n\r\nx"
+    with Peer(replying(head % suggestion)) as peer:
+        assert (await client.download(f"{peer.url}/1?a", tmp_path)).name == "ü.png"
+        file = File(url=f"{peer.url}/1", file_name="own.png").fetched_by(client._performer)
+        assert (await file.save(tmp_path)).name == "own.png"
+        assert (await client.download(f"{peer.url}/1", tmp_path / "a")).name == "a"
 
 
 async def test_a_path_replaces_the_file_that_is_there(

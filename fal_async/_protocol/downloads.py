@@ -6,6 +6,8 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
+from email.message import Message
+from email.utils import collapse_rfc2231_value
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 
@@ -30,6 +32,7 @@ __all__ = [
     "plain_url",
     "redirected",
     "size_beyond",
+    "suggested_name",
 ]
 
 #: The part of a file in a reply, or the size of a file that ends before what was asked for.
@@ -37,8 +40,12 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", r
 _FILE_URL = re.compile(r"https?://|data:", re.IGNORECASE)
 #: What names of files cannot hold on some system, and what would be a folder or hidden.
 _UNSAFE = re.compile(r'[<>:"/\\|?*]|^\.+|[. ]+$')
-#: Names of devices, whatever follows their first dot.
-_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", re.IGNORECASE)
+#: Names of devices of Windows, whatever follows their first dot.
+_DEVICES = re.compile(
+    r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\.|$)", re.IGNORECASE
+)
+#: What is not ASCII, in percent.
+_ENCODED = re.compile(r"(?:%[89a-f][0-9a-f])+", re.IGNORECASE)
 #: How long a name and its extension may be, in bytes; systems allow 255, and a number may follow.
 _LONGEST_NAME: Final = 200
 _LONGEST_EXTENSION: Final = 20
@@ -198,14 +205,48 @@ def decode_data_url(url: str) -> tuple[str, bytes]:
 
 def file_name(url: str, named: str | None, extension: str) -> str:
     """A safe name for a file: the one it has, or the last of its URL, or any."""
-    path = "" if is_data_url(url) else unquote(urlsplit(url).path)
+    path = "" if is_data_url(url) else _unquoted(urlsplit(url).path)
     for candidate in (named or "", path.rpartition("/")[2]):
-        last = candidate.replace("\\", "/").rpartition("/")[2]
+        last = _ENCODED.sub(_decode, candidate).replace("\\", "/").rpartition("/")[2]
         shown = "".join(character if character.isprintable() else "_" for character in last)
         name = _UNSAFE.sub("_", shown)
         if name.strip("_. "):
             return _short(f"_{name}" if _DEVICES.match(name) else name)
     return f"file{extension}"
+
+
+def suggested_name(headers: Mapping[str, str]) -> str | None:
+    """Return the name that a reply suggests for its file in ``Content-Disposition``, if any."""
+    message = Message()
+    message["content-disposition"] = headers.get("content-disposition", "")
+    parameters = message.get_params([], "content-disposition")
+    names = [value for key, value in parameters if key.lower() == "filename"]
+    # One of ``filename*`` says its encoding, and comes as a tuple.
+    names.sort(key=lambda name: not isinstance(name, tuple))
+    return _unmangled(collapse_rfc2231_value(names[0])) if names else None
+
+
+def _unmangled(name: str) -> str:
+    """Headers are read as Latin-1, and many servers write names into them in UTF-8."""
+    try:
+        return name.encode("latin-1").decode()
+    except UnicodeError:
+        return name
+
+
+def _unquoted(path: str) -> str:
+    try:
+        return unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        return unquote(path, encoding="latin-1")
+
+
+def _decode(encoded: re.Match[str]) -> str:
+    """Decode what is not ASCII in a name that was encoded to fit into a header."""
+    try:
+        return unquote_to_bytes(encoded[0]).decode()
+    except UnicodeDecodeError:
+        return encoded[0]
 
 
 def _short(name: str) -> str:

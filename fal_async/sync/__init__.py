@@ -1358,7 +1358,8 @@ class SyncClient(ClientFace[AsyncClient]):
             url: Where the file is: an http, https or data URL.
             path: The path of the file, which replaces one that is there but keeps its permissions
                 and owner; a symbolic link is followed. Or a folder that is there, in which the file
-                gets the name in its URL, or one like it that is free.
+                gets the name that the server suggests or that is in its URL, or one like it that is
+                free.
             max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
 
         Returns:
@@ -2115,7 +2116,8 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
         url: Where the file is: an http, https or data URL.
         path: The path of the file, which replaces one that is there but keeps its permissions
             and owner; a symbolic link is followed. Or a folder that is there, in which the file
-            gets the name in its URL, or one like it that is free.
+            gets the name that the server suggests or that is in its URL, or one like it that is
+            free.
         max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
 
     Returns:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fal_async import InvalidReplyError, InvalidRequestError
 from fal_async._protocol.downloads import (
@@ -16,8 +19,10 @@ from fal_async._protocol.downloads import (
     plain_url,
     redirected,
     size_beyond,
+    suggested_name,
 )
 from fal_async._protocol.operations import Credential
+from fal_async._protocol.upload import Label
 
 ETAG = '"a"'
 
@@ -132,6 +137,17 @@ def test_urls_as_they_are_asked_for() -> None:
         ("con", "_con"),
         ("NUL.tar.gz", "_NUL.tar.gz"),
         ("console.png", "console.png"),
+        ("COM1.png", "_COM1.png"),
+        ("lpt³", "_lpt³"),
+        ("CONOUT$.txt", "_CONOUT$.txt"),
+        ("übel näme.png", "übel näme.png"),
+        ("%C3%BCbel n%C3%A4me.png", "übel näme.png"),
+        ("%e6%97%a5%E6%9C%AC.png", "日本.png"),
+        ("100%25.png", "100%25.png"),
+        ("%FC%ZZ%C3.png", "%FC%ZZ%C3.png"),
+        ("%2e%2e%2fa.png", "%2e%2e%2fa.png"),
+        ("%E2%80%AEgnp.exe", "_gnp.exe"),
+        ("\ud800.png", "_.png"),
         ("a. ", "a_"),
         ("", "b.mp4"),
         ("..", "b.mp4"),
@@ -151,6 +167,11 @@ def test_names_are_safe(named: str | None, name: str) -> None:
         ("https://a/%2e%2e%2fb", "b"),
         ("https://a/..", "file.bin"),
         ("https://a/b/", "file.bin"),
+        ("https://a/%C3%BCbel%20n%C3%A4me.png", "übel näme.png"),
+        ("https://a/%25C3%25BCbel%20n%25C3%25A4me.png", "übel näme.png"),
+        ("https://a/%FCbel.png", "übel.png"),
+        ("https://a/übel.png", "übel.png"),
+        ("https://a/100%25.png", "100%.png"),
         ("https://a", "file.bin"),
         ("data:text/plain,/a.txt", "file.bin"),
     ],
@@ -164,6 +185,48 @@ def test_names_fit_into_file_systems(named: str) -> None:
     name = file_name("", named, "")
     assert 190 < len(name.encode()) < 230
     assert name.endswith(".png") == named.endswith(".png")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("", None),
+        ("inline", None),
+        ("attachment; filename=a.png", "a.png"),
+        ('attachment; filename="a b.png"', "a b.png"),
+        ('ATTACHMENT; FileName="a;b.png"; size=3', "a;b.png"),
+        ("attachment; filename*=UTF-8''%C3%BCbel%20n%C3%A4me.png", "übel näme.png"),
+        ("attachment; filename=\"ubel.png\"; filename*=utf-8'de'%C3%BCbel.png", "übel.png"),
+        ("attachment; filename*=iso-8859-1''%FCbel.png; filename=ubel.png", "übel.png"),
+        ("attachment; filename*=nonsense''%FCbel.png", "übel.png"),
+        ('attachment; filename="übel.png"'.encode().decode("latin-1"), "übel.png"),
+        ('attachment; filename="\xfcbel.png"', "übel.png"),
+        ("attachment; filename*0=a; filename*1=b.png", "ab.png"),
+        ("attachment; filename=", ""),
+    ],
+)
+def test_a_reply_suggests_a_name(disposition: str, name: str | None) -> None:
+    assert suggested_name({"content-disposition": disposition}) == name
+
+
+@given(st.text(st.characters(max_codepoint=255)) | st.text("filename*=0'%UTF-8\"; \\"))
+def test_any_suggestion_is_a_safe_name_or_none(parameters: str) -> None:
+    for disposition in (parameters, f"attachment; {parameters}", f"a; filename*={parameters}"):
+        name = suggested_name({"content-disposition": disposition})
+        assert file_name("", name, ".bin")
+
+
+@given(st.text())
+def test_names_that_were_encoded_for_headers_are_those_that_were_given(name: str) -> None:
+    try:
+        header = Label(content_type="a/b", file_name=name).headers.get("x-fal-file-name")
+    except InvalidRequestError:
+        return
+    if name.isprintable() and "%" not in name and header is not None:
+        assert file_name("", header, ".bin") == file_name("", name, ".bin")
+        assert file_name(f"https://a/{quote(header, safe='')}", None, "") == (
+            file_name(f"https://a/{quote(name, safe='')}", None, "")
+        )
 
 
 def test_files_are_found_however_deep_they_are() -> None:
