@@ -7,6 +7,7 @@ result, its error or the end of the loop, so a thread that waits always wakes up
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
@@ -41,36 +42,41 @@ ResultT = TypeVar("ResultT")
 
 
 class Item(Generic[ItemT]):
-    """A value that an errand hands over on its way."""
+    """A value that an errand hands over on its way.
 
-    __slots__ = ("_value",)
+    Attributes:
+        value: The value.
+        is_received: Whether the user has it.
+    """
+
+    __slots__ = ("is_received", "value")
 
     def __init__(self, value: ItemT) -> None:
-        self._value = value
-
-    def unwrap(self) -> ItemT:
-        """Return the value."""
-        return self._value
+        self.value = value
+        self.is_received = False
 
 
 class Outcome(Generic[ResultT]):
     """How an errand, or a callback, ended; without a value and an error it was cancelled.
 
     Attributes:
-        error: What it raised, or ``None``.
+        value: What it came to; ``None`` after an error.
+        error: The error that it raised and nobody has received, or ``None``.
+        succeeded: Whether it came to a value.
     """
 
-    __slots__ = ("_value", "error")
+    __slots__ = ("error", "succeeded", "value")
 
     def __init__(self, value: ResultT | None = None, error: BaseException | None = None) -> None:
-        self._value = value
+        self.value = cast("ResultT", value)
         self.error = error
+        self.succeeded = error is None
 
     def unwrap(self) -> ResultT:
         """Return the value, or raise the error without the frame that caught it."""
         error, self.error = self.error, None
         if error is None:
-            return cast("ResultT", self._value)
+            return self.value
         try:
             trace = error.__traceback__
             raise error.with_traceback(trace and trace.tb_next)
@@ -100,16 +106,22 @@ class Errand(Generic[ItemT, ResultT]):
 
     Args:
         main: The work; it is given the errand, to hand over items.
+
+    Attributes:
+        outcome: How it ended; ``None`` before that. It is for the waiting thread to forget: what
+            was started for an errand, such as a connection that is kept, refers to it.
     """
 
     def __init__(self, main: Callable[[Errand[ItemT, ResultT]], Awaitable[ResultT]]) -> None:
-        self._main = main
+        self._main: Callable[[Errand[ItemT, ResultT]], Awaitable[ResultT]] | None = main
         self._mail: SimpleQueue[Item[ItemT] | _Question[Any] | Outcome[ResultT]] = SimpleQueue()
         self._thread: LoopThread | None = None
         self._scope: anyio.CancelScope | None = None
         self._room: anyio.Event | None = None
         self._cancelled = False
+        self._items: deque[Item[ItemT]] = deque()
         self._ended = False
+        self.outcome: Outcome[ResultT] | None = None
 
     # On the waiting thread
 
@@ -123,6 +135,11 @@ class Errand(Generic[ItemT, ResultT]):
         """Whether it was started, in this process, and its end has not been received."""
         return self._thread is not None and not self._ended and self._thread.is_ours
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the waiting thread has gone."""
+        return self._cancelled
+
     def start(self, thread: LoopThread) -> None:
         thread.check()
         self._thread = thread
@@ -130,6 +147,8 @@ class Errand(Generic[ItemT, ResultT]):
 
     def receive(self) -> Item[ItemT] | Outcome[ResultT]:
         """Wait for the next item, or for the end; run callbacks meanwhile."""
+        while self._items and self._items[0].is_received:
+            self._items.popleft()
         while isinstance(news := _take(self._mail), _Question):
             news.answer()
             self.soon(news.answered.set)
@@ -139,6 +158,14 @@ class Errand(Generic[ItemT, ResultT]):
             self._room = None
             self.soon(room.set)
         return news
+
+    def unreceived(self) -> list[ItemT]:
+        """Return the items that have arrived, and that the user does not have."""
+        return [item.value for item in list(self._items) if not item.is_received]
+
+    def forget_items(self) -> None:
+        """Forget the items, as what was started for the errand refers to it."""
+        self._items.clear()
 
     def receive_end(self) -> Outcome[ResultT]:
         """Wait for the end, passing over items."""
@@ -151,19 +178,25 @@ class Errand(Generic[ItemT, ResultT]):
         if self._thread is not None:
             self._thread.soon(callback)
 
-    def abandon(self) -> None:
-        """Cancel the work, and give it a moment to clean up; nothing if it has ended."""
-        if not self.running or self._thread is None:
-            return
-        self.soon(partial(self._thread.cancel, self))
-        if self._thread.is_current:  # the garbage collector closes a generator there
-            return
+    def abandon(self) -> Outcome[ResultT] | None:
+        """Cancel the work, unless it has ended, and give it a moment to clean up.
+
+        Returns:
+            How it ended; ``None`` if it was not started, or has not ended yet.
+        """
+        if self.running and self._thread is not None and self.outcome is None:
+            self.soon(partial(self._thread.cancel, self))
+            if not self._thread.is_current:  # where the garbage collector closes generators
+                self._wait_for_cleanup()
+        self._ended = self.outcome is not None
+        return self.outcome
+
+    def _wait_for_cleanup(self) -> None:
         deadline = monotonic() + GRACE
         try:
-            while not self._ended and (left := deadline - monotonic()) > 0:
+            while self.outcome is None and (left := deadline - monotonic()) > 0:
                 with suppress(Empty):
-                    news = self._mail.get(timeout=min(left, LOOK_UP))
-                    self._ended = isinstance(news, Outcome)
+                    self._mail.get(timeout=min(left, LOOK_UP))
         except KeyboardInterrupt as interrupt:  # a second one: no more waiting
             raise interrupt from None
 
@@ -175,7 +208,7 @@ class Errand(Generic[ItemT, ResultT]):
         outcome: Outcome[ResultT] | None = None
         try:
             with anyio.CancelScope() as self._scope:
-                if not self._cancelled:
+                if not self._cancelled and self._main is not None:
                     outcome = Outcome(await self._main(self))
         except anyio.get_cancelled_exc_class():
             pass
@@ -185,7 +218,9 @@ class Errand(Generic[ItemT, ResultT]):
 
     async def put(self, item: ItemT) -> None:
         """Hand an item over; wait while `READ_AHEAD` of them have not been taken."""
-        self._mail.put(Item(item))
+        handed_over = Item(item)
+        self._items.append(handed_over)  # an interrupt can come just behind the mailbox
+        self._mail.put(handed_over)
         if self._mail.qsize() >= READ_AHEAD:
             self._room = room = anyio.Event()
             if self._mail.qsize() >= READ_AHEAD:  # still, now that the other thread can see `_room`
@@ -205,7 +240,11 @@ class Errand(Generic[ItemT, ResultT]):
 
     def end(self, outcome: Outcome[ResultT] | None) -> None:
         """Tell the waiting thread; ``None`` means that the work was cancelled."""
-        self._mail.put(outcome or Outcome(error=_closed()))
+        # Kept as well, since an interrupt can come just behind the mailbox.
+        if self.outcome is None:
+            self.outcome = outcome or Outcome(error=_closed())
+            self._mail.put(self.outcome)
+        self._main = None
         if self._thread is not None:
             self._thread.forget(self)
 

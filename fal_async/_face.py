@@ -167,7 +167,9 @@ class StreamFace(Face[StreamT], Generic[StreamT, ItemT]):
         return self._items
 
     def __next__(self) -> ItemT:
-        return next(self._items)
+        for item in self._items:  # unlike `next`, it leaves no moment for an interrupt
+            return item
+        raise StopIteration
 
     def close(self) -> None:
         """Close the connection. It can be called again."""

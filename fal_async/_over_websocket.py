@@ -20,6 +20,7 @@ from fal_async._transport.decoding import DecodedBody
 from fal_async._transport.errors import DecodingError
 from fal_async._transport.opening import Opening
 from fal_async._transport.time_slices import SlicedDecoder
+from fal_async._transport.unclaimed import unclaimed
 from fal_async.errors import FalClientError, InvalidReplyError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from fal_async.types import Arguments
 
 __all__ = ["CarriedReply", "WebSocketRequests", "open_requests"]
+
+
+async def _close_unclaimed(_: WebSocketRequests, reply: CarriedReply) -> None:
+    """Close a reply whose caller has left, so that the next one can arrive."""
+    await reply.aclose()
 
 
 class WebSocketRequests:
@@ -49,6 +55,7 @@ class WebSocketRequests:
     def __init__(self, socket: WebSocket) -> None:
         self._turns = _Turns(socket)
 
+    @unclaimed(_close_unclaimed)
     async def request(self, arguments: Arguments) -> CarriedReply:
         """Send a request and wait for its reply: all of it, or the head of a stream.
 

@@ -6,6 +6,11 @@
 
 A thread that stops waiting (Ctrl-C, ``break``, an error in a block) abandons its errand: the task
 is cancelled, and has `GRACE` seconds to clean up, such as to have the platform cancel the job.
+
+The outcome of a call that has arrived as the interrupt comes is not thrown away: the interrupt
+carries it as its attribute ``outcome``, or the object that was called keeps it for the next call. A
+job that was submitted is cancelled, as it is whenever a `submit` is interrupted. Of an iterator the
+``outcome`` is a list of the items that had arrived and were not received.
 """
 
 from __future__ import annotations
@@ -22,11 +27,15 @@ import anyio
 
 from fal_async._errand import GRACE, READ_AHEAD, Errand, Item, relay
 from fal_async._loop_thread import LoopThread
-from fal_async.errors import ClientClosedError, InvalidRequestError
+from fal_async._transport.unclaimed import disposal_of
+from fal_async.errors import ClientClosedError, FalClientError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
     from types import TracebackType
+
+    from fal_async._errand import Outcome
+    from fal_async._transport.unclaimed import Disposal
 
 __all__ = ["GRACE", "READ_AHEAD", "Portal", "relay"]
 
@@ -61,13 +70,42 @@ class Portal:
 
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a coroutine function on the loop, and return or raise what it does."""
-        errand: Errand[Any, T] = Errand(lambda _: function(*args, **kwargs))
+        work = partial(function, *args, **kwargs)
+        return self._run(_Call(self, _as_it_is, work, disposal_of(function)))
+
+    def bring(
+        self,
+        into: Callable[[Portal, T], F],
+        function: Callable[P, Awaitable[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> F:
+        """Run a coroutine function on the loop, and return what is made there of its value."""
+        work = partial(function, *args, **kwargs)
+        return self._run(_Call(self, into, work, disposal_of(function)))
+
+    def _run(self, call: _Call[T, F]) -> F:
+        """Wait for a call.
+
+        On the way from here to the user's code the value may only be returned. Python handles
+        signals where something is called, which includes the return of a call with ``*args``, so no
+        interrupt can come between.
+        """
+        errand: Errand[Any, F] = Errand(call.work)
         try:
             self.start(errand)
-            return errand.receive_end().unwrap()
-        except BaseException:
-            errand.abandon()
+            outcome = errand.receive_end()
+        except BaseException as interrupt:
+            ended = errand.abandon()
+            if ended is not None:
+                call.dispose(ended, interrupt)
+            errand.outcome = None
             raise
+        errand.outcome = None
+        if outcome.succeeded:
+            return outcome.value
+        return outcome.unwrap()
 
     def iterate(
         self, function: Callable[P, AsyncIterator[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -77,10 +115,19 @@ class Portal:
         try:
             self.start(errand)
             while isinstance(news := errand.receive(), Item):
-                yield news.unwrap()
+                news.is_received = True
+                yield news.value
             news.unwrap()
+        except GeneratorExit:
+            raise
+        except BaseException as interrupt:
+            errand.abandon()
+            if arrived := errand.unreceived():
+                vars(interrupt)["outcome"] = arrived
+            raise
         finally:
             errand.abandon()
+            errand.forget_items()
 
     def enter(
         self,
@@ -131,6 +178,54 @@ def _stop(threads: dict[int, LoopThread]) -> None:
         thread.stop()
 
 
+def _as_it_is(_: Portal, value: T) -> T:
+    return value
+
+
+class _Call(Generic[T, F]):
+    """The work of a call, and what becomes of an outcome that its thread cannot receive."""
+
+    def __init__(
+        self,
+        portal: Portal,
+        into: Callable[[Portal, T], F],
+        function: partial[Awaitable[T]],
+        disposal: Disposal | None,
+    ) -> None:
+        self._portal = portal
+        self._into = into
+        self._function = function
+        self._disposal = disposal
+        self._value: T | None = None
+
+    async def work(self, errand: Errand[Any, F]) -> F:
+        value = self._value = await self._function()
+        if errand.is_abandoned:  # perhaps by a thread that waits no longer
+            await self._dispose(value)
+        return self._into(self._portal, value)
+
+    def dispose(self, outcome: Outcome[F], interrupt: BaseException) -> None:
+        """See to an outcome that came with an interrupt."""
+        error, is_kept = outcome.error, self._disposal is not None and self._disposal.is_kept
+        if outcome.succeeded:
+            if not is_kept:
+                vars(interrupt)["outcome"] = outcome.value
+            if self._disposal is not None:
+                self._portal.call(self._dispose, self._value)
+        elif is_kept and isinstance(error, FalClientError) and not _is_closing(error):
+            self._portal.call(self._dispose, error)
+
+    async def _dispose(self, value: object) -> None:
+        disposal, self._disposal = self._disposal, None
+        if disposal is not None:
+            await disposal.dispose(getattr(self._function.func, "__self__", None), value)
+
+
+def _is_closing(error: FalClientError) -> bool:
+    """Whether it is told to every caller, and need not be kept for the next one."""
+    return isinstance(error, ClientClosedError | InvalidRequestError)
+
+
 async def _pour(function: Callable[[], AsyncIterator[T]], errand: Errand[T, None]) -> None:
     items = function()
     if not hasattr(items, "aclose"):
@@ -162,7 +257,10 @@ class _Block(AbstractContextManager[F], Generic[T, F]):
             raise InvalidRequestError("a block can be entered once; open another one")
         try:
             self._portal.start(self._job)
-            return self._face(self._portal, self._job.receive().unwrap())
+            news = self._job.receive()
+            self._job.forget_items()
+            value = news.value if isinstance(news, Item) else news.unwrap()
+            return self._face(self._portal, value)
         except BaseException:
             self._job.abandon()
             raise

@@ -14,6 +14,7 @@ from fal_async._protocol.replies import Submission
 from fal_async._subscription import Subscription
 from fal_async._transport.call_state import CallState, use_call_state
 from fal_async._transport.tasks import within
+from fal_async._transport.unclaimed import unclaimed
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ class QueueCalls:
 
     _performer: Performer
 
+    async def _cancel_unclaimed(self, handle: AsyncRequestHandle) -> None:
+        """Cancel a job whose caller has left before the handle was received."""
+        cancels = self._performer.line.cancels.get()
+        await cancels.wait(cancels.add(handle.request_id, handle.cancel))
+
+    @unclaimed(_cancel_unclaimed)
     async def submit(
         self,
         application: str,
@@ -114,9 +121,7 @@ class QueueCalls:
 
         async def cancel_unclaimed(reply: Reply) -> None:
             if reply.ok:
-                handle = self._bind(endpoint, operation.parse(reply))
-                cancels = self._performer.line.cancels.get()
-                await cancels.wait(cancels.add(handle.request_id, handle.cancel))
+                await self._cancel_unclaimed(self._bind(endpoint, operation.parse(reply)))
 
         submission = await self._performer.perform(operation, abandoned=cancel_unclaimed)
         return self._bind(endpoint, submission)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Never, Self
+from typing import TYPE_CHECKING, Any, Final, Never, Self, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from fal_async._protocol.bodies import encode_msgpack
 from fal_async._protocol.realtime import (
@@ -16,8 +17,10 @@ from fal_async._protocol.realtime import (
     decode_message,
 )
 from fal_async._transport.opening import Opening
+from fal_async._transport.unclaimed import unclaimed
 from fal_async.errors import (
     AuthenticationError,
+    FalClientError,
     InvalidReplyError,
     RealtimeDisconnectedError,
     RealtimeError,
@@ -34,7 +37,27 @@ __all__ = ["AsyncRealtimeConnection", "WebSocketConnection", "open_realtime", "o
 CLEAN: Final = frozenset({1000, 1001, 1005})
 
 
-class WebSocketConnection:
+class _Receiver:
+    """Receives again what it gave to a caller who had left."""
+
+    def __init__(self) -> None:
+        self._unclaimed: list[Any] = []
+
+    async def _keep(self, received: object) -> None:
+        self._unclaimed.append(received)
+
+    def _claim(self) -> Any:
+        """Return or raise what was kept."""
+        kept = self._unclaimed.pop(0)
+        if isinstance(kept, FalClientError):
+            raise kept
+        return kept
+
+
+_keeping = unclaimed(_Receiver._keep, is_kept=True)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] -- of the class above
+
+
+class WebSocketConnection(_Receiver):
     """A WebSocket of an app that speaks a protocol of its own: text and bytes, both ways.
 
     Several tasks may send; one at a time may receive. ``async for`` gives the messages until the
@@ -50,6 +73,7 @@ class WebSocketConnection:
     """
 
     def __init__(self, socket: WebSocket) -> None:
+        super().__init__()
         self._socket = socket
 
     def __del__(self) -> None:
@@ -77,6 +101,7 @@ class WebSocketConnection:
         """
         await self._socket.send(message)
 
+    @_keeping
     async def recv(self) -> str | bytes:
         """Receive the next message.
 
@@ -86,12 +111,16 @@ class WebSocketConnection:
             InvalidReplyError: The other side broke the protocol, or sent too long a message.
             InvalidRequestError: Another task is receiving.
         """
+        if self._unclaimed:
+            await checkpoint()
+            return cast("str | bytes", self._claim())
         message = await self._socket.recv()
         return message if isinstance(message, str) else bytes(message)
 
     def __aiter__(self) -> Self:
         return self
 
+    @_keeping
     async def __anext__(self) -> str | bytes:
         try:
             return await self.recv()
@@ -108,7 +137,7 @@ class WebSocketConnection:
         await self._socket.close(code, reason)
 
 
-class AsyncRealtimeConnection:
+class AsyncRealtimeConnection(_Receiver):
     """A session with a realtime app: arguments go in, results come out.
 
     Several tasks may send; one at a time may receive. ``async for`` gives the results until the
@@ -130,6 +159,7 @@ class AsyncRealtimeConnection:
         encode: Callable[[Any], str | bytes] | None,
         decode: Callable[[bytes], Any] | None,
     ) -> None:
+        super().__init__()
         self._line = line
         self._encode = encode or encode_msgpack
         self._decode = decode
@@ -162,6 +192,7 @@ class AsyncRealtimeConnection:
         """
         await self._line.send(self._encode(arguments))
 
+    @_keeping
     async def recv(self) -> Any:
         """Receive the next result, whose bytes are bytes; ``None`` is a result like any other.
 
@@ -173,6 +204,9 @@ class AsyncRealtimeConnection:
             InvalidReplyError: The message cannot be read.
             InvalidRequestError: Another task is receiving.
         """
+        if self._unclaimed:
+            await checkpoint()
+            return self._claim()
         while True:
             message = decode_message(await self._line.recv(), self._decode)
             if isinstance(message, Data):
@@ -184,6 +218,7 @@ class AsyncRealtimeConnection:
     def __aiter__(self) -> Self:
         return self
 
+    @_keeping
     async def __anext__(self) -> Any:
         try:
             return await self.recv()

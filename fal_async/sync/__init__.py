@@ -7,6 +7,11 @@
 ``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
 functions share one client; `SyncClient` has settings of its own. What they do happens on an event
 loop in a thread, which the first call starts; callbacks run on the thread that calls.
+
+Ctrl-C cancels what the call does, and with it the job that it submitted. What arrives in that very
+moment is not lost: a message is received by the next ``recv``, and any other outcome, such as the
+handle of the job, the URL of an upload or a list of the next events of a stream, is the attribute
+``outcome`` of the `KeyboardInterrupt`.
 """
 
 from __future__ import annotations
@@ -371,9 +376,8 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
             FalClientHTTPError: The job failed; the class says in what way.
             InvalidReplyError: The output is not of the type asked for.
         """
-        return hand_over(
-            self._portal,
-            self._portal.call(self._async.get, interval=interval, timeout=timeout, output=output),
+        return self._portal.bring(
+            hand_over, self._async.get, interval=interval, timeout=timeout, output=output
         )
 
     def cancel(self) -> Cancellation:
@@ -587,7 +591,7 @@ class SyncWebSocketRequests(Face[WebSocketRequests]):
             InvalidReplyError: The reply cannot be read.
             InvalidRequestError: The arguments cannot be sent.
         """
-        return SyncCarriedReply(self._portal, self._portal.call(self._async.request, arguments))
+        return self._portal.bring(SyncCarriedReply, self._async.request, arguments)
 
     def close(self) -> None:
         """Close the connection and wait, not for long, until the other side has agreed."""
@@ -713,24 +717,22 @@ class SyncClient(ClientFace[AsyncClient]):
             >>> print(result["prompt"])
             a cat
         """
-        return hand_over(
-            self._portal,
-            self._portal.call(
-                self._async.run,
-                application,
-                arguments,
-                method=method,
-                path=path,
-                timeout=timeout,
-                start_timeout=start_timeout,
-                hint=hint,
-                headers=headers,
-                output=output,
-                tags=tags,
-                store_io=store_io,
-                expires_in=expires_in,
-                auto_upload=auto_upload,
-            ),
+        return self._portal.bring(
+            hand_over,
+            self._async.run,
+            application,
+            arguments,
+            method=method,
+            path=path,
+            timeout=timeout,
+            start_timeout=start_timeout,
+            hint=hint,
+            headers=headers,
+            output=output,
+            tags=tags,
+            store_io=store_io,
+            expires_in=expires_in,
+            auto_upload=auto_upload,
         )
 
     def stream(
@@ -845,25 +847,23 @@ class SyncClient(ClientFace[AsyncClient]):
             >>> print(handle.get())
             {'prompt': 'a cat'}
         """
-        return SyncRequestHandle(
-            self._portal,
-            self._portal.call(
-                self._async.submit,
-                application,
-                arguments,
-                path=path,
-                hint=hint,
-                webhook_url=webhook_url,
-                priority=priority,
-                headers=headers,
-                start_timeout=start_timeout,
-                tags=tags,
-                no_retry=no_retry,
-                store_io=store_io,
-                max_queue_length=max_queue_length,
-                expires_in=expires_in,
-                auto_upload=auto_upload,
-            ),
+        return self._portal.bring(
+            SyncRequestHandle,
+            self._async.submit,
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            webhook_url=webhook_url,
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+            tags=tags,
+            no_retry=no_retry,
+            store_io=store_io,
+            max_queue_length=max_queue_length,
+            expires_in=expires_in,
+            auto_upload=auto_upload,
         )
 
     def subscribe(
@@ -944,30 +944,28 @@ class SyncClient(ClientFace[AsyncClient]):
             >>> print(type(seen[-1]).__name__, result)
             Completed {'prompt': 'a cat'}
         """
-        return hand_over(
-            self._portal,
-            self._portal.call(
-                self._async.subscribe,
-                application,
-                arguments,
-                path=path,
-                hint=hint,
-                with_logs=with_logs,
-                interval=interval,
-                on_enqueue=relay(on_enqueue),
-                on_queue_update=relay(on_queue_update),
-                priority=priority,
-                headers=headers,
-                start_timeout=start_timeout,
-                client_timeout=client_timeout,
-                output=output,
-                tags=tags,
-                no_retry=no_retry,
-                store_io=store_io,
-                max_queue_length=max_queue_length,
-                expires_in=expires_in,
-                auto_upload=auto_upload,
-            ),
+        return self._portal.bring(
+            hand_over,
+            self._async.subscribe,
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            with_logs=with_logs,
+            interval=interval,
+            on_enqueue=relay(on_enqueue),
+            on_queue_update=relay(on_queue_update),
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+            client_timeout=client_timeout,
+            output=output,
+            tags=tags,
+            no_retry=no_retry,
+            store_io=store_io,
+            max_queue_length=max_queue_length,
+            expires_in=expires_in,
+            auto_upload=auto_upload,
         )
 
     def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
@@ -994,9 +992,8 @@ class SyncClient(ClientFace[AsyncClient]):
         Raises:
             FalClientHTTPError: The job failed; the class says in what way.
         """
-        return hand_over(
-            self._portal,
-            self._portal.call(self._async.result, application, request_id, output=output),
+        return self._portal.bring(
+            hand_over, self._async.result, application, request_id, output=output
         )
 
     def cancel(self, application: str, request_id: str) -> Cancellation:
@@ -1021,8 +1018,8 @@ class SyncClient(ClientFace[AsyncClient]):
         Raises:
             InvalidRequestError: One of them cannot be an id.
         """
-        return SyncRequestHandle(
-            self._portal, self._portal.call(self._async.get_handle, application, request_id)
+        return self._portal.bring(
+            SyncRequestHandle, self._async.get_handle, application, request_id
         )
 
     def attach(self, handle: SyncRequestHandle | Mapping[str, str]) -> SyncRequestHandle:

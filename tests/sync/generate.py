@@ -25,6 +25,11 @@ SYNC_DOCSTRING = '''"""The blocking face of fal_async: the same calls, for code 
 ``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
 functions share one client; `SyncClient` has settings of its own. What they do happens on an event
 loop in a thread, which the first call starts; callbacks run on the thread that calls.
+
+Ctrl-C cancels what the call does, and with it the job that it submitted. What arrives in that very
+moment is not lost: a message is received by the next ``recv``, and any other outcome, such as the
+handle of the job, the URL of an upload or a list of the next events of a stream, is the attribute
+``outcome`` of the `KeyboardInterrupt`.
 """'''
 FILES_DOCSTRING = '"""The blocking face of the files of results."""'
 FUNCTIONS_DOCSTRING = (

@@ -169,8 +169,14 @@ class Method:
         if self._returns == "Self":
             return f"self._beside({value})"
         if (returned := self._returns.partition("[")[0]) in FACES:
-            return f"{FACES[returned]}(self._portal, {value})"
-        return f"hand_over(self._portal, {value})" if self._returns == OUTPUT else value
+            return self._brought(FACES[returned], handed, value)
+        return self._brought("hand_over", handed, value) if self._returns == OUTPUT else value
+
+    def _brought(self, into: str, handed: str, value: str) -> str:
+        """A value that is made into something else, where nothing can interrupt that."""
+        if self._is_coroutine:
+            return f"self._portal.bring({into}, {handed})"
+        return f"{into}(self._portal, {value})"
 
     def _arguments(self, *, over: bool) -> str:
         """The parameters, passed on; with care for callbacks and faces on the way ``over``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Self
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from fal_async.emulator import Fault
-from tests.sync.scripts import started
+from tests.sync.scripts import said, started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -238,3 +239,103 @@ def test_ctrl_c_leaves_a_job_alone_that_has_a_handle(
         program.end()
         assert fal.count("cancel") == 0
         assert platform.left == []
+
+
+#: Interrupts a loop of calls at many moments, some of which are those in which the outcome arrives.
+AT_ANY_MOMENT = """
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+def all_interrupted(call):
+    signal.signal(signal.SIGALRM, interrupt)
+    for n in range(100):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.003 + n * 0.00003)
+            while True:
+                call()
+        except KeyboardInterrupt:
+            pass
+"""
+
+
+def test_ctrl_c_at_any_moment_of_a_submit_leaves_no_unknown_job(
+    fal: Emulator, platform: Platform
+) -> None:
+    ids = said(
+        f"""{AT_ANY_MOMENT}
+import fal_async.sync as fal_client
+handles = [fal_client.submit("acme/slow", {{}})]
+all_interrupted(lambda: handles.append(fal_client.submit("acme/slow", {{}})))
+say(*[handle.request_id for handle in handles])
+""",
+        **fal.environ,
+    )[0].split()
+
+    unknown = {job_id for job_id in fal.jobs if job_id not in ids}
+    assert len(ids) < len(fal.jobs)
+    assert all(fal.jobs[job_id].cancelled for job_id in unknown)
+    assert not any(fal.jobs[job_id].cancelled for job_id in ids)
+
+
+@pytest.mark.parametrize("receive", ["connection.recv()", "connection.__next__()"])
+def test_ctrl_c_at_any_moment_of_a_receive_loses_no_message(fal: Emulator, receive: str) -> None:
+    numbers = itertools.count()
+
+    @fal.websocket("acme/numbers")
+    async def count(socket: Socket) -> None:
+        async for _ in socket:
+            for number in itertools.islice(numbers, 100):
+                await socket.send(str(number))
+
+    assert said(
+        f"""
+import fal_async.sync as fal_client
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+got, asked, interrupts = [], 0, 0
+with fal_client.ws_connect("acme/numbers") as connection:
+    for n in range(100):
+        connection.send("more")
+        asked += 100
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + n * 0.00002)
+            while len(got) < asked:
+                got.append({receive})
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            interrupts += 1
+        while len(got) < asked:
+            got.append({receive})
+say(interrupts > 10, [*map(int, got)] == list(range(asked)))
+""",
+        **fal.environ,
+    ) == ["True True"]
+
+
+def test_what_comes_with_an_interrupt_is_its_outcome(fal: Emulator, platform: Platform) -> None:
+    assert said(
+        f"""{AT_ANY_MOMENT}
+import itertools
+import fal_async.sync as fal_client
+counter, got = itertools.count(), []
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+fal_client.run("acme/echo", {{}})
+for n in range(100):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.003 + n * 0.00003)
+        while True:
+            got.append(fal_client.run("acme/echo", {{"n": next(counter)}}))
+    except KeyboardInterrupt as error:
+        if hasattr(error, "outcome"):
+            got.append(error.outcome)
+say({{type(each).__name__ for each in got}})
+""",
+        **fal.environ,
+    ) == ["{'SyncResult'}"]

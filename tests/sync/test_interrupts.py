@@ -463,3 +463,120 @@ async def kind():
 
 say(portal.call(kind))
 """) == [loop]
+
+
+# Outcomes that arrive with an interrupt
+
+#: Interrupts a loop of calls at many moments, of which some are those in which the value arrives.
+TAKE_NUMBERS = """
+import itertools
+from fal_async._portal import READ_AHEAD
+from fal_async._transport.unclaimed import unclaimed
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+def take_all(call):
+    interrupts = 0
+    for delay in range(300):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0001 + delay * 0.000003)
+            while True:
+                got.append(call())
+        except KeyboardInterrupt as error:
+            interrupts += 1
+            got.extend(getattr(error, "outcome", ()))
+    return interrupts
+
+signal.signal(signal.SIGALRM, interrupt)
+portal.call(echo, 1)
+counter = itertools.count()
+got = []
+"""
+
+
+def test_the_outcome_that_an_interrupt_meets_is_in_the_interrupt() -> None:
+    assert said(f"""{TAKE_NUMBERS}
+async def take():
+    return next(counter),
+
+say(take_all(lambda: portal.call(take)))
+numbers = [number if isinstance(number, int) else number[0] for number in got]
+say(numbers == list(range(next(counter))), any(isinstance(number, int) for number in got))
+""") == ["300", "True True"]
+
+
+def test_the_outcome_that_an_interrupt_meets_is_disposed_of_once() -> None:
+    assert said(f"""{TAKE_NUMBERS}
+disposed = []
+
+class Source:
+    async def dispose(self, number):
+        disposed.append(number)
+
+    @unclaimed(dispose)
+    async def take(self):
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
+        return next(counter)
+
+source = Source()
+
+def take():
+    try:
+        return portal.call(source.take)
+    except KeyboardInterrupt as error:
+        if not hasattr(error, "outcome"):
+            raise
+        assert error.outcome == disposed[-1]
+        del error.outcome
+        raise
+
+say(take_all(take))
+say(sorted(got + disposed) == list(range(next(counter))), bool(disposed))
+""") == ["300", "True True"]
+
+
+def test_what_a_connection_received_with_an_interrupt_is_received_next() -> None:
+    assert said(f"""{TAKE_NUMBERS}
+class Source:
+    def __init__(self):
+        self.kept = []
+
+    async def keep(self, number):
+        self.kept.append(number)
+
+    @unclaimed(keep, is_kept=True)
+    async def take(self):
+        return self.kept.pop(0) if self.kept else next(counter)
+
+source = Source()
+say(take_all(lambda: portal.call(source.take)))
+say(got + source.kept == list(range(next(counter))))
+""") == ["300", "True"]
+
+
+def test_the_items_that_an_interrupt_meets_are_in_the_interrupt() -> None:
+    assert said(f"""{TAKE_NUMBERS}
+from fal_async._face import StreamFace
+
+class Numbers:
+    def __aiter__(self):
+        return self._items()
+
+    async def _items(self):
+        while True:
+            yield next(counter)
+            await anyio.lowlevel.checkpoint()
+
+def take():
+    global stream
+    if stream._items.gi_frame is None:  # interrupted
+        stream = StreamFace(portal, Numbers())
+    for number in stream:
+        return number
+
+stream = StreamFace(portal, Numbers())
+say(take_all(take))
+say(len(got) > 1000, got == list(range(len(got))), next(counter) - len(got) <= READ_AHEAD)
+""") == ["300", "True True True"]

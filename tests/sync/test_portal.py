@@ -84,7 +84,7 @@ def test_an_error_arrives_as_itself_with_a_short_traceback(portal: Portal) -> No
     assert error.__cause__ is None
     assert error.__context__ is None
     _, *frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    assert frames == ["call", "unwrap", "fail"]
+    assert frames == ["call", "_run", "unwrap", "work", "fail"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
