@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache, singledispatch
+from functools import cache, partial, singledispatch
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
@@ -52,9 +52,6 @@ _FOR_BYTES: Final = (
 
 _TIMESTAMP: Final = -1  # the code of msgpack's own extension type
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_PAIR: Final = b"\x92"  # begins an array of two
-_END: Final = ExtType(127, b"")
-_END_BYTES: Final = b"\xc7\x00\x7f"
 
 
 def decode_json(body: bytes | str) -> Any:
@@ -69,8 +66,9 @@ def decode_json(body: bytes | str) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return _decode_exactly(body)
-    # orjson makes floats of large integers. The look for one costs 0.2 us, and 0.7 us a kilobyte.
-    if _MANY_DIGITS in body.translate(_DIGITS_TO_0) and _LARGE_INTEGER.search(body):
+    # orjson makes floats of large integers. The look for one costs 0.2 us, and 0.7 us a kilobyte;
+    # `in` costs another 0.3 us, for it tries the bytes as a number first.
+    if body.translate(_DIGITS_TO_0).find(_MANY_DIGITS) >= 0 and _LARGE_INTEGER.search(body):
         return _decode_exactly(body)
     return value
 
@@ -283,24 +281,29 @@ def decode_msgpack(message: bytes | bytearray) -> Any:
     Raises:
         InvalidReplyError: It is not one msgpack value, and no more; with the message as its body.
     """
-    ormsgpack = _ormsgpack()
+    unpack = _unpacker()
     try:
-        # Read alone, a value would hide what comes after it.
-        value, end = ormsgpack.unpackb(
-            b"".join((_PAIR, message, _END_BYTES)),
-            ext_hook=_read_extension,
-            option=ormsgpack.OPT_NON_STR_KEYS,
-        )
-    except (ValueError, TypeError) as error:
-        raise InvalidReplyError(
-            f"a message of {len(message)} bytes is not msgpack: {error}", body=bytes(message)
-        ) from error
-    if end != _END:
-        raise InvalidReplyError(
-            f"a message of {len(message)} bytes is more than one value of msgpack",
-            body=bytes(message),
-        )
-    return value
+        # A value that can do without the last byte has something after it, which is never read.
+        unpack(memoryview(message)[:-1])
+    except (ValueError, TypeError):
+        try:
+            return unpack(message)
+        except (ValueError, TypeError) as error:
+            raise _not_msgpack(message, str(error)) from error
+    raise _not_msgpack(message, "it holds more than one value")
+
+
+def _not_msgpack(message: bytes | bytearray, reason: str) -> InvalidReplyError:
+    return InvalidReplyError(
+        f"a message of {len(message)} bytes is not msgpack: {reason}", body=bytes(message)
+    )
+
+
+@cache
+def _unpacker() -> Callable[[bytes | bytearray | memoryview], Any]:
+    ormsgpack = _ormsgpack()
+    options = ormsgpack.OPT_NON_STR_KEYS
+    return partial(ormsgpack.unpackb, ext_hook=_read_extension, option=options)
 
 
 def _read_extension(code: int, data: bytes) -> object:
@@ -354,8 +357,8 @@ def _plain_msgpack(value: object) -> object:
     dump: Callable[..., object] | None = getattr(value, "model_dump", None)
     if dump is not None:
         return dump(by_alias=True)
-    if isinstance(value, tuple) and getattr(value, "_fields", None) == ExtType._fields:
-        return _ormsgpack().Ext(*cast("tuple[object, ...]", value))  # msgpack's own type as well
+    if getattr(value, "_fields", None) == ExtType._fields:
+        return _ormsgpack().Ext(*cast("ExtType", value))  # the type of `msgpack` as well
     return _plain(value, "msgpack")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fal_async.cli._problems import BadInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
 __all__ = ["abandon_broken_streams", "check_stdout", "open_streams", "read_stdin"]
@@ -45,8 +46,9 @@ def open_streams() -> None:
 def _usable(stream: TextIO | None) -> TextIO:
     if stream is None:
         return _Nowhere()
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="replace")
+    reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
     return stream
 
 

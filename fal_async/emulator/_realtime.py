@@ -154,7 +154,7 @@ def _read(shape: Shape, message: str | bytes) -> Any:
 def _packed(output: object) -> bytes:
     if not isinstance(output, dict | BaseModel):
         raise TypeError(f"Expected a dict or pydantic model as output, got {type(output)}")
-    return encode_packed(output)
+    return encode_packed(cast("object", output))
 
 
 def _buffering_wanted(job: Job) -> int | None:
