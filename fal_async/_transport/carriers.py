@@ -60,7 +60,7 @@ class Pooled:
         ]
         outgoing = compose(method, host, path, lines, body, query)
         incoming = await self.engine.exchange(origin, outgoing, timeouts, transmission)
-        reply, rest = incoming
+        reply, rest, _ = incoming
         received = headers_of(reply.headers)
         encoding = received.get("content-encoding")
         if rest is None and encoding is None:

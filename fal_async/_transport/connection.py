@@ -35,6 +35,9 @@ class Connection:
     """A connection to an origin.
 
     Attributes:
+        stream: The socket, plain or TLS.
+        client_addr: The address of this end.
+        server_addr: That of the peer.
         origin: What it is connected to.
         expires: When it is too old to be used again, on the monotonic clock.
         reliable_until: Until when it may carry a request that cannot be repeated.
@@ -42,10 +45,21 @@ class Connection:
         usable: Whether nothing has happened that rules out another exchange.
     """
 
-    __slots__ = ("_reply", "_stream", "expires", "origin", "reliable_until", "served", "usable")
+    __slots__ = (
+        "_reply",
+        "client_addr",
+        "expires",
+        "origin",
+        "reliable_until",
+        "served",
+        "server_addr",
+        "stream",
+        "usable",
+    )
 
     def __init__(self, origin: Origin, stream: SocketStream) -> None:
-        self._stream = stream
+        self.stream = stream
+        self.client_addr, self.server_addr = stream.addresses
         self.origin = origin
         self.expires = self.reliable_until = math.inf
         self.served = 0
@@ -75,15 +89,15 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Whether the peer has sent nothing that nobody asked for, not even an end."""
-        return self._stream.is_quiet()
+        return self.stream.is_quiet()
 
     def close(self) -> None:
         """Close at once."""
-        self._stream.close()
+        self.stream.close()
 
     def drop(self) -> None:
         """Close at once, outside of the event loop."""
-        self._stream.drop()
+        self.stream.drop()
 
     async def exchange(
         self,
@@ -102,7 +116,13 @@ class Connection:
         self._reply = reply
         unsent = await self._send(request, reply, timeouts.get("write"), transmission)
         try:
-            await self._receive_head(reply, timeouts.get("read"))
+            if (tracer := transmission.tracer) is None:
+                await self._receive_head(reply, timeouts.get("read"))
+            else:
+                async with tracer.step("http11.receive_response_headers") as step:
+                    await self._receive_head(reply, timeouts.get("read"))
+                    version = f"HTTP/{reply.http_version}".encode()
+                    step.return_value = (version, reply.status, reply.reason, reply.headers)
         except ReadError:
             if unsent is not None and not reply.started:
                 raise WriteError(str(unsent)) from unsent.__cause__
@@ -116,11 +136,19 @@ class Connection:
         transmission: Transmission,
     ) -> Unsent | None:
         try:
-            sent = send_head(self._stream, request.head, transmission)
-            if sent < len(request.head) or request.body:
-                self.usable &= await send_rest(
-                    self._stream, request, sent, reply, timeout, transmission
-                )
+            if (tracer := transmission.tracer) is None:
+                sent = send_head(self.stream, request.head, transmission)
+                if sent < len(request.head) or request.body:
+                    self.usable &= await send_rest(
+                        self.stream, request, sent, reply, timeout, transmission
+                    )
+            else:
+                async with tracer.step("http11.send_request_headers"):
+                    sent = send_head(self.stream, request.head, transmission)
+                async with tracer.step("http11.send_request_body"):
+                    self.usable &= await send_rest(
+                        self.stream, request, sent, reply, timeout, transmission
+                    )
         except Unsent as error:
             # The peer may have replied before it closed, and what it said is worth more.
             self.usable = False
@@ -143,7 +171,7 @@ class Connection:
                 raise reply.failure
             if extend is not None:
                 extend()
-            await self._stream.wait_receivable()
+            await self.stream.wait_receivable()
             received = self._receive_nowait()
             if received == b"" and not reply.started:
                 raise ReadError("the connection was closed without a reply")
@@ -152,7 +180,7 @@ class Connection:
 
     def _receive_nowait(self) -> bytes | None:
         try:
-            return self._stream.receive_nowait()
+            return self.stream.receive_nowait()
         except OSError as error:
             raise ReadError(f"the connection broke: {error.strerror or error}") from error
 
@@ -172,7 +200,7 @@ class Connection:
             return received
         with within(timeout):
             while received is None:
-                await self._stream.wait_receivable()
+                await self.stream.wait_receivable()
                 received = self._receive_nowait()
             return received
         raise ReadTimeout(f"there was no more of the reply for {timeout} s")

@@ -75,7 +75,7 @@ async def dial(host: str, port: int, *, tls: ssl.SSLContext | None = None) -> So
         stream = SocketStream(await _connect_to_any(addresses))
     except OSError as error:
         raise ConnectError(f"cannot connect to {host}:{port}: {_reason(error)}") from error
-    return stream if tls is None else await _secure(stream, host, tls)
+    return stream if tls is None else await secure(stream, host, tls)
 
 
 async def dial_through(
@@ -115,7 +115,7 @@ async def dial_through(
     except BaseException:
         stream.close()
         raise
-    return stream if tls is None else await _secure(stream, host, tls)
+    return stream if tls is None else await secure(stream, host, tls)
 
 
 async def _look_up(host: str, port: int) -> list[_Address]:
@@ -205,7 +205,17 @@ def _check(sock: socket.socket) -> None:
         raise OSError(code, os.strerror(code)) from None
 
 
-async def _secure(stream: SocketStream, host: str, tls: ssl.SSLContext) -> SocketStream:
+async def secure(stream: SocketStream, host: str, tls: ssl.SSLContext) -> SocketStream:
+    """Make the TLS handshake; the result replaces the stream, which is closed on failure.
+
+    Args:
+        stream: A plain connection.
+        host: The name or address that the certificate of the peer has to be for.
+        tls: The context.
+
+    Raises:
+        ConnectError: The handshake failed, and why.
+    """
     try:
         secured = await stream.start_tls(tls, host)
     except ssl.SSLCertVerificationError as error:

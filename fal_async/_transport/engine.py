@@ -9,9 +9,10 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from fal_async._transport.connection import Connection, ReplyBody
-from fal_async._transport.dialing import dial
+from fal_async._transport.dialing import dial, secure
 from fal_async._transport.errors import ConnectTimeout, ReadError, WriteError
 from fal_async._transport.loops import PerLoop
+from fal_async._transport.network_stream import NetworkStream
 from fal_async._transport.parsing import ReplyParser
 from fal_async._transport.places import Pool
 from fal_async._transport.tls import shared_context
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fal_async._transport.connection import Timeouts
     from fal_async._transport.encoding import Outgoing
     from fal_async._transport.places import Origin
+    from fal_async._transport.tracing import Tracer
     from fal_async._transport.transmission import Transmission
 
 __all__ = ["Engine", "Incoming"]
@@ -32,11 +34,14 @@ class Incoming(NamedTuple):
 
     Attributes:
         reply: The head, with as much of the body as came along.
-        rest: The rest of the body, to be read or closed; ``None`` when all of it is there.
+        rest: The rest of the body, to be read or closed; ``None`` when all of it is there. After an
+            upgrade it is empty, and closes the connection.
+        connection: What it came over.
     """
 
     reply: ReplyParser
     rest: ReplyBody | None
+    connection: Connection
 
 
 class Engine:
@@ -96,11 +101,13 @@ class Engine:
             raise RuntimeError("the transport is closed")
         await checkpoint_if_cancelled()
         pool = self._pools.get()
-        connect = partial(self._dial, timeouts.get("connect"))
+        connect = partial(self._dial, timeouts.get("connect"), transmission.tracer)
         while True:
             connection = await pool.acquire(origin, connect, timeouts.get("pool"), transmission)
             reply = ReplyParser(
-                bodiless=not outgoing.expects_body, max_header_bytes=self._max_header_bytes
+                bodiless=not outgoing.expects_body,
+                max_header_bytes=self._max_header_bytes,
+                may_upgrade=transmission.may_upgrade,
             )
             try:
                 await connection.exchange(outgoing, reply, timeouts, transmission)
@@ -121,13 +128,38 @@ class Engine:
             pool.close_idle()
         await checkpoint()
 
-    async def _dial(self, timeout: float | None, origin: Origin) -> Connection:
+    async def _dial(
+        self, timeout: float | None, tracer: Tracer | None, origin: Origin
+    ) -> Connection:
         with anyio.move_on_after(timeout):
             tls = None
             if origin.scheme == "https":
                 tls = self._ssl_context or await shared_context()
-            return Connection(origin, await dial(origin.host, origin.port, tls=tls))
+            if tracer is not None:
+                return await _dial_traced(tracer, origin, tls, timeout)
+            stream = await dial(origin.host, origin.port)
+            if tls is not None:
+                stream = await secure(stream, origin.server_hostname or origin.host, tls)
+            return Connection(origin, stream)
         raise ConnectTimeout(f"no connection to {origin.host}:{origin.port} within {timeout} s")
+
+
+async def _dial_traced(
+    tracer: Tracer, origin: Origin, tls: ssl.SSLContext | None, timeout: float | None
+) -> Connection:
+    place = {"host": origin.host, "port": origin.port, "timeout": timeout}
+    async with tracer.step("connection.connect_tcp", place) as step:
+        stream = await dial(origin.host, origin.port)
+        connection = Connection(origin, stream)
+        step.return_value = NetworkStream(connection, is_upgraded=False, received=b"")
+    if tls is None:
+        return connection
+    name = origin.server_hostname or origin.host
+    facts = {"ssl_context": tls, "server_hostname": name, "timeout": timeout}
+    async with tracer.step("connection.start_tls", facts) as step:
+        connection = Connection(origin, await secure(stream, name, tls))
+        step.return_value = NetworkStream(connection, is_upgraded=False, received=b"")
+    return connection
 
 
 def _was_dead(connection: Connection, reply: ReplyParser, error: BaseException) -> bool:
@@ -144,7 +176,8 @@ def _may_repeat(request: Outgoing, transmission: Transmission) -> bool:
 def _incoming(
     pool: Pool, connection: Connection, reply: ReplyParser, timeout: float | None
 ) -> Incoming:
-    if reply.complete:
+    if reply.complete and not reply.is_upgraded:
         pool.release(connection, reusable=reply.reusable)
-        return Incoming(reply, None)
-    return Incoming(reply, ReplyBody(connection, reply, timeout, partial(pool.release, connection)))
+        return Incoming(reply, None, connection)
+    rest = ReplyBody(connection, reply, timeout, partial(pool.release, connection))
+    return Incoming(reply, rest, connection)

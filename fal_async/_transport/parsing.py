@@ -48,6 +48,8 @@ class ReplyParser:
         failure: Why the rest of the reply cannot be read, or ``None``.
         keep_alive: How long the peer keeps idle connections, in seconds; ``None`` when it does not
             say.
+        is_upgraded: Whether the peer has switched to another protocol.
+        trailing: What has arrived of that.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class ReplyParser:
         "_interim",
         "_limit",
         "_llhttp",
+        "_may_upgrade",
         "_overhead",
         "_raw",
         "_refused",
@@ -65,15 +68,17 @@ class ReplyParser:
         "has_head",
         "headers",
         "http_version",
+        "is_upgraded",
         "keep_alive",
         "pieces",
         "reason",
         "reusable",
         "started",
         "status",
+        "trailing",
     )
 
-    def __init__(self, *, bodiless: bool, max_header_bytes: int) -> None:
+    def __init__(self, *, bodiless: bool, max_header_bytes: int, may_upgrade: bool = False) -> None:
         self._bodiless = bodiless
         self._limit = max_header_bytes
         self._llhttp: httptools.HttpResponseParser | None = _make_llhttp(self)
@@ -94,6 +99,9 @@ class ReplyParser:
         self.reusable = False
         self.failure: RemoteProtocolError | None = None
         self.keep_alive: float | None = None
+        self._may_upgrade = may_upgrade
+        self.is_upgraded = False
+        self.trailing = b""
 
     def feed(self, received: bytes) -> None:
         """Take what has arrived; ``b""`` is the end of the connection."""
@@ -119,7 +127,9 @@ class ReplyParser:
             llhttp.feed_data(received)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.reusable = False
-            if self.has_head or self.failure is not None or self._was_repaired:
+            if self.is_upgraded and isinstance(error, httptools.HttpParserUpgrade):
+                self.trailing = received[error.args[0] :]
+            elif self.has_head or self.failure is not None or self._was_repaired:
                 self._fail(f"the reply is not HTTP/1.1: {error}")
             else:
                 self._repair(error)
@@ -211,6 +221,10 @@ class ReplyParser:
         assert llhttp is not None  # noqa: S101 -- it is calling
         self.status = status = llhttp.get_status_code()
         self.http_version = llhttp.get_http_version()
+        self.is_upgraded = status == 101 and self._may_upgrade
+        if self.is_upgraded:
+            self.has_head = self.complete = True
+            return
         if self.http_version not in {"1.1", "1.0"} or status < 100 or status == 101:
             self._fail(f"a reply of HTTP/{self.http_version} with status {status} was not expected")
             raise _Stop

@@ -22,11 +22,19 @@ __all__ = ["Origin", "Pool"]
 
 
 class Origin(NamedTuple):
-    """What connections are made to."""
+    """What connections are made to.
+
+    Attributes:
+        scheme: ``"http"`` or ``"https"``.
+        host: A name in ASCII or an IP address, IPv6 without brackets.
+        port: The port.
+        server_hostname: The name that the peer's certificate has to be for; ``None`` for the host.
+    """
 
     scheme: str
     host: str
     port: int
+    server_hostname: str | None = None
 
 
 Dial: TypeAlias = "Callable[[Origin], Awaitable[Connection]]"

@@ -10,7 +10,9 @@ import httpx
 from fal_async._transport.encoding import compose
 from fal_async._transport.engine import Engine
 from fal_async._transport.errors import ExchangeError, LocalProtocolError
+from fal_async._transport.network_stream import NetworkStream
 from fal_async._transport.targets import origin_of
+from fal_async._transport.tracing import Tracer
 from fal_async._transport.transmission import Transmission
 
 if TYPE_CHECKING:
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
     from fal_async._transport.connection import ReplyBody, Timeouts
     from fal_async._transport.encoding import Outgoing
     from fal_async._transport.engine import Incoming
+    from fal_async._transport.tracing import TraceFunction
 
-__all__ = ["PooledTransport", "encode", "response_of"]
+__all__ = ["PooledTransport", "encode"]
 
 
 #: Methods whose requests may be repeated when a connection turns out to be dead (RFC 9110, section
@@ -82,7 +85,10 @@ class PooledTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and wait for the head of its reply.
 
-        The bounds are those of the request's ``timeout`` extension.
+        The extensions of httpx are supported: ``timeout``, ``trace``, ``sni_hostname`` and
+        ``target`` of requests; ``http_version``, ``reason_phrase`` and ``network_stream`` of
+        responses, by which a connection can be used that the server has upgraded. Events of
+        ``trace`` are named as by httpx's own transport, and show the request as an `httpx.Request`.
 
         Raises:
             httpx.ConnectError: No connection could be made: nothing was sent.
@@ -93,9 +99,17 @@ class PooledTransport(httpx.AsyncBaseTransport):
         with _as_httpx_says():
             outgoing = encode(request)
             origin = origin_of(request.url)
-            transmission = Transmission(repeatable=request.method in IDEMPOTENT)
+            if name := request.extensions.get("sni_hostname"):
+                origin = origin._replace(server_hostname=name)
+            trace: TraceFunction | None = request.extensions.get("trace")
+            tracer = None if trace is None else Tracer(trace, request)
+            transmission = Transmission(
+                repeatable=request.method in IDEMPOTENT,
+                may_upgrade="upgrade" in request.headers,
+                tracer=tracer,
+            )
             incoming = await self.engine.exchange(origin, outgoing, timeouts, transmission)
-        return response_of(incoming)
+        return _response_of(incoming, tracer)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; those in use when they come free."""
@@ -119,16 +133,20 @@ def encode(request: httpx.Request) -> Outgoing:
     return compose(request.method, request.url.netloc, target, request.headers.raw, body)
 
 
-def response_of(incoming: Incoming) -> httpx.Response:
+def _response_of(incoming: Incoming, tracer: Tracer | None) -> httpx.Response:
     """A reply as httpx has it."""
-    reply, rest = incoming
+    reply, rest, connection = incoming
+    stream = httpx.ByteStream(reply.take()) if rest is None else _Stream(rest)
     return httpx.Response(
         reply.status,
         headers=reply.headers,
-        stream=httpx.ByteStream(reply.take()) if rest is None else _Stream(rest),
+        stream=stream if tracer is None else _TracedStream(stream, tracer),
         extensions={
             "http_version": f"HTTP/{reply.http_version}".encode(),
             "reason_phrase": reply.reason,
+            "network_stream": NetworkStream(
+                connection, is_upgraded=reply.is_upgraded, received=reply.trailing
+            ),
         },
     )
 
@@ -148,6 +166,37 @@ class _Stream(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._body.aclose()
+
+
+class _TracedStream(httpx.AsyncByteStream):
+    """The body of a reply whose steps are traced."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, tracer: Tracer) -> None:
+        self._stream = stream
+        self._tracer = tracer
+
+        self._chunks: AsyncIterator[bytes] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        name = "http11.receive_response_body"
+        if self._chunks is None:
+            await self._tracer.start(name)
+            self._chunks = aiter(self._stream)
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            await self._tracer.complete(name)
+            raise
+        except BaseException as error:
+            await self._tracer.fail(name, error)
+            raise
+
+    async def aclose(self) -> None:
+        async with self._tracer.step("http11.response_closed"):
+            await self._stream.aclose()
 
 
 @contextmanager

@@ -43,6 +43,19 @@ class SocketStream(ByteStream):
         """Whether what is sent is encrypted."""
         return self._tls is not None
 
+    @property
+    def ssl_object(self) -> ssl.SSLSocket | None:
+        """What knows of TLS; ``None`` for a plain connection."""
+        return self._tls
+
+    @property
+    def addresses(self) -> tuple[Any, Any]:
+        """The addresses of this end and of the peer; ``None`` for those of a broken connection."""
+        try:
+            return self._socket.getsockname(), self._socket.getpeername()
+        except OSError:
+            return None, None
+
     def receive_nowait(self, max_bytes: int = CHUNK) -> bytes | None:
         """What has arrived; ``b""`` at the end of the stream, ``None`` when nothing has yet.
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fal_async._transport.tracing import Tracer
 
 __all__ = ["Transmission"]
 
@@ -17,8 +21,12 @@ class Transmission:
         sent: Whether any of the request may have reached the peer: a byte was written to the
             socket. It never becomes false again.
         waiting_for: The local limit that the request waits for; empty when it waits for none.
+        may_upgrade: Whether the peer may switch to another protocol, which the request asks for.
+        tracer: Told of the steps; ``None`` for nobody.
     """
 
     repeatable: bool = False
     sent: bool = False
     waiting_for: str = ""
+    may_upgrade: bool = False
+    tracer: Tracer | None = None
