@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 
+from fal_async._checks import check_flag
 from fal_async._images import is_picture
 from fal_async.errors import InvalidRequestError
 from fal_async.types import Upload
@@ -53,7 +54,7 @@ def uploading(
     files = files_in(arguments)
     if not files:
         return None
-    if not auto_upload:
+    if not check_flag("auto_upload", auto_upload):
         kinds = ", ".join(sorted({type(file).__name__ for file in files.values()}))
         raise InvalidRequestError(f"the arguments hold files ({kinds}), and auto_upload is off")
     from fal_async._attaching import attach  # which loads all that uploads need

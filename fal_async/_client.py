@@ -7,10 +7,18 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from fal_async._config import UNCHANGED, Hosts, Limits, RetryPolicy, Unchanged
+from fal_async._checks import check_instance, seconds
+from fal_async._config import (
+    UNCHANGED,
+    Hosts,
+    Limits,
+    RetryPolicy,
+    Unchanged,
+    check_hosts,
+    check_policy,
+)
 from fal_async._credentials import Credentials
 from fal_async._direct import DirectCalls
-from fal_async._protocol import options
 from fal_async._queue import QueueCalls
 from fal_async._secret import conceal
 from fal_async._socket_calls import SocketCalls
@@ -76,14 +84,15 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         limits: Limits | None = None,
     ) -> None:
         key = conceal(key)
-        hosts = hosts or Hosts.from_environment(os.environ)
-        line = Line(carrier_of(transport), limits or Limits())
+        hosts = Hosts.from_environment(os.environ) if hosts is None else check_hosts(hosts)
+        limits = Limits() if limits is None else check_instance("limits", limits, Limits)
+        line = Line(carrier_of(transport), limits)
         self._performer = Performer(
             line=line,
             authority=Credentials(key, post_form=line.post_form),
             hosts=hosts,
-            policy=retry or RetryPolicy(),
-            timeout=options.seconds("default_timeout", default_timeout),
+            policy=check_policy(retry),
+            timeout=seconds("default_timeout", default_timeout),
         )
         self._owns_line = True
 
@@ -155,9 +164,9 @@ class AsyncClient(DirectCalls, QueueCalls, SocketCalls, StorageCalls):
         if key is not UNCHANGED:
             changes["authority"] = Credentials(key, post_form=self._performer.line.post_form)
         if default_timeout is not UNCHANGED:
-            changes["timeout"] = options.seconds("default_timeout", default_timeout)
+            changes["timeout"] = seconds("default_timeout", default_timeout)
         if retry is not UNCHANGED:
-            changes["policy"] = retry or RetryPolicy()
+            changes["policy"] = check_policy(retry)
         other = object.__new__(type(self))
         performer = replace(self._performer, **changes)
         other.__dict__.update(self.__dict__, _performer=performer, _owns_line=False)

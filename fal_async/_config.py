@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
+from fal_async._checks import check_instance, check_number, describe, whole_number
 from fal_async._secret import Variables
 from fal_async.errors import InvalidRequestError
 
@@ -122,6 +122,15 @@ def _split(url: str) -> SplitResult | None:
     return parts
 
 
+def check_hosts(hosts: object) -> Hosts:
+    """Check that hosts are a `Hosts`."""
+    if isinstance(hosts, str):
+        raise InvalidRequestError(
+            f"hosts must be a Hosts, got {describe(hosts)}: Hosts.at(...) makes one of a base URL"
+        )
+    return check_instance("hosts", hosts, Hosts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How much one client does at once, on each event loop. Waiting for a place is never an error.
@@ -157,12 +166,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("control", "held", "uploads", "downloads", "part_size"):
-            if getattr(self, name) < 1:
-                raise InvalidRequestError(f"limits.{name} must be at least 1")
-        if self.max_streams < 0 or not self.polls_per_second > 0:
-            raise InvalidRequestError(
-                "limits.max_streams starts at 0 and limits.polls_per_second above 0"
-            )
+            whole_number(f"limits.{name}", getattr(self, name))
+        for name in ("max_streams", "single_shot"):
+            whole_number(f"limits.{name}", getattr(self, name), at_least=0)
+        check_number("limits.polls_per_second", self.polls_per_second)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,11 +200,11 @@ class RetryPolicy:
     max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise InvalidRequestError(f"retry.attempts must be at least 1, got {self.attempts!r}")
+        whole_number("retry.attempts", self.attempts)
         for name in ("base_delay", "max_delay", "budget", "max_retry_after"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise InvalidRequestError(
-                    f"retry.{name} must be a finite number of seconds from 0, got {value!r}"
-                )
+            check_number(f"retry.{name}", getattr(self, name), zero=True)
+
+
+def check_policy(policy: object) -> RetryPolicy:
+    """Check that a policy is a `RetryPolicy`; ``None`` is the default one."""
+    return RetryPolicy() if policy is None else check_instance("retry", policy, RetryPolicy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fal_async._attachments import attach_files, uploading
+from fal_async._checks import seconds
 from fal_async._protocol import operations, options
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.outputs import check_output_type
@@ -99,8 +100,8 @@ class DirectCalls:
             expires_in=expires_in,
         )
         endpoint = parse_endpoint(application)
-        merged = options.merge_headers(platform, headers or {})
-        timeout = options.seconds("timeout", timeout)
+        merged = options.merge_headers(platform, headers)
+        timeout = seconds("timeout", timeout)
         performer = self._performer
         state = CallState()
         with within(timeout), use_call_state(state):
@@ -157,7 +158,7 @@ class DirectCalls:
         """
         check_output_type(output)
         endpoint = parse_endpoint(application)
-        merged = options.merge_headers(headers or {})
+        merged = options.merge_headers(headers)
         upload = uploading(self._performer, arguments, auto_upload=auto_upload)
 
         def operation(given: Arguments) -> operations.Operation[None]:
@@ -172,7 +173,7 @@ class DirectCalls:
             self._performer,
             operation(arguments if upload is None else {}),
             prepare=None if upload is None else prepare,
-            timeout=options.seconds("timeout", timeout),
-            idle_timeout=options.seconds("idle_timeout", idle_timeout),
+            timeout=seconds("timeout", timeout),
+            idle_timeout=seconds("idle_timeout", idle_timeout),
             output=output,
         )

@@ -9,6 +9,7 @@ from zlib import crc32
 
 import anyio
 
+from fal_async._checks import whole_number
 from fal_async._fetching import FilePlace
 from fal_async._protocol.downloads import (
     Version,
@@ -47,6 +48,8 @@ class Download:
     """
 
     def __init__(self, performer: Performer, url: str, max_bytes: int | None) -> None:
+        if max_bytes is not None:
+            whole_number("max_bytes", max_bytes, at_least=0)
         self._performer = performer
         self._url = plain_url(url)
         self._place = FilePlace(performer, self._url)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from fal_async._checks import seconds
 from fal_async._protocol import operations
 from fal_async._protocol.changes import Changes
-from fal_async._protocol.options import seconds
 from fal_async._protocol.outputs import check_output_type
 from fal_async._results import hand_over
 from fal_async._transport.call_state import CallState, use_call_state

@@ -6,6 +6,7 @@ import io
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
 
+from fal_async._checks import describe
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def image_type(format: str) -> str:  # noqa: A002 -- the official client's name
         InvalidRequestError: It is not the name of one.
     """
     if not isinstance(cast("object", format), str):
-        raise InvalidRequestError(f"a format is a name such as 'png', got {format!r}")
+        raise InvalidRequestError(f"a format must be a name such as 'png', got {describe(format)}")
     return f"image/{_FORMATS.get(format.lower(), format.lower())}"
 
 

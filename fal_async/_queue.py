@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fal_async._attachments import attach_files
+from fal_async._checks import check_callback, check_mapping, seconds
 from fal_async._handle import AsyncRequestHandle
 from fal_async._protocol import operations, options
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
@@ -112,7 +113,7 @@ class QueueCalls:
             expires_in=expires_in,
         )
         endpoint = parse_endpoint(application)
-        merged = options.merge_headers(platform, headers or {})
+        merged = options.merge_headers(platform, headers)
         query = options.submit_query(webhook_url=webhook_url, max_queue_length=max_queue_length)
         arguments = await attach_files(self._performer, arguments, auto_upload=auto_upload)
         operation = operations.submit(
@@ -207,10 +208,10 @@ class QueueCalls:
             Completed {'prompt': 'a cat'}
         """
         check_output_type(output)
-        options.check_callback("on_enqueue", on_enqueue)
-        options.check_callback("on_queue_update", on_queue_update)
-        client_timeout = options.seconds("client_timeout", client_timeout)
-        interval = options.seconds("interval", interval)
+        check_callback("on_enqueue", on_enqueue)
+        check_callback("on_queue_update", on_queue_update)
+        client_timeout = seconds("client_timeout", client_timeout)
+        interval = seconds("interval", interval)
         start_timeout = options.start_timeout_within(start_timeout, client_timeout)
 
         async def submit() -> AsyncRequestHandle:
@@ -302,7 +303,11 @@ class QueueCalls:
         Raises:
             InvalidRequestError: The data is not that of a handle.
         """
-        facts = handle.to_dict() if isinstance(handle, AsyncRequestHandle) else handle
+        facts: Mapping[str, str]
+        if isinstance(handle, AsyncRequestHandle):
+            facts = handle.to_dict()
+        else:
+            facts = check_mapping("handle", handle)
         try:
             endpoint = parse_endpoint(facts["application"])
             request_id = parse_request_id(facts["request_id"])

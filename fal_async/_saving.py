@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fal_async._checks import describe
 from fal_async._transport.threads import ThreadResource, in_thread
 from fal_async.errors import InvalidRequestError
 
@@ -141,7 +142,7 @@ def _path_text(target: object) -> str:
     except TypeError as error:
         raise InvalidRequestError(f"not a path: {error}") from error
     if not isinstance(text, str):
-        raise InvalidRequestError(f"a path must be text, got {text!r}")
+        raise InvalidRequestError(f"a path must be text, got {describe(text)}")
     if not text:
         raise InvalidRequestError("a path must not be empty; '.' is the current folder")
     try:

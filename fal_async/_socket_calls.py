@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from fal_async._checks import check_callback, check_flag, seconds, whole_number
 from fal_async._over_websocket import WebSocketRequests, open_requests
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.failures import error_from
-from fal_async._protocol.options import merge_headers, seconds, whole_number
+from fal_async._protocol.options import merge_headers
 from fal_async._protocol.over_websocket import carrier_url
 from fal_async._protocol.realtime import mint_token, realtime_url, runner_url, with_token
 from fal_async._realtime import (
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from fal_async._config import Hosts
+    from fal_async._protocol.endpoint import Endpoint
     from fal_async._protocol.operations import Operation
     from fal_async._secret import Secret
     from fal_async._transport.perform import Performer
@@ -102,7 +105,9 @@ class SocketCalls:
         open_socket = _Opener(
             self._performer,
             realtime_url(hosts, endpoint, path=path, max_buffering=max_buffering),
-            mint_token(hosts, endpoint, token_expiration=token_expiration) if use_jwt else None,
+            mint_token(hosts, endpoint, token_expiration=token_expiration)
+            if check_flag("use_jwt", use_jwt)
+            else None,
             _options(
                 headers=headers,
                 open_timeout=open_timeout,
@@ -112,6 +117,9 @@ class SocketCalls:
                 compression=compression,
             ),
         )
+        check_callback("encode_message", encode_message)
+        check_callback("decode_message", decode_message)
+        check_flag("reconnect", reconnect)
         return open_realtime(
             open_socket, encode=encode_message, decode=decode_message, reconnect=reconnect
         )
@@ -163,7 +171,9 @@ class SocketCalls:
         open_socket = _Opener(
             self._performer,
             runner_url(hosts, endpoint, path=path, max_buffering=max_buffering),
-            mint_token(hosts, endpoint, token_expiration=token_expiration) if use_jwt else None,
+            mint_token(hosts, endpoint, token_expiration=token_expiration)
+            if check_flag("use_jwt", use_jwt)
+            else None,
             _options(
                 headers=headers,
                 open_timeout=open_timeout,
@@ -212,6 +222,15 @@ class SocketCalls:
         return open_requests(open_socket)
 
 
+def _mint(
+    hosts: Hosts, endpoint: Endpoint, use_jwt: object, token_expiration: int
+) -> Operation[Secret] | None:
+    """The call for the token that opens a socket; ``None`` where the key does."""
+    if not check_flag("use_jwt", use_jwt):
+        return None
+    return mint_token(hosts, endpoint, token_expiration=token_expiration)
+
+
 def _options(
     *,
     headers: Mapping[str, str] | None,
@@ -225,12 +244,12 @@ def _options(
     if max_message_size is not None:
         whole_number("max_message_size", max_message_size)
     return {
-        "headers": merge_headers(headers or {}),
+        "headers": merge_headers(headers),
         "open_timeout": seconds("open_timeout", open_timeout),
         "ping_interval": seconds("ping_interval", ping_interval),
         "ping_timeout": seconds("ping_timeout", ping_timeout),
         "max_message_size": max_message_size,
-        "compression": compression,
+        "compression": check_flag("compression", compression),
     }
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
+from fal_async._checks import check_callback
 from fal_async._fetching import is_there
 from fal_async._protocol import upload
-from fal_async._protocol.options import check_callback
 from fal_async._repositories import on_one_of
 from fal_async._transport.pulling import StreamSource
 from fal_async._transport.sources import Memory

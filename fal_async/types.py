@@ -20,6 +20,7 @@ from typing import (
     get_args,
 )
 
+from fal_async._checks import check_instance, check_sequence, describe, is_one_of
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ class StorageACLRule:
     decision: StorageACLDecision
 
     def __post_init__(self) -> None:
+        check_instance("user", self.user, str)
         _check_decision(self.decision)
 
 
@@ -257,6 +259,9 @@ class StorageACL:
     def __post_init__(self) -> None:
         if self.default is not None:
             _check_decision(self.default)
+        if self.rules is not None:
+            for rule in check_sequence("rules", self.rules):
+                check_instance("a rule", rule, StorageACLRule)
 
 
 @dataclass(frozen=True)
@@ -281,6 +286,8 @@ class StorageSettings:
 
     def __post_init__(self) -> None:
         _ = self.seconds
+        if self.initial_acl is not None:
+            check_instance("initial_acl", self.initial_acl, StorageACL)
 
     @property
     def seconds(self) -> int | None:
@@ -288,11 +295,11 @@ class StorageSettings:
         life = self.expires_in
         if life is None or (isinstance(life, str) and life in _LIVES):
             return None if life is None else _LIVES[life]
-        if type(life) is int and life > 0:
+        if type(life) is int and 0 < life < 2**63:
             return life
         raise InvalidRequestError(
             f"expires_in is a positive whole number of seconds or one of "
-            f"{', '.join(_LIVES)}, got {life!r}"
+            f"{', '.join(_LIVES)}, got {describe(life)}"
         )
 
 
@@ -309,6 +316,9 @@ class Upload:
         file_name: The name that the URL ends with; ``None`` takes that of the path, open file or
             upload, or leaves it to the platform.
         lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+
+    Raises:
+        InvalidRequestError: What is said of the data is not of its kind.
 
     Example:
         >>> async def main() -> None:
@@ -334,6 +344,12 @@ class Upload:
     file_name: str | None = None
     lifecycle: StorageSettings | None = None
 
+    def __post_init__(self) -> None:
+        kinds = {"content_type": str, "file_name": str, "lifecycle": StorageSettings}
+        for name, kind in kinds.items():
+            if (value := getattr(self, name)) is not None:
+                check_instance(name, value, kind)
+
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
@@ -350,8 +366,10 @@ class Upload:
 
 
 def _check_decision(decision: object) -> None:
-    if decision not in get_args(StorageACLDecision):
-        raise InvalidRequestError(f"a decision is 'hide', 'forbid' or 'allow', got {decision!r}")
+    if not is_one_of(decision, get_args(StorageACLDecision)):
+        raise InvalidRequestError(
+            f"a decision must be 'hide', 'forbid' or 'allow', got {describe(decision)}"
+        )
 
 
 class AsyncFile(Protocol):

@@ -21,6 +21,7 @@ PLACES = {
     "fal_async.errors": "values",
     "fal_async.types": "values",
     "fal_async._annotations": "values",
+    "fal_async._checks": "values",
     "fal_async._config": "values",
     "fal_async._references": "values",
     "fal_async._secret": "values",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fal_async._checks import check_flag
 from fal_async._protocol.logs import LogCursor
 from fal_async.types import Completed, InProgress, Status
 
@@ -23,7 +24,7 @@ class Changes:
     """
 
     def __init__(self, *, with_logs: bool, repeats: bool = False) -> None:
-        self._cursor = LogCursor() if with_logs else None
+        self._cursor = LogCursor() if check_flag("with_logs", with_logs) else None
         self._repeats = repeats
         self._last: Status | None = None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
+from fal_async._checks import describe
 from fal_async.errors import InvalidRequestError
 
 __all__ = ["Endpoint", "parse_endpoint", "parse_path", "parse_request_id"]
@@ -49,20 +50,20 @@ class Endpoint:
 def parse_endpoint(application: object) -> Endpoint:
     """Take an endpoint id apart; stray slashes are forgiven, anything else wrong is an error."""
     if not isinstance(application, str):
-        raise InvalidRequestError(f"an endpoint id is a string, got {type(application).__name__}")
+        raise InvalidRequestError(f"an endpoint id is a string, got {describe(application)}")
     return _parse(application)
 
 
 @lru_cache(maxsize=1024)
 def _parse(application: str) -> Endpoint:
     if "://" in application:
-        raise InvalidRequestError(f"{application!r} is a URL; {_EXPECTED}")
+        raise InvalidRequestError(f"{describe(application)} is a URL; {_EXPECTED}")
     segments = [segment for segment in application.strip().split("/") if segment]
     if len(segments) == 1 and (legacy := _LEGACY.fullmatch(segments[0])):
         segments = list(legacy.groups())
     namespace = segments.pop(0) if segments and segments[0] in _NAMESPACES else ""
     if len(segments) < 2 or not all(map(_SEGMENT.fullmatch, segments)):
-        raise InvalidRequestError(f"{application!r} is not an endpoint id: {_EXPECTED}")
+        raise InvalidRequestError(f"{describe(application)} is not an endpoint id: {_EXPECTED}")
     owner, alias, *path = segments
     return Endpoint(owner, alias, "/".join(path), namespace)
 
@@ -73,11 +74,11 @@ def parse_path(path: object) -> tuple[str, str]:
     What is percent-encoded already stays as it is.
     """
     if not isinstance(path, str):
-        raise InvalidRequestError(f"a path is a string, got {type(path).__name__}")
+        raise InvalidRequestError(f"a path is a string, got {describe(path)}")
     bare, _, query = _STRAY_PERCENT.sub("%25", path).partition("?")
     segments = [segment for segment in bare.split("/") if segment]
     if set("#\\") & set(path) or not path.isprintable() or any(map(_DOTS.fullmatch, segments)):
-        raise InvalidRequestError(f"{path!r} is not a path within an app")
+        raise InvalidRequestError(f"{describe(path)} is not a path within an app")
     encoded = quote("/".join(segments), safe="/%:@!$&'()*+,;=~")
     return encoded, quote(query, safe="/%:@!$&'()*+,;=~?")
 
@@ -85,5 +86,5 @@ def parse_path(path: object) -> tuple[str, str]:
 def parse_request_id(request_id: object) -> str:
     """Check an id that a caller gave."""
     if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
-        raise InvalidRequestError(f"{request_id!r} is not a request id")
+        raise InvalidRequestError(f"{describe(request_id)} is not a request id")
     return request_id

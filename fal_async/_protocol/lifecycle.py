@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from fal_async._checks import check_instance
+from fal_async.types import StorageSettings
+
 if TYPE_CHECKING:
-    from fal_async.types import StorageACL, StorageSettings
+    from fal_async.types import StorageACL
 
 __all__ = ["lifecycle_headers"]
 
@@ -22,6 +25,7 @@ def lifecycle_headers(settings: StorageSettings | None) -> dict[str, str]:
 
 
 def _wishes(settings: StorageSettings) -> dict[str, Any]:
+    check_instance("lifecycle", settings, StorageSettings)
     wishes: dict[str, Any] = {
         "expiration_duration_seconds": settings.seconds,
         "initial_acl": _acl(settings.initial_acl),

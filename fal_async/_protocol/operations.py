@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 from urllib.parse import urlencode
 
+from fal_async._checks import check_flag, describe
 from fal_async._protocol.bodies import encode_arguments, json_text, plain_arguments
 from fal_async._protocol.endpoint import Endpoint, parse_path
 from fal_async._protocol.failures import raise_for_status
@@ -341,9 +342,13 @@ def _ignore(_: Reply) -> None:
     """The body is read by whoever opened the stream."""
 
 
+def _is_method(method: str) -> bool:
+    return method.isalpha() and method.isascii()
+
+
 def _method(method: str) -> str:
-    if not (method.isalpha() and method.isascii()):
-        raise InvalidRequestError(f"{method!r} is not an HTTP method")
+    if not isinstance(cast("object", method), str) or not _is_method(method):
+        raise InvalidRequestError(f"{describe(method)} is not an HTTP method")
     return method.upper()
 
 
@@ -361,7 +366,7 @@ def _items(value: object) -> list[object]:
 
 def _endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, Any]) -> str:
     whole = f"{base}/{endpoint}"
-    if path or query:
+    if not isinstance(cast("object", path), str) or path or query:
         encoded, own_query = parse_path(path)
         whole = f"{whole}/{encoded}" if encoded else whole
         queries = "&".join(filter(None, (own_query, _encode_query(query))))
@@ -381,6 +386,6 @@ def _encode_query(query: Mapping[str, Any]) -> str:
 
 
 def _logs(url: str, with_logs: bool) -> str:  # noqa: FBT001 -- mirrors the public parameter
-    if not with_logs:
+    if not check_flag("with_logs", with_logs):
         return url
     return f"{url}&logs=1" if "?" in url else f"{url}?logs=1"

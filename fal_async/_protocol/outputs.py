@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from fal_async._checks import describe
 from fal_async.errors import InvalidReplyError, InvalidRequestError
 from fal_async.types import Result
 
@@ -42,18 +43,18 @@ def check_output_type(output: object) -> None:
 
 
 def _validator(output: object) -> Callable[[object], object]:
-    from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-
     try:
         hash(output)
-    except TypeError:
+    except Exception:  # noqa: BLE001 -- whatever has no hash
         build = _build_validator.__wrapped__  # annotations may carry lists and the like
     else:
         build = _build_validator
     try:
         return build(output)
-    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
-        raise InvalidRequestError(f"{output!r} is not a type of outputs: {error}") from error
+    except Exception as error:  # pydantic's own are few of what it raises for what is no type
+        raise InvalidRequestError(
+            f"{describe(output)} is not a type of outputs: {describe(error)}"
+        ) from error
 
 
 @lru_cache(maxsize=256)

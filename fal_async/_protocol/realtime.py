@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import urlencode
 
+from fal_async._checks import whole_number
 from fal_async._protocol.bodies import decode_json, decode_msgpack, encode_json
 from fal_async._protocol.endpoint import Endpoint, parse_path
 from fal_async._protocol.operations import Operation, Request, reading
-from fal_async._protocol.options import whole_number
 from fal_async._protocol.retry import Retry
 from fal_async._secret import Secret
 from fal_async.errors import InvalidReplyError

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
+from fal_async._checks import check_sequence, describe, is_one_of
 from fal_async._protocol.bodies import encode_json
 from fal_async._protocol.operations import Credential, Lane, Operation, Request, reading
 from fal_async._protocol.options import merge_headers
@@ -67,10 +68,13 @@ class Label:
     lifecycle: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        if not self.content_type:
-            raise InvalidRequestError("the content type is a media type such as 'image/png'")
+        if not isinstance(cast("object", self.content_type), str) or not self.content_type:
+            raise InvalidRequestError(
+                "the content type must be a media type such as 'image/png', "
+                f"got {describe(self.content_type)}"
+            )
         if not isinstance(cast("object", self.file_name), str | None):
-            raise InvalidRequestError(f"the file name must be text, got {self.file_name!r}")
+            raise InvalidRequestError(f"the file name must be text, got {describe(self.file_name)}")
         _ = self.headers
 
     def __str__(self) -> str:
@@ -151,11 +155,12 @@ def repositories(
 ) -> list[Repository]:
     """Where an upload is tried, in this order, each once; ``None`` is the default of either."""
     others = ["fal"] if others is None else [others] if isinstance(others, str) else others
+    check_sequence("fallback_repository", others)
     known: dict[str, Repository] = {"fal_v3": "fal_v3", "cdn": "fal_v3", "fal": "fal"}
-    named = [first or "fal_v3", *others]
+    named = ["fal_v3" if first is None else first, *others]
     for name in named:
-        if name not in known:
-            raise InvalidRequestError(f"a repository is 'fal_v3' or 'fal', got {name!r}")
+        if not is_one_of(name, tuple(known)):
+            raise InvalidRequestError(f"a repository is 'fal_v3' or 'fal', got {describe(name)}")
     return list(dict.fromkeys(known[name] for name in named))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fal_async._secret import Secret
 from fal_async._transport.connection import ReceivedBody
@@ -15,6 +15,7 @@ from fal_async._transport.engine import Engine
 from fal_async._transport.exchange import OpenReply
 from fal_async._transport.mocks import httpx_is_mocked, over_httpx
 from fal_async._transport.targets import locate
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -88,8 +89,17 @@ def carrier_of(
         proxies: The proxies as `ProxyRules` takes them; ``None`` for those of the environment.
     """
     if transport is not None:
+        import httpx  # which a caller with a transport has loaded
+
         from fal_async._transport.foreign import Foreign  # with httpx, like the two below
         from fal_async._transport.pool import PooledTransport
+
+        if not isinstance(cast("object", transport), httpx.AsyncBaseTransport):
+            kind = type(transport)
+            raise InvalidRequestError(
+                f"transport must be an httpx.AsyncBaseTransport, such as httpx.AsyncHTTPTransport, "
+                f"got a {kind.__module__}.{kind.__qualname__}"
+            )
 
         # A subclass may want to see the requests.
         return (

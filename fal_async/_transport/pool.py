@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from fal_async._checks import check_instance, check_number, whole_number
 from fal_async._transport.encoding import compose
 from fal_async._transport.engine import Engine
 from fal_async._transport.errors import ExchangeError, LocalProtocolError
@@ -16,7 +18,6 @@ from fal_async._transport.tracing import Tracer
 from fal_async._transport.transmission import Transmission
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator, Generator
 
     from fal_async._transport.connection import ReplyBody, Timeouts
@@ -64,8 +65,12 @@ class PooledTransport(httpx.AsyncBaseTransport):
         ssl_context: ssl.SSLContext | None = None,
         max_header_bytes: int = 64 * 1024,
     ) -> None:
-        if max_connections is not None and max_connections < 1:
-            raise ValueError("max_connections must be at least 1, or None for no bound")
+        if max_connections is not None:
+            whole_number("max_connections", max_connections)
+        check_number("keepalive_expiry", keepalive_expiry, zero=True)
+        whole_number("max_header_bytes", max_header_bytes)
+        if ssl_context is not None:
+            check_instance("ssl_context", ssl_context, ssl.SSLContext)
         self.engine: Engine = Engine(
             max_connections=max_connections,
             keepalive_expiry=keepalive_expiry,

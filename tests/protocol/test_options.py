@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_async._checks import seconds
 from fal_async._protocol.options import (
     merge_headers,
     platform_headers,
-    seconds,
     start_timeout_within,
     submit_query,
 )
@@ -47,7 +47,7 @@ def test_spaces_around_a_header_value_are_dropped() -> None:
 
 @pytest.mark.parametrize("headers", [[("x-one", "1")], "x-one: 1", 1])
 def test_headers_are_a_mapping(headers: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="headers are a mapping"):
+    with pytest.raises(InvalidRequestError, match="headers must be a mapping"):
         merge_headers({}, headers)
 
 
