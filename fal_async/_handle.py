@@ -285,8 +285,8 @@ class AsyncRequestHandle(_Bound):
 
 def _log_size(status: Status) -> int:
     """Estimate the bytes of the log of a status."""
-    lines = status.logs if isinstance(status, InProgress | Completed) else None
-    return len(lines or ()) * LINE
+    lines = status.logs if isinstance(status, InProgress | Completed) else ()
+    return len(lines) * LINE
 
 
 def check_client(client: object) -> None:

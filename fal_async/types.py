@@ -163,10 +163,13 @@ class InProgress(Status):
     """A runner works on the job.
 
     Attributes:
-        logs: The log lines; ``None`` when logs were not asked for.
+        logs: The log lines; empty when there are none, and when logs were not asked for.
     """
 
-    logs: list[LogLine] | None
+    logs: list[LogLine]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "logs", self.logs or [])  # a program may say `None`
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +177,19 @@ class Completed(Status):
     """The job has ended, which is not to say that it succeeded: fetching the result tells.
 
     Attributes:
-        logs: The log lines; ``None`` when logs were not asked for.
+        logs: The log lines; empty when there are none, and when logs were not asked for.
         metrics: Figures of the run, such as ``inference_time`` in seconds.
         error: What went wrong, for people; ``None`` when the platform reports nothing.
         error_type: The platform's name for the error, or ``None``.
     """
 
-    logs: list[LogLine] | None
+    logs: list[LogLine]
     metrics: dict[str, Any]
     error: str | None = None
     error_type: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "logs", self.logs or [])  # a program may say `None`
 
 
 @dataclass(frozen=True, slots=True)

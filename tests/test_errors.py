@@ -214,10 +214,10 @@ def test_facts_that_are_not_known_are_none_or_empty() -> None:
 
 
 def test_a_timeout_is_pythons_and_not_a_system_error_with_a_number() -> None:
-    error = FalClientTimeoutError(2.0, "abc", InProgress(None))
+    error = FalClientTimeoutError(2.0, "abc", InProgress([]))
     assert isinstance(error, TimeoutError)
     assert isinstance(error, asyncio.TimeoutError)
-    assert (error.timeout, error.request_id, error.last_status) == (2.0, "abc", InProgress(None))
+    assert (error.timeout, error.request_id, error.last_status) == (2.0, "abc", InProgress([]))
     for one in [error, *restored(error)]:
         assert one.errno is None
         assert one.strerror is None

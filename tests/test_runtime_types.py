@@ -134,9 +134,9 @@ def test_names_of_extras_that_are_not_installed_stand_for_anything() -> None:
         (InProgress, InProgress([LINE]), {"logs": [dict(LINE)]}),
         (
             Completed,
-            Completed(None, {"inference_time": 0.5}),
+            Completed([], {"inference_time": 0.5}),
             {
-                "logs": None,
+                "logs": [],
                 "metrics": {"inference_time": 0.5},
                 "error": None,
                 "error_type": None,

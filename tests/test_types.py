@@ -15,10 +15,10 @@ from fal_async import Cancellation, Completed, InProgress, Queued, Result, Statu
 STATUSES = [
     Queued(3),
     Queued(None),
-    InProgress(None),
+    InProgress([]),
     InProgress([{"message": "a", "level": "INFO"}]),
     Completed([], {"inference_time": 0.5}),
-    Completed(None, {}, "boom", "runner_disconnected"),
+    Completed([], {}, "boom", "runner_disconnected"),
     Unknown({"status": "PAUSED"}),
 ]
 
@@ -31,6 +31,12 @@ def test_a_status_is_a_value(status: Status) -> None:
     assert isinstance(status, Status)
     assert eval(repr(status)) == status
     assert sum(status == other for other in STATUSES) == 1
+
+
+def test_logs_are_a_list_whatever_they_were_said_to_be() -> None:
+    nothing: Any = None
+    assert InProgress(nothing) == InProgress(logs=nothing) == InProgress([])
+    assert Completed(logs=nothing, metrics={}).logs == []
 
 
 def test_a_status_cannot_be_changed() -> None:
@@ -55,7 +61,7 @@ def test_statuses_are_matched_by_their_class() -> None:
     assert [word(status) for status in STATUSES] == [
         "queued 3",
         "queued None",
-        "working None",
+        "working []",
         "working [{'message': 'a', 'level': 'INFO'}]",
         "done",
         "failed boom",

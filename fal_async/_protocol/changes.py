@@ -30,13 +30,14 @@ class Changes:
 
     def fresh(self, status: Status) -> Status | None:
         """The status with nothing but new log lines; ``None`` when it is not to be passed on."""
-        state, lines = status, None
+        state: Status = status
+        lines: list[LogLine] = []
         if isinstance(status, InProgress | Completed):
             lines = self._lines(status.logs)
-            state, status = replace(status, logs=None), replace(status, logs=lines)
+            state, status = replace(status, logs=[]), replace(status, logs=lines)
         repeated = state == self._last and not lines and not self._repeats
         self._last = state
         return None if repeated else status
 
-    def _lines(self, window: list[LogLine] | None) -> list[LogLine] | None:
-        return None if self._cursor is None else self._cursor.fresh(window or [])
+    def _lines(self, window: list[LogLine]) -> list[LogLine]:
+        return [] if self._cursor is None else self._cursor.fresh(window)

@@ -92,7 +92,7 @@ def _fingerprint(line: LogLine) -> int:
     return hash((line.get("timestamp"), line["message"]))
 
 
-def parse_logs(raw: object) -> list[LogLine] | None:
+def parse_logs(raw: object) -> list[LogLine]:
     """Read the ``logs`` of a status: whatever stands there becomes lines with a message.
 
     Fields that this version does not know are kept as they are.
@@ -101,14 +101,14 @@ def parse_logs(raw: object) -> list[LogLine] | None:
         raw: Decoded JSON. A list of objects, by the protocol; anything else is made the best of.
 
     Returns:
-        The lines; ``None`` when there is no log, most often because it was not asked for.
+        The lines; none when there is no log, most often because it was not asked for.
 
     Example:
         >>> parse_logs([{"message": "loading", "level": None}, "plain text"])
         [{'message': 'loading'}, {'message': 'plain text'}]
     """
     if raw is None:
-        return None
+        return []
     entries = cast("list[object]", raw) if isinstance(raw, list) else [raw]
     return [_read_entry(entry) for entry in entries if entry is not None]
 

@@ -120,7 +120,7 @@ class Wait:
         if not isinstance(status, Completed):
             self._enter(status)
         if isinstance(status, InProgress | Completed):
-            for line in status.logs or ():
+            for line in status.logs:
                 self.say(f"| {one_line(line['message'])}", "dim")
         if isinstance(status, Completed):
             self._enter(status)

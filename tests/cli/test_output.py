@@ -59,17 +59,18 @@ def test_json_survives_the_encoding_of_a_terminal(
             "in progress",
             {"status": "IN_PROGRESS", "logs": [{"message": "hello"}]},
         ),
-        (Completed(None, {}), "completed", {"status": "COMPLETED", "metrics": {}}),
+        (Completed([], {}), "completed", {"status": "COMPLETED", "logs": [], "metrics": {}}),
         (
             Completed([], {"inference_time": 1.25}),
             "completed, after 1.25 s of work",
             {"status": "COMPLETED", "logs": [], "metrics": {"inference_time": 1.25}},
         ),
         (
-            Completed(None, {}, "out of\nmemory", "runner_server_error"),
+            Completed([], {}, "out of\nmemory", "runner_server_error"),
             "completed with an error: out of memory",
             {
                 "status": "COMPLETED",
+                "logs": [],
                 "metrics": {},
                 "error": "out of\nmemory",
                 "error_type": "runner_server_error",

@@ -149,7 +149,7 @@ async def test_client_timeout_cancels_the_job_and_names_it(
 
     assert [caught.value.request_id] == cancels(fal) == list(fal.jobs)
     assert caught.value.timeout == 0.4
-    assert caught.value.last_status == seen[-1] == InProgress(None)
+    assert caught.value.last_status == seen[-1] == InProgress([])
     (submit,) = (request for request in fal.requests if request.route == "submit")
     assert submit.headers["x-fal-request-start-timeout"] == "0.4"
     assert submit.headers["x-fal-request-timeout"] == "0.4"
@@ -216,7 +216,7 @@ async def test_leaving_a_handle_leaves_the_job_alone(
         await handle.get(timeout=0.2)
 
     assert caught.value.request_id == handle.request_id
-    assert caught.value.last_status == InProgress(None)
+    assert caught.value.last_status == InProgress([])
     assert cancels(fal) == []
     gate.open()
     with anyio.fail_after(10):
@@ -309,5 +309,5 @@ async def test_the_queue_position_is_told_as_it_changes(
             await seen.until(lambda heard: Queued(0) in heard)
             gate.open()
 
-    assert seen[:3] == [Queued(1), Queued(0), InProgress(None)]
+    assert seen[:3] == [Queued(1), Queued(0), InProgress([])]
     assert isinstance(seen[-1], Completed)

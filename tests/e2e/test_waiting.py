@@ -109,7 +109,7 @@ async def test_logs_that_were_not_asked_for_are_not_delivered(
     with anyio.fail_after(10):
         events = [event async for event in handle.iter_events()]
 
-    assert all(event.logs is None for event in events if isinstance(event, InProgress | Completed))
+    assert all(event.logs == [] for event in events if isinstance(event, InProgress | Completed))
     assert await handle.status(with_logs=True) != await handle.status()
 
 

@@ -22,7 +22,7 @@ def fresh(*statuses: Status, with_logs: bool = False) -> list[Status]:
     return [new for status in statuses if (new := changes.fresh(status)) is not None]
 
 
-DONE = Completed(None, {"inference_time": 0.5})
+DONE = Completed([], {"inference_time": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,10 @@ DONE = Completed(None, {"inference_time": 0.5})
         ([], []),
         ([Queued(2), Queued(2), Queued(1), Queued(1)], [Queued(2), Queued(1)]),
         ([Queued(None), Queued(None), Queued(0)], [Queued(None), Queued(0)]),
-        ([Queued(0), InProgress(None), InProgress(None)], [Queued(0), InProgress(None)]),
+        ([Queued(0), InProgress([]), InProgress([])], [Queued(0), InProgress([])]),
         (
-            [InProgress(None), Queued(0), InProgress(None)],
-            [InProgress(None), Queued(0), InProgress(None)],
+            [InProgress([]), Queued(0), InProgress([])],
+            [InProgress([]), Queued(0), InProgress([])],
         ),
         ([Unknown({"status": "X"}), Unknown({"status": "X"})], [Unknown({"status": "X"})]),
         (
@@ -42,7 +42,7 @@ DONE = Completed(None, {"inference_time": 0.5})
             [Unknown({"status": "X"}), Unknown({"status": "Y"})],
         ),
         ([DONE, DONE], [DONE]),
-        ([InProgress(None), DONE], [InProgress(None), DONE]),
+        ([InProgress([]), DONE], [InProgress([]), DONE]),
     ],
 )
 def test_a_repeated_status_is_dropped(statuses: Sequence[Status], new: list[Status]) -> None:
@@ -51,8 +51,8 @@ def test_a_repeated_status_is_dropped(statuses: Sequence[Status], new: list[Stat
 
 
 def test_logs_that_were_not_asked_for_are_left_out() -> None:
-    assert fresh(InProgress(lines("a")), InProgress(lines("a", "b"))) == [InProgress(None)]
-    assert fresh(Completed(lines("a"), {})) == [Completed(None, {})]
+    assert fresh(InProgress(lines("a")), InProgress(lines("a", "b"))) == [InProgress([])]
+    assert fresh(Completed(lines("a"), {})) == [Completed([], {})]
 
 
 def test_new_lines_are_news_and_old_ones_are_not() -> None:
@@ -61,7 +61,7 @@ def test_new_lines_are_news_and_old_ones_are_not() -> None:
         InProgress(lines("a")),
         InProgress(lines("a")),
         InProgress(lines("a", "b")),
-        InProgress(None),
+        InProgress([]),
         Completed(lines("b", "c"), {}),
         with_logs=True,
     ) == [
@@ -80,7 +80,7 @@ def test_a_line_that_was_written_twice_is_delivered_twice() -> None:
 
 
 def test_a_silent_status_with_logs_has_an_empty_list() -> None:
-    assert fresh(InProgress(None), Completed(None, {}), with_logs=True) == [
+    assert fresh(InProgress([]), Completed([], {}), with_logs=True) == [
         InProgress([]),
         Completed([], {}),
     ]

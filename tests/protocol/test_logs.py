@@ -137,7 +137,7 @@ def test_a_long_log_costs_no_more_than_its_windows() -> None:
 @pytest.mark.parametrize(
     ("raw", "lines"),
     [
-        (None, None),
+        (None, []),
         ([], []),
         ([{"message": "a"}], [{"message": "a"}]),
         (
@@ -161,7 +161,7 @@ def test_a_long_log_costs_no_more_than_its_windows() -> None:
         ({"message": "a"}, plain("a")),
     ],
 )
-def test_whatever_stands_in_logs_becomes_lines(raw: Any, lines: list[LogLine] | None) -> None:
+def test_whatever_stands_in_logs_becomes_lines(raw: Any, lines: list[LogLine]) -> None:
     assert parse_logs(raw) == lines
 
 

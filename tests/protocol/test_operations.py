@@ -279,8 +279,8 @@ def test_calls_have_names_for_logs_and_errors() -> None:
 def test_a_status_is_read_from_its_json_whatever_the_success() -> None:
     parse = operations.status(f"{URL}/status", **JOB).parse
     assert parse(reply(202, {"status": "IN_QUEUE", "queue_position": 1})) == Queued(1)
-    assert parse(reply(200, {"status": "IN_PROGRESS"})) == InProgress(None)
-    assert parse(reply(202, {"status": "COMPLETED"})) == Completed(None, {})
+    assert parse(reply(200, {"status": "IN_PROGRESS"})) == InProgress([])
+    assert parse(reply(202, {"status": "COMPLETED"})) == Completed([], {})
 
 
 @pytest.mark.parametrize(("failed", "retry"), [(False, Retry.REPLAYED), (True, Retry.SETTLED)])

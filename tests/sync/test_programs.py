@@ -163,7 +163,7 @@ for event in handle.iter_events(with_logs=True, interval=0.05):
 print(handle.get())
 status = handle.status(with_logs=True)
 print(type(status).__name__, [log["message"] for log in status.logs], sorted(status.metrics))
-print(handle.status().logs, status.error, status.error_type)
+print(handle.status().logs or None, status.error, status.error_type)
 print(fal_client.result("acme/gated", handle.request_id))
 print(type(fal_client.status("acme/gated", handle.request_id, with_logs=False)).__name__)
 """,
@@ -411,6 +411,17 @@ print(len(lines) > 1)
 """,
         ["True"],
         ["False"],
+    ),
+    "logs that were not asked for": (
+        """
+import fal_client
+
+handle = fal_client.submit("acme/echo", arguments={})
+handle.get()
+print(handle.status().logs)
+""",
+        ["None"],
+        ["[]"],
     ),
     "several event loops": (
         """
