@@ -575,12 +575,18 @@ def ws_connect(
 
 
 def over_websocket(
-    application: str, *, open_timeout: float | None = 90.0, headers: Mapping[str, str] | None = None
+    application: str,
+    *,
+    max_message_size: int | None = 64 * 1024 * 1024,
+    open_timeout: float | None = 90.0,
+    headers: Mapping[str, str] | None = None,
 ) -> AbstractAsyncContextManager[WebSocketRequests]:
     """Open one connection for many HTTP requests to an endpoint, for the length of the block.
 
     Args:
         application: The endpoint id, with its path.
+        max_message_size: The longest message to accept, in bytes; ``None`` for any. A response
+            has one or several.
         open_timeout: How long opening the connection may take, in seconds; ``None`` for any
             time.
         headers: Further headers of the handshake.
@@ -598,7 +604,9 @@ def over_websocket(
         >>> anyio.run(main)
         a cat
     """
-    return default_client().over_websocket(application, open_timeout=open_timeout, headers=headers)
+    return default_client().over_websocket(
+        application, max_message_size=max_message_size, open_timeout=open_timeout, headers=headers
+    )
 
 
 async def upload(

@@ -189,6 +189,7 @@ class SocketCalls:
         self,
         application: str,
         *,
+        max_message_size: int | None = MAX_MESSAGE_SIZE,
         open_timeout: float | None = 90.0,
         headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[WebSocketRequests]:
@@ -196,6 +197,8 @@ class SocketCalls:
 
         Args:
             application: The endpoint id, with its path.
+            max_message_size: The longest message to accept, in bytes; ``None`` for any. A response
+                has one or several.
             open_timeout: How long opening the connection may take, in seconds; ``None`` for any
                 time.
             headers: Further headers of the handshake.
@@ -217,7 +220,7 @@ class SocketCalls:
             self._performer,
             carrier_url(self._performer.hosts, parse_endpoint(application)),
             None,
-            _options(headers=headers, open_timeout=open_timeout),
+            _options(headers=headers, open_timeout=open_timeout, max_message_size=max_message_size),
         )
         return open_requests(open_socket)
 

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from websockets.frames import Opcode
 
+from fal_async import _over_websocket
 from fal_async._over_websocket import CarriedReply, WebSocketRequests, open_requests
 from fal_async._transport.connecting import connect_websocket
 from fal_async.errors import (
@@ -352,6 +353,24 @@ async def test_compressed_replies_are_whole_or_an_error_and_the_next_request_goe
             with pytest.raises(InvalidReplyError, match="cut off"):
                 assert [event async for event in broken] == []
         assert (await requests.request({})).result == {"n": 1}
+
+
+async def test_a_response_that_is_too_long_is_an_error_and_the_connection_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_over_websocket, "MAX_OUTPUT", 1000)
+
+    def script(socketeer: Socketeer) -> None:
+        asked(socketeer)
+        socketeer.line.send(start("1"), *[binary(b" " * 100)] * 100, end("1"))
+        asked(socketeer)
+        socketeer.line.send(start("2"), binary(b" " * 998), binary(b"{}"), end("2"))
+        socketeer.agree()
+
+    async with requests_to(script) as requests:
+        with pytest.raises(InvalidReplyError, match="more than 1000 bytes"):
+            await requests.request({})
+        assert (await requests.request({})).result == {}
 
 
 async def test_arguments_that_are_no_object_are_refused_and_the_connection_goes_on() -> None:

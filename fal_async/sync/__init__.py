@@ -1173,6 +1173,7 @@ class SyncClient(ClientFace[AsyncClient]):
         self,
         application: str,
         *,
+        max_message_size: int | None = 64 * 1024 * 1024,
         open_timeout: float | None = 90.0,
         headers: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[SyncWebSocketRequests]:
@@ -1180,6 +1181,8 @@ class SyncClient(ClientFace[AsyncClient]):
 
         Args:
             application: The endpoint id, with its path.
+            max_message_size: The longest message to accept, in bytes; ``None`` for any. A response
+                has one or several.
             open_timeout: How long opening the connection may take, in seconds; ``None`` for any
                 time.
             headers: Further headers of the handshake.
@@ -1199,6 +1202,7 @@ class SyncClient(ClientFace[AsyncClient]):
             SyncWebSocketRequests,
             self._async.over_websocket,
             application,
+            max_message_size=max_message_size,
             open_timeout=open_timeout,
             headers=headers,
         )
@@ -1942,12 +1946,18 @@ def ws_connect(
 
 
 def over_websocket(
-    application: str, *, open_timeout: float | None = 90.0, headers: Mapping[str, str] | None = None
+    application: str,
+    *,
+    max_message_size: int | None = 64 * 1024 * 1024,
+    open_timeout: float | None = 90.0,
+    headers: Mapping[str, str] | None = None,
 ) -> AbstractContextManager[SyncWebSocketRequests]:
     """Open one connection for many HTTP requests to an endpoint, for the length of the block.
 
     Args:
         application: The endpoint id, with its path.
+        max_message_size: The longest message to accept, in bytes; ``None`` for any. A response
+            has one or several.
         open_timeout: How long opening the connection may take, in seconds; ``None`` for any
             time.
         headers: Further headers of the handshake.
@@ -1963,7 +1973,9 @@ def over_websocket(
         ...     print(reply.result["prompt"])
         a cat
     """
-    return _client().over_websocket(application, open_timeout=open_timeout, headers=headers)
+    return _client().over_websocket(
+        application, max_message_size=max_message_size, open_timeout=open_timeout, headers=headers
+    )
 
 
 def upload(

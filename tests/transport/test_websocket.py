@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 import ssl
 import threading
+import tracemalloc
 from contextlib import asynccontextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from fal_async._transport import websocket as module
@@ -311,6 +314,31 @@ async def test_a_message_that_is_too_long_ends_the_connection(frames: list[bytes
             assert websocket.close_code == 1009
         await ended(peer)
     assert codes == [1009]
+
+
+async def test_a_compressed_message_that_is_too_long_is_not_inflated() -> None:
+    bomb = bytes(20_000_000)
+
+    def handler(connection: ServerConnection) -> None:
+        connection.send(b"x" * 1000)
+        connection.recv()
+        connection.send(bomb)
+        with contextlib.suppress(ConnectionClosed):
+            connection.recv()
+
+    with websockets_server(handler, compression="deflate") as url:
+        async with opened(url, max_message_size=1000, compression=True) as websocket:
+            assert await websocket.recv() == b"x" * 1000
+            await websocket.send("go on")
+            tracemalloc.start()
+            try:
+                with pytest.raises(InvalidReplyError, match="more than 1000 bytes"):
+                    await websocket.recv()
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert websocket.close_code == 1009
+    assert peak < len(bomb) / 4
 
 
 VIOLATIONS = {
