@@ -12,18 +12,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 import trio
 from PIL import Image, ImageOps
 from starlette.datastructures import Headers, UploadFile
 
-from fal_async import AsyncClient, InvalidRequestError, Limits, StorageSettings, Upload
+from fal_async import (
+    AsyncClient,
+    FalClientError,
+    InvalidRequestError,
+    Limits,
+    StorageSettings,
+    Upload,
+)
+from fal_async.emulator import Emulator, Fault
+from tests.transport.cancelling import cancel_everywhere
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-
-    from fal_async.emulator import Emulator
 
 ECHO = "acme/echo"
 
@@ -151,6 +159,38 @@ async def test_a_file_that_stands_at_its_end_is_refused(
     assert fal.requests == []
     assert await stored(fal, client, memory) == b"written"
     assert memory.tell() == 0
+
+
+async def test_an_upload_leaves_an_open_file_where_it_stood(
+    fal: Emulator, client: AsyncClient, path: Path
+) -> None:
+    path.write_bytes(b"0123456789")  # noqa: ASYNC240 -- nobody waits for this loop
+    with path.open("rb") as file:
+        async with opened_by("anyio", path) as other:
+            file.seek(3)
+            await other.seek(4)
+            arguments = {"a": file, "b": [Upload(other)]}
+
+            async def stands_where_it_stood() -> bool:
+                with anyio.move_on_after(5):  # for a thread that was left behind
+                    while file.tell() != 3:
+                        await anyio.lowlevel.checkpoint()
+                return (file.tell(), await other.tell()) == (3, 4)
+
+            stood: list[bool] = []
+            async for _ in cancel_everywhere(lambda: client.run(ECHO, arguments)):
+                stood.append(await stands_where_it_stood())  # noqa: PERF401 -- one by one
+            assert len(stood) > 10
+            assert all(stood)
+            fal.fail(None, Fault(route="upload", status=403, times=None))
+            with pytest.raises(FalClientError):
+                await client.run(ECHO, arguments)
+            assert await stands_where_it_stood()
+            fal.reset()
+            result = await client.run(ECHO, arguments)
+            assert await stands_where_it_stood()
+    urls = (result["a"], result["b"][0])
+    assert [fal.files[url].content for url in urls] == [b"3456789", b"456789"]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

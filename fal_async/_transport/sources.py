@@ -221,11 +221,20 @@ class AsyncHandle(Source):
         self._start: int | None = None
 
     async def __aenter__(self) -> Self:
-        start, end = await self._measure()
-        self._start, self.size = start, _rest_of_file(start, end)
+        with _readable():
+            self._start = await self._file.tell()
+        try:
+            start, end = await self._measure()
+            self.size = _rest_of_file(start, end)
+        except BaseException:
+            await self._wind_back()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._wind_back()
+
+    async def _wind_back(self) -> None:
         with bounded_shield(), suppress(OSError, ValueError):  # it may have been closed
             async with self._lock:
                 await self._file.seek(self._start)
