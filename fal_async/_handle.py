@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", default=Result)
 
-__all__ = ["AsyncRequestHandle", "check_client"]
+__all__ = ["AsyncRequestHandle", "check_client", "handle_schema"]
 
 #: About how many bytes a line of a log takes.
 LINE: Final = 64
@@ -110,21 +110,7 @@ class AsyncRequestHandle(_Bound):
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """A handle, or the data of its `to_dict`; it is written as such data."""
-        from pydantic_core import core_schema  # who defines a model has it at hand
-
-        text = core_schema.typed_dict_field(core_schema.str_schema())
-        names = ("request_id", "response_url", "status_url", "cancel_url", "application")
-        data = core_schema.typed_dict_schema(dict.fromkeys(names, text))
-        made = core_schema.no_info_after_validator_function(_unbound, data)
-        kept = core_schema.is_instance_schema(cls)
-        return core_schema.json_or_python_schema(
-            made,
-            core_schema.union_schema([kept, made], mode="left_to_right"),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                cls.to_dict, return_schema=data
-            ),
-        )
+        return handle_schema(cls, _unbound)
 
     def __copy__(self) -> Self:
         return self
@@ -287,6 +273,24 @@ def _log_size(status: Status) -> int:
     """Estimate the bytes of the log of a status."""
     lines = status.logs if isinstance(status, InProgress | Completed) else ()
     return len(lines) * LINE
+
+
+def handle_schema(kind: type[Any], make: Callable[[dict[str, str]], Any]) -> CoreSchema:
+    """The schema of a handle, or of the data of its `to_dict`; it is written as such data."""
+    from pydantic_core import core_schema  # who defines a model has it at hand
+
+    text = core_schema.typed_dict_field(core_schema.str_schema())
+    names = ("request_id", "response_url", "status_url", "cancel_url", "application")
+    data = core_schema.typed_dict_schema(dict.fromkeys(names, text))
+    made = core_schema.no_info_after_validator_function(make, data)
+    kept = core_schema.is_instance_schema(kind)
+    return core_schema.json_or_python_schema(
+        made,
+        core_schema.union_schema([kept, made], mode="left_to_right"),
+        serialization=core_schema.plain_serializer_function_ser_schema(
+            kind.to_dict, return_schema=data
+        ),
+    )
 
 
 def check_client(client: object) -> None:

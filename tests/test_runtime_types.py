@@ -152,6 +152,8 @@ def test_names_of_extras_that_are_not_installed_stand_for_anything() -> None:
             {"expires_in": "1h", "initial_acl": {"default": "hide", "rules": []}},
         ),
         (AsyncRequestHandle, AsyncRequestHandle(**FACTS), FACTS),
+        (SyncRequestHandle, fal_async.sync.attach(FACTS), FACTS),
+        (SyncResult, SyncResult({"seed": 7}), {"seed": 7}),
         (
             File,
             File(url="data:,hello"),

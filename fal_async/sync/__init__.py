@@ -100,7 +100,7 @@ from fal_async import (
 from fal_async._annotations import make_resolvable
 from fal_async._config import UNCHANGED
 from fal_async._face import ClientFace, Face, SocketFace, StreamFace
-from fal_async._handle import check_client
+from fal_async._handle import check_client, handle_schema
 from fal_async._portal import relay
 from fal_async._secret import conceal
 from fal_async._sync_results import SyncResult, hand_over
@@ -121,6 +121,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Self
 
     import httpx
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
     from typing_extensions import TypeVar
 
     from fal_async import Arguments, File, PooledTransport, async_client
@@ -314,6 +316,12 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
     def to_dict(self) -> dict[str, str]:
         """The handle as JSON values; `SyncClient.attach` takes it back."""
         return self._async.to_dict()
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return handle_schema(cls, attach)
 
     def __copy__(self) -> Self:
         return self

@@ -187,7 +187,7 @@ def sync_module() -> str:
         "from fal_async._config import UNCHANGED",
         "from fal_async._secret import conceal",
         "from fal_async._face import ClientFace, Face, SocketFace, StreamFace",
-        "from fal_async._handle import check_client",
+        "from fal_async._handle import check_client, handle_schema",
         "from fal_async._portal import relay",
         "from fal_async._sync_results import SyncResult, hand_over",
         known_types.replace("default=Result", "default=SyncResult") + RUNTIME_VARIABLES,

@@ -36,12 +36,18 @@ INHERITED = {("EventStream", "aclose"), ("CarriedReply", "aclose"), ("Download",
 #: Special methods that a face says; those of other classes are said by its base.
 SPECIAL = {
     "AsyncClient": {"__init__", "__aenter__", "__aexit__"},
-    "AsyncRequestHandle": {"__copy__", "__deepcopy__", "__reduce__"},
+    "AsyncRequestHandle": {
+        "__copy__",
+        "__deepcopy__",
+        "__get_pydantic_core_schema__",
+        "__reduce__",
+    },
 }
 #: The bodies that do not follow from the rules.
 BY_HAND = {
     ("AsyncClient", "aclose"): "self._close()",
     ("AsyncRequestHandle", "__reduce__"): "return attach, (self.to_dict(),)",
+    ("AsyncRequestHandle", "__get_pydantic_core_schema__"): "return handle_schema(cls, attach)",
     ("AsyncRequestHandle", "from_request_id"): (
         "check_client(client)\n"
         'return client.attach({"application": application, "request_id": request_id})'
