@@ -475,3 +475,44 @@ def test_a_program_that_leaves_its_loop_behind_names_the_jobs(fal: Emulator, pro
     told = b"\n".join(lines)
     assert b"may be running" in told
     assert all(request_id.encode() in told for request_id in running(fal))
+
+
+UVICORN = """
+import contextlib, os, signal, socket, uvicorn
+
+client = None
+
+async def ask(port):
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    return writer
+
+async def terminate():
+    await anyio.to_thread.run_sync(sys.stdin.readline)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+async def app(scope, receive, send):
+    global client
+    if scope["type"] == "http":
+        return await client.subscribe("acme/slow", {})
+    await receive()
+    async with fal_async.AsyncClient() as client:
+        port = listener.getsockname()[1]
+        tasks = [asyncio.create_task(ask(port)) for _ in range(3)]
+        ended = asyncio.create_task(terminate())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    for task in tasks: task.result().close()
+    await send({"type": "lifespan.shutdown.complete"})
+
+listener = socket.create_server(("127.0.0.1", 0))
+config = uvicorn.Config(app, log_level="critical", ws="none", timeout_graceful_shutdown=1)
+uvicorn.Server(config).run([listener])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM does not exist there")
+def test_a_service_on_uvicorn_that_is_terminated_leaves_no_job_running(fal: Emulator) -> None:
+    code, stderr = run_program(fal, f"import warnings; warnings.simplefilter('ignore')\n{UVICORN}")
+    assert (code, stderr) == (-15, [])
+    assert running(fal) == []
