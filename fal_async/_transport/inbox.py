@@ -76,9 +76,9 @@ class Inbox:
         return message
 
     def fill(self, size: int) -> None:
-        """Add what has been received to the `room`, to be sorted."""
-        self._pieces = iter(self._cutter.fill(size))
-        self.is_sorted = False
+        """Take in what has been received to the `room`: a part of one frame, or its end."""
+        for first, payload in self._cutter.fill(size):
+            self._sort(first, payload)
 
     def feed(self, received: bytes) -> None:
         """Add what has arrived, to be sorted."""
@@ -88,15 +88,18 @@ class Inbox:
     def sort(self, time_slice: TimeSlice) -> None:
         """Make messages of what has arrived, for a slice of time and up to `RECEIVE_BUFFER`."""
         for first, payload in self._pieces:
-            if first == BINARY:
-                self._add(payload)
-            elif first == TEXT:
-                self._add_text(payload)
-            else:
-                self._judge(payload)
+            self._sort(first, payload)
             if time_slice.is_over or self.size >= RECEIVE_BUFFER:
                 return
         self.is_sorted = True
+
+    def _sort(self, first: int, payload: bytes | bytearray) -> None:
+        if first == BINARY:
+            self._add(payload)
+        elif first == TEXT:
+            self._add_text(payload)
+        else:
+            self._judge(payload)
 
     def _judge(self, frames: bytes | bytearray) -> None:
         """Let the protocol have its say about what is not a whole message."""
