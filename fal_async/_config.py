@@ -141,9 +141,10 @@ class Limits:
         control: Connections for calls that are over soon: submit, status, result, tokens. As many
             more are for cancellations, which wait behind no other calls.
         held: Connections for calls that hold one for their whole life: run and stream.
-        max_streams: Waits on queue jobs that hold a connection; the others stand in line for that,
-            and poll now and then.
-        polls_per_second: How many status requests the polling waits send together, per second.
+        max_streams: Waits on queue jobs that hold a connection; the others wait for that, and poll
+            meanwhile. Keys and endpoints have equal parts.
+        polls_per_second: How many status requests the polling waits send together, per second. With
+            less than one for every 60 waits, jobs are looked at less often than once a minute.
         uploads: Files, and parts of files, that are sent at once. With `part_size` it bounds the
             memory that uploads take: as many parts of iterators, or 1 MiB of as many files.
         downloads: Files that are received at once.

@@ -1,8 +1,13 @@
 """Waiting for a queue job: by its status stream while there is a place, else by polling.
 
 The stream is never trusted as the end. When it cannot be opened, drops or goes silent, the wait
-goes on by polling from where it stands, and moves back to a stream when it may. Where all places
-are taken, it stands in line for one, and asks now and then meanwhile.
+goes on by polling from where it stands, and moves back to a stream when it may. Where all slots
+are taken, it waits for one, and polls meanwhile, every two seconds at first and every 15 later, or
+less often where very many wait, but at least once a minute.
+
+Keys and endpoints that share a client's connections have equal parts of the streams and polls. A
+stream that has to give way to another key or endpoint costs its job one more request. A job costs
+three requests where it gets a stream in time, and one more for each time that it is polled.
 """
 
 from __future__ import annotations
@@ -15,11 +20,11 @@ import anyio
 
 from fal_async._protocol import operations
 from fal_async._protocol.bodies import decode_json
-from fal_async._protocol.operations import Lane
-from fal_async._protocol.polling import ALONE, IN_LINE, LINE_RATE, polling_pauses
+from fal_async._protocol.polling import ALONE, IN_LINE, polling_pauses, shared_interval
 from fal_async._protocol.replies import is_event_stream, read_status
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._transport.exchange import Broken
+from fal_async._transport.fair_slots import Share
 from fal_async._transport.mocks import httpx_is_mocked
 from fal_async._transport.threads import decode
 from fal_async._transport.time_slices import SlicedDecoder
@@ -69,13 +74,17 @@ class JobWatch:
         self._performer = performer
         self._gates: Gates = performer.line.gates.get()
         self._job = status_url, application, request_id
+        self._tenant = id(performer.authority)
+        self._share = Share(self._tenant, application)
         self._with_logs = with_logs
         self._interval = interval
         self._look_at_once = look_at_once
         may_stream = interval is None and performer.line.limits.max_streams > 0
         may_stream = may_stream and not httpx_is_mocked()  # mocks know the requests of polling
         self._streams_left = MAX_STREAM_BREAKS if may_stream else 0
-        self._pauses = polling_pauses(random.random, IN_LINE if may_stream else ALONE)
+        self._pauses = polling_pauses(random.random, ALONE)
+        if may_stream:
+            self._pauses = polling_pauses(random.random, IN_LINE, self._shared_interval)
         self._stream: _StatusStream | None = None
 
     @cached_property
@@ -94,12 +103,12 @@ class JobWatch:
 
     async def next(self) -> Status:
         """The next status, whether or not it differs from the one before."""
-        if self._stream is None and self._find_place():
+        if self._stream is None and self._find_slot():
             await self._open_stream()
         if self._stream is None and await self._pause():
             await self._open_stream()
         if self._stream is not None:
-            status = await self._stream.next()
+            status = await self._next_of_stream(self._stream)
             if isinstance(status, Completed):
                 await self._stream.end()
             if status is not None:
@@ -112,39 +121,50 @@ class JobWatch:
         self._streams_left = 0
         await self._leave_stream()
 
-    def _find_place(self) -> bool:
-        return self._streams_left > 0 and self._gates.try_enter(Lane.WATCH)
+    async def _next_of_stream(self, stream: _StatusStream) -> Status | None:
+        """The next status; ``None`` also when the slot of the stream is asked back."""
+        if self._share.is_wanted:
+            return None
+        with anyio.CancelScope() as scope:
+            self._share.on_wanted = scope.cancel
+            try:
+                return await stream.next()
+            finally:
+                self._share.on_wanted = None
+        return None
+
+    def _find_slot(self) -> bool:
+        return self._streams_left > 0 and self._gates.streams.try_acquire(self._share)
+
+    def _shared_interval(self) -> float:
+        waiting = self._gates.streams.waiting_beside(self._share)
+        return shared_interval(waiting, self._performer.line.limits.polls_per_second)
 
     async def _pause(self) -> bool:
-        """Wait until it is time to ask; true when a place came free before that."""
+        """Wait until it is time to ask; true when a slot came free before that."""
         if self._look_at_once:
             self._look_at_once = False
         elif self._interval is not None:
             await anyio.sleep(self._interval)
-        elif await self._stand_in_line(self._next_pause()):
+        elif await self._wait_for_slot(next(self._pauses)):
             return True
         if self._interval is not None:
             return False
-        return await self._stand_in_line(self._gates.polls.delay(anyio.current_time()))
+        delay = self._gates.polls.delay(anyio.current_time(), self._tenant)
+        return await self._wait_for_slot(delay)
 
-    def _next_pause(self) -> float:
-        pause = next(self._pauses)
-        if not self._streams_left:
-            return pause
-        return max(pause, self._gates.waiting(Lane.WATCH) / LINE_RATE)
-
-    async def _stand_in_line(self, seconds: float) -> bool:
-        """Wait for a place for so long; true when there is one."""
+    async def _wait_for_slot(self, seconds: float) -> bool:
+        """Wait for a slot for so long; true when there is one."""
         if not self._streams_left:
             await anyio.sleep(seconds)
         elif seconds:
             with anyio.move_on_after(seconds):
-                await self._gates.enter(Lane.WATCH)
+                await self._gates.streams.acquire(self._share)
                 return True
         return False
 
     async def _open_stream(self) -> None:
-        """Open a stream, for which there is a place."""
+        """Open a stream, for which there is a slot."""
         try:
             reply = await self._performer.open(self._watch)
         except (FalClientHTTPError, TransportError, InvalidReplyError):
@@ -153,7 +173,7 @@ class JobWatch:
             self._stream = _StatusStream(reply)
         finally:
             if self._stream is None:
-                self._gates.leave(Lane.WATCH)
+                self._gates.streams.release(self._share)
         if self._stream is not None and not self._stream.is_one:
             await self._leave_stream()
             self._stream_no_more()
@@ -162,10 +182,11 @@ class JobWatch:
         stream, self._stream = self._stream, None
         if stream is None:
             return
-        self._streams_left -= 1
+        if not self._share.is_wanted:
+            self._streams_left -= 1
         if self._streams_left <= 0:
             self._stream_no_more()
-        self._gates.leave(Lane.WATCH)
+        self._gates.streams.release(self._share)
         await stream.aclose()
 
     def _stream_no_more(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from fal_async._protocol.operations import Lane
+from fal_async._transport.fair_slots import FairSlots
 
 if TYPE_CHECKING:
     from fal_async._config import Limits
@@ -20,23 +21,29 @@ _LIMITS: Final = {
     Lane.CONTROL: "control",
     Lane.CANCEL: "control",
     Lane.HELD: "held",
-    Lane.WATCH: "max_streams",
     Lane.UPLOAD: "uploads",
     Lane.DOWNLOAD: "downloads",
 }
 
 
 class Pace:
-    """Gives out moments that are at least `interval` seconds apart, to whoever asks, in turn."""
+    """A rate limit that tenants share: each has an equal part while others use theirs as well.
+
+    Args:
+        interval: The seconds between two moments.
+    """
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
-        self._next = 0.0
+        self._next: dict[object, float] = {}
 
-    def delay(self, now: float) -> float:
-        """Take the next free moment; the answer is how many seconds away it is."""
-        moment = max(now, self._next)
-        self._next = moment + self._interval
+    def delay(self, now: float, tenant: object) -> float:
+        """Take the next moment that is free for a tenant; return how many seconds away it is."""
+        busy = {other: moment for other, moment in self._next.items() if moment > now}
+        moment = busy.get(tenant, now)
+        others = len(busy) - (tenant in busy)
+        busy[tenant] = moment + self._interval * (1 + others)
+        self._next = busy
         return moment - now
 
 
@@ -44,6 +51,7 @@ class Gates:
     """The places of each lane on one event loop. Waiting for one is never an error.
 
     Attributes:
+        streams: The slots of the waits on queue jobs that hold a status stream.
         polls: When the waits that poll may do so.
         buffers: The room for parts of uploads that have to be kept in memory.
     """
@@ -55,6 +63,7 @@ class Gates:
         }
         self._names = {lane: f"limits.{_LIMITS[lane]} ({size})" for lane, size in sizes.items()}
         self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
+        self.streams = FairSlots(limits.max_streams)
         self.polls = Pace(1 / limits.polls_per_second)
 
     async def enter(self, lane: Lane, state: CallState | None = None) -> None:
@@ -79,10 +88,6 @@ class Gates:
         except anyio.WouldBlock:
             return False
         return True
-
-    def waiting(self, lane: Lane) -> int:
-        """How many stand in line for a place."""
-        return self._places[lane].statistics().tasks_waiting
 
     def leave(self, lane: Lane) -> None:
         """Give a place back."""

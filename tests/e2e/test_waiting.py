@@ -17,7 +17,6 @@ from fal_async import (
     Unknown,
     _waiting,
 )
-from fal_async._protocol.operations import Lane
 from fal_async._protocol.polling import Rhythm
 from fal_async.emulator import Emulator, Fault, Job
 
@@ -197,7 +196,7 @@ async def test_waits_over_the_limit_stand_in_line_for_a_stream(fal: Emulator, ta
                 for _ in range(20):
                     group.start_soon(subscribe)
         gates = client._performer.line.gates.get()
-        assert [gates.try_enter(Lane.WATCH) for _ in range(3)] == [True, True, False]
+        assert gates.streams.free == 2
 
     assert fal.counters(talk).completed == 20
     assert fal.count("result") == 20
@@ -254,7 +253,7 @@ async def test_a_wait_in_line_that_is_cancelled_leaves_the_line(
                 await anyio.wait_all_tasks_blocked()
                 group.cancel_scope.cancel()
         gates = client._performer.line.gates.get()
-        assert [gates.try_enter(Lane.WATCH) for _ in range(2)] == [max_streams == 1, False]
+        assert gates.streams.free == max_streams
 
     assert fal.count("cancel") == 3
 
@@ -361,3 +360,34 @@ async def test_leaving_the_loop_over_events_early_closes_the_stream(
         await events.aclose()
         await fal.until(lambda: fal.connections == 0)
     gate.open()
+
+
+@pytest.mark.parametrize("differs", ["key", "endpoint"])
+async def test_jobs_do_not_wait_behind_those_of_other_keys_and_endpoints(
+    fal: Emulator, talk: str, monkeypatch: pytest.MonkeyPatch, differs: str
+) -> None:
+    monkeypatch.setattr(_waiting, "IN_LINE", Rhythm(1000, 1, 1000))
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> None:
+        await gate.wait()
+
+    limits = Limits(max_streams=3)
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
+        tenant = client.with_options(key=fal.key) if differs == "key" else client
+
+        async def occupy() -> None:
+            await client.subscribe("acme/endless", {})
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for _ in range(6):
+                    group.start_soon(occupy)
+                await fal.until(lambda: fal.count("status_stream") == 3)
+                await fal.until(lambda: fal.count("submit") == 6)
+                assert await tenant.subscribe(talk, {}) == {"lines": len(LINES)}
+                gate.open()
+        assert client._performer.line.gates.get().streams.free == 3
+
+    assert fal.count("result") == 7

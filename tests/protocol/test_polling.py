@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_async._protocol.polling import ALONE, IN_LINE, JITTER, Rhythm, polling_pauses
+from fal_async._protocol.polling import (
+    ALONE,
+    IN_LINE,
+    JITTER,
+    LONGEST,
+    Rhythm,
+    polling_pauses,
+    shared_interval,
+)
 
 RHYTHMS = pytest.mark.parametrize("rhythm", [ALONE, IN_LINE])
 
@@ -72,3 +80,19 @@ def test_two_waits_do_not_ask_in_step(rhythm: Rhythm) -> None:
 def test_jitter_uses_the_whole_of_its_range() -> None:
     assert next(polling_pauses(lambda: 0.0, ALONE)) == ALONE.first * (1 - JITTER)
     assert next(polling_pauses(lambda: 1.0, ALONE)) == ALONE.first * (1 + JITTER)
+
+
+@pytest.mark.parametrize("waiting", [1, 1000, 20_000, 1_000_000])
+@pytest.mark.parametrize("luck", [0.0, 0.5, 1.0])
+def test_no_job_is_looked_at_less_often_than_once_a_minute(waiting: int, luck: float) -> None:
+    pauses = polling_pauses(lambda: luck, IN_LINE, lambda: shared_interval(waiting, 1000))
+    assert all(pause <= LONGEST for pause in islice(pauses, 20))
+
+
+def test_a_thousand_waits_look_within_three_seconds() -> None:
+    assert next(polling_pauses(lambda: 1.0, IN_LINE, lambda: shared_interval(1000, 1000))) <= 3
+
+
+def test_waits_keep_a_rate_together() -> None:
+    assert shared_interval(20_000, 1000) == 20_000 / 500
+    assert shared_interval(1000, 50) == 1000 / 50
