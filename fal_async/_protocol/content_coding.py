@@ -120,6 +120,21 @@ class _Stage(Protocol):
     def finish(self) -> None: ...
 
 
+class _Inflater(Protocol):
+    """What `zlib.decompressobj` makes."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
 class _NoStage:
     """What stands for no coding at all."""
 
@@ -143,7 +158,7 @@ class _Inflating(ABC):
     def __init__(self) -> None:
         self.has_input = False
         self._input = b""
-        self._inflater: zlib._Decompress | None = None
+        self._inflater: _Inflater | None = None
 
     def feed(self, received: bytes) -> None:
         self._input += received
@@ -172,7 +187,7 @@ class _Inflating(ABC):
             raise CodingError("the compressed response is cut off")
 
     @abstractmethod
-    def _begin(self) -> zlib._Decompress | None:
+    def _begin(self) -> _Inflater | None:
         """Begin to decompress what the input begins with; ``None`` when more of it is needed."""
 
     @abstractmethod
@@ -187,7 +202,7 @@ class _Gzip(_Inflating):
         super().__init__()
         self._members = 0
 
-    def _begin(self) -> zlib._Decompress | None:
+    def _begin(self) -> _Inflater | None:
         if self._members:
             self._input = self._input.lstrip(b"\0")
         if len(self._input) < len(_GZIP_MAGIC) and _GZIP_MAGIC.startswith(self._input):
@@ -209,7 +224,7 @@ class _Deflate(_Inflating):
         super().__init__()
         self._is_over = False
 
-    def _begin(self) -> zlib._Decompress | None:
+    def _begin(self) -> _Inflater | None:
         if self._is_over:
             self._end()
             return None

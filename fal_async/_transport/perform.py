@@ -127,7 +127,8 @@ class Performer:
             # Only the exchange goes on without its caller: a slot is waited for by callers alone.
             return await self.line.cancels.get().hear_out(exchange, abandoned)
 
-        with state.during(operation):
+        state.begin(operation)
+        with state:
             reply = await self._repeat(operation, once, state)
             # What must not be lost is not left to a thread, which a cancellation would abandon.
             size = len(reply.body) if abandoned is None else 0
@@ -152,7 +153,8 @@ class Performer:
                 return opened.head
             return await opened.read(limit=operation.max_body)
 
-        with state.during(operation):
+        state.begin(operation)
+        with state:
             operation.parse(await self._repeat(operation, once, state))
         assert opened is not None  # noqa: S101 -- `parse` raises for every reply but those of success
         return opened
