@@ -77,12 +77,15 @@ class Line:
         self._closed = False
 
     def check_open(self, operation: Operation[Any]) -> None:
-        """Raise an error if an operation cannot be begun; a closing client still cancels jobs.
+        """Raise an error if an operation cannot be begun.
+
+        A closing client still cancels jobs, and fetches the outputs of those that have ended.
 
         Raises:
             ClientClosedError: The client is closed, or closing.
         """
-        if self._closed or (self._closing and operation.lane is not Lane.CANCEL):
+        finishes = operation.lane is Lane.CANCEL or operation.stage == "result"
+        if self._closed or (self._closing and not finishes):
             raise ClientClosedError("the client is closed", request_id=operation.request_id)
 
     async def start(

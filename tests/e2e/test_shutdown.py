@@ -273,6 +273,28 @@ async def test_closing_refuses_new_calls_at_once_and_lets_submissions_arrive(
     assert ids == running(fal) == list(fal.jobs)
 
 
+async def test_closing_waits_for_outputs_that_are_there(
+    fal: Emulator, client: AsyncClient, gate: Gate
+) -> None:
+    held = fal.gate()
+    fal.fail(SLOW, Fault(route="result", status=503, delay=held))
+    outputs: list[Any] = []
+
+    async def call() -> None:
+        outputs.append(await client.subscribe(SLOW, {"n": 1}))
+
+    gate.open()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await fal.until(lambda: fal.count("result") == 1)
+            group.start_soon(client.aclose)
+            await anyio.wait_all_tasks_blocked()
+            held.open()
+    assert outputs == [{"n": 1}]
+    assert fal.count("cancel") == 0
+
+
 async def test_closing_in_a_cancelled_task_goes_on(fal: Emulator) -> None:
     held = fal.gate()
     fal.fail(SLOW, Fault(route="cancel", delay=held))
