@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -42,7 +44,9 @@ from tests.transport.socketeer import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from fal_async import AsyncClient
     from fal_async._transport.websocket import WebSocket
+    from fal_async.emulator import Emulator, Socket
 
 TIMEOUT = (
     '{"type": "x-fal-error", "error": "TIMEOUT", "reason": "no inputs, reconnect when needed!"}'
@@ -512,3 +516,43 @@ async def test_iteration_over_a_raw_socket_ends_with_a_good_close(
             assert [await anext(connection), await anext(connection)] == ["one", b"two"]
             with pytest.raises(end):
                 await anext(connection)
+
+
+async def receive_by_deadline(connection: WebSocketConnection, patience: float) -> list[Any]:
+    with anyio.move_on_after(patience):
+        return [await connection.recv()]
+    return []
+
+
+async def receive_by_wait_for(connection: WebSocketConnection, patience: float) -> list[Any]:
+    try:
+        return [await asyncio.wait_for(connection.recv(), patience)]
+    except TimeoutError:
+        return []
+
+
+@pytest.mark.parametrize("receive", [receive_by_deadline, receive_by_wait_for])
+async def test_a_receive_that_is_cancelled_at_any_moment_loses_no_message(
+    fal: Emulator, client: AsyncClient, anyio_backend_name: str, receive: Any
+) -> None:
+    if receive is receive_by_wait_for and anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own")
+    numbers = itertools.count()
+
+    @fal.websocket("acme/numbers")
+    async def count(socket: Socket) -> None:
+        async for _ in socket:
+            for number in itertools.islice(numbers, 3):
+                await socket.send(str(number))
+
+    got: list[Any] = []
+    with anyio.fail_after(20):
+        async with client.ws_connect("acme/numbers") as connection:
+            for n in range(100):
+                await connection.send("more")
+                got += await receive(connection, n * 0.00001)
+                got += await receive(connection, 0)
+            while len(got) < 300:
+                got.append(await connection.recv())
+
+    assert [int(number) for number in got] == list(range(300))
