@@ -199,4 +199,4 @@ class Download:
 
 def suggested_name_of(download: Download) -> str | None:
     """Return the name that the server suggests; ``None`` also before the first chunk."""
-    return download._suggested_name  # noqa: SLF001 -- it is nothing for those who iterate
+    return download._suggested_name  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- no use to others

@@ -15,7 +15,7 @@ import uuid
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from fal_async._checks import describe
 from fal_async._transport.threads import ThreadResource, in_thread
@@ -138,7 +138,7 @@ def _find_place(target: str | os.PathLike[str]) -> _Place:
 
 def _path_text(target: object) -> str:
     try:
-        text = os.fspath(target)  # type: ignore[call-overload]  # what else it is, is told
+        text: object = os.fspath(cast("os.PathLike[str]", target))
     except TypeError as error:
         raise InvalidRequestError(f"not a path: {error}") from error
     if not isinstance(text, str):

@@ -142,6 +142,19 @@ async def test_async_files_that_cannot_be_wound_back(
         assert await stored(fal, client, file) == b"piped"
 
 
+async def test_streams_that_are_read_as_files_are(fal: Emulator, client: AsyncClient) -> None:
+    class Stream:
+        left = b"streamed"
+
+        async def read(self, size: int = -1) -> bytes:
+            chunk, self.left = self.left[:size], self.left[size:]
+            return chunk
+
+    assert await stored(fal, client, Stream()) == b"streamed"
+    url = (await client.run(ECHO, {"a": Upload(Stream(), "a/b", "c")}))["a"]
+    assert fal.files[url].content == b"streamed"
+
+
 async def test_a_file_that_stands_at_its_end_is_refused(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:

@@ -300,7 +300,8 @@ async def _open_async_file(file: Any) -> Source | StreamSource:
     with _readable():
         if not isinstance(cast("object", await file.read(0)), bytes):
             raise InvalidRequestError(_TEXT_MODE)
-        seekable = file.seekable()
+        # Streams of sockets can be read as files are, and have none of their other methods.
+        seekable = file.seekable() if hasattr(file, "seekable") else False
         if isawaitable(seekable):
             seekable = await seekable
     return AsyncHandle(file) if seekable else StreamSource(file)
