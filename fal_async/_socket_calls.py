@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from fal_async._checks import check_callback, check_flag, seconds, whole_number
@@ -18,6 +21,7 @@ from fal_async._realtime import (
     open_realtime,
     open_websocket,
 )
+from fal_async._transport.threads import in_thread
 from fal_async.errors import AuthenticationError
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ __all__ = ["SocketCalls"]
 
 #: The longest message that is accepted unless the caller says otherwise, in bytes.
 MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
+#: What opens WebSockets; loaded by a worker thread, since it would hold up the event loop.
+CONNECTING: Final = "fal_async._transport.connecting"
 
 
 class SocketCalls:
@@ -294,7 +300,9 @@ class _Opener:
         return await self._connect(self.url, await authority.authorization())
 
     async def _connect(self, url: str | Secret, authorization: Secret | None) -> WebSocket:
-        # websockets takes its time to import, and only sockets need it.
+        # websockets and httpx take their time to import, and only sockets need both.
+        if CONNECTING not in sys.modules:
+            await in_thread(partial(importlib.import_module, CONNECTING))
         from fal_async._transport.connecting import connect_websocket
         from fal_async._transport.handshake import HandshakeRefused
 

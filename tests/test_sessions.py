@@ -441,3 +441,36 @@ async def test_a_block_of_the_callers_own_is_left_in_another_task(
             await in_another_task(block.__aenter__)
             await in_another_task(partial(block.__aexit__, None, None, None))
         assert await sessions.next_code() == 1000
+
+
+IMPORTS = """
+import sys, threading
+import anyio, fal_async
+
+class Noting:
+    threads = []
+    def find_spec(self, name, path=None, target=None):
+        if name in ("httpx", "websockets.client"):
+            self.threads.append(threading.current_thread())
+
+async def main():
+    sys.meta_path.insert(0, Noting())
+    client = fal_async.AsyncClient("id:secret", hosts=fal_async.Hosts.at(sys.argv[1]))
+    async with client, client.ws_connect("a/b", use_jwt=False):
+        pass
+    assert len(Noting.threads) == 2
+    assert threading.main_thread() not in Noting.threads
+
+anyio.run(main)
+"""
+
+
+def test_the_first_session_loads_its_code_beside_the_event_loop(sessions: Sessions) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, sessions.url.rstrip("/")],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
