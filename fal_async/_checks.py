@@ -21,6 +21,7 @@ __all__ = [
     "check_number",
     "check_sequence",
     "describe",
+    "explain",
     "is_one_of",
     "seconds",
     "whole_number",
@@ -39,6 +40,16 @@ def describe(value: object) -> str:
         return f"<{type(value).__name__}>"
     text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+
+
+def explain(error: Exception) -> str:
+    """What an error says, for another error."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 -- as for `describe`
+        text = ""
+    text = text.encode(errors="backslashreplace").decode()
+    return text[:SHOWN] or type(error).__name__
 
 
 def check_callback(name: str, value: object) -> None:

@@ -92,6 +92,13 @@ class FalClientError(Exception):
     stage: Stage | None = None
     started: bool | None = None
 
+    def __str__(self) -> str:
+        # Text of peers may hold lone surrogates, which no log and no terminal takes.
+        return self._describe().encode(errors="backslashreplace").decode()
+
+    def _describe(self) -> str:
+        return super().__str__()
+
     def __reduce__(self) -> tuple[Callable[..., FalClientError], tuple[Any, ...]]:
         return _restore, (type(self), self.args, self.__dict__.copy())
 
@@ -164,7 +171,7 @@ class FalClientTimeoutError(FalClientError, TimeoutError):
         self.waiting_for = waiting_for
         self.uncancelled: tuple[str, ...] = tuple(uncancelled)
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         subject = "request" if self.request_id is None else f"request {self.request_id}"
         seen = "" if self.last_status is None else f", last seen {self.last_status!r}"
         text = f"{subject} timed out after {self.timeout:g} seconds{seen}"
@@ -206,7 +213,7 @@ class StreamBrokenError(TransportError):
         super().__init__(reason, request_id=request_id)
         self.events = events
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         return f"the stream broke off after {self.events} events: {self.args[0]}"
 
 
@@ -226,7 +233,7 @@ class RealtimeDisconnectedError(TransportError):
         self.close_code = close_code
         self.close_reason = close_reason
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         reason = f": {self.close_reason}" if self.close_reason else ""
         return f"the socket is closed (code {self.close_code}){reason}"
 
@@ -249,7 +256,7 @@ class SubmitOutcomeUnknownError(TransportError):
         self.application = application
         self.reason = reason
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         known = f" as {self.request_id!r}" if self.request_id else ""
         return (
             f"the call that starts a job on {self.application!r} was sent but its reply was lost "
@@ -329,7 +336,7 @@ class RealtimeError(FalClientError, RuntimeError):
         self.reason = reason
         self.payload: Mapping[str, Any] = dict(payload or {})
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         return f"{self.error}: {self.reason}" if self.reason else self.error
 
 
@@ -430,7 +437,7 @@ class FalClientHTTPError(FalClientError):
         facts.pop("_response", None)  # its request may hold the key
         return restore, (cls, args, facts)
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         facts = [f"HTTP {self.status_code}"]
         if self.error_type is not None:
             facts.append(self.error_type)

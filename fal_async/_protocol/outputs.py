@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from fal_async._checks import describe
+from fal_async._checks import describe, explain
 from fal_async.errors import InvalidReplyError, InvalidRequestError
 from fal_async.types import Result
 
@@ -53,7 +53,7 @@ def _validator(output: object) -> Callable[[object], object]:
         return build(output)
     except Exception as error:  # pydantic's own are few of what it raises for what is no type
         raise InvalidRequestError(
-            f"{describe(output)} is not a type of outputs: {describe(error)}"
+            f"{describe(output)} is not a type of outputs: {explain(error)}"
         ) from error
 
 

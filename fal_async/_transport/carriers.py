@@ -56,7 +56,8 @@ class Pooled:
             return await mock.carry(method, url, headers, body, timeouts, transmission, query=query)
         origin, host, path = locate(url)
         lines = [
-            (name.encode("ascii"), value if isinstance(value, Secret) else value.encode("ascii"))
+            # What a peer has sent, such as an ETag, goes back as it came.
+            (name.encode("ascii"), value if isinstance(value, Secret) else value.encode("latin-1"))
             for name, value in headers.items()
         ]
         outgoing = compose(method, host, path, lines, body, query)

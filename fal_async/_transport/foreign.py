@@ -112,7 +112,9 @@ def _make_request(
         method,
         _parse_url(url if query is None else with_query(url, query)),
         headers={
-            name: value.reveal() if isinstance(value, Secret) else value
+            name.encode(): (value.reveal() if isinstance(value, Secret) else value).encode(
+                "latin-1"
+            )
             for name, value in headers.items()
         },
         content=body,
