@@ -138,7 +138,7 @@ def _find_place(target: str | os.PathLike[str]) -> _Place:
 
 def _path_text(target: object) -> str:
     try:
-        text: object = os.fspath(cast("os.PathLike[str]", target))
+        text = cast("object", os.fspath(cast("os.PathLike[str]", target)))
     except TypeError as error:
         raise InvalidRequestError(f"not a path: {error}") from error
     if not isinstance(text, str):
