@@ -129,7 +129,8 @@ class ClientFace(Face[ClientT]):
 
 
 def _portal_of(client: _AsyncClient) -> Portal:
-    return Portal(client.aclose, client._closing_time)  # noqa: SLF001 -- its other half
+    patience = client._closing_time  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- its other half
+    return Portal(client.aclose, patience)
 
 
 class SocketFace(Face[SocketT], Generic[SocketT, ItemT]):
