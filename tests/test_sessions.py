@@ -316,10 +316,11 @@ if sys.platform != "win32":
 def test_a_session_ends_with_its_event_loop(
     sessions: Sessions, open_session: Open, run: Callable[[Callable[[], Any]], None]
 ) -> None:
+    client = sessions.client()  # which is never closed, but is not freed before its loop has ended
     held: list[Any] = []
 
     async def main() -> None:
-        held.append(await open_session(sessions.client()).__aenter__())
+        held.append(await open_session(client).__aenter__())
 
     run(main)
     assert sessions.codes.get(timeout=PATIENCE) == 1001
