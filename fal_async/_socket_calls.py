@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from fal_async._config import Hosts
-    from fal_async._protocol.endpoint import Endpoint
     from fal_async._protocol.operations import Operation
     from fal_async._secret import Secret
     from fal_async._transport.perform import Performer
@@ -229,15 +227,6 @@ class SocketCalls:
             _options(headers=headers, open_timeout=open_timeout, max_message_size=max_message_size),
         )
         return open_requests(open_socket)
-
-
-def _mint(
-    hosts: Hosts, endpoint: Endpoint, use_jwt: object, token_expiration: int
-) -> Operation[Secret] | None:
-    """The call for the token that opens a socket; ``None`` where the key does."""
-    if not check_flag("use_jwt", use_jwt):
-        return None
-    return mint_token(hosts, endpoint, token_expiration=token_expiration)
 
 
 def _options(

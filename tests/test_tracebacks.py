@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pickle
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -319,7 +320,13 @@ async def test_no_cancelled_call_shows_a_secret(
     call: Callable[[AsyncClient], Awaitable[object]], step: str
 ) -> None:
     caught: list[BaseException] = []
-    platform = Platform(stay_silent, step)
+    cancellation = threading.Event()
+
+    def wait_for_cancellation(line: Line) -> bool:
+        cancellation.wait(PATIENCE)  # a submit goes on until its connection is closed
+        return False
+
+    platform = Platform(wait_for_cancellation, step)
 
     async def watched(client: AsyncClient) -> None:
         try:
@@ -339,6 +346,7 @@ async def test_no_cancelled_call_shows_a_secret(
         platform.url = peer.url
         async with AsyncClient(KEY, None, hosts=Hosts.at(peer.url), retry=QUICK) as client:
             await cancelled(client)
+            cancellation.set()
     assert [leaks(error) for error in caught] == [[]]
 
 

@@ -143,11 +143,11 @@ def test_what_is_no_callback_is_refused_before_anything_is_sent(
     fal: Emulator, blocking: fal_client.SyncClient
 ) -> None:
     calls: Any = blocking
-    with pytest.raises(fal_client.InvalidRequestError, match="on_enqueue is a function"):
+    with pytest.raises(fal_client.InvalidRequestError, match="on_enqueue must be a function"):
         calls.subscribe(ECHO, {}, on_enqueue=3)
-    with pytest.raises(fal_client.InvalidRequestError, match="on_queue_update is a function"):
+    with pytest.raises(fal_client.InvalidRequestError, match="on_queue_update must be a function"):
         calls.subscribe(ECHO, {}, on_queue_update="print")
-    with pytest.raises(fal_client.InvalidRequestError, match="on_progress is a function"):
+    with pytest.raises(fal_client.InvalidRequestError, match="on_progress must be a function"):
         calls.upload(b"data", "text/plain", on_progress=3)
     assert fal.requests == []
 
