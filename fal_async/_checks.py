@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from fal_async.errors import InvalidRequestError
 
@@ -82,14 +82,16 @@ def check_mapping(name: str, value: object) -> Mapping[Any, Any]:
     """Check that a value is a mapping."""
     if not isinstance(value, Mapping):
         raise InvalidRequestError(f"{name} must be a mapping, got {describe(value)}")
-    return cast("Mapping[Any, Any]", value)
+    mapping: Mapping[Any, Any] = value
+    return mapping
 
 
 def check_sequence(name: str, value: object) -> Sequence[Any]:
     """Check that a value is a list, a tuple or the like, and no text."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise InvalidRequestError(f"{name} must be a list or a tuple, got {describe(value)}")
-    return cast("Sequence[Any]", value)
+    sequence: Sequence[Any] = value
+    return sequence
 
 
 def is_one_of(value: object, words: tuple[str, ...]) -> bool:
