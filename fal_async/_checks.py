@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from fal_async.errors import InvalidRequestError
 
@@ -78,20 +78,16 @@ def check_instance(name: str, value: object, kind: type[T]) -> T:
     return value
 
 
-def check_mapping(name: str, value: object) -> Mapping[Any, Any]:
+def check_mapping(name: str, value: object) -> None:
     """Check that a value is a mapping."""
     if not isinstance(value, Mapping):
         raise InvalidRequestError(f"{name} must be a mapping, got {describe(value)}")
-    mapping: Mapping[Any, Any] = value
-    return mapping
 
 
-def check_sequence(name: str, value: object) -> Sequence[Any]:
+def check_sequence(name: str, value: object) -> None:
     """Check that a value is a list, a tuple or the like, and no text."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise InvalidRequestError(f"{name} must be a list or a tuple, got {describe(value)}")
-    sequence: Sequence[Any] = value
-    return sequence
 
 
 def is_one_of(value: object, words: tuple[str, ...]) -> bool:

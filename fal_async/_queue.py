@@ -307,7 +307,8 @@ class QueueCalls:
         if isinstance(handle, AsyncRequestHandle):
             facts = handle.to_dict()
         else:
-            facts = check_mapping("handle", handle)
+            check_mapping("handle", handle)
+            facts = handle
         try:
             endpoint = parse_endpoint(facts["application"])
             request_id = parse_request_id(facts["request_id"])

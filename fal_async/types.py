@@ -266,7 +266,8 @@ class StorageACL:
         if self.default is not None:
             _check_decision(self.default)
         if self.rules is not None:
-            for rule in check_sequence("rules", self.rules):
+            check_sequence("rules", self.rules)
+            for rule in self.rules:
                 check_instance("a rule", rule, StorageACLRule)
 
 
