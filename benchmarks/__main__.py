@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...] [--quick] [--rounds N] [--json FILE]`."""
+"""`python -m benchmarks [NAME ...] [--quick] [--rounds N] [--json FILE] [--plot [FILE ...]]`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.plot import draw
 from benchmarks.question import NAMES, load
 from benchmarks.rounds import measure
 from benchmarks.table import bars, tables
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
     from benchmarks.rounds import Reading
 
 _ROUNDS = 5
+_ROOT = Path(__file__).parent.parent
+#: The reports that the charts of the documentation are drawn from.
+_REPORTS = _ROOT / "benchmarks" / "results"
+_CHARTS = _ROOT / "docs" / "pages" / "charts"
 _PACKAGES = ("fal-async", "fal-client", "httpx", "httpx-sse", "aiohttp", "websockets", "uvloop")
 
 
 def main() -> None:
     options = _parse(sys.argv[1:])
+    if options.plot is not None:
+        _plot(options.plot or sorted(_REPORTS.glob("*.json")), options.out)
+        return
     report: dict[str, Any] = {"command": " ".join(sys.argv[1:]), "machine": _machine()}
     for name in options.names or NAMES:
         question = load(name)
@@ -48,10 +56,27 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one tiny round, to see that it works")
     parser.add_argument("--rounds", type=int, help=f"how many rounds; {_ROUNDS} by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
+    parser.add_argument(
+        "--plot",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing; draw charts of such files, by default those of the documentation",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=_CHARTS, metavar="FOLDER", help="where the charts go"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no question named {', '.join(sorted(unknown))}")
     return options
+
+
+def _plot(reports: Sequence[Path], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for report in reports:
+        for chart in draw(json.loads(report.read_text("utf-8")), folder):
+            print(chart)
 
 
 def _measure(question: Question, *, quick: bool, rounds: int | None) -> list[Reading]:

@@ -9,9 +9,11 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks.plot import CHARTS, Chart, plot
 from benchmarks.question import NAMES, Bar, load
 from benchmarks.rounds import Reading, run_once, stub
 from benchmarks.verdicts import verdict
@@ -181,3 +183,32 @@ def test_an_unknown_name_is_refused() -> None:
 
     assert done.returncode == 2
     assert "no question named nonsense" in done.stderr
+
+
+def test_the_charts_of_the_documentation_are_current(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "--plot", "--out", str(tmp_path)]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+
+    assert done.returncode == 0, done.stderr
+    drawn = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    charts = ROOT / "docs" / "pages" / "charts"
+    assert drawn == {path.name: path.read_text("utf-8") for path in charts.iterdir()}
+    assert drawn.keys() == {f"{chart.question}.svg" for chart in CHARTS}
+
+
+def test_a_chart_has_a_bar_for_each_leg_with_measures() -> None:
+    chart = Chart("run", "a < b", "wall_s", ("case",), {"theirs": "theirs", "ours": "fal_async"})
+    failed = [Reading("case", "theirs", 0, error="boom")]
+
+    svg = ET.fromstring(plot(chart, failed + readings("case", "ours", 1, 3, 2)))
+
+    texts = ["".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["a < b", "case", "fal_async", "2"]
+
+
+def test_charts_name_cases_and_legs_that_exist() -> None:
+    for chart in CHARTS:
+        question = load(chart.question)
+        assert {case.name for case in question.cases} >= set(chart.cases)
+        assert {leg.name for leg in question.legs} >= set(chart.legs)
