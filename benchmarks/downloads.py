@@ -43,10 +43,10 @@ async def _httpx_streamed(work: Work) -> Measures:
     async with httpx.AsyncClient() as client:
 
         async def download(url: str, path: Path) -> None:
-            async with client.stream("GET", url) as reply:
-                reply.raise_for_status()
+            async with client.stream("GET", url) as response:
+                response.raise_for_status()
                 with path.open("wb") as file:
-                    async for chunk in reply.aiter_bytes():
+                    async for chunk in response.aiter_bytes():
                         file.write(chunk)
 
         return await _download(download, work)

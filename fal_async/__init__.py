@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fal_async._annotations import make_resolvable
+from fal_async._core.annotations import make_resolvable
 from fal_async._version import __version__
 from fal_async.errors import (
     AccountLockedError,
@@ -17,24 +17,24 @@ from fal_async.errors import (
     ClientClosedError,
     ConnectionFailedError,
     ContentPolicyError,
+    ErrorDetail,
     FalClientError,
     FalClientHTTPError,
     FalClientTimeoutError,
     InvalidInputError,
-    InvalidReplyError,
     InvalidRequestError,
+    InvalidResponseError,
     JobCancelledError,
     MissingCredentialsError,
     NotFoundError,
     PermissionDeniedError,
-    Problem,
     RateLimitError,
     RealtimeDisconnectedError,
     RealtimeError,
     ServerError,
     StartTimeoutError,
-    StreamBrokenError,
     StreamError,
+    StreamInterruptedError,
     SubmitOutcomeUnknownError,
     TransportError,
     UploadError,
@@ -50,7 +50,6 @@ from fal_async.types import (
     Priority,
     Queued,
     Repository,
-    Result,
     Stage,
     Status,
     StorageACL,
@@ -62,17 +61,13 @@ from fal_async.types import (
 )
 
 if TYPE_CHECKING:
-    from fal_async._client import AsyncClient
-    from fal_async._config import Hosts, Limits, RetryPolicy
-    from fal_async._data_urls import encode, encode_file, encode_image
-    from fal_async._downloading import Download
-    from fal_async._files import File
-    from fal_async._functions import (
+    from fal_async._client.client import AsyncClient
+    from fal_async._client.functions import (
         attach,
         cancel,
         download,
         get_handle,
-        over_websocket,
+        http_over_websocket,
         realtime,
         result,
         run,
@@ -85,29 +80,33 @@ if TYPE_CHECKING:
         upload_image,
         ws_connect,
     )
-    from fal_async._functions import cancel as cancel_async
-    from fal_async._functions import download as download_async
-    from fal_async._functions import get_handle as get_handle_async
-    from fal_async._functions import over_websocket as over_websocket_async
-    from fal_async._functions import realtime as realtime_async
-    from fal_async._functions import result as result_async
-    from fal_async._functions import run as run_async
-    from fal_async._functions import status as status_async
-    from fal_async._functions import stream as stream_async
-    from fal_async._functions import submit as submit_async
-    from fal_async._functions import subscribe as subscribe_async
-    from fal_async._functions import upload as upload_async
-    from fal_async._functions import upload_file as upload_file_async
-    from fal_async._functions import upload_image as upload_image_async
-    from fal_async._functions import ws_connect as ws_connect_async
-    from fal_async._handle import AsyncRequestHandle
-    from fal_async._over_websocket import CarriedReply, WebSocketRequests
-    from fal_async._realtime import AsyncRealtimeConnection, WebSocketConnection
-    from fal_async._shared import async_client
-    from fal_async._stream import EventStream
-    from fal_async._transport.pool import PooledTransport
-    from fal_async._workflows import WorkflowEvent
-    from fal_async.types import Arguments
+    from fal_async._client.functions import cancel as cancel_async
+    from fal_async._client.functions import download as download_async
+    from fal_async._client.functions import get_handle as get_handle_async
+    from fal_async._client.functions import http_over_websocket as http_over_websocket_async
+    from fal_async._client.functions import realtime as realtime_async
+    from fal_async._client.functions import result as result_async
+    from fal_async._client.functions import run as run_async
+    from fal_async._client.functions import status as status_async
+    from fal_async._client.functions import stream as stream_async
+    from fal_async._client.functions import submit as submit_async
+    from fal_async._client.functions import subscribe as subscribe_async
+    from fal_async._client.functions import upload as upload_async
+    from fal_async._client.functions import upload_file as upload_file_async
+    from fal_async._client.functions import upload_image as upload_image_async
+    from fal_async._client.functions import ws_connect as ws_connect_async
+    from fal_async._client.handle import AsyncRequestHandle
+    from fal_async._client.http_over_websocket import HTTPOverWebSocket, WebSocketResponse
+    from fal_async._client.result import Result
+    from fal_async._client.sessions import AsyncRealtimeConnection, WebSocketConnection
+    from fal_async._client.shared import async_client
+    from fal_async._client.stream import EventStream
+    from fal_async._config import Hosts, Limits, RetryPolicy
+    from fal_async._files.downloads import Download
+    from fal_async._files.encode import encode, encode_file, encode_image
+    from fal_async._files.file import File
+    from fal_async._http.httpx_adapter import PooledTransport
+    from fal_async.types import Arguments, WorkflowEvent
 
 __all__ = [
     "AccountLockedError",
@@ -118,23 +117,24 @@ __all__ = [
     "AsyncRequestHandle",
     "AuthenticationError",
     "Cancellation",
-    "CarriedReply",
     "ClientClosedError",
     "Completed",
     "ConnectionFailedError",
     "ContentPolicyError",
     "Download",
+    "ErrorDetail",
     "EventStream",
     "ExtType",
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
     "File",
+    "HTTPOverWebSocket",
     "Hosts",
     "InProgress",
     "InvalidInputError",
-    "InvalidReplyError",
     "InvalidRequestError",
+    "InvalidResponseError",
     "JobCancelledError",
     "Limits",
     "LogLine",
@@ -144,7 +144,6 @@ __all__ = [
     "PermissionDeniedError",
     "PooledTransport",
     "Priority",
-    "Problem",
     "Queued",
     "RateLimitError",
     "RealtimeDisconnectedError",
@@ -160,15 +159,15 @@ __all__ = [
     "StorageACLDecision",
     "StorageACLRule",
     "StorageSettings",
-    "StreamBrokenError",
     "StreamError",
+    "StreamInterruptedError",
     "SubmitOutcomeUnknownError",
     "TransportError",
     "Unknown",
     "Upload",
     "UploadError",
     "WebSocketConnection",
-    "WebSocketRequests",
+    "WebSocketResponse",
     "WorkflowEvent",
     "__version__",
     "async_client",
@@ -182,8 +181,8 @@ __all__ = [
     "encode_image",
     "get_handle",
     "get_handle_async",
-    "over_websocket",
-    "over_websocket_async",
+    "http_over_websocket",
+    "http_over_websocket_async",
     "realtime",
     "realtime_async",
     "result",
@@ -211,40 +210,41 @@ __all__ = [
 #: Names whose modules cost time to import (httpx, anyio), and where they are.
 _LAZY = {
     "Arguments": "types",
-    "AsyncClient": "_client",
-    "AsyncRealtimeConnection": "_realtime",
-    "AsyncRequestHandle": "_handle",
-    "CarriedReply": "_over_websocket",
-    "Download": "_downloading",
-    "EventStream": "_stream",
-    "File": "_files",
+    "AsyncClient": "_client.client",
+    "AsyncRealtimeConnection": "_client.sessions",
+    "AsyncRequestHandle": "_client.handle",
+    "Download": "_files.downloads",
+    "EventStream": "_client.stream",
+    "File": "_files.file",
+    "HTTPOverWebSocket": "_client.http_over_websocket",
     "Hosts": "_config",
     "Limits": "_config",
-    "PooledTransport": "_transport.pool",
+    "PooledTransport": "_http.httpx_adapter",
+    "Result": "_client.result",
     "RetryPolicy": "_config",
-    "WebSocketConnection": "_realtime",
-    "WebSocketRequests": "_over_websocket",
-    "WorkflowEvent": "_workflows",
-    "async_client": "_shared",
-    "attach": "_functions",
-    "cancel": "_functions",
-    "download": "_functions",
-    "encode": "_data_urls",
-    "encode_file": "_data_urls",
-    "encode_image": "_data_urls",
-    "get_handle": "_functions",
-    "over_websocket": "_functions",
-    "realtime": "_functions",
-    "result": "_functions",
-    "run": "_functions",
-    "status": "_functions",
-    "stream": "_functions",
-    "submit": "_functions",
-    "subscribe": "_functions",
-    "upload": "_functions",
-    "upload_file": "_functions",
-    "upload_image": "_functions",
-    "ws_connect": "_functions",
+    "WebSocketConnection": "_client.sessions",
+    "WebSocketResponse": "_client.http_over_websocket",
+    "WorkflowEvent": "types",
+    "async_client": "_client.shared",
+    "attach": "_client.functions",
+    "cancel": "_client.functions",
+    "download": "_client.functions",
+    "encode": "_files.encode",
+    "encode_file": "_files.encode",
+    "encode_image": "_files.encode",
+    "get_handle": "_client.functions",
+    "http_over_websocket": "_client.functions",
+    "realtime": "_client.functions",
+    "result": "_client.functions",
+    "run": "_client.functions",
+    "status": "_client.functions",
+    "stream": "_client.functions",
+    "submit": "_client.functions",
+    "subscribe": "_client.functions",
+    "upload": "_client.functions",
+    "upload_file": "_client.functions",
+    "upload_image": "_client.functions",
+    "ws_connect": "_client.functions",
 }
 #: Modules that programs for the official client use without importing them.
 _MODULES = {"auth", "client"}

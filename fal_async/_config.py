@@ -7,8 +7,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
-from fal_async._checks import check_instance, check_number, describe, whole_number
-from fal_async._secret import Variables
+from fal_async._core.checks import check_instance, check_number, describe, whole_number
+from fal_async._core.secrets import Variables
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from fal_async._client.default import load_default_client
 from fal_async._config import Hosts
-from fal_async._default import ready_client
 from fal_async.errors import MissingCredentialsError
 
 __all__ = [
@@ -58,8 +58,8 @@ async def fetch_auth_credentials_async() -> AuthCredentials:
     Raises:
         MissingCredentialsError: There are none.
     """
-    client = await ready_client()
-    value = await client._performer.authority.authorization()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of its own package
+    client = await load_default_client()
+    value = await client._dispatcher.credentials.authorization()  # pyright: ignore[reportPrivateUsage] -- of its own package
     return AuthCredentials(*value.reveal().split(" ", 1))
 
 
@@ -71,7 +71,7 @@ def fetch_auth_credentials() -> AuthCredentials:
     """
     from fal_async.sync import sync_client  # which imports what this module is imported by
 
-    return sync_client._portal.call(fetch_auth_credentials_async)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of its own package
+    return sync_client._portal.call(fetch_auth_credentials_async)  # pyright: ignore[reportPrivateUsage] -- of its own package
 
 
 def fetch_credentials() -> str:

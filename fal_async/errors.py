@@ -7,14 +7,14 @@
     ├── InvalidRequestError              fix the call (also a ValueError); nothing was sent
     ├── ClientClosedError                use a client that is open
     ├── FalClientTimeoutError            your deadline passed (also a TimeoutError)
-    ├── TransportError                   no reply: the network, or a peer that broke off
+    ├── TransportError                   no response: the network, or a peer that broke off
     │   ├── ConnectionFailedError        nothing was sent, safe to repeat
-    │   ├── StreamBrokenError            the connection of a stream was lost on the way
+    │   ├── StreamInterruptedError            the connection of a stream was lost on the way
     │   ├── RealtimeDisconnectedError    the socket has closed: connect again
     │   └── SubmitOutcomeUnknownError    a job may have been started, look before repeating
     ├── StreamError                      the app broke off the stream and says why
     ├── UploadError                      the file changed, or could not be read to its end
-    ├── InvalidReplyError                a reply that is not what the protocol says
+    ├── InvalidResponseError                a response that is not what the protocol says
     ├── RealtimeError                    the app ended the session (also a RuntimeError)
     └── FalClientHTTPError               the platform answered with an error status
         ├── AuthenticationError          401: the key is wrong
@@ -51,24 +51,24 @@ __all__ = [
     "ClientClosedError",
     "ConnectionFailedError",
     "ContentPolicyError",
+    "ErrorDetail",
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
     "InvalidInputError",
-    "InvalidReplyError",
     "InvalidRequestError",
+    "InvalidResponseError",
     "JobCancelledError",
     "MissingCredentialsError",
     "NotFoundError",
     "PermissionDeniedError",
-    "Problem",
     "RateLimitError",
     "RealtimeDisconnectedError",
     "RealtimeError",
     "ServerError",
     "StartTimeoutError",
-    "StreamBrokenError",
     "StreamError",
+    "StreamInterruptedError",
     "SubmitOutcomeUnknownError",
     "TransportError",
     "UploadError",
@@ -182,7 +182,7 @@ class FalClientTimeoutError(FalClientError, TimeoutError):
 
 
 class TransportError(FalClientError):
-    """The exchange broke before a whole reply had arrived.
+    """The exchange broke before a whole response had arrived.
 
     Attributes:
         request_id: The id of the job that the exchange was about, or ``None``.
@@ -199,7 +199,7 @@ class ConnectionFailedError(TransportError):
     started: bool | None = False
 
 
-class StreamBrokenError(TransportError):
+class StreamInterruptedError(TransportError):
     """The connection of a stream was lost before its end. What had arrived was delivered.
 
     Attributes:
@@ -239,7 +239,7 @@ class RealtimeDisconnectedError(TransportError):
 
 
 class SubmitOutcomeUnknownError(TransportError):
-    """A call that starts a paid job was sent, and its reply was lost.
+    """A call that starts a paid job was sent, and its response was lost.
 
     The platform has no way to ask whether the job exists, and sending the call again could start
     (and bill) a second one. So the library does not: whether to repeat is for the caller to decide.
@@ -247,7 +247,8 @@ class SubmitOutcomeUnknownError(TransportError):
     Attributes:
         application: The endpoint id that was called.
         reason: What broke, in words.
-        request_id: The id of the job, where the beginning of the reply still told it: then the job
+        request_id: The id of the job, where the beginning of the response still told it: then the
+            job
             can be collected. ``None`` as a rule.
     """
 
@@ -259,8 +260,8 @@ class SubmitOutcomeUnknownError(TransportError):
     def _describe(self) -> str:
         known = f" as {self.request_id!r}" if self.request_id else ""
         return (
-            f"the call that starts a job on {self.application!r} was sent but its reply was lost "
-            f"({self.reason}); the job may be running{known}, so it was not sent again"
+            f"the call that starts a job on {self.application!r} was sent, but its response was "
+            f"lost ({self.reason}); the job may be running{known}, so it was not sent again"
         )
 
 
@@ -281,8 +282,8 @@ class UploadError(FalClientError):
         self.size = size
 
 
-class InvalidReplyError(FalClientError):
-    """A reply arrived whole, but it is not what the protocol says it should be.
+class InvalidResponseError(FalClientError):
+    """A response arrived whole, but it is not what the protocol says it should be.
 
     Attributes:
         request_id: The id of the request, or ``None``.
@@ -341,7 +342,7 @@ class RealtimeError(FalClientError, RuntimeError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class ErrorDetail:
     """One thing that is wrong with the input of a model.
 
     Attributes:
@@ -371,8 +372,8 @@ class FalClientHTTPError(FalClientError):
         request_id: The id of the request, or ``None``.
         retry_after: How many seconds the platform asks to wait, or ``None``.
         retryable: Whether the platform says that the same call may succeed later.
-        response_headers: The headers of the reply, names in lower case.
-        body: The reply's decoded JSON, or its text.
+        response_headers: The headers of the response, names in lower case.
+        body: The response's decoded JSON, or its text.
 
     Example:
         >>> error = fal_async.FalClientHTTPError("too small", 422, body={"detail": "too small"})
@@ -390,7 +391,7 @@ class FalClientHTTPError(FalClientError):
         response: httpx.Response | None = None,
         error_type: str | None = None,
         *,
-        problems: Sequence[Problem] = (),
+        details: Sequence[ErrorDetail] = (),
         request_id: str | None = None,
         retry_after: float | None = None,
         retryable: bool = False,
@@ -400,7 +401,7 @@ class FalClientHTTPError(FalClientError):
         self.message = message
         self.status_code = status_code
         self.error_type = error_type
-        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.details: tuple[ErrorDetail, ...] = tuple(details)
         self.request_id = request_id
         self.retry_after = retry_after
         self.retryable = retryable
@@ -463,7 +464,7 @@ class NotFoundError(FalClientHTTPError):
 
 
 class InvalidInputError(FalClientHTTPError):
-    """The model refuses the input; `problems` says what is wrong with it, item by item."""
+    """The model refuses the input; `details` says what is wrong with it, item by item."""
 
 
 class ContentPolicyError(InvalidInputError):

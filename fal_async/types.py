@@ -1,46 +1,34 @@
-"""The plain values that calls take and return."""
+"""Statuses, storage settings, `Upload`, `WorkflowEvent`: values without behaviour."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike  # noqa: TC003 -- frameworks resolve annotations at run time
 from typing import (
     TYPE_CHECKING,
     Any,
     BinaryIO,
     Final,
-    Generic,
     Literal,
     NamedTuple,
     Protocol,
     TypeAlias,
     TypedDict,
-    cast,
     get_args,
 )
 
-from fal_async._checks import check_instance, check_sequence, describe, is_one_of
+from fal_async._core.checks import check_instance, check_sequence, describe, is_one_of
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import CoreSchema
-    from typing_extensions import TypeVar
 
-    from fal_async._files import File
-
-    FileT = TypeVar("FileT", default=File)
-
-    #: The input of a model: a mapping of JSON values, or a pydantic model.
     Arguments: TypeAlias = Mapping[str, Any] | BaseModel
-else:
-    from typing import TypeVar
-
-    FileT = TypeVar("FileT")
 
 __all__ = [
-    "Arguments",
     "AsyncFile",
     "Cancellation",
     "Completed",
@@ -51,8 +39,6 @@ __all__ = [
     "Priority",
     "Queued",
     "Repository",
-    "Result",
-    "Stage",
     "Status",
     "StorageACL",
     "StorageACLDecision",
@@ -60,23 +46,54 @@ __all__ = [
     "StorageSettings",
     "Unknown",
     "Upload",
+    "WorkflowEvent",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowEvent:
+    """An event of a workflow's stream, for ``output=`` of `stream`. Its errors are `StreamError`.
+
+    Attributes:
+        type: ``"submit"`` when a step begins, ``"completion"`` when it has ended, ``"output"`` for
+            the result of the whole workflow; other words as they come.
+        node_id: The step, for the first two.
+        app_id: The endpoint id of the step's app, for ``"submit"``.
+        request_id: The id of the step's request, for ``"submit"``.
+        output: What the step came to, or the whole workflow.
+
+    Example:
+        >>> WorkflowEvent(type="completion", node_id="draw", output={"seed": 7}).output
+        {'seed': 7}
+    """
+
+    type: str
+    node_id: str | None = None
+    app_id: str | None = None
+    request_id: str | None = None
+    output: Any = None
+
 
 #: The place in the queue. It can only be lowered.
 Priority = Literal["normal", "low"]
 
+
 #: What a call was doing when an error ended it; see `FalClientError`.
 Stage: TypeAlias = Literal["upload", "submit", "wait", "job", "result", "download"]
+
 
 #: How long an uploaded file lives: a name, or a number of seconds.
 ObjectExpiration: TypeAlias = Literal["never", "immediate", "1h", "1d", "7d", "30d", "1y"] | int
 
+
 #: What happens to who wants to read a file: it is given, refused, or looks as if it was not there.
 StorageACLDecision = Literal["hide", "forbid", "allow"]
+
 
 #: Where files are kept: ``"fal_v3"`` is the CDN, ``"fal"`` the storage service with presigned URLs.
 #: ``"cdn"`` is an old name of the CDN.
 Repository = Literal["fal_v3", "cdn", "fal"]
+
 
 _LIVES: Final[Mapping[str, int | None]] = {
     "never": None,
@@ -284,20 +301,20 @@ class StorageSettings:
         InvalidRequestError: The life is none of the names and no positive whole number.
 
     Example:
-        >>> StorageSettings(expires_in="1h", initial_acl=StorageACL(default="forbid")).seconds
-        3600
+        >>> StorageSettings(expires_in="1h", initial_acl=StorageACL(default="forbid")).expires_in
+        '1h'
     """
 
     expires_in: ObjectExpiration | None = None
     initial_acl: StorageACL | None = None
 
     def __post_init__(self) -> None:
-        _ = self.seconds
+        _ = self._expires_in_seconds
         if self.initial_acl is not None:
             check_instance("initial_acl", self.initial_acl, StorageACL)
 
     @property
-    def seconds(self) -> int | None:
+    def _expires_in_seconds(self) -> int | None:
         """The life in seconds; ``None`` leaves it to the platform."""
         life = self.expires_in
         if life is None or (isinstance(life, str) and life in _LIVES):
@@ -388,87 +405,6 @@ class AsyncFile(Protocol):
     async def read(self, size: int = -1, /) -> bytes:
         """Read so many bytes, or all of them."""
         raise NotImplementedError
-
-
-class Result(dict[str, Any], Generic[FileT]):
-    """The output of a model: a dictionary that also knows about the request.
-
-    Attributes:
-        request_id: The id of the request, or ``None`` when the platform did not say.
-        billable_units: The units that were charged, or ``None`` when the platform did not say.
-        metrics: Figures of the run; filled by calls that watch the queue.
-        retries: How many times an exchange of the call was repeated.
-        headers: The headers of the reply, names in lower case.
-
-    Example:
-        >>> result = Result({"seed": 7}, request_id="764cabcf")
-        >>> result["seed"], result.request_id
-        (7, '764cabcf')
-    """
-
-    __slots__ = ("_performer", "billable_units", "headers", "metrics", "request_id", "retries")
-
-    def __init__(
-        self,
-        output: Mapping[str, Any],
-        *,
-        request_id: str | None = None,
-        billable_units: float | None = None,
-        metrics: Mapping[str, Any] | None = None,
-        retries: int = 0,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(output)
-        self.request_id: str | None = request_id
-        self.billable_units: float | None = billable_units
-        self.metrics: Mapping[str, Any] = metrics or {}
-        self.retries: int = retries
-        self.headers: Mapping[str, str] = headers or {}
-        self._performer: object = None
-
-    def fetched_by(self, performer: object) -> None:
-        """Let a client's performer fetch its files; for clients, who bind what they hand over."""
-        self._performer = performer
-
-    def files(self) -> list[FileT]:
-        """The files of the output, wherever they stand in it; see `File`.
-
-        A result that was copied or pickled fetches them with the module-level client.
-        """
-        from fal_async._files import File, files_in_output  # with pydantic, for those who want it
-
-        files = files_in_output(self, File, self._performer)
-        return cast("list[FileT]", files)  # a result with files of another kind finds its own
-
-    def _facts(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in Result.__slots__ if name[0] != "_"}
-
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: object, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        """A JSON object. A result that is checked stays the same object, with what it knows."""
-        from pydantic_core import core_schema  # who defines a model has it at hand
-
-        json_object = core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
-        made = core_schema.no_info_after_validator_function(cls, json_object)
-        kept = core_schema.is_instance_schema(cls)
-        return core_schema.json_or_python_schema(
-            made,
-            core_schema.union_schema([kept, made], mode="left_to_right"),
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                dict, return_schema=json_object
-            ),
-        )
-
-    def __reduce__(self) -> tuple[Callable[..., Result[FileT]], tuple[Any, ...]]:
-        return _restore_result, (type(self), dict(self), self._facts())
-
-
-def _restore_result(
-    kind: type[Result[FileT]], output: dict[str, Any], facts: dict[str, Any]
-) -> Result[FileT]:
-    return kind(output, **facts)
 
 
 def __getattr__(name: str) -> object:

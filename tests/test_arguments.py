@@ -211,7 +211,7 @@ async def test_no_argument_of_a_call_ends_in_a_strange_error(
             try:
                 with anyio.fail_after(PATIENCE if name != "iter_events" else 2):
                     await used(call(**given))
-            except Exception as error:  # noqa: BLE001 -- judged
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
                 if not is_own(parameter, error):
                     judge(faults, label, error)
     assert not faults, "\n".join(["", *faults])
@@ -243,7 +243,7 @@ def test_no_argument_of_a_value_ends_in_a_strange_error(
     for label, make in POOL.items():
         try:
             repr(kind(**{**arguments_for(kind, folder), parameter: make()}))
-        except Exception as error:  # noqa: BLE001 -- judged
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
             judge(faults, label, error)
     assert not faults, "\n".join(["", *faults])
 

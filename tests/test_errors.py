@@ -17,31 +17,31 @@ from fal_async.errors import (
     ClientClosedError,
     ConnectionFailedError,
     ContentPolicyError,
+    ErrorDetail,
     FalClientError,
     FalClientHTTPError,
     FalClientTimeoutError,
     InvalidInputError,
-    InvalidReplyError,
     InvalidRequestError,
+    InvalidResponseError,
     JobCancelledError,
     MissingCredentialsError,
     NotFoundError,
     PermissionDeniedError,
-    Problem,
     RateLimitError,
     RealtimeDisconnectedError,
     RealtimeError,
     ServerError,
     StartTimeoutError,
-    StreamBrokenError,
     StreamError,
+    StreamInterruptedError,
     SubmitOutcomeUnknownError,
     TransportError,
     UploadError,
 )
 from fal_async.types import InProgress, Queued
 
-PROBLEM = Problem(
+PROBLEM = ErrorDetail(
     message="too small",
     type="image_too_small",
     loc=("body", "images", 0),
@@ -55,7 +55,7 @@ def http(cls: type[FalClientHTTPError] = FalClientHTTPError) -> FalClientHTTPErr
         "too small",
         422,
         error_type="image_too_small",
-        problems=[PROBLEM],
+        details=[PROBLEM],
         request_id="abc",
         retry_after=1.5,
         retryable=True,
@@ -95,14 +95,14 @@ TEXTS: list[tuple[FalClientError, str]] = [
     (
         SubmitOutcomeUnknownError("fal-ai/flux", "reset"),
         (
-            "the call that starts a job on 'fal-ai/flux' was sent but its reply was lost (reset); "
-            "the job may be running, so it was not sent again"
+            "the call that starts a job on 'fal-ai/flux' was sent, but its response was lost "
+            "(reset); the job may be running, so it was not sent again"
         ),
     ),
-    (StreamBrokenError("reset", 3), "the stream broke off after 3 events: reset"),
+    (StreamInterruptedError("reset", 3), "the stream broke off after 3 events: reset"),
     (StreamError("boom", {"error": "boom"}, request_id="abc"), "boom"),
     (UploadError("the file has changed", 7, 9), "the file has changed"),
-    (InvalidReplyError("no JSON", request_id="abc"), "no JSON"),
+    (InvalidResponseError("no JSON", request_id="abc"), "no JSON"),
     (RealtimeError("TIMEOUT"), "TIMEOUT"),
     (RealtimeError("INTERNAL_ERROR", "boom", {"type": "x-fal-error"}), "INTERNAL_ERROR: boom"),
     (FalClientHTTPError("no", 418), "no (HTTP 418)"),
@@ -124,7 +124,7 @@ def restored(error: Any) -> list[Any]:
 
 
 def test_every_error_is_in_the_table() -> None:
-    known = {getattr(errors, name) for name in errors.__all__} - {Problem}
+    known = {getattr(errors, name) for name in errors.__all__} - {ErrorDetail}
     assert {type(error) for error, _ in TEXTS} == known
 
 
@@ -185,13 +185,13 @@ def test_the_facts_of_a_realtime_error_are_not_in_its_text() -> None:
 
 def test_facts_are_kept_apart_from_what_they_were_made_of() -> None:
     headers, payload, problems = {"a": "1"}, {"b": 2}, [PROBLEM]
-    error = FalClientHTTPError("no", 500, response_headers=headers, problems=problems)
+    error = FalClientHTTPError("no", 500, response_headers=headers, details=problems)
     realtime = RealtimeError("X", payload=payload)
     headers.clear()
     payload.clear()
     problems.clear()
     assert error.response_headers == {"a": "1"}
-    assert error.problems == (PROBLEM,)
+    assert error.details == (PROBLEM,)
     assert realtime.payload == {"b": 2}
 
 
@@ -201,7 +201,7 @@ def test_facts_that_are_not_known_are_none_or_empty() -> None:
         "message": "no",
         "status_code": 500,
         "error_type": None,
-        "problems": (),
+        "details": (),
         "request_id": None,
         "retry_after": None,
         "retryable": False,
@@ -210,7 +210,7 @@ def test_facts_that_are_not_known_are_none_or_empty() -> None:
     }
     assert TransportError("x").request_id is None
     assert SubmitOutcomeUnknownError("a/b", "x").request_id is None
-    assert InvalidReplyError("x").request_id is None
+    assert InvalidResponseError("x").request_id is None
 
 
 def test_a_timeout_is_pythons_and_not_a_system_error_with_a_number() -> None:
@@ -248,7 +248,11 @@ class OwnError(InvalidInputError):
         (ContentPolicyError, InvalidInputError),
         (StartTimeoutError, ServerError),
         *((cls, FalClientHTTPError) for cls in HTTP_ERRORS),
-        *((getattr(errors, name), FalClientError) for name in errors.__all__ if name != "Problem"),
+        *(
+            (getattr(errors, name), FalClientError)
+            for name in errors.__all__
+            if name != "ErrorDetail"
+        ),
     ],
 )
 def test_the_tree_is_by_remedy(cls: type, parent: type) -> None:
@@ -268,7 +272,7 @@ def test_the_drawn_tree_names_every_error_with_its_parent() -> None:
     assert drawn == {
         name: getattr(errors, name).__bases__[0].__name__.replace("Exception", "")
         for name in errors.__all__
-        if name != "Problem"
+        if name != "ErrorDetail"
     }
 
 
@@ -277,5 +281,5 @@ def test_a_problem_is_a_value() -> None:
         assert again == PROBLEM
         assert hash(again) == hash(PROBLEM)
     assert {PROBLEM} == {copy.copy(PROBLEM)}
-    assert Problem(message="a", type="b") != Problem(message="a", type="b", ctx={"x": 1})
-    assert Problem(message="a", type="b").ctx == {}
+    assert ErrorDetail(message="a", type="b") != ErrorDetail(message="a", type="b", ctx={"x": 1})
+    assert ErrorDetail(message="a", type="b").ctx == {}

@@ -12,8 +12,8 @@ import pytest
 
 import fal_async
 from fal_async.emulator import Emulator
-from fal_async.emulator._demo import echo, talk
-from tests.shared_client import close_shared_client
+from fal_async.emulator._serve import echo, talk
+from tests.support.shared_client import close_shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,4 +60,7 @@ def test_example_of_a_docstring_does_what_it_says(example: doctest.DocTest) -> N
 
 def test_examples_are_found_in_methods_of_public_classes() -> None:
     names = {example.name for example in examples()}
-    assert {"fal_async._queue.QueueCalls.subscribe", "fal_async._functions.run"} <= names
+    assert {
+        "fal_async._client.queue.QueueMixin.subscribe",
+        "fal_async._client.functions.run",
+    } <= names

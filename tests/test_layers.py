@@ -1,4 +1,4 @@
-"""Imports point down, the pure layer is pure, and the core does without what only faces need."""
+"""The architecture: which package may import which, and what each may use."""
 
 from __future__ import annotations
 
@@ -14,51 +14,45 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(fal_async.__file__).parent
-#: From the bottom up. `roof` is the package itself, whose names load when first used.
-LAYERS = ["values", "protocol", "transport", "client", "functions", "roof", "faces"]
-#: The first name that fits decides. Every other private module is the client's.
-PLACES = {
-    "fal_async.errors": "values",
-    "fal_async.types": "values",
-    "fal_async._annotations": "values",
-    "fal_async._checks": "values",
-    "fal_async._config": "values",
-    "fal_async._references": "values",
-    "fal_async._secret": "values",
-    "fal_async._version": "values",
-    "fal_async._workflows": "values",
-    "fal_async._protocol": "protocol",
-    "fal_async._transport": "transport",
-    "fal_async._default": "functions",
-    "fal_async._functions": "functions",
-    "fal_async._portal": "faces",
-    "fal_async._loop_thread": "faces",
-    "fal_async._errand": "faces",
-    "fal_async._face": "faces",
-    "fal_async._file_face": "faces",
-    "fal_async._sync_files": "faces",
-    "fal_async._sync_results": "faces",
-    "fal_async.auth": "faces",
-    "fal_async.client": "faces",
-    "fal_async._shared": "functions",
-    "fal_async.sync": "faces",
-    "fal_async.cli": "faces",
-    "fal_async.__main__": "faces",
-    "fal_async.emulator": "faces",
-    "fal_async.testing": "faces",
-    "fal_async.webhooks": "faces",
-    "fal_async.proxy": "faces",
+
+#: From the bottom up. A package may import itself and those before it.
+ORDER = [
+    "values",
+    "_protocol",
+    "_net",
+    "_http",
+    "_websocket",
+    "_auth",
+    "_dispatch",
+    "_files",
+    "_client",
+    "fal_async",
+    "sync",
+    "cli",
+]
+#: Top-level modules that are no package of their own.
+MODULES = {
+    "_version": "values",
+    "errors": "values",
+    "types": "values",
+    "_config": "values",
+    "_core": "values",
+    "client": "sync",  # the names of the official client's modules, the blocking ones included
+    "auth": "sync",
+    "__main__": "cli",
 }
-#: Imports within a function, or for types alone, that point up, and why.
-EXCEPTIONS = {
-    ("fal_async._handle", "fal_async._default"): (
-        "a handle that was pickled has no client until it is used, and then takes the default one"
-    ),
-    ("fal_async._files", "fal_async._default"): "a file that was pickled is like such a handle",
-    ("fal_async.types", "fal_async._files"): "a result finds its files, which are no plain values",
+#: The only import that points up, inside a function.
+UP = ("fal_async._dispatch.binding", "fal_async._client.default")
+#: A second implementation of the protocol shares values and endpoint ids with the client.
+EMULATOR_MAY_IMPORT = {
+    "fal_async._config",
+    "fal_async._core.annotations",
+    "fal_async._protocol.endpoint",
+    "fal_async._version",
+    "fal_async.errors",
+    "fal_async.types",
 }
-#: Modules with models of their own; they are themselves imported where they are used.
-WITH_PYDANTIC = {"fal_async._files", "fal_async._file_face"}
+#: Input, output, clocks and randomness, which pure code is given as arguments.
 IMPURE = {
     "anyio",
     "asyncio",
@@ -72,26 +66,13 @@ IMPURE = {
     "trio",
     "websockets",
 }
-PURE_ALL_THE_SAME = {
-    ("fal_async.errors", "httpx"): "an error gives httpx's form of its response, a plain value"
-}
-FOR_FACES_ALONE = {
-    "PIL",
-    "asyncio",
-    "cryptography",
-    "rich",
-    "starlette",
-    "trio",
-    "typer",
-    "uvicorn",
-}
-#: The one module of the core that imports event loops, within functions.
-WITH_LOOPS = "fal_async._transport.background"
+#: Dependencies of extras.
+OPTIONAL = {"PIL", "cryptography", "rich", "starlette", "typer", "uvicorn"}
 
 
 @dataclass(frozen=True)
 class Import:
-    """One module that another one imports; `deferred` within a function or for types alone."""
+    """One import of a module by another."""
 
     importer: str
     line: int
@@ -105,27 +86,26 @@ class Import:
 
 @cache
 def modules() -> dict[str, Path]:
-    return {
-        ".".join(["fal_async", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(
-            ".__init__"
-        ): path
-        for path in sorted(ROOT.rglob("*.py"))
-    }
+    """Return the package's modules by name."""
+    found: dict[str, Path] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
 
 
-def layer_of(module: str) -> int:
-    if module == "fal_async":
-        return LAYERS.index("roof")
-    for place, layer in PLACES.items():
-        if module == place or module.startswith(f"{place}."):
-            return LAYERS.index(layer)
-    assert module.startswith("fal_async._"), f"{module} is public: give it a place in PLACES"
-    return LAYERS.index("client")
+def package_of(module: str) -> str:
+    """Return the package of a module, as `ORDER` and `MODULES` name it."""
+    _, _, rest = module.partition(".")
+    name = rest.partition(".")[0]
+    return MODULES.get(name, name) or "fal_async"
 
 
 def imports_of(module: str, source: str) -> Iterator[Import]:
+    """Find all imports of a module: those in functions and for types included."""
+
     def visit(node: ast.AST, in_function: bool, for_types: bool) -> Iterator[Import]:
-        for name in names_of(module, node):
+        for name in imported_names(module, node):
             yield Import(module, getattr(node, "lineno", 0), name, in_function, for_types)
         inside = in_function or isinstance(
             node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -137,13 +117,13 @@ def imports_of(module: str, source: str) -> Iterator[Import]:
     yield from visit(ast.parse(source), False, False)
 
 
-def names_of(module: str, node: ast.AST) -> Iterator[str]:
+def imported_names(module: str, node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
         assert node.level == 0, f"{module}:{node.lineno} imports relatively"
         package = node.module or ""
-        for alias in node.names:  # `from package import module` is about the module
+        for alias in node.names:  # `from package import module` imports the module
             name = f"{package}.{alias.name}"
             yield name if name in modules() else package
 
@@ -153,7 +133,7 @@ def imports() -> list[Import]:
     return [
         found
         for module, path in modules().items()
-        for found in imports_of(module, path.read_text())
+        for found in imports_of(module, path.read_text("utf-8"))
     ]
 
 
@@ -161,16 +141,7 @@ def is_ours(module: str) -> bool:
     return module.partition(".")[0] == "fal_async"
 
 
-def is_excused(found: Import) -> bool:
-    late = found.in_function or found.for_types
-    return late and (found.importer, found.imported) in EXCEPTIONS
-
-
-def in_core(module: str) -> bool:
-    return layer_of(module) < LAYERS.index("faces")
-
-
-def test_the_walk_sees_every_kind_of_import() -> None:
+def test_walk_sees_every_kind_of_import() -> None:
     source = """
 import anyio.lowlevel
 from fal_async import errors, run
@@ -195,59 +166,87 @@ class Holder:
     ]
 
 
-def test_every_place_is_of_a_layer() -> None:
-    assert set(PLACES.values()) <= set(LAYERS)
-    assert [LAYERS[layer_of(module)] for module in ("fal_async", "fal_async._client")] == [
-        "roof",
-        "client",
-    ]
-    assert len({layer_of(module) for module in modules()}) == len(LAYERS)
+def test_every_module_is_in_a_package() -> None:
+    assert {package_of(module) for module in modules()} == {*ORDER, "emulator"}
 
 
-def test_imports_point_down() -> None:
+def test_imports_follow_the_order() -> None:
     wrong = [
         str(found)
         for found in imports()
         if is_ours(found.imported)
-        and layer_of(found.importer) < layer_of(found.imported)
-        and not is_excused(found)
+        and "emulator" not in {package_of(found.importer), package_of(found.imported)}
+        and ORDER.index(package_of(found.importer)) < ORDER.index(package_of(found.imported))
+        and (found.importer, found.imported) != UP
     ]
     assert wrong == []
 
 
-def test_every_exception_is_still_needed() -> None:
-    used = {(found.importer, found.imported) for found in imports() if is_excused(found)}
-    assert used == set(EXCEPTIONS)
+def test_one_import_points_up() -> None:
+    (found,) = [x for x in imports() if (x.importer, x.imported) == UP and not x.for_types]
+    assert found.in_function
 
 
-def test_the_pure_layer_is_pure() -> None:
+def test_emulator_shares_values_alone() -> None:
     wrong = [
         str(found)
         for found in imports()
-        if LAYERS[layer_of(found.importer)] in {"values", "protocol"}
+        if is_ours(found.imported)
+        and package_of(found.importer) == "emulator"
+        and package_of(found.imported) != "emulator"
+        and found.imported not in EMULATOR_MAY_IMPORT
+    ]
+    assert wrong == []
+    users = {x.importer for x in imports() if package_of(x.imported) == "emulator"}
+    assert {package_of(user) for user in users} <= {"emulator", "cli"}
+
+
+def test_imports_form_no_circle() -> None:
+    arrows = {
+        module: {x.imported for x in imports() if x.importer == module} for module in modules()
+    }
+    arrows["fal_async._dispatch.binding"].discard(UP[1])
+    left = {module: targets & arrows.keys() - {module} for module, targets in arrows.items()}
+    while leaves := [module for module, targets in left.items() if not targets & left.keys()]:
+        for leaf in leaves:
+            del left[leaf]
+    assert sorted(left) == []
+
+
+def test_protocol_and_values_are_pure() -> None:
+    wrong = [
+        str(found)
+        for found in imports()
+        if package_of(found.importer) in {"values", "_protocol"}
+        and not found.for_types
         and found.imported.partition(".")[0] in IMPURE
-        and (found.importer, found.imported) not in PURE_ALL_THE_SAME
     ]
     assert wrong == []
 
 
-def test_the_core_imports_nothing_that_only_faces_need() -> None:
+def test_net_knows_nothing_of_the_platform() -> None:
+    users = [str(x) for x in imports() if package_of(x.importer) == "_net"]
+    assert not [text for text in users if "fal_async._protocol" in text]
+
+
+def test_core_imports_no_optional_dependency() -> None:
+    core = set(ORDER[: ORDER.index("cli")])
     wrong = [
         str(found)
         for found in imports()
-        if in_core(found.importer)
-        and found.imported.partition(".")[0] in FOR_FACES_ALONE
-        and not (found.importer == WITH_LOOPS and (found.in_function or found.for_types))
+        if package_of(found.importer) in core
+        and found.imported.partition(".")[0] in OPTIONAL
+        and not (found.in_function or found.for_types)
     ]
     assert wrong == []
 
 
-def test_pydantic_is_imported_where_it_is_used_and_not_before() -> None:
-    wrong = [
-        str(found)
-        for found in imports()
-        if in_core(found.importer)
-        and found.imported.partition(".")[0] == "pydantic"
-        and not (found.in_function or found.for_types or found.importer in WITH_PYDANTIC)
-    ]
+def test_late_imports_have_a_reason() -> None:
+    wrong = []
+    for found in imports():
+        if found.in_function and package_of(found.importer) != "cli":
+            lines = modules()[found.importer].read_text("utf-8").splitlines()
+            near = lines[max(0, found.line - 3) : found.line + 1]
+            if not any("#" in line or '"""' in line for line in near):
+                wrong.append(str(found))
     assert wrong == []

@@ -11,8 +11,8 @@ import pytest
 from websockets.frames import Opcode
 
 from fal_async import AsyncClient, FalClientError, Hosts, Limits, RetryPolicy
-from tests.transport.peers import PATIENCE, Line, Peer
-from tests.transport.socketeer import Socketeer, frame
+from tests.support.raw_server import PATIENCE, RawConnection, RawServer
+from tests.support.websocket_server import ScriptedWebSocket, frame
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -114,7 +114,7 @@ def head(line: bytes = b"HTTP/1.1 200 OK", *lines: bytes, body: bytes = b"{}") -
     return b"\r\n".join([line, framing, *lines, b"", body])
 
 
-def replies() -> Iterator[tuple[str, bytes]]:
+def responses() -> Iterator[tuple[str, bytes]]:
     """Responses with something odd in their heads."""
     for line in STATUS_LINES:
         yield f"status line {line!r}", head(line)
@@ -151,7 +151,7 @@ async def settle(call: Callable[[], Awaitable[object]]) -> str | None:
             pickle.loads(pickle.dumps(error))
         except Exception as failure:  # noqa: BLE001 -- whatever it is, it is a fault
             return f"{type(error).__name__} cannot be shown: {failure!r}"
-    except Exception as error:  # noqa: BLE001 -- whatever it is, it is a fault
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
         return f"{type(error).__name__}: {ascii(str(error))[:120]}"
     return None
 
@@ -163,7 +163,7 @@ class Answers:
         self.answer = b""
         self._below = below.encode()
 
-    def __call__(self, line: Line) -> None:
+    def __call__(self, line: RawConnection) -> None:
         while request := line.request():
             path = request.split(b" ")[1]
             if self._below in path:
@@ -174,7 +174,7 @@ class Answers:
                 line.send(head(body=b'{"request_id":"r-1","status":"IN_PROGRESS","token":"t"}'))
 
 
-def client_of(peer: Peer) -> AsyncClient:
+def client_of(peer: RawServer) -> AsyncClient:
     retry, limits = RetryPolicy(attempts=1), Limits(single_shot=10, part_size=10)
     return AsyncClient("id:secret", 0.2, hosts=Hosts.at(peer.url), retry=retry, limits=limits)
 
@@ -243,7 +243,7 @@ async def test_no_body_of_a_peer_ends_in_a_strange_error(
     call: Callable[[AsyncClient], Awaitable[object]], path: str, fields: list[str], code: int
 ) -> None:
     answers, faults = Answers(path), list[str]()
-    with Peer(answers) as peer:
+    with RawServer(answers) as peer:
         async with client_of(peer) as client:
             for label, body in bodies(fields):
                 line = f"HTTP/1.1 {code} X".encode()
@@ -258,9 +258,9 @@ async def test_no_head_of_a_peer_ends_in_a_strange_error(
     call: Callable[[AsyncClient], Awaitable[object]], path: str
 ) -> None:
     answers, faults = Answers(path), list[str]()
-    with Peer(answers) as peer:
+    with RawServer(answers) as peer:
         async with client_of(peer) as client:
-            for label, answer in replies():
+            for label, answer in responses():
                 answers.answer = answer
                 if fault := await settle(lambda: call(client)):
                     faults.append(f"{label}: {fault}")
@@ -271,13 +271,13 @@ async def test_no_head_of_a_file_ends_in_a_strange_error(tmp_path: Path) -> None
     faults = list[str]()
     first = b""
 
-    def script(line: Line) -> None:
+    def script(line: RawConnection) -> None:
         if line.request():
             line.send(first if line.number % 2 else head(b"HTTP/1.1 206 P", body=b"x" * 5))
 
-    with Peer(script) as peer:
+    with RawServer(script) as peer:
         async with client_of(peer) as client:
-            for label, answer in replies():
+            for label, answer in responses():
                 first = answer
                 if fault := await settle(lambda: client.download(f"{peer.url}a", tmp_path / "f")):
                     faults.append(f"{label}: {fault}")
@@ -291,7 +291,7 @@ EVENTS = [b"\xff", b"\xed\xa0\x80", b"{" * 100_000, b'{"a":', b'"\\ud800"', b"\0
 async def test_no_event_of_a_stream_ends_in_a_strange_error(event: bytes) -> None:
     answers = Answers("/run/")
     kinds = [b"data: %b\n\n", b"event: error\ndata: %b\n\n", b"id: %b\nretry: x\n\n", b"%b\n\n"]
-    with Peer(answers) as peer:
+    with RawServer(answers) as peer:
         async with client_of(peer) as client:
             for kind in kinds:
                 answers.answer = head(
@@ -304,8 +304,8 @@ async def test_no_event_of_a_stream_ends_in_a_strange_error(event: bytes) -> Non
 async def test_no_message_of_a_socket_ends_in_a_strange_error(event: bytes) -> None:
     said = event[:60000]
 
-    def script(line: Line) -> None:
-        Socketeer(line)
+    def script(line: RawConnection) -> None:
+        ScriptedWebSocket(line)
         line.send(frame(Opcode.TEXT, said), frame(Opcode.BINARY, said))
         line.send(
             frame(Opcode.TEXT, b'{"type":"x-fal-error","error":%b,"reason":%b}' % (said, said))
@@ -317,6 +317,6 @@ async def test_no_message_of_a_socket_ends_in_a_strange_error(event: bytes) -> N
         async with client.realtime(APP, use_jwt=False) as connection:
             return [await connection.recv() for _ in range(4)]
 
-    with Peer(script) as peer:
+    with RawServer(script) as peer:
         async with client_of(peer) as client:
             assert await settle(lambda: session(client)) is None

@@ -16,7 +16,7 @@ import pytest
 
 import fal_async
 from fal_async.emulator import AppError, Emulator, Job
-from tests.shared_client import close_shared_client
+from tests.support.shared_client import close_shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,18 +22,10 @@ import pytest
 
 import fal_async
 import fal_async.sync
-from fal_async import (
-    AsyncRequestHandle,
-    Cancellation,
-    Completed,
-    File,
-    InProgress,
-    Queued,
-    Result,
-    _annotations,
-)
+from fal_async import AsyncRequestHandle, Cancellation, Completed, File, InProgress, Queued, Result
+from fal_async._core import annotations as annotations_module
 from fal_async.sync import SyncFile, SyncRequestHandle, SyncResult
-from tests.test_surface import SHOWN
+from tests.test_public_api import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +112,7 @@ def test_names_of_extras_that_are_not_installed_stand_for_anything() -> None:
     names: dict[str, Any] = {}
     source = "import no_such_package.inner\nfrom no_such_package import Picture as Image"
     for statement in ast.parse(source).body:
-        _annotations._execute(statement, names)
+        annotations_module._execute(statement, names)
     assert {name: names[name] for name in ("no_such_package", "Image")} == {
         "no_such_package": Any,
         "Image": Any,

@@ -19,9 +19,9 @@ import pytest
 import fal_async
 import fal_async.sync as fal_client
 from fal_async import AsyncClient, Hosts, RetryPolicy
-from fal_async._credentials import Credentials
+from fal_async._auth.credentials import Credentials
 from fal_async.errors import FalClientError
-from tests.transport.peers import PATIENCE, Line, Peer
+from tests.support.raw_server import PATIENCE, RawConnection, RawServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -96,17 +96,17 @@ def no_secret_in_logs(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 # --- What a peer may do to a request.
 
 
-def drop(_: Line) -> bool:
+def drop(_: RawConnection) -> bool:
     return False
 
 
-def stay_silent(line: Line) -> bool:
+def stay_silent(line: RawConnection) -> bool:
     line.wait_closed()
     return False
 
 
-def sending(*parts: bytes, end: bool = False) -> Callable[[Line], bool]:
-    def fault(line: Line) -> bool:
+def sending(*parts: bytes, end: bool = False) -> Callable[[RawConnection], bool]:
+    def fault(line: RawConnection) -> bool:
         line.send(*parts)
         return not end
 
@@ -118,7 +118,7 @@ def response(status: int, body: bytes, kind: str = "application/json") -> bytes:
     return head.encode() + body
 
 
-FAULTS: dict[str, Callable[[Line], bool]] = {
+FAULTS: dict[str, Callable[[RawConnection], bool]] = {
     "401": sending(response(401, b'{"detail":"no"}')),
     "403": sending(response(403, b'{"detail":"no"}')),
     "429": sending(response(429, b"{}")),
@@ -131,7 +131,7 @@ FAULTS: dict[str, Callable[[Line], bool]] = {
     "silence": stay_silent,
 }
 #: Answers that hold secrets but not where they belong.
-ODD_TOKENS: dict[str, Callable[[Line], bool]] = {
+ODD_TOKENS: dict[str, Callable[[RawConnection], bool]] = {
     "bare": sending(response(200, f'"{MARK} token"'.encode())),
     "list": sending(response(200, f'["{MARK}-token"]'.encode())),
     "not ASCII": sending(response(200, f'{{"token":"{MARK}\u00e9"}}'.encode())),
@@ -155,13 +155,13 @@ TOKENS = ("/rest/tokens/", "/rest/storage/auth/token")
 class Platform:
     """Answers with tokens and presigned URLs, until the step that goes wrong."""
 
-    def __init__(self, fault: Callable[[Line], bool], at: str) -> None:
+    def __init__(self, fault: Callable[[RawConnection], bool], at: str) -> None:
         self._fault = fault
         self._at = at
         self.url = ""
         self.reached = False
 
-    def __call__(self, line: Line) -> None:
+    def __call__(self, line: RawConnection) -> None:
         while request := line.request():
             path = request.split(b" ")[1].decode()
             if path.startswith(self._at):
@@ -225,7 +225,7 @@ async def realtime_with_key(client: AsyncClient) -> None:
 
 
 async def over_websocket(client: AsyncClient) -> None:
-    async with client.over_websocket(APP):
+    async with client.http_over_websocket(APP):
         pass
 
 
@@ -250,12 +250,12 @@ CALLS: list[tuple[Callable[[AsyncClient], Awaitable[object]], str]] = [
 async def failure_of(
     call: Callable[[AsyncClient], Awaitable[object]],
     step: str,
-    fault: Callable[[Line], bool],
+    fault: Callable[[RawConnection], bool],
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> BaseException | None:
     platform = Platform(fault, step)
     limits = fal_async.Limits(single_shot=4000, part_size=2000)
-    with Peer(platform) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
         platform.url = peer.url
         client = AsyncClient(
             KEY, 0.2, hosts=Hosts.at(peer.url), retry=QUICK, limits=limits, transport=transport
@@ -306,7 +306,7 @@ async def test_no_failure_of_a_transport_of_httpx_shows_a_secret(
 async def test_no_failure_to_connect_shows_a_secret(
     call: Callable[[AsyncClient], Awaitable[object]], scheme: str
 ) -> None:
-    with Peer(lambda line: line.close()) as peer:  # speaks no TLS
+    with RawServer(lambda line: line.close()) as peer:  # speaks no TLS
         port = peer.port if scheme == "https" else 9
         hosts = Hosts.at(f"{scheme}://127.0.0.1:{port}")
         async with AsyncClient(KEY, 1, hosts=hosts, retry=QUICK) as client:
@@ -322,7 +322,7 @@ async def test_no_cancelled_call_shows_a_secret(
     caught: list[BaseException] = []
     cancellation = threading.Event()
 
-    def wait_for_cancellation(line: Line) -> bool:
+    def wait_for_cancellation(line: RawConnection) -> bool:
         cancellation.wait(PATIENCE)  # a submit goes on until its connection is closed
         return False
 
@@ -342,7 +342,7 @@ async def test_no_cancelled_call_shows_a_secret(
                 await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
 
-    with Peer(platform) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
         platform.url = peer.url
         async with AsyncClient(KEY, None, hosts=Hosts.at(peer.url), retry=QUICK) as client:
             await cancelled(client)
@@ -355,7 +355,7 @@ async def test_no_error_of_a_callback_shows_a_secret() -> None:
         raise LookupError("the caller's own")
 
     platform = Platform(drop, "/nowhere")
-    with Peer(platform) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
         async with AsyncClient(KEY, 1, hosts=Hosts.at(peer.url), retry=QUICK) as client:
             with pytest.raises(LookupError) as caught:
                 await client.subscribe(APP, {}, on_queue_update=callback, interval=0.01)
@@ -440,14 +440,14 @@ async def test_no_login_that_cannot_be_renewed_is_shown(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FAL_HOME_DIR", str(tmp_path))
 
-    def script(line: Line) -> None:
+    def script(line: RawConnection) -> None:
         request = line.request()
         assert f"refresh_token={MARK}-refresh".encode() in request
         if answer is not None:
             line.send(response(answer[0], answer[1].encode()))
 
-    with Peer(script) as peer:
-        monkeypatch.setattr("fal_async._login.RENEWAL_URL", f"{peer.url}oauth/token")
+    with RawServer(script) as peer:
+        monkeypatch.setattr("fal_async._auth.login.TOKEN_URL", f"{peer.url}oauth/token")
         async with AsyncClient(hosts=Hosts.at(peer.url)) as client:
             with pytest.raises(FalClientError) as caught:
                 await client.run(APP, {})

@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
             self.method = self._parser.get_method().decode()
             answer(self)
 
-    def reply(self, status: int, body: bytes, headers: bytes = _HEADERS) -> None:
+    def response(self, status: int, body: bytes, headers: bytes = _HEADERS) -> None:
         """Answer at once."""
         head = b"HTTP/1.1 %d OK\r\n%scontent-length: %d\r\n\r\n" % (status, headers, len(body))
         self._transport.write(head + body)

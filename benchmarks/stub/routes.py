@@ -30,7 +30,7 @@ def answer(connection: Connection) -> None:
     host, _, rest = connection.path.lstrip("/").partition("/")
     route = _ROUTES.get(host)
     if route is None:
-        connection.reply(404, b"{}")
+        connection.response(404, b"{}")
     else:
         route(connection, rest)
 
@@ -42,7 +42,7 @@ def _run(connection: Connection, path: str) -> None:
         events, size, pause = map(int, sizes.split("/"))
         _stream(connection, events, size, pause / 1e6)
     else:
-        connection.reply(200, _OUTPUT)
+        connection.response(200, _OUTPUT)
 
 
 def _stream(connection: Connection, events: int, size: int, pause: float) -> None:
@@ -71,14 +71,14 @@ def _queue(connection: Connection, path: str) -> None:
     job, _, action = request.partition("/")
     platform.calls[action or ("result" if job else "submit")] += 1
     if not job:
-        connection.reply(200, platform.submit(app))
+        connection.response(200, platform.submit(app))
     elif action == "status/stream":
         connection.write(_STREAM_HEAD)
         _send_status(connection, job)
     elif action == "status":
-        connection.reply(*platform.status(job))
+        connection.response(*platform.status(job))
     else:
-        connection.reply(200, platform.result(job))
+        connection.response(200, platform.result(job))
 
 
 def _send_status(connection: Connection, job: str) -> None:
@@ -95,12 +95,12 @@ def _send_status(connection: Connection, job: str) -> None:
 
 def _rest(connection: Connection, path: str) -> None:
     if path.startswith("tokens"):
-        connection.reply(200, b'"a-token"')
+        connection.response(200, b'"a-token"')
     elif path.startswith("storage/auth/token"):
         token = {"token": "t", "token_type": "Bearer", "expires_at": "2100-01-01T00:00:00+00:00"}
-        connection.reply(200, orjson.dumps({**token, "base_url": _cdn(connection)}))
+        connection.response(200, orjson.dumps({**token, "base_url": _cdn(connection)}))
     else:
-        connection.reply(404, b"{}")
+        connection.response(404, b"{}")
 
 
 def _files(connection: Connection, path: str) -> None:
@@ -114,10 +114,10 @@ def _files(connection: Connection, path: str) -> None:
         connection.write_all(chain(repeat(_BLOCK, whole), [_BLOCK[:rest]]))
     elif connection.method == "PUT":
         status = 503 if connection.platform.fails(path.rpartition("/")[2]) else 200
-        connection.reply(status, b"{}", b'etag: "an-etag"\r\n')
+        connection.response(status, b"{}", b'etag: "an-etag"\r\n')
     else:
         url = f"{_cdn(connection)}/files/b/upload.bin"
-        connection.reply(200, orjson.dumps({"access_url": url, "uploadId": "an-upload"}))
+        connection.response(200, orjson.dumps({"access_url": url, "uploadId": "an-upload"}))
 
 
 def _cdn(connection: Connection) -> str:
@@ -126,7 +126,7 @@ def _cdn(connection: Connection) -> str:
 
 def _counts(connection: Connection, _: str) -> None:
     connection.platform.connections -= 1  # whoever asks this is no client
-    connection.reply(200, connection.platform.counts())
+    connection.response(200, connection.platform.counts())
 
 
 def _chunk(data: bytes) -> bytes:

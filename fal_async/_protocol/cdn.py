@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, cast
 
-from fal_async._protocol.bodies import decode_json
-from fal_async._protocol.operations import Operation, Request, reading
+from fal_async._core.secrets import Secret
+from fal_async._protocol.operation import Operation, Request, response_parser
 from fal_async._protocol.origins import is_cdn
 from fal_async._protocol.retry import Retry
-from fal_async._secret import Secret
-from fal_async.errors import InvalidReplyError
+from fal_async._protocol.serialization import decode_json
+from fal_async.errors import InvalidResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fal_async._config import Hosts
-    from fal_async._protocol.replies import Reply
+    from fal_async._protocol.response import Response
 
-__all__ = ["CdnToken", "cdn_token", "parse_moment"]
+__all__ = ["CdnToken", "cdn_token", "parse_timestamp"]
 
 #: How long before its end a token is replaced, in seconds, if it lives for long enough.
 LEEWAY: Final = 300.0
 #: How long a token is used at least, in seconds: what is refused meanwhile is replaced.
-SHORTEST: Final = 30.0
+MIN_LIFETIME: Final = 30.0
 _SENDABLE: Final = re.compile(r"[!-~]+ [!-~]+")
 
 
@@ -49,14 +49,14 @@ def cdn_token(hosts: Hosts, *, now: Callable[[], float]) -> Operation[CdnToken]:
 
     Args:
         hosts: The base URLs.
-        now: The time of day, in seconds since 1970, asked for when the reply has come.
+        now: The time of day, in seconds since 1970, asked for when the response has come.
     """
 
-    def parse(reply: Reply) -> CdnToken:
-        token = _read(reply, hosts, now())
+    def parse(response: Response) -> CdnToken:
+        token = _read(response, hosts, now())
         if token is None:  # what there was instead is not shown: it may be a token
-            raise InvalidReplyError(
-                "the platform gave no token for the CDN", request_id=reply.request_id
+            raise InvalidResponseError(
+                "the platform gave no token for the CDN", request_id=response.request_id
             )
         return token
 
@@ -69,31 +69,31 @@ def cdn_token(hosts: Hosts, *, now: Callable[[], float]) -> Operation[CdnToken]:
             {"accept": "application/json", "content-type": "application/json"},
             b"{}",
         ),
-        parse=reading(parse),
-        retry=Retry.SAFE,
+        parse=response_parser(parse),
+        retry=Retry.IDEMPOTENT,
     )
 
 
-def _read(reply: Reply, hosts: Hosts, moment: float) -> CdnToken | None:
+def _read(response: Response, hosts: Hosts, moment: float) -> CdnToken | None:
     try:
-        body: object = decode_json(reply.body)
+        body: object = decode_json(response.body)
     except ValueError:
         return None
     fields = cast("dict[str, object]", body) if isinstance(body, dict) else {}
     authorization = f"{fields.get('token_type') or 'Bearer'} {fields.get('token') or ''}"
     if not isinstance(fields.get("token"), str) or not _SENDABLE.fullmatch(authorization):
         return None
-    base_url, expiry = fields.get("base_url"), parse_moment(fields.get("expires_at"))
+    base_url, expiry = fields.get("base_url"), parse_timestamp(fields.get("expires_at"))
     fits = isinstance(base_url, str) and is_cdn(base_url, hosts)
     life = 0.0 if expiry is None else expiry - moment
     return CdnToken(
         authorization=Secret(authorization),
         base_url=str(base_url).rstrip("/") if fits else hosts.cdn,
-        renew_at=moment + max(SHORTEST, life - min(LEEWAY, life / 2)),
+        renew_at=moment + max(MIN_LIFETIME, life - min(LEEWAY, life / 2)),
     )
 
 
-def parse_moment(value: object) -> float | None:
+def parse_timestamp(value: object) -> float | None:
     """Seconds since 1970 of an ISO 8601 time, UTC when it names no zone; ``None`` for no time."""
     if not isinstance(value, str):
         return None

@@ -1,4 +1,4 @@
-"""Downloads: the calls as values, how a reply fits to what has arrived, and the names of files."""
+"""Download operations, ranges, redirects, file names and data URLs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 
 from fal_async._protocol.content_coding import CodingError, content_codings
-from fal_async._protocol.failures import raise_for_status
-from fal_async._protocol.operations import Credential, Lane, Operation, Request
+from fal_async._protocol.error_mapping import raise_for_status
+from fal_async._protocol.operation import Credential, Lane, Operation, Request
 from fal_async._protocol.origins import origin_of
 from fal_async._protocol.retry import Retry
-from fal_async.errors import InvalidReplyError, InvalidRequestError
+from fal_async.errors import InvalidRequestError, InvalidResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = [
-    "Version",
+    "FileVersion",
     "decode_data_url",
     "download",
     "file_name",
+    "find_file_objects",
     "is_data_url",
     "is_file_url",
-    "objects_in",
-    "plain_url",
-    "redirected",
-    "size_beyond",
+    "normalize_url",
+    "resolve_redirect",
+    "size_from_unsatisfied_range",
     "suggested_name",
 ]
 
-#: The part of a file in a reply, or the size of a file that ends before what was asked for.
+#: The part of a file in a response, or the size of a file that ends before what was asked for.
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", re.ASCII)
 _FILE_URL = re.compile(r"https?://|data:", re.IGNORECASE)
 #: What names of files cannot hold on some system, and what would be a folder or hidden.
@@ -55,13 +55,13 @@ _PART: Final = 206
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """What a reply says of a file.
+class FileVersion:
+    """What a response says of a file.
 
     Attributes:
-        size: Its size in bytes; ``None`` when the reply does not say.
+        size: Its size in bytes; ``None`` when the response does not say.
         etag: What tells its content from any other; ``None`` when there is nothing that does.
-        start: Where in the file the reply begins.
+        start: Where in the file the response begins.
     """
 
     size: int | None
@@ -69,17 +69,17 @@ class Version:
     start: int
 
     @classmethod
-    def of(cls, status_code: int, headers: Mapping[str, str]) -> Version:
-        """Read the head of a successful reply.
+    def of(cls, status_code: int, headers: Mapping[str, str]) -> FileVersion:
+        """Read the head of a successful response.
 
         Raises:
-            InvalidReplyError: It brings no file, or a part of one that it does not name.
+            InvalidResponseError: It brings no file, or a part of one that it does not name.
         """
         etag = headers.get("etag", "")
         try:
             encoded = bool(content_codings(headers.get("content-encoding", "")))
         except CodingError as error:
-            raise InvalidReplyError(f"the file cannot be read: {error}") from error
+            raise InvalidResponseError(f"the file cannot be read: {error}") from error
         # What is compressed on its way is counted, and told apart, in another way than the file.
         strong = etag if etag.startswith('"') and not encoded else None
         if status_code in _WHOLE:
@@ -87,39 +87,41 @@ class Version:
             return cls(int(length) if length.isdigit() and not encoded else None, strong, 0)
         start, size = _content_range(headers)
         if status_code != _PART or start is None or encoded:
-            raise InvalidReplyError(f"a reply of HTTP {status_code} brought no file, or not all")
+            raise InvalidResponseError(
+                f"a response of HTTP {status_code} brought no file, or not all"
+            )
         return cls(size, strong, start)
 
-    def continues(self, earlier: Version) -> bool:
+    def matches(self, earlier: FileVersion) -> bool:
         """Whether this is the same file, as far as can be told."""
         sizes = {self.size, earlier.size} - {None}
         return self.etag == earlier.etag and len(sizes) < 2
 
 
-def size_beyond(headers: Mapping[str, str]) -> int | None:
+def size_from_unsatisfied_range(headers: Mapping[str, str]) -> int | None:
     """The size of a file that has nothing where it was asked for more; ``None`` if not told."""
     return _content_range(headers)[1]
 
 
-def redirected(url: str, location: str) -> str:
+def resolve_redirect(url: str, location: str) -> str:
     """Where a redirect of a URL leads.
 
     Raises:
-        InvalidReplyError: Nowhere, or from https to http.
+        InvalidResponseError: Nowhere, or from https to http.
     """
     # Headers are bytes: those beyond ASCII, UTF-8 as a rule, are encoded as they came.
-    location = "".join(c if c.isascii() else f"%{ord(c):02X}" for c in plain_url(location))
+    location = "".join(c if c.isascii() else f"%{ord(c):02X}" for c in normalize_url(location))
     try:
         target = urljoin(url, location)
     except ValueError:
         target = ""
     origin = origin_of(target) or ""
     if not origin.startswith("http") or (url[:6].lower() == "https:" and origin[:5] != "https"):
-        raise InvalidReplyError(f"a redirect of a file leads to {location[:100]!r}")
+        raise InvalidResponseError(f"a redirect of a file leads to {location[:100]!r}")
     return target
 
 
-def plain_url(url: object) -> str:
+def normalize_url(url: object) -> str:
     """A URL as it is asked for: spaces, which many outputs have in the names of files, encoded.
 
     Raises:
@@ -152,7 +154,7 @@ def download(url: str, credential: Credential, *, start: int, etag: str | None) 
         application=url.partition("?")[0],
         request=Request("GET", url, headers),
         parse=raise_for_status,
-        retry=Retry.SAFE,
+        retry=Retry.IDEMPOTENT,
         lane=Lane.DOWNLOAD,
         credential=credential,
         stage="download",
@@ -164,7 +166,7 @@ def is_file_url(value: object) -> bool:
     return isinstance(value, str) and _FILE_URL.match(value) is not None
 
 
-def objects_in(output: object) -> Iterator[dict[str, Any]]:
+def find_file_objects(output: object) -> Iterator[dict[str, Any]]:
     """The file objects in an output, in their order: every mapping with the URL of a file."""
     waiting: list[object] = [output]
     while waiting:
@@ -184,22 +186,22 @@ def decode_data_url(url: str) -> tuple[str, bytes]:
     """The media type and the content of a data URL.
 
     Raises:
-        InvalidReplyError: It is none that can be read.
+        InvalidResponseError: It is none that can be read.
     """
     head, comma, text = url.partition(",")
     kind, *parameters = head[len("data:") :].split(";")
     if not comma:
-        raise InvalidReplyError("a data URL has no comma")
+        raise InvalidResponseError("a data URL has no comma")
     try:
         content = unquote_to_bytes(text)
     except UnicodeEncodeError as error:
-        raise InvalidReplyError(f"a data URL is not text: {error}") from error
+        raise InvalidResponseError(f"a data URL is not text: {error}") from error
     if any(parameter.strip().lower() == "base64" for parameter in parameters):
         content = b"".join(content.split()).translate(bytes.maketrans(b"-_", b"+/"))
         try:
             content = base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
         except binascii.Error as error:
-            raise InvalidReplyError(f"a data URL is not base64: {error}") from error
+            raise InvalidResponseError(f"a data URL is not base64: {error}") from error
     return kind.strip().lower() or "text/plain", content
 
 
@@ -211,12 +213,12 @@ def file_name(url: str, named: str | None, extension: str) -> str:
         shown = "".join(character if character.isprintable() else "_" for character in last)
         name = _UNSAFE.sub("_", shown)
         if name.strip("_. "):
-            return _short(f"_{name}" if _DEVICES.match(name) else name)
+            return _truncate(f"_{name}" if _DEVICES.match(name) else name)
     return f"file{extension}"
 
 
 def suggested_name(headers: Mapping[str, str]) -> str | None:
-    """Return the name that a reply suggests for its file in ``Content-Disposition``, if any."""
+    """Return the name that a response suggests for its file in ``Content-Disposition``, if any."""
     message = Message()
     message["content-disposition"] = headers.get("content-disposition", "")
     parameters = message.get_params([], "content-disposition")
@@ -249,7 +251,7 @@ def _decode(encoded: re.Match[str]) -> str:
         return encoded[0]
 
 
-def _short(name: str) -> str:
+def _truncate(name: str) -> str:
     """The name, or its beginning and its extension if it is too long."""
     stem, dot, suffix = name.rpartition(".")
     if len(suffix.encode()) > _LONGEST_EXTENSION or not stem:

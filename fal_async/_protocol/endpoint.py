@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote
 
-from fal_async._checks import describe
+from fal_async._core.checks import describe
 from fal_async.errors import InvalidRequestError
 
 __all__ = ["Endpoint", "parse_endpoint", "parse_path", "parse_request_id"]

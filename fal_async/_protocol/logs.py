@@ -1,23 +1,22 @@
-"""Logs of a job: read what the platform sends, and deliver each line once.
-
-A status carries a window of log lines. The platform does not say which one: everything so far, the
-last lines of it, or the lines since the previous event; and one wait may meet all three, when its
-stream breaks and it polls instead.
-"""
+"""De-duplication of log lines and statuses."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from fal_async._protocol.bodies import json_text
+from fal_async._core.checks import check_flag
+from fal_async._protocol.serialization import json_text
+from fal_async.types import Completed, InProgress, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fal_async.types import LogLine
 
-__all__ = ["LogCursor", "parse_logs"]
+__all__ = ["LogCursor", "StatusFilter", "parse_logs"]
+
 
 #: Fields that are texts, whatever a peer sends.
 _TEXTS: Final = frozenset({"message", "timestamp", "level", "source"})
@@ -35,9 +34,9 @@ class LogCursor:
 
     Example:
         >>> cursor = LogCursor()
-        >>> cursor.fresh([{"message": "loading"}, {"message": "step"}])
+        >>> cursor.new_lines([{"message": "loading"}, {"message": "step"}])
         [{'message': 'loading'}, {'message': 'step'}]
-        >>> cursor.fresh([{"message": "step"}, {"message": "step"}, {"message": "done"}])
+        >>> cursor.new_lines([{"message": "step"}, {"message": "step"}, {"message": "done"}])
         [{'message': 'step'}, {'message': 'done'}]
     """
 
@@ -45,13 +44,13 @@ class LogCursor:
         self._delivered: list[int] = []
         self._counts: Counter[int] = Counter()
 
-    def fresh(self, window: Sequence[LogLine]) -> list[LogLine]:
+    def new_lines(self, window: Sequence[LogLine]) -> list[LogLine]:
         """The lines of the window that were not delivered before. Now they are."""
         prints = [_fingerprint(line) for line in window]
         if all("timestamp" in line for line in window):
             places = self._uncounted(prints)
         else:
-            overlap = _longest_border(prints, self._delivered[-len(prints) :])
+            overlap = _overlap(prints, self._delivered[-len(prints) :])
             places = range(overlap, len(prints))
         new = [prints[place] for place in places]
         self._delivered += new
@@ -68,7 +67,7 @@ class LogCursor:
         return places
 
 
-def _longest_border(head: list[int], tail: list[int]) -> int:
+def _overlap(head: list[int], tail: list[int]) -> int:
     """How long the longest beginning of `head` is that `tail` ends with (Knuth, Morris, Pratt).
 
     `tail` is not longer than `head`, so a match is never complete before the last step.
@@ -127,3 +126,31 @@ def _read_entry(entry: object) -> LogLine:
         elif value is not None and name != "message":
             line[name] = json_text(value)
     return cast("LogLine", line)
+
+
+class StatusFilter:
+    """Filters the statuses of one job, however often and from wherever they are read.
+
+    Args:
+        with_logs: Whether statuses carry log lines.
+        repeats: Whether a status that has not changed is passed on, without its old log lines.
+    """
+
+    def __init__(self, *, with_logs: bool, repeats: bool = False) -> None:
+        self._cursor = LogCursor() if check_flag("with_logs", with_logs) else None
+        self._repeats = repeats
+        self._last: Status | None = None
+
+    def new_status(self, status: Status) -> Status | None:
+        """The status with nothing but new log lines; ``None`` when it is not to be passed on."""
+        state: Status = status
+        lines: list[LogLine] = []
+        if isinstance(status, InProgress | Completed):
+            lines = self._lines(status.logs)
+            state, status = replace(status, logs=[]), replace(status, logs=lines)
+        repeated = state == self._last and not lines and not self._repeats
+        self._last = state
+        return None if repeated else status
+
+    def _lines(self, window: list[LogLine]) -> list[LogLine]:
+        return [] if self._cursor is None else self._cursor.new_lines(window)

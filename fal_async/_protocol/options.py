@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
-from fal_async._checks import (
+from fal_async._core.checks import (
     check_flag,
     check_instance,
     check_mapping,
@@ -15,7 +15,7 @@ from fal_async._checks import (
     seconds,
     whole_number,
 )
-from fal_async._protocol.bodies import encode_json
+from fal_async._protocol.serialization import encode_json
 from fal_async.errors import InvalidRequestError
 from fal_async.types import Priority
 
@@ -39,7 +39,7 @@ _WEB_URL = re.compile(r"https?://[^\s/?#\\][^\s\\\x00-\x1f\x7f\ud800-\udfff]*", 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 #: What the transport decides: copied from another request, these would break the framing.
-_FRAMING: Final = frozenset({
+_RESERVED_HEADERS: Final = frozenset({
     "connection",
     "content-length",
     "host",
@@ -60,7 +60,7 @@ def merge_headers(*parts: Mapping[str, str] | None) -> dict[str, str]:
         for name, value in _items(part):
             if not _matches(_TOKEN, name):
                 raise InvalidRequestError(f"{describe(name)} is not a header name")
-            if name.lower() in _FRAMING:
+            if name.lower() in _RESERVED_HEADERS:
                 raise InvalidRequestError(f"the header {describe(name)} is the transport's to set")
             if not _matches(_VALUE, value):
                 raise InvalidRequestError(
@@ -91,7 +91,7 @@ def platform_headers(
         hint, priority, start_timeout, tags, no_retry, store_io, expires_in
     )  # fmt: skip
     headers: dict[str, str] = {}
-    for value, (names, write) in zip(given, _WRITERS, strict=True):
+    for value, (names, write) in zip(given, _HEADER_WRITERS, strict=True):
         if value is not None and (text := write(value)) is not None:
             headers.update(dict.fromkeys(names, text))
     return headers
@@ -180,7 +180,7 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
 
 
 #: The headers of the options, in the order of the parameters of `platform_headers`.
-_WRITERS: Final[tuple[tuple[tuple[str, ...], Callable[[Any], str | None]], ...]] = (
+_HEADER_WRITERS: Final[tuple[tuple[tuple[str, ...], Callable[[Any], str | None]], ...]] = (
     (("x-fal-runner-hint",), _hint),
     (("x-fal-queue-priority",), _priority),
     # the second is the name of before 2026

@@ -1,51 +1,44 @@
-"""Which URLs belong to the platform, so that the key may go there."""
+"""Trusted origins and backup hosts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from fal_async._secret import Secret
+from fal_async._core.secrets import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fal_async._config import Hosts
-    from fal_async._protocol.endpoint import Endpoint
-    from fal_async._protocol.replies import Submission
 
 __all__ = [
     "BACKUPS",
-    "JobUrls",
-    "Origins",
-    "below",
+    "TrustedOrigins",
+    "append_path",
     "is_cdn",
-    "job_urls",
-    "move_to",
     "origin_of",
+    "replace_origin",
     "split_query",
     "with_query",
 ]
+
 
 #: The platform's backup origins: the same paths, the same key.
 BACKUPS: Final[Mapping[str, str]] = {
     "https://fal.run": "https://falrun.com",
     "https://queue.fal.run": "https://queue.falrun.com",
 }
+
+
 #: All hosts of the CDN are below it.
 CDN: Final = "fal.media"
+
+
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
+
+
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobUrls:
-    """Where a job's status, result and cancellation are reached."""
-
-    status_url: str
-    response_url: str
-    cancel_url: str
 
 
 def origin_of(url: str) -> str | None:
@@ -65,13 +58,13 @@ def origin_of(url: str) -> str | None:
     return f"{parts.scheme}://{host}:{port}"
 
 
-def move_to(origin: str, url: str) -> str:
+def replace_origin(origin: str, url: str) -> str:
     """The same path and query at another origin."""
     scheme, netloc, *_ = urlsplit(origin)
     return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
 
 
-def below(url: str, segment: str) -> str:
+def append_path(url: str, segment: str) -> str:
     """A place further down the path of a URL, whose query is kept."""
     path, mark, query = url.partition("?")
     return f"{path.rstrip('/')}/{segment}{mark}{query}"
@@ -98,7 +91,7 @@ def is_cdn(url: str, hosts: Hosts) -> bool:
     return is_public or origin == origin_of(hosts.cdn)
 
 
-class Origins:
+class TrustedOrigins:
     """The origins that the key may go to: those of some base URLs, and the backups of those."""
 
     __slots__ = ("_names", "_prefixes")
@@ -108,23 +101,8 @@ class Origins:
         self._names = own | {BACKUPS[origin] for origin in own if origin in BACKUPS}
         self._prefixes = tuple(f"{name}/" for name in self._names)
 
-    def cover(self, url: str) -> bool:
+    def contains(self, url: str) -> bool:
         """Whether a URL is at one of them."""
         if url.startswith(self._prefixes):  # the usual case, without parsing
             return url.isprintable()
         return origin_of(url) in self._names
-
-
-def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrls:
-    """The URLs that the queue named; one that is not at the queue's own origin becomes ours."""
-    own = f"{hosts.queue}/{endpoint.app}/requests/{quote(submission.request_id, safe='')}"
-    queue = Origins(hosts.queue)
-
-    def checked(named: object, fallback: str) -> str:
-        return named if isinstance(named, str) and queue.cover(named) else fallback
-
-    return JobUrls(
-        status_url=checked(submission.status_url, f"{own}/status"),
-        response_url=checked(submission.response_url, own),
-        cancel_url=checked(submission.cancel_url, f"{own}/cancel"),
-    )

@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import urlencode
 
-from fal_async._checks import whole_number
-from fal_async._protocol.bodies import decode_json, decode_msgpack, encode_json
+from fal_async._core.checks import whole_number
+from fal_async._core.secrets import Secret
 from fal_async._protocol.endpoint import Endpoint, parse_path
-from fal_async._protocol.operations import Operation, Request, reading
+from fal_async._protocol.operation import Operation, Request, response_parser
 from fal_async._protocol.retry import Retry
-from fal_async._secret import Secret
-from fal_async.errors import InvalidReplyError
+from fal_async._protocol.serialization import decode_json, decode_msgpack, encode_json
+from fal_async.errors import InvalidResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fal_async._config import Hosts
-    from fal_async._protocol.replies import Reply
+    from fal_async._protocol.response import Response
 
 __all__ = [
-    "Data",
+    "DataMessage",
     "ErrorMessage",
     "Message",
-    "Meta",
+    "MetaMessage",
     "SessionTimeout",
     "Unauthorized",
+    "create_token",
     "decode_message",
-    "mint_token",
     "parse_token",
     "realtime_url",
     "runner_url",
@@ -43,14 +43,14 @@ _VISIBLE: Final = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class DataMessage:
     """What the app sent."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Meta:
+class MetaMessage:
     """What the platform says about the session, such as timings; of no concern to callers."""
 
     payload: Mapping[str, Any]
@@ -80,7 +80,7 @@ class Unauthorized:
     payload: Mapping[str, Any]
 
 
-Message: TypeAlias = Data | Meta | ErrorMessage | SessionTimeout | Unauthorized
+Message: TypeAlias = DataMessage | MetaMessage | ErrorMessage | SessionTimeout | Unauthorized
 
 
 def decode_message(
@@ -95,7 +95,7 @@ def decode_message(
         decode: Decodes binary messages instead; what it raises is not touched.
 
     Raises:
-        InvalidReplyError: It is binary, but not msgpack.
+        InvalidResponseError: It is binary, but not msgpack.
     """
     if isinstance(message, str):
         return _classify(_decode_text(message))
@@ -111,7 +111,7 @@ def _decode_text(text: str) -> Any:
 
 def _classify(value: Any) -> Message:
     if not isinstance(value, dict):
-        return Data(value)
+        return DataMessage(value)
     payload = cast("dict[str, Any]", value)
     kind = payload.get("type")
     if kind == "x-fal-error":
@@ -121,10 +121,10 @@ def _classify(value: Any) -> Message:
             return SessionTimeout(reason, payload)
         return ErrorMessage(error, reason, payload)
     if kind == "x-fal-message":
-        return Meta(payload)
+        return MetaMessage(payload)
     if payload.get("error") == "Unauthorized" and payload.get("status") == "error":
         return Unauthorized(payload)
-    return Data(payload)
+    return DataMessage(payload)
 
 
 def realtime_url(
@@ -171,7 +171,7 @@ def _with_query(url: str, **parameters: object) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters)}"
 
 
-def mint_token(
+def create_token(
     hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120
 ) -> Operation[Secret]:
     """Ask for a short-lived token that opens sockets of one app.
@@ -192,28 +192,31 @@ def mint_token(
             {"accept": "application/json", "content-type": "application/json"},
             encode_json(body),
         ),
-        parse=reading(parse_token),
-        retry=Retry.SAFE,
+        parse=response_parser(parse_token),
+        retry=Retry.IDEMPOTENT,
     )
 
 
-def parse_token(reply: Reply) -> Secret:
-    """Read the answer to `mint_token`: a JSON string, or an object with a ``token``.
+def parse_token(response: Response) -> Secret:
+    """Read the answer to `create_token`: a JSON string, or an object with a ``token``.
 
     Raises:
-        InvalidReplyError: There is no token; its text does not show what there was instead, unless
+        InvalidResponseError: There is no token; its text does not show what there was instead,
+            unless
             that is a sentence.
     """
-    token, said = _read_token(reply)
+    token, said = _read_token(response)
     if token is None:
-        raise InvalidReplyError(f"the platform gave no token{said}", request_id=reply.request_id)
+        raise InvalidResponseError(
+            f"the platform gave no token{said}", request_id=response.request_id
+        )
     return token
 
 
-def _read_token(reply: Reply) -> tuple[Secret | None, str]:
+def _read_token(response: Response) -> tuple[Secret | None, str]:
     """The token, or else a sentence about why there is none."""
     try:
-        body = decode_json(reply.body)
+        body = decode_json(response.body)
     except ValueError:
         return None, ""
     fields = cast("dict[str, Any]", body if isinstance(body, dict) else {"token": body})

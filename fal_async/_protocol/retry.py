@@ -1,4 +1,4 @@
-"""Whether an exchange is repeated, and after how long: one pure decision."""
+"""Retry rules, backoff and polling delays."""
 
 from __future__ import annotations
 
@@ -6,17 +6,96 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from fal_async._protocol.replies import Reply
+from fal_async._protocol.response import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fal_async._config import RetryPolicy
 
-__all__ = ["Breakdown", "Retry", "pause_before_retry", "was_refused"]
+__all__ = [
+    "LONGEST",
+    "POLLING",
+    "WAITING_FOR_STREAM",
+    "BackoffSchedule",
+    "NetworkFailure",
+    "Retry",
+    "backoff_delays",
+    "retry_delay",
+    "shared_interval",
+    "was_refused",
+]
+
+
+#: Pauses vary by this part of themselves, so that jobs of one batch do not ask in step.
+JITTER: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffSchedule:
+    """How pauses grow.
+
+    Attributes:
+        first: The first pause, in seconds.
+        growth: Each pause is this many times the one before.
+        longest: The longest pause, in seconds.
+    """
+
+    first: float
+    growth: float
+    longest: float
+
+
+#: Of waits that hear of nothing but by asking. Half a pause, and so the delay of a result, is about
+#: a tenth of the time waited until pauses are at their longest.
+POLLING: Final = BackoffSchedule(first=0.1, growth=1.25, longest=1.0)
+
+
+#: Of waits in the queue for a status stream. Jobs end more or less in the order in which they wait,
+#: so most get a stream in time; asking is for those whose job ends before, and for long jobs, which
+#: are asked about less often the longer they have waited.
+WAITING_FOR_STREAM: Final = BackoffSchedule(first=2.0, growth=2.0, longest=15.0)
+
+
+#: How often all waits of one endpoint in that queue ask together, per second. A thousand of them
+#: look every two seconds at first. It costs about a tenth of a processor.
+MAX_QUEUED_POLLS_PER_SECOND: Final = 500.0
+
+
+#: The longest interval between two looks at a job, in seconds, however many wait.
+LONGEST: Final = 60.0
+
+
+def shared_interval(waiting: int, rate: float) -> float:
+    """Return the interval at which waits keep a rate together, in seconds, jitter excluded.
+
+    Args:
+        waiting: How many waits there are.
+        rate: How often they may ask together, per second.
+    """
+    return min(LONGEST / (1 + JITTER), waiting / min(rate, MAX_QUEUED_POLLS_PER_SECOND))
+
+
+def backoff_delays(
+    random: Callable[[], float], rhythm: BackoffSchedule, at_least: Callable[[], float] = float
+) -> Iterator[float]:
+    """Pauses in seconds, growing and jittered, without end.
+
+    Args:
+        random: A source of numbers from 0 up to 1.
+        rhythm: How they grow.
+        at_least: Gives what a pause is at least, jitter excluded.
+    """
+    pause = rhythm.first
+    while True:
+        yield max(pause, at_least()) * (1 + JITTER * (2 * random() - 1))
+        pause = min(rhythm.longest, pause * rhythm.growth)
+
 
 #: The first pause's bound after a 429, in seconds: the platform's advice is 1, 2, 4, 8.
 RATE_LIMIT_DELAY: Final = 1.0
+
+
 #: More doublings than this would leave the range of numbers.
 MAX_DOUBLINGS: Final = 60
 
@@ -25,28 +104,28 @@ class Retry(Enum):
     """What may be repeated."""
 
     #: Reading, cancelling, uploading a part: a repetition changes nothing.
-    SAFE = auto()
+    IDEMPOTENT = auto()
     #: Reading what a model came to: as safe, but a 500 may be the model's own answer, replayed.
-    REPLAYED = auto()
+    RESULT = auto()
     #: Reading how a job failed that is known to have failed: the platform's first word is it.
-    SETTLED = auto()
+    FAILED_RESULT = auto()
     #: Starting something that costs money: only when the first call was certainly not accepted.
-    ON_REFUSAL = auto()
+    IF_REJECTED = auto()
     #: Only when nothing was sent.
-    UNSENT = auto()
+    IF_NOT_SENT = auto()
 
 
-_READING: Final = frozenset({Retry.SAFE, Retry.REPLAYED, Retry.SETTLED})
+_READING: Final = frozenset({Retry.IDEMPOTENT, Retry.RESULT, Retry.FAILED_RESULT})
 
 
 @dataclass(frozen=True, slots=True)
-class Breakdown:
-    """An exchange that broke before a whole reply had arrived.
+class NetworkFailure:
+    """An exchange that broke before a whole response had arrived.
 
     Attributes:
         reason: What broke, in words.
         sent: Whether any of the request may have reached the platform.
-        request_id: The id of the request, where the head of the reply has told it.
+        request_id: The id of the request, where the head of the response has told it.
         permanent: Whether trying again cannot help, because something has to be put right first.
     """
 
@@ -56,15 +135,15 @@ class Breakdown:
     permanent: bool = False
 
 
-def pause_before_retry(
-    outcome: Reply | Breakdown,
+def retry_delay(
+    outcome: Response | NetworkFailure,
     retry: Retry,
     policy: RetryPolicy,
     *,
     attempt: int,
     elapsed: float,
     random: Callable[[], float],
-    previous: Reply | None = None,
+    previous: Response | None = None,
 ) -> float | None:
     """The seconds to wait before the exchange is tried again, or ``None`` to leave it at that.
 
@@ -75,11 +154,11 @@ def pause_before_retry(
         attempt: The number of the last attempt, from 1.
         elapsed: Seconds since the first attempt began.
         random: A source of numbers from 0 up to 1.
-        previous: The reply of the attempt before the last; ``None`` when there was none.
+        previous: The response of the attempt before the last; ``None`` when there was none.
     """
     if attempt >= policy.attempts or not _may_repeat(outcome, retry):
         return None
-    if retry is Retry.REPLAYED and previous is not None and _says_the_same(outcome, previous):
+    if retry is Retry.RESULT and previous is not None and _is_repeated_500(outcome, previous):
         return None
     pause = _pause(outcome, policy, attempt, random)
     if pause is None or elapsed + pause > policy.budget:
@@ -87,45 +166,48 @@ def pause_before_retry(
     return pause
 
 
-def _may_repeat(outcome: Reply | Breakdown, retry: Retry) -> bool:
-    if isinstance(outcome, Breakdown):
+def _may_repeat(outcome: Response | NetworkFailure, retry: Retry) -> bool:
+    if isinstance(outcome, NetworkFailure):
         return not outcome.permanent and (retry in _READING or not outcome.sent)
-    if outcome.ok or outcome.missed_start or outcome.needs_retry is False:
+    if outcome.ok or outcome.is_start_timeout or outcome.needs_retry is False:
         return False
     match retry:
-        case Retry.SAFE | Retry.REPLAYED:
+        case Retry.IDEMPOTENT | Retry.RESULT:
             return outcome.status_code in {408, 429} or outcome.status_code >= 500
-        case Retry.SETTLED:
+        case Retry.FAILED_RESULT:
             return outcome.request_id is None and outcome.status_code >= 500
-        case Retry.ON_REFUSAL:
+        case Retry.IF_REJECTED:
             return was_refused(outcome)
-        case Retry.UNSENT:
+        case Retry.IF_NOT_SENT:
             return False
 
 
-def was_refused(reply: Reply) -> bool:
-    """Whether a reply proves that the job was not accepted, or is over and worth another try."""
-    if reply.status_code == 429 and not reply.answered_by_app:
+def was_refused(response: Response) -> bool:
+    """Whether a response proves that the job was not accepted, or is over and worth another try."""
+    if response.status_code == 429 and not response.answered_by_app:
         return True
-    if reply.status_code >= 500 and reply.needs_retry:
+    if response.status_code >= 500 and response.needs_retry:
         return True
-    return reply.status_code in {502, 503} and reply.request_id is None
+    return response.status_code in {502, 503} and response.request_id is None
 
 
-def _says_the_same(outcome: Reply | Breakdown, previous: Reply) -> bool:
+def _is_repeated_500(outcome: Response | NetworkFailure, previous: Response) -> bool:
     """Whether a 500 repeats the one before: then it is no mishap of reading it."""
     return (
-        isinstance(outcome, Reply)
+        isinstance(outcome, Response)
         and outcome.status_code == previous.status_code == 500
         and outcome.body == previous.body
     )
 
 
 def _pause(
-    outcome: Reply | Breakdown, policy: RetryPolicy, attempt: int, random: Callable[[], float]
+    outcome: Response | NetworkFailure,
+    policy: RetryPolicy,
+    attempt: int,
+    random: Callable[[], float],
 ) -> float | None:
     base = policy.base_delay
-    if isinstance(outcome, Reply):
+    if isinstance(outcome, Response):
         if outcome.retry_after is not None:
             asked = outcome.retry_after
             return asked if asked <= policy.max_retry_after else None

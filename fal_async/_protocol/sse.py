@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from fal_async.errors import InvalidReplyError
+from fal_async.errors import InvalidResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,14 +100,15 @@ class SSEDecoder:
         """Take the next bytes and give the events that they complete.
 
         Raises:
-            InvalidReplyError: After those events: a line or an event is too long. The stream cannot
+            InvalidResponseError: After those events: a line or an event is too long. The stream
+                cannot
                 be read on.
         """
         events: list[Event] = []
         try:
             self._read(chunk, events)
-        except InvalidReplyError as error:
-            return _ending(events, error)
+        except InvalidResponseError as error:
+            return _raise_after(events, error)
         return iter(events)
 
     def _read(self, chunk: bytes, events: list[Event]) -> None:
@@ -139,17 +140,17 @@ class SSEDecoder:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
         if b"\n" not in chunk and b"\r" not in chunk:
-            self._keep(chunk)
+            self._buffer_partial(chunk)
             return []
         self._after_cr = chunk.endswith(b"\r")
         lines = chunk.splitlines()  # of bytes: ends at CR, LF and CRLF, and at nothing else
         rest = b"" if self._after_cr or chunk.endswith(b"\n") else lines.pop()
         if self._partial:
             lines[0] = self._take_partial(lines[0])
-        self._keep(rest)
+        self._buffer_partial(rest)
         return lines
 
-    def _keep(self, part: bytes) -> None:
+    def _buffer_partial(self, part: bytes) -> None:
         """Keep a part of a line that has no end yet."""
         if part:
             self._partial.append(part)
@@ -164,7 +165,7 @@ class SSEDecoder:
     def _without_bom(self, chunk: bytes) -> bytes:
         head = self._take_partial(chunk)
         if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._keep(head)
+            self._buffer_partial(head)
             return b""
         self._at_start = False
         return head.removeprefix(_BOM)
@@ -190,7 +191,7 @@ class SSEDecoder:
             raise _too_long("the data of an event", self._max_event_bytes)
 
 
-def _ending(events: list[Event], error: InvalidReplyError) -> Iterator[Event]:
+def _raise_after(events: list[Event], error: InvalidResponseError) -> Iterator[Event]:
     yield from events
     raise error
 
@@ -199,5 +200,5 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def _too_long(subject: str, limit: int) -> InvalidReplyError:
-    return InvalidReplyError(f"{subject} in a stream of events is longer than {limit} bytes")
+def _too_long(subject: str, limit: int) -> InvalidResponseError:
+    return InvalidResponseError(f"{subject} in a stream of events is longer than {limit} bytes")

@@ -10,7 +10,7 @@ from collections.abc import Sequence  # noqa: TC003 -- `main` is public: its hin
 from contextlib import suppress
 from typing import Final
 
-from fal_async.cli._problems import BadInputError, needs, one_line
+from fal_async.cli._errors import UsageError, require_modules, sanitize_line
 from fal_async.cli._streams import abandon_broken_streams, open_streams
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
@@ -40,23 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        needs("typer", "rich")
+        require_modules("typer", "rich")
         from fal_async.cli._app import execute  # what it imports was not known to be there
 
         exit_status = execute(arguments)
         sys.stdout.flush()
-    except (BadInputError, InvalidRequestError, MissingCredentialsError) as error:
-        return _say(error, _BAD_INPUT)
+    except (UsageError, InvalidRequestError, MissingCredentialsError) as error:
+        return _print_error(error, _BAD_INPUT)
     except BrokenPipeError:  # nobody reads on
         return _FAILED
     except (FalClientError, OSError) as error:
-        return _say(error, _FAILED)
+        return _print_error(error, _FAILED)
     except KeyboardInterrupt:
         return _INTERRUPTED
     return exit_status
 
 
-def _say(error: Exception, exit_status: int) -> int:
+def _print_error(error: Exception, exit_status: int) -> int:
     with suppress(OSError):  # then nobody wants to know
-        print(f"fal_async: {one_line(str(error))}", file=sys.stderr)  # noqa: T201 - for people
+        print(f"fal_async: {sanitize_line(str(error))}", file=sys.stderr)  # noqa: T201 - for people
     return exit_status

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence  # noqa: TC003 - typer reads the annotations
+from collections.abc import Sequence  # noqa: TC003 -- `main` is public: its hints can be resolved
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from fal_async import __version__
-from fal_async.cli._problems import BadInputError, needs
+from fal_async.cli._errors import UsageError, require_modules
 
 __all__ = ["execute"]
 
@@ -55,7 +55,7 @@ def execute(arguments: Sequence[str]) -> int:
             list(arguments) or ["--help"], prog_name=program, standalone_mode=False
         )
     except _UsageError as error:
-        raise BadInputError(getattr(error, "format_message", error.__str__)()) from error
+        raise UsageError(getattr(error, "format_message", error.__str__)()) from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     return exit_status or 0
@@ -104,10 +104,10 @@ def demo(
     ] = None,
 ) -> None:
     """Watch all ways to call a model, and its files come and go, on an emulated platform."""
-    needs("PIL", "starlette", "uvicorn")
-    from fal_async.cli._gallery import exhibit
+    require_modules("PIL", "starlette", "uvicorn")
+    from fal_async.cli._demo.command import run_demo
 
-    exhibit(prompt=prompt, image=image, filter_name=filter_name, out=out, live=live)
+    run_demo(prompt=prompt, image=image, filter_name=filter_name, out=out, live=live)
 
 
 @app.command()
@@ -134,7 +134,7 @@ def emulate(
     ] = None,
 ) -> None:
     """Serve an emulated platform on this machine."""
-    needs("starlette", "uvicorn")
+    require_modules("starlette", "uvicorn")
     from fal_async.cli._emulate import emulate as serve
 
     serve(host, port, runners, key=key, allow_origins=allow_origin or ())
@@ -150,7 +150,7 @@ def run(
 ) -> None:
     """Call an endpoint directly, without the queue."""
     from fal_async.cli import _calls
-    from fal_async.cli._inputs import read_arguments
+    from fal_async.cli._calls import read_arguments
 
     _calls.call(_calls.run, endpoint, read_arguments(fields or (), document), timeout)
 
@@ -165,7 +165,7 @@ def subscribe(
 ) -> None:
     """Put a job into the queue and wait for it; Ctrl-C cancels it."""
     from fal_async.cli import _calls
-    from fal_async.cli._inputs import read_arguments
+    from fal_async.cli._calls import read_arguments
 
     _calls.call(_calls.subscribe, endpoint, read_arguments(fields or (), document), timeout)
 
@@ -174,7 +174,7 @@ def subscribe(
 def submit(endpoint: Endpoint, fields: Fields = None, *, document: Document = None) -> None:
     """Put a job into the queue and leave it there."""
     from fal_async.cli import _calls
-    from fal_async.cli._inputs import read_arguments
+    from fal_async.cli._calls import read_arguments
 
     _calls.call(_calls.submit, endpoint, read_arguments(fields or (), document))
 

@@ -6,8 +6,8 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from fal_async.cli._problems import BadInputError
-from fal_async.cli._screen import Screen
+from fal_async.cli._console import Display
+from fal_async.cli._errors import UsageError
 from fal_async.emulator._serve import serve
 from fal_async.errors import FalClientError
 
@@ -46,13 +46,13 @@ def emulate(
         raise
     except OSError as error:
         reason = error.strerror or error
-        raise BadInputError(f"cannot listen at {host}, port {port}: {reason}") from error
+        raise UsageError(f"cannot listen at {host}, port {port}: {reason}") from error
     except Exception as error:  # the app is any code
-        raise BadInputError(f"--app {app}: {type(error).__name__}: {error}") from error
+        raise UsageError(f"--app {app}: {type(error).__name__}: {error}") from error
 
 
-def _announce(fal: Emulator) -> Screen:
-    screen = Screen(sys.stdout)
+def _announce(fal: Emulator) -> Display:
+    screen = Display(sys.stdout)
     screen.title(f"A platform at {fal.url}", "Ctrl-C ends it. In another shell:")
     for name, value in fal.environ.items():
         screen.line(f"export {name}={value}")
@@ -64,9 +64,9 @@ def announce_demo(fal: Emulator) -> None:
     if find_spec("PIL") is None:
         example, endpoints = _EXAMPLE, _ENDPOINTS
     else:
-        from fal_async.cli._studio import open_studio
+        from fal_async.cli._demo.app import register_image_app
 
-        open_studio(fal)
+        register_image_app(fal)
         example, endpoints = _PHOTO_EXAMPLE, f"{_PHOTO}, {_ENDPOINTS}"
     screen = _announce(fal)
     screen.line(example)

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fal_async.cli._problems import BadInputError
+from fal_async.cli._errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ def check_stdout() -> None:
         BadInputError: There is no stdout.
     """
     if isinstance(sys.stdout, _Nowhere):
-        raise BadInputError("stdout is closed, and the output would be lost: send it to a file")
+        raise UsageError("stdout is closed, and the output would be lost: send it to a file")
 
 
 def read_stdin() -> bytes:
@@ -70,7 +70,7 @@ def read_stdin() -> bytes:
         OSError: It cannot be read.
     """
     if sys.stdin is None:
-        raise BadInputError("stdin is closed, so there is nothing to read from it")
+        raise UsageError("stdin is closed, so there is nothing to read from it")
     return sys.stdin.buffer.read()
 
 

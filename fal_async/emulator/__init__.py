@@ -15,15 +15,15 @@ except ModuleNotFoundError as _error:
         f'the emulator needs {_missing}, which is missing: pip install "fal-async[emulator]"'
     ) from _error
 
-from fal_async._annotations import make_resolvable
-from fal_async.emulator._errors import AppError
+from fal_async._core.annotations import make_resolvable
 from fal_async.emulator._faults import Fault
-from fal_async.emulator._files import StoredFile
 from fal_async.emulator._gate import Gate
-from fal_async.emulator._job import Job
-from fal_async.emulator._record import Counters, RecordedRequest, Route
-from fal_async.emulator._sockets import Socket
-from fal_async.emulator._websocket import DisconnectedError
+from fal_async.emulator._jobs import Job
+from fal_async.emulator._recorder import Counters, RecordedRequest, Route
+from fal_async.emulator._responses import AppError
+from fal_async.emulator._runners.sockets import Socket
+from fal_async.emulator._server.websocket import DisconnectedError
+from fal_async.emulator._storage import StoredFile
 
 __all__ = [
     "AppError",

@@ -1,46 +1,139 @@
-"""The emulator as its users hold it."""
+"""`Emulator`: start, stop, register endpoints."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
-import anyio
 import anyio.to_thread
 
 from fal_async._config import Hosts
-from fal_async.emulator._auth import Accounts
-from fal_async.emulator._exchange import PROXY_PATH
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
-from fal_async.emulator._keeping import FileKeeper
-from fal_async.emulator._platform import Platform
-from fal_async.emulator._record import Counters
+from fal_async.emulator._inspection import FileKeeper, InspectionMixin
+from fal_async.emulator._recorder import Counters
 from fal_async.emulator._registry import Endpoint, parse_id
-from fal_async.emulator._runners import runner_of, socket_of
-from fal_async.emulator._server import Server
-from fal_async.emulator._settings import Settings
-from fal_async.emulator._socket_endpoints import SocketKeeper
-from fal_async.emulator._watching import Watchable
+from fal_async.emulator._request import PROXY_PATH
+from fal_async.emulator._runners.asgi import AsgiRunner
+from fal_async.emulator._runners.base import NoRunner
+from fal_async.emulator._runners.functions import make_runner, websocket_runner
+from fal_async.emulator._runners.realtime import RealtimeOptions, RealtimeRunner
+from fal_async.emulator._runners.signatures import positional
+from fal_async.emulator._runners.sockets import FunctionSocketRunner
+from fal_async.emulator._server.http import Server
+from fal_async.emulator._state import Accounts, PlatformState, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from fal_async.emulator._faults import Fault
-    from fal_async.emulator._runners import RunnerFunction
+    from fal_async.emulator._runners.functions import RunnerFunction
+    from fal_async.emulator._runners.sockets import SocketRunner
 
-    F = TypeVar("F", bound=RunnerFunction)
+    F = TypeVar("F", bound=Callable[..., Any])
+    RunnerT = TypeVar("RunnerT", bound=RunnerFunction)
 
-__all__ = ["Emulator"]
+__all__ = ["Emulator", "SocketKeeper"]
+
+
+#: An ASGI app takes the scope, and the two ends of the exchange.
+_ASGI_PARAMETERS = 3
+
+
+class SocketKeeper:
+    """The part of an `Emulator` that has to do with sockets."""
+
+    _platform: PlatformState
+
+    def realtime(
+        self,
+        endpoint_id: str,
+        *,
+        buffering: int | None = None,
+        session_timeout: float | None = None,
+        max_batch_size: int = 1,
+        timings: bool = False,
+    ) -> Callable[[F], F]:
+        """Put a realtime function behind an endpoint id, beside a runner that it has or will have.
+
+        The function takes an input, or, by its annotation, an iterator of inputs; and it gives an
+        output, or, as a generator or by its annotation, an iterator of outputs. In the order of
+        these cases: each input is answered; one input is answered by many outputs; many inputs are
+        answered by one output at their end; outputs are sent as they come. Inputs are validated
+        where they are annotated with a pydantic model. The `Job` may be its second parameter.
+
+        Args:
+            endpoint_id: The id, without ``/realtime``.
+            buffering: How many inputs wait before the oldest is dropped; ``None`` for any number.
+                Clients may say otherwise, by ``max_buffering``.
+            session_timeout: Seconds without an input after which a session ends; ``None`` for
+                never.
+            max_batch_size: How many inputs that wait the function is given at once, each as an
+                argument of its own, for one output; it receives no `Job` if there are several.
+            timings: Whether the time that it took is told after each answer.
+
+        Raises:
+            InvalidRequestError: The id has no owner and alias, or the function takes an iterator
+                and is not async.
+        """
+        habits = RealtimeOptions(
+            buffering=buffering,
+            session_timeout=session_timeout,
+            max_batch_size=max_batch_size,
+            timings=timings,
+        )
+
+        def decorate(function: F) -> F:
+            self._put(endpoint_id, RealtimeRunner(function, self._platform.threads, habits))
+            return function
+
+        return decorate
+
+    def websocket(self, endpoint_id: str) -> Callable[[F], F]:
+        """Put an app with a protocol of its own behind an endpoint id, beside a runner.
+
+        The app is an async function of a `Socket`, or of a `Socket` and the `Job`, or an ASGI app.
+        When it raises, the connection is cut.
+
+        Args:
+            endpoint_id: The id. Calls of longer ids that begin with it are for it, too.
+
+        Raises:
+            InvalidRequestError: The id has no owner and alias, or the function is not async.
+        """
+
+        def decorate(app: F) -> F:
+            is_asgi = len(positional(app)) == _ASGI_PARAMETERS
+            self._put(endpoint_id, AsgiRunner(app) if is_asgi else FunctionSocketRunner(app))
+            return app
+
+        return decorate
+
+    def revoke_tokens(self) -> None:
+        """Let all tokens that were given out be as if they had expired; open sockets stay open."""
+        self._platform.tokens.revoke()
+
+    def _put(self, endpoint_id: str, runner: SocketRunner) -> None:
+        normal = str(parse_id(endpoint_id))
+        earlier = self._platform.registry.get(normal)
+        if earlier is None:
+            endpoint = Endpoint(id=normal, runner=NoRunner(), socket=runner, counters=Counters())
+        else:
+            endpoint = dataclasses.replace(earlier, socket=runner)
+        self._platform.registry.add(endpoint)
+
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find what listens there
+
+
 _EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 
-class Emulator(Watchable, FileKeeper, SocketKeeper):
+class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
     """A local fal.ai platform: a server on this machine that clients take for the real one.
 
     It runs in a thread of its own, from entering the context (or `start`) to leaving it (or
@@ -73,12 +166,12 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         ...     def upper(arguments: dict[str, str]) -> dict[str, str]:
         ...         return {"text": arguments["text"].upper()}
         ...
-        ...     reply = httpx.post(
+        ...     response = httpx.post(
         ...         f"{fal.url}/run/acme/upper",
         ...         json={"text": "hello"},
         ...         headers={"Authorization": f"Key {fal.key}"},
         ...     )
-        >>> reply.json()
+        >>> response.json()
         {'text': 'HELLO'}
     """
 
@@ -111,7 +204,7 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
             compression=compression,
             clock=clock,
         )
-        self._platform = Platform(settings, Accounts(key or f"emulator:{uuid.uuid4()}"))
+        self._platform = PlatformState(settings, Accounts(key or f"emulator:{uuid.uuid4()}"))
         self._host = host
         self._port = port
         self._certificate = (certfile, keyfile)
@@ -234,11 +327,11 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         """
         normal = str(parse_id(endpoint_id))
         earlier = self._platform.registry.get(normal)
-        stands_behind = runner_of(runner, self._platform.threads, heartbeat=heartbeat)
+        stands_behind = make_runner(runner, self._platform.threads, heartbeat=heartbeat)
         endpoint = Endpoint(
             id=normal,
             runner=stands_behind,
-            socket=socket_of(stands_behind) or (earlier.socket if earlier else None),
+            socket=websocket_runner(stands_behind) or (earlier.socket if earlier else None),
             counters=Counters() if earlier is None else earlier.counters,
             limit=concurrency,
             private=auth,
@@ -254,10 +347,10 @@ class Emulator(Watchable, FileKeeper, SocketKeeper):
         timeout: float | None = None,
         heartbeat: float | None = None,
         auth: bool = True,
-    ) -> Callable[[F], F]:
+    ) -> Callable[[RunnerT], RunnerT]:
         """`register` as a decorator."""
 
-        def decorate(runner: F) -> F:
+        def decorate(runner: RunnerT) -> RunnerT:
             self.register(
                 endpoint_id,
                 runner,

@@ -13,9 +13,9 @@ from fal_async.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fal_async.emulator._record import Counters
-    from fal_async.emulator._runner import Runner
-    from fal_async.emulator._sockets import SocketRunner
+    from fal_async.emulator._recorder import Counters
+    from fal_async.emulator._runners.base import Runner
+    from fal_async.emulator._runners.sockets import SocketRunner
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

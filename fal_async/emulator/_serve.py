@@ -1,7 +1,8 @@
-"""The emulator in the foreground, for the command line."""
+"""Foreground server and demo endpoints."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import signal
 import sys
@@ -11,13 +12,76 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from fal_async.emulator._demo import add_demo_endpoints
 from fal_async.emulator._emulator import Emulator
+from fal_async.emulator._responses import AppError
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
     from types import FrameType
+
+    from fal_async.emulator._jobs import Job
+    from fal_async.emulator._runners.sockets import Socket
+
+__all__ = []
+
+
+Arguments = dict[str, Any]
+
+
+_STEPS = 5
+
+
+_SECONDS = 2.0
+
+
+_WORDS = "the quick brown fox jumps over the lazy dog"
+
+
+def add_demo_endpoints(fal: Emulator) -> None:
+    """Register ``demo/echo``, ``demo/slow``, ``demo/fail``, ``demo/stream`` and ``demo/socket``."""
+    fal.register("demo/echo", echo)
+    fal.realtime("demo/echo")(echo)
+    fal.websocket("demo/socket")(talk)
+    fal.register("demo/slow", slow, concurrency=2)
+    fal.register("demo/fail", fail)
+    fal.register("demo/stream", stream)
+
+
+async def echo(arguments: Arguments) -> Arguments:
+    """Give the arguments back."""
+    return arguments
+
+
+async def talk(socket: Socket) -> None:
+    """Give each message back."""
+    async for message in socket:
+        await socket.send(message)
+
+
+async def slow(arguments: Arguments, job: Job) -> Arguments:
+    """Take so many `steps` and `seconds`, and log each step; two jobs at once, others wait."""
+    steps = int(arguments.get("steps", _STEPS))
+    seconds = float(arguments.get("seconds", _SECONDS))
+    for step in range(1, steps + 1):
+        await asyncio.sleep(seconds / steps)
+        job.log(f"step {step} of {steps}")
+    return {"steps": steps, "seconds": seconds}
+
+
+async def fail(arguments: Arguments) -> None:
+    """Answer with the `status` and `detail` that are asked for."""
+    status = int(arguments.get("status", 422))
+    problem = {"loc": ["body", "prompt"], "msg": "Field required", "type": "missing"}
+    raise AppError(status, arguments.get("detail", [problem]))
+
+
+async def stream(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    """Give a `text` word by word, as language models do."""
+    words = str(arguments.get("text", _WORDS)).split()
+    for count in range(1, len(words) + 1):
+        yield {"output": " ".join(words[:count]), "partial": count < len(words), "error": None}
+        await asyncio.sleep(_SECONDS / len(words) / 10)
 
 
 def serve(
@@ -47,7 +111,7 @@ def serve(
         OSError: The address cannot be listened at.
     """
     fal = load(app, key=key, allow_origins=allow_origins)
-    with _told_to_stop() as stop:
+    with _sigterm_event() as stop:
         fal.start(host=host, port=port)
         try:
             if announce is not None:
@@ -110,7 +174,7 @@ def _attribute(name: str) -> object:
 
 
 @contextmanager
-def _told_to_stop() -> Generator[threading.Event]:
+def _sigterm_event() -> Generator[threading.Event]:
     """An event that SIGTERM sets."""
     stop = threading.Event()
 

@@ -28,14 +28,14 @@ class Tokens:
         self._offset = time.time() - clock()
         self._secret = secrets.token_bytes(32)
 
-    def mint(self, apps: Sequence[str], seconds: float) -> str:
+    def create(self, apps: Sequence[str], seconds: float) -> str:
         """A token for these apps, each an alias or an id with or without a path."""
         now = self._now()
         claims = {"allowed_apps": list(apps), "iat": int(now), "exp": now + seconds}
         content = f"{_segment(encode(_HEADER))}.{_segment(encode(claims))}"
         return f"{content}.{self._signature(content)}"
 
-    def admits(self, token: str, called: CalledId) -> bool:
+    def is_valid_for(self, token: str, called: CalledId) -> bool:
         """Whether a token opens a socket of this app now."""
         content, _, signature = token.rpartition(".")
         genuine = self._signature(content)

@@ -1,6 +1,7 @@
-# Made by `python -m tests.sync.generate` from _client.py, _direct.py, _downloading.py, _handle.py,
-# _over_websocket.py, _over_websocket.py, _queue.py, _realtime.py, _realtime.py, _socket_calls.py,
-# _storage.py and _stream.py; do not edit.
+# Made by `python -m tests.generate_sync` from _client/client.py, _client/handle.py,
+# _client/http_over_websocket.py, _client/http_over_websocket.py, _client/inference.py,
+# _client/queue.py, _client/sessions.py, _client/sessions.py, _client/storage.py, _client/stream.py,
+# _client/websockets.py and _files/downloads.py; do not edit.
 # ruff: noqa: A002 -- the official client's names
 """The blocking face of fal_async: the same calls, for code that does not await.
 
@@ -27,22 +28,23 @@ from fal_async import (
     AsyncRequestHandle,
     AuthenticationError,
     Cancellation,
-    CarriedReply,
     ClientClosedError,
     Completed,
     ConnectionFailedError,
     ContentPolicyError,
     Download,
+    ErrorDetail,
     EventStream,
     ExtType,
     FalClientError,
     FalClientHTTPError,
     FalClientTimeoutError,
     Hosts,
+    HTTPOverWebSocket,
     InProgress,
     InvalidInputError,
-    InvalidReplyError,
     InvalidRequestError,
+    InvalidResponseError,
     JobCancelledError,
     Limits,
     LogLine,
@@ -51,7 +53,6 @@ from fal_async import (
     ObjectExpiration,
     PermissionDeniedError,
     Priority,
-    Problem,
     Queued,
     RateLimitError,
     RealtimeDisconnectedError,
@@ -67,15 +68,15 @@ from fal_async import (
     StorageACLDecision,
     StorageACLRule,
     StorageSettings,
-    StreamBrokenError,
     StreamError,
+    StreamInterruptedError,
     SubmitOutcomeUnknownError,
     TransportError,
     Unknown,
     Upload,
     UploadError,
     WebSocketConnection,
-    WebSocketRequests,
+    WebSocketResponse,
     WorkflowEvent,
     __version__,
     cancel_async,
@@ -84,7 +85,7 @@ from fal_async import (
     encode_file,
     encode_image,
     get_handle_async,
-    over_websocket_async,
+    http_over_websocket_async,
     realtime_async,
     result_async,
     run_async,
@@ -97,13 +98,13 @@ from fal_async import (
     upload_image_async,
     ws_connect_async,
 )
-from fal_async._annotations import make_resolvable
+from fal_async._client.handle import check_client, handle_schema
 from fal_async._config import UNCHANGED
-from fal_async._face import ClientFace, Face, SocketFace, StreamFace
-from fal_async._handle import check_client, handle_schema
-from fal_async._portal import relay
-from fal_async._secret import conceal
-from fal_async._sync_results import SyncResult, hand_over
+from fal_async._core.annotations import make_resolvable
+from fal_async._core.secrets import conceal
+from fal_async.sync._results import SyncResult, wrap_result
+from fal_async.sync._task import run_in_caller_thread
+from fal_async.sync._wrappers import SyncClientBase, SyncConnectionBase, SyncStreamBase, SyncWrapper
 
 if TYPE_CHECKING:
     import os
@@ -126,11 +127,11 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from fal_async import Arguments, File, PooledTransport, async_client
+    from fal_async._auth.credentials import KeyProvider
     from fal_async._config import Unchanged
-    from fal_async._credentials import KeyProvider
-    from fal_async._images import Picture
-    from fal_async._sync_files import SyncFile
+    from fal_async._files.images import Picture
     from fal_async.sync._default import sync_client
+    from fal_async.sync._file import SyncFile
 
     T = TypeVar("T", default=SyncResult)
     E = TypeVar("E", default=dict[str, Any])
@@ -149,23 +150,24 @@ __all__ = [
     "AsyncRequestHandle",
     "AuthenticationError",
     "Cancellation",
-    "CarriedReply",
     "ClientClosedError",
     "Completed",
     "ConnectionFailedError",
     "ContentPolicyError",
     "Download",
+    "ErrorDetail",
     "EventStream",
     "ExtType",
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
     "File",
+    "HTTPOverWebSocket",
     "Hosts",
     "InProgress",
     "InvalidInputError",
-    "InvalidReplyError",
     "InvalidRequestError",
+    "InvalidResponseError",
     "JobCancelledError",
     "Limits",
     "LogLine",
@@ -175,7 +177,6 @@ __all__ = [
     "PermissionDeniedError",
     "PooledTransport",
     "Priority",
-    "Problem",
     "Queued",
     "RateLimitError",
     "RealtimeConnection",
@@ -192,24 +193,24 @@ __all__ = [
     "StorageACLDecision",
     "StorageACLRule",
     "StorageSettings",
-    "StreamBrokenError",
     "StreamError",
+    "StreamInterruptedError",
     "SubmitOutcomeUnknownError",
-    "SyncCarriedReply",
     "SyncClient",
     "SyncDownload",
     "SyncEventStream",
     "SyncFile",
+    "SyncHTTPOverWebSocket",
     "SyncRequestHandle",
     "SyncResult",
     "SyncWebSocketConnection",
-    "SyncWebSocketRequests",
+    "SyncWebSocketResponse",
     "TransportError",
     "Unknown",
     "Upload",
     "UploadError",
     "WebSocketConnection",
-    "WebSocketRequests",
+    "WebSocketResponse",
     "WorkflowEvent",
     "__version__",
     "async_client",
@@ -223,8 +224,8 @@ __all__ = [
     "encode_image",
     "get_handle",
     "get_handle_async",
-    "over_websocket",
-    "over_websocket_async",
+    "http_over_websocket",
+    "http_over_websocket_async",
     "realtime",
     "realtime_async",
     "result",
@@ -251,7 +252,7 @@ __all__ = [
 ]
 
 
-class SyncRequestHandle(Face[AsyncRequestHandle]):
+class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
     """A job in the queue.
 
     It is plain data: store `to_dict` anywhere, or pickle it, and pick the job up with
@@ -382,10 +383,10 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
         Raises:
             FalClientTimeoutError: `timeout` has passed; the job goes on.
             FalClientHTTPError: The job failed; the class says in what way.
-            InvalidReplyError: The output is not of the type asked for.
+            InvalidResponseError: The output is not of the type asked for.
         """
         return self._portal.bring(
-            hand_over, self._async.get, interval=interval, timeout=timeout, output=output
+            wrap_result, self._async.get, interval=interval, timeout=timeout, output=output
         )
 
     def cancel(self) -> Cancellation:
@@ -400,14 +401,15 @@ class SyncRequestHandle(Face[AsyncRequestHandle]):
         return self._portal.call(self._async.cancel)
 
 
-class SyncEventStream(StreamFace[EventStream[E], E]):
+class SyncEventStream(SyncStreamBase[EventStream[E], E]):
     """The output of an app, event by event. It is opened by ``with`` or by the first step.
 
     Leaving ``with`` closes the connection, and with it the work, if the app looks for that. So
     does dropping the stream: where objects are freed when nobody refers to them any more, as in
     CPython, a loop over a stream that is left early closes it at once.
 
-    Each event is its decoded JSON, or its text where it is not JSON. A reply that is not a stream
+    Each event is its decoded JSON, or its text where it is not JSON. A response that is not a
+    stream
     of events gives its bytes, chunk by chunk. One task at a time may read.
 
     Example:
@@ -425,11 +427,11 @@ class SyncEventStream(StreamFace[EventStream[E], E]):
 
     @property
     def response_headers(self) -> Mapping[str, str]:
-        """The headers of the reply, names in lower case; empty before the stream is open."""
+        """The headers of the response, names in lower case; empty before the stream is open."""
         return self._async.response_headers
 
 
-class RealtimeConnection(SocketFace[AsyncRealtimeConnection, Any]):
+class RealtimeConnection(SyncConnectionBase[AsyncRealtimeConnection, Any]):
     """A session with a realtime app: arguments go in, results come out.
 
     Several threads may send; one at a time may receive. ``for`` gives the results until the
@@ -476,7 +478,7 @@ class RealtimeConnection(SocketFace[AsyncRealtimeConnection, Any]):
             RealtimeDisconnectedError: The connection is closed, and all that came before the close
                 has been received. What was sent and not answered is lost.
             AuthenticationError: The token was refused, or has expired.
-            InvalidReplyError: The message cannot be read.
+            InvalidResponseError: The message cannot be read.
             InvalidRequestError: Another thread is receiving.
         """
         return self._portal.call(self._async.recv)
@@ -486,7 +488,7 @@ class RealtimeConnection(SocketFace[AsyncRealtimeConnection, Any]):
         self._portal.call(self._async.close)
 
 
-class SyncWebSocketConnection(SocketFace[WebSocketConnection, str | bytes]):
+class SyncWebSocketConnection(SyncConnectionBase[WebSocketConnection, str | bytes]):
     """A WebSocket of an app that speaks a protocol of its own: text and bytes, both ways.
 
     Several threads may send; one at a time may receive. ``for`` gives the messages until the
@@ -524,7 +526,7 @@ class SyncWebSocketConnection(SocketFace[WebSocketConnection, str | bytes]):
         Raises:
             RealtimeDisconnectedError: The connection is closed, and all that came before the close
                 has been received.
-            InvalidReplyError: The other side broke the protocol, or sent too long a message.
+            InvalidResponseError: The other side broke the protocol, or sent too long a message.
             InvalidRequestError: Another thread is receiving.
         """
         return self._portal.call(self._async.recv)
@@ -539,8 +541,8 @@ class SyncWebSocketConnection(SocketFace[WebSocketConnection, str | bytes]):
         self._portal.call(self._async.close, code, reason)
 
 
-class SyncCarriedReply(StreamFace[CarriedReply, Any]):
-    """The reply to one request.
+class SyncWebSocketResponse(SyncStreamBase[WebSocketResponse, Any]):
+    """The response to one request.
 
     A stream is read by ``for``: events are decoded JSON, or text where they are not JSON; what
     is no stream of events is given as bytes, chunk by chunk. One task at a time may read.
@@ -574,39 +576,39 @@ class SyncCarriedReply(StreamFace[CarriedReply, Any]):
         return self._async.result
 
 
-class SyncWebSocketRequests(Face[WebSocketRequests]):
+class SyncHTTPOverWebSocket(SyncWrapper[HTTPOverWebSocket]):
     """Requests to one endpoint over one connection.
 
-    Several threads may send requests, which are answered in order. A reply that is a stream has
-    to be read to its end, or closed, before the next one can arrive.
+    Several threads may send requests, which are answered in order. A response that is a stream
+    has to be read to its end, or closed, before the next one can arrive.
 
     Example:
-        >>> with fal_async.sync.over_websocket("demo/echo") as requests:
-        ...     reply = requests.request({"prompt": "a cat"})
-        ...     print(reply.status_code, reply.result["prompt"])
+        >>> with fal_async.sync.http_over_websocket("demo/echo") as requests:
+        ...     response = requests.request({"prompt": "a cat"})
+        ...     print(response.status_code, response.result["prompt"])
         200 a cat
     """
 
-    def request(self, arguments: Arguments) -> SyncCarriedReply:
-        """Send a request and wait for its reply: all of it, or the head of a stream.
+    def request(self, arguments: Arguments) -> SyncWebSocketResponse:
+        """Send a request and wait for its response: all of it, or the head of a stream.
 
         Args:
             arguments: The input: a mapping of JSON values, or a pydantic model.
 
         Raises:
             FalClientHTTPError: The platform or the app answered with an error.
-            RealtimeDisconnectedError: The connection is closed, and there will be no reply.
-            InvalidReplyError: The reply cannot be read.
+            RealtimeDisconnectedError: The connection is closed, and there will be no response.
+            InvalidResponseError: The response cannot be read.
             InvalidRequestError: The arguments cannot be sent.
         """
-        return self._portal.bring(SyncCarriedReply, self._async.request, arguments)
+        return self._portal.bring(SyncWebSocketResponse, self._async.request, arguments)
 
     def close(self) -> None:
         """Close the connection and wait, not for long, until the other side has agreed."""
         self._portal.call(self._async.close)
 
 
-class SyncDownload(StreamFace[Download, bytes]):
+class SyncDownload(SyncStreamBase[Download, bytes]):
     """The bytes of a file, chunk by chunk. Leaving ``with`` early closes the connection.
 
     Example:
@@ -618,7 +620,7 @@ class SyncDownload(StreamFace[Download, bytes]):
     """
 
 
-class SyncClient(ClientFace[AsyncClient]):
+class SyncClient(SyncClientBase[AsyncClient]):
     """A client of the platform, for code that blocks.
 
     Making one does no I/O. The first call starts a thread with an event loop, which all threads
@@ -718,7 +720,7 @@ class SyncClient(ClientFace[AsyncClient]):
             SubmitOutcomeUnknownError: The connection broke after the call was sent.
             ConnectionFailedError: The platform could not be reached; nothing was sent.
             InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidReplyError: The output is not of the type asked for.
+            InvalidResponseError: The output is not of the type asked for.
 
         Example:
             >>> result = fal_async.sync.run("demo/echo", {"prompt": "a cat"})
@@ -726,7 +728,7 @@ class SyncClient(ClientFace[AsyncClient]):
             a cat
         """
         return self._portal.bring(
-            hand_over,
+            wrap_result,
             self._async.run,
             application,
             arguments,
@@ -773,10 +775,11 @@ class SyncClient(ClientFace[AsyncClient]):
             FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
             FalClientHTTPError: The platform or the app answered with an error.
             StreamError: The app sent an error in the midst of the stream.
-            StreamBrokenError: The connection was lost; the error says how many events had arrived.
+            StreamInterruptedError: The connection was lost; the error says how many events had
+                arrived.
             SubmitOutcomeUnknownError: The connection broke before the stream began.
             InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidReplyError: An event is not of the type asked for.
+            InvalidResponseError: An event is not of the type asked for.
 
         Example:
             >>> for event in fal_async.sync.stream("demo/stream", {"steps": 2}):
@@ -942,7 +945,7 @@ class SyncClient(ClientFace[AsyncClient]):
                 again.
             ConnectionFailedError: The platform could not be reached; nothing was sent.
             InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidReplyError: The output is not of the type asked for.
+            InvalidResponseError: The output is not of the type asked for.
 
         Example:
             >>> seen = []
@@ -953,7 +956,7 @@ class SyncClient(ClientFace[AsyncClient]):
             Completed {'prompt': 'a cat'}
         """
         return self._portal.bring(
-            hand_over,
+            wrap_result,
             self._async.subscribe,
             application,
             arguments,
@@ -961,8 +964,8 @@ class SyncClient(ClientFace[AsyncClient]):
             hint=hint,
             with_logs=with_logs,
             interval=interval,
-            on_enqueue=relay(on_enqueue),
-            on_queue_update=relay(on_queue_update),
+            on_enqueue=run_in_caller_thread(on_enqueue),
+            on_queue_update=run_in_caller_thread(on_queue_update),
             priority=priority,
             headers=headers,
             start_timeout=start_timeout,
@@ -1001,7 +1004,7 @@ class SyncClient(ClientFace[AsyncClient]):
             FalClientHTTPError: The job failed; the class says in what way.
         """
         return self._portal.bring(
-            hand_over, self._async.result, application, request_id, output=output
+            wrap_result, self._async.result, application, request_id, output=output
         )
 
     def cancel(self, application: str, request_id: str) -> Cancellation:
@@ -1042,7 +1045,7 @@ class SyncClient(ClientFace[AsyncClient]):
         Raises:
             InvalidRequestError: The data is not that of a handle.
         """
-        return SyncRequestHandle(self._portal, self._async.attach(self._bare(handle)))
+        return SyncRequestHandle(self._portal, self._async.attach(self._unwrap(handle)))
 
     def realtime(
         self,
@@ -1177,14 +1180,14 @@ class SyncClient(ClientFace[AsyncClient]):
             headers=headers,
         )
 
-    def over_websocket(
+    def http_over_websocket(
         self,
         application: str,
         *,
         max_message_size: int | None = 64 * 1024 * 1024,
         open_timeout: float | None = 90.0,
         headers: Mapping[str, str] | None = None,
-    ) -> AbstractContextManager[SyncWebSocketRequests]:
+    ) -> AbstractContextManager[SyncHTTPOverWebSocket]:
         """Open one connection for many HTTP requests to an endpoint, for the length of the block.
 
         Args:
@@ -1201,14 +1204,14 @@ class SyncClient(ClientFace[AsyncClient]):
             InvalidRequestError: An argument is wrong; nothing was sent.
 
         Example:
-            >>> with fal_async.sync.over_websocket("demo/echo") as requests:
-            ...     reply = requests.request({"prompt": "a cat"})
-            ...     print(reply.result["prompt"])
+            >>> with fal_async.sync.http_over_websocket("demo/echo") as requests:
+            ...     response = requests.request({"prompt": "a cat"})
+            ...     print(response.result["prompt"])
             a cat
         """
         return self._portal.enter(
-            SyncWebSocketRequests,
-            self._async.over_websocket,
+            SyncHTTPOverWebSocket,
+            self._async.http_over_websocket,
             application,
             max_message_size=max_message_size,
             open_timeout=open_timeout,
@@ -1273,7 +1276,7 @@ class SyncClient(ClientFace[AsyncClient]):
             repository=repository,
             fallback_repository=fallback_repository,
             lifecycle=lifecycle,
-            on_progress=relay(on_progress),
+            on_progress=run_in_caller_thread(on_progress),
         )
 
     def upload_file(
@@ -1311,7 +1314,7 @@ class SyncClient(ClientFace[AsyncClient]):
             repository=repository,
             fallback_repository=fallback_repository,
             lifecycle=lifecycle,
-            on_progress=relay(on_progress),
+            on_progress=run_in_caller_thread(on_progress),
         )
 
     def upload_image(
@@ -1352,7 +1355,7 @@ class SyncClient(ClientFace[AsyncClient]):
             repository=repository,
             fallback_repository=fallback_repository,
             lifecycle=lifecycle,
-            on_progress=relay(on_progress),
+            on_progress=run_in_caller_thread(on_progress),
         )
 
     def download(
@@ -1377,7 +1380,7 @@ class SyncClient(ClientFace[AsyncClient]):
         Raises:
             FalClientHTTPError: There is no such file, or it is not for this account.
             TransportError: The connection broke too often, or the file changed meanwhile.
-            InvalidReplyError: The file is too large.
+            InvalidResponseError: The file is too large.
             InvalidRequestError: The URL cannot be downloaded.
             OSError: The file cannot be written. The error names the path, and what was there is as
                 it was.
@@ -1412,7 +1415,7 @@ class SyncClient(ClientFace[AsyncClient]):
             >>> patient = client.with_options(default_timeout=600)
         """
         key = conceal(key)
-        return self._beside(
+        return self._sharing_portal(
             self._async.with_options(key=key, default_timeout=default_timeout, retry=retry)
         )
 
@@ -1505,7 +1508,7 @@ def run(
         SubmitOutcomeUnknownError: The connection broke after the call was sent.
         ConnectionFailedError: The platform could not be reached; nothing was sent.
         InvalidRequestError: An argument is wrong; nothing was sent.
-        InvalidReplyError: The output is not of the type asked for.
+        InvalidResponseError: The output is not of the type asked for.
 
     Example:
         >>> result = fal_async.sync.run("demo/echo", {"prompt": "a cat"})
@@ -1558,10 +1561,11 @@ def stream(
         FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
         FalClientHTTPError: The platform or the app answered with an error.
         StreamError: The app sent an error in the midst of the stream.
-        StreamBrokenError: The connection was lost; the error says how many events had arrived.
+        StreamInterruptedError: The connection was lost; the error says how many events had
+            arrived.
         SubmitOutcomeUnknownError: The connection broke before the stream began.
         InvalidRequestError: An argument is wrong; nothing was sent.
-        InvalidReplyError: An event is not of the type asked for.
+        InvalidResponseError: An event is not of the type asked for.
 
     Example:
         >>> for event in fal_async.sync.stream("demo/stream", {"steps": 2}):
@@ -1722,7 +1726,7 @@ def subscribe(
             again.
         ConnectionFailedError: The platform could not be reached; nothing was sent.
         InvalidRequestError: An argument is wrong; nothing was sent.
-        InvalidReplyError: The output is not of the type asked for.
+        InvalidResponseError: The output is not of the type asked for.
 
     Example:
         >>> seen = []
@@ -1953,13 +1957,13 @@ def ws_connect(
     )
 
 
-def over_websocket(
+def http_over_websocket(
     application: str,
     *,
     max_message_size: int | None = 64 * 1024 * 1024,
     open_timeout: float | None = 90.0,
     headers: Mapping[str, str] | None = None,
-) -> AbstractContextManager[SyncWebSocketRequests]:
+) -> AbstractContextManager[SyncHTTPOverWebSocket]:
     """Open one connection for many HTTP requests to an endpoint, for the length of the block.
 
     Args:
@@ -1976,12 +1980,12 @@ def over_websocket(
         InvalidRequestError: An argument is wrong; nothing was sent.
 
     Example:
-        >>> with fal_async.sync.over_websocket("demo/echo") as requests:
-        ...     reply = requests.request({"prompt": "a cat"})
-        ...     print(reply.result["prompt"])
+        >>> with fal_async.sync.http_over_websocket("demo/echo") as requests:
+        ...     response = requests.request({"prompt": "a cat"})
+        ...     print(response.result["prompt"])
         a cat
     """
-    return _client().over_websocket(
+    return _client().http_over_websocket(
         application, max_message_size=max_message_size, open_timeout=open_timeout, headers=headers
     )
 
@@ -2143,7 +2147,7 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
     Raises:
         FalClientHTTPError: There is no such file, or it is not for this account.
         TransportError: The connection broke too often, or the file changed meanwhile.
-        InvalidReplyError: The file is too large.
+        InvalidResponseError: The file is too large.
         InvalidRequestError: The URL cannot be downloaded.
         OSError: The file cannot be written. The error names the path, and what was there is as
             it was.
@@ -2155,7 +2159,7 @@ _LATE = {
     "Arguments": "fal_async",
     "File": "fal_async",
     "PooledTransport": "fal_async",
-    "SyncFile": "fal_async._sync_files",
+    "SyncFile": "fal_async.sync._file",
     "async_client": "fal_async",
     "sync_client": "fal_async.sync._default",
 }

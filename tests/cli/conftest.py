@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fal_async.cli import _studio
+from fal_async.cli._demo import app
 from fal_async.emulator import Emulator
-from tests.cli.shell import Shell
+from tests.support.cli_runner import Shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,4 +43,4 @@ def fal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 @pytest.fixture
 def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo's endpoint takes no time for the eye."""
-    monkeypatch.setattr(_studio, "_REST", 0.0)
+    monkeypatch.setattr(app, "_REST", 0.0)

@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import Response
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.cli.shell import Shell, started
+from tests.support.cli_runner import Shell, started
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,11 +9,10 @@ import pytest
 from PIL import Image
 from starlette.responses import PlainTextResponse
 
-from fal_async.cli._drawing import draw
-from fal_async.cli._pictures import as_data_uri, encoded
-from fal_async.cli._stage import as_python
+from fal_async.cli._demo.images import as_data_uri, draw, encoded
+from fal_async.cli._demo.presenter import as_python
 from fal_async.emulator import AppError, Emulator
-from tests.cli.shell import Shell, run_on_terminal, run_program, started
+from tests.support.cli_runner import Shell, run_on_terminal, run_program, started
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 

@@ -10,7 +10,7 @@ import pytest
 
 from fal_async.cli._emulate import announce_demo
 from fal_async.sync import SyncClient
-from tests.cli.shell import Shell, started
+from tests.support.cli_runner import Shell, started
 
 if TYPE_CHECKING:
     from pathlib import Path

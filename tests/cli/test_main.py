@@ -7,7 +7,7 @@ import pytest
 
 import fal_async
 from fal_async.emulator import Emulator, Fault
-from tests.cli.shell import Shell, run_program
+from tests.support.cli_runner import Shell, run_program
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from fal_async._protocol.bodies import decode_json
-from fal_async.cli._output import emit
-from fal_async.cli._words import as_json, describe
+from fal_async._protocol.serialization import decode_json
+from fal_async.cli._calls import emit
+from fal_async.cli._console import as_json, describe
 from fal_async.types import Completed, InProgress, Queued, Status, Unknown
-from tests.cli.shell import Terminal
+from tests.support.cli_runner import Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path

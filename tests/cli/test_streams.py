@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.shell import PROGRAM, environment
+from tests.support.cli_runner import PROGRAM, environment
 
 if TYPE_CHECKING:
     from fal_async.emulator import Emulator

@@ -21,7 +21,7 @@ from fal_async import (
     ServerError,
 )
 from fal_async.emulator import AppError, Emulator, Fault
-from tests.e2e.heard import said
+from tests.support.callbacks import said
 
 ECHO = "acme/echo/deep/path"
 
@@ -123,7 +123,7 @@ async def test_urls_on_a_foreign_host_are_never_contacted(
                 body[name] = body[name].replace(fal.url, foreign.url)
             return body
 
-        fal.fail(ECHO, Fault(route="submit", edit=misdirect))
+        fal.fail(ECHO, Fault(route="submit", transform=misdirect))
         with anyio.fail_after(10):
             result = await client.subscribe(ECHO, {"n": 1})
             handle = await client.submit(ECHO, {})
@@ -145,7 +145,7 @@ async def test_a_handle_made_by_hand_cannot_take_the_key_elsewhere(
         facts = handle.to_dict() | {
             "status_url": f"{foreign.url}/queue/acme/echo/requests/1/status"
         }
-        elsewhere = AsyncRequestHandle(**facts)._used_with(handle._performer)
+        elsewhere = AsyncRequestHandle(**facts)._used_with(handle._dispatcher)
         with pytest.raises(InvalidRequestError):
             await elsewhere.status()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.responses import Response
 
 import fal_async.sync as fal_client
-from fal_async import AsyncClient, Completed, FalClientHTTPError, InvalidReplyError
+from fal_async import AsyncClient, Completed, FalClientHTTPError, InvalidResponseError
 from fal_async.emulator import AppError, Emulator, Job, Socket
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ async def test_events_and_messages_are_read_as_outputs_are(client: AsyncClient) 
 @pytest.mark.usefixtures("odd")
 async def test_responses_over_a_websocket_are_read_as_others_are(client: AsyncClient) -> None:
     with anyio.fail_after(20):
-        async with client.over_websocket("acme/odd") as requests:
+        async with client.http_over_websocket("acme/odd") as requests:
             response = await requests.request({"big": 2**70})
             assert same(dict(response.result), ODD)
 
@@ -100,7 +100,7 @@ async def test_errors_are_read_as_outputs_are(client: AsyncClient) -> None:
     for call in (client.run, client.subscribe):
         with pytest.raises(FalClientHTTPError) as caught, anyio.fail_after(20):
             await call("acme/wrong", {})
-        (problem,) = caught.value.problems
+        (problem,) = caught.value.details
         assert problem.loc == ("body", 2**70)
         assert same(problem.ctx, ODD)
 
@@ -115,7 +115,7 @@ async def test_an_output_that_nobody_can_decode_is_in_the_error(
         return Response(body, media_type="application/json")
 
     for call in (client.run, client.subscribe):
-        with pytest.raises(InvalidReplyError) as caught, anyio.fail_after(20):
+        with pytest.raises(InvalidResponseError) as caught, anyio.fail_after(20):
             await call("acme/odd", {})
         assert caught.value.body == body
         assert caught.value.request_id is not None

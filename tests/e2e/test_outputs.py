@@ -16,11 +16,11 @@ from fal_async import (
     AsyncClient,
     AuthenticationError,
     ContentPolicyError,
+    ErrorDetail,
     InvalidInputError,
-    InvalidReplyError,
+    InvalidResponseError,
     JobCancelledError,
     NotFoundError,
-    Problem,
     Queued,
     Result,
     StartTimeoutError,
@@ -111,7 +111,7 @@ async def test_models_go_in_and_come_out(client: AsyncClient) -> None:
 
 
 async def test_an_output_of_another_shape_is_an_error_of_ours(client: AsyncClient) -> None:
-    with pytest.raises(InvalidReplyError, match="Picture") as caught:
+    with pytest.raises(InvalidResponseError, match="Picture") as caught:
         await client.run(ECHO, {"no": "prompt"}, output=Picture)
 
     assert caught.value.request_id is not None
@@ -121,7 +121,7 @@ async def test_a_job_whose_output_has_another_shape_is_named(
     fal: Emulator, client: AsyncClient
 ) -> None:
     fal.register("acme/list", lambda arguments: [1])
-    with pytest.raises(InvalidReplyError, match="Picture") as caught, anyio.fail_after(10):
+    with pytest.raises(InvalidResponseError, match="Picture") as caught, anyio.fail_after(10):
         await client.subscribe("acme/list", {}, output=Picture)
 
     assert caught.value.request_id in fal.jobs
@@ -199,8 +199,8 @@ async def test_refused_input_says_what_is_wrong_item_by_item(
     for call in (client.run, client.subscribe):
         with pytest.raises(InvalidInputError) as caught, anyio.fail_after(10):
             await call("acme/strict", {})
-        assert caught.value.problems == (
-            Problem(
+        assert caught.value.details == (
+            ErrorDetail(
                 message="too small",
                 type="image_too_small",
                 loc=("body", "image_url"),

@@ -16,8 +16,8 @@ import pytest
 
 from fal_async import AsyncClient, ClientClosedError, FalClientTimeoutError, Limits
 from fal_async.emulator import Emulator, Fault, Gate, Job
-from tests.e2e.heard import Heard, said
-from tests.transport.cancelling import cancel_everywhere
+from tests.support.callbacks import CallbackRecorder, said
+from tests.support.cancel_points import cancel_everywhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -44,7 +44,7 @@ def running(fal: Emulator) -> list[str]:
 
 async def nothing_runs(fal: Emulator, jobs: int) -> None:
     with anyio.fail_after(10):
-        await fal.until(lambda: len(fal.jobs) == jobs and not running(fal))
+        await fal.wait_for_async(lambda: len(fal.jobs) == jobs and not running(fal))
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -60,7 +60,7 @@ async def test_cancelled_at_every_wait(fal: Emulator, client: AsyncClient) -> No
 
     async for _ in cancel_everywhere(call):
         pass
-    await fal.until(lambda: not running(fal))
+    await fal.wait_for_async(lambda: not running(fal))
     assert len(fal.jobs) > 1
 
 
@@ -89,7 +89,7 @@ async def test_native_cancels_that_come_again_and_again(
         else:
             await cancel_natively(task, pauses)
     with anyio.fail_after(10):
-        await fal.until(lambda: not running(fal))
+        await fal.wait_for_async(lambda: not running(fal))
 
 
 async def test_a_submission_is_heard_after_its_caller_was_cancelled_twice(
@@ -100,7 +100,7 @@ async def test_a_submission_is_heard_after_its_caller_was_cancelled_twice(
     held = fal.gate()
     fal.fail(SLOW, Fault(route="submit", delay=held))
     task = asyncio.create_task(client.submit(SLOW, {}))
-    await fal.until(lambda: fal.count("submit") == 1)
+    await fal.wait_for_async(lambda: fal.count("submit") == 1)
     await cancel_natively(task, [0.0])
     held.open()
     await nothing_runs(fal, 1)
@@ -132,10 +132,10 @@ async def test_all_slots_taken_by_other_calls(fal: Emulator) -> None:
             await client.submit(SLOW, {"other": True})
 
         async def taken() -> None:
-            await fal.until(lambda: fal.count("status_stream") == 1)
+            await fal.wait_for_async(lambda: fal.count("status_stream") == 1)
             fal.fail(SLOW, Fault(route="submit", delay=held))
             others.start_soon(other)
-            await fal.until(lambda: fal.count("submit") == 2)
+            await fal.wait_for_async(lambda: fal.count("submit") == 2)
 
         with anyio.fail_after(10):
             await leave([call], taken)
@@ -145,7 +145,7 @@ async def test_all_slots_taken_by_other_calls(fal: Emulator) -> None:
 
 async def test_hundreds_left_at_once(fal: Emulator) -> None:
     fal.fail(SLOW, Fault(route="cancel", delay=0.02, times=None))
-    ids = Heard[str]()
+    ids = CallbackRecorder[str]()
     async with AsyncClient(fal.key, hosts=fal.hosts, limits=Limits(control=20)) as client:
 
         async def call() -> None:
@@ -163,20 +163,20 @@ async def test_a_key_provider_that_fails_for_a_while(fal: Emulator) -> None:
             raise LookupError("the vault is sealed")
         return key
 
-    ids = Heard[str]()
+    ids = CallbackRecorder[str]()
     async with AsyncClient(provide, hosts=fal.hosts) as client:
 
         async def call() -> None:
             await client.subscribe(SLOW, {}, on_enqueue=ids)
 
-        await leave([call], lambda: fal.until(lambda: fal.count("status_stream") == 1))
+        await leave([call], lambda: fal.wait_for_async(lambda: fal.count("status_stream") == 1))
     await nothing_runs(fal, 1)
 
 
 async def test_a_key_provider_that_fails_for_good_is_one_warning_with_the_ids(
     fal: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fal_async._transport.cancels.DELAYS", (0.0,))
+    monkeypatch.setattr("fal_async._dispatch.cancels.DELAYS", (0.0,))
     sealed = False
 
     def provide() -> str:
@@ -184,7 +184,7 @@ async def test_a_key_provider_that_fails_for_good_is_one_warning_with_the_ids(
             raise LookupError("the vault is sealed")
         return fal.key
 
-    ids = Heard[str]()
+    ids = CallbackRecorder[str]()
     async with AsyncClient(provide, hosts=fal.hosts) as client:
 
         async def call() -> None:
@@ -192,7 +192,7 @@ async def test_a_key_provider_that_fails_for_good_is_one_warning_with_the_ids(
 
         async def seal() -> None:
             nonlocal sealed
-            await fal.until(lambda: fal.count("status_stream") == 3)
+            await fal.wait_for_async(lambda: fal.count("status_stream") == 3)
             sealed = True
 
         await leave([call] * 3, seal)
@@ -220,7 +220,7 @@ async def test_jobs_are_cancelled_with_the_context_of_who_started_them(fal: Emul
         async with anyio.create_task_group() as group:
             for key in keys:
                 group.start_soon(call_as(key))
-            await fal.until(lambda: fal.count("status_stream") == 4)
+            await fal.wait_for_async(lambda: fal.count("status_stream") == 4)
             await client.aclose()
             group.cancel_scope.cancel()
 
@@ -246,7 +246,7 @@ async def test_closing_the_client_cancels_the_jobs_that_are_waited_for(
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(call)
-            await fal.reached(SLOW, executions=3)
+            await fal.wait_for_counters(SLOW, executions=3)
             await client.aclose()
             assert running(fal) == []
     assert {error.request_id for error in errors} == set(fal.jobs)
@@ -266,7 +266,7 @@ async def test_closing_refuses_new_calls_at_once_and_lets_submissions_arrive(
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(submit)
-            await fal.until(lambda: fal.count("submit") == 1)
+            await fal.wait_for_async(lambda: fal.count("submit") == 1)
             group.start_soon(client.aclose)
             await anyio.wait_all_tasks_blocked()
             with pytest.raises(ClientClosedError):
@@ -289,7 +289,7 @@ async def test_closing_waits_for_outputs_that_are_there(
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(call)
-            await fal.until(lambda: fal.count("result") == 1)
+            await fal.wait_for_async(lambda: fal.count("result") == 1)
             group.start_soon(client.aclose)
             await anyio.wait_all_tasks_blocked()
             held.open()
@@ -308,7 +308,7 @@ async def test_closing_in_a_cancelled_task_goes_on(fal: Emulator) -> None:
                     await client.subscribe(SLOW, {})
 
             group.start_soon(serve)
-            await fal.reached(SLOW, executions=1)
+            await fal.wait_for_counters(SLOW, executions=1)
             group.cancel_scope.cancel()
             held.open()
     await nothing_runs(fal, 1)
@@ -329,7 +329,7 @@ async def test_what_could_not_be_cancelled_while_closing_is_told_once(
         async with anyio.create_task_group() as group:
             for _ in range(2):
                 group.start_soon(call)
-            await fal.until(lambda: fal.count("status_stream") == 2)
+            await fal.wait_for_async(lambda: fal.count("status_stream") == 2)
             await client.aclose()
     (warning,) = warnings(caplog)
     assert warning.startswith("2 jobs could not be cancelled and may be running: ")
@@ -343,7 +343,7 @@ async def test_closing_is_bounded(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fal_async._transport.cancels.CLEANUP", 0.2)
+    monkeypatch.setattr("fal_async._dispatch.cancels.CLEANUP", 0.2)
     held = fal.gate()
     fal.fail(SLOW, Fault(route="cancel", delay=held))
 
@@ -354,7 +354,7 @@ async def test_closing_is_bounded(
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(call)
-            await fal.until(lambda: fal.count("status_stream") == 1)
+            await fal.wait_for_async(lambda: fal.count("status_stream") == 1)
             await client.aclose()
     (warning,) = warnings(caplog)
     assert next(iter(fal.jobs)) in warning
@@ -385,7 +385,7 @@ async def test_closing_twice_at_once_waits_for_the_same(fal: Emulator, client: A
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(call)
-            await fal.reached(SLOW, executions=1)
+            await fal.wait_for_counters(SLOW, executions=1)
             group.start_soon(close)
             group.start_soon(close)
 

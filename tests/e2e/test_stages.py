@@ -73,14 +73,18 @@ async def collect(client: AsyncClient, application: str, **options: Any) -> None
 FILE = {"image": Upload(b"x" * 10, content_type="image/png")}
 OUTCOMES: list[Any] = [
     pytest.param(Fault(route="run", status=403), lambda c: c.run(ECHO, {}), "submit", False),
-    pytest.param(Fault(route="run", lost=True), lambda c: c.run(ECHO, {}), "job", None),
+    pytest.param(Fault(route="run", drop_response=True), lambda c: c.run(ECHO, {}), "job", None),
     pytest.param(None, lambda c: c.run(FAILS, {}), "job", True),
     pytest.param(None, lambda c: c.run("acme/none", {}), "job", None),
     pytest.param(None, lambda c: c.run(ECHO, {}, output=int), "result", True),
     pytest.param(None, lambda c: c.run(SLOW, {}, timeout=0.2), "job", None),
     pytest.param(Fault(route="submit", status=403), lambda c: c.submit(ECHO, {}), "submit", False),
-    pytest.param(Fault(route="submit", lost=True), lambda c: c.submit(ECHO, {}), "submit", None),
-    pytest.param(Fault(route="submit", lost=True), lambda c: c.subscribe(ECHO, {}), "submit", None),
+    pytest.param(
+        Fault(route="submit", drop_response=True), lambda c: c.submit(ECHO, {}), "submit", None
+    ),
+    pytest.param(
+        Fault(route="submit", drop_response=True), lambda c: c.subscribe(ECHO, {}), "submit", None
+    ),
     pytest.param(None, lambda c: c.submit("acme/none", {}), "submit", False),
     pytest.param(None, lambda c: c.subscribe(FAILS, {}), "job", True),
     pytest.param(None, lambda c: c.subscribe(ECHO, {}, output=int), "result", True),

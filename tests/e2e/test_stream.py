@@ -16,10 +16,10 @@ from fal_async import (
     EventStream,
     FalClientTimeoutError,
     InvalidInputError,
-    InvalidReplyError,
     InvalidRequestError,
-    StreamBrokenError,
+    InvalidResponseError,
     StreamError,
+    StreamInterruptedError,
     SubmitOutcomeUnknownError,
     WorkflowEvent,
 )
@@ -104,7 +104,7 @@ async def test_it_is_a_context_manager_that_closes(fal: Emulator, client: AsyncC
         async with client.stream("acme/endless", {}, path="") as events:
             assert events.request_id is not None
             assert await anext(events) == {"n": 1}
-        await fal.until(lambda: fal.connections == 0)
+        await fal.wait_for_async(lambda: fal.connections == 0)
         await events.aclose()
     gate.open()
 
@@ -123,7 +123,7 @@ async def test_a_loop_that_is_left_early_closes_the_connection(
         async for _ in client.stream("acme/endless", {}, path=""):
             break
 
-        await fal.until(lambda: fal.connections == 0)
+        await fal.wait_for_async(lambda: fal.connections == 0)
     gate.open()
 
 
@@ -148,7 +148,7 @@ async def test_a_cancelled_reader_closes_the_connection(fal: Emulator, client: A
                 for _ in range(steps):
                     await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
-        await fal.until(lambda: fal.connections == 0)
+        await fal.wait_for_async(lambda: fal.connections == 0)
     gate.open()
     assert len(await collect(client.stream(COUNT, {"steps": 3}, path=""))) == 3
 
@@ -170,7 +170,7 @@ async def test_events_are_validated(client: AsyncClient) -> None:
     stream = client.stream(COUNT, {"steps": 2}, path="", output=Step)
 
     assert await collect(stream) == [Step(step=0), Step(step=1)]
-    with pytest.raises(InvalidReplyError):
+    with pytest.raises(InvalidResponseError):
         await collect(client.stream(COUNT, {"steps": 2}, path="", output=list[int]))
 
 
@@ -267,7 +267,7 @@ async def test_a_second_reader_is_refused_and_the_first_goes_on(
                 await anyio.wait_all_tasks_blocked()
                 with pytest.raises(InvalidRequestError, match="another task"):
                     await anext(stream)
-                await fal.until(lambda: fal.connections == 1)
+                await fal.wait_for_async(lambda: fal.connections == 1)
             gate.open()
     assert seen == [{"n": 1}]
     assert fal.counters("acme/gated").executions == 1
@@ -305,7 +305,7 @@ async def test_a_stream_that_another_task_closes_ends_there(
             await stream.aclose()
             gate.open()
         assert await collect(stream) == []
-        await fal.until(lambda: fal.connections == 0)
+        await fal.wait_for_async(lambda: fal.connections == 0)
     end.open()
     assert len(seen) == opened
 
@@ -349,7 +349,7 @@ async def test_what_a_workflow_tells_has_a_type(fal: Emulator, client: AsyncClie
     assert (error.message, error.payload) == ("out of paint", told[-1])
 
 
-async def test_a_reply_that_is_no_stream_of_events_gives_its_bytes(
+async def test_a_response_that_is_no_stream_of_events_gives_its_bytes(
     fal: Emulator, client: AsyncClient
 ) -> None:
     async def parts() -> AsyncIterator[bytes]:
@@ -371,7 +371,9 @@ async def test_a_connection_that_drops_says_how_far_the_stream_came(
 ) -> None:
     serve(fal, b"data: 1\n\ndata: 2\n\ndata: 3\n\n")
     fal.fail("acme/raw", Fault(cut=20, reset=reset))
-    seen, error = await collect_until(StreamBrokenError, client.stream("acme/raw", {}, path=""))
+    seen, error = await collect_until(
+        StreamInterruptedError, client.stream("acme/raw", {}, path="")
+    )
 
     assert seen == [1, 2]
     assert error.events == 2
@@ -383,7 +385,7 @@ async def test_a_stream_that_ends_within_an_event_was_cut(
 ) -> None:
     serve(fal, b"data: 1\n\ndata: 2\n")
 
-    with pytest.raises(StreamBrokenError, match="after 1 events: it ended within an event"):
+    with pytest.raises(StreamInterruptedError, match="after 1 events: it ended within an event"):
         await collect(client.stream("acme/raw", {}, path=""))
 
 
@@ -405,14 +407,14 @@ async def test_a_silent_stream_is_given_up_after_its_idle_timeout(
         assert seen == [{"n": 1}]
         assert error.timeout == 0.2
         assert error.request_id is not None
-    await fal.until(lambda: fal.connections == 0)
+    await fal.wait_for_async(lambda: fal.connections == 0)
     gate.open()
 
 
-async def test_a_stream_whose_reply_is_lost_is_not_asked_for_again(
+async def test_a_stream_whose_response_is_lost_is_not_asked_for_again(
     fal: Emulator, client: AsyncClient
 ) -> None:
-    fal.fail(COUNT, Fault(lost=True, times=3))
+    fal.fail(COUNT, Fault(drop_response=True, times=3))
 
     with pytest.raises(SubmitOutcomeUnknownError):
         await collect(client.stream(COUNT, {"steps": 1}, path=""))

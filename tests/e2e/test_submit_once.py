@@ -28,14 +28,14 @@ def echo(arguments: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(route="submit", lost=True, times=3),
-        Fault(route="submit", lost=True, reset=True, times=3),
-        Fault(route="submit", garbage=b"\x00\x01 not http\r\n\r\n", times=3),
+        Fault(route="submit", drop_response=True, times=3),
+        Fault(route="submit", drop_response=True, reset=True, times=3),
+        Fault(route="submit", raw_bytes=b"\x00\x01 not http\r\n\r\n", times=3),
         Fault(route="submit", cut=10, times=3),
     ],
     ids=["closed", "reset", "garbage", "cut"],
 )
-async def test_a_lost_submit_reply_makes_one_post_and_an_error_that_says_what_is_known(
+async def test_a_lost_submit_response_makes_one_post_and_an_error_that_says_what_is_known(
     fal: Emulator, client: AsyncClient, fault: Fault
 ) -> None:
     fal.register(ECHO, echo)
@@ -50,7 +50,7 @@ async def test_a_lost_submit_reply_makes_one_post_and_an_error_that_says_what_is
     assert "not sent again" in str(caught.value)
 
 
-async def test_a_job_whose_reply_was_cut_behind_its_head_can_be_collected(
+async def test_a_job_whose_response_was_cut_behind_its_head_can_be_collected(
     fal: Emulator, client: AsyncClient
 ) -> None:
     fal.register(ECHO, echo)
@@ -66,9 +66,9 @@ async def test_a_job_whose_reply_was_cut_behind_its_head_can_be_collected(
     assert fal.count("submit") == 1
 
 
-async def test_a_lost_run_reply_makes_one_execution(fal: Emulator, client: AsyncClient) -> None:
+async def test_a_lost_run_response_makes_one_execution(fal: Emulator, client: AsyncClient) -> None:
     fal.register(ECHO, echo)
-    fal.fail(ECHO, Fault(route="run", lost=True, times=3))
+    fal.fail(ECHO, Fault(route="run", drop_response=True, times=3))
 
     with pytest.raises(SubmitOutcomeUnknownError), anyio.fail_after(10):
         await client.run(ECHO, {})
@@ -100,7 +100,7 @@ async def test_a_submit_that_never_reached_the_gateway_is_sent_again(
 ) -> None:
     fal.register(ECHO, echo)
     head = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
-    fal.fail(ECHO, Fault(route="submit", garbage=head + b"nginx", times=2))
+    fal.fail(ECHO, Fault(route="submit", raw_bytes=head + b"nginx", times=2))
     quick = client.with_options(retry=RetryPolicy(base_delay=0))
 
     with anyio.fail_after(10):
@@ -143,7 +143,7 @@ async def test_a_run_over_the_concurrency_limit_waits_and_is_sent_again(fal: Emu
             async with anyio.create_task_group() as group:
                 group.start_soon(run, 1)
                 group.start_soon(run, 2)
-                await fal.until(lambda: fal.count("run") >= 3)
+                await fal.wait_for_async(lambda: fal.count("run") >= 3)
                 gate.open()
 
     assert sorted(result["n"] for result in results) == [1, 2]

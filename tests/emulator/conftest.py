@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fal_async.emulator import Emulator
-from tests.emulator.calls import client_of
+from tests.support.http import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

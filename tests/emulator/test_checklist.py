@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fal_async.emulator import AppError, Emulator
-from tests.emulator.calls import Arguments, client_of, completed, submit, waiting
+from tests.support.http import Arguments, client_of, completed, submit, waiting
 
 if TYPE_CHECKING:
     import httpx
@@ -45,9 +45,9 @@ ENDED = ["completed", "failed", "cancelled"]
 def test_a_status_has_the_keys_that_clients_index(
     http: httpx.Client, jobs: dict[str, dict[str, Any]], state: str, logs: str
 ) -> None:
-    reply = http.get(jobs[state]["status_url"] + logs)
-    body = reply.json()
-    assert reply.status_code == (200 if state in ENDED else 202)
+    response = http.get(jobs[state]["status_url"] + logs)
+    body = response.json()
+    assert response.status_code == (200 if state in ENDED else 202)
     assert body["status"] == {"running": "IN_PROGRESS", "queued": "IN_QUEUE"}.get(
         state, "COMPLETED"
     )
@@ -64,13 +64,13 @@ def test_every_answer_about_a_job_carries_its_id(
     http: httpx.Client, jobs: dict[str, dict[str, Any]], state: str
 ) -> None:
     job = jobs[state]
-    replies = [
+    responses = [
         http.get(job["status_url"]),
         http.get(job["response_url"]),
         http.put(job["cancel_url"]),
     ]
-    for reply in replies:
-        assert reply.headers["x-fal-request-id"] == job["request_id"]
+    for response in responses:
+        assert response.headers["x-fal-request-id"] == job["request_id"]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -100,8 +100,8 @@ def test_cancelling_has_an_answer_for_every_state(
     status: int,
     answer: str,
 ) -> None:
-    reply = http.put(jobs[state]["cancel_url"])
-    assert (reply.status_code, reply.json()) == (status, {"status": answer})
+    response = http.put(jobs[state]["cancel_url"])
+    assert (response.status_code, response.json()) == (status, {"status": answer})
 
 
 @pytest.mark.parametrize(

@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fal_async.emulator import Emulator, Fault, _server
-from tests.emulator.calls import client_of, completed, echo, submit
-from tests.emulator.wire import RESET, connect, exchange, request
+from fal_async.emulator import Emulator, Fault
+from fal_async.emulator._server import http
+from tests.support.http import client_of, completed, echo, submit
+from tests.support.raw_client import RESET, connect, exchange, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
     import httpx
 
-    from tests.emulator.calls import Arguments
+    from tests.support.http import Arguments
 
 
 @pytest.fixture(params=["the usual loop", "asyncio's own loop"])
 def fal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     if request.param == "asyncio's own loop":
-        monkeypatch.setattr(_server, "_new_loop", asyncio.new_event_loop)
+        monkeypatch.setattr(http, "_new_loop", asyncio.new_event_loop)
     with Emulator() as emulator:
         emulator.register("acme/app", echo)
         yield emulator
@@ -38,14 +39,14 @@ def test_a_status_with_headers_and_a_body(fal: Emulator, http: httpx.Client) -> 
         Fault(status=200, body={"odd": True}),
         Fault(status=500, body=b"\xff"),
     )
-    replies = [http.post("/run/acme/app", json={}) for _ in range(5)]
-    assert [reply.status_code for reply in replies] == [503, 502, 200, 500, 200]
-    assert replies[0].json() == {"detail": "scripted fault 503"}
-    assert replies[0].headers["retry-after"] == "7"
-    assert replies[1].text == "<html>nginx</html>"
-    assert replies[2].json() == {"odd": True}
-    assert replies[3].content == b"\xff"
-    assert all(reply.headers["x-fal-request-id"] for reply in replies)
+    responses = [http.post("/run/acme/app", json={}) for _ in range(5)]
+    assert [response.status_code for response in responses] == [503, 502, 200, 500, 200]
+    assert responses[0].json() == {"detail": "scripted fault 503"}
+    assert responses[0].headers["retry-after"] == "7"
+    assert responses[1].text == "<html>nginx</html>"
+    assert responses[2].json() == {"odd": True}
+    assert responses[3].content == b"\xff"
+    assert all(response.headers["x-fal-request-id"] for response in responses)
     assert fal.counters("acme/app").executions == 1
 
 
@@ -54,8 +55,8 @@ def test_a_status_that_has_no_body_is_a_whole_answer(
     fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     fal.fail("acme/app", Fault(status=status))
-    reply = http.post("/run/acme/app", json={})
-    assert (reply.status_code, reply.content) == (status, b"")
+    response = http.post("/run/acme/app", json={})
+    assert (response.status_code, response.content) == (status, b"")
     assert http.post("/run/acme/app", json={}).status_code == 200
     assert caplog.records == []
 
@@ -91,32 +92,36 @@ def test_the_fault_of_an_app_befalls_its_longer_ids(fal: Emulator, http: httpx.C
 
 def test_headers_alone_are_added_to_the_real_answer(fal: Emulator, http: httpx.Client) -> None:
     fal.fail("acme/app", Fault(headers={"Content-Type": "text/plain", "X-Odd": "1"}))
-    reply = http.post("/run/acme/app", json={"a": 1})
-    assert (reply.status_code, reply.text) == (200, '{"a":1}')
-    assert reply.headers.get_list("content-type") == ["text/plain"]
-    assert reply.headers["x-odd"] == "1"
+    response = http.post("/run/acme/app", json={"a": 1})
+    assert (response.status_code, response.text) == (200, '{"a":1}')
+    assert response.headers.get_list("content-type") == ["text/plain"]
+    assert response.headers["x-odd"] == "1"
 
 
 def test_an_edit_changes_the_real_answer(fal: Emulator, http: httpx.Client) -> None:
     fal.fail(
         "acme/app",
-        Fault(route="submit", edit=lambda body: body | {"status_url": "https://evil.example/"}),
-        Fault(route="status_stream", edit=lambda body: {"status": body["status"], "new": True}),
+        Fault(
+            route="submit", transform=lambda body: body | {"status_url": "https://evil.example/"}
+        ),
+        Fault(
+            route="status_stream", transform=lambda body: {"status": body["status"], "new": True}
+        ),
     )
     submitted = submit(http)
     assert submitted["status_url"] == "https://evil.example/"
     completed(fal)
-    reply = http.get(submitted["response_url"] + "/status/stream")
-    assert reply.text == 'data: {"status":"COMPLETED","new":true}\n\n'
+    response = http.get(submitted["response_url"] + "/status/stream")
+    assert response.text == 'data: {"status":"COMPLETED","new":true}\n\n'
 
 
 def test_a_delay_holds_the_answer_until_the_gate_opens(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(route="run", delay=gate), Fault(route="run", delay=0.0))
-    replies: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
 
     def call() -> None:
-        replies.append(http.post("/run/acme/app", json={"a": 1}))
+        responses.append(http.post("/run/acme/app", json={"a": 1}))
 
     thread = threading.Thread(target=call)
     thread.start()
@@ -124,7 +129,7 @@ def test_a_delay_holds_the_answer_until_the_gate_opens(fal: Emulator, http: http
     assert fal.counters("acme/app").executions == 0
     gate.open()
     thread.join()
-    assert replies[0].json() == {"a": 1}
+    assert responses[0].json() == {"a": 1}
     assert http.post("/run/acme/app", json={}).status_code == 200
 
 
@@ -143,8 +148,8 @@ def test_a_reset_alone_is_a_dropped_call(fal: Emulator) -> None:
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
-def test_a_lost_reply_leaves_the_job_behind(fal: Emulator, end: bytes) -> None:
-    fal.fail("acme/app", Fault(lost=True, reset=end == RESET))
+def test_a_lost_response_leaves_the_job_behind(fal: Emulator, end: bytes) -> None:
+    fal.fail("acme/app", Fault(drop_response=True, reset=end == RESET))
     assert exchange(fal, "POST", "/queue/acme/app") == end
     completed(fal)
     assert len(fal.jobs) == 1
@@ -153,19 +158,19 @@ def test_a_lost_reply_leaves_the_job_behind(fal: Emulator, end: bytes) -> None:
 
 @pytest.mark.parametrize("end", [b"", RESET])
 def test_garbage_comes_in_place_of_the_answer(fal: Emulator, end: bytes) -> None:
-    fal.fail("acme/app", Fault(garbage=b"HTTP/9.9 \x00 what?\r\n", reset=end == RESET))
+    fal.fail("acme/app", Fault(raw_bytes=b"HTTP/9.9 \x00 what?\r\n", reset=end == RESET))
     assert exchange(fal, "POST", "/run/acme/app") == b"HTTP/9.9 \x00 what?\r\n" + end
 
 
 def test_much_garbage_arrives_before_the_reset(fal: Emulator) -> None:
     garbage = bytes(5_000_000)
-    fal.fail("acme/app", Fault(garbage=garbage, reset=True))
+    fal.fail("acme/app", Fault(raw_bytes=garbage, reset=True))
     assert exchange(fal, "POST", "/run/acme/app") == garbage + RESET
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
 @pytest.mark.parametrize("cut", [0, 1, 6, 7])
-def test_a_reply_is_cut_within_its_body(fal: Emulator, cut: int, end: bytes) -> None:
+def test_a_response_is_cut_within_its_body(fal: Emulator, cut: int, end: bytes) -> None:
     fal.fail("acme/app", Fault(cut=cut, reset=end == RESET))
     received = exchange(fal, "POST", "/run/acme/app", b'{"a":1}')
     head, _, body = received.partition(b"\r\n\r\n")
@@ -174,7 +179,7 @@ def test_a_reply_is_cut_within_its_body(fal: Emulator, cut: int, end: bytes) -> 
     assert body == b'{"a":1}'[:cut] + end
 
 
-def test_a_reply_that_is_shorter_than_the_cut_arrives_whole(
+def test_a_response_that_is_shorter_than_the_cut_arrives_whole(
     fal: Emulator, http: httpx.Client
 ) -> None:
     fal.fail("acme/app", Fault(cut=8))
@@ -196,7 +201,7 @@ def test_a_stream_is_cut_in_the_middle_of_an_event(fal: Emulator, end: bytes) ->
     fal.wait_for(lambda: fal.counters("acme/stream").running == 0)
 
 
-def test_a_cut_with_a_delay_stalls_the_reply_first(fal: Emulator) -> None:
+def test_a_cut_with_a_delay_stalls_the_response_first(fal: Emulator) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(cut=2, delay=gate))
     with connect(fal) as peer:
@@ -252,7 +257,7 @@ def test_a_runner_can_be_made_to_fail(
     assert http.get(submitted["response_url"]).status_code == status
 
 
-def test_small_replies_are_not_held_back(fal: Emulator, http: httpx.Client) -> None:
+def test_small_responses_are_not_held_back(fal: Emulator, http: httpx.Client) -> None:
     http.get("/")
     assert fal._server is not None
     (connection,) = fal._server.connections

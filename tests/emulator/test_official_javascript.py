@@ -13,13 +13,13 @@ import pytest
 from pydantic import BaseModel
 
 from fal_async.emulator import Fault
-from tests.emulator.calls import echo, waiting
+from tests.support.http import echo, waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from fal_async.emulator import Emulator, Job
-    from tests.emulator.calls import Arguments
+    from tests.support.http import Arguments
 
 PROJECT = Path(__file__).parent / "js"
 NODE = shutil.which("node")

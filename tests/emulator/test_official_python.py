@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from fal_async.emulator import AppError, Emulator, Fault, Job
-from tests.emulator.calls import Arguments, completed, echo, waiting
+from tests.support.http import Arguments, completed, echo, waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -186,11 +186,11 @@ def test_an_ingress_error_is_retried_and_one_of_the_platform_is_not(
     assert fal.count("run") == 1  # it carries a request id, so it is the platform's own
 
 
-def test_a_lost_submit_reply_makes_the_client_submit_again(
+def test_a_lost_submit_response_makes_the_client_submit_again(
     fal: Emulator, official: fal_client.SyncClient
 ) -> None:
     fal.register("acme/app", echo)
-    fal.fail("acme/app", Fault(route="submit", lost=True))
+    fal.fail("acme/app", Fault(route="submit", drop_response=True))
     official.submit("acme/app", {}).get()
     assert len(fal.jobs) == 2
 

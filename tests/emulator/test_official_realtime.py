@@ -15,7 +15,7 @@ import fal_client.client
 import pytest
 
 from fal_async.emulator import Fault, Socket
-from tests.emulator.calls import Arguments, echo
+from tests.support.http import Arguments, echo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -76,7 +76,7 @@ def test_the_end_of_a_session_is_an_error_to_it(
 def test_a_refused_token_is_a_result_to_it(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.realtime("acme/other")(echo)
     fal.realtime("acme/live")(echo)
-    fal.fail(None, Fault(route="token", edit=lambda token: f"{token}x"))
+    fal.fail(None, Fault(route="token", transform=lambda token: f"{token}x"))
     with official.realtime("acme/live") as session:
         assert session.recv() == {"status": "error", "error": "Unauthorized"}
         assert session.recv() is None

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from websockets.exceptions import InvalidStatus
 
 from fal_async.emulator import Fault
-from tests.emulator.calls import Arguments, echo
-from tests.emulator.peers import dial, reply, socket_client
+from tests.support.http import Arguments, echo
+from tests.support.websocket_client import dial, response, socket_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -35,7 +35,7 @@ def test_requests_are_answered_in_order(fal: Emulator) -> None:
         for n in range(3):
             socket.send(json.dumps({"n": n}))
         for n in range(3):
-            start, body, end = reply(socket)
+            start, body, end = response(socket)
             assert start["status"] == end["status"] == 200
             assert start["headers"]["Content-Type"] == "application/json"
             assert end["time_to_first_byte_seconds"] >= 0
@@ -51,12 +51,12 @@ def test_events_of_a_stream_come_as_raw_bytes(fal: Emulator) -> None:
     fal.register("acme/app", count)
     with dial(fal, "ws/acme/app") as socket:
         socket.send('{"steps": 2}')
-        start, body, _ = reply(socket)
+        start, body, _ = response(socket)
     assert start["headers"]["Content-Type"].startswith("text/event-stream")
     assert body == [b'data: {"step":0}\n\n', b'data: {"step":1}\n\n']
 
 
-def test_failures_are_replies_and_the_socket_goes_on(fal: Emulator) -> None:
+def test_failures_are_responses_and_the_socket_goes_on(fal: Emulator) -> None:
     @fal.endpoint("acme/app")
     def shout(prompt: Prompt) -> Arguments:
         if prompt.prompt == "crash":
@@ -71,7 +71,7 @@ def test_failures_are_replies_and_the_socket_goes_on(fal: Emulator) -> None:
             ('{"prompt": "cat"}', 200),
         ):
             socket.send(message)
-            start, _, end = reply(socket)
+            start, _, end = response(socket)
             assert start["status"] == end["status"] == status
 
 
@@ -80,7 +80,7 @@ def test_bytes_come_as_bytes_and_nothing_as_nothing(fal: Emulator) -> None:
     with dial(fal, "ws/acme/app") as socket:
         for n in (0, 1):
             socket.send(json.dumps({"n": n}))
-            _, body, _ = reply(socket)
+            _, body, _ = response(socket)
             assert body == [b"\x00\xff"] * n
 
 
@@ -100,11 +100,11 @@ def test_a_path_of_the_app_may_be_called(fal: Emulator) -> None:
     fal.register("acme/app/deep", echo)
     with dial(fal, "ws/acme/app/deep") as socket:
         socket.send('{"a": 1}')
-        _, body, _ = reply(socket)
+        _, body, _ = response(socket)
     assert body == ['{"a":1}']
 
 
-def test_a_limit_of_runs_is_told_in_a_reply(fal: Emulator) -> None:
+def test_a_limit_of_runs_is_told_in_a_response(fal: Emulator) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/app", concurrency=1)
@@ -116,10 +116,10 @@ def test_a_limit_of_runs_is_told_in_a_reply(fal: Emulator) -> None:
         busy.send("{}")
         fal.wait_for(lambda: fal.counters("acme/app").running == 1)
         socket.send("{}")
-        start, _, _ = reply(socket)
+        start, _, _ = response(socket)
         assert start["status"] == 429
         gate.open()
-        assert reply(busy)[0]["status"] == 200
+        assert response(busy)[0]["status"] == 200
 
 
 def test_a_stream_ends_when_its_caller_hangs_up(fal: Emulator) -> None:
@@ -143,11 +143,11 @@ async def test_our_client_carries_requests(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     fal.register("acme/count", count)
     async with socket_client(fal) as client:
-        async with client.over_websocket("acme/app") as requests:
+        async with client.http_over_websocket("acme/app") as requests:
             for n in range(3):
                 answer = await requests.request({"n": n})
                 assert answer.result == {"n": n}
-        async with client.over_websocket("acme/count") as requests:
+        async with client.http_over_websocket("acme/count") as requests:
             answer = await requests.request({"steps": 3})
             assert answer.status_code == 200
 
@@ -157,5 +157,5 @@ async def test_our_client_tells_of_a_refused_handshake(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="over_websocket", status=403))
     async with socket_client(fal) as client:
         with pytest.raises(Exception, match="scripted fault 403"):
-            async with client.over_websocket("acme/app"):
+            async with client.http_over_websocket("acme/app"):
                 raise AssertionError("it was let in")

@@ -8,17 +8,17 @@ import httpx
 import pytest
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.emulator.calls import Arguments, client_of, completed, echo, submit, waiting
+from tests.support.http import Arguments, client_of, completed, echo, submit, waiting
 
 
 def test_submit_answers_with_the_urls_of_the_job(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
-    reply = http.post("/queue/acme/app", json={"a": 1})
-    assert reply.status_code == 200
-    request_id = reply.json()["request_id"]
+    response = http.post("/queue/acme/app", json={"a": 1})
+    assert response.status_code == 200
+    request_id = response.json()["request_id"]
     assert str(uuid.UUID(request_id)) == request_id
     url = f"{fal.url}/queue/acme/app/requests/{request_id}"
-    assert reply.json() == {
+    assert response.json() == {
         "status": "IN_QUEUE",
         "request_id": request_id,
         "gateway_request_id": request_id,
@@ -27,7 +27,7 @@ def test_submit_answers_with_the_urls_of_the_job(fal: Emulator, http: httpx.Clie
         "cancel_url": f"{url}/cancel",
         "queue_position": 0,
     }
-    assert reply.headers["x-fal-request-id"] == request_id
+    assert response.headers["x-fal-request-id"] == request_id
 
 
 def test_a_job_that_waits_has_a_position(fal: Emulator, http: httpx.Client) -> None:
@@ -39,9 +39,9 @@ def test_a_job_that_waits_has_a_position(fal: Emulator, http: httpx.Client) -> N
         0,
         1,
     ]
-    reply = http.get(second["status_url"])
-    assert reply.status_code == 202
-    assert reply.json() == {
+    response = http.get(second["status_url"])
+    assert response.status_code == 202
+    assert response.json() == {
         "status": "IN_QUEUE",
         "request_id": second["request_id"],
         "response_url": second["response_url"],
@@ -59,9 +59,9 @@ def test_a_job_that_runs_has_no_position(fal: Emulator, http: httpx.Client) -> N
     gate = fal.gate()
     fal.register("acme/app", waiting(gate))
     submitted = submit(http)
-    reply = http.get(submitted["status_url"])
-    assert reply.status_code == 202
-    assert reply.json() == {
+    response = http.get(submitted["status_url"])
+    assert response.status_code == 202
+    assert response.json() == {
         "status": "IN_PROGRESS",
         "request_id": submitted["request_id"],
         "response_url": submitted["response_url"],
@@ -76,9 +76,9 @@ def test_a_completed_job_tells_how_long_it_ran(fal: Emulator, http: httpx.Client
     fal.register("acme/app", echo)
     submitted = submit(http, json={"a": [1]})
     completed(fal)
-    reply = http.get(submitted["status_url"])
-    assert reply.status_code == 200
-    body = reply.json()
+    response = http.get(submitted["status_url"])
+    assert response.status_code == 200
+    body = response.json()
     assert body.pop("metrics")["inference_time"] > 0
     assert body == {
         "status": "COMPLETED",
@@ -99,15 +99,18 @@ def test_the_result_is_refused_before_the_job_has_completed(
     fal: Emulator, http: httpx.Client
 ) -> None:
     fal.register("acme/app", waiting(fal.gate()))
-    reply = http.get(submit(http)["response_url"])
-    assert (reply.status_code, reply.json()) == (400, {"detail": "Request is still in progress"})
+    response = http.get(submit(http)["response_url"])
+    assert (response.status_code, response.json()) == (
+        400,
+        {"detail": "Request is still in progress"},
+    )
 
 
 @pytest.mark.parametrize("tail", ["", "/status", "/status/stream", "/response"])
 def test_an_unknown_request_is_not_found(fal: Emulator, http: httpx.Client, tail: str) -> None:
     fal.register("acme/app", echo)
-    reply = http.get(f"/queue/acme/app/requests/{uuid.uuid4()}{tail}")
-    assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
+    response = http.get(f"/queue/acme/app/requests/{uuid.uuid4()}{tail}")
+    assert (response.status_code, response.json()) == (404, {"status": "NOT_FOUND"})
 
 
 @pytest.mark.parametrize("made_up", ["%E2%82%AC", "%0D%0AX-Own:%201", "%00", "a%20b", "%FF", ""])
@@ -117,19 +120,19 @@ def test_an_id_that_no_header_can_carry_is_not_found(
 ) -> None:
     fal.register("acme/app", echo)
     method = "PUT" if tail == "/cancel" else "GET"
-    reply = http.request(method, f"/queue/acme/app/requests/{made_up}{tail}")
-    assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
-    request_id = reply.headers["x-fal-request-id"]
+    response = http.request(method, f"/queue/acme/app/requests/{made_up}{tail}")
+    assert (response.status_code, response.json()) == (404, {"status": "NOT_FOUND"})
+    request_id = response.headers["x-fal-request-id"]
     assert str(uuid.UUID(request_id)) == request_id
-    assert "x-own" not in reply.headers
+    assert "x-own" not in response.headers
 
 
 def test_a_job_is_not_found_under_another_app(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     fal.register("acme/other", echo)
     request_id = submit(http)["request_id"]
-    reply = http.get(f"/queue/acme/other/requests/{request_id}/status")
-    assert (reply.status_code, reply.json()) == (404, {"status": "NOT_FOUND"})
+    response = http.get(f"/queue/acme/other/requests/{request_id}/status")
+    assert (response.status_code, response.json()) == (404, {"status": "NOT_FOUND"})
 
 
 def test_the_queue_answers_each_call_to_its_own_method_only(
@@ -144,8 +147,8 @@ def test_the_queue_answers_each_call_to_its_own_method_only(
         ("POST", submitted["cancel_url"], "PUT"),
     ]
     for method, url, allowed in wrong:
-        reply = http.request(method, url)
-        assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+        response = http.request(method, url)
+        assert (response.status_code, response.headers["allow"]) == (405, allowed)
     assert fal.counters("acme/app").executions == 1
 
 
@@ -189,12 +192,12 @@ def test_a_queue_that_is_too_long_is_refused(fal: Emulator, http: httpx.Client) 
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     for _ in range(3):
         submit(http)
-    reply = http.post("/queue/acme/app?fal_max_queue_length=1", json={})
-    assert reply.status_code == 429
-    assert reply.headers["x-fal-needs-retry"] == "1"
+    response = http.post("/queue/acme/app?fal_max_queue_length=1", json={})
+    assert response.status_code == 429
+    assert response.headers["x-fal-needs-retry"] == "1"
     assert http.post("/queue/acme/app?fal_max_queue_length=2", json={}).status_code == 200
-    reply = http.post("/queue/acme/app?fal_max_queue_length=two", json={})
-    assert (reply.status_code, reply.json()["error_type"]) == (400, "bad_request")
+    response = http.post("/queue/acme/app?fal_max_queue_length=two", json={})
+    assert (response.status_code, response.json()["error_type"]) == (400, "bad_request")
 
 
 @pytest.mark.parametrize("flag", ["1", "true"])
@@ -260,9 +263,9 @@ def test_a_start_timeout_that_makes_no_sense_is_refused(
 ) -> None:
     fal.register("acme/app", echo)
     for url in ("/queue/acme/app", "/run/acme/app"):
-        reply = http.post(url, json={}, headers={"X-Fal-Request-Start-Timeout": seconds})
-        assert (reply.status_code, reply.json()["error_type"]) == (400, "bad_request")
-        assert reply.headers["x-fal-error-type"] == "bad_request"
+        response = http.post(url, json={}, headers={"X-Fal-Request-Start-Timeout": seconds})
+        assert (response.status_code, response.json()["error_type"]) == (400, "bad_request")
+        assert response.headers["x-fal-error-type"] == "bad_request"
     assert fal.counters("acme/app").executions == 0
 
 
@@ -305,8 +308,8 @@ def test_results_are_kept_for_an_hour_and_large_ones_for_six_minutes() -> None:
         completed(fal, 2)
         for seconds, expected in [(359, [200, 200]), (360, [200, 404]), (3600, [404, 404])]:
             now[0] = seconds
-            replies = [http.get(job["response_url"]) for job in (small, large)]
-            assert [reply.status_code for reply in replies] == expected
+            responses = [http.get(job["response_url"]) for job in (small, large)]
+            assert [response.status_code for response in responses] == expected
         assert http.get(small["response_url"]).json() == {"status": "NOT_FOUND"}
         assert http.get(small["status_url"]).status_code == 404
         assert fal.jobs == fal._platform.jobs._by_id == {}

@@ -11,8 +11,8 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from fal_async.emulator import Emulator, Fault, Job
 from fal_async.errors import InvalidRequestError, RealtimeDisconnectedError, RealtimeError
-from tests.emulator.calls import Arguments, echo
-from tests.emulator.peers import (
+from tests.support.http import Arguments, echo
+from tests.support.websocket_client import (
     TIMEOUT,
     assert_not_forwarded,
     dial,

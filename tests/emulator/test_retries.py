@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fal_async.emulator import AppError, Emulator, Fault, Job
-from tests.emulator.calls import Arguments, client_of, completed, echo, submit
+from tests.support.http import Arguments, client_of, completed, echo, submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

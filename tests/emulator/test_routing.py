@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.emulator.calls import completed, echo, submit
+from tests.support.http import completed, echo, submit
 
 if TYPE_CHECKING:
     import httpx
 
     from fal_async.emulator import Emulator, Job
-    from tests.emulator.calls import Arguments
+    from tests.support.http import Arguments
 
 
 def where(arguments: Arguments, job: Job) -> Arguments:
@@ -136,9 +136,9 @@ def test_an_id_without_owner_and_alias_cannot_be_registered(fal: Emulator, endpo
 def test_what_is_not_there_is_not_found(
     http: httpx.Client, method: str, path: str, status: int, body: Any
 ) -> None:
-    reply = http.request(method, path)
-    assert (reply.status_code, reply.json()) == (status, body)
-    assert reply.headers["x-fal-request-id"]
+    response = http.request(method, path)
+    assert (response.status_code, response.json()) == (status, body)
+    assert response.headers["x-fal-request-id"]
 
 
 def test_requests_through_the_server_proxy_find_their_target(
@@ -166,5 +166,5 @@ def test_a_target_that_is_not_of_the_platform_is_refused(
     fal: Emulator, http: httpx.Client, target: str | None
 ) -> None:
     headers = {} if target is None else {"x-fal-target-url": target}
-    reply = http.post(fal.proxy_url, json={}, headers=headers)
-    assert (reply.status_code, reply.json()) == (400, "Invalid request")
+    response = http.post(fal.proxy_url, json={}, headers=headers)
+    assert (response.status_code, response.json()) == (400, "Invalid request")

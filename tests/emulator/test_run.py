@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse, Response
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.emulator.calls import Arguments, client_of, echo, waiting
+from tests.support.http import Arguments, client_of, echo, waiting
 
 
 class Prompt(BaseModel):
@@ -33,12 +33,12 @@ def test_a_run_answers_with_the_output_and_the_platform_headers(
     fal: Emulator, http: httpx.Client
 ) -> None:
     fal.register("acme/app", echo)
-    reply = run(http, json={"a": [1, None, "é"]})
-    assert (reply.status_code, reply.json()) == (200, {"a": [1, None, "é"]})
-    assert reply.headers["content-type"] == "application/json"
-    assert reply.headers["x-fal-billable-units"] == "1"
-    assert reply.headers["x-fal-request-id"]
-    assert run(http).headers["x-fal-served-from"] == reply.headers["x-fal-served-from"]
+    response = run(http, json={"a": [1, None, "é"]})
+    assert (response.status_code, response.json()) == (200, {"a": [1, None, "é"]})
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-fal-billable-units"] == "1"
+    assert response.headers["x-fal-request-id"]
+    assert run(http).headers["x-fal-served-from"] == response.headers["x-fal-served-from"]
 
 
 @pytest.mark.parametrize(
@@ -59,21 +59,21 @@ def test_outputs_need_not_be_objects(
     fal: Emulator, http: httpx.Client, output: object, content_type: str, body: bytes
 ) -> None:
     fal.register("acme/app", lambda arguments: output)
-    reply = run(http)
-    assert (reply.status_code, reply.headers["content-type"]) == (200, content_type)
-    assert reply.content == body
+    response = run(http)
+    assert (response.status_code, response.headers["content-type"]) == (200, content_type)
+    assert response.content == body
 
 
 def test_an_output_may_be_an_empty_response(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", lambda arguments: Response(status_code=204))
-    reply = run(http)
-    assert (reply.status_code, reply.content) == (204, b"")
+    response = run(http)
+    assert (response.status_code, response.content) == (204, b"")
 
 
 def test_an_output_that_is_no_json_is_a_crash(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", lambda arguments: {"a": object()})
-    reply = run(http)
-    assert (reply.status_code, reply.json()) == (500, {"detail": "Internal Server Error"})
+    response = run(http)
+    assert (response.status_code, response.json()) == (500, {"detail": "Internal Server Error"})
 
 
 class Model:
@@ -158,10 +158,10 @@ def test_invalid_arguments_are_refused_as_by_a_real_app(fal: Emulator, http: htt
     @fal.endpoint("acme/app")
     def app(prompt: Prompt) -> None: ...
 
-    reply = run(http, json={"steps": 0})
-    assert reply.status_code == 422
-    assert reply.headers["x-fal-billable-units"] == "0"
-    assert reply.json() == {
+    response = run(http, json={"steps": 0})
+    assert response.status_code == 422
+    assert response.headers["x-fal-billable-units"] == "0"
+    assert response.json() == {
         "detail": [
             {
                 "type": "missing",
@@ -205,9 +205,9 @@ def test_a_body_that_is_no_json_object_is_refused(
     @fal.endpoint("acme/app")
     def app(prompt: Prompt) -> None: ...
 
-    reply = http.post("/run/acme/app", content=content, headers={"Content-Type": content_type})
-    assert reply.status_code == status
-    detail = reply.json()["detail"]
+    response = http.post("/run/acme/app", content=content, headers={"Content-Type": content_type})
+    assert response.status_code == status
+    detail = response.json()["detail"]
     if problem is None:
         assert detail == "There was an error parsing the body"
     else:
@@ -224,11 +224,14 @@ def test_a_plain_function_takes_any_json_and_no_body_for_no_arguments(
 
 def test_functions_answer_posts_at_their_own_path_only(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
-    reply = run(http, "acme/app/deeper/down")
-    assert (reply.status_code, reply.json()) == (404, {"detail": "Path /deeper/down not found"})
-    assert reply.headers["x-fal-billable-units"] == "0"
-    reply = http.get("/run/acme/app")
-    assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
+    response = run(http, "acme/app/deeper/down")
+    assert (response.status_code, response.json()) == (
+        404,
+        {"detail": "Path /deeper/down not found"},
+    )
+    assert response.headers["x-fal-billable-units"] == "0"
+    response = http.get("/run/acme/app")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
 def test_a_runner_may_answer_with_an_error_of_its_choice(fal: Emulator, http: httpx.Client) -> None:
@@ -236,10 +239,10 @@ def test_a_runner_may_answer_with_an_error_of_its_choice(fal: Emulator, http: ht
     def app(arguments: Arguments) -> None:
         raise AppError(418, {"any": "json"}, headers={"X-Teapot": "yes"})
 
-    reply = run(http)
-    assert (reply.status_code, reply.json()) == (418, {"detail": {"any": "json"}})
-    assert reply.headers["x-teapot"] == "yes"
-    assert "x-fal-billable-units" not in reply.headers
+    response = run(http)
+    assert (response.status_code, response.json()) == (418, {"detail": {"any": "json"}})
+    assert response.headers["x-teapot"] == "yes"
+    assert "x-fal-billable-units" not in response.headers
 
 
 def test_a_temporary_failure_says_that_it_is_worth_another_call(
@@ -249,8 +252,8 @@ def test_a_temporary_failure_says_that_it_is_worth_another_call(
     def app(arguments: Arguments) -> None:
         raise AppError(503, "GPU error")
 
-    reply = run(http)
-    assert (reply.status_code, reply.headers["x-fal-needs-retry"]) == (503, "1")
+    response = run(http)
+    assert (response.status_code, response.headers["x-fal-needs-retry"]) == (503, "1")
     assert fal.counters("acme/app").executions == 1
 
 
@@ -276,17 +279,17 @@ def test_an_app_that_means_to_end_more_than_itself_has_crashed(
     fal.register("acme/app", function if kind == "function" else coroutine)
     submitted = http.post("/queue/acme/app", json={}).json()
     fal.wait_for(lambda: fal.counters("acme/app").completed == 1)
-    for reply in (run(http), http.get(submitted["response_url"])):
-        assert (reply.status_code, reply.json()) == (500, {"detail": "Internal Server Error"})
+    for response in (run(http), http.get(submitted["response_url"])):
+        assert (response.status_code, response.json()) == (500, {"detail": "Internal Server Error"})
     assert error.__name__ in fal.jobs[submitted["request_id"]].logs[0]["message"]
 
 
 def test_a_run_over_its_timeout_is_given_up(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()), timeout=0.01)
-    reply = run(http)
-    assert reply.status_code == 504
-    assert reply.json() == {"detail": "Request timed out", "error_type": "request_timeout"}
-    assert "x-fal-request-timeout-type" not in reply.headers
+    response = run(http)
+    assert response.status_code == 504
+    assert response.json() == {"detail": "Request timed out", "error_type": "request_timeout"}
+    assert "x-fal-request-timeout-type" not in response.headers
 
 
 def test_a_runner_says_what_it_costs(fal: Emulator, http: httpx.Client) -> None:
@@ -304,10 +307,10 @@ def test_a_run_over_the_limit_is_refused(whose: str) -> None:
         gate = fal.gate()
         fal.register("acme/app", waiting(gate), concurrency=1 if whose == "endpoint" else None)
         http.post("/queue/acme/app", json={}).raise_for_status()
-        reply = run(http)
-        assert reply.status_code == 429
-        assert reply.headers["x-fal-needs-retry"] == "1"
-        assert reply.json() == {
+        response = run(http)
+        assert response.status_code == 429
+        assert response.headers["x-fal-needs-retry"] == "1"
+        assert response.json() == {
             "detail": "Reached concurrent requests limit of 1",
             "type": "concurrent_requests_limit",
             "data": {"limit": 1},

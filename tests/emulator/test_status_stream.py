@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from fal_async.emulator import Emulator, Job
-from tests.emulator.calls import Arguments, client_of, echo, submit, waiting
+from tests.support.http import Arguments, client_of, echo, submit, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import httpx
 
 
-def events_of(reply: httpx.Response) -> Iterator[dict[str, Any]]:
-    for line in reply.iter_lines():
+def events_of(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines():
         if line.startswith("data: "):
             yield orjson.loads(line.removeprefix("data: "))
 
@@ -30,11 +30,11 @@ def test_the_stream_tells_every_state_and_ends_after_the_last(
     running = submit(http)
     ahead = submit(http)
     watched = submit(http)
-    with http.stream("GET", watched["status_url"] + "/stream") as reply:
-        assert reply.status_code == 200
-        assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
-        assert reply.headers["x-fal-request-id"] == watched["request_id"]
-        events = events_of(reply)
+    with http.stream("GET", watched["status_url"] + "/stream") as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert response.headers["x-fal-request-id"] == watched["request_id"]
+        events = events_of(response)
         assert next(events) == {
             "status": "IN_QUEUE",
             "request_id": watched["request_id"],
@@ -60,8 +60,8 @@ def test_a_stream_of_a_completed_job_is_one_event(fal: Emulator, http: httpx.Cli
     fal.register("acme/app", echo)
     submitted = submit(http)
     fal.wait_for(lambda: fal.counters("acme/app").completed == 1)
-    reply = http.get(submitted["status_url"] + "/stream")
-    assert [event["status"] for event in events_of(reply)] == ["COMPLETED"]
+    response = http.get(submitted["status_url"] + "/stream")
+    assert [event["status"] for event in events_of(response)] == ["COMPLETED"]
 
 
 def test_each_log_line_is_told_once(fal: Emulator, http: httpx.Client) -> None:
@@ -74,9 +74,9 @@ def test_each_log_line_is_told_once(fal: Emulator, http: httpx.Client) -> None:
             job.log("the same line")
 
     submitted = submit(http)
-    with http.stream("GET", submitted["status_url"] + "/stream?logs=1") as reply:
+    with http.stream("GET", submitted["status_url"] + "/stream?logs=1") as response:
         told = []
-        for event in events_of(reply):
+        for event in events_of(response):
             told += [line["message"] for line in event["logs"]]
             if len(told) < len(steps):
                 steps[len(told)].open()
@@ -88,8 +88,8 @@ def test_a_silent_stream_shows_that_it_is_alive() -> None:
         gate = fal.gate()
         fal.register("acme/app", waiting(gate))
         submitted = submit(http)
-        with http.stream("GET", submitted["status_url"] + "/stream") as reply:
-            lines = (line for line in reply.iter_lines() if line)
+        with http.stream("GET", submitted["status_url"] + "/stream") as response:
+            lines = (line for line in response.iter_lines() if line)
             assert next(lines).startswith("data: ")
             assert next(lines).startswith(":")
             assert next(lines).startswith(":")
@@ -101,8 +101,8 @@ def test_a_stream_ends_when_its_reader_leaves(fal: Emulator) -> None:
     fal.register("acme/app", waiting(fal.gate()))
     with client_of(fal) as http:
         submitted = submit(http)
-        with http.stream("GET", submitted["status_url"] + "/stream") as reply:
-            next(reply.iter_lines())
+        with http.stream("GET", submitted["status_url"] + "/stream") as response:
+            next(response.iter_lines())
     fal.wait_for(lambda: fal.connections == 0)
 
 
@@ -111,8 +111,8 @@ def test_in_a_long_queue_the_last_still_learns_of_its_position(
 ) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     jobs = [submit(http) for _ in range(60)]
-    with http.stream("GET", jobs[-1]["status_url"] + "/stream") as reply:
-        events = events_of(reply)
+    with http.stream("GET", jobs[-1]["status_url"] + "/stream") as response:
+        events = events_of(response)
         assert next(events)["queue_position"] == 58
         http.put(jobs[1]["cancel_url"])
         assert next(events)["queue_position"] == 57
@@ -124,5 +124,5 @@ def test_a_stream_without_new_lines_has_an_empty_list_of_logs(
 ) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http)
-    reply = http.get(submitted["status_url"] + "/stream", params={"logs": logs})
-    assert [event["logs"] for event in events_of(reply)][-1] == []
+    response = http.get(submitted["status_url"] + "/stream", params={"logs": logs})
+    assert [event["logs"] for event in events_of(response)][-1] == []

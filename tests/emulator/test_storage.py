@@ -13,9 +13,9 @@ from fal_client import StorageACL, StorageACLRule, StorageSettings
 from PIL import Image
 
 from fal_async.emulator import Emulator, Fault, StoredFile
-from fal_async.emulator._files import etag_of
-from tests.emulator.calls import client_of
+from fal_async.emulator._storage import etag_of
 from tests.emulator.test_official_python import rebase
+from tests.support.http import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,8 +53,10 @@ def stranger(fal: Emulator) -> Iterator[httpx.Client]:
 
 
 def token(http: httpx.Client) -> dict[str, str]:
-    reply = http.post(f"{STORAGE}/auth/token?storage_type=fal-cdn-v3", json={}).raise_for_status()
-    minted: dict[str, str] = reply.json()
+    response = http.post(
+        f"{STORAGE}/auth/token?storage_type=fal-cdn-v3", json={}
+    ).raise_for_status()
+    minted: dict[str, str] = response.json()
     return minted
 
 
@@ -83,9 +85,9 @@ def test_a_token_names_the_cdn_and_its_end(fal: Emulator, http: httpx.Client) ->
 def test_hosts_of_the_platform_are_found_by_their_names(fal: Emulator, http: httpx.Client) -> None:
     port = httpx.URL(fal.url).port
     headers = {"host": f"rest.fal.ai:{port}"}
-    reply = http.post("/storage/auth/token", json={}, headers=headers).json()
-    assert reply["base_url"] == f"http://v3.fal.media:{port}"
-    headers = {"host": f"v3.fal.media:{port}", "authorization": f"Bearer {reply['token']}"}
+    response = http.post("/storage/auth/token", json={}, headers=headers).json()
+    assert response["base_url"] == f"http://v3.fal.media:{port}"
+    headers = {"host": f"v3.fal.media:{port}", "authorization": f"Bearer {response['token']}"}
     url = http.post("/files/upload", content=b"a", headers=headers).json()["access_url"]
     assert url.startswith(f"http://v3.fal.media:{port}/files/b/")
 
@@ -97,8 +99,8 @@ def test_the_storage_service_is_for_holders_of_a_key(stranger: httpx.Client, pat
 
 
 def test_a_bad_call_of_the_storage_service(http: httpx.Client) -> None:
-    reply = http.post(f"{STORAGE}/upload/initiate?storage_type=floppy", json=PICTURE)
-    assert (reply.status_code, reply.json()) == (400, {"detail": "Invalid storage type"})
+    response = http.post(f"{STORAGE}/upload/initiate?storage_type=floppy", json=PICTURE)
+    assert (response.status_code, response.json()) == (400, {"detail": "Invalid storage type"})
     assert http.post(f"{STORAGE}/upload/initiate", json={}).status_code == 422
     assert http.post(f"{STORAGE}/upload/initiate", content=b"[").status_code == 422
     wrong: Any
@@ -164,13 +166,13 @@ def test_lifecycles_that_cannot_be_are_refused(
 ) -> None:
     said = {"x-fal-object-lifecycle": lifecycle}
     headers = authorized(http, **said)
-    for reply in (
+    for response in (
         http.post("/cdn/files/upload", content=b"a", headers=headers),
         http.post("/cdn/files/upload/multipart", headers=headers),
         http.post(f"{STORAGE}/upload/initiate", json=PICTURE, headers=said),
     ):
-        assert reply.status_code == 422
-        assert reply.json()["detail"].startswith("The lifecycle is not valid")
+        assert response.status_code == 422
+        assert response.json()["detail"].startswith("The lifecycle is not valid")
     assert fal.files == {}
 
 
@@ -201,12 +203,12 @@ def test_parts_are_put_together_in_their_order(fal: Emulator, http: httpx.Client
     headers = authorized(http, **{"content-type": "video/mp4"})
     begun = http.post("/cdn/files/upload/multipart", headers=headers).json()
     url = f"{begun['access_url']}/multipart/{begun['uploadId']}"
-    replies = [
+    responses = [
         http.put(f"{url}/{number}", content=content, headers=headers)
         for number, content in ((2, b"two"), (1, b"one"))
     ]
-    parts = [reply.json() for reply in replies]
-    assert [part["etag"] for part in parts] == [reply.headers["etag"] for reply in replies]
+    parts = [response.json() for response in responses]
+    assert [part["etag"] for part in parts] == [response.headers["etag"] for response in responses]
     done = http.post(f"{url}/complete", json={"parts": parts}, headers=headers)
     assert done.status_code == 200
     assert http.get(begun["access_url"]).content == b"onetwo"
@@ -338,19 +340,19 @@ def test_rules_are_about_users(fal: Emulator, stranger: httpx.Client) -> None:
 )
 def test_ranges(fal: Emulator, http: httpx.Client, asked: str, status: int, content: bytes) -> None:
     url = fal.store(b"abcdef", "text/plain")
-    reply = http.get(url, headers={"range": asked})
-    assert (reply.status_code, reply.content) == (status, content)
+    response = http.get(url, headers={"range": asked})
+    assert (response.status_code, response.content) == (status, content)
     if status == 206:
         start = b"abcdef".index(content)
-        assert reply.headers["content-range"] == f"bytes {start}-{start + len(content) - 1}/6"
+        assert response.headers["content-range"] == f"bytes {start}-{start + len(content) - 1}/6"
 
 
 def test_a_range_of_another_version_is_the_whole_file(fal: Emulator, http: httpx.Client) -> None:
     url = fal.store(b"abcdef", "text/plain")
     etag = http.head(url).headers["etag"]
     for condition, status in ((etag, 206), ('"other"', 200)):
-        reply = http.get(url, headers={"range": "bytes=1-", "if-range": condition})
-        assert reply.status_code == status
+        response = http.get(url, headers={"range": "bytes=1-", "if-range": condition})
+        assert response.status_code == status
 
 
 def test_nothing_is_found_where_nothing_is(fal: Emulator, http: httpx.Client) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.emulator.calls import Arguments, client_of, completed, submit
+from tests.support.http import Arguments, client_of, completed, submit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -32,18 +32,18 @@ def test_the_items_of_a_generator_are_events(
     fal: Emulator, http: httpx.Client, runner: Any, path: str
 ) -> None:
     fal.register("acme/app", runner)
-    reply = http.post(f"/run/acme/app{path}", json={"steps": 2})
-    assert reply.status_code == 200
-    assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert reply.headers["transfer-encoding"] == "chunked"
-    assert reply.headers["x-fal-request-id"]
-    assert reply.text == 'data: {"step":0}\n\ndata: {"step":1}\n\n'
+    response = http.post(f"/run/acme/app{path}", json={"steps": 2})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["transfer-encoding"] == "chunked"
+    assert response.headers["x-fal-request-id"]
+    assert response.text == 'data: {"step":0}\n\ndata: {"step":1}\n\n'
 
 
 def test_a_stream_may_be_empty(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", count)
-    reply = http.post("/run/acme/app/stream", json={"steps": 0})
-    assert (reply.status_code, reply.text) == (200, "")
+    response = http.post("/run/acme/app/stream", json={"steps": 0})
+    assert (response.status_code, response.text) == (200, "")
 
 
 class Progress(BaseModel):
@@ -59,8 +59,8 @@ def test_models_texts_and_frames_of_the_runners_own_are_sent(
         yield "text"
         yield b": a comment\n\nevent: done\ndata: [DONE]\n\n"
 
-    reply = http.post("/run/acme/app/stream", json={})
-    assert reply.text == (
+    response = http.post("/run/acme/app/stream", json={})
+    assert response.text == (
         'data: {"percent":5}\n\ndata: "text"\n\n: a comment\n\nevent: done\ndata: [DONE]\n\n'
     )
 
@@ -74,14 +74,14 @@ def test_events_arrive_as_they_are_made(fal: Emulator, http: httpx.Client) -> No
         await gate.wait()
         yield 2
 
-    with http.stream("POST", "/run/acme/app/stream", json={}) as reply:
-        lines = reply.iter_lines()
+    with http.stream("POST", "/run/acme/app/stream", json={}) as response:
+        lines = response.iter_lines()
         assert next(lines) == "data: 1"
         gate.open()
         assert [line for line in lines if line] == ["data: 2"]
 
 
-def test_an_error_before_the_first_event_is_an_ordinary_reply(
+def test_an_error_before_the_first_event_is_an_ordinary_response(
     fal: Emulator, http: httpx.Client
 ) -> None:
     @fal.endpoint("acme/app")
@@ -90,9 +90,9 @@ def test_an_error_before_the_first_event_is_an_ordinary_reply(
             yield 1
         raise AppError(422, "no prompt")
 
-    reply = http.post("/run/acme/app/stream", json={})
-    assert (reply.status_code, reply.json()) == (422, {"detail": "no prompt"})
-    assert reply.headers["content-type"] == "application/json"
+    response = http.post("/run/acme/app/stream", json={})
+    assert (response.status_code, response.json()) == (422, {"detail": "no prompt"})
+    assert response.headers["content-type"] == "application/json"
 
 
 def test_a_crash_in_mid_stream_ends_the_stream_as_if_it_were_complete(
@@ -132,8 +132,11 @@ def test_a_generator_is_closed_when_the_caller_hangs_up(fal: Emulator, kind: str
         finally:
             closed.open()
 
-    with client_of(fal) as http, http.stream("POST", f"/run/acme/{kind}/stream", json={}) as reply:
-        assert next(reply.iter_lines()) == "data: 1"
+    with (
+        client_of(fal) as http,
+        http.stream("POST", f"/run/acme/{kind}/stream", json={}) as response,
+    ):
+        assert next(response.iter_lines()) == "data: 1"
     assert closed.wait_sync(10)
     fal.wait_for(lambda: fal.counters(f"acme/{kind}").running == 0)
 
@@ -183,8 +186,8 @@ def test_a_silent_stream_has_heartbeats(fal: Emulator, http: httpx.Client) -> No
         yield 1
         await second.wait()
 
-    with http.stream("POST", "/run/acme/app/stream", json={}) as reply:
-        lines = (line for line in reply.iter_lines() if line)
+    with http.stream("POST", "/run/acme/app/stream", json={}) as response:
+        lines = (line for line in response.iter_lines() if line)
         assert next(lines) == ": heartbeat"
         first.open()
         while (line := next(lines)) != "data: 1":

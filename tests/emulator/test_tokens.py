@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 from fal_async.emulator import Emulator, Fault
-from tests.emulator.calls import Arguments, client_of, echo, submit
-from tests.emulator.peers import Clock, dial, packed, token, unpacked
+from tests.support.http import Arguments, client_of, echo, submit
+from tests.support.websocket_client import Clock, dial, packed, token, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -49,8 +49,8 @@ def test_the_token_of_clients_is_a_bare_json_string(fal: Emulator, http: httpx.C
 def test_the_token_of_the_documents_is_in_an_object(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
     body = {"allowed_apps": ["acme/live/realtime"], "duration": 60}
-    reply = http.post("/rest/tokens/realtime", json=body)
-    assert opens(fal, reply.json()["token"])
+    response = http.post("/rest/tokens/realtime", json=body)
+    assert opens(fal, response.json()["token"])
 
 
 def test_a_token_is_a_jwt_that_says_until_when(fal: Emulator, http: httpx.Client) -> None:
@@ -78,8 +78,8 @@ def test_a_token_opens_nothing_else(fal: Emulator, http: httpx.Client, app: str)
 def test_a_single_app_may_be_named_too(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
     body = {"app": "acme/live/realtime", "duration": 60}
-    reply = http.post("/rest/tokens/realtime", json=body)
-    assert opens(fal, reply.json()["token"])
+    response = http.post("/rest/tokens/realtime", json=body)
+    assert opens(fal, response.json()["token"])
 
 
 def test_a_token_that_has_expired_is_told_so_over_the_socket() -> None:

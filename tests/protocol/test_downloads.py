@@ -1,4 +1,4 @@
-"""Downloads as values: what replies say of a file, URLs as they are asked for, and safe names."""
+"""Downloads as values: what responses say of a file, URLs as they are asked for, and safe names."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_async import InvalidReplyError, InvalidRequestError
+from fal_async import InvalidRequestError, InvalidResponseError
 from fal_async._protocol.downloads import (
-    Version,
+    FileVersion,
     decode_data_url,
     download,
     file_name,
-    objects_in,
-    plain_url,
-    redirected,
-    size_beyond,
+    find_file_objects,
+    normalize_url,
+    resolve_redirect,
+    size_from_unsatisfied_range,
     suggested_name,
 )
-from fal_async._protocol.operations import Credential
-from fal_async._protocol.upload import Label
+from fal_async._protocol.operation import Credential
+from fal_async._protocol.uploads import FileMetadata
 
 ETAG = '"a"'
 
@@ -30,18 +30,18 @@ ETAG = '"a"'
 @pytest.mark.parametrize(
     ("status", "headers", "version"),
     [
-        (200, {"content-length": "7", "etag": ETAG}, Version(7, ETAG, 0)),
-        (200, {"etag": 'W/"a"'}, Version(None, None, 0)),
-        (203, {"content-length": "7"}, Version(7, None, 0)),
-        (200, {"content-length": "7", "content-encoding": "identity"}, Version(7, None, 0)),
-        (200, {"content-encoding": "gzip", "etag": ETAG}, Version(None, None, 0)),
-        (200, {"content-encoding": "deflate", "content-length": "7"}, Version(None, None, 0)),
-        (206, {"content-range": "bytes 3-6/7", "etag": ETAG}, Version(7, ETAG, 3)),
-        (206, {"content-range": "Bytes 0-6/*"}, Version(None, None, 0)),
+        (200, {"content-length": "7", "etag": ETAG}, FileVersion(7, ETAG, 0)),
+        (200, {"etag": 'W/"a"'}, FileVersion(None, None, 0)),
+        (203, {"content-length": "7"}, FileVersion(7, None, 0)),
+        (200, {"content-length": "7", "content-encoding": "identity"}, FileVersion(7, None, 0)),
+        (200, {"content-encoding": "gzip", "etag": ETAG}, FileVersion(None, None, 0)),
+        (200, {"content-encoding": "deflate", "content-length": "7"}, FileVersion(None, None, 0)),
+        (206, {"content-range": "bytes 3-6/7", "etag": ETAG}, FileVersion(7, ETAG, 3)),
+        (206, {"content-range": "Bytes 0-6/*"}, FileVersion(None, None, 0)),
     ],
 )
-def test_what_a_reply_says(status: int, headers: dict[str, str], version: Version) -> None:
-    assert Version.of(status, headers) == version
+def test_what_a_response_says(status: int, headers: dict[str, str], version: FileVersion) -> None:
+    assert FileVersion.of(status, headers) == version
 
 
 @pytest.mark.parametrize(
@@ -56,24 +56,24 @@ def test_what_a_reply_says(status: int, headers: dict[str, str], version: Versio
         (200, {"content-encoding": "br"}),
     ],
 )
-def test_replies_without_a_file(status: int, headers: dict[str, str]) -> None:
-    with pytest.raises(InvalidReplyError):
-        Version.of(status, headers)
+def test_responses_without_a_file(status: int, headers: dict[str, str]) -> None:
+    with pytest.raises(InvalidResponseError):
+        FileVersion.of(status, headers)
 
 
 def test_versions_are_the_same_as_far_as_can_be_told() -> None:
-    version = Version(7, ETAG, 0)
-    assert Version(7, ETAG, 3).continues(version)
-    assert Version(None, ETAG, 3).continues(version)
-    assert not Version(8, ETAG, 3).continues(version)
-    assert not Version(7, '"b"', 3).continues(version)
-    assert not Version(7, None, 3).continues(version)
+    version = FileVersion(7, ETAG, 0)
+    assert FileVersion(7, ETAG, 3).matches(version)
+    assert FileVersion(None, ETAG, 3).matches(version)
+    assert not FileVersion(8, ETAG, 3).matches(version)
+    assert not FileVersion(7, '"b"', 3).matches(version)
+    assert not FileVersion(7, None, 3).matches(version)
 
 
 def test_the_size_of_a_file_that_has_ended() -> None:
-    assert size_beyond({"content-range": "bytes */7"}) == 7
-    assert size_beyond({"content-range": "bytes */*"}) is None
-    assert size_beyond({}) is None
+    assert size_from_unsatisfied_range({"content-range": "bytes */7"}) == 7
+    assert size_from_unsatisfied_range({"content-range": "bytes */*"}) is None
+    assert size_from_unsatisfied_range({}) is None
 
 
 def test_the_rest_of_a_file_is_asked_for_where_it_has_an_etag() -> None:
@@ -101,7 +101,7 @@ def test_the_rest_of_a_file_is_asked_for_where_it_has_an_etag() -> None:
     ],
 )
 def test_redirects(location: str, target: str) -> None:
-    assert redirected("https://a/x/y", location) == target
+    assert resolve_redirect("https://a/x/y", location) == target
 
 
 @pytest.mark.parametrize(
@@ -109,18 +109,18 @@ def test_redirects(location: str, target: str) -> None:
     ["http://a/b", "file:///etc/passwd", "ftp://a", "https://u@a/", "https://[", "data:,a"],
 )
 def test_redirects_that_lead_nowhere(location: str) -> None:
-    with pytest.raises(InvalidReplyError, match="redirect"):
-        redirected("https://a/x/y", location)
-    assert redirected("http://a/x", "http://b/") == "http://b/"
+    with pytest.raises(InvalidResponseError, match="redirect"):
+        resolve_redirect("https://a/x/y", location)
+    assert resolve_redirect("http://a/x", "http://b/") == "http://b/"
 
 
 def test_urls_as_they_are_asked_for() -> None:
-    assert plain_url(" https://a/b c.png\n") == "https://a/b%20c.png"
-    assert plain_url("data:text/plain,a b ") == "data:text/plain,a b "
+    assert normalize_url(" https://a/b c.png\n") == "https://a/b%20c.png"
+    assert normalize_url("data:text/plain,a b ") == "data:text/plain,a b "
     wrong: Any
     for wrong in (7, None, b"https://a"):
         with pytest.raises(InvalidRequestError):
-            plain_url(wrong)
+            normalize_url(wrong)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_names_fit_into_file_systems(named: str) -> None:
         ("attachment; filename=", ""),
     ],
 )
-def test_a_reply_suggests_a_name(disposition: str, name: str | None) -> None:
+def test_a_response_suggests_a_name(disposition: str, name: str | None) -> None:
     assert suggested_name({"content-disposition": disposition}) == name
 
 
@@ -219,7 +219,7 @@ def test_any_suggestion_is_a_safe_name_or_none(parameters: str) -> None:
 @given(st.text())
 def test_names_that_were_encoded_for_headers_are_those_that_were_given(name: str) -> None:
     try:
-        header = Label(content_type="a/b", file_name=name).headers.get("x-fal-file-name")
+        header = FileMetadata(content_type="a/b", file_name=name).headers.get("x-fal-file-name")
     except InvalidRequestError:
         return
     if name.isprintable() and "%" not in name and header is not None:
@@ -233,9 +233,9 @@ def test_files_are_found_however_deep_they_are() -> None:
     output: Any = {"url": "https://a/b"}
     for _ in range(5000):
         output = {"a": [output]}
-    assert list(objects_in(output)) == [{"url": "https://a/b"}]
+    assert list(find_file_objects(output)) == [{"url": "https://a/b"}]
     several = [{"url": "https://a/1", "of": {"url": "https://a/2"}}, [{"url": "https://a/3"}]]
-    assert [found["url"][-1] for found in objects_in(several)] == ["1", "2", "3"]
+    assert [found["url"][-1] for found in find_file_objects(several)] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -257,5 +257,5 @@ def test_data_urls(url: str, kind: str, content: bytes) -> None:
     "url", ["data:text/plain", "data:,\ud800", "data:;base64,%", "data:;base64,\ud800"]
 )
 def test_data_urls_that_cannot_be_read(url: str) -> None:
-    with pytest.raises(InvalidReplyError):
+    with pytest.raises(InvalidResponseError):
         decode_data_url(url)

@@ -25,7 +25,7 @@ def timed(*messages: str, start: int = 0) -> list[LogLine]:
 
 def deliver(*windows: list[LogLine]) -> list[LogLine]:
     cursor = LogCursor()
-    return [line for window in windows for line in cursor.fresh(window)]
+    return [line for window in windows for line in cursor.new_lines(window)]
 
 
 @st.composite
@@ -46,7 +46,7 @@ def test_a_log_arrives_whole_from_any_sequence_of_windows(
     for length in lengths:
         # 0 is cumulative, what was delivered is incremental, and between them the window slides.
         start = data.draw(st.integers(0, len(delivered)))
-        delivered += cursor.fresh(log[start:length])
+        delivered += cursor.new_lines(log[start:length])
     assert delivered == log
 
 
@@ -58,9 +58,9 @@ def test_windows_of_the_past_bring_nothing_back(
     cursor = LogCursor()
     delivered: list[LogLine] = []
     for length in lengths:
-        delivered += cursor.fresh(log[:length])
+        delivered += cursor.new_lines(log[:length])
         start = data.draw(st.integers(0, length))
-        assert cursor.fresh(log[start : data.draw(st.integers(start, length))]) == []
+        assert cursor.new_lines(log[start : data.draw(st.integers(start, length))]) == []
     assert delivered == log
 
 
@@ -77,8 +77,8 @@ def test_distinct_lines_need_no_timestamps(size: int, windows: list[tuple[int, i
     delivered: list[LogLine] = []
     for start, length in sorted(windows, key=lambda window: window[1]):
         # A repeat that ends before the last line delivered looks like new lines, so none is sent.
-        delivered += cursor.fresh(log[min(start, len(delivered)) : max(length, len(delivered))])
-    delivered += cursor.fresh(log)
+        delivered += cursor.new_lines(log[min(start, len(delivered)) : max(length, len(delivered))])
+    delivered += cursor.new_lines(log)
     assert delivered == log
 
 
@@ -90,9 +90,9 @@ def overlap_by_trying(delivered: list[str], window: list[str]) -> int:
 @given(st.lists(st.sampled_from("ab"), max_size=15), st.lists(st.sampled_from("ab"), max_size=15))
 def test_without_timestamps_the_longest_overlap_is_old(first: list[str], second: list[str]) -> None:
     cursor = LogCursor()
-    assert cursor.fresh(plain(*first)) == plain(*first)
+    assert cursor.new_lines(plain(*first)) == plain(*first)
     expected = second[overlap_by_trying(first, second) :]
-    assert cursor.fresh(plain(*second)) == plain(*expected)
+    assert cursor.new_lines(plain(*second)) == plain(*expected)
 
 
 def test_identical_lines_of_one_window_are_all_delivered() -> None:
@@ -129,9 +129,9 @@ def test_an_empty_window_brings_nothing() -> None:
 def test_a_long_log_costs_no_more_than_its_windows() -> None:
     log = plain(*["step"] * 50_000)
     cursor = LogCursor()
-    assert cursor.fresh(log) == log
-    assert cursor.fresh(log[1:] + plain("done")) == plain("done")
-    assert cursor.fresh(plain("done", *["step"] * 50_000, "end"))[-1:] == plain("end")
+    assert cursor.new_lines(log) == log
+    assert cursor.new_lines(log[1:] + plain("done")) == plain("done")
+    assert cursor.new_lines(plain("done", *["step"] * 50_000, "end"))[-1:] == plain("end")
 
 
 @pytest.mark.parametrize(
@@ -174,5 +174,5 @@ JSON = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(), SCAL
 def test_any_json_becomes_lines_that_a_cursor_takes(raw: Any) -> None:
     lines = parse_logs(raw)
     if lines is not None:
-        assert LogCursor().fresh(lines) == lines
+        assert LogCursor().new_lines(lines) == lines
         assert all(isinstance(line["message"], str) for line in lines)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_async._checks import seconds
+from fal_async._core.checks import seconds
 from fal_async._protocol.options import (
     merge_headers,
     platform_headers,

@@ -1,4 +1,4 @@
-"""The key goes to the platform's own origins, whatever a reply makes a URL look like."""
+"""The key goes to the platform's own origins, whatever a response makes a URL look like."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from fal_async._config import Hosts
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.origins import (
     BACKUPS,
-    JobUrls,
-    Origins,
-    below,
+    TrustedOrigins,
+    append_path,
     is_cdn,
-    job_urls,
-    move_to,
     origin_of,
+    replace_origin,
 )
-from fal_async._protocol.replies import Submission
+from fal_async._protocol.queue import JobUrls, Submission, job_urls
 
 HOSTS = Hosts()
 OWN = JobUrls(
@@ -133,7 +131,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("url", FOREIGN)
-def test_a_foreign_url_in_a_reply_is_replaced_by_our_own(url: str) -> None:
+def test_a_foreign_url_in_a_response_is_replaced_by_our_own(url: str) -> None:
     endpoint = parse_endpoint("fal-ai/flux/dev")
     named = Submission(request_id="abc", status_url=url, response_url=url, cancel_url=url)
     assert job_urls(HOSTS, endpoint, named) == OWN
@@ -248,7 +246,7 @@ URLS = st.lists(PIECES, max_size=9).map("".join) | st.text().map("https://{}".fo
 @example("https://queue.fal.run/\\@evil.example")
 @example("https://queue.fal.run?@evil.example/")
 def test_where_the_transport_would_go_is_what_was_judged(url: str) -> None:
-    if not Origins(HOSTS.queue).cover(url):
+    if not TrustedOrigins(HOSTS.queue).contains(url):
         assert origin_of(url) not in {"https://queue.fal.run", "https://queue.falrun.com"}
         return
     try:
@@ -262,24 +260,24 @@ def test_where_the_transport_would_go_is_what_was_judged(url: str) -> None:
 
 
 def test_origins_cover_their_backups_and_nothing_else() -> None:
-    origins = Origins(HOSTS.run, HOSTS.queue, "not a url")
-    assert origins.cover("https://fal.run/a/b")
-    assert origins.cover("https://falrun.com/a/b")
-    assert origins.cover("https://queue.falrun.com/a/b")
-    assert not origins.cover("https://rest.fal.ai/a/b")
-    assert not origins.cover("not a url")
-    assert not Origins("https://rest.fal.ai").cover("https://falrun.com/a")
-    assert not Origins().cover("")
+    origins = TrustedOrigins(HOSTS.run, HOSTS.queue, "not a url")
+    assert origins.contains("https://fal.run/a/b")
+    assert origins.contains("https://falrun.com/a/b")
+    assert origins.contains("https://queue.falrun.com/a/b")
+    assert not origins.contains("https://rest.fal.ai/a/b")
+    assert not origins.contains("not a url")
+    assert not TrustedOrigins("https://rest.fal.ai").contains("https://falrun.com/a")
+    assert not TrustedOrigins().contains("")
 
 
 def test_an_origin_without_a_path_is_covered() -> None:
-    assert Origins(HOSTS.run).cover("https://fal.run")
-    assert Origins(HOSTS.run).cover("https://fal.run?x")
+    assert TrustedOrigins(HOSTS.run).contains("https://fal.run")
+    assert TrustedOrigins(HOSTS.run).contains("https://fal.run?x")
 
 
 def test_moving_keeps_path_and_query() -> None:
     assert (
-        move_to("https://queue.falrun.com", "https://queue.fal.run/a/b%20c?x=1&y=%26")
+        replace_origin("https://queue.falrun.com", "https://queue.fal.run/a/b%20c?x=1&y=%26")
         == "https://queue.falrun.com/a/b%20c?x=1&y=%26"
     )
 
@@ -294,7 +292,7 @@ def test_moving_keeps_path_and_query() -> None:
     ],
 )
 def test_a_place_below_keeps_the_query(url: str, place: str) -> None:
-    assert below(url, "x") == place
+    assert append_path(url, "x") == place
 
 
 @pytest.mark.parametrize(

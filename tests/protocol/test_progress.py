@@ -1,15 +1,15 @@
-"""Replies tell whether a call has started a job."""
+"""Responses tell whether a call has started a job."""
 
 from __future__ import annotations
 
 import pytest
 
 from fal_async import Hosts
-from fal_async._protocol import cdn, downloads, operations
+from fal_async._protocol import cdn, downloads, inference, queue
 from fal_async._protocol.endpoint import parse_endpoint
-from fal_async._protocol.operations import Credential, Operation
+from fal_async._protocol.operation import Credential, Operation
 from fal_async._protocol.progress import started_by
-from fal_async._protocol.replies import Reply
+from fal_async._protocol.response import Response
 from fal_async._protocol.retry import Retry
 
 ID = {"x-fal-request-id": "abc"}
@@ -38,33 +38,33 @@ APP = parse_endpoint("acme/app")
         (504, {}, None, None),
     ],
 )
-def test_a_reply_tells_whether_a_job_was_started(
+def test_a_response_tells_whether_a_job_was_started(
     status: int, headers: dict[str, str], direct: bool | None, queued: bool | None
 ) -> None:
-    reply = Reply(status_code=status, headers=headers)
-    assert started_by(reply, direct=True) is direct
-    assert started_by(reply, direct=False) is queued
+    response = Response(status_code=status, headers=headers)
+    assert started_by(response, direct=True) is direct
+    assert started_by(response, direct=False) is queued
 
 
 @pytest.mark.parametrize(
     "operation",
     [
-        operations.run(HOSTS, APP, {}),
-        *(operations.run(HOSTS, APP, {}, method=method) for method in ("GET", "PUT", "DELETE")),
-        operations.stream(HOSTS, APP, {}),
-        operations.submit(HOSTS, APP, {}),
-        operations.submit(HOSTS, APP, {}, query={"fal_max_queue_length": 1}),
-        operations.status("https://queue.fal.run/x", application="acme/app", request_id="abc"),
-        operations.watch("https://queue.fal.run/x", application="acme/app", request_id="abc"),
-        operations.result("https://queue.fal.run/x", application="acme/app", request_id="abc"),
-        operations.cancel("https://queue.fal.run/x", application="acme/app", request_id="abc"),
+        inference.run(HOSTS, APP, {}),
+        *(inference.run(HOSTS, APP, {}, method=method) for method in ("GET", "PUT", "DELETE")),
+        inference.stream(HOSTS, APP, {}),
+        queue.submit(HOSTS, APP, {}),
+        queue.submit(HOSTS, APP, {}, query={"fal_max_queue_length": 1}),
+        queue.status("https://queue.fal.run/x", application="acme/app", request_id="abc"),
+        queue.status_stream("https://queue.fal.run/x", application="acme/app", request_id="abc"),
+        queue.result("https://queue.fal.run/x", application="acme/app", request_id="abc"),
+        queue.cancel("https://queue.fal.run/x", application="acme/app", request_id="abc"),
         downloads.download("https://fal.media/x", Credential.NONE, start=0, etag=None),
         cdn.cdn_token(HOSTS, now=lambda: 0.0),
     ],
     ids=lambda operation: f"{operation.name}-{operation.request.method}",
 )
 def test_what_starts_no_job_may_be_repeated_by_every_layer(operation: Operation[object]) -> None:
-    harmless = {Retry.SAFE, Retry.REPLAYED, Retry.SETTLED}
-    assert operation.starts_job == (operation.name in {"run", "stream", "submit"})
-    if operation.starts_job:
+    harmless = {Retry.IDEMPOTENT, Retry.RESULT, Retry.FAILED_RESULT}
+    assert operation.is_billable == (operation.name in {"run", "stream", "submit"})
+    if operation.is_billable:
         assert operation.retry not in harmless

@@ -15,25 +15,25 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from fal_async._config import Hosts
-from fal_async._protocol.bodies import encode_msgpack
+from fal_async._core.secrets import Secret
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.realtime import (
-    Data,
+    DataMessage,
     ErrorMessage,
     Message,
-    Meta,
+    MetaMessage,
     SessionTimeout,
     Unauthorized,
+    create_token,
     decode_message,
-    mint_token,
     parse_token,
     realtime_url,
     runner_url,
     with_token,
 )
-from fal_async._protocol.replies import Reply
-from fal_async._secret import Secret
-from fal_async.errors import FalClientHTTPError, InvalidReplyError, InvalidRequestError
+from fal_async._protocol.response import Response
+from fal_async._protocol.serialization import encode_msgpack
+from fal_async.errors import FalClientHTTPError, InvalidRequestError, InvalidResponseError
 
 HOSTS = Hosts()
 LOCAL = Hosts.at("http://127.0.0.1:8000")
@@ -45,17 +45,17 @@ UNAUTHORIZED = {"status": "error", "error": "Unauthorized"}
 
 
 MEANINGS: list[tuple[Any, Message]] = [
-    ({"seed": 1}, Data({"seed": 1})),
-    ({}, Data({})),
-    ([1, 2], Data([1, 2])),
-    ("x-fal-error", Data("x-fal-error")),
-    (7, Data(7)),
-    (None, Data(None)),
-    (False, Data(False)),
-    ({"type": "image"}, Data({"type": "image"})),
-    ({"type": 1}, Data({"type": 1})),
-    ({"status": "error", "error": "Bad"}, Data({"status": "error", "error": "Bad"})),
-    (TIMINGS, Meta(TIMINGS)),
+    ({"seed": 1}, DataMessage({"seed": 1})),
+    ({}, DataMessage({})),
+    ([1, 2], DataMessage([1, 2])),
+    ("x-fal-error", DataMessage("x-fal-error")),
+    (7, DataMessage(7)),
+    (None, DataMessage(None)),
+    (False, DataMessage(False)),
+    ({"type": "image"}, DataMessage({"type": "image"})),
+    ({"type": 1}, DataMessage({"type": 1})),
+    ({"status": "error", "error": "Bad"}, DataMessage({"status": "error", "error": "Bad"})),
+    (TIMINGS, MetaMessage(TIMINGS)),
     (CRASH, ErrorMessage("INTERNAL_ERROR", "boom", CRASH)),
     ({"type": "x-fal-error"}, ErrorMessage("UNKNOWN_ERROR", "", {"type": "x-fal-error"})),
     (
@@ -74,19 +74,19 @@ def test_a_message_means_the_same_as_text_and_as_msgpack(value: Any, message: Me
 
 
 def test_text_that_is_not_json_is_taken_as_it_is() -> None:
-    assert decode_message("hello, {") == Data("hello, {")
-    assert decode_message("") == Data("")
+    assert decode_message("hello, {") == DataMessage("hello, {")
+    assert decode_message("") == DataMessage("")
 
 
 def test_byte_strings_are_bytes_and_text_is_text_both_ways() -> None:
     value = {"image": b"\xff\xd8\x00", "text": "é—", "list": [b"", ""], "n": 2**63, "x": 0.5}
-    assert decode_message(msgpack.packb(value)) == Data(value)
+    assert decode_message(msgpack.packb(value)) == DataMessage(value)
     assert msgpack.unpackb(encode_msgpack(value)) == value
 
 
 def test_map_keys_need_not_be_text() -> None:
     value = {1: "a", None: "b", b"c": "d"}
-    assert decode_message(msgpack.packb(value)) == Data(value)
+    assert decode_message(msgpack.packb(value)) == DataMessage(value)
     assert msgpack.unpackb(encode_msgpack({"map": {1: 2}}), strict_map_key=False) == {"map": {1: 2}}
 
 
@@ -101,9 +101,9 @@ def test_map_keys_need_not_be_text() -> None:
         b"\x91" * 100_000,
     ],
 )
-def test_what_is_not_msgpack_is_an_invalid_reply(message: bytes) -> None:
+def test_what_is_not_msgpack_is_an_invalid_response(message: bytes) -> None:
     with pytest.raises(
-        InvalidReplyError, match=f"a message of {len(message)} bytes is not msgpack"
+        InvalidResponseError, match=f"a message of {len(message)} bytes is not msgpack"
     ):
         decode_message(message)
 
@@ -112,18 +112,18 @@ def test_what_is_not_msgpack_is_an_invalid_reply(message: bytes) -> None:
 def test_garbage_gives_a_message_or_an_error_of_ours(garbage: bytes | str) -> None:
     try:
         message = decode_message(garbage)
-    except InvalidReplyError:
+    except InvalidResponseError:
         assert isinstance(garbage, bytes)
     else:
         assert isinstance(message, Message)
 
 
 def test_a_decoder_of_the_callers_gets_the_bytes_and_its_errors_are_its_own() -> None:
-    assert decode_message(b'{"a": 1}', orjson.loads) == Data({"a": 1})
+    assert decode_message(b'{"a": 1}', orjson.loads) == DataMessage({"a": 1})
     assert decode_message(orjson.dumps(CRASH), orjson.loads) == decode_message(
         orjson.dumps(CRASH).decode()
     )
-    assert decode_message('{"a": 1}', lambda _: "not called") == Data({"a": 1})
+    assert decode_message('{"a": 1}', lambda _: "not called") == DataMessage({"a": 1})
     with pytest.raises(orjson.JSONDecodeError):
         decode_message(b"{", orjson.loads)
 
@@ -219,27 +219,27 @@ def test_a_socket_of_an_app_is_where_its_path_is() -> None:
 
 
 def test_a_token_is_asked_for_by_the_alias_of_the_app() -> None:
-    operation = mint_token(HOSTS, parse_endpoint("fal-ai/lcm/turbo"), token_expiration=60)
+    operation = create_token(HOSTS, parse_endpoint("fal-ai/lcm/turbo"), token_expiration=60)
     request = operation.request
     assert (request.method, request.url) == ("POST", "https://rest.fal.ai/tokens/")
     assert isinstance(request.content, bytes)
     assert orjson.loads(request.content) == {"allowed_apps": ["lcm"], "token_expiration": 60}
-    assert operation.parse(Reply(status_code=201, body=b'"abc"')) == "abc"
+    assert operation.parse(Response(status_code=201, body=b'"abc"')) == "abc"
     with pytest.raises(FalClientHTTPError):
-        operation.parse(Reply(status_code=401, body=b'{"detail": "no"}'))
+        operation.parse(Response(status_code=401, body=b'{"detail": "no"}'))
 
 
 @pytest.mark.parametrize("seconds", [0, -1, True])
 def test_a_token_that_never_lives_is_refused(seconds: int) -> None:
     with pytest.raises(InvalidRequestError, match="token_expiration"):
-        mint_token(HOSTS, parse_endpoint("a/b"), token_expiration=seconds)
+        create_token(HOSTS, parse_endpoint("a/b"), token_expiration=seconds)
 
 
 @pytest.mark.parametrize(
     "body", [b'"a.b.c"', b'{"token": "a.b.c"}', b'{"token": "a.b.c", "detail": "x"}']
 )
 def test_a_token_is_a_string_or_in_an_object(body: bytes) -> None:
-    assert parse_token(Reply(status_code=200, body=body)) == "a.b.c"
+    assert parse_token(Response(status_code=200, body=body)) == "a.b.c"
 
 
 @pytest.mark.parametrize(
@@ -257,6 +257,6 @@ def test_a_token_is_a_string_or_in_an_object(body: bytes) -> None:
     ],
 )
 def test_what_is_no_token_is_not_taken_for_one(body: bytes, text: str) -> None:
-    with pytest.raises(InvalidReplyError) as caught:
-        parse_token(Reply(status_code=200, body=body))
+    with pytest.raises(InvalidResponseError) as caught:
+        parse_token(Response(status_code=200, body=body))
     assert str(caught.value) == text

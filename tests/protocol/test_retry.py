@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fal_async._config import RetryPolicy
-from fal_async._protocol.replies import Reply
-from fal_async._protocol.retry import Breakdown, Retry, pause_before_retry
+from fal_async._protocol.response import Response
+from fal_async._protocol.retry import NetworkFailure, Retry, retry_delay
 
-SENT = Breakdown("reset", sent=True)
-UNSENT = Breakdown("refused", sent=False)
-READING = {Retry.SAFE, Retry.REPLAYED, Retry.SETTLED}
+SENT = NetworkFailure("reset", sent=True)
+UNSENT = NetworkFailure("refused", sent=False)
+READING = {Retry.IDEMPOTENT, Retry.RESULT, Retry.FAILED_RESULT}
 
 
 def almost_one() -> float:
@@ -22,18 +22,18 @@ def almost_one() -> float:
 
 
 def pause(
-    outcome: Reply | Breakdown,
-    retry: Retry = Retry.SAFE,
+    outcome: Response | NetworkFailure,
+    retry: Retry = Retry.IDEMPOTENT,
     policy: RetryPolicy | None = None,
     **more: Any,
 ) -> float | None:
     settings: dict[str, Any] = {"attempt": 1, "elapsed": 0.0, "random": almost_one} | more
-    return pause_before_retry(outcome, retry, policy or RetryPolicy(), **settings)
+    return retry_delay(outcome, retry, policy or RetryPolicy(), **settings)
 
 
-def reply(status: int, body: bytes = b"", /, **headers: str) -> Reply:
+def response(status: int, body: bytes = b"", /, **headers: str) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status_code=status, headers=named, body=body)
+    return Response(status_code=status, headers=named, body=body)
 
 
 @pytest.mark.parametrize("retry", Retry)
@@ -50,23 +50,23 @@ def test_what_may_have_arrived_is_repeated_only_when_reading(retry: Retry) -> No
 @pytest.mark.parametrize(
     "outcome",
     [
-        reply(200),
-        reply(204, x_fal_needs_retry="1"),
-        reply(504, x_fal_request_timeout_type="user"),
-        reply(504, x_fal_request_timeout_type="user", x_fal_needs_retry="1"),
-        reply(503, x_fal_needs_retry="0"),
-        reply(429, x_fal_retryable="false"),
-        reply(302),
-        reply(400),
-        reply(401),
-        reply(404),
-        reply(409),
-        reply(422),
-        reply(499),
+        response(200),
+        response(204, x_fal_needs_retry="1"),
+        response(504, x_fal_request_timeout_type="user"),
+        response(504, x_fal_request_timeout_type="user", x_fal_needs_retry="1"),
+        response(503, x_fal_needs_retry="0"),
+        response(429, x_fal_retryable="false"),
+        response(302),
+        response(400),
+        response(401),
+        response(404),
+        response(409),
+        response(422),
+        response(499),
     ],
     ids=lambda outcome: f"{outcome.status_code}-{'-'.join(outcome.headers)}",
 )
-def test_what_is_final_is_never_repeated(outcome: Reply, retry: Retry) -> None:
+def test_what_is_final_is_never_repeated(outcome: Response, retry: Retry) -> None:
     assert pause(outcome, retry) is None
 
 
@@ -85,53 +85,53 @@ def test_what_is_final_is_never_repeated(outcome: Reply, retry: Retry) -> None:
 def test_the_status_decides_where_the_platform_is_silent(
     status: int, safe: bool, on_refusal: bool
 ) -> None:
-    outcome = reply(status)
-    assert (pause(outcome, Retry.SAFE) is not None) is safe
-    assert (pause(outcome, Retry.REPLAYED) is not None) is safe
-    assert (pause(outcome, Retry.SETTLED) is not None) is (status >= 500)
-    assert (pause(outcome, Retry.ON_REFUSAL) is not None) is on_refusal
-    assert pause(outcome, Retry.UNSENT) is None
+    outcome = response(status)
+    assert (pause(outcome, Retry.IDEMPOTENT) is not None) is safe
+    assert (pause(outcome, Retry.RESULT) is not None) is safe
+    assert (pause(outcome, Retry.FAILED_RESULT) is not None) is (status >= 500)
+    assert (pause(outcome, Retry.IF_REJECTED) is not None) is on_refusal
+    assert pause(outcome, Retry.IF_NOT_SENT) is None
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_a_job_that_reached_the_gateway_is_not_started_again(status: int) -> None:
-    outcome = reply(status, x_fal_request_id="abc")
-    assert pause(outcome, Retry.ON_REFUSAL) is None
-    assert pause(outcome, Retry.SAFE) is not None
+    outcome = response(status, x_fal_request_id="abc")
+    assert pause(outcome, Retry.IF_REJECTED) is None
+    assert pause(outcome, Retry.IDEMPOTENT) is not None
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize("header", ["x_fal_needs_retry", "x_fal_retryable"])
 def test_a_run_that_the_platform_says_to_repeat_is_repeated(status: int, header: str) -> None:
-    outcome = reply(status, x_fal_request_id="abc", **{header: "1"})
-    assert pause(outcome, Retry.ON_REFUSAL) is not None
-    assert pause(outcome, Retry.UNSENT) is None
+    outcome = response(status, x_fal_request_id="abc", **{header: "1"})
+    assert pause(outcome, Retry.IF_REJECTED) is not None
+    assert pause(outcome, Retry.IF_NOT_SENT) is None
 
 
 def test_a_refused_input_stays_refused_whatever_the_header_says() -> None:
-    assert pause(reply(422, x_fal_needs_retry="1"), Retry.ON_REFUSAL) is None
+    assert pause(response(422, x_fal_needs_retry="1"), Retry.IF_REJECTED) is None
 
 
 def test_a_full_queue_is_told_at_once_to_who_bounds_it() -> None:
-    assert pause(reply(429), Retry.UNSENT) is None
-    assert pause(reply(429, x_fal_needs_retry="1", retry_after="1"), Retry.UNSENT) is None
+    assert pause(response(429), Retry.IF_NOT_SENT) is None
+    assert pause(response(429, x_fal_needs_retry="1", retry_after="1"), Retry.IF_NOT_SENT) is None
 
 
 def test_the_error_of_a_failed_job_is_not_asked_for_again() -> None:
-    outcome = reply(503, x_fal_request_id="abc", x_fal_needs_retry="1")
-    assert pause(outcome, Retry.SETTLED) is None
-    assert pause(reply(503), Retry.SETTLED) is not None  # of an ingress, not of the job
+    outcome = response(503, x_fal_request_id="abc", x_fal_needs_retry="1")
+    assert pause(outcome, Retry.FAILED_RESULT) is None
+    assert pause(response(503), Retry.FAILED_RESULT) is not None  # of an ingress, not of the job
 
 
 def test_a_500_that_says_the_same_twice_is_the_models_own() -> None:
-    first, second = reply(500, b"boom"), reply(500, b"boom")
-    assert pause(first, Retry.REPLAYED) is not None
-    assert pause(second, Retry.REPLAYED, attempt=2, previous=first) is None
-    assert pause(second, Retry.SAFE, attempt=2, previous=first) is not None
-    assert pause(reply(500, b"other"), Retry.REPLAYED, attempt=2, previous=first) is not None
-    assert pause(SENT, Retry.REPLAYED, attempt=2, previous=first) is not None
-    gone = reply(503, b"boom")
-    assert pause(gone, Retry.REPLAYED, attempt=2, previous=gone) is not None
+    first, second = response(500, b"boom"), response(500, b"boom")
+    assert pause(first, Retry.RESULT) is not None
+    assert pause(second, Retry.RESULT, attempt=2, previous=first) is None
+    assert pause(second, Retry.IDEMPOTENT, attempt=2, previous=first) is not None
+    assert pause(response(500, b"other"), Retry.RESULT, attempt=2, previous=first) is not None
+    assert pause(SENT, Retry.RESULT, attempt=2, previous=first) is not None
+    gone = response(503, b"boom")
+    assert pause(gone, Retry.RESULT, attempt=2, previous=gone) is not None
 
 
 def test_the_attempts_are_counted() -> None:
@@ -145,7 +145,7 @@ def test_the_budget_covers_the_pause() -> None:
     policy = RetryPolicy(budget=10.0, base_delay=1.0)
     assert pause(UNSENT, policy=policy, elapsed=9.0) == 1.0
     assert pause(UNSENT, policy=policy, elapsed=9.1) is None
-    assert pause(reply(503, retry_after="11"), policy=policy) is None
+    assert pause(response(503, retry_after="11"), policy=policy) is None
     assert pause(UNSENT, policy=RetryPolicy(budget=0)) is None
 
 
@@ -161,30 +161,35 @@ def test_a_pause_is_drawn_between_zero_and_its_bound() -> None:
 
 
 def test_a_rate_limit_begins_with_the_pause_that_the_platform_advises() -> None:
-    assert [pause(reply(429), attempt=attempt) for attempt in range(1, 5)] == [1.0, 2.0, 4.0, 8.0]
-    assert pause(reply(429), policy=RetryPolicy(base_delay=3.0)) == 3.0
-    assert pause(reply(429), policy=RetryPolicy(max_delay=0.5)) == 0.5
-    assert pause(reply(503)) == 0.25
+    assert [pause(response(429), attempt=attempt) for attempt in range(1, 5)] == [
+        1.0,
+        2.0,
+        4.0,
+        8.0,
+    ]
+    assert pause(response(429), policy=RetryPolicy(base_delay=3.0)) == 3.0
+    assert pause(response(429), policy=RetryPolicy(max_delay=0.5)) == 0.5
+    assert pause(response(503)) == 0.25
 
 
 def test_a_policy_without_pauses_has_none_for_rate_limits_either() -> None:
-    assert pause(reply(429), policy=RetryPolicy(base_delay=0)) == 0.0
+    assert pause(response(429), policy=RetryPolicy(base_delay=0)) == 0.0
 
 
 def test_the_pause_that_the_platform_asks_for_is_kept() -> None:
-    assert pause(reply(429, retry_after="20")) == 20.0
-    assert pause(reply(503, retry_after="0")) == 0.0
+    assert pause(response(429, retry_after="20")) == 20.0
+    assert pause(response(503, retry_after="0")) == 0.0
     dates = {
         "retry_after": "Wed, 21 Oct 2015 07:28:30 GMT",
         "date": "Wed, 21 Oct 2015 07:28:00 GMT",
     }
-    assert pause(reply(503, **dates)) == 30.0
+    assert pause(response(503, **dates)) == 30.0
 
 
 def test_a_platform_that_asks_for_too_long_a_pause_is_not_waited_for() -> None:
     policy = RetryPolicy(max_retry_after=5.0)
-    assert pause(reply(429, retry_after="5"), policy=policy) == 5.0
-    assert pause(reply(429, retry_after="5.1"), policy=policy) is None
+    assert pause(response(429, retry_after="5"), policy=policy) == 5.0
+    assert pause(response(429, retry_after="5.1"), policy=policy) is None
 
 
 def test_very_many_attempts_stay_within_the_range_of_numbers() -> None:
@@ -198,7 +203,7 @@ def test_very_many_attempts_stay_within_the_range_of_numbers() -> None:
     outcome=st.one_of(
         st.sampled_from([SENT, UNSENT]),
         st.builds(
-            Reply,
+            Response,
             status_code=st.integers(100, 999),
             headers=st.dictionaries(
                 st.sampled_from(["retry-after", "x-fal-needs-retry", "x-fal-request-id"]),
@@ -220,14 +225,14 @@ def test_very_many_attempts_stay_within_the_range_of_numbers() -> None:
     number=st.floats(0, 1, exclude_max=True),
 )
 def test_a_pause_is_bounded_by_the_policy(
-    outcome: Reply | Breakdown,
+    outcome: Response | NetworkFailure,
     retry: Retry,
     policy: RetryPolicy,
     attempt: int,
     elapsed: float,
     number: float,
 ) -> None:
-    drawn = pause_before_retry(
+    drawn = retry_delay(
         outcome, retry, policy, attempt=attempt, elapsed=elapsed, random=lambda: number
     )
     if drawn is not None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fal_async._protocol.sse import Event, SSEDecoder
-from fal_async.errors import InvalidReplyError
+from fal_async.errors import InvalidResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -206,7 +206,7 @@ def outcome(chunks: Iterable[bytes]) -> tuple[list[Event], str | None]:
     try:
         for chunk in chunks:
             events.extend(decoder.feed(chunk))
-    except InvalidReplyError as error:
+    except InvalidResponseError as error:
         return events, str(error)
     return events, None
 

@@ -11,9 +11,10 @@ import pytest
 from pydantic import BaseModel
 
 import fal_async.sync as fal_client
-from fal_async._portal import READ_AHEAD, Portal
 from fal_async.emulator import Fault
-from tests.shared_client import close_shared_client
+from fal_async.sync._portal import Portal
+from fal_async.sync._task import READ_AHEAD
+from tests.support.shared_client import close_shared_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -123,7 +124,7 @@ def test_a_file_is_saved_whole(
     assert {path.read_bytes() for path in saved} == {CONTENT}
     assert blocking.download(url, tmp_path / "d").read_bytes() == CONTENT
     assert fal_client.download(url, tmp_path).name == "a b.mp4"
-    with pytest.raises(fal_client.InvalidReplyError):
+    with pytest.raises(fal_client.InvalidResponseError):
         file.read(max_bytes=10)
     with pytest.raises(FileNotFoundError):
         file.save(tmp_path / "nowhere" / "c")
@@ -155,7 +156,7 @@ def test_a_loop_over_a_file_that_is_left_gives_its_connection_back(
 
     async def free_places() -> set[float]:
         client: fal_client.AsyncClient = blocking._async
-        lanes = client._performer.line.gates.get()._places
+        lanes = client._dispatcher.line.gates.get()._semaphores
         return {places.value for lane, places in lanes.items() if lane.name == "DOWNLOAD"}
 
     assert blocking._portal.call(free_places) == {64}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sync.scripts import said
+from tests.support.subprocesses import said
 
 if TYPE_CHECKING:
     from fal_async.emulator import Emulator
@@ -116,7 +116,7 @@ say(fal_client.run("acme/echo", {{"who": "parent"}}), handle.get())
     ]
 
 
-def test_processes_that_are_forked_together_do_not_mix_up_their_replies(fal: Emulator) -> None:
+def test_processes_that_are_forked_together_do_not_mix_up_their_responses(fal: Emulator) -> None:
     assert said(
         """
 import fal_async.sync as fal_client

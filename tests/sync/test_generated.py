@@ -10,8 +10,9 @@ import fal_async
 import fal_async.sync
 from fal_async import AsyncClient, AsyncRequestHandle, EventStream
 from fal_async.sync import SyncClient, SyncEventStream, SyncRequestHandle
-from tests.sync import generate, words
-from tests.sync.source import PACKAGE
+from tests.generate_sync import __main__ as generate
+from tests.generate_sync import docstrings as words
+from tests.generate_sync.sources import PACKAGE
 
 
 def test_the_generated_modules_are_up_to_date() -> None:

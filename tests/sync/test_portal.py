@@ -18,10 +18,10 @@ import anyio.to_thread
 import pytest
 import trio
 
-from fal_async._errand import READ_AHEAD, Errand
-from fal_async._loop_thread import LoopThread
-from fal_async._portal import Portal, relay
 from fal_async.errors import ClientClosedError, InvalidRequestError
+from fal_async.sync._loop_thread import EventLoopThread
+from fal_async.sync._portal import Portal
+from fal_async.sync._task import READ_AHEAD, PortalTask, run_in_caller_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -264,7 +264,7 @@ class Waiter:
     def _run(self) -> None:
         try:
             self._work()
-        except BaseException as error:  # noqa: BLE001 -- looked at by the test
+        except BaseException as error:  # noqa: BLE001 -- raised again on the waiting thread
             self._error = error
 
     def error(self) -> BaseException | None:
@@ -340,32 +340,32 @@ def test_calls_that_race_with_closing_all_end() -> None:
 
 
 def test_an_errand_that_reaches_a_loop_too_late_is_ended() -> None:
-    thread = LoopThread(None)
+    thread = EventLoopThread(None)
     thread.start()
     thread.stop()
-    errand: Errand[None, int] = Errand(lambda _: echo(1))
+    errand: PortalTask[None, int] = PortalTask(lambda _: echo(1))
     errand._thread = thread
-    thread.begin(errand)  # the loop was closed after it had been looked at
+    thread.start_task(errand)  # the loop was closed after it had been looked at
     with pytest.raises(ClientClosedError):
-        errand.receive_end().unwrap()
+        errand.wait_finished().unwrap()
 
 
 def test_an_errand_that_a_loop_did_not_come_to_is_ended_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fal_async._loop_thread.GRACE", 0.01)
-    thread = LoopThread(None)
+    monkeypatch.setattr("fal_async.sync._loop_thread.CANCEL_GRACE_PERIOD", 0.01)
+    thread = EventLoopThread(None)
     thread.start()
-    errand: Errand[None, int] = Errand(lambda _: echo(1))
+    errand: PortalTask[None, int] = PortalTask(lambda _: echo(1))
     errand._thread = thread
     thread._errands[errand] = None  # handed over, but the loop ends before it is begun
     thread.stop()
     with pytest.raises(ClientClosedError):
-        errand.receive_end().unwrap()
+        errand.wait_finished().unwrap()
 
 
 def test_an_errand_that_was_handed_over_before_the_end_is_cancelled_at_its_beginning() -> None:
-    thread = LoopThread(None)
+    thread = EventLoopThread(None)
     thread.start()
     begun: list[int] = []
 
@@ -374,15 +374,15 @@ def test_an_errand_that_was_handed_over_before_the_end_is_cancelled_at_its_begin
 
     async def hand_over_at_the_last_moment() -> None:
         thread._stopping = True
-        thread.begin(errand)
+        thread.start_task(errand)
 
-    errand: Errand[None, None] = Errand(lambda _: begin())
+    errand: PortalTask[None, None] = PortalTask(lambda _: begin())
     errand._thread = thread
-    last: Errand[None, None] = Errand(lambda _: hand_over_at_the_last_moment())
+    last: PortalTask[None, None] = PortalTask(lambda _: hand_over_at_the_last_moment())
     last.start(thread)
-    last.receive_end().unwrap()
+    last.wait_finished().unwrap()
     with pytest.raises(ClientClosedError):
-        errand.receive_end().unwrap()
+        errand.wait_finished().unwrap()
     assert not begun
     thread.stop()
 
@@ -446,8 +446,8 @@ def wait_for(thread: threading.Thread) -> bool:
 def test_cleanup_that_does_not_end_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fal_async._errand.GRACE", 0.01)
-    monkeypatch.setattr("fal_async._loop_thread.GRACE", 0.01)
+    monkeypatch.setattr("fal_async.sync._task.CANCEL_GRACE_PERIOD", 0.01)
+    monkeypatch.setattr("fal_async.sync._loop_thread.CANCEL_GRACE_PERIOD", 0.01)
     portal = Portal()
 
     async def stubborn() -> AsyncGenerator[int, None]:
@@ -514,7 +514,7 @@ def test_an_error_comes_as_itself_after_the_items_before_it(portal: Portal) -> N
     assert caught.value is error
     assert error.__context__ is None
     _, *frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    assert frames == ["iterate", "unwrap", "_pour", "pages"]
+    assert frames == ["iterate", "unwrap", "_iterate_into", "pages"]
 
 
 def leave_by_break(portal: Portal, diary: Diary) -> None:
@@ -630,7 +630,9 @@ def test_iterators_that_cannot_be_closed_are_iterated_as_well(portal: Portal) ->
 def test_the_garbage_collector_may_close_an_iterator_on_the_loops_own_thread(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fal_async._errand.GRACE", 1000)  # the loop must not wait for itself
+    monkeypatch.setattr(
+        "fal_async.sync._task.CANCEL_GRACE_PERIOD", 1000
+    )  # the loop must not wait for itself
 
     class Holder:
         itself: Any
@@ -835,7 +837,7 @@ def tell(portal: Portal, callback: Callable[[str], Any]) -> str:
 
     notes: list[str] = []
     try:
-        return portal.call(work, relay(callback))
+        return portal.call(work, run_in_caller_thread(callback))
     finally:
         assert notes == ["cleaned up"]
 
@@ -876,4 +878,4 @@ def test_an_error_of_a_callback_cleans_up_and_arrives_as_itself(
 
 
 def test_no_callback_is_relayed_as_none() -> None:
-    assert relay(None) is None
+    assert run_in_caller_thread(None) is None

@@ -17,15 +17,15 @@ from fal_async.sync import (
     RealtimeConnection,
     Result,
     Status,
-    SyncCarriedReply,
     SyncClient,
     SyncDownload,
     SyncEventStream,
     SyncFile,
+    SyncHTTPOverWebSocket,
     SyncRequestHandle,
     SyncResult,
     SyncWebSocketConnection,
-    SyncWebSocketRequests,
+    SyncWebSocketResponse,
 )
 
 
@@ -98,12 +98,12 @@ def sessions_are_context_managers() -> None:
         assert_type(socket, SyncWebSocketConnection)
         assert_type(socket.recv(), str | bytes)
         assert_type(next(socket), str | bytes)
-    with fal_client.over_websocket("acme/app") as requests:
-        assert_type(requests, SyncWebSocketRequests)
-        reply = requests.request(Picture(prompt="a cat"))
-        assert_type(reply, SyncCarriedReply)
-        assert_type(reply.status_code, int)
-        with reply as events:
+    with fal_client.http_over_websocket("acme/app") as requests:
+        assert_type(requests, SyncHTTPOverWebSocket)
+        response = requests.request(Picture(prompt="a cat"))
+        assert_type(response, SyncWebSocketResponse)
+        assert_type(response.status_code, int)
+        with response as events:
             assert_type(next(events), Any)
 
 

@@ -6,18 +6,24 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from fal_async.emulator._files import OWNER, etag_of, label_of, signature_of, signed
-from fal_async.emulator._hosts.calls import Call, called_id
+from fal_async.emulator._hosts.base import Call, parse_called_id
 from fal_async.emulator._json import decode
-from fal_async.emulator._replies import Refusal, Reply, detail, json_reply, raw_headers
+from fal_async.emulator._responses import (
+    RejectedError,
+    Response,
+    error_response,
+    json_response,
+    raw_headers,
+)
+from fal_async.emulator._storage import OWNER, etag_of, label_of, signature_of, signed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fal_async.emulator._exchange import Exchange
-    from fal_async.emulator._files import Incoming, StoredFile
-    from fal_async.emulator._platform import Platform
-    from fal_async.emulator._record import Route
+    from fal_async.emulator._recorder import Route
+    from fal_async.emulator._request import GatewayRequest
+    from fal_async.emulator._state import PlatformState
+    from fal_async.emulator._storage import PendingUpload, StoredFile
 
 #: Which requests ask for what: method, path, route. Groups are the key and the number of a part.
 _ROUTES: tuple[tuple[str, re.Pattern[str], Route], ...] = (
@@ -40,7 +46,7 @@ _CHUNK: Final = 65_536
 class CdnHost:
     """Takes files in, and gives them out to those who may have them."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: PlatformState) -> None:
         self._platform = platform
         self._answers: dict[Route, Callable[..., Awaitable[None]]] = {
             "upload": self._upload,
@@ -52,73 +58,75 @@ class CdnHost:
             "download": self._download,
         }
 
-    def call(self, exchange: Exchange) -> Call:
+    def call(self, exchange: GatewayRequest) -> Call:
         """What the method and the path say."""
-        route, _ = _understood(exchange)
-        return Call(route, called_id(""))
+        route, _ = _match_route(exchange)
+        return Call(route, parse_called_id(""))
 
-    async def answer(self, exchange: Exchange, call: Call) -> None:
+    async def answer(self, exchange: GatewayRequest, call: Call) -> None:
         """Do what is asked for."""
-        route, words = _understood(exchange)
+        route, words = _match_route(exchange)
         if route == "other":
-            raise Refusal(detail(404, "Not Found"))
+            raise RejectedError(error_response(404, "Not Found"))
         await self._answers[route](exchange, *words)
 
-    async def _upload(self, exchange: Exchange) -> None:
+    async def _upload(self, exchange: GatewayRequest) -> None:
         key = self._expect(exchange)
         stored = self._platform.files.keep(key, exchange.body)
-        await exchange.reply(json_reply(200, {"access_url": stored.url}))
+        await exchange.response(json_response(200, {"access_url": stored.url}))
 
-    async def _begin_parts(self, exchange: Exchange) -> None:
+    async def _begin_parts(self, exchange: GatewayRequest) -> None:
         key = self._expect(exchange)
         url = self._platform.files.incoming[key].url
-        await exchange.reply(json_reply(200, {"access_url": url, "uploadId": key}))
+        await exchange.response(json_response(200, {"access_url": url, "uploadId": key}))
 
-    async def _part(self, exchange: Exchange, key: str, number: str) -> None:
-        self._let_in(exchange, key)
+    async def _part(self, exchange: GatewayRequest, key: str, number: str) -> None:
+        self._require_token(exchange, key)
         self._incoming(key).parts[int(number)] = exchange.body
         etag = etag_of(exchange.body)
         body = {"partNumber": int(number), "etag": etag}
-        await exchange.reply(json_reply(200, body, {"etag": etag}))
+        await exchange.response(json_response(200, body, {"etag": etag}))
 
-    async def _sign_part(self, exchange: Exchange, key: str, number: str) -> None:
-        self._let_owner_in(exchange)
+    async def _sign_part(self, exchange: GatewayRequest, key: str, number: str) -> None:
+        self._require_owner(exchange)
         self._incoming(key)
-        url = signed(f"{exchange.place.base}/presigned/{key}/{number}", key)
-        await exchange.reply(json_reply(200, {"upload_url": url}))
+        url = signed(f"{exchange.location.base}/presigned/{key}/{number}", key)
+        await exchange.response(json_response(200, {"upload_url": url}))
 
-    async def _complete(self, exchange: Exchange, key: str) -> None:
+    async def _complete(self, exchange: GatewayRequest, key: str) -> None:
         if not _is_presigned(exchange):
-            self._let_in(exchange)
+            self._require_token(exchange)
         elif not _is_signed(exchange, key):
-            self._let_owner_in(exchange)
+            self._require_owner(exchange)
         content = self._incoming(key).joined(_named_parts(exchange.body))
         if content is None:
-            raise Refusal(detail(400, "The parts are not those that were uploaded"))
+            raise RejectedError(error_response(400, "The parts are not those that were uploaded"))
         stored = self._platform.files.keep(key, content)
-        await exchange.reply(json_reply(200, {"access_url": stored.url}))
+        await exchange.response(json_response(200, {"access_url": stored.url}))
 
-    async def _put(self, exchange: Exchange, key: str) -> None:
-        self._let_in(exchange, key)
+    async def _put(self, exchange: GatewayRequest, key: str) -> None:
+        self._require_token(exchange, key)
         incoming = self._incoming(key)
         if exchange.headers.get("content-type") != incoming.label.content_type:
-            raise Refusal(detail(403, "The content type is not the one that was signed"))
+            raise RejectedError(
+                error_response(403, "The content type is not the one that was signed")
+            )
         stored = self._platform.files.keep(key, exchange.body)
         self._platform.files.incoming[key] = incoming  # the URL may be put to again
-        await exchange.reply(Reply(200, b"", raw_headers({"etag": stored.etag})))
+        await exchange.response(Response(200, b"", raw_headers({"etag": stored.etag})))
 
-    async def _download(self, exchange: Exchange, file_id: str) -> None:
+    async def _download(self, exchange: GatewayRequest, file_id: str) -> None:
         files = self._platform.files
         stored = files.find(file_id)
         reader = files.user_of(exchange.headers.get("authorization"))
         decision = "hide" if stored is None else stored.decision(reader)
         if stored is None or decision == "hide":
-            raise Refusal(detail(404, "File not found"))
+            raise RejectedError(error_response(404, "File not found"))
         if decision == "forbid":
-            raise Refusal(detail(403, "Access to this file is forbidden"))
-        await self._give(exchange, stored)
+            raise RejectedError(error_response(403, "Access to this file is forbidden"))
+        await self._send_file(exchange, stored)
 
-    async def _give(self, exchange: Exchange, stored: StoredFile) -> None:
+    async def _send_file(self, exchange: GatewayRequest, stored: StoredFile) -> None:
         headers = {
             "content-type": stored.content_type,
             "etag": stored.etag,
@@ -127,8 +135,8 @@ class CdnHost:
         size = len(stored.content)
         span = _span(exchange, stored)
         if span is not None and span.start >= size:
-            raise Refusal(
-                Reply(416, b"", raw_headers({**headers, "content-range": f"bytes */{size}"}))
+            raise RejectedError(
+                Response(416, b"", raw_headers({**headers, "content-range": f"bytes */{size}"}))
             )
         if span is not None:
             headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
@@ -141,59 +149,59 @@ class CdnHost:
             await self._send(exchange, memoryview(stored.content)[span.start : span.stop])
         await exchange({"type": "http.response.body", "body": b""})
 
-    async def _send(self, exchange: Exchange, content: memoryview) -> None:
+    async def _send(self, exchange: GatewayRequest, content: memoryview) -> None:
         bandwidth = self._platform.settings.bandwidth
         for start in range(0, len(content), _CHUNK):
-            if exchange.connection.is_lost:
+            if exchange.connection.is_closed:
                 break
             chunk = bytes(content[start : start + _CHUNK])
             await exchange({"type": "http.response.body", "body": chunk, "more_body": True})
             if bandwidth is not None:
                 await asyncio.sleep(len(chunk) / bandwidth)
 
-    def _expect(self, exchange: Exchange) -> str:
-        self._let_in(exchange)
+    def _expect(self, exchange: GatewayRequest) -> str:
+        self._require_token(exchange)
         headers = exchange.headers
         content_type = headers.get("content-type", "application/octet-stream")
         label = label_of(headers, content_type, headers.get("x-fal-file-name"))
-        return self._platform.files.expect(exchange.place.base, label)
+        return self._platform.files.expect(exchange.location.base, label)
 
-    def _let_in(self, exchange: Exchange, key: str = "") -> None:
+    def _require_token(self, exchange: GatewayRequest, key: str = "") -> None:
         """Check the signature of presigned URLs, and the token of all others."""
         authorization = exchange.headers.get("authorization")
         if _is_presigned(exchange):
             if authorization is not None:  # storage services let it pass, and have the key now
                 exchange.warnings.append("an Authorization header was sent to a presigned URL")
             if not _is_signed(exchange, key):
-                raise Refusal(detail(403, "The signature is not the one of this URL"))
+                raise RejectedError(error_response(403, "The signature is not the one of this URL"))
         elif self._platform.files.user_of(authorization) != OWNER:
-            raise Refusal(detail(401, "Invalid token"))
+            raise RejectedError(error_response(401, "Invalid token"))
 
-    def _let_owner_in(self, exchange: Exchange) -> None:
+    def _require_owner(self, exchange: GatewayRequest) -> None:
         authorization = exchange.headers.get("authorization")
-        if refusal := self._platform.accounts.refusal(authorization, "storage", private=True):
-            raise Refusal(refusal)
+        if refusal := self._platform.accounts.reject_reason(authorization, "storage", private=True):
+            raise RejectedError(refusal)
 
-    def _incoming(self, key: str) -> Incoming:
+    def _incoming(self, key: str) -> PendingUpload:
         incoming = self._platform.files.incoming.get(key)
         if incoming is None:
-            raise Refusal(detail(404, "Upload not found"))
+            raise RejectedError(error_response(404, "Upload not found"))
         return incoming
 
 
-def _understood(exchange: Exchange) -> tuple[Route, tuple[str, ...]]:
+def _match_route(exchange: GatewayRequest) -> tuple[Route, tuple[str, ...]]:
     for method, path, route in _ROUTES:
-        found = path.fullmatch(exchange.place.path)
+        found = path.fullmatch(exchange.location.path)
         if found and method == exchange.method:
             return route, found.groups()
     return "other", ()
 
 
-def _is_presigned(exchange: Exchange) -> bool:
-    return exchange.place.path.startswith("presigned/")
+def _is_presigned(exchange: GatewayRequest) -> bool:
+    return exchange.location.path.startswith("presigned/")
 
 
-def _is_signed(exchange: Exchange, key: str) -> bool:
+def _is_signed(exchange: GatewayRequest, key: str) -> bool:
     return exchange.parameters.get("signature") == signature_of(key)
 
 
@@ -203,10 +211,10 @@ def _named_parts(body: bytes) -> list[tuple[object, object]]:
         parts: list[dict[str, Any]] = decode(body)["parts"]
         return [(part.get("partNumber", part.get("part_number")), part["etag"]) for part in parts]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refusal(detail(422, "parts is missing")) from error
+        raise RejectedError(error_response(422, "parts is missing")) from error
 
 
-def _span(exchange: Exchange, stored: StoredFile) -> range | None:
+def _span(exchange: GatewayRequest, stored: StoredFile) -> range | None:
     """The one range that is asked for; ``None`` for the whole file."""
     found = _RANGE.fullmatch(exchange.headers.get("range", ""))
     if found is None or exchange.headers.get("if-range", stored.etag) != stored.etag:

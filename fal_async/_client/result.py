@@ -1,0 +1,200 @@
+"""`Result`; outputs validated and bound to their client."""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from fal_async._core.checks import describe, explain
+from fal_async.errors import InvalidRequestError, InvalidResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+    from typing_extensions import TypeVar
+
+    from fal_async._dispatch.dispatcher import Dispatcher
+    from fal_async._files.file import File
+    from fal_async._protocol.response import Output
+
+    FileT = TypeVar("FileT", default=File)
+else:
+    from typing import TypeVar
+
+    FileT = TypeVar("FileT")
+
+__all__ = ["Result", "check_output_type", "finalize_output", "make_result", "validate_output"]
+
+T = TypeVar("T")
+
+
+class Result(dict[str, Any], Generic[FileT]):
+    """The output of a model: a dictionary that also knows about the request.
+
+    Attributes:
+        request_id: The id of the request, or ``None`` when the platform did not say.
+        billable_units: The units that were charged, or ``None`` when the platform did not say.
+        metrics: Figures of the run; filled by calls that watch the queue.
+        retries: How many times an exchange of the call was repeated.
+        headers: The headers of the response, names in lower case.
+
+    Example:
+        >>> result = Result({"seed": 7}, request_id="764cabcf")
+        >>> result["seed"], result.request_id
+        (7, '764cabcf')
+    """
+
+    __slots__ = ("_dispatcher", "billable_units", "headers", "metrics", "request_id", "retries")
+
+    def __init__(
+        self,
+        output: Mapping[str, Any],
+        *,
+        request_id: str | None = None,
+        billable_units: float | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        retries: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(output)
+        self.request_id: str | None = request_id
+        self.billable_units: float | None = billable_units
+        self.metrics: Mapping[str, Any] = metrics or {}
+        self.retries: int = retries
+        self.headers: Mapping[str, str] = headers or {}
+        self._dispatcher: object = None
+
+    def _bind(self, dispatcher: object) -> None:
+        """Let a client's performer fetch its files; for clients, who bind what they hand over."""
+        self._dispatcher = dispatcher
+
+    def files(self) -> list[FileT]:
+        """The files of the output, wherever they stand in it; see `File`.
+
+        A result that was copied or pickled fetches them with the module-level client.
+        """
+        from fal_async._files.file import (  # with pydantic, for those who want it
+            File,
+            files_in_output,
+        )
+
+        files = files_in_output(self, File, self._dispatcher)
+        return cast("list[FileT]", files)  # a result with files of another kind finds its own
+
+    def _facts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in Result.__slots__ if name[0] != "_"}
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """A JSON object. A result that is checked stays the same object, with what it knows."""
+        from pydantic_core import core_schema  # who defines a model has it at hand
+
+        json_object = core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
+        made = core_schema.no_info_after_validator_function(cls, json_object)
+        kept = core_schema.is_instance_schema(cls)
+        return core_schema.json_or_python_schema(
+            made,
+            core_schema.union_schema([kept, made], mode="left_to_right"),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                dict, return_schema=json_object
+            ),
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Result[FileT]], tuple[Any, ...]]:
+        return _restore_result, (type(self), dict(self), self._facts())
+
+
+def _restore_result(
+    kind: type[Result[FileT]], output: dict[str, Any], facts: dict[str, Any]
+) -> Result[FileT]:
+    return kind(output, **facts)
+
+
+def make_result(
+    output: Output, *, request_id: str | None = None, metrics: Mapping[str, Any] | None = None
+) -> Any:
+    """Make a `Result` of a JSON object, and return any other output as it is."""
+    value: object = output.value
+    if not isinstance(value, dict):
+        return value
+    return Result(
+        cast("dict[str, Any]", value),
+        request_id=output.request_id or request_id,
+        billable_units=output.billable_units,
+        metrics=metrics,
+        retries=output.retries,
+        headers=output.headers,
+    )
+
+
+def finalize_output(value: Any, output: type[T] | None, dispatcher: Dispatcher) -> T:
+    """Validate an output against the type that was asked for, and bind it to its client.
+
+    Raises:
+        InvalidResponseError: The output is not of that type.
+    """
+    if isinstance(value, Result):
+        value._bind(dispatcher)
+    try:
+        checked = validate_output(value, output)
+    except InvalidResponseError as error:
+        error.stage, error.started = "result", True
+        raise
+    files = sys.modules.get("fal_async._files.file")
+    if output is not None and files is not None:  # else there is no `File` that it could hold
+        files.bind_files(checked, dispatcher)
+    return checked
+
+
+def validate_output(value: Any, output: type[T] | None) -> T:
+    """Check a model's output against any type that pydantic knows; ``None`` takes it as it is."""
+    if output is None:
+        return cast("T", value)
+    from pydantic import ValidationError  # costs 0.1 s to import, so only those pay who use it
+
+    try:
+        return cast("T", _validator(output)(value))
+    except ValidationError as error:
+        raise InvalidResponseError(
+            f"the output is not a {getattr(output, '__name__', output)}: {error}",
+            request_id=getattr(value, "request_id", None),
+            body=value,
+        ) from error
+
+
+def check_output_type(output: object) -> None:
+    """Refuse what outputs cannot be checked against, before the job is paid for."""
+    if output is not None:
+        _validator(output)
+
+
+def _validator(output: object) -> Callable[[object], object]:
+    try:
+        hash(output)
+    except Exception:  # noqa: BLE001 -- whatever has no hash
+        build = _build_validator.__wrapped__  # annotations may carry lists and the like
+    else:
+        build = _build_validator
+    try:
+        return build(output)
+    except Exception as error:  # pydantic's own are few of what it raises for what is no type
+        raise InvalidRequestError(
+            f"{describe(output)} is not a type of outputs: {explain(error)}"
+        ) from error
+
+
+@lru_cache(maxsize=256)
+def _build_validator(output: Hashable) -> Callable[[object], object]:
+    from pydantic import InstanceOf, TypeAdapter
+
+    kind = cast("type[object]", output)
+    if isinstance(output, type) and issubclass(kind, Result):
+        kind = InstanceOf[Result]
+    adapter = TypeAdapter[object](kind)
+    adapter.rebuild(raise_errors=True)
+    return adapter.validate_python

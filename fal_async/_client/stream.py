@@ -1,0 +1,278 @@
+"""Streams: the output of an app, as it comes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+import anyio
+
+from fal_async._client.result import finalize_output
+from fal_async._dispatch.call_state import CallState, use_call_state
+from fal_async._http.response import ExchangeFailed
+from fal_async._net.time_slices import SlicedDecoder
+from fal_async._protocol.response import is_event_stream
+from fal_async._protocol.sse import SSEDecoder
+from fal_async._protocol.stream_events import read_events
+from fal_async.errors import InvalidRequestError, StreamInterruptedError
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Iterator,
+        Mapping,
+    )
+
+    from typing_extensions import TypeVar
+
+    from fal_async._dispatch.dispatcher import Dispatcher
+    from fal_async._dispatch.limits import LaneLimits
+    from fal_async._http.response import StreamedResponse
+    from fal_async._protocol.operation import Operation
+
+    R = TypeVar("R")
+    T = TypeVar("T", default=dict[str, Any])
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+__all__ = ["EventStream"]
+
+
+class EventStream(Generic[T]):
+    """The output of an app, event by event. It is opened by ``async with`` or by the first step.
+
+    Leaving ``async with`` closes the connection, and with it the work, if the app looks for that.
+    So does dropping the stream: where objects are freed when nobody refers to them any more, as in
+    CPython, a loop over a stream that is left early closes it at once.
+
+    Each event is its decoded JSON, or its text where it is not JSON. A response that is not a
+    stream
+    of events gives its bytes, chunk by chunk. One task at a time may read.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.stream("demo/stream", {"steps": 2}) as events:
+        ...         async for event in events:
+        ...             print(event["step"])
+        >>> anyio.run(main)
+        1
+        2
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        operation: Operation[None],
+        *,
+        prepare: Callable[[], Awaitable[Operation[None]]] | None = None,
+        timeout: float | None,
+        idle_timeout: float | None,
+        output: type[T] | None,
+    ) -> None:
+        self._source = _ResponseReader(dispatcher, operation, prepare, timeout, idle_timeout)
+        self._output = output
+        self._decoder: SlicedDecoder[T] = SlicedDecoder(_decode_raw)
+        self._events_received = 0
+        self._is_reading = False
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the request; ``None`` before the stream is open."""
+        return self._source.request_id
+
+    @property
+    def response_headers(self) -> Mapping[str, str]:
+        """The headers of the response, names in lower case; empty before the stream is open."""
+        return self._source.headers
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            for item in self._decoder.items:
+                self._events_received += 1
+                return item
+        except BaseException:
+            await self.aclose()
+            raise
+        return await self._read_more()
+
+    async def aclose(self) -> None:
+        """Close the connection. It can be called again, and at any time: the stream ends there."""
+        self._decoder.drop()
+        await self._source.aclose()
+
+    async def _open(self) -> None:
+        if not self._source.was_opened:
+            await self._source.open()
+            if self._source.is_events:
+                self._decoder.decode = _Decoder(self._source, self._output)
+
+    async def _read_more(self) -> T:
+        if self._is_reading:
+            raise InvalidRequestError("another task is reading this stream already")
+        self._is_reading = True
+        try:
+            await self._open()
+            while True:
+                while await self._decoder.advance():
+                    for item in self._decoder.items:
+                        self._events_received += 1
+                        return item
+                self._decoder.feed(await self._next_chunk())
+        except BaseException:
+            await self.aclose()
+            raise
+        finally:
+            self._is_reading = False
+
+    async def _next_chunk(self) -> bytes:
+        try:
+            chunk = await self._source.next_chunk()
+        except ExchangeFailed as error:
+            raise self._broken(error.breakdown.reason) from error.__cause__
+        if chunk is not None:
+            return chunk
+        if isinstance(self._decoder.decode, _Decoder) and self._decoder.decode.pending:
+            raise self._broken("it ended within an event")
+        raise StopAsyncIteration
+
+    def _broken(self, reason: str) -> Exception:
+        """The error that says how far the stream came; the end, if it was closed on purpose."""
+        if self._source.was_closed:
+            return StopAsyncIteration()
+        return StreamInterruptedError(reason, self._events_received, request_id=self.request_id)
+
+
+def _decode_raw(chunk: bytes) -> Iterator[Any]:
+    yield chunk
+
+
+class _Decoder:
+    """Turns the bytes of a stream of events into its items."""
+
+    def __init__(self, source: _ResponseReader, output: type[Any] | None) -> None:
+        self._dispatcher = source.dispatcher
+        self._request_id = source.request_id
+        self._output = output
+        self._decoder = SSEDecoder()
+
+    @property
+    def pending(self) -> bool:
+        return self._decoder.pending
+
+    def __call__(self, chunk: bytes) -> Iterator[Any]:
+        values = read_events(self._decoder.feed(chunk), request_id=self._request_id)
+        return values if self._output is None else self._validated(values, self._output)
+
+    def _validated(self, values: Iterator[Any], output: type[T]) -> Iterator[T]:
+        return (finalize_output(value, output, self._dispatcher) for value in values)
+
+
+class _ResponseReader:
+    """The open response of a stream, and the bounds of waiting for it.
+
+    Attributes:
+        performer: Performs the call.
+        was_closed: Whether it was closed, perhaps before it was open.
+        headers: Those of the response.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        operation: Operation[None],
+        prepare: Callable[[], Awaitable[Operation[None]]] | None,
+        timeout: float | None,
+        idle_timeout: float | None,
+    ) -> None:
+        self.was_closed = False
+        self.headers: Mapping[str, str] = {}
+        self.dispatcher = dispatcher
+        self._operation = operation
+        self._prepare = prepare
+        self._timeout = timeout
+        self._idle_timeout = idle_timeout
+        self._deadline = math.inf
+        self._state = CallState()
+        self._gates: LaneLimits | None = None
+        self._response: StreamedResponse | None = None
+
+    def __del__(self) -> None:
+        if self._response is not None and self._gates is not None:  # dropped without being closed
+            self._gates.release(self._operation.lane)
+
+    @property
+    def was_opened(self) -> bool:
+        return self._gates is not None
+
+    @property
+    def request_id(self) -> str | None:
+        return self.headers.get("x-fal-request-id")
+
+    @property
+    def is_events(self) -> bool:
+        return is_event_stream(self.headers)
+
+    async def open(self) -> None:
+        """Send the request and check the status of the response."""
+        with use_call_state(self._state):
+            await self._open()
+
+    async def _open(self) -> None:
+        if self._timeout is not None:
+            self._deadline = anyio.current_time() + self._timeout
+        if self._prepare is not None:
+            self._operation = await self._with_deadline(self._prepare, math.inf)
+        self._state.begin(self._operation)
+        gates = self.dispatcher.line.gates.get()
+        await self._with_timeouts(lambda: gates.acquire(self._operation.lane, self._state))
+        self._gates = gates
+        try:
+            response = await self._with_timeouts(lambda: self.dispatcher.stream(self._operation))
+        except BaseException:
+            gates.release(self._operation.lane)
+            raise
+        self._response, self.headers = response, response.headers
+        if self.was_closed:  # in the meantime, by another task
+            await self.aclose()
+
+    async def next_chunk(self) -> bytes | None:
+        """The next bytes, or ``None`` at the end; raises `ExchangeFailed`."""
+        return (
+            None if self._response is None else await self._with_timeouts(self._response.next_chunk)
+        )
+
+    async def aclose(self) -> None:
+        """Close the connection, once."""
+        self.was_closed = True
+        response, self._response = self._response, None
+        if response is not None and self._gates is not None:
+            self._gates.release(self._operation.lane)
+            await response.aclose()
+
+    async def _with_timeouts(self, step: Callable[[], Awaitable[R]]) -> R:
+        """Take one step within the bounds. The scope ends with it: none is held across a yield."""
+        if self._timeout is None and self._idle_timeout is None:
+            return await step()
+        idle_deadline = math.inf
+        if self._idle_timeout is not None:
+            idle_deadline = anyio.current_time() + self._idle_timeout
+        return await self._with_deadline(step, idle_deadline)
+
+    async def _with_deadline(self, step: Callable[[], Awaitable[R]], idle_deadline: float) -> R:
+        with anyio.CancelScope(deadline=min(idle_deadline, self._deadline)):
+            return await step()
+        passed = self._timeout if self._deadline <= idle_deadline else self._idle_timeout
+        raise self._state.timeout_error(passed or 0, self.request_id)

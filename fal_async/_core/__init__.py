@@ -1,0 +1,1 @@
+"""Values and checks that every layer may use: secrets, argument checks, annotations."""

@@ -1,0 +1,1 @@
+"""Bytes in and out: uploads, downloads, files in arguments and outputs."""

@@ -1,0 +1,193 @@
+"""The extensions that httpx documents: ``trace`` and ``network_stream``."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+from anyio.abc import SocketAttribute
+
+from fal_async._net.tasks import optional_timeout
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from fal_async._http.connection import HTTPConnection
+
+__all__ = ["NetworkStream", "Step", "TraceFunction", "Tracer"]
+
+
+class NetworkStream:
+    """What is known of a connection; after an upgrade, its bytes as well.
+
+    It has the methods of httpcore's ``AsyncNetworkStream``, and its errors. A connection that was
+    not upgraded belongs to HTTP, and cannot be read or written by way of this.
+
+    Args:
+        connection: The connection.
+        is_upgraded: Whether it speaks another protocol than HTTP now.
+        received: What has arrived of that.
+    """
+
+    def __init__(self, connection: HTTPConnection, *, is_upgraded: bool, received: bytes) -> None:
+        self._connection = connection
+        self._is_upgraded = is_upgraded
+        self._received = received
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Receive some bytes; none at the end of the stream.
+
+        Raises:
+            httpcore.ReadError: The connection broke, or was not upgraded.
+            httpcore.ReadTimeout: Nothing came in time.
+        """
+        if not self._is_upgraded:
+            raise _error("ReadError", "the connection was not upgraded")
+        if self._received:
+            received, self._received = self._received[:max_bytes], self._received[max_bytes:]
+            return received
+        try:
+            with optional_timeout(timeout):
+                return await self._connection.stream.receive(max_bytes)
+        except anyio.EndOfStream:
+            return b""
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise _error("ReadError", str(error.__cause__ or error)) from error
+        raise _error("ReadTimeout", f"nothing was received for {timeout} s")
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send some bytes.
+
+        Raises:
+            httpcore.WriteError: The connection broke, or was not upgraded.
+            httpcore.WriteTimeout: They could not be sent in time.
+        """
+        if not self._is_upgraded:
+            raise _error("WriteError", "the connection was not upgraded")
+        try:
+            with optional_timeout(timeout):
+                return await self._connection.stream.send(buffer)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise _error("WriteError", str(error.__cause__ or error)) from error
+        raise _error("WriteTimeout", f"not everything could be sent within {timeout} s")
+
+    async def aclose(self) -> None:
+        """Close an upgraded connection."""
+        if self._is_upgraded:
+            self._connection.close()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> NetworkStream:
+        """Make a TLS handshake on an upgraded connection; the result replaces this stream.
+
+        Raises:
+            httpcore.ConnectError: The handshake failed, or the connection was not upgraded.
+            httpcore.ConnectTimeout: It took too long.
+        """
+        connection = self._connection
+        if not self._is_upgraded or self._received:
+            raise _error("ConnectError", "TLS cannot start in the midst of another protocol")
+        try:
+            with optional_timeout(timeout):
+                name = server_hostname or connection.origin.host
+                connection.stream = await connection.stream.start_tls(ssl_context, name)
+                return NetworkStream(connection, is_upgraded=True, received=b"")
+        except OSError as error:
+            raise _error("ConnectError", str(error)) from error
+        raise _error("ConnectTimeout", f"no TLS within {timeout} s")
+
+    def get_extra_info(self, info: str) -> Any:
+        """Look up a fact: ``client_addr``, ``server_addr``, ``socket``, ``ssl_object``.
+
+        Also ``is_readable``; ``None`` for what is not known.
+        """
+        connection = self._connection
+        match info:
+            case "client_addr":
+                return connection.client_addr
+            case "server_addr":
+                return connection.server_addr
+            case "socket":
+                return connection.stream.extra(SocketAttribute.raw_socket)  # noqa: S610 -- anyio's
+            case "ssl_object":
+                return connection.stream.ssl_object
+            case "is_readable":
+                return not connection.is_quiet()
+            case _:
+                return None
+
+
+def _error(name: str, message: str) -> Exception:
+    import httpcore  # takes long to load, and few need it
+
+    error: Exception = getattr(httpcore, name)(message)
+    return error
+
+
+#: Called with the name of an event and what is known of it.
+TraceFunction: TypeAlias = "Callable[[str, dict[str, Any]], Awaitable[None] | None]"
+
+
+class Step:
+    """A step under way.
+
+    Attributes:
+        return_value: What it came to; ``None`` until it is known.
+    """
+
+    def __init__(self) -> None:
+        self.return_value: Any = None
+
+
+class Tracer:
+    """Tells of the steps of one exchange: ``started``, then ``complete`` or ``failed``.
+
+    Args:
+        function: The function.
+        request: What events about the request show as such.
+    """
+
+    def __init__(self, function: TraceFunction, request: object) -> None:
+        self._function = function
+        self._request = request
+
+    @asynccontextmanager
+    async def step(self, name: str, info: dict[str, Any] | None = None) -> AsyncGenerator[Step]:
+        """Tell of a step.
+
+        Args:
+            name: The name, such as ``"http11.send_request_headers"``.
+            info: What is known when it starts; ``None`` for the request.
+        """
+        step = Step()
+        await self.start(name, info)
+        try:
+            yield step
+        except BaseException as error:
+            await self.fail(name, error)
+            raise
+        await self.complete(name, step.return_value)
+
+    async def start(self, name: str, info: dict[str, Any] | None = None) -> None:
+        """Tell that a step begins."""
+        await self._tell(f"{name}.started", {"request": self._request} if info is None else info)
+
+    async def complete(self, name: str, return_value: object = None) -> None:
+        """Tell that a step is done."""
+        await self._tell(f"{name}.complete", {"return_value": return_value})
+
+    async def fail(self, name: str, error: BaseException) -> None:
+        """Tell that a step failed."""
+        await self._tell(f"{name}.failed", {"exception": error})
+
+    async def _tell(self, event: str, info: dict[str, Any]) -> None:
+        outcome = self._function(event, info)
+        if isawaitable(outcome):
+            await outcome

@@ -1,0 +1,1 @@
+"""Sockets, TLS, tasks, threads, event loops; knows neither HTTP nor the platform."""

@@ -1,0 +1,196 @@
+"""Keys and login tokens: what is sent, until when, and how a login is renewed."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from fal_async._core.secrets import Secret
+from fal_async._protocol.serialization import decode_json
+from fal_async.errors import (
+    FalClientHTTPError,
+    InvalidResponseError,
+    MissingCredentialsError,
+    ServerError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "TOKEN_URL",
+    "AuthHeader",
+    "LoginTokens",
+    "auth_header_from_key",
+    "auth_header_from_token",
+    "expiry",
+    "parse_login",
+    "parse_refresh_response",
+    "refresh_form",
+    "similar_variables",
+    "validate_key",
+]
+
+#: Where a login is renewed, and as whom.
+TOKEN_URL: Final = "https://auth.fal.ai/oauth/token"  # noqa: S105 -- an address
+_CLIENT_ID: Final = "TwXR51Vz8JbY8GUUMy6EyuVR0fTO7N4N"
+
+#: How long before its expiry an access token is renewed, in seconds.
+LEEWAY: Final = 300.0
+#: How long a token that was just issued is used at least, in seconds: when clocks disagree, or its
+#: expiry cannot be read, a renewal for each request would be worse than a refused request.
+MIN_LIFETIME: Final = 60.0
+
+#: The variables that hold keys.
+KEY_VARIABLES: Final = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
+
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_LOOKALIKE: Final = re.compile(r"(?i)(^|_)FAL(_?AI)?_(.*_)?(KEY|TOKEN|SECRET|CREDENTIALS)")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthHeader:
+    """What goes into the Authorization header.
+
+    Attributes:
+        authorization: The whole value of the header.
+        source: Where it was found, in words.
+        stale_at: When another one is needed, in seconds of Unix time.
+    """
+
+    authorization: Secret
+    source: str
+    refresh_at: float = math.inf
+
+
+def auth_header_from_key(key: Secret, source: str) -> AuthHeader:
+    """What to send for a key."""
+    return AuthHeader(Secret(f"Key {key.reveal()}"), source)
+
+
+def validate_key(key: str) -> str | None:
+    """What is wrong with a key, in words that do not show it; ``None`` when it may be sent.
+
+    Example:
+        >>> validate_key("id:secret"), validate_key("id: secret")
+        (None, 'holds whitespace')
+    """
+    if _VISIBLE.fullmatch(key):
+        return None
+    if not key:
+        return "is empty"
+    spaced = any(character.isspace() for character in key)
+    return "holds whitespace" if spaced else "holds characters that are not printable ASCII"
+
+
+def similar_variables(names: Iterable[str]) -> list[str]:
+    """The environment variables whose names look like one of a key for fal, and which nobody reads.
+
+    Example:
+        >>> similar_variables(["PATH", "FAL_API_KEY", "fal_key", "FAL_KEY"])
+        ['FAL_API_KEY', 'fal_key']
+    """
+    return sorted(name for name in names if _LOOKALIKE.search(name) and name not in KEY_VARIABLES)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginTokens:
+    """What a login has left behind.
+
+    Attributes:
+        refresh: Buys one new access token; each purchase may replace it.
+        access: What is sent; ``None`` when there is none that can be sent.
+    """
+
+    refresh: Secret
+    access: Secret | None = None
+
+    def to_text(self) -> Secret:
+        """The content of the token file."""
+        return Secret("\n".join(token.reveal() for token in (self.refresh, self.access) if token))
+
+
+def parse_login(text: str) -> LoginTokens | None:
+    """Read the token file: a refresh token, then perhaps an access token, each on its line."""
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    refresh, access = (*map(_printable_or_empty, lines), None, None)[:2]
+    return LoginTokens(refresh, access) if refresh else None
+
+
+def expiry(token: Secret) -> float | None:
+    """When a JWT expires, in seconds of Unix time; ``None`` when it does not say."""
+    try:
+        payload = token.reveal().split(".")[1]
+        claims = decode_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"])
+    except (ValueError, LookupError, TypeError, OverflowError):
+        return None
+
+
+def auth_header_from_token(
+    access: Secret, source: str, *, issued_at: float | None = None
+) -> AuthHeader:
+    """What to send for an access token. One whose expiry is unknown is stale from the start.
+
+    Args:
+        access: The access token.
+        source: Where it was found.
+        issued_at: When it was issued to us, in seconds of Unix time; ``None`` when it was found.
+    """
+    expires_at = expiry(access)
+    refresh_at = -math.inf if expires_at is None else expires_at - LEEWAY
+    if issued_at is not None:
+        refresh_at = max(refresh_at, issued_at + MIN_LIFETIME)
+    return AuthHeader(Secret(f"Bearer {access.reveal()}"), source, refresh_at)
+
+
+def refresh_form(tokens: LoginTokens) -> dict[str, str | Secret]:
+    """The form fields that ask for new tokens."""
+    return {
+        "grant_type": "refresh_token",
+        "client_id": _CLIENT_ID,
+        "refresh_token": tokens.refresh,
+    }
+
+
+def parse_refresh_response(
+    status_code: int, body: bytes | memoryview, old: LoginTokens
+) -> LoginTokens:
+    """Read the answer to `refresh_form`. No error shows the answer: it may hold tokens.
+
+    Raises:
+        MissingCredentialsError: The login has ended.
+        FalClientHTTPError: The server did not decide.
+        InvalidResponseError: There are no tokens in the answer.
+    """
+    if status_code in {400, 401, 403}:
+        raise MissingCredentialsError(
+            f"the login of `fal auth login` has ended (its renewal was answered with HTTP "
+            f"{status_code}): log in again, set FAL_KEY, or pass key="
+        )
+    if status_code != 200:
+        error = ServerError if status_code >= 500 else FalClientHTTPError
+        raise error("the login could not be renewed", status_code)
+    access, refresh = _issued(body)
+    if access is None:
+        raise InvalidResponseError("the renewal of the login was answered without an access token")
+    return LoginTokens(refresh or old.refresh, access)
+
+
+def _printable_or_empty(value: object) -> Secret | None:
+    return Secret(value) if isinstance(value, str) and _VISIBLE.fullmatch(value) else None
+
+
+def _issued(body: bytes | memoryview) -> tuple[Secret | None, Secret | None]:
+    """The access token and the refresh token in an answer, as far as there are any."""
+    try:
+        value = decode_json(bytes(body))
+    except ValueError:
+        return None, None
+    fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    return _printable_or_empty(fields.get("access_token")), _printable_or_empty(
+        fields.get("refresh_token")
+    )

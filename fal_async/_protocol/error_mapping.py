@@ -1,0 +1,189 @@
+"""Error responses: three JSON shapes, plain text and HTML, into one tree of errors."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from fal_async._protocol.serialization import decode_json, json_text
+from fal_async.errors import (
+    AccountLockedError,
+    AuthenticationError,
+    ContentPolicyError,
+    ErrorDetail,
+    FalClientHTTPError,
+    InvalidInputError,
+    JobCancelledError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    StartTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fal_async._protocol.response import Response
+
+__all__ = ["exception_from_response", "raise_for_status"]
+
+#: How much of a plain-text body becomes the message, in characters.
+MAX_MESSAGE: Final = 500
+#: The type of a problem that the platform gives none.
+_UNNAMED: Final = "unknown"
+_LOCKED = re.compile(r"\b(?:locked|balance)\b", re.IGNORECASE)
+
+_BY_STATUS: Final[Mapping[int, type[FalClientHTTPError]]] = {
+    400: InvalidInputError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    422: InvalidInputError,
+    429: RateLimitError,
+    499: JobCancelledError,
+}
+_BY_TYPE: Final[Mapping[str, type[FalClientHTTPError]]] = {
+    "content_policy_violation": ContentPolicyError,
+    "client_cancelled": JobCancelledError,
+}
+_RETRYABLE_TYPES: Final = frozenset({
+    "request_timeout",
+    "startup_timeout",
+    "runner_scheduling_failure",
+    "runner_connection_timeout",
+    "runner_disconnected",
+    "runner_connection_refused",
+    "runner_connection_error",
+    "runner_incomplete_response",
+    "runner_server_error",
+})  # fmt: skip
+
+
+def raise_for_status(response: Response, *, request_id: str | None = None) -> None:
+    """Raise the typed error of a response that is not a success."""
+    if not response.ok:
+        raise exception_from_response(response, request_id=request_id)
+
+
+def exception_from_response(
+    response: Response, *, request_id: str | None = None
+) -> FalClientHTTPError:
+    """The typed error that a response with an error status stands for.
+
+    Args:
+        response: The response.
+        request_id: The id that is known from elsewhere, for responses that do not carry it.
+    """
+    body: object = _body(response)
+    fields = _object(body)
+    problems = _problems(fields.get("detail"))
+    error_type = _error_type(fields, response, problems)
+    message = _message(fields, problems) or _fallback_message(response, body)
+    return _exception_class(response, message, error_type)(
+        message,
+        response.status_code,
+        error_type=error_type,
+        details=problems,
+        request_id=response.request_id or request_id,
+        retry_after=response.retry_after,
+        retryable=_retryable(response, error_type),
+        response_headers=response.headers,
+        body=body,
+    )
+
+
+def _body(response: Response) -> Any:
+    try:
+        return decode_json(response.body)
+    except ValueError:
+        return response.text
+
+
+def _exception_class(
+    response: Response, message: str, error_type: str | None
+) -> type[FalClientHTTPError]:
+    if response.is_start_timeout:
+        return StartTimeoutError
+    if error_type is not None and error_type in _BY_TYPE:
+        return _BY_TYPE[error_type]
+    if response.status_code == 403 and _LOCKED.search(message):
+        return AccountLockedError
+    if response.status_code >= 500:
+        return ServerError
+    return _BY_STATUS.get(response.status_code, FalClientHTTPError)
+
+
+def _error_type(
+    fields: Mapping[str, Any], response: Response, problems: Sequence[ErrorDetail]
+) -> str | None:
+    return (
+        _text(fields, "error_type")
+        or response.headers.get("x-fal-error-type")
+        or _text(fields, "type")
+        or next((problem.type for problem in problems if problem.type != _UNNAMED), None)
+    )
+
+
+def _message(fields: Mapping[str, Any], problems: Sequence[ErrorDetail]) -> str:
+    if problems:
+        return "; ".join(_describe(problem) for problem in problems)
+    for key in ("detail", "message", "error", "status"):
+        value = fields.get(key)
+        if value and (text := value if isinstance(value, str) else json_text(value)[:MAX_MESSAGE]):
+            return text
+    return ""
+
+
+def _describe(problem: ErrorDetail) -> str:
+    where = ".".join(str(part) for part in problem.loc if part != "body")
+    return f"{where}: {problem.message}" if where else problem.message
+
+
+def _fallback_message(response: Response, body: object) -> str:
+    """A message for a body that has none; pages of an ingress are not shown."""
+    if 300 <= response.status_code < 400:
+        return "the platform answered with a redirect, which is never followed"
+    if body and body != {"detail": ""}:
+        text = " ".join(body.split()) if isinstance(body, str) else json_text(body)
+        if text and not text.startswith("<") and "<html" not in text.lower():
+            return text[:MAX_MESSAGE]
+    if response.status_code == 499:
+        return "the job was cancelled"
+    return f"the platform answered with status {response.status_code} and no reason"
+
+
+def _problems(detail: object) -> list[ErrorDetail]:
+    if not isinstance(detail, list):
+        return []
+    items = cast("list[object]", detail)
+    return [_problem(fields) for item in items if (fields := _object(item))]
+
+
+def _problem(item: Mapping[str, Any]) -> ErrorDetail:
+    loc = item.get("loc")
+    parts = cast("list[object]", loc) if isinstance(loc, list) else []
+    return ErrorDetail(
+        message=_text(item, "msg") or _text(item, "message") or "invalid",
+        type=_text(item, "type") or _UNNAMED,
+        loc=tuple(part for part in parts if isinstance(part, int | str)),
+        ctx=_object(item.get("ctx")),
+        url=_text(item, "url"),
+    )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _text(item: Mapping[str, Any], name: str) -> str | None:
+    value = item.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _retryable(response: Response, error_type: str | None) -> bool:
+    if response.is_start_timeout:
+        return False
+    if response.needs_retry is not None:
+        return response.needs_retry
+    return error_type in _RETRYABLE_TYPES or response.status_code in {408, 429, 502, 503, 504}

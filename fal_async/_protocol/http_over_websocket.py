@@ -1,0 +1,119 @@
+"""HTTP responses carried over a WebSocket: a start, parts of the body, an end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from fal_async._protocol.serialization import decode_json
+from fal_async.errors import InvalidResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fal_async._config import Hosts
+    from fal_async._protocol.endpoint import Endpoint
+
+__all__ = ["BodyChunk", "ResponseDecoder", "ResponseEnd", "ResponseStart", "endpoint_url"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStart:
+    """A response begins.
+
+    Attributes:
+        request_id: The id of the request.
+        status_code: The HTTP status.
+        headers: Names in lower case.
+    """
+
+    request_id: str
+    status_code: int
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class BodyChunk:
+    """A part of the body."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseEnd:
+    """A response is complete.
+
+    Attributes:
+        time_to_first_byte: How long the app took to begin, in seconds; ``None`` if not told.
+    """
+
+    time_to_first_byte: float | None = None
+
+
+Frame: TypeAlias = ResponseStart | BodyChunk | ResponseEnd
+
+
+class ResponseDecoder:
+    """Reads the messages of one connection, response after response.
+
+    A text message is about the response, not of it, when it is a JSON object with ``type`` and
+    ``request_id``. Bodies may look like that, so such a message is taken for what it says only
+    where that can be: a start between responses, an end within one.
+    """
+
+    def __init__(self) -> None:
+        self._request_id: str | None = None
+
+    @property
+    def within(self) -> bool:
+        """Whether a response has begun and not ended."""
+        return self._request_id is not None
+
+    def read(self, message: str | bytes | bytearray) -> Frame:
+        """What the next message is.
+
+        Raises:
+            InvalidResponseError: There is no place for it here.
+        """
+        meta = _meta(message)
+        if self._request_id is None:
+            return self._begin(meta)
+        if meta is None or meta["type"] != "end":
+            return BodyChunk(message.encode() if isinstance(message, str) else bytes(message))
+        if meta["request_id"] != self._request_id:
+            raise InvalidResponseError(
+                f"the response to {self._request_id!r} ended as that to {meta['request_id']!r}",
+                request_id=self._request_id,
+            )
+        self._request_id = None
+        seconds = meta.get("time_to_first_byte_seconds")
+        return ResponseEnd(float(seconds) if isinstance(seconds, int | float) else None)
+
+    def _begin(self, meta: Mapping[str, Any] | None) -> ResponseStart:
+        status = None if meta is None or meta["type"] != "start" else meta.get("status")
+        if meta is None or not isinstance(status, int) or not 100 <= status <= 999:
+            raise InvalidResponseError("a response over the WebSocket did not begin with its start")
+        self._request_id = meta["request_id"]
+        headers = meta.get("headers")
+        fields = cast("dict[str, Any]", headers) if isinstance(headers, dict) else {}
+        return ResponseStart(
+            meta["request_id"],
+            status,
+            {name.lower(): str(value) for name, value in fields.items()},
+        )
+
+
+def _meta(message: str | bytes | bytearray) -> Mapping[str, Any] | None:
+    if not isinstance(message, str) or not message.lstrip().startswith("{"):
+        return None
+    try:
+        value = decode_json(message)
+    except ValueError:
+        return None
+    is_meta = isinstance(value.get("type"), str) and isinstance(value.get("request_id"), str)
+    return cast("Mapping[str, Any]", value) if is_meta else None
+
+
+def endpoint_url(hosts: Hosts, endpoint: Endpoint) -> str:
+    """Where requests to an endpoint are carried over a WebSocket."""
+    return f"{hosts.ws}/{endpoint}"

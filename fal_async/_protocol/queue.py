@@ -1,0 +1,266 @@
+"""Submit, status, status stream, result and cancel operations; statuses and job URLs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
+
+from fal_async._core.checks import check_flag
+from fal_async._protocol.logs import parse_logs
+from fal_async._protocol.operation import (
+    JSON_HEADERS,
+    MAX_OUTPUT,
+    Lane,
+    Operation,
+    Request,
+    endpoint_url,
+    response_parser,
+)
+from fal_async._protocol.origins import TrustedOrigins, append_path
+from fal_async._protocol.response import MAX_EXCERPT, Response, _text, parse_output, read_id
+from fal_async._protocol.retry import Retry
+from fal_async._protocol.serialization import encode_arguments
+from fal_async.errors import InvalidResponseError
+from fal_async.types import Cancellation, Completed, InProgress, Queued, Status, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fal_async._config import Hosts
+    from fal_async._protocol.endpoint import Endpoint
+    from fal_async._protocol.operation import T
+    from fal_async.types import Arguments, Stage
+
+__all__ = [
+    "JobUrls",
+    "Submission",
+    "cancel",
+    "job_urls",
+    "parse_cancellation",
+    "parse_status",
+    "parse_submission",
+    "read_status",
+    "result",
+    "status",
+    "status_stream",
+    "submit",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUrls:
+    """Where a job's status, result and cancellation are reached."""
+
+    status_url: str
+    response_url: str
+    cancel_url: str
+
+
+def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrls:
+    """The URLs that the queue named; one that is not at the queue's own origin becomes ours."""
+    own = f"{hosts.queue}/{endpoint.app}/requests/{quote(submission.request_id, safe='')}"
+    queue = TrustedOrigins(hosts.queue)
+
+    def checked(named: object, fallback: str) -> str:
+        return named if isinstance(named, str) and queue.contains(named) else fallback
+
+    return JobUrls(
+        status_url=checked(submission.status_url, f"{own}/status"),
+        response_url=checked(submission.response_url, own),
+        cancel_url=checked(submission.cancel_url, f"{own}/cancel"),
+    )
+
+
+_ANSWERS: Final[Mapping[int, str]] = {202: "CANCELLATION_REQUESTED", 400: "ALREADY_COMPLETED"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What the queue answers to a submit. The URLs are as received, their origins unchecked."""
+
+    request_id: str
+    status_url: str | None = None
+    response_url: str | None = None
+    cancel_url: str | None = None
+
+
+def parse_submission(response: Response) -> Submission:
+    """Read the answer to a submit; only the request id is indispensable."""
+    try:
+        body = response.json_object()
+    except InvalidResponseError:
+        if response.request_id is None:
+            raise
+        body = {}  # the job is there, and its id is all that is needed to collect it
+    request_id = read_id(body.get("request_id")) or response.request_id
+    if request_id is None:
+        raise InvalidResponseError(
+            "the queue accepted the request, but named no usable id: "
+            f"{response.text[:MAX_EXCERPT]!r}",
+            body=response.body,
+        )
+    return Submission(
+        request_id=request_id,
+        status_url=_text(body.get("status_url")),
+        response_url=_text(body.get("response_url")),
+        cancel_url=_text(body.get("cancel_url")),
+    )
+
+
+def parse_status(response: Response) -> Status:
+    """Read the answer to a status call."""
+    return read_status(response.json_object())
+
+
+def read_status(raw: Mapping[str, Any]) -> Status:
+    """Read a status object; a status that is not known is `Unknown`, never an error."""
+    match raw.get("status"):
+        case "IN_QUEUE":
+            return Queued(_position(raw.get("queue_position")))
+        case "IN_PROGRESS":
+            return InProgress(parse_logs(raw.get("logs")))
+        case "COMPLETED":
+            metrics = raw.get("metrics")
+            return Completed(
+                logs=parse_logs(raw.get("logs")),
+                metrics=cast("dict[str, Any]", metrics) if isinstance(metrics, dict) else {},
+                error=_text(raw.get("error")),
+                error_type=_text(raw.get("error_type")),
+            )
+        case _:
+            return Unknown(dict(raw))
+
+
+def parse_cancellation(response: Response) -> Cancellation:
+    """Read the answer to a cancel call that was accepted or came too late."""
+    status = _text(response.json_object().get("status")) if response.body else None
+    return Cancellation(status or _ANSWERS.get(response.status_code, "OK"))
+
+
+def _position(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def submit(
+    hosts: Hosts,
+    endpoint: Endpoint,
+    arguments: Arguments,
+    *,
+    path: str = "",
+    headers: Mapping[str, str] | None = None,
+    query: Mapping[str, Any] | None = None,
+) -> Operation[Submission]:
+    """Put a job into the queue.
+
+    A caller who bounds the queue's length wants to hear of a full queue at once, so only what was
+    never sent is repeated then.
+    """
+    query = query or {}
+    return Operation(
+        name="submit",
+        application=str(endpoint),
+        request=Request(
+            "POST",
+            endpoint_url(hosts.queue, endpoint, path, query),
+            {**JSON_HEADERS, **(headers or {})},
+            encode_arguments(arguments),
+        ),
+        parse=response_parser(parse_submission),
+        retry=Retry.IF_NOT_SENT if "fal_max_queue_length" in query else Retry.IF_REJECTED,
+        is_billable=True,
+        stage="submit",
+    )
+
+
+def status(
+    url: str, *, application: str, request_id: str, with_logs: bool = False
+) -> Operation[Status]:
+    """Ask once how a job stands."""
+    url = _logs(url, with_logs)
+    return _job_operation("status", "GET", url, parse_status, application, request_id, stage="wait")
+
+
+def status_stream(
+    url: str, *, application: str, request_id: str, with_logs: bool = False
+) -> Operation[None]:
+    """Open the stream of a job's statuses, which stands below the URL of its status.
+
+    Waiting falls back to polling when the stream cannot be had, so opening it is tried once.
+    """
+    return Operation(
+        name="watch",
+        application=application,
+        request=Request(
+            "GET", _logs(append_path(url, "stream"), with_logs), {"accept": "text/event-stream"}
+        ),
+        parse=response_parser(_ignore, request_id),
+        retry=Retry.IF_NOT_SENT,
+        lane=Lane.WATCH,
+        request_id=request_id,
+        stage="wait",
+    )
+
+
+def result(url: str, *, application: str, request_id: str, failed: bool = False) -> Operation[Any]:
+    """Fetch the output of a job that has ended.
+
+    An error may be the job's own, replayed. When its status has told already that it `failed`, the
+    first one that the platform names is taken for that.
+    """
+    operation = _job_operation(
+        "result", "GET", url, parse_output, application, request_id, stage="result"
+    )
+    retry = Retry.FAILED_RESULT if failed else Retry.RESULT
+    return replace(operation, retry=retry, max_body=MAX_OUTPUT)
+
+
+def cancel(url: str, *, application: str, request_id: str) -> Operation[Cancellation]:
+    """Ask for a job to be cancelled; that it had ended already is an answer, not an error."""
+    read = response_parser(parse_cancellation, request_id)
+
+    def parse(response: Response) -> Cancellation:
+        if response.status_code == 400 and b"ALREADY_COMPLETED" in response.body:
+            return parse_cancellation(response)
+        return read(response)
+
+    return Operation(
+        name="cancel",
+        application=application,
+        request=Request("PUT", url, {"accept": "application/json"}),
+        parse=parse,
+        retry=Retry.IDEMPOTENT,
+        lane=Lane.CANCEL,
+        request_id=request_id,
+    )
+
+
+def _job_operation(
+    name: str,
+    method: str,
+    url: str,
+    parse: Callable[[Response], T],
+    application: str,
+    request_id: str,
+    *,
+    stage: Stage,
+) -> Operation[T]:
+    return Operation(
+        name=name,
+        application=application,
+        request=Request(method, url, {"accept": "*/*"}),
+        parse=response_parser(parse, request_id),
+        retry=Retry.IDEMPOTENT,
+        request_id=request_id,
+        stage=stage,
+    )
+
+
+def _ignore(_: Response) -> None:
+    """The body is read by whoever opened the stream."""
+
+
+def _logs(url: str, with_logs: bool) -> str:  # noqa: FBT001 -- mirrors the public parameter
+    if not check_flag("with_logs", with_logs):
+        return url
+    return f"{url}&logs=1" if "?" in url else f"{url}?logs=1"

@@ -1,0 +1,376 @@
+"""Upload operations: CDN, presigned, multipart; lifecycle headers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from urllib.parse import quote
+
+from fal_async._core.checks import check_instance, check_sequence, describe, is_one_of
+from fal_async._protocol.operation import Credential, Lane, Operation, Request, response_parser
+from fal_async._protocol.options import merge_headers
+from fal_async._protocol.origins import append_path, is_cdn, origin_of, split_query
+from fal_async._protocol.response import read_id
+from fal_async._protocol.retry import Retry
+from fal_async._protocol.serialization import encode_json
+from fal_async.errors import InvalidRequestError, InvalidResponseError, UploadError
+from fal_async.types import StorageSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from fal_async._config import Hosts
+    from fal_async._core.secrets import Secret
+    from fal_async._protocol.operation import Content
+    from fal_async._protocol.response import Response
+    from fal_async.types import Repository, StorageACL
+
+__all__ = [
+    "FileMetadata",
+    "MultipartUpload",
+    "Part",
+    "PartRange",
+    "PresignedTarget",
+    "complete",
+    "initiate",
+    "lifecycle_headers",
+    "repositories",
+    "split_into_parts",
+    "start_cdn_multipart",
+    "start_multipart",
+    "upload_part",
+    "upload_to_cdn",
+    "upload_to_presigned",
+]
+
+T = TypeVar("T")
+
+
+def lifecycle_headers(settings: StorageSettings | None) -> dict[str, str]:
+    """The headers that carry the settings; none when they leave everything to the platform."""
+    wishes = {} if settings is None else _settings_to_json(settings)
+    if not wishes:
+        return {}
+    text = json.dumps(wishes)  # in ASCII, as headers are
+    # The CDN reads the one, the storage service the other.
+    return {"x-fal-object-lifecycle": text, "x-fal-object-lifecycle-preference": text}
+
+
+def _settings_to_json(settings: StorageSettings) -> dict[str, Any]:
+    check_instance("lifecycle", settings, StorageSettings)
+    wishes: dict[str, Any] = {
+        "expiration_duration_seconds": settings._expires_in_seconds,
+        "initial_acl": _acl(settings.initial_acl),
+    }
+    return {name: value for name, value in wishes.items() if value}
+
+
+def _acl(acl: StorageACL | None) -> dict[str, Any]:
+    if acl is None:
+        return {}
+    rules = [{"user": rule.user, "decision": rule.decision} for rule in acl.rules or ()]
+    wishes: dict[str, Any] = {"default": acl.default, "rules": rules}
+    return {name: value for name, value in wishes.items() if value}
+
+
+#: How many parts an upload may have; larger parts are taken rather than more.
+MAX_PARTS: Final = 10_000
+
+
+#: What an upload without a name is called where a name is asked for.
+UNNAMED: Final = "upload.bin"
+
+
+_JSON: Final = {"accept": "application/json", "content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileMetadata:
+    """What is said of a file when it is uploaded.
+
+    Attributes:
+        content_type: Its media type.
+        file_name: Its name, or ``None``.
+        lifecycle: The headers that tell how long it lives and who may read it.
+
+    Raises:
+        InvalidRequestError: That cannot be said.
+    """
+
+    content_type: str
+    file_name: str | None = None
+    lifecycle: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        if not isinstance(cast("object", self.content_type), str) or not self.content_type:
+            raise InvalidRequestError(
+                "the content type must be a media type such as 'image/png', "
+                f"got {describe(self.content_type)}"
+            )
+        if not isinstance(cast("object", self.file_name), str | None):
+            raise InvalidRequestError(f"the file name must be text, got {describe(self.file_name)}")
+        _ = self.headers
+
+    def __str__(self) -> str:
+        name = self.file_name or UNNAMED
+        return name.encode(errors="replace").decode()  # names may hold what UTF-8 cannot
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that say it to the CDN."""
+        named = {"x-fal-file-name": _ascii(str(self))} if self.file_name else {}
+        return merge_headers({"content-type": self.content_type}, named, self.lifecycle)
+
+    @property
+    def body(self) -> bytes:
+        """The JSON that says it to the storage service."""
+        return encode_json({"content_type": self.content_type, "file_name": str(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class PresignedTarget:
+    """Where a file is to be put, and where it is found then.
+
+    Attributes:
+        upload_url: Where it is put, without the query.
+        file_url: Where it is found.
+        signature: The query: whoever has it may write.
+    """
+
+    upload_url: str
+    file_url: str
+    signature: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MultipartUpload:
+    """An upload that has begun, and takes parts.
+
+    Attributes:
+        parts_url: The URL below which the parts and their completion are put.
+        file_url: Where the file is found in the end.
+        credential: What lets the parts in.
+        signature: The query of `parts_url`: whoever has it may write.
+    """
+
+    parts_url: str
+    file_url: str
+    credential: Credential
+    signature: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """A part that has arrived."""
+
+    number: int
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartRange:
+    """A stretch of a file, from the byte `start` up to but not including the byte `stop`."""
+
+    number: int
+    start: int
+    stop: int
+
+
+def split_into_parts(size: int, part_size: int) -> Iterator[PartRange]:
+    """The spans in which a file of so many bytes is uploaded, numbered from 1."""
+    part_size = max(part_size, -(-size // MAX_PARTS))
+    for number, start in enumerate(range(0, size, part_size), 1):
+        yield PartRange(number, start, min(start + part_size, size))
+
+
+def repositories(
+    first: Repository | None, others: Repository | Sequence[Repository] | None
+) -> list[Repository]:
+    """Where an upload is tried, in this order, each once; ``None`` is the default of either."""
+    others = ["fal"] if others is None else [others] if isinstance(others, str) else others
+    check_sequence("fallback_repository", others)
+    known: dict[str, Repository] = {"fal_v3": "fal_v3", "cdn": "fal_v3", "fal": "fal"}
+    named = ["fal_v3" if first is None else first, *others]
+    for name in named:
+        if not is_one_of(name, tuple(known)):
+            raise InvalidRequestError(f"a repository is 'fal_v3' or 'fal', got {describe(name)}")
+    return list(dict.fromkeys(known[name] for name in named))
+
+
+def upload_to_cdn(base_url: str, label: FileMetadata, content: Content) -> Operation[str]:
+    """Upload a file in one request; gives its URL."""
+    return _operation(
+        label,
+        Request("POST", append_path(base_url, "files/upload"), _accepting_json(label), content),
+        lambda response: _url(response.json_object(), "access_url"),
+        Credential.CDN_TOKEN,
+        Lane.UPLOAD,
+    )
+
+
+def start_cdn_multipart(
+    hosts: Hosts, base_url: str, label: FileMetadata
+) -> Operation[MultipartUpload]:
+    """Begin an upload in parts at the CDN."""
+
+    def parse(response: Response) -> MultipartUpload:
+        body = response.json_object()
+        url, upload_id = _url(body, "access_url"), read_id(body.get("uploadId"))
+        if upload_id is None:
+            raise InvalidResponseError("the CDN began an upload but named no usable uploadId")
+        if not is_cdn(url, hosts):
+            raise InvalidResponseError(
+                f"{origin_of(url)} is not the CDN, so no parts are sent there"
+            )
+        parts_url = append_path(url, f"multipart/{quote(upload_id, safe='')}")
+        return MultipartUpload(parts_url, url, Credential.CDN_TOKEN)
+
+    named = FileMetadata(
+        content_type=label.content_type, file_name=str(label), lifecycle=label.lifecycle
+    )
+    request = Request(
+        "POST", append_path(base_url, "files/upload/multipart"), _accepting_json(named)
+    )
+    return _operation(label, request, parse, Credential.CDN_TOKEN)
+
+
+def initiate(hosts: Hosts, label: FileMetadata) -> Operation[PresignedTarget]:
+    """Ask the storage service for a presigned URL for a file."""
+    return _initiate(hosts, "initiate", label, _target)
+
+
+def start_multipart(hosts: Hosts, label: FileMetadata) -> Operation[MultipartUpload]:
+    """Ask the storage service for a presigned URL for a file in parts."""
+
+    def parse(response: Response) -> MultipartUpload:
+        target = _target(response)
+        return MultipartUpload(
+            target.upload_url, target.file_url, Credential.NONE, target.signature
+        )
+
+    return _initiate(hosts, "initiate-multipart", label, parse)
+
+
+def upload_to_presigned(
+    target: PresignedTarget, label: FileMetadata, content: Content
+) -> Operation[str]:
+    """Put a file where its presigned URL leads; gives the URL of the file."""
+    headers = {"content-type": label.content_type}
+    return _operation(
+        label,
+        Request("PUT", target.upload_url, headers, content, target.signature),
+        lambda _: target.file_url,
+        Credential.NONE,
+        Lane.UPLOAD,
+    )
+
+
+def upload_part(
+    upload: MultipartUpload, label: FileMetadata, number: int, content: Content
+) -> Operation[Part]:
+    """Upload one part; parts are numbered from 1."""
+    # Of a compressed response, proxies change the ETag.
+    headers = {"content-type": label.content_type, "accept-encoding": "identity"}
+    return _operation(
+        label,
+        Request(
+            "PUT", append_path(upload.parts_url, str(number)), headers, content, upload.signature
+        ),
+        lambda response: Part(number, _etag(response), content.size),
+        upload.credential,
+        Lane.UPLOAD,
+    )
+
+
+def complete(
+    upload: MultipartUpload, label: FileMetadata, parts: Iterable[Part], size: int
+) -> Operation[str]:
+    """Have the parts put together, in their order; gives the URL of the file.
+
+    Raises:
+        UploadError: They are not all the parts of a file of so many bytes.
+    """
+    parts = sorted(parts)
+    uploaded = sum(part.size for part in parts)
+    if uploaded != size or [part.number for part in parts] != list(range(1, len(parts) + 1)):
+        raise UploadError("the parts are not the whole file", uploaded, size)
+    named = [{"partNumber": part.number, "etag": part.etag} for part in parts]
+    return _operation(
+        label,
+        Request(
+            "POST",
+            append_path(upload.parts_url, "complete"),
+            _JSON,
+            encode_json({"parts": named}),
+            upload.signature,
+        ),
+        lambda _: upload.file_url,
+        upload.credential,
+    )
+
+
+def _initiate(
+    hosts: Hosts, step: str, label: FileMetadata, parse: Callable[[Response], T]
+) -> Operation[T]:
+    url = f"{hosts.rest}/storage/upload/{step}?storage_type=fal-cdn-v3"
+    headers = merge_headers(_JSON, label.lifecycle)
+    return _operation(label, Request("POST", url, headers, label.body), parse, Credential.KEY)
+
+
+def _operation(
+    label: FileMetadata,
+    request: Request,
+    parse: Callable[[Response], T],
+    credential: Credential,
+    lane: Lane = Lane.CONTROL,
+) -> Operation[T]:
+    return Operation(
+        name="upload",
+        application=str(label),
+        request=request,
+        parse=response_parser(parse),
+        retry=Retry.IDEMPOTENT,
+        lane=lane,
+        credential=credential,
+        stage="upload",
+    )
+
+
+def _accepting_json(label: FileMetadata) -> dict[str, str]:
+    return {**label.headers, "accept": "application/json"}
+
+
+def _target(response: Response) -> PresignedTarget:
+    body = response.json_object()
+    upload_url, signature = split_query(_url(body, "upload_url"))
+    return PresignedTarget(upload_url, _url(body, "file_url"), signature)
+
+
+def _url(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    origin = origin_of(value) if isinstance(value, str) else None
+    if origin is None or not origin.startswith("http"):
+        raise InvalidResponseError(f"the response to an upload has no usable {name}")
+    return str(value)
+
+
+def _etag(response: Response) -> str:
+    etag: object = response.headers.get("etag")
+    if not etag:
+        try:
+            etag = response.json_object().get("etag")
+        except InvalidResponseError:
+            etag = None
+    if not isinstance(etag, str) or not etag:
+        raise InvalidResponseError("the response to a part of an upload has no ETag")
+    return etag
+
+
+def _ascii(name: str) -> str:
+    """A file name for a header: what is not printable ASCII is written in percent."""
+    return "".join(
+        character if character.isascii() and character.isprintable() else quote(character)
+        for character in name
+    )

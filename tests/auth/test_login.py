@@ -1,0 +1,451 @@
+"""A login is renewed in time, once, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+
+from fal_async._auth import login
+from fal_async._auth.credentials import Credentials
+from fal_async.errors import FalClientError, MissingCredentialsError, ServerError, TransportError
+from tests.support.disks import no_file_larger_than
+from tests.support.oauth_server import (
+    NOW,
+    Clock,
+    Issuer,
+    at_once,
+    credentials_of,
+    jwt,
+    lock_is_free,
+    log_in,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@pytest.fixture
+def fal_home(tmp_path: Path) -> Path:
+    directory = tmp_path / "fal"
+    directory.mkdir()
+    return directory
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+async def test_a_fresh_login_is_used_as_it_is(fal_home: Path) -> None:
+    file = log_in(fal_home, access=Issuer.access(1))
+    before = file.read_text()
+    credentials = credentials_of(fal_home, None)
+    assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+    assert at_once(credentials) == f"Bearer {Issuer.access(1)}"
+    assert credentials.refreshable
+    assert file.read_text() == before
+    assert os.listdir(fal_home) == ["auth0_token"]  # noqa: PTH208 -- of names
+
+
+async def test_a_login_is_in_the_home_directory(tmp_path: Path) -> None:
+    (tmp_path / ".fal").mkdir()
+    log_in(tmp_path / ".fal", access=Issuer.access(1))
+    credentials = Credentials(environ={"FAL_HOME_DIR": " "}, home=tmp_path, clock=Clock())
+    assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+
+
+@pytest.mark.parametrize(
+    "access",
+    [None, "opaque", jwt("old", NOW - 1), jwt("old", NOW + 300)],
+    ids=["none", "unreadable", "expired", "about to expire"],
+)
+async def test_a_stale_login_is_renewed_and_stored(fal_home: Path, access: str | None) -> None:
+    file = log_in(fal_home, access=access)
+    file.chmod(0o644)
+    issuer = Issuer()
+    credentials = credentials_of(fal_home, issuer)
+    assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+    assert file.read_text() == f"refresh-1\n{Issuer.access(1)}"
+    assert [form["refresh_token"] for form in issuer.forms] == ["refresh-0"]
+    assert at_once(credentials) == f"Bearer {Issuer.access(1)}"
+
+
+async def test_only_the_owner_can_read_what_is_stored(fal_home: Path) -> None:
+    file = log_in(fal_home)
+    file.chmod(0o644)
+    before = os.umask(0)
+    try:
+        await credentials_of(fal_home, Issuer()).authorization()
+    finally:
+        os.umask(before)
+    for name in ("auth0_token", ".portalock"):
+        assert (fal_home / name).stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_login_is_renewed_while_the_client_lives(fal_home: Path) -> None:
+    log_in(fal_home)
+    issuer, clock = Issuer(), Clock()
+    credentials = credentials_of(fal_home, issuer, clock)
+    for serial in (1, 2, 3):
+        assert await credentials.authorization() == f"Bearer {Issuer.access(serial)}"
+        clock.now = NOW + serial * 86_400 - 301
+        assert at_once(credentials) == f"Bearer {Issuer.access(serial)}"
+        clock.now += 1
+    assert [form["refresh_token"] for form in issuer.forms] == [
+        "refresh-0",
+        "refresh-1",
+        "refresh-2",
+    ]
+
+
+async def test_a_token_that_ends_soon_is_not_renewed_for_each_request(fal_home: Path) -> None:
+    async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+        return 200, b'{"access_token":"opaque"}'
+
+    log_in(fal_home)
+    credentials = credentials_of(fal_home, post_form)
+    assert await credentials.authorization() == "Bearer opaque"
+    assert at_once(credentials) == "Bearer opaque"
+
+
+async def test_a_refused_login_is_renewed_once_for_all_who_were_refused(fal_home: Path) -> None:
+    log_in(fal_home, access=jwt("revoked", NOW + 86_400))
+    issuer = Issuer()
+    credentials = credentials_of(fal_home, issuer)
+    refused = await credentials.authorization()
+    assert refused == f"Bearer {jwt('revoked', NOW + 86_400)}"
+    credentials.invalidate(refused)
+    assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+    credentials.invalidate(refused)
+    assert at_once(credentials) == f"Bearer {Issuer.access(1)}"
+    assert len(issuer.forms) == 1
+
+
+async def test_a_token_that_someone_else_has_bought_is_used(fal_home: Path) -> None:
+    log_in(fal_home, access=jwt("old", NOW + 600))
+    issuer, clock = Issuer(), Clock()
+    credentials = credentials_of(fal_home, issuer, clock)
+    await credentials.authorization()
+    log_in(fal_home, "refresh-7", Issuer.access(7))
+    clock.now += 500
+    assert await credentials.authorization() == f"Bearer {Issuer.access(7)}"
+    assert issuer.forms == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "words"),
+    [
+        (403, MissingCredentialsError, "login of `fal auth login` has ended"),
+        (503, ServerError, "could not be renewed"),
+    ],
+)
+async def test_a_renewal_that_fails_leaves_the_login_as_it_was(
+    fal_home: Path, status: int, error: type[FalClientError], words: str
+) -> None:
+    file = log_in(fal_home)
+    issuer = Issuer()
+    issuer.status = status
+    credentials = credentials_of(fal_home, issuer)
+    with pytest.raises(error, match=words) as caught:
+        await credentials.authorization()
+    assert "refresh-0" not in f"{caught.value} {caught.value!r}"
+    assert file.read_text() == "refresh-0"
+    issuer.status, issuer.forms[:] = 200, []
+    assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+
+
+async def test_an_error_of_the_network_arrives_as_it_is(fal_home: Path) -> None:
+    async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+        raise TransportError("the network is unreachable")
+
+    log_in(fal_home)
+    with pytest.raises(TransportError, match="unreachable"):
+        await credentials_of(fal_home, post_form).authorization()
+    assert lock_is_free(fal_home)
+
+
+async def test_a_server_that_does_not_answer_is_given_up(
+    fal_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(login, "REFRESH_TIMEOUT", 0.01)
+    log_in(fal_home)
+    with pytest.raises(TransportError, match="did not answer within"):
+        await credentials_of(fal_home, post_form).authorization()
+
+
+async def test_a_login_that_cannot_be_renewed_says_so(fal_home: Path) -> None:
+    log_in(fal_home)
+    with pytest.raises(MissingCredentialsError, match="cannot be renewed here"):
+        await credentials_of(fal_home, None).authorization()
+
+
+async def test_an_empty_token_file_is_no_login(fal_home: Path) -> None:
+    log_in(fal_home, "")
+    with pytest.raises(MissingCredentialsError, match="auth0_token holds no tokens"):
+        await credentials_of(fal_home, Issuer()).authorization()
+
+
+async def test_a_token_file_that_cannot_be_read_is_named(fal_home: Path) -> None:
+    (fal_home / "auth0_token").mkdir()
+    with pytest.raises(MissingCredentialsError, match="auth0_token cannot be used: Is a directory"):
+        await credentials_of(fal_home, Issuer()).authorization()
+
+
+async def test_nothing_is_spent_where_no_lock_can_be_had(fal_home: Path) -> None:
+    log_in(fal_home)
+    (fal_home / ".portalock").mkdir()
+    issuer = Issuer()
+    with pytest.raises(MissingCredentialsError, match="portalock cannot be used"):
+        await credentials_of(fal_home, issuer).authorization()
+    assert issuer.forms == []
+
+
+async def test_tokens_that_cannot_be_stored_are_kept_in_memory(
+    fal_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = log_in(fal_home)
+    issuer, clock = Issuer(), Clock()
+    credentials = credentials_of(fal_home, issuer, clock)
+    with no_file_larger_than(10), caplog.at_level(logging.WARNING, "fal_async"):
+        assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+    assert "File too large" in caplog.text
+    assert names_in(fal_home) <= {file.name, ".portalock"}
+    assert "refresh-1" not in caplog.text
+    clock.now += 86_400
+    assert await credentials.authorization() == f"Bearer {Issuer.access(2)}"
+    assert [form["refresh_token"] for form in issuer.forms] == ["refresh-0", "refresh-1"]
+    assert file.read_text() == f"refresh-2\n{Issuer.access(2)}"
+    log_in(fal_home, "refresh-7", Issuer.access(7))
+    clock.now += 86_400
+    assert await credentials.authorization() == f"Bearer {Issuer.access(7)}"
+
+
+async def test_a_cancelled_renewal_is_heard_out_and_stored(fal_home: Path) -> None:
+    file = log_in(fal_home)
+    issuer = Issuer()
+    held = issuer.hold()
+    credentials = credentials_of(fal_home, issuer)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(credentials.authorization)
+            await held.asked.wait()
+            group.cancel_scope.cancel()
+            held.may_answer.set()
+    assert file.read_text() == f"refresh-1\n{Issuer.access(1)}"
+    assert lock_is_free(fal_home)
+    assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+    assert len(issuer.forms) == 1
+
+
+def test_a_renewal_survives_the_cancellation_of_its_asyncio_task(fal_home: Path) -> None:
+    file = log_in(fal_home)
+
+    async def main() -> None:
+        issuer = Issuer()
+        held = issuer.hold()
+        task = asyncio.create_task(credentials_of(fal_home, issuer).authorization())
+        await held.asked.wait()
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+        held.may_answer.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert file.read_text() == f"refresh-1\n{Issuer.access(1)}"
+    assert lock_is_free(fal_home)
+
+
+async def test_a_cancelled_renewal_does_not_hold_its_caller_for_ever(
+    fal_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "GRACE", 0.01)
+    file = log_in(fal_home)
+    issuer = Issuer()
+    held = issuer.hold()
+    credentials = credentials_of(fal_home, issuer)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(credentials.authorization)
+            await held.asked.wait()
+            group.cancel_scope.cancel()
+        assert file.read_text() == "refresh-0"
+        held.may_answer.set()  # what was paid for with a refresh token is not thrown away
+        assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
+    assert lock_is_free(fal_home)
+    assert len(issuer.forms) == 1
+
+
+class Signal(Clock):
+    """A clock that tells the event loop when it is read in a worker thread."""
+
+    def __init__(self) -> None:
+        self.read_in_thread = anyio.Event()
+
+    def __call__(self) -> float:
+        if threading.current_thread() is not threading.main_thread():
+            anyio.from_thread.run_sync(self.read_in_thread.set)
+        return self.now
+
+
+async def test_tokens_are_read_again_under_the_lock(fal_home: Path) -> None:
+    log_in(fal_home, access=jwt("old", NOW))
+    issuer, clock = Issuer(), Signal()
+    credentials = credentials_of(fal_home, issuer, clock)
+    with anyio.fail_after(10), (fal_home / ".portalock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with anyio.create_task_group() as group:
+            group.start_soon(credentials.authorization)
+            await clock.read_in_thread.wait()
+            log_in(fal_home, "refresh-7", Issuer.access(7))
+            lock.close()
+    assert at_once(credentials) == f"Bearer {Issuer.access(7)}"
+    assert issuer.forms == []
+
+
+async def test_a_lock_that_is_never_given_back_is_named(
+    fal_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "LOCK_TIMEOUT", 0.2)
+    log_in(fal_home)
+    issuer = Issuer()
+    with (fal_home / ".portalock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(MissingCredentialsError, match="another process has held"):
+            await credentials_of(fal_home, issuer).authorization()
+        assert open_files(fal_home / ".portalock") == 1
+    assert issuer.forms == []
+
+
+def open_files(path: Path) -> int:
+    """How many descriptors of this process are of a file."""
+    descriptors = list(Path("/dev/fd").iterdir())
+    return sum(one.exists() and one.samefile(path) for one in descriptors)
+
+
+async def test_whoever_waits_for_the_lock_can_be_cancelled(fal_home: Path) -> None:
+    log_in(fal_home, access=jwt("old", NOW))
+    clock = Signal()
+    credentials = credentials_of(fal_home, Issuer(), clock)
+    with anyio.fail_after(10), (fal_home / ".portalock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with anyio.create_task_group() as group:
+            group.start_soon(credentials.authorization)
+            await clock.read_in_thread.wait()
+            group.cancel_scope.cancel()
+    assert lock_is_free(fal_home)
+
+
+async def test_a_lock_that_comes_too_late_is_given_back(
+    fal_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trying, may_have_it, take = threading.Event(), threading.Event(), login._try_flock
+
+    def take_late(descriptor: int, path: Path) -> bool:
+        trying.set()
+        return may_have_it.wait(10) and take(descriptor, path)
+
+    monkeypatch.setattr(login, "_try_flock", take_late)
+    log_in(fal_home)
+    issuer = Issuer()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(credentials_of(fal_home, issuer).authorization)
+            await anyio.to_thread.run_sync(trying.wait)
+            group.cancel_scope.cancel()
+            may_have_it.set()
+    assert lock_is_free(fal_home)
+    assert issuer.forms == []
+
+
+def test_a_lock_file_that_was_deleted_meanwhile_locks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / ".portalock"
+    with path.open("a") as lock:
+        assert login._try_flock(lock.fileno(), path)
+    with path.open("a") as lock:
+        path.unlink()
+        assert not login._try_flock(lock.fileno(), path)
+        path.touch()
+        assert not login._try_flock(lock.fileno(), path)
+
+
+RACER = """
+import json, os, sys, anyio
+from fal_async._auth.credentials import Credentials
+
+home, access = sys.argv[1:]
+
+async def post_form(url, fields):
+    try:
+        os.close(os.open(f"{home}/used-{fields['refresh_token'].reveal()}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return 403, b""
+    return 200, json.dumps({"access_token": access, "refresh_token": "refresh-1"}).encode()
+
+print("ready", flush=True)
+sys.stdin.readline()
+credentials = Credentials(post_form=post_form, environ={"FAL_HOME_DIR": home})
+print(anyio.run(credentials.authorization).reveal(), flush=True)
+"""
+
+
+def test_processes_that_renew_at_once_spend_one_refresh_token(fal_home: Path) -> None:
+    log_in(fal_home)
+    access = jwt("shared", 10_000_000_000)
+    command = [sys.executable, "-c", RACER, str(fal_home), access]
+    racers = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        for _ in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+    for racer in racers:
+        out, _ = racer.communicate(timeout=30)
+        assert out == f"Bearer {access}\n"
+    assert sorted(path.name for path in fal_home.glob("used-*")) == ["used-refresh-0"]
+    assert (fal_home / "auth0_token").read_text() == f"refresh-1\n{access}"
+
+
+def test_threads_with_loops_of_their_own_spend_one_refresh_token(fal_home: Path) -> None:
+    log_in(fal_home)
+    issuer = Issuer()
+    shared = credentials_of(fal_home, issuer)
+    values: list[str] = []
+    start = threading.Barrier(8)
+
+    def work(credentials: Credentials) -> None:
+        start.wait()
+        values.append(anyio.run(credentials.authorization).reveal())
+
+    threads = [
+        threading.Thread(target=work, args=[shared if n % 2 else credentials_of(fal_home, issuer)])
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert values == [f"Bearer {Issuer.access(1)}"] * 8
+    assert len(issuer.forms) == 1

@@ -1,0 +1,80 @@
+"""Outputs to types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field, ValidationError
+from typing_extensions import TypedDict
+
+from fal_async._client.result import Result, check_output_type, validate_output
+from fal_async.errors import InvalidRequestError, InvalidResponseError
+
+
+class Picture(BaseModel):
+    url: str
+    width: int = Field(512, alias="w")
+
+
+def test_without_a_type_an_output_is_taken_as_it_is() -> None:
+    output = Result({"a": 1})
+    assert validate_output(output, None) is output
+
+
+def test_an_output_becomes_the_model_that_was_asked_for() -> None:
+    picture = validate_output(Result({"url": "u", "w": 64}), Picture)
+    assert (picture.url, picture.width) == ("u", 64)
+
+
+class Image(TypedDict):
+    url: str
+
+
+@pytest.mark.parametrize(
+    ("value", "output", "expected"),
+    [
+        (["1"], list[int], [1]),
+        ({"url": "u"}, Image, {"url": "u"}),
+        (5, Annotated[int, Field(gt=1)], 5),
+        (5, int | str, 5),
+        ("5", Annotated[int, ["metadata that cannot be hashed"]], 5),
+    ],
+)
+def test_an_output_becomes_any_type_that_pydantic_knows(
+    value: object, output: Any, expected: object
+) -> None:
+    assert validate_output(value, output) == expected
+
+
+def test_a_result_may_be_asked_for_by_name() -> None:
+    output = Result({"a": 1})
+    assert validate_output(output, Result) is output
+    with pytest.raises(InvalidResponseError, match="not a Result"):
+        validate_output([1], Result)
+
+
+def test_an_output_of_another_shape_is_an_error_that_names_the_request() -> None:
+    output = Result({"w": "x"}, request_id="abc")
+    with pytest.raises(InvalidResponseError, match="not a Picture") as caught:
+        validate_output(output, Picture)
+    assert caught.value.request_id == "abc"
+    assert caught.value.body is output  # which was paid for
+    assert isinstance(caught.value.__cause__, ValidationError)
+
+
+class Stranger:
+    pass
+
+
+@pytest.mark.parametrize("output", [Stranger, 7, list[Stranger], list["Nowhere"], "Nowhere"])  # type: ignore[name-defined] # noqa: F821 -- undefined on purpose
+def test_what_is_no_type_of_outputs_is_found_before_anything_is_sent(output: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="is not a type of outputs"):
+        check_output_type(output)
+    with pytest.raises(InvalidRequestError):
+        validate_output({}, output)
+
+
+@pytest.mark.parametrize("output", [None, Picture, dict, list[int], Result, str | None])
+def test_what_is_a_type_of_outputs_passes(output: Any) -> None:
+    check_output_type(output)

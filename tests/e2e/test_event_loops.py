@@ -1,0 +1,175 @@
+"""Event loops come and go: the module-level functions work in each, and nothing is left open."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from fal_async import AsyncClient, ClientClosedError
+from tests.support.callbacks import said
+
+if TYPE_CHECKING:
+    from fal_async.emulator import Emulator
+
+CALLS = """
+import asyncio, gc, sys
+import fal_async
+
+async def main():
+    assert await fal_async.run("acme/echo", {"n": 1}) == {"n": 1}
+    handle = await fal_async.submit("acme/echo", {"n": 2})
+    assert await handle.get() == {"n": 2}
+    assert await fal_async.subscribe("acme/echo", {"n": 3}) == {"n": 3}
+    assert await fal_async.attach(handle.to_dict()).get() == {"n": 2}
+"""
+
+
+def run_script(fal: Emulator, script: str) -> None:
+    fal.register("acme/echo", lambda arguments: arguments)
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", CALLS + textwrap.dedent(script)],
+        env=os.environ | fal.environ,
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+    assert said(done.stderr) == []
+    assert done.returncode == 0
+    fal.wait_for(lambda: fal.connections == 0)
+
+
+def test_four_asyncio_runs_in_a_row(fal: Emulator) -> None:
+    run_script(fal, "for _ in range(4): asyncio.run(main())")
+
+
+def test_trio_after_asyncio_after_trio(fal: Emulator) -> None:
+    run_script(fal, "import trio; trio.run(main); asyncio.run(main()); trio.run(main)")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop does not exist there")
+def test_uvloop_after_asyncio(fal: Emulator) -> None:
+    run_script(fal, "import uvloop; asyncio.run(main()); uvloop.run(main()); uvloop.run(main())")
+
+
+def test_one_client_in_several_loops_one_after_another(fal: Emulator) -> None:
+    run_script(
+        fal,
+        """
+        client = fal_async.AsyncClient()
+        async def use():
+            assert await client.subscribe("acme/echo", {"n": 3}) == {"n": 3}
+        for _ in range(3): asyncio.run(use())
+        import trio
+        trio.run(use)
+        """,
+    )
+
+
+def test_loops_in_two_threads_at_the_same_time(fal: Emulator) -> None:
+    run_script(
+        fal,
+        """
+        import threading
+        threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        """,
+    )
+
+
+def test_a_forked_child_opens_connections_of_its_own(fal: Emulator) -> None:
+    run_script(
+        fal,
+        """
+        import os
+        client = fal_async.AsyncClient()
+        async def use():
+            assert await client.run("acme/echo", {"n": 3}) == {"n": 3}
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(use())
+        if not (child := os.fork()):
+            asyncio.run(use())
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        loop.run_until_complete(use())
+        loop.run_until_complete(client.aclose())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        """,
+    )
+
+
+def test_a_run_cut_short_by_an_error_leaves_nothing_open(fal: Emulator) -> None:
+    run_script(
+        fal,
+        """
+        async def fail():
+            await main()
+            raise LookupError
+        for _ in range(2):
+            try: asyncio.run(fail())
+            except LookupError: pass
+        """,
+    )
+
+
+async def test_a_closed_client_says_so(fal: Emulator, client: AsyncClient) -> None:
+    fal.register("acme/echo", lambda arguments: arguments)
+    handle = await client.submit("acme/echo", {})
+    await client.aclose()
+    await client.aclose()
+
+    for call in (handle.get, handle.status, handle.cancel):
+        with pytest.raises(ClientClosedError), anyio.fail_after(10):
+            await call()
+    with pytest.raises(ClientClosedError):
+        await client.run("acme/echo", {})
+
+
+async def test_a_client_with_other_options_shares_the_connections(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    @fal.endpoint("acme/who")
+    def who(arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments
+
+    fal.accept_key("other:key")
+    async with client.with_options(key="other:key") as other:
+        await other.run("acme/who", {})
+    await client.run("acme/who", {})
+
+    keys = [request.headers["authorization"] for request in fal.requests]
+    assert keys == ["Key other:key", f"Key {fal.key}"]
+    assert fal.connections == 1
+
+
+def test_a_call_loads_neither_httpx_nor_pydantic(fal: Emulator) -> None:
+    run_script(
+        fal,
+        """
+        asyncio.run(main())
+        assert not {"httpx", "pydantic", "websockets"} & sys.modules.keys()
+        """,
+    )
+
+
+def test_what_was_prepared_loads_no_more_code(fal: Emulator) -> None:
+    run_script(
+        fal,
+        """
+        async def prepared():
+            async with fal_async.AsyncClient() as client:
+                await client.prepare()
+                before = set(sys.modules)
+                await client.subscribe("acme/echo", {"n": 1})
+                assert set(sys.modules) - before == set()
+
+        asyncio.run(prepared())
+        """,
+    )

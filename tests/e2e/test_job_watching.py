@@ -1,0 +1,385 @@
+"""Waiting: by stream, by polling, and from one to the other; every log line once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from fal_async import AsyncClient, Completed, InProgress, Limits, NotFoundError, Status, Unknown
+from fal_async._client import watcher
+from fal_async._protocol.retry import BackoffSchedule
+from fal_async.emulator import Emulator, Fault, Job
+
+TALK = "acme/talk"
+#: Lines that the app wrote; it says some of them twice.
+LINES = ["load", "step", "step", "step", "done", "done"]
+
+
+@pytest.fixture
+def talk(fal: Emulator) -> str:
+    """An endpoint that writes its lines as fast as they are seen."""
+
+    @fal.endpoint(TALK)
+    async def speak(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+        for line in LINES:
+            job.log(line)
+            await anyio.sleep(0.02)
+        return {"lines": len(LINES)}
+
+    return TALK
+
+
+def messages(statuses: list[Status]) -> list[str]:
+    return [
+        line["message"]
+        for status in statuses
+        if isinstance(status, InProgress | Completed)
+        for line in status.logs or []
+    ]
+
+
+async def test_three_requests_a_job_while_streams_are_free(
+    fal: Emulator, client: AsyncClient, talk: str
+) -> None:
+    async def subscribe() -> None:
+        await client.subscribe(talk, {})
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(subscribe)
+
+    routes = [request.route for request in fal.requests]
+    assert {route: routes.count(route) for route in set(routes)} == {
+        "submit": 20,
+        "status_stream": 20,
+        "result": 20,
+    }
+
+
+@pytest.mark.parametrize("interval", [None, 0.005], ids=["stream", "poll"])
+async def test_every_log_line_comes_once_and_in_order(
+    fal: Emulator, client: AsyncClient, talk: str, interval: float | None
+) -> None:
+    seen: list[Status] = []
+    with anyio.fail_after(10):
+        await client.subscribe(
+            talk, {}, with_logs=True, interval=interval, on_queue_update=seen.append
+        )
+
+    assert messages(seen) == LINES
+
+
+async def test_every_log_line_comes_once_from_a_sliding_window() -> None:
+    seen: list[Status] = []
+    lines = [f"line {n // 3}" for n in range(60)]  # each is written three times
+    with Emulator(log_window=30) as fal:
+
+        @fal.endpoint(TALK)
+        async def speak(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+            for line in lines:
+                job.log(line)
+                await anyio.sleep(0.005)
+            return {}
+
+        async with AsyncClient(fal.key, hosts=fal.hosts) as client:
+            with anyio.fail_after(20):
+                await client.subscribe(
+                    TALK, {}, with_logs=True, interval=0.002, on_queue_update=seen.append
+                )
+
+    assert messages(seen) == lines
+
+
+async def test_logs_that_were_not_asked_for_are_not_delivered(
+    fal: Emulator, client: AsyncClient, talk: str
+) -> None:
+    handle = await client.submit(talk, {})
+    with anyio.fail_after(10):
+        events = [event async for event in handle.iter_events()]
+
+    assert all(event.logs == [] for event in events if isinstance(event, InProgress | Completed))
+    assert await handle.status(with_logs=True) != await handle.status()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(route="status_stream", status=404, times=None),
+        Fault(route="status_stream", status=405, times=None),
+        Fault(route="status_stream", status=500, times=None),
+        Fault(route="status_stream", drop=True, times=None),
+        Fault(route="status_stream", reset=True, times=None),
+        Fault(route="status_stream", cut=200, times=None),
+        Fault(route="status_stream", cut=0, times=None),
+        Fault(route="status_stream", status=200, body={"not": "a stream"}, times=None),
+        Fault(route="status_stream", raw_bytes=b"garbage\r\n\r\n", times=None),
+        Fault(
+            route="status_stream",
+            status=200,
+            headers={"content-type": "text/event-stream"},
+            body="data: not json\n\n",
+            times=None,
+        ),
+        Fault(
+            route="status_stream",
+            status=200,
+            headers={"content-type": "text/event-stream"},
+            body=": nothing\n\n",
+            times=None,
+        ),
+    ],
+    ids=lambda fault: str(fault.status or fault.cut or fault.raw_bytes or "broken"),
+)
+async def test_a_stream_that_cannot_be_had_or_breaks_is_replaced_by_polling(
+    fal: Emulator, client: AsyncClient, talk: str, fault: Fault
+) -> None:
+    fal.fail(talk, fault)
+    seen: list[Status] = []
+    with anyio.fail_after(10):
+        result = await client.subscribe(talk, {}, with_logs=True, on_queue_update=seen.append)
+
+    assert result == {"lines": len(LINES)}
+    assert messages(seen) == LINES
+    assert fal.count("status") >= 1
+
+
+async def test_a_stream_that_broke_once_is_opened_again(fal: Emulator, client: AsyncClient) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    async def subscribe() -> None:
+        await client.subscribe("acme/slow", {})
+
+    fal.fail("acme/slow", Fault(route="status_stream", cut=50))
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(subscribe)
+            await fal.wait_for_async(lambda: fal.count("status_stream") == 2)
+            gate.open()
+
+
+async def test_the_media_type_of_a_status_stream_may_be_in_any_case(
+    fal: Emulator, client: AsyncClient, talk: str
+) -> None:
+    headers = {"content-type": "Text/Event-Stream"}
+    fal.fail(talk, Fault(route="status_stream", headers=headers))
+    with anyio.fail_after(10):
+        await client.subscribe(talk, {})
+
+    assert fal.count("status") == 0
+
+
+async def test_waits_over_the_limit_stand_in_line_for_a_stream(fal: Emulator, talk: str) -> None:
+    limits = Limits(max_streams=2)
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
+
+        async def subscribe() -> None:
+            await client.subscribe(talk, {})
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for _ in range(20):
+                    group.start_soon(subscribe)
+        gates = client._dispatcher.line.gates.get()
+        assert gates.streams.free == 2
+
+    assert fal.counters(talk).completed == 20
+    assert fal.count("result") == 20
+    assert fal.count("status_stream") == 20
+
+
+async def test_waits_whose_turn_does_not_come_ask_now_and_then(
+    fal: Emulator, talk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "WAITING_FOR_STREAM", BackoffSchedule(0.01, 1, 0.01))
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> None:
+        await gate.wait()
+
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=Limits(max_streams=1)) as client:
+
+        async def occupy() -> None:
+            await client.subscribe("acme/endless", {})
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(occupy)
+                await fal.wait_for_async(lambda: fal.count("status_stream") == 1)
+                assert await client.subscribe(talk, {}) == {"lines": len(LINES)}
+                gate.open()
+
+    assert fal.count("status_stream") == 1
+    assert fal.count("status") >= 1
+
+
+@pytest.mark.parametrize("max_streams", [0, 1])
+async def test_a_wait_in_line_that_is_cancelled_leaves_the_line(
+    fal: Emulator, talk: str, max_streams: int
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> None:
+        await gate.wait()
+
+    limits = Limits(max_streams=max_streams)
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
+
+        async def occupy() -> None:
+            await client.subscribe("acme/endless", {})
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(occupy)
+                await fal.wait_for_async(lambda: fal.count("submit") == 3)
+                await anyio.wait_all_tasks_blocked()
+                group.cancel_scope.cancel()
+        gates = client._dispatcher.line.gates.get()
+        assert gates.streams.free == max_streams
+
+    assert fal.count("cancel") == 3
+
+
+async def test_an_interval_means_polling_and_no_stream(
+    fal: Emulator, client: AsyncClient, talk: str
+) -> None:
+    with anyio.fail_after(10):
+        await client.subscribe(talk, {}, interval=0.01)
+
+    assert fal.count("status_stream") == 0
+
+
+async def test_with_an_interval_each_poll_gives_a_status_and_lines_come_once(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+        job.log("started")
+        await gate.wait()
+        return arguments
+
+    handle = await client.submit("acme/slow", {})
+    seen: list[Status] = []
+    with anyio.fail_after(10):
+        async for status in handle.iter_events(with_logs=True, interval=0.01):
+            seen.append(status)
+            if len(seen) == 10:  # nothing has changed for a while, and the loop still runs
+                gate.open()
+
+    assert fal.count("status") == len(seen)
+    assert messages(seen) == ["started"]
+
+
+async def test_a_callback_that_is_called_at_each_poll_can_end_the_wait(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    never = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any]) -> None:
+        await never.wait()
+
+    seen: list[Status] = []
+
+    def stop(status: Status) -> None:
+        seen.append(status)
+        if len(seen) == 10:
+            raise InterruptedError
+
+    with anyio.fail_after(10), pytest.raises(InterruptedError):
+        await client.subscribe("acme/slow", {}, interval=0.01, on_queue_update=stop)
+
+    assert fal.count("cancel") == 1
+
+
+@pytest.mark.parametrize("interval", [None, 0.01], ids=["stream", "poll"])
+async def test_an_unknown_status_and_missing_keys_do_not_break_the_wait(
+    fal: Emulator, client: AsyncClient, talk: str, interval: float | None
+) -> None:
+    def renamed(body: dict[str, Any]) -> dict[str, Any]:
+        body.pop("logs", None)
+        body.pop("queue_position", None)
+        return body | {"status": "PAUSED"}
+
+    fal.fail(talk, Fault(route="status", transform=renamed, times=2))
+    fal.fail(talk, Fault(route="status_stream", status=404))
+    seen: list[Status] = []
+    with anyio.fail_after(10):
+        await client.subscribe(talk, {}, interval=interval, on_queue_update=seen.append)
+
+    assert isinstance(seen[0], Unknown)
+    assert seen[0].raw["status"] == "PAUSED"
+    assert isinstance(seen[-1], Completed)
+
+
+async def test_a_job_that_is_unknown_is_a_typed_error(fal: Emulator, client: AsyncClient) -> None:
+    fal.register(TALK, lambda arguments: arguments)
+    handle = await client.get_handle(TALK, "764cabcf-b745-4b3e-ae38-1200304cf45b")
+
+    for call in (handle.get, handle.status, handle.cancel):
+        with pytest.raises(NotFoundError) as caught, anyio.fail_after(10):
+            await call()
+        assert caught.value.request_id is not None
+
+
+async def test_leaving_the_loop_over_events_early_closes_the_stream(
+    fal: Emulator, client: AsyncClient
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    handle = await client.submit("acme/slow", {})
+    events = handle.iter_events()
+    with anyio.fail_after(10):
+        async for _ in events:
+            break
+        await events.aclose()
+        await fal.wait_for_async(lambda: fal.connections == 0)
+    gate.open()
+
+
+@pytest.mark.parametrize("differs", ["key", "endpoint"])
+async def test_jobs_do_not_wait_behind_those_of_other_keys_and_endpoints(
+    fal: Emulator, talk: str, monkeypatch: pytest.MonkeyPatch, differs: str
+) -> None:
+    monkeypatch.setattr(watcher, "WAITING_FOR_STREAM", BackoffSchedule(1000, 1, 1000))
+    gate = fal.gate()
+
+    @fal.endpoint("acme/endless")
+    async def endless(arguments: dict[str, Any]) -> None:
+        await gate.wait()
+
+    limits = Limits(max_streams=3)
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
+        tenant = client.with_options(key=fal.key) if differs == "key" else client
+
+        async def occupy() -> None:
+            await client.subscribe("acme/endless", {})
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                for _ in range(6):
+                    group.start_soon(occupy)
+                await fal.wait_for_async(lambda: fal.count("status_stream") == 3)
+                await fal.wait_for_async(lambda: fal.count("submit") == 6)
+                assert await tenant.subscribe(talk, {}) == {"lines": len(LINES)}
+                gate.open()
+        assert client._dispatcher.line.gates.get().streams.free == 3
+
+    assert fal.count("result") == 7

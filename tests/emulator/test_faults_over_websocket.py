@@ -1,0 +1,232 @@
+"""What can be scripted to go wrong with single requests that a WebSocket carries."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from starlette.responses import StreamingResponse
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+
+from fal_async.emulator import Fault
+from fal_async.errors import InvalidResponseError, RealtimeDisconnectedError, ServerError
+from tests.support.http import Arguments, echo
+from tests.support.websocket_client import dial, response, socket_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from websockets.sync.client import ClientConnection
+
+    from fal_async._client.http_over_websocket import WebSocketResponse
+    from fal_async.emulator import Emulator
+
+PATH = "ws/acme/app"
+
+
+async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    for step in range(arguments["steps"]):
+        yield {"step": step}
+
+
+@pytest.fixture(autouse=True)
+def endpoints(fal: Emulator) -> None:
+    fal.register("acme/app", echo)
+    fal.register("acme/count", count)
+
+
+def ask(socket: ClientConnection, **arguments: Any) -> None:
+    socket.send(json.dumps(arguments))
+
+
+def test_a_status_is_the_answer_to_one_request_and_the_next_is_answered(fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(route="run", status=503, body="later", headers={"Retry-After": "1"}))
+    with dial(fal, PATH) as socket:
+        ask(socket, n=1)
+        start, body, end = response(socket)
+        assert (start["status"], start["headers"]["Retry-After"]) == (503, "1")
+        assert (body, end["status"]) == ([b"later"], 503)
+        ask(socket, n=2)
+        assert json.loads(response(socket)[1][0]) == {"n": 2}
+    statuses = [(request.route, request.status) for request in fal.requests]
+    assert statuses == [("over_websocket", 101), ("run", 503), ("run", 200)]
+    assert fal.counters("acme/app").executions == 1
+
+
+def test_a_fault_may_mean_one_request_by_what_is_in_it(fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(when=lambda request: request.arguments == {"n": 1}, status=500))
+    with dial(fal, PATH) as socket:
+        for n in range(3):
+            ask(socket, n=n)
+        assert [response(socket)[0]["status"] for _ in range(3)] == [200, 500, 200]
+
+
+def test_a_stream_is_befallen_as_such(fal: Emulator) -> None:
+    fal.fail("acme/count", Fault(route="stream", status=500))
+    with dial(fal, "ws/acme/count") as socket, dial(fal, "ws/acme/count/stream") as stream:
+        for caller, status in ((socket, 200), (stream, 500)):
+            ask(caller, steps=1)
+            assert response(caller)[0]["status"] == status
+
+
+def test_an_answer_waits_at_a_gate(fal: Emulator) -> None:
+    gate = fal.gate()
+    fal.fail("acme/app", Fault(route="run", delay=gate))
+    with dial(fal, PATH) as socket:
+        ask(socket)
+        fal.wait_for(lambda: fal.count("run") == 1)
+        assert fal.counters("acme/app").executions == 0
+        gate.open()
+        assert response(socket)[0]["status"] == 200
+
+
+def test_the_real_answer_gets_other_headers_and_another_body(fal: Emulator) -> None:
+    fault = Fault(
+        route="run", headers={"X-Cats": "7"}, transform=lambda body: {**body, "more": True}
+    )
+    fal.fail("acme/app", fault)
+    with dial(fal, PATH) as socket:
+        ask(socket, n=1)
+        start, body, _ = response(socket)
+    assert start["headers"]["X-Cats"] == "7"
+    assert json.loads(body[0]) == {"n": 1, "more": True}
+
+
+def test_an_answer_breaks_off_within_its_body(fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(route="run", cut=6))
+    with dial(fal, PATH) as socket:
+        ask(socket, a="üü")
+        assert json.loads(socket.recv(timeout=10))["type"] == "start"
+        assert socket.recv(timeout=10) == '{"a":"'
+        with pytest.raises(ConnectionClosedError):
+            socket.recv(timeout=10)
+    assert fal.counters("acme/app").executions == 1
+
+
+def test_a_cut_through_a_character_leaves_the_whole_ones(fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(route="run", cut=7))
+    with dial(fal, PATH) as socket:
+        ask(socket, a="üü")
+        socket.recv(timeout=10)
+        assert socket.recv(timeout=10) == '{"a":"'
+
+
+def test_characters_that_parts_of_the_body_cut_through_are_put_together(fal: Emulator) -> None:
+    async def parts() -> AsyncGenerator[bytes]:
+        for byte in '"üx"'.encode():
+            yield bytes([byte])
+
+    fal.register("acme/parts", lambda: StreamingResponse(parts(), media_type="application/json"))
+    with dial(fal, "ws/acme/parts") as socket:
+        ask(socket)
+        assert response(socket)[1] == ['"', "ü", "x", '"']
+
+
+@pytest.mark.parametrize(
+    ("fault", "executions"),
+    [
+        (Fault(route="run", drop=True), 0),
+        (Fault(route="run", reset=True), 0),
+        (Fault(route="run", raw_bytes=b"\xff\xff\xff"), 0),
+        (Fault(route="run", drop_response=True), 1),
+    ],
+    ids=["drop", "reset", "garbage", "lost"],
+)
+def test_the_connection_ends_without_an_answer(
+    fault: Fault, executions: int, fal: Emulator
+) -> None:
+    fal.fail("acme/app", fault)
+    with dial(fal, PATH) as socket:
+        ask(socket)
+        with pytest.raises(ConnectionClosedError) as caught:
+            socket.recv(timeout=10)
+    assert caught.value.rcvd is None
+    assert fal.counters("acme/app").executions == executions
+
+
+@pytest.mark.parametrize(("after", "executions"), [(0, 0), (1, 1)])
+def test_the_socket_is_closed_with_a_code(after: int, executions: int, fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(route="run", skip=1, close=1011, body="overloaded", after=after))
+    with dial(fal, PATH) as socket:
+        ask(socket)
+        assert response(socket)[0]["status"] == 200
+        ask(socket)
+        for _ in range(after):
+            assert json.loads(socket.recv(timeout=10))["type"] == "start"
+        with pytest.raises(ConnectionClosed, match="received 1011") as caught:
+            socket.recv(timeout=10)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.reason == "overloaded"
+    assert fal.counters("acme/app").executions == 1 + executions
+
+
+def test_a_message_comes_in_between(fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(route="run", message="not yours"))
+    with dial(fal, PATH) as socket:
+        ask(socket)
+        assert socket.recv(timeout=10) == "not yours"
+        assert response(socket)[0]["status"] == 200
+
+
+def test_the_socket_falls_silent_within_an_answer(fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(route="run", stall=True, after=1))
+    impatient: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.3, "close_timeout": 0.05}
+    with dial(fal, PATH, **impatient) as socket:
+        ask(socket)
+        assert json.loads(socket.recv(timeout=10))["type"] == "start"
+        with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
+            socket.recv(timeout=10)
+
+
+async def test_our_client_raises_the_error_of_one_request_and_goes_on(fal: Emulator) -> None:
+    fal.fail("acme/app", Fault(route="run", status=500))
+    async with socket_client(fal) as client, client.http_over_websocket("acme/app") as requests:
+        with anyio.fail_after(10):
+            with pytest.raises(ServerError, match="scripted fault 500") as caught:
+                await requests.request({"n": 1})
+            assert caught.value.request_id == fal.requests[-1].request_id
+            assert (await requests.request({"n": 2})).result == {"n": 2}
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(route="run", cut=3), RealtimeDisconnectedError),
+        (Fault(route="run", drop_response=True), RealtimeDisconnectedError),
+        (Fault(route="run", close=1011), RealtimeDisconnectedError),
+        (Fault(route="run", raw_bytes=b"\xff\xff\xff"), InvalidResponseError),
+        (Fault(route="run", message="no start"), InvalidResponseError),
+    ],
+    ids=["cut", "lost", "close", "garbage", "message"],
+)
+async def test_our_client_tells_how_an_answer_went_missing(
+    fault: Fault, error: type[Exception], fal: Emulator
+) -> None:
+    fal.fail("acme/app", fault)
+    async with socket_client(fal) as client:
+        with anyio.fail_after(10):
+            with pytest.raises(error):
+                async with client.http_over_websocket("acme/app") as requests:
+                    await requests.request({"n": 1})
+            async with client.http_over_websocket("acme/app") as requests:
+                assert (await requests.request({"n": 2})).result == {"n": 2}
+
+
+async def test_our_client_gets_the_events_that_came_before_a_stream_broke_off(
+    fal: Emulator,
+) -> None:
+    fal.fail("acme/count", Fault(route="run", cut=len(b'data: {"step":0}\n\ndata: ')))
+    events: list[Any] = []
+
+    async def read_on(answer: WebSocketResponse) -> None:
+        async for event in answer:
+            events.append(event)  # noqa: PERF401 - they stay when the stream breaks off
+
+    async with socket_client(fal) as client, client.http_over_websocket("acme/count") as requests:
+        with anyio.fail_after(10):
+            answer = await requests.request({"steps": 3})
+            with pytest.raises(RealtimeDisconnectedError):
+                await read_on(answer)
+    assert events == [{"step": 0}]

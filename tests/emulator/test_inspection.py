@@ -1,0 +1,288 @@
+"""What tests can see and wait for, from any thread and any event loop."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from fal_async.emulator import Emulator, Gate, Job, Socket
+from tests.support.http import client_of, completed, echo, submit, waiting
+from tests.support.websocket_client import dial
+
+if TYPE_CHECKING:
+    from tests.support.http import Arguments
+
+
+def test_requests_are_recorded_as_they_arrived(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    submitted = submit(http, "acme/app", params={"fal_webhook": "https://a.b"}, json={"a": 1})
+    http.get("/nowhere")
+    sent, lost = fal.requests
+    assert (sent.route, sent.endpoint, sent.method) == ("submit", "acme/app", "POST")
+    assert (sent.host, sent.path, sent.status) == ("queue", "/queue/acme/app", 200)
+    assert sent.query == "fal_webhook=https%3A%2F%2Fa.b"
+    assert sent.headers["authorization"] == f"Key {fal.key}"
+    assert sent.arguments == {"a": 1}
+    assert sent.request_id == submitted["request_id"]
+    assert (lost.route, lost.endpoint, lost.host, lost.status) == ("other", "", "", 404)
+    assert lost.arguments is None
+
+
+def test_only_the_beginning_of_a_long_body_is_remembered(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    assert http.post("/run/acme/app", json={"a": "x" * 100_000}).status_code == 200
+    assert len(fal.requests[0].body) == 65_536
+
+
+def test_requests_are_counted_by_route_and_endpoint(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    fal.register("acme/other", echo)
+    submitted = submit(http)
+    completed(fal)
+    for _ in range(2):
+        http.get(submitted["status_url"])
+    http.get(submitted["response_url"])
+    http.post("/run/acme/other", json={})
+    assert fal.counters("acme/app").requests == {"submit": 1, "status": 2, "result": 1}
+    assert fal.counters("acme/other").requests == {"run": 1}
+    assert (fal.count("status"), fal.count("run"), fal.count("cancel")) == (2, 1, 0)
+
+
+def test_calls_about_a_job_count_for_the_endpoint_that_has_it(
+    fal: Emulator, http: httpx.Client
+) -> None:
+    fal.register("acme/app/fast", echo)
+    submitted = submit(http, "acme/app/fast")
+    http.get(submitted["status_url"])
+    assert fal.counters("acme/app/fast").requests == {"submit": 1, "status": 1}
+    assert [request.endpoint for request in fal.requests] == ["acme/app/fast", "acme/app"]
+
+
+def test_counters_of_nothing_are_an_error(fal: Emulator) -> None:
+    with pytest.raises(KeyError):
+        fal.counters("acme/app")
+
+
+def test_jobs_are_kept_with_what_became_of_them(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate))
+    request_id = submit(http, json={"a": 1})["request_id"]
+    fal.wait_for(lambda: fal.jobs[request_id].executions == 1)
+    job = fal.jobs[request_id]
+    assert (job.response, job.executions, repr(job)) == (
+        None,
+        1,
+        f"<Job {request_id} of acme/app: IN_PROGRESS>",
+    )
+    gate.open()
+    fal.wait_for(lambda: job.status == "COMPLETED")
+    assert job.response is not None
+    assert (job.response.status, job.response.json()) == (200, {"a": 1})
+
+
+def test_connections_are_counted(fal: Emulator) -> None:
+    assert fal.connections == 0
+    with client_of(fal) as http:
+        http.get("/")
+        assert fal.connections == 1
+    fal.wait_for(lambda: fal.connections == 0)
+
+
+async def repeat(socket: Socket) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+def test_reset_cancels_jobs_and_keeps_endpoints(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate), concurrency=1)
+    running = submit(http)["request_id"]
+    waiting_job = submit(http)["request_id"]
+    http.put(submit(http)["cancel_url"])
+    jobs = fal.jobs
+    fal.lock()
+    fal.reset()
+    assert jobs[running].cancelled
+    assert jobs[waiting_job].cancelled
+    counters = fal.counters("acme/app")
+    assert (counters.executions, counters.completed, counters.running) == (0, 0, 0)
+    assert (fal.requests, fal.count("submit"), dict(fal.jobs)) == ([], 0, {})
+    gate.open()
+    assert submit(http)["queue_position"] == 0
+    completed(fal)
+    assert fal.counters("acme/app").executions == 1
+
+
+def test_reset_frees_the_slots_of_blocking_runners(fal: Emulator, http: httpx.Client) -> None:
+    stuck = threading.Event()
+
+    def block(arguments: dict[str, Any], job: Job) -> None:
+        if arguments:
+            stuck.wait(10)
+
+    fal.register("acme/app", block, concurrency=1)
+    request_id = submit(http, json={"block": True})["request_id"]
+    job = fal.jobs[request_id]
+    fal.wait_for(lambda: fal.counters("acme/app").running == 1)
+    fal.reset()
+    assert job.cancelled
+    submit(http)
+    completed(fal)
+    stuck.set()
+
+
+def test_reset_ends_direct_runs_and_sessions(fal: Emulator) -> None:
+    fal.register("acme/app", waiting(fal.gate()))
+    fal.websocket("acme/socket")(repeat)
+    with (
+        ThreadPoolExecutor() as threads,
+        client_of(fal) as http,
+        dial(fal, "run/acme/socket") as socket,
+    ):
+        call = threads.submit(http.post, "/run/acme/app", json={})
+        fal.wait_for(lambda: fal.counters("acme/app").running == 1)
+        fal.reset()
+        with pytest.raises(httpx.RemoteProtocolError):
+            call.result(10)
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=10)
+    assert fal.counters("acme/app").running == fal.counters("acme/socket").running == 0
+
+
+def test_reset_by_an_async_runner_is_an_error(
+    fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def reset(arguments: dict[str, Any]) -> None:
+        fal.reset()
+
+    fal.register("acme/app", reset)
+    assert http.post("/run/acme/app", json={}).status_code == 500
+    assert "an async runner cannot wait for the emulator" in caplog.text
+
+
+def test_reset_before_the_start_is_allowed() -> None:
+    fal = Emulator()
+    fal.lock()
+    fal.reset()
+    with fal, client_of(fal) as http:
+        fal.register("acme/app", echo)
+        assert http.post("/run/acme/app", json={}).status_code == 200
+
+
+@pytest.mark.parametrize("route", ["run", "queue"])
+def test_exception_of_a_runner_is_logged(
+    fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture, route: str
+) -> None:
+    def broken(arguments: dict[str, Any]) -> object:
+        return arguments["typo"]
+
+    fal.register("acme/app", broken)
+    http.post(f"/{route}/acme/app", json={})
+    completed(fal) if route == "queue" else None
+    (record,) = [record for record in caplog.records if record.name == "fal_async.emulator"]
+    assert record.levelname == "ERROR"
+    assert "acme/app" in record.getMessage()
+    assert record.exc_info
+    assert isinstance(record.exc_info[1], KeyError)
+
+
+def test_waiting_in_vain_is_an_error(fal: Emulator) -> None:
+    with pytest.raises(TimeoutError, match=r"within 0\.01 seconds"):
+        fal.wait_for(lambda: False, timeout=0.01)
+
+
+async def test_a_test_can_wait_in_its_own_event_loop(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    fal.register("acme/app", waiting(gate), concurrency=1)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+
+            async def call() -> None:
+                await anyio.to_thread.run_sync(lambda: [submit(http) for _ in range(2)])
+
+            tasks.start_soon(call)
+            await fal.wait_for_counters("acme/app", executions=1, queued=1)
+        gate.open()
+        await fal.wait_for_async(lambda: fal.counters("acme/app").completed == 2)
+
+
+async def test_waiting_in_vain_is_an_error_in_an_event_loop_too(fal: Emulator) -> None:
+    fal.register("acme/app", echo)
+    with pytest.raises(TimeoutError):
+        await fal.wait_for_counters("acme/app", timeout=0.01, executions=1)
+
+
+async def test_a_wait_that_is_cancelled_leaves_no_thread_behind(fal: Emulator) -> None:
+    asked = threading.Event()
+
+    def never() -> bool:
+        asked.set()
+        return False
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fal.wait_for_async, never, None)
+        await anyio.to_thread.run_sync(asked.wait)
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(10):
+        while fal._platform.record._listeners:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_gate_can_be_waited_for_in_any_event_loop(fal: Emulator) -> None:
+    gate = fal.gate()
+    passed = anyio.Event()
+
+    async def passer() -> None:
+        await gate.wait()
+        passed.set()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(passer)
+            await anyio.lowlevel.checkpoint()
+            threading.Thread(target=gate.open).start()
+            await passed.wait()
+        await gate.wait()
+    assert gate.is_open
+
+
+async def test_a_wait_at_a_gate_can_be_cancelled() -> None:
+    gate = Gate()
+    with anyio.move_on_after(0.01) as scope:
+        await gate.wait()
+    assert scope.cancelled_caught
+    assert gate._waiters == []
+
+
+def test_a_wait_at_a_gate_can_be_bounded() -> None:
+    gate = Gate()
+    assert not gate.wait_sync(0.01)
+    assert gate._waiters == []
+    gate.open()
+    assert gate.wait_sync(0.01)
+
+
+def test_log_lines_of_threads_ring_the_bell(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    jobs: list[Job] = []
+
+    @fal.endpoint("acme/app")
+    def app(arguments: Arguments, job: Job) -> None:
+        jobs.append(job)
+        job.log("hello")
+        gate.wait_sync()
+
+    submit(http)
+    fal.wait_for(lambda: bool(jobs) and bool(jobs[0].logs))
+
+
+def test_a_predicate_may_call_the_emulator(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    url = submit(http)["status_url"]
+    fal.wait_for(lambda: http.get(url).json()["status"] == "COMPLETED")

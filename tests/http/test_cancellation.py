@@ -1,0 +1,278 @@
+"""Calls are cancelled at every wait: nothing is left behind, and the next one works."""
+
+from __future__ import annotations
+
+import gc
+import ssl
+import threading
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+import pytest
+
+from fal_async._http.httpx_adapter import PooledTransport
+from tests.support.cancel_points import cancel_everywhere
+from tests.support.pool_state import idle, in_use, waiting
+from tests.support.raw_server import OK, RawConnection, RawServer, replying
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine
+
+    import trustme
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def sockets() -> int:
+    """How many sockets the process has open."""
+    gc.collect()
+    links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return sum(str(entry.readlink()).startswith("socket:") for entry in links)
+
+
+async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
+    request = httpx.Request("POST", url, **options)  # type: ignore[arg-type]  # of httpx, passed on
+    response = await transport.handle_async_request(request)
+    try:
+        return b"".join([piece async for piece in response.aiter_raw()])
+    finally:
+        await response.aclose()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the other tasks run until something holds."""
+    while not holds():
+        await anyio.lowlevel.checkpoint()
+
+
+async def check(transport: PooledTransport, call: Callable[[], Coroutine[Any, Any, object]]) -> int:
+    """Cancel the call everywhere; how often that was."""
+    cancelled = 0
+    async for number in cancel_everywhere(call):
+        cancelled = number
+        assert (in_use(transport), waiting(transport)) == (0, 0)
+        idle(transport)
+    await call()
+    return cancelled
+
+
+async def test_a_call_over_a_new_connection(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer:
+
+        async def call() -> None:
+            assert await ask(transport, peer.url, headers={"Connection": "close"}) == b"ok"
+
+        before = sockets()
+        assert await check(transport, call) >= 2
+        peer.wait_ended(len(peer.lines))
+        assert sockets() == before
+
+
+async def test_a_call_to_a_name_with_several_addresses(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer:
+        url = f"http://localhost:{peer.port}/"
+
+        async def call() -> None:
+            assert await ask(transport, url, headers={"Connection": "close"}) == b"ok"
+
+        assert await check(transport, call) >= 3
+
+
+async def test_a_call_over_an_idle_connection(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer:
+
+        async def call() -> None:
+            assert await ask(transport, peer.url) == b"ok"
+
+        await call()
+        assert await check(transport, call) >= 1
+        assert idle(transport) == 1
+
+
+async def test_a_call_over_tls(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    with RawServer(replying(OK), tls=server) as peer:
+        async with PooledTransport(ssl_context=client) as transport:
+
+            async def call() -> None:
+                assert await ask(transport, peer.url, headers={"Connection": "close"}) == b"ok"
+
+            assert await check(transport, call) >= 3
+
+
+async def test_a_response_that_comes_in_pieces(transport: PooledTransport) -> None:
+    """The peer sends the next piece when the last one has been read."""
+    wanted: list[threading.Semaphore] = []
+
+    def script(line: RawConnection) -> None:
+        request = line.request()
+        if not request:
+            return
+        number = int(request.split(b" ")[1][1:])
+        line.send(CHUNKED)
+        for _ in range(5):
+            assert wanted[number].acquire(timeout=10)
+            line.send(b"2\r\nok\r\n")
+        line.send(b"0\r\n\r\n")
+
+    with RawServer(script) as peer:
+
+        async def call() -> None:
+            more = threading.Semaphore(0)
+            wanted.append(more)
+            url = f"{peer.url}{len(wanted) - 1}"
+            request = httpx.Request("GET", url, headers={"Connection": "close"})
+            try:
+                response = await transport.handle_async_request(request)
+                more.release()
+                async with aclosing(response):
+                    async for _ in response.aiter_raw():
+                        more.release()
+            finally:
+                more.release(5)
+
+        assert await check(transport, call) >= 5
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_body_that_the_peer_takes_after_a_while(
+    transport: PooledTransport, streamed: bool
+) -> None:
+    """Sending blocks until all buffers on the way are full and the peer begins to read."""
+    gate = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        assert gate.wait(10)
+        line.response(OK)
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        for _ in range(5):
+            yield b"x" * 1_000_000
+
+    with RawServer(script, receive_buffer=65536) as peer:
+
+        async def call() -> None:
+            gate.clear()
+            async with anyio.create_task_group() as group, aclosing(parts()) as stream:
+                try:
+                    content = stream if streamed else b"x" * 5_000_000
+                    group.start_soon(_when_blocked, gate.set)
+                    headers = {"Connection": "close"}
+                    assert await ask(transport, peer.url, content=content, headers=headers) == b"ok"
+                finally:
+                    gate.set()
+
+        assert await check(transport, call) >= 3
+
+
+async def _when_blocked(action: Callable[[], None]) -> None:
+    await anyio.wait_all_tasks_blocked()
+    action()
+
+
+async def test_a_wait_for_a_place() -> None:
+    """Cancelled while it waits, and in the moment in which the place is handed over."""
+    released = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        while line.request():
+            assert released.wait(10)
+            line.send(OK)
+
+    with RawServer(script) as peer:
+        async with PooledTransport(max_connections=1) as transport:
+
+            async def call() -> None:
+                assert await ask(transport, peer.url) == b"ok"
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                await until(lambda: in_use(transport) == 1)
+                scopes = [anyio.CancelScope() for _ in range(10)]
+
+                async def wait(scope: anyio.CancelScope) -> None:
+                    with scope:
+                        await call()
+
+                for scope in scopes:
+                    group.start_soon(wait, scope)
+                await until(lambda: waiting(transport) == len(scopes))
+                for scope in scopes[::2]:
+                    scope.cancel()
+                await until(lambda: waiting(transport) == len(scopes) // 2)
+                released.set()
+            assert (in_use(transport), waiting(transport), idle(transport)) == (0, 0, 1)
+            assert len(peer.lines) == 1
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["with-connection", "without"])
+async def test_a_place_that_is_handed_to_someone_cancelled_goes_to_the_next(read: bool) -> None:
+    go_on = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        line.response(OK[:-1])
+        assert go_on.wait(10)
+        line.send(OK[-1:])
+        replying(OK)(line)
+
+    with RawServer(script) as peer:
+        transport = PooledTransport(max_connections=1)
+        doomed = anyio.CancelScope()
+        responses: list[bytes] = []
+
+        async def call(scope: anyio.CancelScope) -> None:
+            with scope:
+                responses.append(await ask(transport, peer.url))
+
+        async with transport, anyio.create_task_group() as group:
+            response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+            for waiters, scope in enumerate([doomed, anyio.CancelScope()], 1):
+                group.start_soon(call, scope)
+                await until(lambda waiters=waiters: waiting(transport) == waiters)  # type: ignore[misc]  # the default binds it
+            go_on.set()
+            # Neither lets other tasks run once the place has been handed over.
+            await (response.aread() if read else response.aclose())
+            assert waiting(transport) == 1
+            doomed.cancel()
+        assert responses == [b"ok"]
+        assert len(peer.lines) == (1 if read else 2)
+
+
+async def test_the_reader_of_a_response_hears_that_another_task_has_closed_it(
+    transport: PooledTransport,
+) -> None:
+    def script(line: RawConnection) -> None:
+        line.response(CHUNKED)
+        line.wait_closed()
+
+    with RawServer(script) as peer:
+        response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+        async with anyio.create_task_group() as group:
+
+            async def read() -> None:
+                with pytest.raises(httpx.ReadError), anyio.fail_after(10):
+                    await response.aread()
+
+            group.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            await response.aclose()
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+async def test_nothing_is_sent_once_the_caller_has_been_cancelled(
+    transport: PooledTransport,
+) -> None:
+    with RawServer(replying(OK)) as peer:
+        await ask(transport, peer.url)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ask(transport, peer.url)
+        await transport.aclose()
+        peer.wait_ended()
+        assert len(peer.lines[0].got) == 1

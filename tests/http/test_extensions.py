@@ -1,0 +1,202 @@
+"""What httpx documents as extensions of requests and responses."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpcore
+import httpx
+import pytest
+
+from fal_async._http.httpx_adapter import PooledTransport
+from tests.support.pool_state import idle, in_use
+from tests.support.raw_server import OK, RawConnection, RawServer, replying
+
+if TYPE_CHECKING:
+    import trustme
+
+UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: loud\r\nConnection: Upgrade\r\n\r\n"
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "loud"}
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+SENT = [
+    "http11.send_request_headers.started",
+    "http11.send_request_headers.complete",
+    "http11.send_request_body.started",
+    "http11.send_request_body.complete",
+    "http11.receive_response_headers.started",
+]
+READ = [
+    "http11.receive_response_headers.complete",
+    "http11.receive_response_body.started",
+    "http11.receive_response_body.complete",
+    "http11.response_closed.started",
+    "http11.response_closed.complete",
+]
+
+
+def client_of(transport: PooledTransport) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=transport, timeout=10, trust_env=False)
+
+
+async def traced(transport: PooledTransport, url: str, **options: Any) -> list[str]:
+    """The events of one request; its error is that of the last event."""
+    events: list[str] = []
+    infos: dict[str, Any] = {}
+
+    async def note(event: str, info: dict[str, Any]) -> None:
+        events.append(event)
+        infos.update(info)
+
+    client = client_of(transport)
+    try:
+        await client.post(url, extensions={"trace": note}, **options)
+    except httpx.TransportError:
+        assert isinstance(infos["exception"], Exception)
+    return events
+
+
+async def test_a_trace_tells_of_the_steps_as_httpx_does(transport: PooledTransport) -> None:
+    connect = ["connection.connect_tcp.started", "connection.connect_tcp.complete"]
+    with RawServer(replying(CHUNKED + b"2\r\nok\r\n0\r\n\r\n")) as peer, anyio.fail_after(10):
+        assert await traced(transport, peer.url) == connect + SENT + READ
+        assert await traced(transport, peer.url, content=b"x" * 500_000) == SENT + READ
+        theirs: list[str] = []
+
+        async def note(event: str, _: object) -> None:
+            theirs.append(event)
+
+        async with (
+            httpx.AsyncHTTPTransport() as other,
+            httpx.AsyncClient(transport=other) as client,
+        ):
+            await client.post(peer.url, extensions={"trace": note})
+        assert theirs == connect + SENT + READ
+        await transport.aclose()
+
+
+async def test_a_trace_tells_what_failed(transport: PooledTransport) -> None:
+    with RawServer(lambda line: line.response(b"")) as peer, anyio.fail_after(10):
+        events = await traced(transport, peer.url)
+        assert events[-1] == "http11.receive_response_headers.failed"
+        url = peer.url
+    assert (await traced(transport, url))[-1] == "connection.connect_tcp.failed"
+
+
+async def test_a_trace_of_tls_and_the_name_of_the_certificate(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("files.example").configure_cert(server)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    named = {"sni_hostname": "files.example"}
+    with RawServer(replying(OK), tls=server) as peer, anyio.fail_after(10):
+        async with PooledTransport(ssl_context=trusting) as transport:
+            client = client_of(transport)
+            for _ in range(2):
+                assert (await client.get(peer.url, extensions=named)).text == "ok"
+            assert len(peer.lines) == 1
+            # A connection that was checked for one name is not used for another.
+            with pytest.raises(httpx.ConnectError, match="certificate"):
+                await client.get(peer.url)
+            assert (await traced(transport, peer.url))[-1] == "connection.start_tls.failed"
+            response = await client.get(peer.url, extensions=named)
+            tls = response.extensions["network_stream"].get_extra_info("ssl_object")
+            assert tls.server_hostname == "files.example"
+
+
+async def test_a_response_tells_of_its_connection(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer, anyio.fail_after(10):
+        response = await client_of(transport).get(peer.url)
+        stream = response.extensions["network_stream"]
+        assert stream.get_extra_info("server_addr") == ("127.0.0.1", peer.port)
+        assert stream.get_extra_info("client_addr")[0] == "127.0.0.1"
+        assert stream.get_extra_info("socket").fileno() >= 0
+        assert stream.get_extra_info("ssl_object") is None
+        assert stream.get_extra_info("is_readable") is False
+        assert stream.get_extra_info("weather") is None
+        with pytest.raises(httpcore.ReadError, match="not upgraded"):
+            await stream.read(1)
+        with pytest.raises(httpcore.WriteError, match="not upgraded"):
+            await stream.write(b"x")
+        with pytest.raises(httpcore.ConnectError):
+            await stream.start_tls(ssl.create_default_context())
+        await stream.aclose()
+        assert (await client_of(transport).get(peer.url)).text == "ok"
+        assert len(peer.lines) == 1
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("early", [b"", b"hi "])
+async def test_an_upgraded_connection_is_the_callers(
+    transport: PooledTransport, early: bytes
+) -> None:
+    left = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        line.response(UPGRADED + early)
+        line.send(line.exactly(5).upper())
+        line.wait_closed()
+        left.set()
+
+    with RawServer(script) as peer, anyio.fail_after(10):
+        async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
+            assert response.status_code == 101
+            assert in_use(transport) == 1
+            stream = response.extensions["network_stream"]
+            assert b"".join([await stream.read(1) for _ in early]) == early
+            with pytest.raises(httpcore.ReadTimeout):
+                await stream.read(1, timeout=0.01)
+            await stream.write(b"hello", timeout=5)
+            assert await stream.read(100) == b"HELLO"
+        assert (in_use(transport), idle(transport)) == (0, 0)
+        await anyio.to_thread.run_sync(left.wait)
+
+
+async def test_what_comes_along_with_an_upgrade_is_not_lost(transport: PooledTransport) -> None:
+    with RawServer(lambda line: line.response(UPGRADED + b"hello")) as peer, anyio.fail_after(10):
+        async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
+            stream = response.extensions["network_stream"]
+            got = b""
+            while received := await stream.read(2):
+                got += received
+        assert got == b"hello"
+
+
+async def test_an_upgrade_that_nobody_asked_for_is_an_error(transport: PooledTransport) -> None:
+    with RawServer(lambda line: line.response(UPGRADED)) as peer, anyio.fail_after(10):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client_of(transport).get(peer.url)
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+async def test_an_upgrade_that_is_refused_is_a_response(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer, anyio.fail_after(10):
+        response = await client_of(transport).get(peer.url, headers=UPGRADE)
+        assert (response.status_code, response.text) == (200, "ok")
+        assert (in_use(transport), idle(transport)) == (0, 1)
+        await transport.aclose()
+
+
+async def test_an_upgraded_connection_may_go_on_to_tls(
+    transport: PooledTransport, authority: trustme.CA
+) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("files.example").configure_cert(server)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    def script(line: RawConnection) -> None:
+        line.response(UPGRADED)
+        line._socket = server.wrap_socket(line._socket, server_side=True)
+        line.send(line.exactly(5).upper())
+
+    with RawServer(script) as peer, anyio.fail_after(10):
+        async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
+            plain = response.extensions["network_stream"]
+            secured = await plain.start_tls(trusting, "files.example", timeout=5)
+            await secured.write(b"hello")
+            assert await secured.read(100) == b"HELLO"
+        assert (in_use(transport), idle(transport)) == (0, 0)

@@ -1,0 +1,420 @@
+"""What the transport makes of peers that do what they should not."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+import pytest
+
+from tests.support.pool_state import idle, in_use
+from tests.support.raw_server import OK, RawConnection, RawServer, replying
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+    from fal_async._http.httpx_adapter import PooledTransport
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def ask(transport: PooledTransport, peer: RawServer, method: str = "GET") -> bytes:
+    with anyio.fail_after(10):
+        response = await transport.handle_async_request(httpx.Request(method, peer.url))
+        return await response.aread()
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"garbage\r\n\r\n",
+        b"\x00" * 1000,
+        b"HTTP/1.1 200 OK\r\n" + b"Name: value\r\n" * 100000,
+        b"HTTP/1.1 200 OK\r\nName: " + b"x" * 1000000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Len",
+    ],
+    ids=["garbage", "zeros", "headers", "header", "interim", "upgrade", "ambiguous", "cut"],
+)
+async def test_a_response_that_is_not_http_is_an_error(
+    transport: PooledTransport, response: bytes
+) -> None:
+    def script(line: RawConnection) -> None:
+        line.request()
+        try:
+            line.send(response)
+        except OSError:
+            return  # the client has seen enough
+
+    with RawServer(script) as peer:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await ask(transport, peer)
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+        CHUNKED + b"5\r\nhello\r\n",
+        CHUNKED + b"5\r\nhel",
+        CHUNKED + b"5\r\nhello\r\n0\r\n",
+    ],
+)
+async def test_a_body_that_is_cut_off_is_an_error(transport: PooledTransport, cut: bytes) -> None:
+    with RawServer(lambda line: line.response(cut)) as peer:
+        with pytest.raises(
+            httpx.RemoteProtocolError, match="closed before the response was complete"
+        ):
+            await ask(transport, peer)
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"5\r\nhelloX\r\n", b"-1\r\n"])
+async def test_a_chunk_that_is_garbage_is_an_error_where_it_comes(
+    transport: PooledTransport, chunk: bytes
+) -> None:
+    with RawServer(lambda line: line.response(CHUNKED + b"2\r\nhi\r\n" + chunk)) as peer:
+        response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+        received = bytearray()
+
+        async def read() -> None:
+            async for piece in response.aiter_raw():
+                received.extend(piece)
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read()
+        assert received[:2] == b"hi"
+        await response.aclose()
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "before", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", OK[:-1]]
+)
+async def test_a_reset_is_an_error_wherever_it_comes(
+    transport: PooledTransport, before: bytes, method: str
+) -> None:
+    seen = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        line.request()
+        line.send(before)
+        if before.endswith((b"\n", b"o")):
+            assert seen.wait(10)
+        line.reset()
+
+    async def converse() -> None:
+        response = await transport.handle_async_request(httpx.Request(method, peer.url))
+        seen.set()
+        await response.aread()
+
+    with RawServer(script) as peer:
+        with pytest.raises((httpx.ReadError, httpx.WriteError)), anyio.fail_after(10):
+            await converse()
+        assert (in_use(transport), idle(transport)) == (0, 0)
+        assert len(peer.lines) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_peer_that_closes_without_a_response_is_an_error_even_for_get(
+    transport: PooledTransport, method: str
+) -> None:
+    with RawServer(lambda line: line.response(b"")) as peer:
+        with pytest.raises(httpx.ReadError, match="closed without a response"):
+            await ask(transport, peer, method)
+        assert len(peer.lines) == 1
+
+
+async def test_a_slow_drip_is_put_together(transport: PooledTransport) -> None:
+    raw = (
+        b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n"
+        + CHUNKED
+        + b"2\r\no;\r\n1;x=y\r\nk\r\n0\r\n\r\n"
+    )
+
+    def script(line: RawConnection) -> None:
+        while line.request():
+            line.send(*(raw[i : i + 1] for i in range(len(raw))))
+
+    with RawServer(script) as peer:
+        assert [await ask(transport, peer) for _ in range(3)] == [b"o;k"] * 3
+        assert (in_use(transport), idle(transport)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"garbage", b"H"]
+)
+async def test_junk_behind_a_response_is_nobodys_response(
+    transport: PooledTransport, junk: bytes
+) -> None:
+    """The attack known as response smuggling, in one segment with the response."""
+    with RawServer(replying(OK + junk)) as peer:
+        assert [await ask(transport, peer) for _ in range(3)] == [b"ok"] * 3
+        assert len(peer.lines) == 3
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda line: line.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nevil"),
+        lambda line: line.send(b"garbage"),
+        lambda line: line.half_close(),
+        lambda line: line.reset(),
+    ],
+    ids=["response-to-nobody", "garbage", "half-close", "reset"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_idle_connection_on_which_something_happened_is_not_used_again(
+    transport: PooledTransport, method: str, more: Callable[[RawConnection], None]
+) -> None:
+    happened = threading.Event()
+    go_on = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        line.response(OK)
+        if line.number == 1:
+            assert go_on.wait(10)
+            more(line)
+            happened.set()
+            if line._socket.fileno() >= 0:
+                line.wait_closed()
+
+    with RawServer(script) as peer:
+        assert await ask(transport, peer, method) == b"ok"
+        go_on.set()
+        await anyio.to_thread.run_sync(happened.wait)
+        assert await ask(transport, peer, method) == b"ok"
+        assert len(peer.lines) == 2
+
+
+def _dies_after_one(line: RawConnection) -> None:
+    """Response once, take the next request, and close without a word."""
+    line.response(OK)
+    line.request()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+async def test_a_connection_that_dies_of_a_harmless_request_is_replaced(
+    transport: PooledTransport, method: str
+) -> None:
+    response = OK if method != "HEAD" else OK[:-2]
+
+    def script(line: RawConnection) -> None:
+        line.response(response)
+        line.request()
+
+    with RawServer(script) as peer:
+        for _ in range(3):
+            await ask(transport, peer, method)
+        assert len(peer.lines) == 3
+        assert [len(line.got) for line in peer.lines] == [2, 2, 1]
+
+
+async def test_a_post_on_a_connection_that_dies_is_not_repeated(transport: PooledTransport) -> None:
+    with RawServer(_dies_after_one) as peer:
+        assert await ask(transport, peer, "POST") == b"ok"
+        with pytest.raises((httpx.ReadError, httpx.WriteError)):
+            await ask(transport, peer, "POST")
+        assert len(peer.lines) == 1
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+async def test_a_body_that_cannot_be_read_again_is_not_repeated(
+    transport: PooledTransport,
+) -> None:
+    with RawServer(_dies_after_one) as peer:
+        assert await ask(transport, peer) == b"ok"
+        with pytest.raises((httpx.ReadError, httpx.WriteError)):
+            await transport.handle_async_request(httpx.Request("PUT", peer.url, content=_one()))
+        assert len(peer.lines) == 1
+
+
+@pytest.mark.parametrize(
+    "leave", [RawConnection.reset, RawConnection.close], ids=["reset", "close"]
+)
+async def test_one_byte_of_a_response_is_enough_not_to_repeat(
+    transport: PooledTransport, leave: Callable[[RawConnection], None]
+) -> None:
+    def script(line: RawConnection) -> None:
+        line.response(OK)
+        line.response(b"H")
+        leave(line)
+
+    with RawServer(script) as peer:
+        assert await ask(transport, peer) == b"ok"
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await ask(transport, peer)
+        assert len(peer.lines) == 1
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\n\r\nok",
+        CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"2\r\nok\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_connection_that_is_said_to_end_is_closed(
+    transport: PooledTransport, response: bytes
+) -> None:
+    with RawServer(lambda line: line.response(response)) as peer:
+        for _ in range(2):
+            assert await ask(transport, peer) == b"ok"
+            assert (in_use(transport), idle(transport)) == (0, 0)
+        assert len(peer.lines) == 2
+
+
+async def test_a_request_may_say_that_the_connection_ends(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer:
+        request = httpx.Request("GET", peer.url, headers={"Connection": "close"})
+        response = await transport.handle_async_request(request)
+        assert await response.aread() == b"ok"
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_response_to_half_a_request_is_delivered_and_its_connection_closed(
+    transport: PooledTransport, streamed: bool
+) -> None:
+    """The peer responses when nothing more can be sent, and neither reads on nor closes."""
+    blocked = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        line.until(b"\r\n\r\n")
+        assert blocked.wait(10)
+        line.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\n\r\nbig")
+        assert heard.wait(10)
+
+    async def respond() -> None:
+        await anyio.wait_all_tasks_blocked()
+        blocked.set()
+
+    heard = threading.Event()
+    with RawServer(script) as peer, anyio.fail_after(10):
+        async with aclosing(_repeat(b"x" * 65536)) as endless, anyio.create_task_group() as group:
+            group.start_soon(respond)
+            content = endless if streamed else b"x" * 50_000_000
+            request = httpx.Request("POST", peer.url, content=content)
+            response = await transport.handle_async_request(request)
+        assert (response.status_code, await response.aread()) == (413, b"big")
+        assert (in_use(transport), idle(transport)) == (0, 0)
+        heard.set()
+
+
+async def _one() -> AsyncGenerator[bytes, None]:
+    yield b"one"
+
+
+async def _repeat(part: bytes) -> AsyncGenerator[bytes, None]:
+    while True:
+        yield part
+
+
+async def test_a_response_is_heard_although_the_peer_has_closed(transport: PooledTransport) -> None:
+    """Writing fails with a broken pipe, and what the peer said before is still there to be read."""
+
+    def script(line: RawConnection) -> None:
+        line.until(b"\r\n\r\n")
+        line.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\n\r\nbig")
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        yield b"x"
+        await anyio.to_thread.run_sync(peer.wait_ended)
+        for _ in range(100):
+            yield b"x" * 65536
+
+    with RawServer(script) as peer, anyio.fail_after(10):
+        async with aclosing(body()) as content:
+            request = httpx.Request("POST", peer.url, content=content)
+            response = await transport.handle_async_request(request)
+        assert (response.status_code, await response.aread()) == (413, b"big")
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "leave", [RawConnection.reset, RawConnection.close], ids=["reset", "close"]
+)
+async def test_a_peer_that_leaves_while_it_is_sent_to_is_an_error_of_writing(
+    transport: PooledTransport, leave: Callable[[RawConnection], None]
+) -> None:
+    def script(line: RawConnection) -> None:
+        line.until(b"\r\n\r\n")
+        leave(line)
+
+    with RawServer(script) as peer, anyio.fail_after(10):
+        request = httpx.Request("POST", peer.url, content=b"x" * 50_000_000)
+        with pytest.raises(httpx.WriteError):
+            await transport.handle_async_request(request)
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+async def test_a_response_that_begins_early_does_not_stop_a_request_that_is_welcome(
+    transport: PooledTransport,
+) -> None:
+    def script(line: RawConnection) -> None:
+        line.until(b"\r\n\r\n")
+        line.send(b"HTTP/1.1 100 Continue\r\n\r\n" + CHUNKED)
+        body = line.exactly(30_000_000)
+        line.send(b"%x\r\n%d\r\n0\r\n\r\n" % (len(str(len(body))), len(body)))
+        line.wait_closed()
+
+    with RawServer(script) as peer, anyio.fail_after(10):
+        request = httpx.Request("POST", peer.url, content=b"x" * 30_000_000)
+        response = await transport.handle_async_request(request)
+        assert await response.aread() == b"30000000"
+        assert (in_use(transport), idle(transport)) == (0, 1)
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("length", [b"2", b"4"])
+async def test_a_stream_that_is_not_as_long_as_announced_is_an_error(
+    transport: PooledTransport, length: bytes
+) -> None:
+    with RawServer(RawConnection.wait_closed) as peer:
+        async with aclosing(_one()) as body:
+            headers = {b"Content-Length": length}
+            request = httpx.Request("POST", peer.url, headers=headers, content=body)
+            with pytest.raises(httpx.LocalProtocolError), anyio.fail_after(10):
+                await transport.handle_async_request(request)
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+async def test_an_error_of_the_body_is_the_callers_own(transport: PooledTransport) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise FileNotFoundError("picture.png")
+
+    with RawServer(RawConnection.wait_closed) as peer:
+        request = httpx.Request("POST", peer.url, content=body())
+        with pytest.raises(FileNotFoundError), anyio.fail_after(10):
+            await transport.handle_async_request(request)
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+async def test_a_body_is_not_read_ahead_of_its_reader(transport: PooledTransport) -> None:
+    """The peer can send no more than the sockets' buffers hold until somebody reads."""
+    blocked = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        line.response(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        line._socket.settimeout(0.5)
+        try:
+            line.send(b"x" * 100_000_000)
+        except TimeoutError:
+            blocked.set()
+
+    with RawServer(script) as peer, anyio.fail_after(10):
+        response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+        await anyio.to_thread.run_sync(peer.wait_ended)
+        assert blocked.is_set()
+        await response.aclose()

@@ -1,0 +1,190 @@
+"""Which connection a request gets, and who waits for how long."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+import pytest
+
+from fal_async._http.httpx_adapter import PooledTransport
+from tests.support.pool_state import idle, in_use, waiting
+from tests.support.raw_server import OK, RawConnection, RawServer, replying
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def ask(transport: PooledTransport, url: str, body: bytes = b"") -> bytes:
+    with anyio.fail_after(10):
+        request = httpx.Request("POST", url, content=body)
+        return await (await transport.handle_async_request(request)).aread()
+
+
+async def ask_together(transport: PooledTransport, url: str, times: int) -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(times):
+            group.start_soon(ask, transport, url)
+
+
+def together(times: int) -> Callable[[RawConnection], None]:
+    """A script that responses to the first requests when all of them are there."""
+    barrier = threading.Barrier(times)
+
+    def script(line: RawConnection) -> None:
+        line.request()
+        barrier.wait(10)
+        line.send(OK)
+        replying(OK)(line)
+
+    return script
+
+
+async def test_the_connection_that_was_used_last_is_used_next(transport: PooledTransport) -> None:
+    with RawServer(together(3)) as peer:
+        await ask_together(transport, peer.url, 3)
+        for _ in range(5):
+            await ask(transport, peer.url)
+        assert sorted(len(line.got) for line in peer.lines) == [1, 1, 6]
+        assert (in_use(transport), idle(transport)) == (0, 3)
+
+
+async def test_who_has_waited_longest_is_served_first() -> None:
+    go_on = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        while line.request():
+            assert go_on.wait(10)
+            line.send(OK)
+
+    with RawServer(script) as peer:
+        async with PooledTransport(max_connections=1) as transport:
+            async with anyio.create_task_group() as group:
+                for number in range(10):
+                    group.start_soon(ask, transport, peer.url, b"%d" % number)
+                    await anyio.wait_all_tasks_blocked()
+                assert (in_use(transport), waiting(transport)) == (1, 9)
+                go_on.set()
+            assert [got[-1:] for got in peer.lines[0].got] == [b"%d" % n for n in range(10)]
+
+
+async def test_a_connection_that_died_while_it_was_handed_over_is_not_used() -> None:
+    """The peer closes right behind its response, before the next in line can write."""
+    go_on = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        line.request()
+        assert go_on.wait(10)
+        line.send(OK)
+
+    with RawServer(script) as peer:
+        async with PooledTransport(max_connections=1) as transport:
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(_ask_or_be_cut, transport, peer.url)
+                await anyio.wait_all_tasks_blocked()
+                go_on.set()
+            assert (in_use(transport), waiting(transport)) == (0, 0)
+
+
+async def _ask_or_be_cut(transport: PooledTransport, url: str) -> None:
+    try:
+        await ask(transport, url)
+    except (httpx.ReadError, httpx.WriteError):
+        return  # the end came after the look at the connection
+
+
+async def test_the_bound_is_for_each_origin() -> None:
+    with RawServer(together(2)) as one, RawServer(together(2)) as other:
+        async with PooledTransport(max_connections=2) as transport:
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask_together, transport, one.url, 2)
+                group.start_soon(ask_together, transport, other.url, 2)
+            assert (len(one.lines), len(other.lines)) == (2, 2)
+
+
+async def test_a_place_comes_free_when_connecting_fails() -> None:
+    async with PooledTransport(max_connections=1) as transport:
+        failures = 0
+
+        async def fail() -> None:
+            nonlocal failures
+            with pytest.raises(httpx.ConnectError):
+                await ask(transport, "http://127.0.0.1:1/")
+            failures += 1
+
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(fail)
+        assert failures == 5
+        assert transport._pool._pools.get()._berths == {}
+
+
+async def test_a_connection_that_is_too_old_is_not_used_again() -> None:
+    with RawServer(replying(OK)) as peer:
+        async with PooledTransport(keepalive_expiry=0) as transport:
+            for _ in range(3):
+                await ask(transport, peer.url)
+            assert len(peer.lines) == 3
+            assert idle(transport) == 1
+
+
+async def test_old_connections_to_forgotten_origins_are_swept_up() -> None:
+    with RawServer(replying(OK)) as forgotten, RawServer(replying(OK)) as other:
+        async with PooledTransport(keepalive_expiry=0) as transport:
+            await ask(transport, forgotten.url)
+            await ask(transport, other.url)
+            with anyio.fail_after(10):
+                await anyio.to_thread.run_sync(forgotten.wait_ended)
+            assert len(transport._pool._pools.get()._berths) == 1
+
+
+async def test_an_origin_without_connections_is_forgotten(transport: PooledTransport) -> None:
+    with RawServer(lambda line: line.response(OK.replace(b"1.1", b"1.0"))) as peer:
+        await ask(transport, peer.url)
+        assert transport._pool._pools.get()._berths == {}
+
+
+@pytest.mark.parametrize("url", ["ftp://host/", "http:///path", "/path", "ws://host/"])
+async def test_only_http_urls_with_a_host_can_be_asked(
+    transport: PooledTransport, url: str
+) -> None:
+    with pytest.raises(httpx.UnsupportedProtocol):
+        await ask(transport, url)
+
+
+def test_there_must_be_room_for_a_connection() -> None:
+    with pytest.raises(ValueError, match="max_connections"):
+        PooledTransport(max_connections=0)
+
+
+async def test_requests_need_no_timeouts(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer:
+        for timeout in ({}, {"read": None}, {"connect": 5, "read": 5, "write": 5, "pool": 5}):
+            request = httpx.Request("GET", peer.url, extensions={"timeout": timeout})
+            assert await (await transport.handle_async_request(request)).aread() == b"ok"
+
+
+async def test_a_small_response_can_be_read_without_waiting(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer:
+        response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+        assert response.read() == b"ok"
+        assert (in_use(transport), idle(transport)) == (0, 1)
+
+
+async def test_a_response_that_was_closed_cannot_be_read_on(transport: PooledTransport) -> None:
+    def script(line: RawConnection) -> None:
+        line.response(OK[:-1])
+        line.wait_closed()
+
+    with RawServer(script) as peer:
+        response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        pieces = aiter(response.stream)
+        assert await anext(pieces) == b"o"
+        await response.aclose()
+        with pytest.raises(httpx.ReadError, match="closed before its end"):
+            await anext(pieces)
+        peer.wait_ended()

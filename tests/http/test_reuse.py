@@ -1,0 +1,178 @@
+"""Kept connections: which requests may use them, and which requests are sent a second time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from fal_async import AsyncClient, Hosts, RetryPolicy, SubmitOutcomeUnknownError
+from fal_async._http.connection import IDLE_MARGIN
+from fal_async._http.pool import Engine
+from fal_async._http.transmission import Transmission
+from fal_async._http.transports import PooledBackend
+from fal_async._net.errors import ConnectError, ReadError, WriteError
+from tests.support.pool_state import idle
+from tests.support.raw_server import OK, RawConnection, RawServer, replying
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+METHODS = ["POST", "GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"]
+FAILED = b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n\r\n"
+JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def keeping(seconds: bytes) -> bytes:
+    return OK.replace(b"\r\n\r\n", b"\r\nKeep-Alive: max=100, timeout=" + seconds + b"\r\n\r\n")
+
+
+@pytest.fixture
+async def carrier() -> AsyncIterator[PooledBackend]:
+    pooled = PooledBackend(Engine(keepalive_expiry=1000))
+    yield pooled
+    await pooled.aclose()
+
+
+async def send(
+    carrier: PooledBackend, peer: RawServer, *, repeatable: bool, method: str = "POST"
+) -> None:
+    headers = {"content-length": "0"}
+    with anyio.fail_after(10):
+        opened = await carrier.send(
+            method, peer.url, headers, b"", {}, Transmission(repeatable=repeatable)
+        )
+        await opened.read(limit=1000)
+
+
+def dies_of_the_second(first: bytes, line: RawConnection) -> None:
+    """Answer a request, take the next one whole, and close without a word."""
+    line.response(first)
+    line.request()
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_job_whose_connection_dies_is_sent_once_whatever_its_method(method: str) -> None:
+    response = JSON if method != "HEAD" else JSON[:-2]
+
+    with RawServer(partial(dies_of_the_second, response)) as peer, anyio.fail_after(10):
+        hosts = Hosts.at(peer.url.rstrip("/"))
+        once = RetryPolicy(base_delay=0)
+        async with AsyncClient("id:secret", hosts=hosts, retry=once) as client:
+            await client.run("acme/app", {}, method=method)
+            with pytest.raises(SubmitOutcomeUnknownError) as caught:
+                await client.run("acme/app", {"n": 2}, method=method)
+        assert [len(line.got) for line in peer.lines] == [2]
+        assert (caught.value.stage, caught.value.started) == ("job", None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_the_operation_alone_decides_whether_it_is_repeated(
+    carrier: PooledBackend, method: str, repeatable: bool
+) -> None:
+    response = OK if method != "HEAD" else OK[:-2]
+    with RawServer(partial(dies_of_the_second, response)) as peer:
+        await send(carrier, peer, repeatable=repeatable, method=method)
+        if repeatable:
+            await send(carrier, peer, repeatable=True, method=method)
+        else:
+            with pytest.raises((ReadError, WriteError)):
+                await send(carrier, peer, repeatable=False, method=method)
+        assert len(peer.lines) == (2 if repeatable else 1)
+
+
+async def test_a_connection_of_a_server_in_trouble_carries_only_what_may_be_repeated(
+    carrier: PooledBackend,
+) -> None:
+    def script(line: RawConnection) -> None:
+        line.response(FAILED if line.number == 1 else OK)
+        replying(OK)(line)
+
+    with RawServer(script) as peer:
+        await send(carrier, peer, repeatable=True)
+        await send(carrier, peer, repeatable=False)  # over a new one
+        assert (len(peer.lines), idle(carrier)) == (2, 2)
+        await send(carrier, peer, repeatable=False)  # over the one that is well
+        assert [len(line.got) for line in peer.lines] == [1, 2]
+
+
+async def test_a_success_restores_trust_in_a_connection(carrier: PooledBackend) -> None:
+    def script(line: RawConnection) -> None:
+        line.response(FAILED)
+        replying(OK)(line)
+
+    with RawServer(script) as peer:
+        for repeatable in (True, True, False):
+            await send(carrier, peer, repeatable=repeatable)
+        assert [len(line.got) for line in peer.lines] == [3]
+
+
+@pytest.mark.parametrize(
+    ("announced", "idle_for", "repeatable", "is_reused"),
+    [
+        (b"100", 100 * IDLE_MARGIN**2 - 1, False, True),
+        (b"100", 100 * IDLE_MARGIN**2 + 1, False, False),
+        (b"100", 100 * IDLE_MARGIN**2 + 1, True, True),
+        (b"100", 100 * IDLE_MARGIN + 1, True, False),
+        (b"2000", 1000 * IDLE_MARGIN - 1, False, True),
+        (b"2000", 1000 * IDLE_MARGIN + 1, False, False),
+        (b"2000", 999, True, True),
+        (b"2000", 1001, True, False),
+        (b"soon", 1000 * IDLE_MARGIN - 1, False, True),
+        (b"0", 0, True, False),
+    ],
+)
+async def test_a_connection_that_is_about_to_be_closed_is_not_used(
+    carrier: PooledBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    announced: bytes,
+    idle_for: float,
+    repeatable: bool,
+    is_reused: bool,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("fal_async._http.pool.monotonic", lambda: now)
+    with RawServer(replying(keeping(announced))) as peer:
+        await send(carrier, peer, repeatable=True)
+        now += idle_for
+        await send(carrier, peer, repeatable=repeatable)
+        assert len(peer.lines) == (1 if is_reused else 2)
+
+
+async def test_an_unreliable_connection_makes_room_for_another() -> None:
+    carrier = PooledBackend(Engine(max_connections=1))
+    with RawServer(replying(FAILED)) as peer:
+        for _ in range(3):
+            await send(carrier, peer, repeatable=False)
+            assert idle(carrier) == 1
+        assert len(peer.lines) == 3
+    await carrier.aclose()
+
+
+async def test_an_unreliable_connection_is_not_handed_to_who_waits() -> None:
+    carrier = PooledBackend(Engine(max_connections=1))
+    with RawServer(lambda line: line.response(FAILED)) as peer:
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(partial(send, carrier, peer, repeatable=False))
+        assert [len(line.got) for line in peer.lines] == [1, 1, 1]
+    await carrier.aclose()
+
+
+def _refuses_connections(_: RawConnection) -> None:
+    raise AssertionError("nobody connects")
+
+
+async def test_what_was_not_sent_is_told_from_what_was(carrier: PooledBackend) -> None:
+    transmission = Transmission()
+    with RawServer(_refuses_connections) as peer:
+        url = peer.url
+    with pytest.raises(ConnectError):
+        await carrier.send("POST", url, {}, b"", {}, transmission)
+    assert not transmission.sent
+    with RawServer(lambda line: line.response(b"")) as peer, pytest.raises(ReadError):
+        await carrier.send("POST", peer.url, {}, b"", {}, transmission)
+    assert transmission.sent

@@ -1,0 +1,271 @@
+"""Background work goes on without its caller, and ends with its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import trio
+
+from fal_async._net import background
+from fal_async._net.background import BackgroundTask, spawn
+from fal_async._net.event_loops import PerLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+def on_asyncio(main: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(main(), debug=True)  # type: ignore[arg-type]  # all are coroutine functions
+
+
+def on_uvloop(main: Callable[[], Awaitable[None]]) -> None:
+    import uvloop
+
+    uvloop.run(main())  # type: ignore[arg-type]  # all are coroutine functions
+
+
+def on_trio(main: Callable[[], Awaitable[None]]) -> None:
+    trio.run(main)
+
+
+RUNS = [on_asyncio, on_trio]
+if sys.platform != "win32":
+    RUNS.insert(1, on_uvloop)
+
+
+@pytest.fixture(params=RUNS)
+def run(request: pytest.FixtureRequest) -> Run:
+    """What runs a program from its beginning to its end."""
+    chosen: Run = request.param
+    return chosen
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Any:
+    yield
+    assert background._crews == {}
+
+
+async def test_work_goes_on_when_its_caller_is_cancelled() -> None:
+    go_on = anyio.Event()
+    finished: list[str] = []
+    tasks: list[BackgroundTask] = []
+
+    async def work() -> None:
+        await go_on.wait()
+        finished.append("work")
+
+    with anyio.CancelScope() as scope:
+        tasks.append(spawn(work))
+        scope.cancel()
+        await anyio.lowlevel.checkpoint()
+
+    assert scope.cancelled_caught
+    (task,) = tasks
+    assert not task.done
+    go_on.set()
+    with anyio.fail_after(5):
+        await task.wait()
+    assert (finished, task.done, task.cancelled, task.error) == (["work"], True, False, None)
+
+
+@pytest.mark.parametrize("run_it", [run for run in RUNS if run is not on_trio])
+def test_a_program_that_cancels_all_tasks_of_asyncio_leaves_it_alone(run_it: Run) -> None:
+    async def main() -> None:
+        go_on = anyio.Event()
+        task = spawn(go_on.wait)
+        other = asyncio.create_task(anyio.sleep_forever())
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+            for each in asyncio.all_tasks() - {asyncio.current_task()}:
+                each.cancel()
+        await asyncio.wait([other])
+        assert not task.done
+        go_on.set()
+        with anyio.fail_after(5):
+            await task.wait()
+        assert (other.cancelled(), task.cancelled) == (True, False)
+
+    run_it(main)
+
+
+async def test_an_exception_is_logged_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(number: int) -> None:
+        await anyio.lowlevel.checkpoint()
+        raise LookupError(number)
+
+    with caplog.at_level(logging.WARNING, "fal_async"), anyio.fail_after(5):
+        task = spawn(fail, 7)
+        await task.wait()
+
+    assert isinstance(task.error, LookupError)
+    assert [record.getMessage() for record in caplog.records] == [
+        "background work failed: LookupError(7)"
+    ]
+
+
+async def test_a_program_is_not_ended_by_work_that_wants_to(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    with anyio.fail_after(5):
+        task = spawn(leave)
+        await task.wait()
+    assert isinstance(task.error, SystemExit)
+    assert len(caplog.records) == 1
+
+
+async def test_work_is_cancelled_on_demand() -> None:
+    task = spawn(anyio.sleep_forever)
+    await anyio.lowlevel.checkpoint()
+    task.cancel()
+    task.cancel()
+    with anyio.fail_after(5):
+        await task.wait()
+    assert (task.cancelled, task.error) == (True, None)
+
+
+async def test_work_sees_the_context_of_its_caller_and_changes_its_own_copy() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="none")
+    seen: list[str] = []
+
+    async def work() -> None:
+        seen.append(variable.get())
+        variable.set("theirs")
+
+    token = variable.set("mine")
+    with anyio.fail_after(5):
+        await spawn(work).wait()
+    assert (seen, variable.get()) == (["mine"], "mine")
+    variable.reset(token)
+
+
+async def test_deadlines_and_groups_work_within_it() -> None:
+    async def work() -> None:
+        with anyio.move_on_after(0.01) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep_forever)
+        assert scope.cancelled_caught
+
+    with anyio.fail_after(5):
+        task = spawn(work)
+        await task.wait()
+    assert task.error is None
+
+
+def test_work_is_finished_when_the_loop_ends(run: Run) -> None:
+    finished: list[str] = []
+
+    async def more() -> None:
+        await anyio.sleep(0.02)
+        finished.append("more")
+
+    async def work() -> None:
+        await anyio.sleep(0.02)
+        finished.append("work")
+        spawn(more)
+
+    async def main() -> None:
+        spawn(work)
+        await anyio.lowlevel.checkpoint()
+
+    run(main)
+    assert finished == ["work", "more"]
+
+
+def test_work_that_was_not_begun_is_done_when_the_loop_ends(run: Run) -> None:
+    finished: list[int] = []
+
+    async def work() -> None:
+        await anyio.lowlevel.checkpoint()
+        finished.append(1)
+
+    async def main() -> None:
+        spawn(work)
+
+    run(main)
+    assert finished == [1]
+
+
+def test_work_that_takes_longer_than_its_grace_is_cancelled_when_the_loop_ends(run: Run) -> None:
+    tasks: list[BackgroundTask] = []
+    cleaned: list[int] = []
+
+    async def work(number: int) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cleaned.append(number)
+
+    async def main() -> None:
+        tasks.extend([spawn(work, 0, grace=0.01), spawn(work, 1, grace=lambda: 0.02)])
+        await anyio.lowlevel.checkpoint()
+
+    run(main)
+    assert cleaned == [0, 1]
+    assert [task.cancelled for task in tasks] == [True, True]
+
+
+def test_a_program_that_fails_ends_as_any_other(run: Run) -> None:
+    finished: list[int] = []
+
+    async def work() -> None:
+        await anyio.sleep(0.02)
+        finished.append(1)
+
+    async def main() -> None:
+        spawn(work)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        run(main)
+    assert finished == [1]
+
+
+def test_values_of_the_loop_are_closed_after_it(run: Run) -> None:
+    order: list[str] = []
+    values = PerLoop(lambda: order, close=partial(_note, "closed"))
+
+    async def work() -> None:
+        await anyio.sleep(0.02)
+        values.get().append("worked")
+
+    async def main() -> None:
+        values.get()
+        spawn(work)
+
+    run(main)
+    assert order == ["worked", "closed"]
+
+
+def _note(event: str, order: list[str]) -> None:
+    order.append(event)
+
+
+def test_a_loop_that_is_closed_without_its_end_leaves_no_noise(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        spawn(anyio.sleep_forever)
+        await anyio.lowlevel.checkpoint()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    asyncio.run(_work_once())
+    assert caplog.records == []
+
+
+async def _work_once() -> None:
+    await spawn(anyio.lowlevel.checkpoint).wait()

@@ -1,0 +1,213 @@
+"""Opening connections, directly and through proxies."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+import pytest
+
+from fal_async._net.connect import connect, connect_via_proxy
+from fal_async._net.errors import ConnectError, ProxyError
+from tests.support.cancel_points import cancel_everywhere
+from tests.support.raw_server import RawConnection, RawServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import trustme
+
+    from fal_async._http.httpx_adapter import PooledTransport
+
+
+def echo(line: RawConnection) -> None:
+    while received := line._socket.recv(65536):
+        line.send(received)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+async def test_a_connection_is_a_byte_stream() -> None:
+    with RawServer(echo) as peer, anyio.fail_after(10):
+        async with await connect("127.0.0.1", peer.port) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+
+
+async def test_names_are_looked_up_and_every_address_tried() -> None:
+    """``localhost`` is also ``::1``, where nobody listens."""
+    with RawServer(echo) as peer, anyio.fail_after(10):
+        async with await connect("localhost", peer.port) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
+async def test_ipv6_addresses_are_dialled(transport: PooledTransport) -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    with listener, anyio.fail_after(10):
+        port = listener.getsockname()[1]
+        async with await connect("::1", port):
+            pass
+        with pytest.raises(httpx.ReadTimeout):
+            await transport.handle_async_request(
+                httpx.Request(
+                    "GET", f"http://[::1]:{port}/", extensions={"timeout": {"read": 0.01}}
+                )
+            )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_refusal_is_one_error_in_words(host: str, closed_port: int) -> None:
+    with anyio.fail_after(10), pytest.raises(ConnectError) as caught:
+        await connect(host, closed_port)
+    assert str(caught.value) == f"cannot connect to {host}:{closed_port}: Connection refused"
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..b"])
+async def test_a_name_that_does_not_exist_is_a_failure_to_connect(host: str) -> None:
+    with anyio.fail_after(20), pytest.raises(ConnectError, match="cannot resolve"):
+        await connect(host, 80)
+
+
+def look_up_as(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Let every name have these addresses, all tried at almost the same time."""
+
+    def look_up(*args: object, **options: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr("fal_async._net.connect.CONNECTION_ATTEMPT_DELAY", 0)
+
+
+async def test_a_slow_address_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address never answers, since its queue is full."""
+    slow = socket.create_server(("127.0.0.2", 0), backlog=0)
+    port = slow.getsockname()[1]
+    queued = [socket.socket() for _ in range(4)]
+    for sock in queued:
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.2", port))
+    quick = socket.create_server(("127.0.0.1", port))
+    look_up_as(monkeypatch, ("127.0.0.2", port), ("127.0.0.1", port))
+    with anyio.fail_after(10):
+        async with await connect("two.example", port) as stream:
+            raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            assert raw.getpeername() == ("127.0.0.1", port)
+    for sock in [slow, quick, *queued]:
+        sock.close()
+
+
+async def test_of_several_connections_at_once_all_but_one_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with RawServer(RawConnection.wait_closed) as peer:
+        look_up_as(monkeypatch, *[("127.0.0.1", peer.port)] * 3)
+        async with await connect("three.example", peer.port):
+            await anyio.to_thread.run_sync(peer.wait_ended, 1)
+
+        async def call() -> None:
+            await (await connect("three.example", peer.port)).aclose()
+
+        async for _ in cancel_everywhere(call):
+            await anyio.to_thread.run_sync(peer.wait_idle)
+
+
+def proxying(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> object:
+    """A proxy whose tunnels lead to an echo."""
+
+    def script(line: RawConnection) -> None:
+        line.response(answer)
+        echo(line)
+
+    return script
+
+
+async def test_a_proxy_is_asked_for_a_tunnel() -> None:
+    with RawServer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
+        proxy = httpx.Proxy(f"http://user:pass@127.0.0.1:{peer.port}")
+        async with await connect_via_proxy(proxy, "fal.example", 443) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+        credentials = base64.b64encode(b"user:pass")
+        assert peer.lines[0].got == [
+            b"CONNECT fal.example:443 HTTP/1.1\r\nHost: fal.example:443\r\n"
+            b"Proxy-Authorization: Basic " + credentials + b"\r\n\r\n"
+        ]
+
+
+async def test_an_ipv6_address_is_put_in_brackets_for_a_proxy() -> None:
+    with RawServer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
+        async with await connect_via_proxy(httpx.Proxy(peer.url), "::1", 80):
+            pass
+        assert peer.lines[0].got[0].startswith(b"CONNECT [::1]:80 HTTP/1.1\r\n")
+
+
+async def test_tls_goes_through_the_tunnel(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("fal.example").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+
+    def script(line: RawConnection) -> None:
+        line.response(b"HTTP/1.1 200 OK\r\n\r\n")
+        line._socket = server.wrap_socket(line._socket, server_side=True)
+        echo(line)
+
+    with RawServer(script) as peer, anyio.fail_after(10):
+        async with await connect_via_proxy(
+            httpx.Proxy(peer.url), "fal.example", 443, tls=client
+        ) as stream:
+            await stream.send(b"hello")
+            assert await stream.receive() == b"hello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+        b"",
+        b"x" * 70000,
+        b"HTTP/1.1 200 OK\r\n\r\nevil",
+    ],
+)
+async def test_a_proxy_that_refuses_is_an_error(answer: bytes) -> None:
+    def script(line: RawConnection) -> None:
+        line.response(answer)
+
+    with RawServer(script) as peer, anyio.fail_after(10):
+        with pytest.raises(ProxyError):
+            await connect_via_proxy(httpx.Proxy(peer.url), "fal.example", 443)
+        peer.wait_ended()
+
+
+async def test_other_proxies_are_not_connected_through() -> None:
+    with pytest.raises(ProxyError, match="got https://"):
+        await connect_via_proxy(httpx.Proxy("https://127.0.0.1:1080"), "fal.example", 443)
+
+
+async def test_dialling_through_a_proxy_can_be_cancelled_anywhere() -> None:
+    with RawServer(proxying(b"HTTP/1.1 200 OK\r\n\r\n")) as peer:  # type: ignore[arg-type]  # a script
+
+        async def call() -> None:
+            await (await connect_via_proxy(httpx.Proxy(peer.url), "fal.example", 443)).aclose()
+
+        async for _ in cancel_everywhere(call):
+            pass
+        peer.wait_ended(len(peer.lines))

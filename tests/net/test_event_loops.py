@@ -1,0 +1,362 @@
+"""One transport in several event loops, threads and processes, with warnings as errors."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+import pytest
+
+from fal_async._http.httpx_adapter import PooledTransport
+from fal_async._net.event_loops import PerLoop
+from tests.support.pool_state import idle
+from tests.support.raw_server import OK, RawConnection, RawServer, replying
+
+if TYPE_CHECKING:
+    import trustme
+
+ROOT = Path(__file__).parents[2]
+
+
+PRELUDE = """
+import asyncio, gc, logging, os, ssl, sys, threading
+import anyio, httpx, trio, uvloop
+from fal_async._http.httpx_adapter import PooledTransport
+
+logging.getLogger("asyncio").setLevel("ERROR")  # it finds this machine slow
+
+def on_asyncio(main):
+    asyncio.run(main())
+
+def on_uvloop(main):
+    uvloop.run(main())
+
+def on_runner(main):
+    with asyncio.Runner() as runner:
+        runner.run(main())
+        runner.run(main())
+
+EVERYWHERE = [on_asyncio, on_uvloop, on_runner, trio.run]
+
+async def ask(transport, read=True):
+    response = await transport.handle_async_request(httpx.Request("GET", sys.argv[1]))
+    if read:
+        assert await response.aread() == b"ok"
+    return response
+"""
+
+
+def run_script(script: str, url: str) -> None:
+    """Run a script in a process of its own; it must not say a word on stderr."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PRELUDE + textwrap.dedent(script), url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_one_loop_after_another_leaves_nothing_open() -> None:
+    script = """
+    transport = PooledTransport()
+
+    async def main():
+        await ask(transport)
+        async with httpx.AsyncClient(transport=PooledTransport()) as client:
+            await client.get(sys.argv[1])
+        await ask(transport)
+
+    for first in EVERYWHERE:
+        for second in EVERYWHERE:
+            first(main)
+            second(main)
+    """
+    with RawServer(replying(OK)) as peer:
+        run_script(script, peer.url)
+        assert len(peer.lines) == 32 + 40  # a runner keeps its loop
+
+
+def test_a_response_that_nobody_closed_is_closed_with_its_loop() -> None:
+    script = """
+    transport = PooledTransport()
+    responses = []
+
+    async def main():
+        responses.append(await ask(transport, read=False))
+
+    for run in EVERYWHERE:
+        run(main)
+    """
+
+    def half_a_response(line: RawConnection) -> None:
+        line.response(OK[:-1])
+        line.wait_closed()
+
+    with RawServer(half_a_response) as peer:
+        run_script(script, peer.url)
+
+
+def test_loops_in_several_threads_at_once_do_not_meet() -> None:
+    script = """
+    transport = PooledTransport(max_connections=2)
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(ask, transport)
+
+    threads = [threading.Thread(target=run, args=(main,)) for run in EVERYWHERE * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    """
+    with RawServer(replying(OK)) as peer:
+        run_script(script, peer.url)
+        assert 10 <= len(peer.lines) <= 20
+
+
+def test_loops_leave_no_trace_in_the_transport() -> None:
+    script = """
+    transport = PooledTransport()
+
+    async def main():
+        transport._pool._pools.get()
+
+    for _ in range(50):
+        asyncio.run(main())
+        trio.run(main)
+    assert len(transport._pool._pools._slots) == 0
+
+    # Not even those that are closed without a shutdown.
+    for number in range(20):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+    assert len(transport._pool._pools._slots) == 1
+    """
+    run_script(script, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork here")
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_forked_child_leaves_the_connections_of_its_parent_alone(
+    secure: bool, authority: trustme.CA
+) -> None:
+    """The peer sees a connection of the child's own, and no end of its parent's."""
+    script = """
+    import warnings
+    warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of os.fork, Python 3.12
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    transport = PooledTransport(ssl_context=context)
+    loop = asyncio.new_event_loop()
+
+    async def main():
+        await ask(transport)
+
+    async def fork():
+        await main()
+        if os.fork() == 0:
+            assert not transport._pool._pools._slots
+            os._exit(0)
+        assert os.wait()[1] == 0
+        await main()
+
+    loop.run_until_complete(main())
+    if os.fork() == 0:
+        assert not transport._pool._pools._slots
+        asyncio.run(main())
+        trio.run(main)
+        gc.collect()
+        os._exit(0)
+    assert os.wait()[1] == 0
+    loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    asyncio.run(fork())
+    trio.run(fork)
+    """
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    with RawServer(replying(OK), tls=server if secure else None) as peer:
+        run_script(script, peer.url)
+        assert [len(line.got) for line in peer.lines] == [2, 1, 1, 2, 2]
+
+
+async def test_a_transport_without_an_owner_closes_its_connections(
+    anyio_backend: tuple[str, object],
+) -> None:
+    if anyio_backend[0] == "trio":
+        pytest.skip("trio warns of generators that are forgotten, and rightly so")
+    with RawServer(replying(OK)) as peer:
+        transport = PooledTransport()
+        response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+        del transport, response
+        gc.collect()
+        await anyio.wait_all_tasks_blocked()
+        peer.wait_ended()
+
+
+async def test_closing_is_final_and_can_be_repeated() -> None:
+    with RawServer(replying(OK)) as peer:
+        transport = PooledTransport()
+        await transport.handle_async_request(httpx.Request("GET", peer.url))
+        await transport.aclose()
+        await transport.aclose()
+        peer.wait_ended()
+        with pytest.raises(RuntimeError, match="closed"):
+            await transport.handle_async_request(httpx.Request("GET", peer.url))
+
+
+async def test_closing_works_when_it_is_cancelled() -> None:
+    with RawServer(replying(OK)) as peer:
+        transport = PooledTransport()
+        await transport.handle_async_request(httpx.Request("GET", peer.url))
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await transport.aclose()
+        peer.wait_ended()
+
+
+async def test_what_is_in_use_is_closed_when_it_comes_free() -> None:
+    go_on = threading.Event()
+
+    def script(line: RawConnection) -> None:
+        line.response(OK[:-1])
+        assert go_on.wait(10)
+        line.send(OK[-1:])
+        line.wait_closed()
+
+    with RawServer(script) as peer:
+        transport = PooledTransport()
+        response = await transport.handle_async_request(httpx.Request("GET", peer.url))
+        await transport.aclose()
+        go_on.set()
+        with anyio.fail_after(10):
+            assert await response.aread() == b"ok"
+        peer.wait_ended()
+
+
+async def test_who_waits_for_a_connection_hears_of_the_closing() -> None:
+    with RawServer(RawConnection.wait_closed) as peer:
+        transport = PooledTransport(max_connections=1)
+        async with anyio.create_task_group() as group:
+
+            async def ask() -> None:
+                await transport.handle_async_request(httpx.Request("GET", peer.url))
+
+            group.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+
+            async def wait() -> None:
+                with pytest.raises(RuntimeError, match="closed"):
+                    await ask()
+
+            async with anyio.create_task_group() as waiters:
+                for _ in range(3):
+                    waiters.start_soon(wait)
+                await anyio.wait_all_tasks_blocked()
+                await transport.aclose()
+            group.cancel_scope.cancel()
+
+
+class Thing:
+    """A value that can be referred to weakly."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+
+def _close(thing: Thing) -> None:
+    thing.closed += 1
+
+
+def test_a_value_is_made_once_for_each_loop_and_closed_at_its_end() -> None:
+    things: list[Thing] = []
+    per_loop = PerLoop(Thing, _close)
+
+    async def main() -> None:
+        things.append(per_loop.get())
+        assert per_loop.get() is things[-1]
+        assert things[-1].closed == 0
+
+    for backend in ("asyncio", "trio", "asyncio"):
+        anyio.run(main, backend=backend)
+    assert len(set(map(id, things))) == 3
+    assert [thing.closed for thing in things] == [1, 1, 1]
+
+
+def test_a_value_that_is_popped_is_the_callers() -> None:
+    per_loop = PerLoop(Thing, _close)
+    things: list[Thing | None] = []
+
+    async def main() -> None:
+        assert per_loop.pop() is None
+        first = per_loop.get()
+        things.append(per_loop.pop())
+        assert things == [first]
+        assert per_loop.get() is not first
+
+    anyio.run(main)
+    assert things[0] is not None
+    assert things[0].closed == 0
+
+
+def test_values_may_need_their_loop_to_be_closed() -> None:
+    closed: list[Thing] = []
+
+    async def close(thing: Thing) -> None:
+        closed.append(thing)
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
+        thing.closed += 1
+
+    per_loop = PerLoop(Thing, close)
+
+    async def main() -> None:
+        per_loop.get()
+
+    for backend in ("asyncio", "trio"):
+        anyio.run(main, backend=backend)
+    assert [thing.closed for thing in closed] == [1, 1]
+
+
+def test_values_without_anything_to_close_go_with_their_loop() -> None:
+    per_loop = PerLoop(Thing)
+    refs: list[weakref.ref[Thing]] = []
+
+    async def main() -> None:
+        refs.append(weakref.ref(per_loop.get()))
+
+    asyncio.run(main())
+    gc.collect()
+    assert refs[0]() is None
+
+
+async def test_the_pool_of_a_loop_is_its_own(transport: PooledTransport) -> None:
+    with RawServer(replying(OK)) as peer:
+
+        async def ask() -> int:
+            await transport.handle_async_request(httpx.Request("GET", peer.url))
+            return idle(transport)
+
+        assert await ask() == 1
+        assert await anyio.to_thread.run_sync(anyio.run, ask) == 1
+        assert await ask() == 1
+        assert len(peer.lines) == 2

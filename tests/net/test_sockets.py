@@ -1,0 +1,170 @@
+"""The byte stream that connections are made of."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from fal_async._net.connect import connect
+from fal_async._net.sockets import SocketStream
+from tests.support.raw_server import RawConnection, RawServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import trustme
+
+
+def pair() -> tuple[SocketStream, SocketStream]:
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+    return SocketStream(ends[0]), SocketStream(ends[1])
+
+
+@pytest.fixture
+async def streams() -> AsyncIterator[tuple[SocketStream, SocketStream]]:
+    one, other = pair()
+    async with one, other:
+        yield one, other
+
+
+async def test_bytes_arrive_in_order_both_ways(streams: tuple[SocketStream, SocketStream]) -> None:
+    _one, _other = streams
+    content = bytes(range(256)) * 10000
+
+    async def send(stream: SocketStream) -> None:
+        await stream.send(content)
+
+    async def receive(stream: SocketStream) -> None:
+        received = b""
+        while len(received) < len(content):
+            received += await stream.receive(1_000_000)
+        assert received == content
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for stream in streams:
+                group.start_soon(send, stream)
+                group.start_soon(receive, stream)
+
+
+async def test_the_end_of_one_half_leaves_the_other(
+    streams: tuple[SocketStream, SocketStream],
+) -> None:
+    one, other = streams
+    await one.send_eof()
+    with anyio.fail_after(10):
+        with pytest.raises(anyio.EndOfStream):
+            await other.receive()
+        await other.send(b"bye")
+        assert await one.receive() == b"bye"
+
+
+async def test_closing_wakes_the_reader(streams: tuple[SocketStream, SocketStream]) -> None:
+    one, _ = streams
+
+    async def receive() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await one.receive()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            await one.aclose()
+            await one.aclose()
+
+
+async def test_closing_wakes_the_writer(streams: tuple[SocketStream, SocketStream]) -> None:
+    one, _ = streams
+
+    async def send() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await one.send(b"x" * 10_000_000)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(send)
+            await anyio.wait_all_tasks_blocked()
+            await one.aclose()
+
+
+async def test_what_is_broken_is_told(streams: tuple[SocketStream, SocketStream]) -> None:
+    one, other = streams
+    await other.aclose()
+    with pytest.raises(anyio.BrokenResourceError), anyio.fail_after(10):
+        await one.send(b"x")
+    with pytest.raises(anyio.EndOfStream), anyio.fail_after(10):
+        await one.receive()
+
+
+async def test_a_receive_that_is_cancelled_loses_nothing(
+    streams: tuple[SocketStream, SocketStream],
+) -> None:
+    one, other = streams
+    await other.send(b"hello")
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await one.receive()
+    with anyio.fail_after(10):
+        assert await one.receive() == b"hello"
+
+
+async def test_a_stream_is_quiet_until_something_comes(
+    streams: tuple[SocketStream, SocketStream],
+) -> None:
+    one, other = streams
+    assert one.is_quiet()
+    await other.send(b"x")
+    assert not one.is_quiet()
+    assert not one.is_quiet()
+    assert await one.receive() == b"x"
+    assert one.is_quiet()
+    await other.aclose()
+    assert not one.is_quiet()
+    await one.aclose()
+    assert not one.is_quiet()
+
+
+def test_a_stream_can_be_dropped_without_a_loop() -> None:
+    one, other = pair()
+    one.close_without_loop()
+    one.close_without_loop()
+    assert not other.is_quiet()
+    other.close_without_loop()
+
+
+async def test_what_tls_has_decrypted_already_is_not_quiet(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    server.num_tickets = 0
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+
+    def script(line: RawConnection) -> None:
+        line.send(b"hello")
+        line.wait_closed()
+
+    with RawServer(script, tls=server) as peer, anyio.fail_after(10):
+        async with await connect("127.0.0.1", peer.port, tls=client) as stream:
+            assert await stream.receive(1) == b"h"
+            assert not stream.is_quiet()
+            assert await stream.receive() == b"ello"
+            assert stream.is_quiet()
+
+
+async def test_tls_has_no_halves(authority: trustme.CA) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    with RawServer(RawConnection.wait_closed, tls=server) as peer:
+        async with await connect("127.0.0.1", peer.port, tls=client) as stream:
+            assert stream.extra(anyio.abc.SocketAttribute.raw_socket).family == socket.AF_INET
+            with pytest.raises(NotImplementedError):
+                await stream.send_eof()

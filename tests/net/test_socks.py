@@ -1,0 +1,229 @@
+"""SOCKS5 proxies: tunnels for WebSockets, and the same proxies for HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+import pytest
+
+from fal_async import AsyncClient, RetryPolicy, errors
+from fal_async._net import socks
+from fal_async._net.connect import connect_via_proxy
+from fal_async._net.errors import ProxyError
+from fal_async.emulator import Socket  # noqa: TC001 -- the emulator reads the annotation
+from tests.support.cancel_points import cancel_everywhere
+from tests.support.raw_server import PATIENCE, RawConnection, RawServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fal_async.emulator import Emulator
+
+SUCCEEDED = b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00"
+
+
+class SocksProxy:
+    """A script of a peer: a SOCKS5 proxy that connects to where it is asked to, on this machine.
+
+    Attributes:
+        asked: The hosts and ports that it was asked for.
+    """
+
+    def __init__(
+        self, credentials: tuple[bytes, bytes] | None = None, *, slowly: bool = False
+    ) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self._credentials = credentials
+        self._slowly = slowly
+
+    def __call__(self, line: RawConnection) -> None:
+        version, methods = line.exactly(2)
+        offered = line.exactly(methods)
+        assert version == 5
+        if self._credentials is None:
+            assert 0 in offered
+            self._send(line, b"\x05\x00")
+        else:
+            assert 2 in offered
+            self._send(line, b"\x05\x02")
+            line.exactly(1)
+            username, password = (line.exactly(line.exactly(1)[0]) for _ in range(2))
+            right = (username, password) == self._credentials
+            self._send(line, b"\x01\x00" if right else b"\x01\x01")
+            if not right:
+                return
+        kind = line.exactly(4)[3]
+        if kind == 3:
+            host = line.exactly(line.exactly(1)[0]).decode()
+        else:
+            family, size = {1: (socket.AF_INET, 4), 4: (socket.AF_INET6, 16)}[kind]
+            host = socket.inet_ntop(family, line.exactly(size))
+        (port,) = struct.unpack("!H", line.exactly(2))
+        self.asked.append((host, port))
+        with socket.create_connection(("127.0.0.1", port)) as upstream:
+            self._send(line, SUCCEEDED)
+            back = threading.Thread(target=pour, args=(upstream, line._socket))
+            back.start()
+            upstream.sendall(line._take(len(line._buffer)))
+            pour(line._socket, upstream)
+            back.join()
+
+    def _send(self, line: RawConnection, response: bytes) -> None:
+        for part in [response[at : at + 1] for at in range(len(response))] * self._slowly or [
+            response
+        ]:
+            line.send(part)
+
+
+def pour(source: socket.socket, target: socket.socket) -> None:
+    """Forward what comes, up to the end."""
+    with contextlib.suppress(OSError):
+        while received := source.recv(65536):
+            target.sendall(received)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+def greeting(line: RawConnection) -> None:
+    line.send(b"hello")
+    line.wait_closed()
+
+
+@pytest.mark.parametrize("scheme", sorted(socks.SCHEMES))
+@pytest.mark.parametrize("slowly", [False, True])
+@pytest.mark.parametrize("host", ["fal.example", "127.0.0.1", "::1"])
+async def test_a_proxy_opens_the_tunnel_and_resolves_the_host(
+    scheme: str, host: str, *, slowly: bool
+) -> None:
+    proxy = SocksProxy(slowly=slowly)
+    with RawServer(greeting) as server, RawServer(proxy) as peer, anyio.fail_after(PATIENCE):
+        through = httpx.Proxy(f"{scheme}://127.0.0.1:{peer.port}")
+        async with await connect_via_proxy(through, host, server.port) as stream:
+            assert await stream.receive() == b"hello"
+        assert proxy.asked == [(host, server.port)]
+
+
+async def test_a_proxy_gets_the_password_that_it_asks_for() -> None:
+    with RawServer(greeting) as server, anyio.fail_after(PATIENCE):
+        for script in (SocksProxy((b"user", b"p@ss")), SocksProxy()):
+            with RawServer(script) as peer:
+                through = httpx.Proxy(f"socks5://user:p%40ss@127.0.0.1:{peer.port}")
+                async with await connect_via_proxy(through, "fal.example", server.port) as stream:
+                    assert await stream.receive() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("responses", "message"),
+    [
+        ([b"\x05\xff"], "refused the authentication"),
+        ([b"\x05\x01"], "refused the authentication"),
+        ([b"\x05\x02", b"\x01\x01"], "refused the username or password"),
+        ([b"\x05\x00", b"\x05\x05\x00\x01" + bytes(6)], "connection refused"),
+        ([b"\x05\x00", b"\x05\x04\x00\x03\x01a\x00\x00"], "host unreachable"),
+        ([b"\x05\x00", b"\x05\x02\x00\x04" + bytes(18)], "not allowed"),
+        ([b"\x05\x00", b"\x05\x99\x00\x01" + bytes(6)], "does not speak SOCKS5"),
+        ([b"\x05\x00", b"\x04\x00\x00\x01" + bytes(6)], "does not speak SOCKS5"),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "SOCKS5"),
+        ([], "broke off"),
+        ([b"\x05"], "broke off"),
+        ([b"\x05\x00"], "broke off"),
+        ([b"\x05\x00", b"\x05\x00\x00\x01\x7f"], "broke off"),
+    ],
+)
+async def test_a_proxy_that_refuses_or_is_none_is_an_error(
+    responses: list[bytes], message: str
+) -> None:
+    def script(line: RawConnection) -> None:
+        for response in responses:
+            line._fill()
+            line.send(response)
+
+    with RawServer(script) as peer, anyio.fail_after(PATIENCE):
+        through = httpx.Proxy(f"socks5://user:secret@127.0.0.1:{peer.port}")
+        with pytest.raises(ProxyError, match=message) as caught:
+            await connect_via_proxy(through, "fal.example", 443)
+        assert "secret" not in str(caught.value)
+
+
+async def test_a_password_that_is_too_long_is_an_error() -> None:
+    with RawServer(SocksProxy((b"user", b""))) as peer, anyio.fail_after(PATIENCE):
+        through = httpx.Proxy(f"socks5://user:{'x' * 256}@127.0.0.1:{peer.port}")
+        with pytest.raises(ProxyError):
+            await connect_via_proxy(through, "fal.example", 443)
+        peer.lines[0].hang_up()
+        peer.errors.clear()
+
+
+async def test_opening_a_tunnel_can_be_cancelled_anywhere() -> None:
+    with RawServer(greeting) as server, RawServer(SocksProxy()) as peer:
+
+        async def call() -> None:
+            through = httpx.Proxy(f"socks5://127.0.0.1:{peer.port}")
+            await (await connect_via_proxy(through, "fal.example", server.port)).aclose()
+
+        async for _ in cancel_everywhere(call):
+            pass
+        peer.errors.clear()  # it was left in the middle of a request
+
+
+@pytest.fixture
+def client_through(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], AsyncClient]:
+    """A client of the emulator, by the proxy that the environment names."""
+
+    def make(proxy: str) -> AsyncClient:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.lower(), raising=False)
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        return AsyncClient(fal.key, hosts=fal.hosts, retry=RetryPolicy(attempts=3, base_delay=60))
+
+    return make
+
+
+async def test_calls_and_sessions_go_through_the_same_proxy(
+    fal: Emulator, client_through: Callable[[str], AsyncClient]
+) -> None:
+    fal.register("acme/echo", lambda arguments: arguments)
+
+    @fal.websocket("acme/live")
+    async def live(socket: Socket) -> None:
+        async for message in socket:
+            await socket.send(message)
+
+    proxy = SocksProxy()
+    with RawServer(proxy) as peer, anyio.fail_after(PATIENCE):
+        async with client_through(f"socks5://127.0.0.1:{peer.port}") as client:
+            assert await client.run("acme/echo", {"a": 1}) == {"a": 1}
+            async with client.realtime("acme/live") as session:
+                await session.send({"a": 1})
+                assert await session.recv() == {"a": 1}
+        assert len(proxy.asked) >= 2
+
+
+@pytest.mark.parametrize(
+    ("proxy", "message"),
+    [
+        ("socks5://127.0.0.1:1", r"pip install 'fal-async\[socks\]'"),
+        ("socks4://127.0.0.1:1", "scheme"),
+        ("http://127.0.0.1:port", "cannot be used"),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_told_before_anything_is_sent(
+    client_through: Callable[[str], AsyncClient],
+    monkeypatch: pytest.MonkeyPatch,
+    proxy: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr(socks, "find_spec", lambda name: None)  # as if the extra was missing
+    with anyio.fail_after(PATIENCE):  # so it is not tried again either
+        async with client_through(proxy) as client:
+            with pytest.raises(errors.ConnectionFailedError, match=message):
+                await client.run("acme/echo", {})
+            with pytest.raises(errors.ConnectionFailedError, match=message):
+                await client.realtime("acme/live", use_jwt=False).__aenter__()

@@ -1,0 +1,216 @@
+"""TLS: who is trusted, what goes wrong, and where a response ends."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+import pytest
+
+from fal_async import AsyncClient, ConnectionFailedError, Hosts, RetryPolicy
+from fal_async._http.httpx_adapter import PooledTransport
+from fal_async._net import connect
+from tests.support.pool_state import idle, in_use
+from tests.support.raw_server import OK, RawConnection, RawServer, replying
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import trustme
+
+
+def server_context(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """What a careful user would pass as `ssl_context`."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
+    with anyio.fail_after(10):
+        request = httpx.Request("POST", url, **options)  # type: ignore[arg-type]  # of httpx
+        return await (await transport.handle_async_request(request)).aread()
+
+
+async def test_requests_go_over_one_connection(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    with RawServer(replying(OK), tls=server_context(authority)) as peer:
+        async with PooledTransport(ssl_context=trusting) as transport:
+            for _ in range(3):
+                assert await ask(transport, peer.url) == b"ok"
+            assert len(peer.lines) == 1
+
+
+async def test_big_bodies_go_both_ways(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    content = bytes(range(256)) * 20000
+
+    def script(line: RawConnection) -> None:
+        body = line.request().partition(b"\r\n\r\n")[2]
+        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body)
+        line.wait_closed()
+
+    with RawServer(script, tls=server_context(authority)) as peer:
+        async with PooledTransport(ssl_context=trusting) as transport:
+            assert await ask(transport, peer.url, content=content) == content
+
+
+async def test_a_stranger_is_not_trusted(transport: PooledTransport, authority: trustme.CA) -> None:
+    with RawServer(replying(OK), tls=server_context(authority)) as peer:
+        with pytest.raises(httpx.ConnectError, match=r"certificate of 127\.0\.0\.1 is not valid"):
+            await ask(transport, peer.url)
+        assert (in_use(transport), idle(transport)) == (0, 0)
+
+
+async def test_a_certificate_must_be_for_the_host(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    with RawServer(replying(OK), tls=server_context(authority, "fal.example")) as peer:
+        async with PooledTransport(ssl_context=trusting) as transport:
+            with pytest.raises(httpx.ConnectError, match="certificate"):
+                await ask(transport, peer.url)
+
+
+async def test_a_peer_that_does_not_speak_tls_is_a_failure_to_connect(
+    transport: PooledTransport,
+) -> None:
+    plain = RawServer(lambda line: line.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    url = plain.url.replace("http:", "https:")
+    with plain, pytest.raises(httpx.ConnectError, match="no TLS with"):
+        await ask(transport, url)
+
+
+async def test_a_peer_that_hangs_up_in_the_handshake_is_a_failure_to_connect(
+    transport: PooledTransport,
+) -> None:
+    mute = RawServer(lambda line: None)
+    url = mute.url.replace("http:", "https:")
+    with mute, pytest.raises(httpx.ConnectError, match="no TLS with"):
+        await ask(transport, url)
+
+
+async def test_a_context_may_not_choose_http_2(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    server = server_context(authority)
+    server.set_alpn_protocols(["h2"])
+    trusting.set_alpn_protocols(["h2", "http/1.1"])
+    with RawServer(RawConnection.wait_closed, tls=server) as peer:
+        async with PooledTransport(ssl_context=trusting) as transport:
+            with pytest.raises(httpx.ConnectError, match="chose h2"):
+                await ask(transport, peer.url)
+
+
+async def test_the_shared_context_offers_http_1_and_notices_cut_connections() -> None:
+    await PooledTransport().prepare()
+    context = await connect.shared_context()
+    assert await connect.shared_context() is context
+    assert not context.options & ssl.OP_IGNORE_UNEXPECTED_EOF
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+async def test_a_body_that_ends_with_its_connection_must_end_in_order(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    """Without the closing alert of TLS, anyone on the way could have cut the connection."""
+
+    def script(line: RawConnection) -> None:
+        line.request()
+        line.send(b"HTTP/1.1 200 OK\r\n\r\nok")
+        if line.number == 1:
+            line.unwrap()
+
+    with RawServer(script, tls=server_context(authority)) as peer:
+        async with PooledTransport(ssl_context=trusting) as transport:
+            assert await ask(transport, peer.url) == b"ok"
+            with pytest.raises(httpx.ReadError):
+                await ask(transport, peer.url)
+
+
+async def test_junk_behind_a_response_spoils_the_connection(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    """In the same record, and in one of its own that arrives together with it."""
+
+    def script(line: RawConnection) -> None:
+        line.request()
+        if line.number == 1:
+            line.send(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        else:
+            line._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            line.send(OK, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+            line._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        line.wait_closed()
+
+    with RawServer(script, tls=server_context(authority)) as peer:
+        async with PooledTransport(ssl_context=trusting) as transport:
+            for _ in range(4):
+                assert await ask(transport, peer.url) == b"ok"
+            assert len(peer.lines) == 4
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_dead_idle_connection_is_replaced(
+    authority: trustme.CA, trusting: ssl.SSLContext, version: ssl.TLSVersion
+) -> None:
+    context = server_context(authority)
+    context.minimum_version = context.maximum_version = version
+    with RawServer(lambda line: line.response(OK), tls=context) as peer:
+        async with PooledTransport(ssl_context=trusting) as transport:
+            for number in range(1, 4):
+                assert await ask(transport, peer.url) == b"ok"
+                await anyio.to_thread.run_sync(peer.wait_ended, number)
+
+
+async def test_user_contexts_are_left_as_they_are(trusting: ssl.SSLContext) -> None:
+    before = (trusting.options, trusting.verify_mode)
+    async with PooledTransport(ssl_context=trusting) as transport:
+        await transport.prepare()
+    assert (trusting.options, trusting.verify_mode) == before
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
+@pytest.mark.parametrize("call", ["run", "submit", "status", "realtime", "prepare"])
+async def test_certificates_that_cannot_be_read_are_a_call_that_was_not_sent(
+    monkeypatch: pytest.MonkeyPatch, variable: str, call: str
+) -> None:
+    monkeypatch.setattr(connect, "_context", None)
+    monkeypatch.setenv(variable, "/nonexistent/file")
+    hosts = Hosts.at("https://localhost:1")
+    never = RetryPolicy(base_delay=1000, max_delay=1000, budget=100_000)
+    async with AsyncClient("id:secret", hosts=hosts, retry=never) as client:
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "run": lambda: client.run("acme/app", {}),
+            "submit": lambda: client.submit("acme/app", {}),
+            "status": lambda: client.status("acme/app", "abc"),
+            "realtime": client.realtime("acme/app", use_jwt=False).__aenter__,
+            "prepare": client.prepare,
+        }
+        with pytest.raises(ConnectionFailedError, match=variable) as caught, anyio.fail_after(10):
+            await calls[call]()
+    assert "/nonexistent/file" in str(caught.value)
+    if call != "status":
+        assert caught.value.started is False
+
+
+async def test_httpx_is_told_of_certificates_that_cannot_be_read_in_its_own_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connect, "_context", None)
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/file")
+    async with PooledTransport() as transport:
+        with pytest.raises(httpx.ConnectError, match="SSL_CERT_FILE"):
+            await transport.prepare()
+        with pytest.raises(httpx.ConnectError, match="SSL_CERT_FILE"):
+            await ask(transport, "https://localhost:1/")

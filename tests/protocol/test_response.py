@@ -1,0 +1,391 @@
+"""Responses: what is there is read, what is missing breaks nothing, what cannot be read is ours."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fal_async._protocol.queue import (
+    parse_cancellation,
+    parse_status,
+    parse_submission,
+    read_status,
+)
+from fal_async._protocol.response import Response, parse_output
+from fal_async.errors import InvalidResponseError
+from fal_async.types import Completed, InProgress, Queued, Status, Unknown
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+def response(status: int = 200, body: Any = None, /, **headers: str) -> Response:
+    return Response(
+        status_code=status,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+        body=body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "ok"), [(199, False), (200, True), (204, True), (299, True), (300, False)]
+)
+def test_a_success_is_2xx(status: int, ok: bool) -> None:
+    assert response(status).ok is ok
+
+
+@pytest.mark.parametrize("name", ["x-fal-needs-retry", "x-fal-retryable"])
+@pytest.mark.parametrize(
+    ("value", "asks"),
+    [
+        ("1", True),
+        ("true", True),
+        ("True", True),
+        (" 1 ", True),
+        ("0", False),
+        ("false", False),
+        ("FALSE", False),
+        ("", None),
+        ("yes", None),
+        ("2", None),
+    ],
+)
+def test_both_retry_headers_are_read(name: str, value: str, asks: bool | None) -> None:
+    assert Response(status_code=500, headers={name: value}).needs_retry is asks
+
+
+def test_without_a_retry_header_the_platform_is_silent() -> None:
+    assert response(500).needs_retry is None
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "asks"), [("0", "true", False), ("1", "false", True), ("?", "true", True)]
+)
+def test_the_newer_retry_header_wins(new: str, old: str, asks: bool) -> None:
+    assert response(500, x_fal_needs_retry=new, x_fal_retryable=old).needs_retry is asks
+
+
+NOW = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("value", "pause"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        ("1.5", 1.5),
+        (" 20 ", 20.0),
+        ("1e3", 1000.0),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 09:28:30 +0200", 30.0),
+        ("Wednesday, 21-Oct-15 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:00:00 GMT", 0.0),
+        ("", None),
+        (".", None),
+        ("1.", None),
+        ("inf", None),
+        ("nan", None),
+        ("1e999", None),
+        ("9" * 400, None),
+        ("-1", None),
+        ("+1", None),
+        ("1_0", None),
+        ("１２", None),  # noqa: RUF001 -- digits, but not those of HTTP
+        ("٣", None),
+        ("1, 2", None),
+        ("soon", None),
+        ("Wed, 21 Oct 2015", None),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 +999999999999999999", None),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", None),
+    ],
+)
+def test_the_pause_asked_for_is_seconds_or_a_date(value: str, pause: float | None) -> None:
+    assert response(429, retry_after=value, date=NOW).retry_after == pause
+
+
+@pytest.mark.parametrize("date", [None, "", "now", ","])
+def test_a_date_to_wait_for_needs_the_date_of_the_response(date: str | None) -> None:
+    headers = {"retry-after": NOW} | ({} if date is None else {"date": date})
+    assert Response(status_code=429, headers=headers).retry_after is None
+
+
+@given(st.text(), st.text())
+def test_any_pause_asked_for_is_finite_or_none(value: str, date: str) -> None:
+    pause = response(503, retry_after=value, date=date).retry_after
+    assert pause is None or 0 <= pause < math.inf
+
+
+@pytest.mark.parametrize(("value", "missed"), [("user", True), (" User", True), ("app", False)])
+def test_a_missed_start_is_told_by_its_header(value: str, missed: bool) -> None:
+    assert response(504, x_fal_request_timeout_type=value).is_start_timeout is missed
+
+
+def test_an_empty_request_id_is_none() -> None:
+    assert response(200, x_fal_request_id="").request_id is None
+    assert response(200, x_fal_request_id="abc").request_id == "abc"
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ("application/json", "application/json"),
+        ("Application/JSON ; charset=utf-8", "application/json"),
+        ("", ""),
+    ],
+)
+def test_the_content_type_is_bare_and_lower_case(header: str, kind: str) -> None:
+    assert response(200, content_type=header).content_type == kind
+
+
+def test_text_that_is_not_utf8_is_shown_as_far_as_it_is() -> None:
+    assert response(200, b"a\xffb").text == "a\ufffdb"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xff", b"<html>", b"[" * 100_000])
+def test_what_is_no_json_is_an_error_that_names_the_request(body: bytes) -> None:
+    with pytest.raises(InvalidResponseError, match="expected JSON") as caught:
+        response(200, body, x_fal_request_id="abc").json()
+    assert (caught.value.request_id, caught.value.body) == ("abc", body)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("body", [[], None, "a", 1])
+def test_what_is_no_object_is_an_error(body: object) -> None:
+    with pytest.raises(InvalidResponseError, match="expected a JSON object"):
+        response(200, orjson.dumps(body)).json_object()
+
+
+URLS = {
+    "status_url": "https://queue.fal.run/a/b/requests/abc/status",
+    "response_url": "https://queue.fal.run/a/b/requests/abc",
+    "cancel_url": "https://queue.fal.run/a/b/requests/abc/cancel",
+}
+
+
+def test_a_submission_carries_the_id_and_the_urls() -> None:
+    submission = parse_submission(
+        response(200, {"request_id": "abc", "status": "IN_QUEUE", "queue_position": 0, **URLS})
+    )
+    assert submission.request_id == "abc"
+    assert submission.status_url == URLS["status_url"]
+    assert submission.response_url == URLS["response_url"]
+    assert submission.cancel_url == URLS["cancel_url"]
+
+
+@pytest.mark.parametrize("urls", [{}, dict.fromkeys(URLS), dict.fromkeys(URLS, 7)])
+def test_a_submission_can_do_without_urls(urls: dict[str, object]) -> None:
+    submission = parse_submission(response(200, {"request_id": "abc", **urls}))
+    assert (submission.status_url, submission.response_url, submission.cancel_url) == (None,) * 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"request_id":""}',
+        b'{"request_id":7}',
+        b'{"request_id":"\\ud800x"}',
+        b'{"request_id":"a\\nb"}',
+        b"",
+        b"<html>",
+        b"[]",
+    ],
+)
+def test_the_header_stands_in_for_a_missing_id(body: bytes) -> None:
+    assert parse_submission(response(200, body, x_fal_request_id="abc")).request_id == "abc"
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"request_id":7}', b'{"request_id":"\\ud800x"}', b"", b"<html>", b"[]"]
+)
+def test_a_submission_without_any_id_is_an_error(body: bytes) -> None:
+    with pytest.raises(InvalidResponseError) as caught:
+        parse_submission(response(200, body))
+    assert caught.value.body is not None
+
+
+STATUSES: list[tuple[dict[str, Any], Status]] = [
+    ({"status": "IN_QUEUE", "queue_position": 3}, Queued(3)),
+    ({"status": "IN_QUEUE", "queue_position": 0, "logs": None, "metrics": {}}, Queued(0)),
+    ({"status": "IN_QUEUE"}, Queued(None)),
+    ({"status": "IN_QUEUE", "queue_position": None}, Queued(None)),
+    ({"status": "IN_QUEUE", "queue_position": True}, Queued(None)),
+    ({"status": "IN_QUEUE", "queue_position": False}, Queued(None)),
+    ({"status": "IN_QUEUE", "queue_position": -1}, Queued(None)),
+    ({"status": "IN_QUEUE", "queue_position": "3"}, Queued(None)),
+    ({"status": "IN_QUEUE", "queue_position": 3.5}, Queued(None)),
+    ({"status": "IN_PROGRESS"}, InProgress([])),
+    ({"status": "IN_PROGRESS", "logs": None}, InProgress([])),
+    ({"status": "IN_PROGRESS", "logs": []}, InProgress([])),
+    (
+        {"status": "IN_PROGRESS", "logs": [{"message": "a", "level": None}, "b"]},
+        InProgress([{"message": "a"}, {"message": "b"}]),
+    ),
+    ({"status": "COMPLETED"}, Completed([], {})),
+    (
+        {"status": "COMPLETED", "logs": [], "metrics": {"inference_time": 0.5}},
+        Completed([], {"inference_time": 0.5}),
+    ),
+    (
+        {"status": "COMPLETED", "error": "boom", "error_type": "runner_disconnected"},
+        Completed([], {}, "boom", "runner_disconnected"),
+    ),
+    (
+        {"status": "COMPLETED", "metrics": [1], "error": {"a": 1}, "error_type": ""},
+        Completed([], {}),
+    ),
+    ({"status": "PAUSED", "x": 1}, Unknown({"status": "PAUSED", "x": 1})),
+    ({"status": "completed"}, Unknown({"status": "completed"})),
+    ({"status": ["COMPLETED"]}, Unknown({"status": ["COMPLETED"]})),
+    ({"status": None}, Unknown({"status": None})),
+    ({}, Unknown({})),
+]
+
+
+@pytest.mark.parametrize(("raw", "status"), STATUSES)
+def test_a_status_is_read_as_far_as_it_goes(raw: dict[str, Any], status: Status) -> None:
+    assert read_status(raw) == status
+    assert parse_status(response(202, raw)) == status
+
+
+@pytest.mark.parametrize("body", [b"[]", b"", b"null", b"{"])
+def test_a_status_that_is_no_object_is_an_error(body: bytes) -> None:
+    with pytest.raises(InvalidResponseError):
+        parse_status(response(200, body))
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "status": st.sampled_from(["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]) | json_values,
+            "queue_position": json_values,
+            "logs": json_values | st.lists(st.dictionaries(st.just("message"), json_values)),
+            "metrics": json_values,
+            "error": json_values,
+            "error_type": json_values,
+        },
+    )
+)
+@settings(max_examples=50)
+def test_no_json_object_breaks_the_reading_of_a_status(raw: dict[str, Any]) -> None:
+    status = read_status(raw)
+    assert isinstance(status, Queued | InProgress | Completed | Unknown)
+    known = raw.get("status") in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+    assert isinstance(status, Unknown) is not known
+
+
+def test_a_log_nested_deeper_than_json_can_be_written_breaks_nothing() -> None:
+    deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
+    status = read_status({"status": "IN_PROGRESS", "logs": [{"message": deep}]})
+    assert status == InProgress([{"message": "a list that cannot be shown"}])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "answer"),
+    [
+        (200, {"status": "OK"}, "OK"),
+        (202, {"status": "CANCELLATION_REQUESTED"}, "CANCELLATION_REQUESTED"),
+        (400, {"status": "ALREADY_COMPLETED"}, "ALREADY_COMPLETED"),
+        (200, {"success": True}, "OK"),
+        (202, {"success": True}, "CANCELLATION_REQUESTED"),
+        (200, None, "OK"),
+        (204, None, "OK"),
+        (202, None, "CANCELLATION_REQUESTED"),
+        (400, {"detail": "ALREADY_COMPLETED"}, "ALREADY_COMPLETED"),
+        (200, {"status": 7}, "OK"),
+    ],
+)
+def test_an_answer_to_a_cancel_is_read(status: int, body: object, answer: str) -> None:
+    assert parse_cancellation(response(status, body)) == answer
+
+
+JSON = "application/json"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "output"),
+    [
+        (JSON, b'{"a":1}', {"a": 1}),
+        (JSON, b"[1,2]", [1, 2]),
+        (JSON, b'"a"', "a"),
+        (JSON, b"7.5", 7.5),
+        (JSON, b"true", True),
+        (JSON, b"null", None),
+        (JSON, b"", None),
+        ("", b"", None),
+        ("", b'{"a":1}', {"a": 1}),
+        ("Application/Problem+JSON; charset=utf-8", b'{"a":1}', {"a": 1}),
+        ("text/json", b"[1]", [1]),
+        ("text/plain", b"caf\xc3\xa9", "café"),
+        ("text/plain", b"7", "7"),
+        ("text/plain", b"", ""),
+        ("text/html; charset=utf-8", b"<p>", "<p>"),
+        ("application/octet-stream", b"\x00\xff", b"\x00\xff"),
+        ("application/octet-stream", b"", b""),
+        ("image/png", b"\x89PNG", b"\x89PNG"),
+        ("application/x-ndjson", b"{}\n{}\n", b"{}\n{}\n"),
+    ],
+)
+def test_an_output_is_read_by_its_content_type(kind: str, body: bytes, output: object) -> None:
+    read = parse_output(response(200, body, content_type=kind))
+    assert read.value == output
+    assert type(read.value) is type(output)
+
+
+def test_an_empty_204_is_none() -> None:
+    assert parse_output(response(204)).value is None
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [(b'{"a":Infinity}', math.inf), (b'\xef\xbb\xbf{"a":1}', 1), (b'{"a":"\\ud800"}', "\ud800")],
+)
+def test_json_beyond_the_standard_is_not_lost(body: bytes, value: object) -> None:
+    assert parse_output(response(200, body, content_type=JSON)).value["a"] == value
+
+
+@pytest.mark.parametrize("kind", [JSON, "", "application/problem+json"])
+def test_an_output_that_is_broken_json_is_an_error_of_ours(kind: str) -> None:
+    with pytest.raises(InvalidResponseError):
+        parse_output(response(200, b'{"a":', content_type=kind))
+
+
+def test_a_result_knows_about_its_request() -> None:
+    result = parse_output(
+        Response(
+            status_code=200,
+            headers={"x-fal-request-id": "abc", "x-fal-billable-units": "1.50000000"},
+            body=b'{"seed":7}',
+            retries=2,
+        )
+    )
+    assert result.value == {"seed": 7}
+    assert (result.request_id, result.billable_units, result.retries) == ("abc", 1.5, 2)
+    assert result.headers["x-fal-billable-units"] == "1.50000000"
+
+
+@pytest.mark.parametrize(
+    ("header", "units"),
+    [("42", 42.0), ("0", 0.0), ("nan", None), ("inf", None), ("", None), ("-1", None), ("x", None)],
+)
+def test_billable_units_are_a_finite_number_or_none(header: str, units: float | None) -> None:
+    assert parse_output(response(200, {}, x_fal_billable_units=header)).billable_units == units
+
+
+@given(st.binary(), st.sampled_from([JSON, "", "text/plain", "image/png"]), st.text())
+def test_any_body_is_an_output_or_our_error(body: bytes, kind: str, units: str) -> None:
+    lenient = suppress(InvalidResponseError) if kind in {JSON, ""} else nullcontext()
+    with lenient:
+        parse_output(response(200, body, content_type=kind, x_fal_billable_units=units))

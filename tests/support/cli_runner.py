@@ -1,0 +1,136 @@
+"""Runs commands: in this process, where that is all the same, or as real programs."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fal_async
+from fal_async._protocol.serialization import decode_json
+from fal_async.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pytest
+
+ROOT = Path(fal_async.__file__).parents[1]
+PROGRAM = [sys.executable, "-W", "error", "-m", "fal_async"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a command."""
+
+    exit_status: int
+    output: bytes
+    stderr: str
+
+    @property
+    def stdout(self) -> str:
+        return self.output.decode()
+
+    @property
+    def json(self) -> object:
+        return decode_json(self.stdout)
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal in place of stdout; one that is dumb shows no colours."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, kind: str = "dumb", encoding: str = "utf-8"
+    ) -> None:
+        self._content = io.BytesIO()
+        super().__init__(self._content, encoding=encoding, errors="replace", write_through=True)
+        monkeypatch.setattr(sys, "stdout", self)
+        monkeypatch.setenv("TERM", kind)
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def written(self) -> str:
+        return self._content.getvalue().decode(self.encoding)
+
+
+class Shell:
+    """Calls the command line in this process."""
+
+    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
+        self._capture = capture
+
+    def __call__(self, *arguments: str) -> Outcome:
+        exit_status = main(arguments)
+        out, err = self._capture.readouterr()
+        return Outcome(exit_status, out, err.decode())
+
+    def said(self) -> str:
+        """What was written to stdout since the last call."""
+        return self._capture.readouterr().out.decode()
+
+
+def environment(**more: str) -> Mapping[str, str]:
+    """For a real program that runs the package under test from another folder."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**inherited, "PYTHONPATH": str(ROOT), **more}
+
+
+def run_program(*arguments: str, **environ: str) -> Outcome:
+    """Run the real program."""
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        env=environment(**environ),
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The real program, while it runs."""
+    with subprocess.Popen(
+        [*PROGRAM, *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
+def run_on_terminal(*arguments: str) -> tuple[int, str]:
+    """Run the real program on a terminal of its own: its exit status, and all it wrote there."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    environ = environment(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS="100", LINES="40")
+    program = subprocess.Popen(
+        [*PROGRAM, *arguments], env=environ, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while piece := _read(ours):
+            written += piece
+    finally:
+        os.close(ours)
+    return program.wait(30), written.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # what Linux says when the other side has gone
+        return b""

@@ -1,0 +1,48 @@
+"""Calls that many tests make, as plain HTTP."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from fal_async.emulator import Emulator, Gate
+
+Arguments = dict[str, Any]
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def client_of(fal: Emulator, **options: Any) -> httpx.Client:
+    headers = {"Authorization": f"Key {fal.key}"}
+    return httpx.Client(base_url=fal.url, headers=headers, timeout=10, verify=_tls(), **options)
+
+
+def echo(arguments: Arguments) -> Arguments:
+    return arguments
+
+
+def waiting(gate: Gate) -> Callable[[Arguments], Coroutine[None, None, Arguments]]:
+    async def wait(arguments: Arguments) -> Arguments:
+        await gate.wait()
+        return arguments
+
+    return wait
+
+
+def submit(http: httpx.Client, endpoint: str = "acme/app", **options: Any) -> dict[str, Any]:
+    response = http.post(f"/queue/{endpoint}", **({"json": {}} | options)).raise_for_status()
+    submitted: dict[str, Any] = response.json()
+    return submitted
+
+
+def completed(fal: Emulator, jobs: int = 1, endpoint: str = "acme/app") -> None:
+    fal.wait_for(lambda: fal.counters(endpoint).completed >= jobs)

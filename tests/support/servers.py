@@ -1,0 +1,82 @@
+"""Real servers, each in a thread of its own, for all tests of the transport."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+import uvicorn
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from fal_async._http.httpx_adapter import PooledTransport
+from tests.support.asgi_app import app
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.fixture(scope="session")
+def uvicorn_url() -> Iterator[str]:
+    """The address of the test application on uvicorn."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def hypercorn_url() -> Iterator[str]:
+    """The address of the test application on hypercorn."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = Config()
+        config.bind = [f"fd://{listener.dup().detach()}"]
+        config.errorlog = None
+        config.graceful_timeout = 0.1
+        loop = asyncio.new_event_loop()
+
+        def run() -> None:
+            with (
+                suppress(asyncio.CancelledError),
+                asyncio.Runner(loop_factory=lambda: loop) as runner,
+            ):
+                runner.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
+
+        def end() -> None:
+            """When told to stop, hypercorn may wait for ever for connections that it keeps open."""
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        loop.call_soon_threadsafe(end)
+        thread.join()
+
+
+@pytest.fixture(params=["uvicorn_url", "hypercorn_url"])
+def server_url(request: pytest.FixtureRequest) -> str:
+    """The address of the test application, on two servers in turn."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[PooledTransport]:
+    """A transport that is closed after the test."""
+    async with PooledTransport() as transport:
+        yield transport
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority of the tests' own."""
+    return trustme.CA()

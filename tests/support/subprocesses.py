@@ -1,0 +1,83 @@
+"""Small programs that run in processes of their own, where signals, forks and exits do no harm."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from fal_async.sync._portal import Portal
+
+ROOT = Path(__file__).parents[2]
+
+PREAMBLE = """
+import logging, os, signal, sys, threading, warnings
+from contextlib import asynccontextmanager
+import anyio
+from fal_async.sync._portal import Portal
+
+portal = Portal()
+warnings.filterwarnings("ignore", ".*use of fork.*")
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a slow machine is no finding
+
+def ctrl_c():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+def say(*words):
+    print(*words, flush=True)
+
+def same(portal, value):
+    return value
+
+async def echo(value):
+    return value
+"""
+
+
+def started(source: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a program after `PREAMBLE`, in development mode and with warnings as errors."""
+    return subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PREAMBLE + dedent(source)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def run_script(source: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run such a program to its end."""
+    with started(source, **environment) as process:
+        try:
+            out, err = process.communicate(timeout=30)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def said(source: str, **environment: str) -> list[str]:
+    """The lines that a program prints, which must end well and write nothing to stderr."""
+    done = run_script(source, **environment)
+    assert done.stderr == "", done.stderr
+    assert done.returncode == 0, done
+    return done.stdout.splitlines()
+
+
+_inherited = Portal()
+
+
+def call_in_a_child(answers: Any) -> None:
+    """What the processes that `multiprocessing` starts are to do."""
+
+    async def thread_name() -> str:
+        return threading.current_thread().name
+
+    answers.put((multiprocessing.current_process().name, _inherited.call(thread_name)))

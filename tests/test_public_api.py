@@ -1,0 +1,186 @@
+"""What the package shows: complete, in order, importable, documented, and cheap to import."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import fal_async
+from fal_async import _config, errors, types
+from fal_async._client import functions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+ROOT = Path(fal_async.__file__).parent
+CHANGELOG = ROOT.parent / "CHANGELOG.md"
+#: What `import fal_async` must not cost.
+LATE = ["anyio", "httpx", "orjson", "pydantic", "websockets"]
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def module_names() -> list[str]:
+    return [
+        ".".join(["fal_async", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        )
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.name != "__main__.py"
+    ]
+
+
+@cache
+def tree_of(name: str) -> ast.Module:
+    module = importlib.import_module(name)
+    return ast.parse(Path(module.__file__ or "").read_text())
+
+
+def promised(module: ModuleType) -> list[str]:
+    return list(getattr(module, "__all__", []))
+
+
+def public_methods(cls: type) -> Iterator[str]:
+    """The methods and properties of a class that came from this package, inherited ones too."""
+    for name in dir(cls):
+        member = inspect.getattr_static(cls, name)
+        function = getattr(member, "fget", getattr(member, "__func__", member))
+        module = getattr(function, "__module__", None) or ""
+        ours = inspect.isfunction(function) and module.startswith("fal_async")
+        if ours and not name.startswith("_"):
+            yield name
+
+
+def shelf(name: str) -> tuple[int, str]:
+    """Where a name stands: constants, then classes, then the rest."""
+    return 0 if name.isupper() else 1 if name[0].isupper() else 2, name
+
+
+MODULES = module_names()
+#: The modules that users import.
+SHOWN = [name for name in MODULES if name.count(".") < 2 and "._" not in name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_module_promises_is_there_once_and_in_order(name: str) -> None:
+    module = importlib.import_module(name)
+    names = promised(module)
+    assert [missing for missing in names if not hasattr(module, missing)] == []
+    assert names == sorted(set(names), key=shelf)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_public_module_promises_all_of_its_public_functions_and_classes(name: str) -> None:
+    defined = {
+        node.name
+        for node in tree_of(name).body
+        if isinstance(node, ast.ClassDef | Function) and not node.name.startswith("_")
+    }
+    assert defined <= set(promised(importlib.import_module(name)))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_and_what_it_promises_is_documented(name: str) -> None:
+    names = promised(importlib.import_module(name))
+    bare = [
+        node.name
+        for node in tree_of(name).body
+        if isinstance(node, ast.ClassDef | Function)
+        and node.name in names
+        and not ast.get_docstring(node)
+    ]
+    assert bare == []
+    assert ast.get_docstring(tree_of(name)) or not tree_of(name).body
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_every_method_that_is_shown_is_documented(name: str) -> None:
+    module = importlib.import_module(name)
+    classes = [cls for shown in promised(module) if isinstance(cls := getattr(module, shown), type)]
+    bare = [
+        f"{cls.__name__}.{method}"
+        for cls in classes
+        for method in public_methods(cls)
+        if not inspect.getdoc(inspect.getattr_static(cls, method))
+    ]
+    assert bare == []
+
+
+def test_the_methods_of_a_class_are_found() -> None:
+    assert {"aclose", "run", "submit", "with_options"} <= set(public_methods(fal_async.AsyncClient))
+    assert list(public_methods(fal_async.Cancellation)) == ["accepted"]
+    assert set(public_methods(fal_async.Hosts)) == {"at", "from_environment"}
+
+
+def test_the_package_shows_the_values_and_the_calls() -> None:
+    names = {name for module in (_config, functions, errors, types) for name in module.__all__}
+    assert names | {"AsyncClient", "AsyncRequestHandle", "PooledTransport"} <= set(
+        fal_async.__all__
+    )
+
+
+def test_the_package_shows_what_it_promises_and_nothing_else() -> None:
+    assert fal_async.__all__ == sorted(fal_async.__all__)
+    assert dir(fal_async) == fal_async.__all__
+    everything: dict[str, object] = {}
+    exec("from fal_async import *", everything)
+    assert everything.keys() - {"__builtins__"} == set(fal_async.__all__)
+
+
+def test_every_name_of_the_package_is_public_and_has_one_identity() -> None:
+    for name in fal_async.__all__:
+        assert getattr(fal_async, name) is getattr(fal_async, name)
+        assert not name.startswith("_") or name == "__version__"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = fal_async.nonsense
+
+
+def test_the_version_is_the_top_of_the_changelog() -> None:
+    top = re.search(r"^## \[(\d+\.\d+\.\d+)\]", CHANGELOG.read_text(encoding="utf-8"), re.MULTILINE)
+    assert top is not None
+    assert fal_async.__version__ == top[1]
+
+
+def test_the_package_is_typed() -> None:
+    assert (ROOT / "py.typed").exists()
+
+
+@pytest.mark.parametrize("statement", ["import fal_async", "from fal_async import errors, types"])
+def test_importing_the_package_imports_nothing_heavy(statement: str) -> None:
+    code = f"import sys\n{statement}\nprint(*sorted(set({LATE!r}) & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", ["Hosts", "Limits", "RetryPolicy"])
+def test_configuration_needs_nothing_heavy_either(name: str) -> None:
+    code = f"import sys, fal_async\nfal_async.{name}()\nprint(*set({LATE!r}) & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.split() == []
