@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from tests.support.servers import authority, hypercorn_url, server_url, transport, uvicorn_url
 
-__all__ = ["uvicorn_url", "hypercorn_url", "server_url", "transport", "authority"]
+__all__ = ["authority", "hypercorn_url", "server_url", "transport", "uvicorn_url"]
