@@ -1,0 +1,168 @@
+"""Example programs: each is run against the emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from examples.endpoints import PNG, register
+from tests.support.documents import ROOT, run_program
+from tests.support.notebook import run_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fal_async.emulator import Emulator
+    from tests.support.notebook import Notebook
+
+EXAMPLES = ROOT / "examples"
+DRAW = "fal-ai/flux/dev"
+
+
+@pytest.fixture
+def platform(fal: Emulator) -> Emulator:
+    """An emulator with the endpoints of the examples."""
+    register(fal)
+    return fal
+
+
+def run(platform: Emulator, folder: Path, name: str, *arguments: str) -> str:
+    """Return the output of a program."""
+    return run_program([EXAMPLES / name, *arguments], platform.environ, folder).stdout
+
+
+def test_subscribe_shows_the_log_and_saves_the_image(platform: Emulator, tmp_path: Path) -> None:
+    output = run(platform, tmp_path, "subscribe.py", "a", "fox")
+
+    assert output.count("drawing a fox") == 1
+    assert "billed 1" in output
+    assert (tmp_path / "image-0.png").read_bytes() == PNG
+
+
+def test_stream_prints_the_text_once(platform: Emulator, tmp_path: Path) -> None:
+    assert run(platform, tmp_path, "stream.py") == "Foxes are red.\n"
+
+
+def test_realtime_receives_every_frame(platform: Emulator, tmp_path: Path) -> None:
+    lines = run(platform, tmp_path, "realtime.py", "6").splitlines()
+
+    assert [line.partition(":")[0] for line in lines] == [f"frame {n}" for n in range(6)]
+
+
+def test_submitted_jobs_are_collected_by_another_process(
+    platform: Emulator, tmp_path: Path
+) -> None:
+    run(platform, tmp_path, "submit_and_collect.py", "submit", "a fox", "a hen")
+    output = run(platform, tmp_path, "submit_and_collect.py", "collect")
+
+    assert [line.partition(": http")[0] for line in output.splitlines()] == ["a fox", "a hen"]
+    assert platform.counters(DRAW).executions == 2
+
+
+def test_a_batch_continues_where_it_stopped(platform: Emulator, tmp_path: Path) -> None:
+    first = run(platform, tmp_path, "many_jobs.py", "20")
+    second = run(platform, tmp_path, "many_jobs.py", "30")
+
+    assert "20 succeeded, 0 failed" in first
+    assert "20 of 30 are done already" in second
+    assert platform.counters(DRAW).executions == 30
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["seed"] for line in lines) == list(range(30))
+
+
+def test_files_are_uploaded_with_progress_and_saved(platform: Emulator, tmp_path: Path) -> None:
+    (tmp_path / "fox.png").write_bytes(PNG)
+    output = run(platform, tmp_path, "files.py", "fox.png")
+
+    assert f"uploaded {len(PNG)} of {len(PNG)} bytes" in output
+    assert (tmp_path / "fox-edited.png").read_bytes() == PNG
+
+
+def test_blocking_threads_draw_every_prompt(platform: Emulator, tmp_path: Path) -> None:
+    lines = run(platform, tmp_path, "blocking.py", "a fox", "", "a hen").splitlines()
+
+    assert lines[0].startswith("a fox: http")
+    assert lines[1].startswith(": failed: ")
+    assert lines[2].startswith("a hen: http")
+
+
+def test_tests_with_the_emulator_pass(tmp_path: Path) -> None:
+    options = ["-q", "-p", "no:asyncio", "-p", "no:cacheprovider", "-c", os.devnull]
+    arguments = ["-m", "pytest", *options, str(EXAMPLES / "test_with_emulator.py")]
+
+    assert re.search(r"^\d+ passed", run_program(arguments, {}, tmp_path).stdout, re.MULTILINE)
+
+
+@pytest.fixture
+def service(platform: Emulator) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
+    """The web service in a process of its own."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "--port", "0", "fastapi_service:app"],
+        cwd=EXAMPLES,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **platform.environ},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    for line in server.stderr:
+        if found := re.search(r"running on (http://\S+)", line):
+            break
+    else:
+        raise AssertionError("the service did not start")
+    try:
+        with httpx.Client(base_url=found[1], trust_env=False) as client:
+            yield client, server
+    finally:
+        server.kill()
+        server.communicate()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="stops the service by a signal")
+def test_the_service_draws_and_cancels(
+    platform: Emulator, service: tuple[httpx.Client, subprocess.Popen[str]]
+) -> None:
+    client, server = service
+
+    assert client.post("/images", json={"prompt": "a fox"}).json()["url"].startswith("http")
+    assert client.post("/images", json={"prompt": ""}).status_code == 422
+
+    with pytest.raises(httpx.ReadTimeout):  # closes the connection, as a visitor does
+        client.post("/images", json={"prompt": "slow"}, timeout=0.5)
+    platform.wait_for(lambda: platform.counters(DRAW).cancelled == 1)
+
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) in {0, -signal.SIGTERM}
+
+
+def test_the_notebook_runs(platform: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells: list[dict[str, Any]] = json.loads((EXAMPLES / "notebook.ipynb").read_text())["cells"]
+
+    with run_kernel(platform, monkeypatch) as notebook:
+        shown = [run_cell(notebook, cell) for cell in cells if cell["cell_type"] == "code"]
+
+    assert shown[0] == []
+    assert shown[2] == [("result", "['a fox', 'a hen', 'a lighthouse']")]
+    assert "Foxes are red." in shown[3][-1][1]
+    assert shown[-1] == [("result", "True")]
+
+
+def run_cell(notebook: Notebook, cell: dict[str, Any]) -> list[tuple[str, str]]:
+    shown = notebook.run("".join(cell["source"]))
+    assert not any(kind == "error" for kind, _ in shown), shown
+    return shown
+
+
+def test_every_example_is_listed() -> None:
+    listed = set(re.findall(r"\[`([\w.]+)`\]", (EXAMPLES / "README.md").read_text()))
+    there = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".ipynb"}}
+
+    assert listed == there - {"endpoints.py"}
