@@ -1,11 +1,14 @@
-"""Fixtures that every test may use."""
+"""Fixtures of all tests: backends, time limit, emulator and client."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from typing import TYPE_CHECKING
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from hypothesis import settings
 
@@ -15,13 +18,17 @@ from fal_async.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-# How long an example takes says more about the machine than about the code.
+# The duration of an example depends on the machine more than on the code.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# A shell without job control starts background commands deaf to Ctrl-C, and so would be programs
-# that tests start.
+# A shell without job control makes background commands ignore SIGINT, and programs that tests start
+# would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: Seconds that an async test may take: far more than any needs, also on a loaded machine.
+TIME_LIMIT = 20.0
+SLOW_TIME_LIMIT = 90.0
 
 BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),
@@ -33,20 +40,36 @@ if sys.platform != "win32":
 
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    """Every async test runs on asyncio (debug), asyncio with uvloop, and trio."""
+    """Run every async test on asyncio (in debug mode), asyncio with uvloop, and trio."""
     backend: tuple[str, dict[str, object]] = request.param
     return backend
 
 
+@pytest.fixture(autouse=True)
+def time_limit(request: pytest.FixtureRequest) -> None:
+    """Cancel an async test that hangs, so that it fails with its own traceback."""
+    test = getattr(request.node, "obj", None)
+    if not iscoroutinefunction(test):
+        return
+    is_slow = request.node.get_closest_marker("slow") is not None
+
+    @wraps(test)
+    async def limited(**arguments: Any) -> None:
+        with anyio.fail_after(SLOW_TIME_LIMIT if is_slow else TIME_LIMIT):
+            await test(**arguments)
+
+    request.node.obj = limited
+
+
 @pytest.fixture
 def fal() -> Iterator[Emulator]:
-    """A platform of the test's own."""
+    """An emulator for one test."""
     with Emulator() as emulator:
         yield emulator
 
 
 @pytest.fixture
 async def client(fal: Emulator) -> AsyncIterator[AsyncClient]:
-    """A client of that platform, closed after the test."""
+    """A client of that emulator, closed after the test."""
     async with AsyncClient(fal.key, hosts=fal.hosts) as open_client:
         yield open_client
