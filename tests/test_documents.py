@@ -53,9 +53,7 @@ def platform(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulato
 
 
 @pytest.mark.parametrize("name", [name for name, cells in CELLS.items() if cells])
-async def test_blocks_of_a_page_run_as_cells_of_a_notebook(
-    name: str, platform: Emulator, folder: Path
-) -> None:
+async def test_page_runs_as_notebook(name: str, platform: Emulator, folder: Path) -> None:
     names: dict[str, Any] = {"some_url": f"{platform.url}/run/acme/page"}
     for block in CELLS[name]:
         with anyio.fail_after(20):
@@ -63,7 +61,7 @@ async def test_blocks_of_a_page_run_as_cells_of_a_notebook(
 
 
 @pytest.mark.parametrize("name", [name for name, files in FILES.items() if files])
-def test_blocks_that_are_files_run(name: str, platform: Emulator, folder: Path) -> None:
+def test_files_of_page_run(name: str, platform: Emulator, folder: Path) -> None:
     tests = []
     for path in write_files(FILES[name], folder):
         if path.name.startswith("test_"):
@@ -78,7 +76,7 @@ def test_blocks_that_are_files_run(name: str, platform: Emulator, folder: Path) 
         assert " passed" in done.stdout
 
 
-async def test_the_readme_shows_what_it_says(
+async def test_readme_prints_what_it_shows(
     platform: Emulator, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names: dict[str, Any] = {}
@@ -92,12 +90,12 @@ async def test_the_readme_shows_what_it_says(
     assert (folder / "edited.png").read_bytes() == b"a fox"
 
 
-def test_the_readme_is_a_landing_page() -> None:
+def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 300
 
 
-def test_the_demo_command_runs(tmp_path: Path) -> None:
-    """Its installation is the gate's matter; the program that follows it is run here."""
+def test_demo_command_runs(tmp_path: Path) -> None:
+    """Run the program; the gate runs its installation."""
     command = COMMANDS[0].rpartition(".venv/bin/python ")[2].split()
 
     run_program([*command, "--out", str(tmp_path / "image.png")], {}, ROOT)
@@ -105,7 +103,7 @@ def test_the_demo_command_runs(tmp_path: Path) -> None:
     assert (tmp_path / "image.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_gate_runs_the_two_commands_and_builds_the_site() -> None:
+def test_gate_runs_commands_and_builds_site() -> None:
     gate = (ROOT / ".ci" / "run").read_text("utf-8")
 
     assert "readme_command 1" in gate
@@ -114,7 +112,7 @@ def test_the_gate_runs_the_two_commands_and_builds_the_site() -> None:
     assert 'mkdocs" build --strict' in gate
 
 
-def test_commands_of_the_command_line_are_understood() -> None:
+def test_command_line_commands_exist() -> None:
     commands = {
         line.split()[3]
         for blocks in PAGES.values()
@@ -136,7 +134,7 @@ def test_links_lead_to_files(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-def test_contributing_names_files_that_exist() -> None:
+def test_contributing_names_existing_files() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     named = set(re.findall(r"`((?:\w+/)*\w+(?:\.py|/))`", text))
 
@@ -148,9 +146,7 @@ def find(name: str) -> bool:
     return any((folder / name).exists() for folder in (ROOT, ROOT / "fal_async"))
 
 
-async def test_early_ends_of_the_cancellation_page_cancel_their_jobs(
-    platform: Emulator, folder: Path
-) -> None:
+async def test_cancellation_page_cancels_jobs(platform: Emulator, folder: Path) -> None:
     names: dict[str, Any] = {}
     for block in CELLS["cancellation"]:
         await block.run_as_cell(names)
@@ -160,7 +156,7 @@ async def test_early_ends_of_the_cancellation_page_cancel_their_jobs(
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_blocks_can_be_read(name: str) -> None:
+def test_blocks_are_readable(name: str) -> None:
     for block in PAGES[name]:
         assert textwrap.dedent(block.code) == block.code
         assert max(map(len, block.code.splitlines())) <= 100
@@ -169,7 +165,7 @@ def test_blocks_can_be_read(name: str) -> None:
             json.loads(block.code)
 
 
-def test_every_page_is_in_the_navigation() -> None:
+def test_navigation_has_every_page() -> None:
     pages = ROOT / "docs" / "pages"
     listed = re.findall(
         r": ([\w/-]+\.md)$", (ROOT / "docs" / "mkdocs.yml").read_text(), re.MULTILINE
@@ -180,7 +176,7 @@ def test_every_page_is_in_the_navigation() -> None:
     )
 
 
-def test_the_reference_has_every_public_name() -> None:
+def test_reference_has_every_public_name() -> None:
     reference = (ROOT / "docs" / "pages" / "api").glob("*.md")
     text = "".join(path.read_text("utf-8") for path in reference)
     listed = set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))

@@ -40,7 +40,7 @@ def run(platform: Emulator, folder: Path, name: str, *arguments: str) -> str:
     return run_program([EXAMPLES / name, *arguments], platform.environ, folder).stdout
 
 
-def test_subscribe_shows_the_log_and_saves_the_image(platform: Emulator, tmp_path: Path) -> None:
+def test_subscribe_saves_image(platform: Emulator, tmp_path: Path) -> None:
     output = run(platform, tmp_path, "subscribe.py", "a", "fox")
 
     assert output.count("drawing a fox") == 1
@@ -48,7 +48,7 @@ def test_subscribe_shows_the_log_and_saves_the_image(platform: Emulator, tmp_pat
     assert (tmp_path / "image-0.png").read_bytes() == PNG
 
 
-def test_stream_prints_the_text_once(platform: Emulator, tmp_path: Path) -> None:
+def test_stream_prints_text_once(platform: Emulator, tmp_path: Path) -> None:
     assert run(platform, tmp_path, "stream.py") == "Foxes are red.\n"
 
 
@@ -58,9 +58,7 @@ def test_realtime_receives_every_frame(platform: Emulator, tmp_path: Path) -> No
     assert [line.partition(":")[0] for line in lines] == [f"frame {n}" for n in range(6)]
 
 
-def test_submitted_jobs_are_collected_by_another_process(
-    platform: Emulator, tmp_path: Path
-) -> None:
+def test_submitted_jobs_are_collected(platform: Emulator, tmp_path: Path) -> None:
     run(platform, tmp_path, "submit_and_collect.py", "submit", "a fox", "a hen")
     output = run(platform, tmp_path, "submit_and_collect.py", "collect")
 
@@ -68,7 +66,7 @@ def test_submitted_jobs_are_collected_by_another_process(
     assert platform.counters(DRAW).executions == 2
 
 
-def test_a_batch_continues_where_it_stopped(platform: Emulator, tmp_path: Path) -> None:
+def test_batch_continues_where_it_stopped(platform: Emulator, tmp_path: Path) -> None:
     first = run(platform, tmp_path, "many_jobs.py", "20")
     second = run(platform, tmp_path, "many_jobs.py", "30")
 
@@ -79,7 +77,7 @@ def test_a_batch_continues_where_it_stopped(platform: Emulator, tmp_path: Path) 
     assert sorted(json.loads(line)["seed"] for line in lines) == list(range(30))
 
 
-def test_files_are_uploaded_with_progress_and_saved(platform: Emulator, tmp_path: Path) -> None:
+def test_files_are_uploaded_and_saved(platform: Emulator, tmp_path: Path) -> None:
     (tmp_path / "fox.png").write_bytes(PNG)
     output = run(platform, tmp_path, "files.py", "fox.png")
 
@@ -87,7 +85,7 @@ def test_files_are_uploaded_with_progress_and_saved(platform: Emulator, tmp_path
     assert (tmp_path / "fox-edited.png").read_bytes() == PNG
 
 
-def test_blocking_threads_draw_every_prompt(platform: Emulator, tmp_path: Path) -> None:
+def test_blocking_threads_draw_prompts(platform: Emulator, tmp_path: Path) -> None:
     lines = run(platform, tmp_path, "blocking.py", "a fox", "", "a hen").splitlines()
 
     assert lines[0].startswith("a fox: http")
@@ -95,7 +93,7 @@ def test_blocking_threads_draw_every_prompt(platform: Emulator, tmp_path: Path) 
     assert lines[2].startswith("a hen: http")
 
 
-def test_tests_with_the_emulator_pass(tmp_path: Path) -> None:
+def test_emulator_example_passes(tmp_path: Path) -> None:
     options = ["-q", "-p", "no:asyncio", "-p", "no:cacheprovider", "-c", os.devnull]
     arguments = ["-m", "pytest", *options, str(EXAMPLES / "test_with_emulator.py")]
 
@@ -127,7 +125,7 @@ def service(platform: Emulator) -> Iterator[tuple[httpx.Client, subprocess.Popen
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stops the service by a signal")
-def test_the_service_draws_and_cancels(
+def test_service_draws_and_cancels(
     platform: Emulator, service: tuple[httpx.Client, subprocess.Popen[str]]
 ) -> None:
     client, server = service
@@ -143,7 +141,7 @@ def test_the_service_draws_and_cancels(
     assert server.wait(20) in {0, -signal.SIGTERM}
 
 
-def test_the_notebook_runs(platform: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs(platform: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     cells: list[dict[str, Any]] = json.loads((EXAMPLES / "notebook.ipynb").read_text())["cells"]
 
     with run_kernel(platform, monkeypatch) as notebook:
