@@ -60,6 +60,7 @@ async def test_page_runs_as_notebook(name: str, platform: Emulator, folder: Path
             await block.run_as_cell(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, files in FILES.items() if files])
 def test_files_of_page_run(name: str, platform: Emulator, folder: Path) -> None:
     tests = []
@@ -94,6 +95,7 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 300
 
 
+@pytest.mark.slow
 def test_demo_command_runs(tmp_path: Path) -> None:
     """Run the program; the gate runs its installation."""
     command = COMMANDS[0].rpartition(".venv/bin/python ")[2].split()
@@ -112,6 +114,7 @@ def test_gate_runs_commands_and_builds_site() -> None:
     assert 'mkdocs" build --strict' in gate
 
 
+@pytest.mark.slow
 def test_command_line_commands_exist() -> None:
     commands = {
         line.split()[3]

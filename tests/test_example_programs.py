@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fal_async.emulator import Emulator
     from tests.support.notebook import Notebook
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 DRAW = "fal-ai/flux/dev"
 
