@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from fal_async.types import Stage, Status
+    from fal_async._core.status import Stage, Status
 
 __all__ = [
     "AccountLockedError",
@@ -417,7 +417,7 @@ class FalClientHTTPError(FalClientError):
         It knows no request, so that no key is in it.
         """
         if self._response is None:
-            import httpx  # which costs more to import than this whole package
+            import httpx  # slower to import than this package; a value, so no input or output
 
             about_the_wire = {"content-encoding", "content-length", "transfer-encoding"}
             headers = {

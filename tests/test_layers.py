@@ -52,6 +52,9 @@ EMULATOR_MAY_IMPORT = {
     "fal_async.errors",
     "fal_async.types",
 }
+#: The only impure package that a value may be made of: `FalClientHTTPError.response` is a response
+#: of httpx, built without input or output when it is first read.
+VALUE_OF = ("fal_async.errors", "httpx")
 #: Input, output, clocks and randomness, which pure code is given as arguments.
 IMPURE = {
     "anyio",
@@ -126,6 +129,9 @@ def imported_names(module: str, node: ast.AST) -> Iterator[str]:
         for alias in node.names:  # `from package import module` imports the module
             name = f"{package}.{alias.name}"
             yield name if name in modules() else package
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        # A name that is put together at run time is not known here.
+        yield from (str(name.value) for name in node.args[:1] if isinstance(name, ast.Constant))
 
 
 @cache
@@ -151,6 +157,7 @@ if TYPE_CHECKING:
 def late():
     if True:
         import pydantic
+    importlib.import_module("fal_async.types")
 class Holder:
     import json
 """
@@ -162,6 +169,7 @@ class Holder:
         ("fal_async._protocol.sse", False, False),
         ("httpx", False, True),
         ("pydantic", True, False),
+        ("fal_async.types", True, False),
         ("json", False, False),
     ]
 
@@ -220,6 +228,7 @@ def test_protocol_and_values_are_pure() -> None:
         if package_of(found.importer) in {"values", "_protocol"}
         and not found.for_types
         and found.imported.partition(".")[0] in IMPURE
+        and (found.importer, found.imported) != VALUE_OF
     ]
     assert wrong == []
 

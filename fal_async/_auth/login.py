@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 
-from fal_async._files.save import write_file
+from fal_async._net.files import write_file
 from fal_async._net.tasks import run_to_completion
 from fal_async._net.threads import run_in_thread
 from fal_async._protocol.credentials import (

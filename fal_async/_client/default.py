@@ -1,9 +1,7 @@
-"""The client that the module-level functions use: one for each event loop."""
+"""The default client of each event loop, which the module-level functions use."""
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,9 +14,10 @@ _clients: PerLoop[AsyncClient] | None = None
 
 
 def default_client() -> AsyncClient:
-    """The running event loop's client; its connections are closed when the loop ends."""
+    """Return the running event loop's client; its connections are closed when the loop ends."""
     global _clients
     if _clients is None:
+        # Late, so that importing a module-level function does not import the whole client.
         from fal_async._client.client import AsyncClient
         from fal_async._net.event_loops import PerLoop
 
@@ -27,9 +26,10 @@ def default_client() -> AsyncClient:
 
 
 async def load_default_client() -> AsyncClient:
-    """The same; what has to be imported first does not hold up the event loop."""
-    if _clients is None and "fal_async._client.client" not in sys.modules:
-        from fal_async._net.threads import run_in_thread
+    """Return the same client, and import its code in a worker thread on the first call."""
+    if _clients is None:
+        # Late, since it imports anyio.
+        from fal_async._dispatch.binding import load_default_dispatcher
 
-        await run_in_thread(lambda: import_module("fal_async._client.client"))
+        await load_default_dispatcher()
     return default_client()

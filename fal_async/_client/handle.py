@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from fal_async._client.result import Result, check_output_type, finalize_output, make_result
 from fal_async._client.watcher import JobWatcher
 from fal_async._core.checks import seconds
+from fal_async._dispatch.binding import load_default_dispatcher
 from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._net.tasks import optional_timeout
 from fal_async._net.threads import decode
@@ -25,16 +26,27 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
     from typing_extensions import TypeVar
 
-    from fal_async._client.client import AsyncClient
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.types import Cancellation, Status
 
     T = TypeVar("T", default=Result)
+else:
+    from typing import TypeVar
 
-__all__ = ["AsyncRequestHandle", "check_client", "handle_schema"]
+__all__ = ["AsyncRequestHandle", "SupportsAttach", "check_client", "handle_schema"]
+
+HandleT = TypeVar("HandleT", covariant=True)
 
 #: About how many bytes a line of a log takes.
 LINE: Final = 64
+
+
+class SupportsAttach(Protocol[HandleT]):
+    """A client that binds handles of one class."""
+
+    def attach(self, handle: Mapping[str, str], /) -> HandleT:
+        """Bind the data of a handle to the client."""
+        raise NotImplementedError
 
 
 class _Bound:
@@ -80,7 +92,7 @@ class AsyncRequestHandle(_Bound):
 
     @classmethod
     def from_request_id(
-        cls, client: AsyncClient, application: str, request_id: str
+        cls, client: SupportsAttach[AsyncRequestHandle], application: str, request_id: str
     ) -> AsyncRequestHandle:
         """The handle of a job whose id is known, as `AsyncClient.get_handle` gives it.
 
@@ -258,11 +270,7 @@ class AsyncRequestHandle(_Bound):
     async def _get_dispatcher(self) -> Dispatcher:
         if hasattr(self, "_dispatcher"):
             return self._dispatcher
-        # The default client makes handles, so it is imported when one has to be bound.
-        from fal_async._client.default import load_default_client
-
-        handle = (await load_default_client()).attach(self)
-        return await handle._get_dispatcher()
+        return await load_default_dispatcher()
 
 
 def _log_size(status: Status) -> int:

@@ -190,7 +190,7 @@ def _validator(output: object) -> Callable[[object], object]:
 
 @lru_cache(maxsize=256)
 def _build_validator(output: Hashable) -> Callable[[object], object]:
-    from pydantic import InstanceOf, TypeAdapter
+    from pydantic import InstanceOf, TypeAdapter  # slow to import
 
     kind = cast("type[object]", output)
     if isinstance(output, type) and issubclass(kind, Result):

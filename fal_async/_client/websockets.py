@@ -289,9 +289,9 @@ class _SocketConnector:
         return await self._connect(self.url, await authority.authorization())
 
     async def _connect(self, url: str | Secret, authorization: Secret | None) -> WebSocket:
-        # websockets and httpx take their time to import, and only sockets need both.
         if CONNECTING not in sys.modules:
             await run_in_thread(partial(importlib.import_module, CONNECTING))
+        # Late: httpx and websockets are slow to import, and only WebSockets need both.
         from fal_async._websocket.handshake import HandshakeRejected, connect_websocket
 
         try:

@@ -86,7 +86,7 @@ def _import_names(module: str) -> None:
     """Do what a module does for type checkers alone; names that it has are left as they are."""
     if module in _complete:
         return
-    import ast  # which few need
+    import ast  # rarely needed
     import inspect
 
     namespace = vars(sys.modules[module])
@@ -105,7 +105,7 @@ def _import_names(module: str) -> None:
 
 
 def _execute(statement: ast.stmt, names: dict[str, Any]) -> None:
-    import ast
+    import ast  # rarely needed
 
     code = compile(ast.Module([statement], []), "<annotations>", "exec")
     try:

@@ -29,7 +29,7 @@ from fal_async._protocol.operation import MAX_RESPONSE, Credential, Lane, Operat
 from fal_async._protocol.origins import BACKUPS, TrustedOrigins, is_cdn, origin_of
 from fal_async._protocol.response import Response
 from fal_async._protocol.retry import NetworkFailure, retry_delay
-from fal_async._version import __version__
+from fal_async._version import USER_AGENT
 from fal_async._websocket.registry import WebSocketRegistry
 from fal_async.errors import (
     ClientClosedError,
@@ -51,9 +51,6 @@ __all__ = ["Dispatcher", "start"]
 
 T = TypeVar("T")
 _log = logging.getLogger("fal_async")
-
-
-USER_AGENT: Final = f"fal_async/{__version__} (python)"
 
 
 #: Methods whose requests have a body, if an empty one.

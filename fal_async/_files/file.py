@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from fal_async._core.references import FileReference
 from fal_async._dispatch.binding import default_dispatcher
 from fal_async._files.downloads import Download, suggested_name_of
-from fal_async._files.save import save
+from fal_async._net.files import save
 from fal_async._protocol.downloads import decode_data_url, file_name, find_file_objects, is_data_url
 
 if TYPE_CHECKING:

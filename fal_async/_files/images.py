@@ -102,6 +102,7 @@ def _upright(image: Any) -> Any:
     exif: Mapping[int, object] = image.getexif() if hasattr(image, "getexif") else {}
     if exif.get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
         return image
+    # Pillow is an optional dependency.
     return import_module("PIL.ImageOps").exif_transpose(image)
 
 
@@ -120,7 +121,7 @@ def _is_array(value: object) -> bool:
 
 def _from_array(array: Any) -> Any:
     try:
-        pillow = import_module("PIL.Image")
+        pillow = import_module("PIL.Image")  # an optional dependency
     except ImportError as error:
         raise InvalidRequestError(
             'arrays become images with Pillow: pip install "fal-async[images]"'

@@ -14,10 +14,10 @@ from fal_async._core.checks import check_instance, check_number, whole_number
 from fal_async._core.secrets import Secret
 from fal_async._http.decoding import DecodedBody
 from fal_async._http.encoder import encode_request
-from fal_async._http.extensions import NetworkStream, Tracer
+from fal_async._http.extensions import NetworkStream
 from fal_async._http.pool import Engine
 from fal_async._http.response import StreamedResponse, decode_headers
-from fal_async._http.transmission import Transmission
+from fal_async._http.transmission import Tracer, Transmission
 from fal_async._http.urls import origin_from_httpx
 from fal_async._net.errors import (
     ConnectError,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from fal_async._http.connection import ResponseBody, Timeouts
     from fal_async._http.encoder import EncodedRequest
-    from fal_async._http.extensions import TraceFunction
     from fal_async._http.pool import ReceivedHead
     from fal_async._http.response import Body
+    from fal_async._http.transmission import TraceFunction
 
 __all__ = ["HTTPXBackend", "PooledTransport", "encode_httpx_request"]
 

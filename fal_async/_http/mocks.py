@@ -51,8 +51,9 @@ def _is_genuine(method: object) -> bool:
 
 async def over_httpx() -> HTTPXBackend:
     """A carrier over httpx as it is now, which keeps no connections."""
-    import httpx  # which is there, see above
+    import httpx  # imported already, by the code that mocks it
 
+    # Late, since most programs mock nothing.
     from fal_async._http.httpx_adapter import HTTPXBackend
     from fal_async._net.connect import shared_context
 

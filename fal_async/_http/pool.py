@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from fal_async._http.connection import Timeouts
     from fal_async._http.encoder import EncodedRequest
-    from fal_async._http.extensions import Tracer
-    from fal_async._http.transmission import Transmission
+    from fal_async._http.transmission import Tracer, Transmission
     from fal_async._http.urls import Origin
 
 __all__ = ["Engine", "HTTPConnectionPool", "ReceivedHead"]

@@ -118,7 +118,7 @@ def select_transport(
         )
     named = _proxies() if proxies is None else proxies
     if any(named.get(scheme) for scheme in ("http", "https", "all")):
-        from fal_async._net.proxies import ProxyRules
+        from fal_async._net.proxies import ProxyRules  # rarely needed
 
         if rules := ProxyRules(named):
             return ProxiedBackend(rules, PooledBackend(Engine()))
@@ -129,7 +129,7 @@ def _proxies() -> Mapping[str, str]:
     """The proxies of this machine, for most of which loading what knows them would be in vain."""
     may_be_kept_elsewhere = sys.platform in {"darwin", "win32"}
     if may_be_kept_elsewhere or any(name.lower().endswith("_proxy") for name in os.environ):
-        from urllib.request import getproxies
+        from urllib.request import getproxies  # slow to import
 
         return getproxies()
     return {}

@@ -15,7 +15,6 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from fal_async._core.secrets import Secret, conceal
-from fal_async._dispatch.dispatcher import USER_AGENT
 from fal_async._http.parser import ResponseParser
 from fal_async._http.response import decode_headers
 from fal_async._http.transports import parse_proxy
@@ -23,6 +22,7 @@ from fal_async._net.connect import connect, connect_via_proxy, shared_context
 from fal_async._net.errors import ExchangeError
 from fal_async._net.proxies import ProxyRules
 from fal_async._protocol.response import Response
+from fal_async._version import USER_AGENT
 from fal_async._websocket.connection import WebSocket
 from fal_async.errors import ConnectionFailedError, InvalidRequestError, InvalidResponseError
 

@@ -98,7 +98,7 @@ from fal_async import (
     upload_image_async,
     ws_connect_async,
 )
-from fal_async._client.handle import check_client, handle_schema
+from fal_async._client.handle import SupportsAttach, check_client, handle_schema
 from fal_async._config import UNCHANGED
 from fal_async._core.annotations import make_resolvable
 from fal_async._core.secrets import conceal
@@ -299,7 +299,7 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
 
     @classmethod
     def from_request_id(
-        cls, client: SyncClient, application: str, request_id: str
+        cls, client: SupportsAttach[SyncRequestHandle], application: str, request_id: str
     ) -> SyncRequestHandle:
         """The handle of a job whose id is known, as `SyncClient.get_handle` gives it.
 

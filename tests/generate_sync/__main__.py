@@ -188,7 +188,7 @@ def sync_module() -> str:
         "from fal_async._core.secrets import conceal",
         "from fal_async.sync._wrappers import SyncClientBase, SyncConnectionBase",
         "from fal_async.sync._wrappers import SyncStreamBase, SyncWrapper",
-        "from fal_async._client.handle import check_client, handle_schema",
+        "from fal_async._client.handle import SupportsAttach, check_client, handle_schema",
         "from fal_async.sync._task import run_in_caller_thread",
         "from fal_async.sync._results import SyncResult, wrap_result",
         known_types.replace("default=Result", "default=SyncResult") + RUNTIME_VARIABLES,

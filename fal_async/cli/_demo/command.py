@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from PIL import Image
 
-from fal_async._files.save import write_file
+from fal_async._net.files import write_file
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async.cli._calls import emit
 from fal_async.cli._console import Display

@@ -116,6 +116,7 @@ def _in_flight(transport: asyncio.Transport) -> int:
     """How many bytes have been sent and not arrived: in this process, and in the kernel."""
     unsent = transport.get_write_buffer_size()
     try:
+        # Only some systems have them.
         import fcntl
         import termios
 
@@ -278,7 +279,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
-        import uvloop
+        import uvloop  # an optional dependency
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()

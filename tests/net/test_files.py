@@ -21,7 +21,7 @@ import anyio.lowlevel
 import pytest
 
 from fal_async import InvalidRequestError
-from fal_async._files.save import save, write_file
+from fal_async._net.files import save, write_file
 from fal_async._net.threads import ResourceClosedError, ThreadResource
 from tests.support.cancel_points import cancel_everywhere
 from tests.support.disks import no_file_larger_than
@@ -39,7 +39,7 @@ needs_modes = pytest.mark.skipif(sys.platform == "win32", reason="Windows has ot
 
 @pytest.fixture(autouse=True)
 def small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fal_async._files.save.WRITE_BUFFER_SIZE", CHUNK)
+    monkeypatch.setattr("fal_async._net.files.WRITE_BUFFER_SIZE", CHUNK)
 
 
 async def chunks() -> AsyncGenerator[bytes, None]:
@@ -215,7 +215,7 @@ async def test_a_coroutine_that_nobody_awaits_any_more_leaves_nothing(
 
 KILLED = """
 import sys, anyio
-from fal_async._files.save import save
+from fal_async._net.files import save
 
 async def chunks():
     for _ in range(400):
@@ -337,7 +337,7 @@ async def test_root_leaves_a_file_to_its_owner(tmp_path: Path) -> None:
 READ_ONLY = """
 import os, sys, anyio
 from pathlib import Path
-from fal_async._files.save import save
+from fal_async._net.files import save
 
 async def chunks():
     raise AssertionError("nothing is fetched for what cannot be written")
