@@ -36,80 +36,24 @@ __all__ = [
     "subscribe",
 ]
 
-
-#: Orders for terminals that JSON leaves as they are.
-_CONTROLS: Final = re.compile(r"[\x7f-\x9f]")
-
-
+#: The recursion limit of a command: outputs may be nested more deeply than Python's limit allows.
+_RECURSION_LIMIT: Final = 10_000
+#: Control characters that JSON leaves unescaped.
+_CONTROL: Final = re.compile(r"[\x7f-\x9f]")
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]")
 
 
-def emit(value: object) -> None:
-    """Write an output: JSON with an indent of two spaces, or bytes as they are.
-
-    Terminals show no bytes: there they are saved in a file, and its name is told on stderr.
+def call(command: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Run one of the commands below; write the body of an invalid response as it is.
 
     Raises:
-        OSError: It cannot be written.
-    """
-    try:
-        _write(value)
-    except BrokenPipeError:  # nobody wants it
-        raise
-    except OSError as error:
-        request_id: str | None = getattr(value, "request_id", None)
-        owner = "" if request_id is None else f" of request {request_id}"
-        raise OSError(f"cannot write the output{owner}: {error.strerror or error}") from error
-
-
-def _write(value: object) -> None:
-    content = value if isinstance(value, bytes) else encode_json(value, indent=True) + b"\n"
-    if not sys.stdout.isatty():
-        sys.stdout.flush()
-        sys.stdout.buffer.write(content)
-    elif isinstance(value, bytes):
-        _save(value)
-    else:
-        _show(content.decode())
-    sys.stdout.flush()
-
-
-def _save(content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(prefix="fal_async_", delete=False) as file:
-        file.write(content)
-    print(  # noqa: T201 - it is for people
-        f"fal_async: the output is {len(content)} bytes that are no text, saved in {file.name}",
-        file=sys.stderr,
-    )
-
-
-def _show(text: str) -> None:
-    """Show JSON on a terminal, whose encoding may not be that of JSON."""
-    try:
-        text.encode(sys.stdout.encoding)
-        unsuitable = _CONTROLS
-    except UnicodeEncodeError:
-        unsuitable = _NOT_ASCII
-    text = unsuitable.sub(lambda found: json.dumps(found[0])[1:-1], text)
-    highlighted = JSONHighlighter()(Text(text, end=""))
-    Console(file=sys.stdout).print(highlighted, soft_wrap=True, end="")
-
-
-#: How deeply outputs may be nested: ten times as deeply as Python is used to.
-_DEEPEST: Final = 10_000
-
-
-def call(function: Callable[..., Awaitable[None]], *arguments: object) -> None:
-    """Call one of the functions below; what cannot be understood of the output is written as it is.
-
-    Raises:
-        BadInputError: There is nowhere to write an output to.
+        UsageError: Stdout is closed, so that the output would be lost.
     """
     check_stdout()
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, _DEEPEST))
+    sys.setrecursionlimit(max(limit, _RECURSION_LIMIT))
     try:
-        anyio.run(function, *arguments)
+        anyio.run(command, *arguments)
     except InvalidResponseError as error:
         if error.body:
             emit(error.body)
@@ -125,14 +69,14 @@ async def run(endpoint: str, arguments: Mapping[str, Any], timeout: float | None
 
 
 async def subscribe(endpoint: str, arguments: Mapping[str, Any], timeout: float | None) -> None:
-    """Put a job into the queue, tell how it comes along, and write its output."""
+    """Put a job into the queue, show its progress on stderr, and write its output."""
     async with AsyncClient() as client:
-        with Display(sys.stderr).wait() as wait:
+        with Display(sys.stderr).progress() as progress:
             output = await client.subscribe(
                 endpoint,
                 arguments,
                 with_logs=True,
-                on_queue_update=wait,
+                on_queue_update=progress,
                 client_timeout=timeout,
             )
         emit(output)
@@ -146,7 +90,7 @@ async def submit(endpoint: str, arguments: Mapping[str, Any]) -> None:
 
 
 async def status(endpoint: str, request_id: str) -> None:
-    """Write how a job stands."""
+    """Write the status of a job."""
     async with AsyncClient() as client:
         emit(as_json(await client.status(endpoint, request_id, with_logs=True)))
 
@@ -158,29 +102,84 @@ async def result(endpoint: str, request_id: str) -> None:
 
 
 async def cancel(endpoint: str, request_id: str) -> None:
-    """Cancel a job, and write what the platform says to it."""
+    """Cancel a job, and write the outcome."""
     async with AsyncClient() as client:
         emit({"status": await client.cancel(endpoint, request_id)})
 
 
-def read_arguments(fields: Sequence[str], document: str | None) -> dict[str, Any]:
-    """The fields on top of the document.
+def emit(output: object) -> None:
+    """Write an output to stdout: JSON with an indent of two spaces, or bytes as they are.
 
-    Args:
-        fields: Each is ``key=text`` or ``key:=json``.
-        document: A JSON object, ``@`` and the name of a file that holds one, or ``-`` for stdin;
-            ``None`` for an empty one.
+    On a terminal, bytes are saved to a file instead, and stderr shows its name.
 
     Raises:
-        BadInputError: One of them cannot be read.
+        OSError: The output cannot be written.
+    """
+    content = output if isinstance(output, bytes) else encode_json(output, indent=True) + b"\n"
+    try:
+        if not sys.stdout.isatty():
+            sys.stdout.flush()
+            sys.stdout.buffer.write(content)
+        elif isinstance(output, bytes):
+            with tempfile.NamedTemporaryFile(prefix="fal_async_", delete=False) as file:
+                file.write(content)
+            message = f"the output is {len(content)} bytes of binary data, saved in {file.name}"
+            print(f"fal_async: {message}", file=sys.stderr)  # noqa: T201 -- for people
+        else:
+            _print_json(content.decode())
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of stdout has exited
+        raise
+    except OSError as error:
+        request_id: str | None = getattr(output, "request_id", None)
+        owner = "" if request_id is None else f" of request {request_id}"
+        raise OSError(f"cannot write the output{owner}: {error.strerror or error}") from error
+
+
+def _print_json(text: str) -> None:
+    """Print JSON on a terminal, with escapes where its encoding has no such characters."""
+    try:
+        text.encode(sys.stdout.encoding)
+        to_escape = _CONTROL
+    except UnicodeEncodeError:
+        to_escape = _NOT_ASCII
+    text = to_escape.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    highlighted = JSONHighlighter()(Text(text, end=""))
+    Console(file=sys.stdout).print(highlighted, soft_wrap=True, end="")
+
+
+def read_arguments(fields: Sequence[str], document: str | None) -> dict[str, Any]:
+    """Return the arguments of a document, with the fields on top of them.
+
+    Args:
+        fields: The fields, each as ``key=text`` or ``key:=json``.
+        document: A JSON object, ``@`` and the name of a file with one, or ``-`` for stdin. ``None``
+            is an empty document.
+
+    Raises:
+        UsageError: A field or the document cannot be read.
     """
     arguments = {} if document is None else _read_document(document)
-    return arguments | dict(map(_read_field, fields))
+    for field in fields:
+        key, equals, text = _check_text(field).partition("=")
+        if not equals or not key.strip(":"):
+            raise UsageError(f"a field must be KEY=TEXT or KEY:=JSON, got {field!r}")
+        try:
+            arguments[key.removesuffix(":")] = decode_json(text) if key.endswith(":") else text
+        except ValueError as error:
+            raise UsageError(f"{field!r} does not contain JSON: {error}") from error
+    return arguments
 
 
 def _read_document(document: str) -> dict[str, Any]:
     try:
-        value = decode_json(_content(document))
+        if document == "-":
+            content: str | bytes = read_stdin()
+        elif document.startswith("@"):
+            content = Path(document[1:]).read_bytes()
+        else:
+            content = _check_text(document)
+        value = decode_json(content)
     except ValueError as error:
         raise UsageError(f"--input is not JSON: {error}") from error
     except OSError as error:
@@ -190,28 +189,8 @@ def _read_document(document: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _content(document: str) -> str | bytes:
-    if document == "-":
-        return read_stdin()
-    if document.startswith("@"):
-        return Path(document[1:]).read_bytes()
-    return _check_text(document)
-
-
-def _read_field(field: str) -> tuple[str, Any]:
-    key, equals, text = _check_text(field).partition("=")
-    if not equals or not key.strip(":"):
-        raise UsageError(f"{field!r} is neither KEY=TEXT nor KEY:=JSON")
-    if not key.endswith(":"):
-        return key, text
-    try:
-        return key[:-1], decode_json(text)
-    except ValueError as error:
-        raise UsageError(f"{field!r} does not hold JSON: {error}") from error
-
-
 def _check_text(argument: str) -> str:
-    """Refuse bytes that are no text; Python makes lone surrogates of them."""
+    """Reject bytes outside the encoding, which Python decodes as lone surrogates."""
     try:
         argument.encode()
     except UnicodeEncodeError as error:

@@ -1,10 +1,11 @@
-"""Progress and statuses for people."""
+"""Statuses, progress and images for people."""
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console, Group
@@ -17,7 +18,7 @@ from fal_async.cli._errors import sanitize_line
 from fal_async.types import Completed, InProgress, Queued, Status, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
     from typing import TextIO
 
@@ -26,8 +27,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Display", "ProgressDisplay", "as_json", "describe"]
 
+_ACCENT: Final = "bold magenta"
+_MARGIN: Final = "   "
+_FRAMES_PER_SECOND: Final = 12
 
-_NAMES: Final[Mapping[type[Status], str]] = {
+#: The maximum number of jobs ahead in the queue that are shown as dots.
+_MAX_DOTS: Final = 20
+
+#: The maximum width of a single image, and of an image in a row, in cells.
+_IMAGE_WIDTH: Final = 54
+_THUMBNAIL_WIDTH: Final = 16
+#: The maximum height of an image in cells. A cell shows two pixels, one above the other.
+_IMAGE_HEIGHT: Final = 18
+#: The gap between the images of a row in cells.
+_GAP: Final = 2
+
+_STATUS_NAMES: Final[Mapping[type[Status], str]] = {
     Queued: "IN_QUEUE",
     InProgress: "IN_PROGRESS",
     Completed: "COMPLETED",
@@ -35,10 +50,14 @@ _NAMES: Final[Mapping[type[Status], str]] = {
 
 
 def describe(status: Status) -> str:
-    """A status in words."""
+    """Return a status in words."""
     match status:
+        case Queued(position=None):
+            return "in the queue"
+        case Queued(position=0):
+            return "next in the queue"
         case Queued(position=position):
-            return _place(position)
+            return f"in the queue, {position} {'job' if position == 1 else 'jobs'} ahead"
         case InProgress():
             return "in progress"
         case Completed(error=str(error)):
@@ -51,54 +70,23 @@ def describe(status: Status) -> str:
             return "in a state that this version does not know"
 
 
-def _place(position: int | None) -> str:
-    match position:
-        case None:
-            return "in the queue"
-        case 0:
-            return "in the queue, next in line"
-        case 1:
-            return "in the queue, 1 job ahead"
-        case _:
-            return f"in the queue, {position} jobs ahead"
-
-
 def as_json(status: Status) -> dict[str, Any]:
-    """A status as the platform names it; what is ``None`` is left out."""
+    """Return a status as the platform sends it, without the values that are ``None``."""
     if isinstance(status, Unknown):
         return status.raw
-    facts = asdict(status)
+    values = asdict(status)
     if isinstance(status, Queued):
-        facts = {"queue_position": status.position}
-    known = {name: value for name, value in facts.items() if value is not None}
-    return {"status": _NAMES[type(status)], **known}
-
-
-_ACCENT: Final = "bold magenta"
-
-
-_MARGIN: Final = "   "
-
-
-_FRAMES_PER_SECOND: Final = 12
-
-
-#: How many jobs of a queue are shown as dots.
-_DOTS: Final = 20
-
-
-#: How wide a picture is shown, and how wide one of a row, in cells.
-_WIDE: Final = 54
-
-
-_NARROW: Final = 16
+        values = {"queue_position": status.position}
+    known = {name: value for name, value in values.items() if value is not None}
+    return {"status": _STATUS_NAMES[type(status)], **known}
 
 
 class Display:
-    """Writes for people.
+    """Output for people.
 
     Args:
-        file: Where to. A terminal gets colours and a live line; anything else gets plain lines.
+        file: The stream to write to. A terminal gets colours, images and a line that changes in
+            place; any other stream gets plain lines.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -106,18 +94,18 @@ class Display:
         self._sections = 0
 
     def title(self, text: str, remark: str) -> None:
-        """Say what this is all about."""
+        """Write the title of the program."""
         self._print((text, _ACCENT), (f"  {remark}", "dim"))
 
     def heading(self, text: str) -> None:
-        """Begin a section; what stands before the first colon is its name."""
+        """Begin a numbered section; the text before the first colon is its name."""
         self._sections += 1
         name, colon, rest = text.partition(":")
         self.line()
         self._print((f"{self._sections}  ", _ACCENT), (name, "bold"), colon + rest)
 
     def code(self, source: str) -> None:
-        """Show a piece of Python."""
+        """Write Python code."""
         syntax = Syntax("", "python", theme="ansi_dark", background_color="default")
         for line in syntax.highlight(source).split("\n"):
             if line:
@@ -128,118 +116,127 @@ class Display:
         self._print(text)
 
     def note(self, name: str, text: str) -> None:
-        """Write a closing remark."""
+        """Write a line that begins with a name."""
         self._print((name, "bold"), f"  {text}")
 
-    def picture(self, picture: Image) -> None:
-        """Show a picture in rough, on a terminal that has the colours for it."""
-        _show(self._console, _thumbnail_lines(self._console, [picture], _WIDE))
+    def picture(self, image: Image) -> None:
+        """Show an image at low resolution, on terminals with enough colours."""
+        self._console.print(_render_images(self._console, [image], _IMAGE_WIDTH))
 
     @contextmanager
-    def wait(self) -> Generator[ProgressDisplay]:
-        """Show how a job comes along, in this block, and then the pictures that came."""
-        wait = ProgressDisplay(self._console)
+    def progress(self) -> Generator[ProgressDisplay]:
+        """Show the progress of a job within the block, and its images at the end."""
+        progress = ProgressDisplay(self._console)
         if self._console.is_interactive:
             with Live(
                 console=self._console,
-                get_renderable=wait.live,
+                get_renderable=progress.render,
                 refresh_per_second=_FRAMES_PER_SECOND,
                 transient=True,
             ):
-                yield wait
+                yield progress
         else:
-            yield wait
-        _show(self._console, _thumbnail_lines(self._console, wait.arrived, _NARROW))
+            yield progress
+        self._console.print(_render_images(self._console, progress.images, _THUMBNAIL_WIDTH))
 
     def _print(self, *parts: str | tuple[str, str]) -> None:
         self._console.print(Text.assemble(*parts))
 
 
 class ProgressDisplay:
-    """The lines about one job, each with the seconds since the wait began.
+    """The progress of one job: lines that begin with the seconds since its start.
 
-    Call it with a status to show it, as `on_queue_update` does.
+    Call it with a status to show the status; it can be used as `on_queue_update`.
 
     Attributes:
-        arrived: The pictures that came.
+        images: The images received so far.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._began = self._latest = time.monotonic()
-        self.arrived: list[Image] = []
+        self._started_at = self._last_write = time.monotonic()
+        self.images: list[Image] = []
         self._state = ""
-        self._ahead: int | None = None
+        self._jobs_ahead: int | None = None
         self._spinner = Spinner("dots", style=_ACCENT)
 
     def __call__(self, status: Status) -> None:
         if not isinstance(status, Completed):
-            self._enter(status)
+            self._update_state(status)
         if isinstance(status, InProgress | Completed):
             for line in status.logs:
-                self.say(f"| {sanitize_line(line['message'])}", "dim")
+                self.write(f"| {sanitize_line(line['message'])}", "dim")
         if isinstance(status, Completed):
-            self._enter(status)
+            self._update_state(status)
 
-    def say(self, text: str, style: str = "") -> None:
+    def write(self, text: str, style: str = "") -> None:
         """Write a line."""
         self._console.print(Text.assemble(_MARGIN, (self._elapsed, "cyan"), "  ", (text, style)))
-        self._latest = time.monotonic()
+        self._last_write = time.monotonic()
 
     def picture(self, name: str, content: bytes) -> None:
-        """Tell of a picture that came, and how long after the latest line, and show it."""
-        from fal_async.cli._demo.images import (
-            read_picture,  # with Pillow, for those who want pictures
-        )
+        """Show an image, its size and the time since the last line.
 
-        picture = read_picture(content)
-        self.arrived.append(picture)
-        later = 1000 * (time.monotonic() - self._latest)
-        size = f"{picture.width} x {picture.height}, {_size(len(content))}"
-        self.say(f"{name}: {size}, {later:.0f} ms later")
+        Args:
+            name: The name to show.
+            content: The content of the image file.
+        """
+        from PIL import Image  # installed with the extra `demo`
+
+        image = Image.open(BytesIO(content))
+        self.images.append(image)
+        delay = 1000 * (time.monotonic() - self._last_write)
+        size = f"{image.width} x {image.height}, {_format_size(len(content))}"
+        self.write(f"{name}: {size}, {delay:.0f} ms later")
 
     def files(self, paths: Sequence[Path]) -> None:
-        """Tell of files that were written."""
+        """Show the names and the sizes of files."""
         for path in paths:
-            self.say(f"{path.name}: {_size(path.stat().st_size)}")
+            self.write(f"{path.name}: {_format_size(path.stat().st_size)}")
 
-    def live(self) -> RenderableType:
-        """What changes in place: where the job stands, and the picture that came last."""
-        queue = "" if self._ahead is None else "  " + "● " * min(self._ahead, _DOTS)
+    def render(self) -> RenderableType:
+        """Return the part that changes in place: the state of the job and the images."""
+        jobs = "" if self._jobs_ahead is None else "  " + "● " * min(self._jobs_ahead, _MAX_DOTS)
         self._spinner.update(
-            text=Text.assemble((self._elapsed, "cyan"), f"  {self._state}", (queue, _ACCENT))
+            text=Text.assemble((self._elapsed, "cyan"), f"  {self._state}", (jobs, _ACCENT))
         )
-        return Group(self._spinner, *_thumbnail_lines(self._console, self.arrived, _NARROW))
+        images = _render_images(self._console, self.images, _THUMBNAIL_WIDTH)
+        return Group(self._spinner, images)
 
-    def _enter(self, status: Status) -> None:
+    def _update_state(self, status: Status) -> None:
         if (state := describe(status)) == self._state:
             return
         self._state = state
-        self._ahead = (status.position or 0) if isinstance(status, Queued) else None
-        if self._ahead is None or not self._console.is_interactive:
-            self.say(state)
+        self._jobs_ahead = (status.position or 0) if isinstance(status, Queued) else None
+        if self._jobs_ahead is None or not self._console.is_interactive:
+            self.write(state)
 
     @property
     def _elapsed(self) -> str:
-        return f"{time.monotonic() - self._began:5.2f} s"
+        return f"{time.monotonic() - self._started_at:5.2f} s"
 
 
-def _thumbnail_lines(console: Console, pictures: Sequence[Image], width: int) -> list[Text]:
-    """Lines that show pictures in a row, below an empty one; none where there are no colours."""
+def _render_images(console: Console, images: Sequence[Image], max_width: int) -> RenderableType:
+    """Return images in a row below an empty line; nothing where colours are missing."""
     has_colours = console.color_system in {"256", "truecolor"} and not console.no_color
-    if not (pictures and has_colours and console.is_interactive):
-        return []
-    from fal_async.cli._demo.images import GAP, side_by_side
+    if not (images and has_colours and console.is_interactive):
+        return Group()
+    from PIL import Image  # both are installed with the extra `demo`
+    from rich_pixels import Pixels
 
-    room = (console.width - 2 * len(_MARGIN)) // len(pictures) - len(GAP)
-    lines = side_by_side(pictures, max(1, min(width, room)))
-    return [Text(), *(Text.assemble(_MARGIN, line) for line in lines)]
+    room = (console.width - 2 * len(_MARGIN)) // len(images) - _GAP
+    column = _GAP + max(1, min(max_width, room))
+    row = Image.new("RGBA", (len(_MARGIN) + len(images) * column, 2 * _IMAGE_HEIGHT))
+    right = bottom = 0
+    for number, image in enumerate(images):
+        scale = min((column - _GAP) / image.width, row.height / image.height)
+        size = (max(1, round(image.width * scale)), 2 * max(1, round(image.height * scale / 2)))
+        resample = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC
+        left = len(_MARGIN) + number * column
+        row.paste(image.convert("RGB").resize(size, resample), (left, 0))
+        right, bottom = left + size[0], max(bottom, size[1])
+    return Group(Text(), Pixels.from_image(row.crop((0, 0, right, bottom))))
 
 
-def _show(console: Console, lines: Iterable[Text]) -> None:
-    for line in lines:
-        console.print(line)
-
-
-def _size(count: int) -> str:
+def _format_size(count: int) -> str:
     return f"{count / 1000:.1f} kB"

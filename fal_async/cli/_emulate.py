@@ -1,4 +1,4 @@
-"""The command ``emulate``: a platform on this machine, until Ctrl-C."""
+"""The command ``emulate``: a platform on this machine until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def emulate(
     """Serve a platform for other processes.
 
     Args:
-        host: The address to listen at.
-        port: The port to listen at; 0 for a free one.
-        app: What to serve, as ``module:attribute``; ``None`` for endpoints to play with.
-        key: The API key that is accepted; ``None`` makes one.
-        allow_origins: Origins of web pages that may call, besides those of this machine.
+        host: The address to listen on.
+        port: The port to listen on; 0 selects a free one.
+        app: The app to serve, as ``module:attribute``. ``None`` serves demo endpoints.
+        key: The API key to accept. ``None`` generates one.
+        allow_origins: The origins of web pages that may call, besides those of this machine.
 
     Raises:
-        BadInputError: One of them cannot be used.
+        UsageError: An argument is invalid, or the address is in use.
     """
     announce = announce_demo if app is None else _announce
     try:
@@ -46,21 +46,21 @@ def emulate(
         raise
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"cannot listen at {host}, port {port}: {reason}") from error
-    except Exception as error:  # the app is any code
+        raise UsageError(f"cannot listen on {host}, port {port}: {reason}") from error
+    except Exception as error:  # the app may raise anything
         raise UsageError(f"--app {app}: {type(error).__name__}: {error}") from error
 
 
 def _announce(fal: Emulator) -> Display:
-    screen = Display(sys.stdout)
-    screen.title(f"A platform at {fal.url}", "Ctrl-C ends it. In another shell:")
+    display = Display(sys.stdout)
+    display.title(f"A platform at {fal.url}", "Ctrl-C stops it. In another shell:")
     for name, value in fal.environ.items():
-        screen.line(f"export {name}={value}")
-    return screen
+        display.line(f"export {name}={value}")
+    return display
 
 
 def announce_demo(fal: Emulator) -> None:
-    """Tell of a platform with endpoints to play with, after adding the demo's own."""
+    """Add the image app to a platform with demo endpoints, and print how to call them."""
     if find_spec("PIL") is None:
         example, endpoints = _EXAMPLE, _ENDPOINTS
     else:
@@ -68,6 +68,6 @@ def announce_demo(fal: Emulator) -> None:
 
         register_image_app(fal)
         example, endpoints = _PHOTO_EXAMPLE, f"{_PHOTO}, {_ENDPOINTS}"
-    screen = _announce(fal)
-    screen.line(example)
-    screen.note("Endpoints", endpoints)
+    display = _announce(fal)
+    display.line(example)
+    display.note("Endpoints", endpoints)

@@ -1,4 +1,4 @@
-"""What can be wrong with a call of the command line. Imports nothing that may be missing."""
+"""Usage errors and missing extras. Imports no optional dependency."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Final
 
 __all__ = ["UsageError", "require_modules", "sanitize_line"]
 
-_DISTRIBUTIONS: Final = {"PIL": "pillow"}
+_DISTRIBUTIONS: Final = {"PIL": "pillow", "rich_pixels": "rich-pixels"}
 
 
 class UsageError(Exception):
-    """The command was called in a wrong way; the message says what to change."""
+    """The command line is invalid; the message says what to change."""
 
 
 def require_modules(*modules: str) -> None:
     """Check that optional dependencies are installed.
 
     Raises:
-        BadInputError: Some are not; with the command that installs them.
+        UsageError: Modules are missing. The message contains the command that installs them.
     """
     missing = [_DISTRIBUTIONS.get(name, name) for name in modules if find_spec(name) is None]
     if missing:
@@ -26,5 +26,5 @@ def require_modules(*modules: str) -> None:
 
 
 def sanitize_line(text: str) -> str:
-    """A text that stays in its line and gives a terminal no orders."""
+    """Return a text as one line without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

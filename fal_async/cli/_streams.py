@@ -1,4 +1,4 @@
-"""The standard streams, which may be missing, in any encoding, or broken."""
+"""The standard streams, which may be missing, broken, or in any encoding."""
 
 from __future__ import annotations
 
@@ -14,38 +14,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
-__all__ = ["abandon_broken_streams", "check_stdout", "open_streams", "read_stdin"]
+__all__ = [
+    "check_stdout",
+    "read_stdin",
+    "redirect_broken_streams",
+    "replace_unusable_streams",
+]
 
 
-class _Nothing(io.RawIOBase):
-    """A file that keeps nothing of what is written."""
+class _NullFile(io.RawIOBase):
+    """A file that discards its content."""
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: object, /) -> int:
-        return len(memoryview(content))  # type: ignore[arg-type] # any buffer, says its base
+        return len(memoryview(content))  # type: ignore[arg-type] # the base class allows any buffer
 
 
-class _Nowhere(io.TextIOWrapper):
-    """A stream in the place of one that is missing."""
+class _NullStream(io.TextIOWrapper):
+    """A stream in place of a missing one."""
 
     def __init__(self) -> None:
-        super().__init__(io.BufferedWriter(_Nothing()), encoding="utf-8")
+        super().__init__(io.BufferedWriter(_NullFile()), encoding="utf-8")
 
 
-def open_streams() -> None:
-    """Let everything be printed: a question mark for what the encoding cannot express.
+def replace_unusable_streams() -> None:
+    """Make every text printable: characters outside the encoding become question marks.
 
-    Daemons, programs without a console, and shells that were told ``>&-`` have no streams.
+    Daemons, programs without a console and shells with ``>&-`` have no streams.
     """
-    sys.stdout = _usable(sys.stdout)
-    sys.stderr = _usable(sys.stderr)
+    sys.stdout = _make_usable(sys.stdout)
+    sys.stderr = _make_usable(sys.stderr)
 
 
-def _usable(stream: TextIO | None) -> TextIO:
+def _make_usable(stream: TextIO | None) -> TextIO:
     if stream is None:
-        return _Nowhere()
+        return _NullStream()
     reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")
@@ -53,34 +58,34 @@ def _usable(stream: TextIO | None) -> TextIO:
 
 
 def check_stdout() -> None:
-    """Check that an output can be written, before it is paid for.
+    """Check that an output can be written, before the request is billed.
 
     Raises:
-        BadInputError: There is no stdout.
+        UsageError: Stdout is closed.
     """
-    if isinstance(sys.stdout, _Nowhere):
-        raise UsageError("stdout is closed, and the output would be lost: send it to a file")
+    if isinstance(sys.stdout, _NullStream):
+        raise UsageError("stdout is closed and the output would be lost: redirect it to a file")
 
 
 def read_stdin() -> bytes:
     """Read all of stdin.
 
     Raises:
-        BadInputError: There is no stdin.
-        OSError: It cannot be read.
+        UsageError: Stdin is closed.
+        OSError: Stdin cannot be read.
     """
     if sys.stdin is None:
-        raise UsageError("stdin is closed, so there is nothing to read from it")
+        raise UsageError("cannot read the input: stdin is closed")
     return sys.stdin.buffer.read()
 
 
-def abandon_broken_streams() -> None:
-    """Keep the interpreter from complaining at its exit about what could not be written."""
+def redirect_broken_streams() -> None:
+    """Redirect streams that cannot be flushed, so that the interpreter exits without a message."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
-            with suppress(OSError, ValueError):  # some have no number, or are closed
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
+            with suppress(OSError, ValueError):  # the stream has no descriptor or is closed
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)

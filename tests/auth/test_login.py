@@ -20,7 +20,7 @@ import pytest
 from fal_async._auth import login
 from fal_async._auth.credentials import Credentials
 from fal_async.errors import FalClientError, MissingCredentialsError, ServerError, TransportError
-from tests.support.disks import no_file_larger_than
+from tests.support.disks import limit_file_size
 from tests.support.oauth_server import (
     NOW,
     Clock,
@@ -221,7 +221,7 @@ async def test_tokens_that_cannot_be_stored_are_kept_in_memory(
     file = log_in(fal_home)
     issuer, clock = Issuer(), Clock()
     credentials = credentials_of(fal_home, issuer, clock)
-    with no_file_larger_than(10), caplog.at_level(logging.WARNING, "fal_async"):
+    with limit_file_size(10), caplog.at_level(logging.WARNING, "fal_async"):
         assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
     assert "File too large" in caplog.text
     assert names_in(fal_home) <= {file.name, ".portalock"}

@@ -1,4 +1,4 @@
-"""A home without credentials, a folder to work in, and the command line as a function."""
+"""Fixtures: an empty home, a working folder, a platform and the command line in this process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of the developer's own settings reaches a test."""
+def isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide the developer's own settings from the tests."""
     for name in [name for name in os.environ if name.startswith("FAL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -33,7 +33,7 @@ def shell(capfdbinary: pytest.CaptureFixture[bytes]) -> Shell:
 
 @pytest.fixture
 def fal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A platform that the environment points to."""
+    """Start a platform, and set the environment variables that point to it."""
     with Emulator() as emulator:
         for name, value in emulator.environ.items():
             monkeypatch.setenv(name, value)
@@ -41,6 +41,6 @@ def fal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def restless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo's endpoint takes no time for the eye."""
-    monkeypatch.setattr(app, "_REST", 0.0)
+def no_step_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the pauses of the demo's endpoint."""
+    monkeypatch.setattr(app, "_STEP_DELAY", 0.0)

@@ -1,3 +1,5 @@
+"""Call commands: arguments, outputs, progress, failures and interruption."""
+
 from __future__ import annotations
 
 import io
@@ -27,15 +29,13 @@ def endpoints(fal: Emulator) -> None:
     fal.register("acme/echo", echo)
 
 
-def submitted(shell: Shell) -> str:
+def submit(shell: Shell) -> str:
     handle: Any = shell("submit", "acme/echo", "prompt=a cat").json
     request_id: str = handle["request_id"]
     return request_id
 
 
-def test_run_calls_an_endpoint_with_texts_and_json_and_prints_its_output_as_json(
-    shell: Shell, fal: Emulator
-) -> None:
+def test_run_prints_output_as_json(shell: Shell, fal: Emulator) -> None:
     outcome = shell("run", "acme/echo", "prompt=7 = seven", "seed:=7", 'size:={"w":1}')
     assert outcome.json == {"prompt": "7 = seven", "seed": 7, "size": {"w": 1}}
     assert (outcome.exit_status, outcome.stderr) == (0, "")
@@ -43,7 +43,7 @@ def test_run_calls_an_endpoint_with_texts_and_json_and_prints_its_output_as_json
 
 
 @pytest.mark.parametrize("document", ['{"seed": 1, "prompt": "猫"}', "@arguments.json", "-"])
-def test_a_document_holds_the_arguments_and_fields_go_on_top(
+def test_fields_override_the_document(
     document: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = '{"seed": 1, "prompt": "猫"}'.encode()
@@ -56,7 +56,7 @@ def test_a_document_holds_the_arguments_and_fields_go_on_top(
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 @pytest.mark.parametrize("document", ["@arguments.json", "-"])
-def test_a_document_may_be_in_what_windows_writes(
+def test_document_in_encodings_of_windows(
     encoding: str, document: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = '{"prompt": "猫", "large": 18446744073709551617}'.encode(encoding)
@@ -66,7 +66,7 @@ def test_a_document_may_be_in_what_windows_writes(
     assert outcome.json == {"prompt": "猫", "large": 2**64 + 1}
 
 
-def test_odd_json_goes_in_and_comes_out(shell: Shell, fal: Emulator) -> None:
+def test_unusual_json_survives(shell: Shell, fal: Emulator) -> None:
     odd = '{"large":18446744073709551617,"half":"\\ud800","deep":' + "[" * 300 + "]" * 300 + "}"
     assert shell("run", "acme/echo", "--input", odd).json == json.loads(odd)
     assert shell("run", "acme/echo", f"a:={odd}").json == {"a": json.loads(odd)}
@@ -77,7 +77,7 @@ def test_odd_json_goes_in_and_comes_out(shell: Shell, fal: Emulator) -> None:
 
 
 @pytest.mark.parametrize("levels", [1000, 1100, 5000])
-def test_output_that_is_nested_deeply_comes_out(levels: int, shell: Shell, fal: Emulator) -> None:
+def test_deeply_nested_output_is_printed(levels: int, shell: Shell, fal: Emulator) -> None:
     body = b"[" * levels + b"]" * levels
     fal.register("acme/deep", lambda: Response(body, media_type="application/json"))
     outcome = shell("run", "acme/deep")
@@ -86,9 +86,7 @@ def test_output_that_is_nested_deeply_comes_out(levels: int, shell: Shell, fal: 
 
 
 @pytest.mark.parametrize("body", [b"{not json", b"[" * 100_000])
-def test_output_that_cannot_be_read_comes_out_as_it_is(
-    body: bytes, shell: Shell, fal: Emulator
-) -> None:
+def test_invalid_json_is_printed_unchanged(body: bytes, shell: Shell, fal: Emulator) -> None:
     fal.register("acme/broken", lambda: Response(body, media_type="application/json"))
     outcome = shell("run", "acme/broken")
     assert (outcome.exit_status, outcome.output) == (1, body)
@@ -96,12 +94,12 @@ def test_output_that_cannot_be_read_comes_out_as_it_is(
     assert len(outcome.stderr.splitlines()) == 1
 
 
-def test_output_that_is_not_json_comes_out_as_it_is(shell: Shell, fal: Emulator) -> None:
+def test_bytes_are_printed_unchanged(shell: Shell, fal: Emulator) -> None:
     fal.register("acme/bytes", lambda: b"\x00\xff")
     assert shell("run", "acme/bytes").output == b"\x00\xff"
 
 
-def test_a_deadline_ends_the_call_with_one_line(shell: Shell, fal: Emulator) -> None:
+def test_deadline_ends_call_with_one_line(shell: Shell, fal: Emulator) -> None:
     fal.register("acme/slow", lambda _, job: job.cancellation.wait_sync())
     outcome = shell("subscribe", "acme/slow", "--timeout", "0.2")
     assert outcome.exit_status == 1
@@ -109,16 +107,16 @@ def test_a_deadline_ends_the_call_with_one_line(shell: Shell, fal: Emulator) -> 
     fal.wait_for(lambda: fal.counters("acme/slow").running == 0)
 
 
-def test_subscribe_tells_how_the_job_comes_along_on_stderr(shell: Shell, fal: Emulator) -> None:
+def test_subscribe_shows_progress_on_stderr(shell: Shell, fal: Emulator) -> None:
     outcome = shell("subscribe", "acme/echo", "prompt=a cat")
     assert outcome.json == {"prompt": "a cat"}
-    told = [line.partition(" s  ")[2] for line in outcome.stderr.splitlines()]
-    assert "| thinking" in told
-    assert told[-1].startswith("completed, after ")
+    lines = [line.partition(" s  ")[2] for line in outcome.stderr.splitlines()]
+    assert "| thinking" in lines
+    assert lines[-1].startswith("completed, after ")
 
 
-def test_a_job_is_submitted_looked_at_and_collected_by_its_id(shell: Shell) -> None:
-    request_id = submitted(shell)
+def test_job_is_addressed_by_its_id(shell: Shell) -> None:
+    request_id = submit(shell)
     assert shell("result", "acme/echo", request_id).json == {"prompt": "a cat"}
     status: Any = shell("status", "acme/echo", request_id).json
     assert status["status"] == "COMPLETED"
@@ -126,20 +124,20 @@ def test_a_job_is_submitted_looked_at_and_collected_by_its_id(shell: Shell) -> N
     assert shell("cancel", "acme/echo", request_id).json == {"status": "ALREADY_COMPLETED"}
 
 
-def test_the_failure_of_a_job_is_one_line(shell: Shell, fal: Emulator) -> None:
+def test_failed_job_is_one_line(shell: Shell, fal: Emulator) -> None:
     def refuse() -> None:
         raise AppError(
             422, [{"loc": ["body", "seed"], "msg": "must be even", "type": "value_error"}]
         )
 
     fal.register("acme/echo", refuse)
-    outcome = shell("result", "acme/echo", submitted(shell))
+    outcome = shell("result", "acme/echo", submit(shell))
     assert (outcome.exit_status, outcome.stdout) == (1, "")
     assert "must be even" in outcome.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_ctrl_c_cancels_the_job_and_ends_quietly_with_130(fal: Emulator) -> None:
+def test_ctrl_c_cancels_the_job(fal: Emulator) -> None:
     fal.register("acme/slow", lambda _, job: job.cancellation.wait_sync())
     with started("subscribe", "acme/slow") as program:
         fal.wait_for(lambda: fal.counters("acme/slow").running == 1)
@@ -151,7 +149,7 @@ def test_ctrl_c_cancels_the_job_and_ends_quietly_with_130(fal: Emulator) -> None
 
 
 @pytest.mark.parametrize("length", [1, 100_000])
-def test_a_reader_that_has_gone_is_no_traceback(length: int, fal: Emulator) -> None:
+def test_closed_reader_causes_no_traceback(length: int, fal: Emulator) -> None:
     fal.register("acme/text", lambda: {"text": "cats " * length})
     with started("run", "acme/text") as program:
         assert program.stdout is not None

@@ -1,3 +1,5 @@
+"""The command `demo`: its steps, its image file, and the real platform."""
+
 from __future__ import annotations
 
 import re
@@ -9,37 +11,45 @@ import pytest
 from PIL import Image
 from starlette.responses import PlainTextResponse
 
-from fal_async.cli._demo.images import as_data_uri, draw, encoded
-from fal_async.cli._demo.presenter import as_python
+import fal_async
+from fal_async.cli._demo.images import draw_gradient, encode_image
+from fal_async.cli._demo.presenter import format_arguments
 from fal_async.emulator import AppError, Emulator
 from tests.support.cli_runner import Shell, run_on_terminal, run_program, started
 
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
-def names(stdout: str) -> list[str]:
-    """What the steps are called."""
+def step_names(stdout: str) -> list[str]:
+    """Return the names of the steps."""
     return re.findall(r"^\d  (\w+):", stdout, re.MULTILINE)
 
 
-def told(stdout: str, step: str) -> list[str]:
-    """The lines with a time of a step, without it."""
+def progress_lines(stdout: str, step: str) -> list[str]:
+    """Return the lines of a step that begin with a time, without the time."""
     _, _, rest = stdout.partition(f"  {step}: ")
     own, *_ = re.split(r"^\d  ", rest, maxsplit=1, flags=re.MULTILINE)
     return re.findall(r"^ +\d+\.\d\d s  (.*)$", own, re.MULTILINE)
 
 
-def sizes(line: str) -> tuple[str, int, int, float]:
-    """A name, width, height, and kilobytes."""
+def parse_image_line(line: str) -> tuple[str, int, int, float]:
+    """Return the name, the width, the height and the kilobytes."""
     found = re.fullmatch(r"(.+): (\d+) x (\d+), (\d+\.\d) kB, \d+ ms later", line)
     assert found is not None
     return found[1], int(found[2]), int(found[3]), float(found[4])
 
 
-def test_the_real_program_shows_every_way_to_call_and_saves_a_picture(tmp_path: Path) -> None:
+def test_program_shows_every_call_and_saves_image(tmp_path: Path) -> None:
     outcome = run_program("demo")
     assert (outcome.exit_status, outcome.stderr) == (0, "")
-    assert names(outcome.stdout) == ["run", "stream", "realtime", "submit", "subscribe", "files"]
+    assert step_names(outcome.stdout) == [
+        "run",
+        "stream",
+        "realtime",
+        "submit",
+        "subscribe",
+        "files",
+    ]
     assert 'arguments = {"image_url": picture}' in outcome.stdout
     assert "return await client.run(endpoint, arguments)" in outcome.stdout
     assert "async with client.realtime(endpoint) as session:" in outcome.stdout
@@ -51,44 +61,42 @@ def test_the_real_program_shows_every_way_to_call_and_saves_a_picture(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["fal_async_demo.png"]
 
 
-@pytest.mark.usefixtures("restless")
-def test_previews_and_answers_are_told_as_they_come(shell: Shell) -> None:
+@pytest.mark.usefixtures("no_step_delay")
+def test_previews_and_messages_are_shown(shell: Shell) -> None:
     stdout = shell("demo", "--prompt", "a cat").stdout
-    previews = [sizes(line) for line in told(stdout, "stream")]
+    previews = [parse_image_line(line) for line in progress_lines(stdout, "stream")]
     assert [name for name, *_ in previews] == [f"step {n} of 4" for n in (1, 2, 3, 4)]
     assert [size for _, *size, _ in previews] == [[24, 16], [72, 48], [216, 144], [768, 512]]
     assert [kilobytes for *_, kilobytes in previews] == sorted(kb for *_, kb in previews)
-    connected, *lines = told(stdout, "realtime")
-    answers = [sizes(line)[:3] for line in lines]
+    connected, *lines = progress_lines(stdout, "realtime")
+    responses = [parse_image_line(line)[:3] for line in lines]
     assert connected == "connected"
-    assert answers == [(look, 192, 128) for look in ("sketch", "poster", "duotone")]
+    assert responses == [(name, 192, 128) for name in ("mosaic", "poster", "duotone")]
 
 
-@pytest.mark.usefixtures("restless")
-def test_the_queue_and_the_log_are_told_and_the_file_at_the_end(
-    shell: Shell, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("no_step_delay")
+def test_queue_logs_and_file_are_shown(shell: Shell, tmp_path: Path) -> None:
     stdout = shell("demo", "--filter", "mosaic").stdout
-    lines = told(stdout, "subscribe")
+    lines = progress_lines(stdout, "subscribe")
     started = lines.index("in progress")
     queue = [
         "in the queue, 2 jobs ahead",
         "in the queue, 1 job ahead",
-        "in the queue, next in line",
+        "next in the queue",
     ]
     assert started == 0 or lines[:started] == queue[-started:]
     assert lines[started + 1 : -2] == [
-        "| developing the picture",
+        "| loading the image",
         "| applying the filter 'mosaic'",
-        "| encoding the picture as PNG",
+        "| encoding the image as PNG",
     ]
     assert re.fullmatch(r"completed, after \d+\.\d\d s of work", lines[-2])
     size = (tmp_path / "fal_async_demo.png").stat().st_size
-    assert told(stdout, "files") == [f"picture.png: {size / 1000:.1f} kB"]
+    assert progress_lines(stdout, "files") == [f"picture.png: {size / 1000:.1f} kB"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
-def test_on_a_terminal_the_queue_is_seen_in_place_and_the_pictures_in_rough(
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pty")
+def test_terminal_shows_queue_in_place_and_images(
     tmp_path: Path,
 ) -> None:
     Image.new("RGB", (96, 64), "#ff0000").save(tmp_path / "mine.png")
@@ -96,14 +104,14 @@ def test_on_a_terminal_the_queue_is_seen_in_place_and_the_pictures_in_rough(
     assert exit_status == 0
     assert re.search(r"in the queue, \d jobs? ahead[^\n]*●[^\n]*\x1b\[2K", written)
     assert not re.search(r"in the queue, \d jobs? ahead\r\n", written)
-    assert "| developing the picture" in written
+    assert "| loading the image" in written
     kept = written.rpartition("\x1b[2K")[2]
-    assert kept.count("▀") == 54 * 18
+    assert kept.count("▄") == 54 * 18
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_files(tmp_path: Path) -> None:
     with started("demo") as program:
         assert program.stdout is not None
         while "4  submit" not in program.stdout.readline():
@@ -114,10 +122,8 @@ def test_ctrl_c_ends_it_quietly_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("restless")
-def test_a_picture_of_ones_own_is_worked_on_and_saved_in_the_format_of_the_name(
-    shell: Shell, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("no_step_delay")
+def test_own_image_is_saved_in_the_named_format(shell: Shell, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "#ff0000").save(tmp_path / "mine.png")
     outcome = shell("demo", "--image", "mine.png", "--filter", "none", "--out", "yours.webp")
     assert outcome.exit_status == 0
@@ -129,8 +135,8 @@ def test_a_picture_of_ones_own_is_worked_on_and_saved_in_the_format_of_the_name(
     assert {path.name for path in tmp_path.iterdir()} == {"mine.png", "yours.webp"}
 
 
-@pytest.mark.usefixtures("restless")
-def test_a_file_that_is_in_the_way_is_replaced(shell: Shell, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_step_delay")
+def test_existing_file_is_replaced(shell: Shell, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "mine.png")
     (tmp_path / "out.png").write_text("old")
     assert shell("demo", "--image", "mine.png", "--out", "out.png").exit_status == 0
@@ -138,16 +144,23 @@ def test_a_file_that_is_in_the_way_is_replaced(shell: Shell, tmp_path: Path) -> 
         assert (picture.format, picture.size) == ("PNG", (40, 30))
 
 
-def test_live_it_calls_the_given_endpoint_of_the_platform_with_the_prompt(
+def test_live_calls_the_endpoint_with_the_prompt(
     shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
-    picture = as_data_uri(draw("a cat", (32, 32)), "JPEG")
+    picture = fal_async.encode_image(draw_gradient("a cat", (32, 32)))
     fal.register("acme/photo", lambda arguments: {"images": [{"url": picture}], **arguments})
     outcome = shell("demo", "--live", "acme/photo", "--prompt", "a boat")
     assert (outcome.exit_status, outcome.stderr) == (0, "")
     assert 'arguments = {"prompt": "a boat"}' in outcome.stdout
-    assert names(outcome.stdout) == ["run", "stream", "realtime", "submit", "subscribe", "files"]
-    assert outcome.stdout.count(": skipped, since what ") == 2
+    assert step_names(outcome.stdout) == [
+        "run",
+        "stream",
+        "realtime",
+        "submit",
+        "subscribe",
+        "files",
+    ]
+    assert outcome.stdout.count(": skipped, since its ") == 2
     assert [job.arguments for job in fal.jobs.values()] == [{"prompt": "a boat"}] * 2
     assert not {"stream", "realtime", "token"} & {request.route for request in fal.requests}
     assert (fal.count("run"), fal.count("submit")) == (1, 2)
@@ -155,9 +168,7 @@ def test_live_it_calls_the_given_endpoint_of_the_platform_with_the_prompt(
         assert (saved.format, saved.size) == ("PNG", (32, 32))
 
 
-def test_live_it_uploads_ones_own_picture_as_it_is(
-    shell: Shell, fal: Emulator, tmp_path: Path
-) -> None:
+def test_live_uploads_own_image_unchanged(shell: Shell, fal: Emulator, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "mine.png")
     content = (tmp_path / "mine.png").read_bytes()
     fal.register("acme/photo", lambda arguments: {"image": {"url": arguments["image_url"]}})
@@ -168,10 +179,8 @@ def test_live_it_uploads_ones_own_picture_as_it_is(
     assert (tmp_path / "fal_async_demo.png").read_bytes() == content
 
 
-def test_live_a_picture_behind_a_url_is_downloaded_without_the_key(
-    shell: Shell, fal: Emulator, tmp_path: Path
-) -> None:
-    content = encoded(draw("a cat", (2000, 40)), "PNG")
+def test_live_download_does_not_send_the_key(shell: Shell, fal: Emulator, tmp_path: Path) -> None:
+    content = encode_image(draw_gradient("a cat", (2000, 40)), "PNG")
     fal.register("acme/file", PlainTextResponse(content), auth=False)
     fal.register("acme/photo", lambda: {"image": {"url": f"{fal.url}/run/acme/file"}})
     outcome = shell("demo", "--live", "acme/photo")
@@ -190,7 +199,7 @@ def test_live_a_picture_behind_a_url_is_downloaded_without_the_key(
         ("http://127.0.0.1:1/cat.png", "127.0.0.1"),
     ],
 )
-def test_live_a_picture_that_cannot_be_had_is_one_line_and_leaves_what_was_there(
+def test_live_failed_download_keeps_the_old_file(
     url: str, what: str, shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
     (tmp_path / "fal_async_demo.png").write_text("old")
@@ -209,31 +218,27 @@ def test_live_a_picture_that_cannot_be_had_is_one_line_and_leaves_what_was_there
         (["a", "haiku"], '[\n  "a",\n  "haiku"\n]\n'),
         ({"url": "data:,text"}, '{\n  "url": "data:,text"\n}\n'),
     ],
-    ids=["object", "list", "a file that is no picture"],
+    ids=["object", "list", "a file that is no image"],
 )
-def test_live_an_output_without_a_picture_is_printed(
+def test_live_output_without_image_is_printed(
     output: object, printed: str, shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
     fal.register("acme/poet", lambda: output)
     outcome = shell("demo", "--live", "acme/poet")
     assert outcome.exit_status == 0
-    assert outcome.stdout.endswith(f"\n\nThe output  holds no picture; here it is:\n{printed}")
+    assert outcome.stdout.endswith(f"\n\nThe output  holds no image:\n{printed}")
     assert not list(tmp_path.iterdir())
 
 
-def test_live_the_first_file_that_is_a_picture_is_saved(
-    shell: Shell, fal: Emulator, tmp_path: Path
-) -> None:
-    urls = ["data:,text", as_data_uri(draw("a cat", (32, 16)), "PNG")]
+def test_live_saves_the_first_image(shell: Shell, fal: Emulator, tmp_path: Path) -> None:
+    urls = ["data:,text", fal_async.encode_image(draw_gradient("a cat", (32, 16)), "png")]
     fal.register("acme/photo", lambda: {"files": [{"url": url} for url in urls]})
     assert shell("demo", "--live", "acme/photo").exit_status == 0
     with Image.open(tmp_path / "fal_async_demo.png") as saved:
         assert saved.size == (32, 16)
 
 
-def test_live_an_error_of_the_platform_is_one_line_and_leaves_no_file(
-    shell: Shell, fal: Emulator, tmp_path: Path
-) -> None:
+def test_live_platform_error_leaves_no_file(shell: Shell, fal: Emulator, tmp_path: Path) -> None:
     def refuse() -> None:
         raise AppError(422, "no cats today")
 
@@ -245,18 +250,16 @@ def test_live_an_error_of_the_platform_is_one_line_and_leaves_no_file(
     assert not list(tmp_path.iterdir())
 
 
-def test_live_without_a_key_one_line_names_the_places_that_were_looked_at(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_live_without_a_key_is_one_line(shell: Shell, tmp_path: Path) -> None:
     outcome = shell("demo", "--live", "acme/photo")
     assert (outcome.exit_status, outcome.stderr.count("\n")) == (2, 1)
     assert "FAL_KEY" in outcome.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_texts_of_any_length_and_kind_are_shown_as_they_are_written_in_python() -> None:
-    assert as_python({"a": 'x"\n'}) == 'arguments = {"a": "x\\"\\n"}'
-    assert as_python({"a": "x" * 60, "b": Path("y")}).splitlines() == [
+def test_arguments_are_shown_as_python() -> None:
+    assert format_arguments({"a": 'x"\n'}) == 'arguments = {"a": "x\\"\\n"}'
+    assert format_arguments({"a": "x" * 60, "b": Path("y")}).splitlines() == [
         "arguments = {",
         f'    "a": "{"x" * 27}…{"x" * 26}",',
         '    "b": Path("y"),',

@@ -1,3 +1,5 @@
+"""The command `emulate`: endpoints served to other processes."""
+
 from __future__ import annotations
 
 import re
@@ -26,25 +28,25 @@ endpoints = {"acme/upper": upper}
 """
 
 
-def environment_of(server: Popen[str]) -> dict[str, str]:
-    """What a platform that was just started says how to reach it."""
+def read_environment(server: Popen[str]) -> dict[str, str]:
+    """Read the environment variables that a new platform prints."""
     assert server.stdout is not None
-    told = ""
-    while "FAL_ASYNC_BASE_URL" not in told:
+    output = ""
+    while "FAL_ASYNC_BASE_URL" not in output:
         line = server.stdout.readline()
         assert line, "it ended early"
-        told += line
-    return dict(re.findall(r"^export (\w+)=(.*)$", told, re.MULTILINE))
+        output += line
+    return dict(re.findall(r"^export (\w+)=(.*)$", output, re.MULTILINE))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_it_serves_endpoints_to_other_processes_until_ctrl_c(
+def test_endpoints_are_served_until_ctrl_c(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "apps.py").write_text(APPS)
     options = ["--app", "apps:endpoints", "--key", "a:b", "--allow-origin", "https://page.example"]
     with started("emulate", "--port", "0", *options) as server:
-        environ = environment_of(server)
+        environ = read_environment(server)
         assert environ["FAL_KEY"] == "a:b"
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
@@ -55,12 +57,10 @@ def test_it_serves_endpoints_to_other_processes_until_ctrl_c(
 
 
 @pytest.mark.parametrize("first", ["run", "stream", "realtime"])
-def test_a_new_process_draws_whatever_it_is_asked_for_first(
-    first: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_request_may_be_of_any_kind(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"prompt": "a boat at dusk"}
     with started("emulate", "--port", "0") as server:
-        for name, value in environment_of(server).items():
+        for name, value in read_environment(server).items():
             monkeypatch.setenv(name, value)
         with SyncClient() as client:
             match first:
@@ -74,27 +74,27 @@ def test_a_new_process_draws_whatever_it_is_asked_for_first(
                         assert session.recv()["images"]
 
 
-def test_by_itself_it_serves_a_photographer_too(shell: Shell, fal: Emulator) -> None:
+def test_demo_endpoints_include_the_image_app(shell: Shell, fal: Emulator) -> None:
     announce_demo(fal)
-    said = shell.said()
-    assert "python -m fal_async subscribe demo/photo prompt='a boat at dusk'" in said
-    assert "demo/photo (also a stream, and realtime), demo/echo" in said
-    output: Any = shell("run", "demo/photo", "prompt=a boat at dusk").json
-    assert output["images"][0]["content_type"] == "image/png"
+    output = shell.read_stdout()
+    assert "python -m fal_async subscribe demo/photo prompt='a boat at dusk'" in output
+    assert "demo/photo (also a stream, and realtime), demo/echo" in output
+    result: Any = shell("run", "demo/photo", "prompt=a boat at dusk").json
+    assert result["images"][0]["content_type"] == "image/png"
 
 
-def test_without_pillow_there_is_no_photographer(
+def test_image_app_needs_pillow(
     shell: Shell, fal: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     announce_demo(fal)
-    said = shell.said()
-    assert "python -m fal_async subscribe demo/slow" in said
-    assert "demo/photo" not in said
+    output = shell.read_stdout()
+    assert "python -m fal_async subscribe demo/slow" in output
+    assert "demo/photo" not in output
 
 
-def test_a_port_that_is_taken_is_bad_input(shell: Shell) -> None:
+def test_port_in_use_is_a_usage_error(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         outcome = shell("emulate", "--port", str(taken.getsockname()[1]))
     assert (outcome.exit_status, outcome.stdout) == (2, "")
-    assert outcome.stderr.startswith("fal_async: cannot listen at 127.0.0.1, port ")
+    assert outcome.stderr.startswith("fal_async: cannot listen on 127.0.0.1, port ")

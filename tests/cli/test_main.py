@@ -1,3 +1,5 @@
+"""The program: help, version, usage errors and exit statuses."""
+
 from __future__ import annotations
 
 import sys
@@ -13,11 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_version_is_that_of_the_library(shell: Shell) -> None:
+def test_version_is_that_of_the_library(shell: Shell) -> None:
     assert shell("--version").stdout == f"fal_async {fal_async.__version__}\n"
 
 
-def test_without_arguments_it_shows_the_help(shell: Shell) -> None:
+def test_no_arguments_show_the_help(shell: Shell) -> None:
     outcome = shell()
     assert outcome == shell("--help")
     assert outcome.exit_status == 0
@@ -38,7 +40,7 @@ def test_without_arguments_it_shows_the_help(shell: Shell) -> None:
         (["demo", "--filter", ""], "--filter"),
         (["demo", "--image", "missing.jpg"], "missing.jpg: No such file"),
         (["demo", "--image", "."], ".: Is a directory"),
-        (["demo", "--image", "text.txt"], "text.txt is not a picture"),
+        (["demo", "--image", "text.txt"], "text.txt is not an image"),
         (["demo", "--out", "picture.txt"], ".png"),
         (["demo", "--out", "picture"], ".png"),
         (["demo", "--out", "nowhere/picture.png"], "nowhere"),
@@ -48,7 +50,7 @@ def test_without_arguments_it_shows_the_help(shell: Shell) -> None:
             "--out /proc/picture.png cannot be written: ",
             marks=pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc"),
         ),
-        (["demo", "--live", "acme/photo", "--filter", "dream"], "--filter"),
+        (["demo", "--live", "acme/photo", "--filter", "duotone"], "--filter"),
         (["demo", "--live", "nonsense"], "'nonsense'"),
         (["emulate", "--port", "http"], "--port"),
         (["emulate", "--port", "65536"], "--port"),
@@ -74,7 +76,7 @@ def test_without_arguments_it_shows_the_help(shell: Shell) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_on_stderr_and_exit_status_2(
+def test_usage_error_is_one_line(
     arguments: list[str], what: str, shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
     (tmp_path / "text.txt").write_text("no picture")
@@ -94,11 +96,12 @@ def test_bad_input_is_one_line_on_stderr_and_exit_status_2(
         ("typer", ["--help"], "typer"),
         ("rich", ["run", "acme/echo"], "rich"),
         ("PIL", ["demo"], "pillow"),
+        ("rich_pixels", ["demo"], "rich-pixels"),
         ("starlette", ["demo"], "starlette"),
         ("uvicorn", ["emulate"], "uvicorn"),
     ],
 )
-def test_a_missing_extra_is_one_line_that_tells_how_to_install_it(
+def test_missing_extra_names_the_install_command(
     module: str, command: list[str], what: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -107,15 +110,13 @@ def test_a_missing_extra_is_one_line_that_tells_how_to_install_it(
     assert outcome.stderr == f'fal_async: {what} missing: pip install "fal-async[demo]"\n'
 
 
-def test_without_a_key_one_line_names_the_places_that_were_looked_at(shell: Shell) -> None:
+def test_missing_key_is_one_line(shell: Shell) -> None:
     outcome = shell("run", "acme/echo")
     assert (outcome.exit_status, outcome.stderr.count("\n")) == (2, 1)
     assert "FAL_KEY" in outcome.stderr
 
 
-def test_an_error_of_the_platform_is_one_line_without_control_characters_and_exit_status_1(
-    shell: Shell, fal: Emulator
-) -> None:
+def test_platform_error_is_one_printable_line(shell: Shell, fal: Emulator) -> None:
     fal.register("acme/echo", lambda arguments: arguments)
     fal.fail("acme/echo", Fault(status=400, body={"detail": "no\n\x1b[31mcats\tplease"}))
     outcome = shell("run", "acme/echo")
@@ -124,7 +125,7 @@ def test_an_error_of_the_platform_is_one_line_without_control_characters_and_exi
     assert outcome.stderr.count("\n") == 1
 
 
-def test_the_real_program_reports_bad_input_and_prints_in_any_encoding() -> None:
+def test_program_prints_in_any_encoding() -> None:
     outcome = run_program("run", "猫", PYTHONIOENCODING="ascii", FAL_KEY="key")
     assert outcome.exit_status == 2
     assert outcome.stderr.startswith("fal_async: '?' is not an endpoint id")

@@ -1,3 +1,5 @@
+"""Outputs on terminals and in pipes, and statuses in words and as JSON."""
+
 from __future__ import annotations
 
 import math
@@ -17,13 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_on_a_terminal_an_output_is_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_output_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(monkeypatch)
     emit({"text": "猫 [bold]" + "x" * 200})
     assert orjson.loads(terminal.written) == {"text": "猫 [bold]" + "x" * 200}
 
 
-def test_bytes_are_saved_and_not_written_to_a_terminal(
+def test_bytes_are_saved_instead_of_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -32,13 +34,11 @@ def test_bytes_are_saved_and_not_written_to_a_terminal(
     assert terminal.written == ""
     (saved,) = tmp_path.glob("fal_async_*")
     assert saved.read_bytes() == b"\x00\x1b"
-    assert f"2 bytes that are no text, saved in {saved}" in capsys.readouterr().err
+    assert f"2 bytes of binary data, saved in {saved}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "utf-16"])
-def test_json_survives_the_encoding_of_a_terminal(
-    encoding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_json_survives_terminal_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(monkeypatch, encoding=encoding)
     value = {"text": "é猫\U0001f600\ud800\x9b\x7f", "large": 2**70, "nan": [math.inf, None]}
     emit(value)
@@ -51,7 +51,7 @@ def test_json_survives_the_encoding_of_a_terminal(
     ("status", "words", "json"),
     [
         (Queued(None), "in the queue", {"status": "IN_QUEUE"}),
-        (Queued(0), "in the queue, next in line", {"status": "IN_QUEUE", "queue_position": 0}),
+        (Queued(0), "next in the queue", {"status": "IN_QUEUE", "queue_position": 0}),
         (Queued(1), "in the queue, 1 job ahead", {"status": "IN_QUEUE", "queue_position": 1}),
         (Queued(2), "in the queue, 2 jobs ahead", {"status": "IN_QUEUE", "queue_position": 2}),
         (
@@ -83,6 +83,6 @@ def test_json_survives_the_encoding_of_a_terminal(
         ),
     ],
 )
-def test_a_status_in_words_and_in_json(status: Status, words: str, json: dict[str, object]) -> None:
+def test_status_in_words_and_json(status: Status, words: str, json: dict[str, object]) -> None:
     assert describe(status) == words
     assert as_json(status) == json

@@ -1,4 +1,4 @@
-"""The standard streams may be missing, full, or in another encoding."""
+"""Standard streams that are missing, full, or in another encoding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSI
 
 
 def run(words: str, *arguments: str | bytes, **environ: str) -> tuple[int, bytes, list[str]]:
-    """Run the program as a shell does, with redirections; its status, stdout and stderr."""
+    """Run the program in a shell with redirections; return its status, stdout and stderr lines."""
     done = subprocess.run(
         ["sh", "-c", f'{shlex.join(PROGRAM)} {words} "$@"', "sh", *arguments],
         env=environment(**environ),
@@ -36,7 +36,7 @@ def echo(fal: Emulator) -> None:
     fal.register("acme/echo", lambda arguments: arguments)
 
 
-def test_without_stdout_nothing_is_sent_that_would_be_lost(fal: Emulator) -> None:
+def test_closed_stdout_prevents_the_request(fal: Emulator) -> None:
     for command in ("run", "submit"):
         status, _, lines = run(f"{command} acme/echo a=1 >&-")
         assert (status, len(lines)) == (2, 1)
@@ -48,19 +48,19 @@ def test_help_needs_no_stdout() -> None:
     assert run("--help >&-") == (0, b"", [])
 
 
-def test_without_stdin_there_is_nothing_to_read() -> None:
+def test_closed_stdin_is_a_usage_error() -> None:
     status, output, lines = run("run acme/echo -i - <&-")
     assert (status, output, len(lines)) == (2, b"", 1)
     assert "stdin is closed" in lines[0]
 
 
-def test_without_stderr_only_the_output_is_written() -> None:
+def test_closed_stderr_keeps_the_output() -> None:
     assert run("subscribe acme/echo a=1 2>&-") == (0, b'{\n  "a": "1"\n}\n', [])
     assert run("run nonsense 2>&-") == (2, b"", [])
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="of Linux")  # noqa: PTH110 -- no path
-def test_a_full_disk_is_one_line() -> None:
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110 -- a device
+def test_full_disk_is_one_line() -> None:
     status, _, lines = run("run acme/echo a=1 >/dev/full")
     assert (status, len(lines)) == (1, 1)
     assert lines[0].startswith("fal_async: cannot write the output of request ")
@@ -69,20 +69,20 @@ def test_a_full_disk_is_one_line() -> None:
     assert run("run nonsense 2>/dev/full") == (2, b"", [])
 
 
-def test_whoever_stops_reading_ends_it_quietly() -> None:
+def test_closed_pipe_ends_quietly() -> None:
     status, _, lines = run("run acme/echo a=1 | true")
     assert (status, lines) == (0, [])
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
-def test_output_for_programs_is_utf_8_in_any_locale(encoding: str) -> None:
+def test_piped_output_is_utf_8(encoding: str) -> None:
     environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environ["PYTHONIOENCODING"] = encoding
     status, output, _ = run("run acme/echo", "-i", r'{"a":"\u732b"}', **environ)
     assert (status, output) == (0, '{\n  "a": "猫"\n}\n'.encode())
 
 
-def test_arguments_that_are_no_text_are_refused(fal: Emulator) -> None:
+def test_undecodable_arguments_are_rejected(fal: Emulator) -> None:
     for argument in (b"a=\xff", b'--input={"a":"\xff"}'):
         status, _, lines = run("run acme/echo", argument)
         assert (status, len(lines)) == (2, 1)

@@ -24,7 +24,7 @@ from fal_async import InvalidRequestError
 from fal_async._net.files import save, write_file
 from fal_async._net.threads import ResourceClosedError, ThreadResource
 from tests.support.cancel_points import cancel_everywhere
-from tests.support.disks import no_file_larger_than
+from tests.support.disks import limit_file_size
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -138,7 +138,7 @@ async def test_a_thread_that_begins_after_the_end_does_nothing() -> None:
 async def test_a_write_fails_at_every_write(tmp_path: Path, size: int, target: str) -> None:
     place = tmp_path / "a.bin"
     place.write_bytes(OLD)
-    with no_file_larger_than(size), pytest.raises(OSError, match="File too large") as raised:
+    with limit_file_size(size), pytest.raises(OSError, match="File too large") as raised:
         await save_to(tmp_path / target)
     assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / target))
     assert content_of(tmp_path) == {"a.bin": OLD}
@@ -448,7 +448,7 @@ def test_a_file_is_replaced_at_once_with_the_permissions_that_it_shall_have(
     place = tmp_path / "secret"
     write_file(place, OLD, mode=0o600)
     place.chmod(0o644)
-    with no_file_larger_than(2), pytest.raises(OSError, match="too large"):
+    with limit_file_size(2), pytest.raises(OSError, match="too large"):
         write_file(place, b"new", mode=0o600)
     assert content_of(tmp_path) == {"secret": OLD}
     write_file(place, b"new", mode=0o600)

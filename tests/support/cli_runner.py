@@ -1,4 +1,4 @@
-"""Runs commands: in this process, where that is all the same, or as real programs."""
+"""Commands, run in this process or as real programs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROGRAM = [sys.executable, "-W", "error", "-m", "fal_async"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a command."""
+    """The exit status and the output of a command."""
 
     exit_status: int
     output: bytes
@@ -42,7 +42,7 @@ class Outcome:
 
 
 class Terminal(io.TextIOWrapper):
-    """A terminal in place of stdout; one that is dumb shows no colours."""
+    """A terminal in place of stdout; the kind ``dumb`` shows no colours."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, kind: str = "dumb", encoding: str = "utf-8"
@@ -61,7 +61,7 @@ class Terminal(io.TextIOWrapper):
 
 
 class Shell:
-    """Calls the command line in this process."""
+    """The command line in this process."""
 
     def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
         self._capture = capture
@@ -71,13 +71,13 @@ class Shell:
         out, err = self._capture.readouterr()
         return Outcome(exit_status, out, err.decode())
 
-    def said(self) -> str:
-        """What was written to stdout since the last call."""
+    def read_stdout(self) -> str:
+        """Return the text written to stdout since the last call."""
         return self._capture.readouterr().out.decode()
 
 
 def environment(**more: str) -> Mapping[str, str]:
-    """For a real program that runs the package under test from another folder."""
+    """Return the environment of a program that runs this package from another folder."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return {**inherited, "PYTHONPATH": str(ROOT), **more}
 
@@ -96,7 +96,7 @@ def run_program(*arguments: str, **environ: str) -> Outcome:
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The real program, while it runs."""
+    """Start the real program, and kill it at the end of the block."""
     with subprocess.Popen(
         [*PROGRAM, *arguments],
         env=environment(),
@@ -111,26 +111,26 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def run_on_terminal(*arguments: str) -> tuple[int, str]:
-    """Run the real program on a terminal of its own: its exit status, and all it wrote there."""
+    """Run the real program on a pseudo-terminal; return its exit status and its output."""
     import pty
 
-    ours, theirs = pty.openpty()
+    primary, secondary = pty.openpty()
     environ = environment(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS="100", LINES="40")
     program = subprocess.Popen(
-        [*PROGRAM, *arguments], env=environ, stdin=theirs, stdout=theirs, stderr=theirs
+        [*PROGRAM, *arguments], env=environ, stdin=secondary, stdout=secondary, stderr=secondary
     )
-    os.close(theirs)
+    os.close(secondary)
     written = b""
     try:
-        while piece := _read(ours):
-            written += piece
+        while chunk := _read(primary):
+            written += chunk
     finally:
-        os.close(ours)
+        os.close(primary)
     return program.wait(30), written.decode()
 
 
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # what Linux says when the other side has gone
+    except OSError:  # Linux raises this when the other side is closed
         return b""

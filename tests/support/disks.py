@@ -1,4 +1,4 @@
-"""Disks that are full."""
+"""Full disks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """Let the system refuse to write files beyond a size, as a full disk does."""
+def limit_file_size(size: int) -> Iterator[None]:
+    """Make writes beyond a size in bytes fail, as on a full disk."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

@@ -1,4 +1,4 @@
-"""The endpoint that the demo calls: an app as it runs behind the platform."""
+"""The endpoint that the demo calls: an image app as it runs on the platform."""
 
 from __future__ import annotations
 
@@ -8,45 +8,39 @@ import httpx
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from fal_async.cli._demo.images import (
-    FILTERS,
-    InvalidImageError,
-    as_data_uri,
-    draw,
-    encoded,
-    from_data_uri,
-    read_picture,
-    resized,
-)
+from fal_async import FalClientError, encode_image
+from fal_async._protocol.downloads import decode_data_url, is_data_url
+from fal_async.cli._demo import images
+from fal_async.cli._demo.images import FILTERS, InvalidImageError, draw_gradient, read_image
 from fal_async.emulator import AppError, Emulator, Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["CANVAS", "PHOTO", "register_image_app"]
+__all__ = ["IMAGE_SIZE", "PHOTO", "register_image_app"]
 
 PHOTO: Final = "demo/photo"
-#: The size of what is drawn, in pixels.
-CANVAS: Final = (768, 512)
+#: The width and the height of a generated image in pixels.
+IMAGE_SIZE: Final = (768, 512)
 
-#: The size of what is drawn in a session.
-_SMALL_CANVAS: Final = (192, 128)
-#: How wide previews are, in pixels, and how much of each is noise.
+#: The width and the height of an image generated in a realtime session in pixels.
+_REALTIME_SIZE: Final = (192, 128)
+#: The widths of the previews in pixels, and the share of noise in each.
 _PREVIEWS: Final = ((24, 0.75), (72, 0.5), (216, 0.25))
-#: How far the noise is from grey.
+#: The standard deviation of the noise.
 _NOISE: Final = 96
-#: Seconds of rest after a step: a model would be busy for longer, and people like to watch.
-_REST: Final = 0.1
+#: The pause after each step in seconds: a model takes longer, and the progress stays readable.
+_STEP_DELAY: Final = 0.1
 
 
 class PhotoInput(BaseModel):
-    """What is to be photographed.
+    """The input of a job.
 
     Attributes:
-        prompt: What to draw, unless there is a picture.
-        image_url: The picture to work on, a data URI or a file of the platform; ``None`` to draw
-            one.
-        filter: What to do with it, by name.
+        prompt: The text that determines the generated image.
+        image_url: The image to edit, as a data URL or as a file of the platform. ``None`` generates
+            an image.
+        filter: The name of the filter to apply.
     """
 
     prompt: str = Field(default="", max_length=2000)
@@ -55,12 +49,12 @@ class PhotoInput(BaseModel):
 
 
 class RealtimeImageInput(BaseModel):
-    """What is asked for in a session.
+    """A request of a realtime session.
 
     Attributes:
-        prompt: What to draw, unless there is a picture.
-        image: The file of the picture to work on; ``None`` to draw one.
-        filter: What to do with it, by name.
+        prompt: The text that determines the generated image.
+        image: The content of the image file to edit. ``None`` generates an image.
+        filter: The name of the filter to apply.
     """
 
     prompt: str = Field(default="", max_length=2000)
@@ -69,100 +63,96 @@ class RealtimeImageInput(BaseModel):
 
 
 def register_image_app(platform: Emulator) -> None:
-    """Put the photographer behind ``demo/photo``: one job at a time, streams, and sessions."""
-    studio = _ImageApp(platform)
-    platform.register(PHOTO, studio.photo, concurrency=1)
-    platform.register(f"{PHOTO}/stream", studio.previews)
-    platform.realtime(f"{PHOTO}/realtime")(studio.look)
+    """Register the image app as ``demo/photo``: jobs one at a time, a stream, and realtime."""
+    app = _ImageApp(platform)
+    platform.register(PHOTO, app.run, concurrency=1)
+    platform.register(f"{PHOTO}/stream", app.stream)
+    platform.realtime(f"{PHOTO}/realtime")(app.realtime)
 
 
 class _ImageApp:
-    """The photographer, who keeps what he makes on the platform's CDN."""
+    """An app that generates and filters images and stores them on the platform's CDN."""
 
     def __init__(self, platform: Emulator) -> None:
         self._platform = platform
 
-    def photo(self, arguments: PhotoInput, job: Job) -> dict[str, Any]:
-        """Draw a picture, or take the given one, and apply a filter to it."""
-        apply = _filter(arguments.filter)
-        original = self._original(arguments, job)
-        _rest(job)
+    def run(self, arguments: PhotoInput, job: Job) -> dict[str, Any]:
+        """Generate or load an image and apply a filter to it."""
+        apply = _find_filter(arguments.filter)
+        original = self._load_or_draw(arguments, job)
+        _pause(job)
         job.log(f"applying the filter {arguments.filter!r}")
-        picture = apply(original).convert("RGB")
-        _rest(job)
-        job.log("encoding the picture as PNG")
-        image = self._published(picture)
-        _rest(job)
-        return {"images": [image], "prompt": arguments.prompt}
+        image = apply(original).convert("RGB")
+        _pause(job)
+        job.log("encoding the image as PNG")
+        stored = self._store(image)
+        _pause(job)
+        return {"images": [stored], "prompt": arguments.prompt}
 
-    def previews(self, arguments: PhotoInput, job: Job) -> Generator[dict[str, Any]]:
-        """The same, with a preview after each step; the last one is the picture."""
-        apply = _filter(arguments.filter)
-        picture = apply(self._original(arguments, job)).convert("RGB")
-        coarse = [preview for preview in _PREVIEWS if preview[0] < picture.width]
-        steps = len(coarse) + 1
-        for step, (width, noise) in enumerate(coarse, 1):
-            _rest(job)
-            yield {"step": step, "steps": steps, "image": _preview(picture, width, noise)}
-        _rest(job)
-        yield {"step": steps, "steps": steps, "image": self._published(picture)}
+    def stream(self, arguments: PhotoInput, job: Job) -> Generator[dict[str, Any]]:
+        """Send previews of growing size; the last event holds the image itself."""
+        apply = _find_filter(arguments.filter)
+        image = apply(self._load_or_draw(arguments, job)).convert("RGB")
+        previews = [preview for preview in _PREVIEWS if preview[0] < image.width]
+        steps = len(previews) + 1
+        for step, (width, noise) in enumerate(previews, 1):
+            _pause(job)
+            small = images.resize(image, (width, max(1, round(width * image.height / image.width))))
+            grain = Image.merge("RGB", [Image.effect_noise(small.size, _NOISE) for _ in "RGB"])
+            preview = Image.blend(small, grain, noise)
+            file = {"url": encode_image(preview), **_describe(preview, "image/jpeg")}
+            yield {"step": step, "steps": steps, "image": file}
+        _pause(job)
+        yield {"step": steps, "steps": steps, "image": self._store(image)}
 
-    def look(self, arguments: RealtimeImageInput) -> dict[str, Any]:
-        """A small picture with a filter, at once."""
-        apply = _filter(arguments.filter)
+    def realtime(self, arguments: RealtimeImageInput) -> dict[str, Any]:
+        """Return a small image with a filter at once."""
+        apply = _find_filter(arguments.filter)
         if arguments.image is None:
-            original = draw(arguments.prompt, _SMALL_CANVAS)
+            original = draw_gradient(arguments.prompt, _REALTIME_SIZE)
         else:
-            original = read_picture(arguments.image)
-        picture = apply(original).convert("RGB")
-        content = encoded(picture, "JPEG")
-        return {"images": [{"content": content, **_facts(picture, "image/jpeg")}]}
+            original = read_image(arguments.image)
+        image = apply(original).convert("RGB")
+        content = images.encode_image(image, "JPEG")
+        return {"images": [{"content": content, **_describe(image, "image/jpeg")}]}
 
-    def _original(self, arguments: PhotoInput, job: Job) -> Image.Image:
-        if arguments.image_url is None:
-            job.log(f"drawing {arguments.prompt!r}")
-            return draw(arguments.prompt, CANVAS)
-        job.log("developing the picture")
+    def _load_or_draw(self, arguments: PhotoInput, job: Job) -> Image.Image:
+        url = arguments.image_url
+        if url is None:
+            job.log(f"drawing a gradient for {arguments.prompt!r}")
+            return draw_gradient(arguments.prompt, IMAGE_SIZE)
+        job.log("loading the image")
         try:
-            return read_picture(self._content(arguments.image_url))
-        except (InvalidImageError, httpx.HTTPError) as error:
-            raise _refusal("image_url", "image_load_error", str(error)) from error
+            if is_data_url(url):
+                return read_image(decode_data_url(url)[1])
+            if url in self._platform.files:
+                return read_image(httpx.get(url, trust_env=False).raise_for_status().content)
+        except (InvalidImageError, FalClientError, httpx.HTTPError) as error:
+            raise _invalid_field("image_url", "image_load_error", str(error)) from error
+        message = "neither a data URL nor a file of this platform"
+        raise _invalid_field("image_url", "image_load_error", message)
 
-    def _content(self, url: str) -> bytes:
-        if url.startswith("data:"):
-            return from_data_uri(url)
-        if url not in self._platform.files:
-            raise InvalidImageError("neither a data URI nor a file of this platform")
-        return httpx.get(url, trust_env=False).raise_for_status().content
-
-    def _published(self, picture: Image.Image) -> dict[str, Any]:
-        content = encoded(picture, "PNG")
+    def _store(self, image: Image.Image) -> dict[str, Any]:
+        content = images.encode_image(image, "PNG")
         url = self._platform.store(content, "image/png", "picture.png")
-        return {"url": url, "file_size": len(content), **_facts(picture, "image/png")}
+        return {"url": url, "file_size": len(content), **_describe(image, "image/png")}
 
 
-def _filter(name: str) -> Callable[[Image.Image], Image.Image]:
+def _find_filter(name: str) -> Callable[[Image.Image], Image.Image]:
     apply = FILTERS.get(name)
     if apply is None:
-        raise _refusal("filter", "one_of", f"there is no such filter: {name!r}")
+        raise _invalid_field("filter", "one_of", f"unknown filter {name!r}")
     return apply
 
 
-def _preview(picture: Image.Image, width: int, noise: float) -> dict[str, Any]:
-    small = resized(picture, (width, max(1, round(width * picture.height / picture.width))))
-    grain = Image.merge("RGB", [Image.effect_noise(small.size, _NOISE) for _ in "RGB"])
-    blurred = Image.blend(small, grain, noise)
-    return {"url": as_data_uri(blurred, "JPEG"), **_facts(blurred, "image/jpeg")}
+def _describe(image: Image.Image, content_type: str) -> dict[str, Any]:
+    return {"content_type": content_type, "width": image.width, "height": image.height}
 
 
-def _facts(picture: Image.Image, content_type: str) -> dict[str, Any]:
-    return {"content_type": content_type, "width": picture.width, "height": picture.height}
-
-
-def _refusal(field: str, kind: str, message: str) -> AppError:
+def _invalid_field(field: str, kind: str, message: str) -> AppError:
     return AppError(422, [{"loc": ["body", field], "msg": message, "type": kind}])
 
 
-def _rest(job: Job) -> None:
-    if job.cancellation.wait_sync(_REST):
+def _pause(job: Job) -> None:
+    if job.cancellation.wait_sync(_STEP_DELAY):
         raise AppError(499, "the job was cancelled")

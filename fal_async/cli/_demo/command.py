@@ -1,4 +1,4 @@
-"""The command ``demo`` around the demo: what goes in, and where the picture comes out."""
+"""The command ``demo``: options in, an image file out."""
 
 from __future__ import annotations
 
@@ -16,85 +16,102 @@ from fal_async._protocol.endpoint import parse_endpoint
 from fal_async.cli._calls import emit
 from fal_async.cli._console import Display
 from fal_async.cli._demo import steps
-from fal_async.cli._demo.app import CANVAS
+from fal_async.cli._demo.app import IMAGE_SIZE
 from fal_async.cli._demo.images import (
     FILTERS,
     InvalidImageError,
-    can_be_saved_as,
-    draw,
-    is_stored_as,
-    read_picture,
-    stored_as,
+    detect_format,
+    draw_gradient,
+    encode_image,
+    format_from_suffix,
+    read_image,
 )
 from fal_async.cli._demo.presenter import StepPresenter
 from fal_async.cli._errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    #: Puts the files of a result into a folder; gives the result and the files.
+    #: Writes the files of an output into a folder; returns the output and the paths of the files.
     Demo = Callable[[Path, StepPresenter], Awaitable[tuple[object, list[Path]]]]
 
 __all__ = ["run_demo"]
 
-_DEFAULT_FILTER: Final = "dream"
+_DEFAULT_FILTER: Final = "duotone"
 
 
 def run_demo(
     *, prompt: str, image: Path | None, filter_name: str | None, out: Path, live: str | None
 ) -> None:
-    """Check what was given, show the demo, and keep its picture."""
-    tour = _tour(prompt, image, filter_name, live)
-    screen = Display(sys.stdout)
-    with _folder_beside(out) as folder:
-        output, files = anyio.run(tour, Path(folder), StepPresenter(screen))
-        picture = _first_picture(files)
-        if picture is None:
-            screen.line()
-            screen.note("The output", "holds no picture; here it is:")
+    """Check the options, run the demo, and save the first image of its output.
+
+    Args:
+        prompt: The prompt of the image.
+        image: The path of an image to upload; ``None`` uses a generated image.
+        filter_name: The filter of the emulated endpoint; ``None`` selects the default one.
+        out: The path of the image file to write.
+        live: The endpoint to call on the real platform; ``None`` runs an emulated one.
+
+    Raises:
+        UsageError: An option is invalid.
+    """
+    demo = _make_demo(prompt, image, filter_name, live)
+    file_format = format_from_suffix(out.suffix)
+    display = Display(sys.stdout)
+    with _make_folder_beside(out) as folder:
+        output, paths = anyio.run(demo, Path(folder), StepPresenter(display))
+        for path in paths:
+            content = path.read_bytes()
+            try:
+                decoded = read_image(content)
+            except InvalidImageError:
+                continue
+            if detect_format(content) != file_format:
+                content = encode_image(decoded, file_format or "PNG")
+            write_file(out, content)
+            break
+        else:
+            display.line()
+            display.note("The output", "holds no image:")
             emit(output)
             return
-        _keep(picture, out)
-    _show(out, screen)
+    with Image.open(out) as saved:
+        width, height = saved.size
+        display.picture(saved)
+    display.line()
+    display.note("Saved", f"{out.absolute()} ({width} x {height})")
+    display.note("The code", steps.__file__)
 
 
-def _tour(prompt: str, image: Path | None, filter_name: str | None, live: str | None) -> Demo:
+def _make_demo(prompt: str, image: Path | None, filter_name: str | None, live: str | None) -> Demo:
     if image is not None:
-        _check_image(image)
+        try:
+            read_image(image.read_bytes())
+        except OSError as error:
+            raise UsageError(f"--image {image}: {error.strerror or error}") from error
+        except InvalidImageError as error:
+            raise UsageError(f"--image {image} is {error}") from error
     if live is None:
-        look = _checked_filter(_DEFAULT_FILTER if filter_name is None else filter_name)
-        return partial(steps.demonstrate, image or draw(prompt, CANVAS), look)
+        name = _DEFAULT_FILTER if filter_name is None else filter_name
+        if name not in FILTERS:
+            raise UsageError(f"--filter must be one of {', '.join(FILTERS)}, got {name!r}")
+        return partial(steps.demonstrate, image or draw_gradient(prompt, IMAGE_SIZE), name)
     parse_endpoint(live)
     if filter_name is not None:
-        raise UsageError("--filter is for the emulated platform, so it cannot go with --live")
+        raise UsageError("--filter cannot be combined with --live: it needs the emulated platform")
     arguments: dict[str, Any] = {"prompt": prompt}
     if image is not None:
         arguments["image_url"] = image
     return partial(steps.demonstrate_live, live, arguments)
 
 
-def _check_image(image: Path) -> None:
-    try:
-        read_picture(image.read_bytes())
-    except OSError as error:
-        raise UsageError(f"--image {image}: {error.strerror or error}") from error
-    except InvalidImageError as error:
-        raise UsageError(f"--image {image} is {error}") from error
-
-
-def _checked_filter(name: str) -> str:
-    if name not in FILTERS:
-        raise UsageError(f"--filter {name}: there are {', '.join(FILTERS)}")
-    return name
-
-
-def _folder_beside(out: Path) -> TemporaryDirectory[str]:
-    """A folder from which a picture can be moved to its place in one step."""
+def _make_folder_beside(out: Path) -> TemporaryDirectory[str]:
+    """Create a temporary folder on the file system of the output, which proves it writable."""
     parent = out.absolute().parent
-    if not can_be_saved_as(out.suffix):
-        raise UsageError(f"--out {out}: the name must end like a picture's, such as .png")
+    if format_from_suffix(out.suffix) is None:
+        raise UsageError(f"--out {out}: the name must have the suffix of an image, such as .png")
     if not parent.is_dir():
-        raise UsageError(f"--out {out}: there is no folder {parent}")
+        raise UsageError(f"--out {out}: no such folder: {parent}")
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder")
     try:
@@ -102,30 +119,3 @@ def _folder_beside(out: Path) -> TemporaryDirectory[str]:
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"--out {out} cannot be written: {reason}") from error
-
-
-def _first_picture(files: Sequence[Path]) -> Path | None:
-    for file in files:
-        try:
-            read_picture(file.read_bytes())
-        except InvalidImageError:
-            continue
-        return file
-    return None
-
-
-def _keep(picture: Path, out: Path) -> None:
-    """Put a picture where it belongs: as it is, or in the format that the name stands for."""
-    content = picture.read_bytes()
-    if not is_stored_as(content, out.suffix):
-        content = stored_as(read_picture(content), out.suffix)
-    write_file(out, content)
-
-
-def _show(out: Path, screen: Display) -> None:
-    with Image.open(out) as picture:
-        width, height = picture.size
-        screen.picture(picture.convert("RGB"))
-    screen.line()
-    screen.note("Saved", f"{out.absolute()} ({width} x {height})")
-    screen.note("The code", steps.__file__)

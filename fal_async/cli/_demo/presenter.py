@@ -1,4 +1,4 @@
-"""Shows the steps of the demo: what each is called, the code that runs, and what comes of it."""
+"""Presentation of the demo's steps: the name, the code and the outcome of each."""
 
 from __future__ import annotations
 
@@ -18,80 +18,77 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
 
-__all__ = ["StepPresenter", "as_python"]
+__all__ = ["StepPresenter", "format_arguments"]
 
-#: The longest line of code, and of a text within it, in characters.
-_LONGEST_LINE: Final = 76
-_LONGEST_TEXT: Final = 54
+#: The maximum lengths of a line of code and of a text within it, in characters.
+_MAX_LINE: Final = 76
+_MAX_TEXT: Final = 54
 
 T = TypeVar("T")
 
 
 class StepPresenter:
-    """Where the steps are shown.
+    """Runs steps and shows them.
 
-    A step is a coroutine function. What its docstring says before the first colon is its name; its
-    first parameter is the `ProgressDisplay` that it writes to.
+    A step is a coroutine function. Its docstring begins with its name and a colon. Its first
+    parameter is the `ProgressDisplay` that it writes to.
+
+    Args:
+        display: The display to write to.
     """
 
-    def __init__(self, screen: Display) -> None:
-        self._screen = screen
+    def __init__(self, display: Display) -> None:
+        self._display = display
 
     def begin(self, remark: str) -> None:
-        """Say what this is all about."""
-        self._screen.title(f"fal_async {__version__}", remark)
+        """Show the title of the demo."""
+        self._display.title(f"fal_async {__version__}", remark)
 
     def show_arguments(self, arguments: Mapping[str, Any]) -> None:
-        """Show what the next steps are called with."""
-        self._screen.line()
-        self._screen.code(as_python(arguments))
+        """Show the arguments of the next steps as Python code."""
+        self._display.line()
+        self._display.code(format_arguments(arguments))
 
     async def show(
         self,
         step: Callable[Concatenate[ProgressDisplay, P], Awaitable[T]],
         *args: P.args,
-        **named: P.kwargs,
+        **kwargs: P.kwargs,
     ) -> T:
-        """Show a step while it is done."""
-        self._screen.heading(_title(step))
-        self._screen.code(_body(step))
-        with self._screen.wait() as wait:
-            outcome = await step(wait, *args, **named)
+        """Run a step and show its name, its code, its progress and the id of its request."""
+        _, _, code = inspect.getsource(step).partition('"""\n')
+        self._display.heading(_title(step))
+        self._display.code(dedent(code))
+        with self._display.progress() as progress:
+            outcome = await step(progress, *args, **kwargs)
             request_id: str | None = getattr(outcome, "request_id", None)
             if request_id is not None:
-                wait.say(f"request {request_id}", "dim")
+                progress.write(f"request {request_id}", "dim")
         return outcome
 
     def skip(self, step: Callable[..., object], reason: str) -> None:
-        """Say why a step is not done."""
+        """Show that a step is skipped, and the reason."""
         name, _, _ = _title(step).partition(":")
-        self._screen.heading(f"{name}: skipped, since {reason}")
-
-
-def as_python(arguments: Mapping[str, Any]) -> str:
-    """An assignment of the arguments; what is neither text nor a path is a picture."""
-    pairs = [f'"{name}": {_literal(value)}' for name, value in arguments.items()]
-    code = f"arguments = {{{', '.join(pairs)}}}"
-    if len(code) <= _LONGEST_LINE:
-        return code
-    return "\n".join(["arguments = {", *(f"    {pair}," for pair in pairs), "}"])
+        self._display.heading(f"{name}: skipped, since {reason}")
 
 
 def _title(step: Callable[..., object]) -> str:
     return (inspect.getdoc(step) or "").rstrip(".")
 
 
-def _body(step: Callable[..., object]) -> str:
-    """The code of a step, from the file that it runs from."""
-    _, _, code = inspect.getsource(step).partition('"""\n')
-    return dedent(code)
+def format_arguments(arguments: Mapping[str, Any]) -> str:
+    """Return an assignment of the arguments in Python; images appear as the name ``picture``."""
+    pairs = [f'"{name}": {_literal(value)}' for name, value in arguments.items()]
+    code = f"arguments = {{{', '.join(pairs)}}}"
+    if len(code) <= _MAX_LINE:
+        return code
+    return "\n".join(["arguments = {", *(f"    {pair}," for pair in pairs), "}"])
 
 
 def _literal(value: object) -> str:
-    """A value as it is written in Python."""
     match value:
-        case str() if len(value) > _LONGEST_TEXT:
-            half = _LONGEST_TEXT // 2
+        case str() if len(value) > _MAX_TEXT:
+            half = _MAX_TEXT // 2
             return _literal(f"{value[:half]}…{value[-half + 1 :]}")
         case str():
             return encode_json(value).decode()

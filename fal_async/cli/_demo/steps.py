@@ -1,4 +1,4 @@
-"""The demo: what can be done with an endpoint, each shown with the code that runs.
+"""The steps of the demo: one for each way to call an endpoint, shown with the code that runs.
 
 The steps are ordinary uses of the library; read them first.
 """
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 __all__ = ["demonstrate", "demonstrate_live"]
 
-#: How many jobs are put before the one of the last step, so that there is a queue to see.
-_CROWD: Final = 3
+#: The number of jobs that are submitted before the one of the last step, so that it has to queue.
+_JOBS_AHEAD: Final = 3
 
 
 async def run_step(
     show: ProgressDisplay, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any]
 ) -> Result:
-    """run: one call, one answer; files among the arguments are uploaded first."""
+    """run: one request, one response; files in the arguments are uploaded first."""
     return await client.run(endpoint, arguments)
 
 
 class Preview(BaseModel):
-    """What the endpoint tells while it works."""
+    """An event of the endpoint's stream."""
 
     step: int
     steps: int
     image: File
 
 
-async def watch(
+async def stream_step(
     show: ProgressDisplay, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any]
 ) -> None:
-    """stream: previews, each better than the one before."""
+    """stream: typed events, here previews of growing size."""
     async with client.stream(endpoint, arguments, output=Preview) as previews:
         async for preview in previews:
             content = await preview.image.read()
@@ -57,19 +57,19 @@ async def watch(
 async def realtime_step(
     show: ProgressDisplay, client: AsyncClient, endpoint: str, picture: bytes
 ) -> None:
-    """realtime: question and answer over one socket, pictures as bytes both ways."""
+    """realtime: messages over one WebSocket, with images as bytes both ways."""
     async with client.realtime(endpoint) as session:
-        show.say("connected")
-        for look in ("sketch", "poster", "duotone"):
-            await session.send({"image": picture, "filter": look})
-            answer = await session.recv()
-            show.picture(look, answer["images"][0]["content"])
+        show.write("connected")
+        for name in ("mosaic", "poster", "duotone"):
+            await session.send({"image": picture, "filter": name})
+            message = await session.recv()
+            show.picture(name, message["images"][0]["content"])
 
 
 async def submit_step(
     show: ProgressDisplay, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any]
 ) -> Result:
-    """submit: leave a job in the queue, and come back for it with its handle."""
+    """submit: put a job into the queue, and get its result later by its handle."""
     handle = await client.submit(endpoint, arguments)
     show(await handle.status())
     result = await handle.get()
@@ -80,7 +80,7 @@ async def submit_step(
 async def subscribe_step(
     show: ProgressDisplay, client: AsyncClient, endpoint: str, arguments: Mapping[str, Any]
 ) -> Result:
-    """subscribe: wait in the queue, and hear of each change and each line of log."""
+    """subscribe: wait in the queue, with each change of the status and each log line."""
     return await client.subscribe(
         endpoint,
         arguments,
@@ -90,61 +90,61 @@ async def subscribe_step(
 
 
 async def download_step(show: ProgressDisplay, result: Result, folder: Path) -> list[Path]:
-    """files: what came out is downloaded, each file whole or not at all."""
+    """files: download the files of the result, each one whole or not at all."""
     paths = [await file.save(folder) for file in result.files()]
     show.files(paths)
     return paths
 
 
 async def demonstrate(
-    picture: Path | Image, look: str, folder: Path, stage: StepPresenter
+    picture: Path | Image, filter_name: str, folder: Path, presenter: StepPresenter
 ) -> tuple[object, list[Path]]:
     """Show the steps on an emulated platform.
 
     Args:
-        picture: What to take a photo of.
-        look: The name of a filter for it.
-        folder: Where to put the files of the result.
-        stage: Shows the steps.
+        picture: The image to upload.
+        filter_name: The name of the filter to apply.
+        folder: The folder for the files of the result.
+        presenter: Runs and shows the steps.
 
     Returns:
-        The result, and its files.
+        The result and the paths of its files.
     """
     async with (
         Emulator() as platform,
         AsyncClient(platform.key, hosts=platform.hosts) as client,
     ):
         register_image_app(platform)
-        stage.begin(f"an emulated platform at {platform.url}")
+        presenter.begin(f"an emulated platform at {platform.url}")
         arguments: dict[str, Any] = {"image_url": picture}
-        stage.show_arguments(arguments)
-        taken = await stage.show(run_step, client, PHOTO, arguments)
+        presenter.show_arguments(arguments)
+        first = await presenter.show(run_step, client, PHOTO, arguments)
 
-        (photo,) = taken.files()
-        arguments = {"image_url": photo.url, "filter": look}
-        stage.show_arguments(arguments)
-        await stage.show(watch, client, PHOTO, arguments)
-        await stage.show(realtime_step, client, PHOTO, make_thumbnail(await photo.read()))
-        await stage.show(submit_step, client, PHOTO, arguments)
-        for _ in range(_CROWD):
+        (photo,) = first.files()
+        arguments = {"image_url": photo.url, "filter": filter_name}
+        presenter.show_arguments(arguments)
+        await presenter.show(stream_step, client, PHOTO, arguments)
+        await presenter.show(realtime_step, client, PHOTO, make_thumbnail(await photo.read()))
+        await presenter.show(submit_step, client, PHOTO, arguments)
+        for _ in range(_JOBS_AHEAD):
             await client.submit(PHOTO, arguments)
-        result = await stage.show(subscribe_step, client, PHOTO, arguments)
-        return result, await stage.show(download_step, result, folder)
+        result = await presenter.show(subscribe_step, client, PHOTO, arguments)
+        return result, await presenter.show(download_step, result, folder)
 
 
 async def demonstrate_live(
-    endpoint: str, arguments: Mapping[str, Any], folder: Path, stage: StepPresenter
+    endpoint: str, arguments: Mapping[str, Any], folder: Path, presenter: StepPresenter
 ) -> tuple[object, list[Path]]:
-    """Show the steps that any endpoint can do, on the real platform; see `demonstrate`."""
+    """Show the steps that work with any endpoint on the real platform; see `demonstrate`."""
     async with AsyncClient() as client:
-        stage.begin(f"three jobs of {endpoint}, billed to your account")
-        stage.show_arguments(arguments)
-        await stage.show(run_step, client, endpoint, arguments)
-        stage.skip(watch, "what its events hold is up to the endpoint")
-        stage.skip(realtime_step, "what it understands is up to the endpoint")
-        await stage.show(submit_step, client, endpoint, arguments)
-        result = await stage.show(subscribe_step, client, endpoint, arguments)
-        if not isinstance(cast("object", result), Result):  # it may be anything that JSON can say
-            stage.skip(download_step, "the output is no object that could hold files")
+        presenter.begin(f"three jobs of {endpoint}, billed to your account")
+        presenter.show_arguments(arguments)
+        await presenter.show(run_step, client, endpoint, arguments)
+        presenter.skip(stream_step, "its events depend on the endpoint")
+        presenter.skip(realtime_step, "its messages depend on the endpoint")
+        await presenter.show(submit_step, client, endpoint, arguments)
+        result = await presenter.show(subscribe_step, client, endpoint, arguments)
+        if not isinstance(cast("object", result), Result):  # the output is any JSON value
+            presenter.skip(download_step, "the output is no object that could hold files")
             return result, []
-        return result, await stage.show(download_step, result, folder)
+        return result, await presenter.show(download_step, result, folder)
