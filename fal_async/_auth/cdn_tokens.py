@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fal_async._protocol.cdn import CdnToken
     from fal_async._protocol.operation import Operation
 
-__all__ = ["CdnTokens", "TokenShelves"]
+__all__ = ["CdnTokenCache", "CdnTokens"]
 
 
 #: How many accounts have their tokens kept.
@@ -55,7 +55,7 @@ class _LoopState:
     failure: FalClientError | None = None
 
 
-class TokenShelves:
+class CdnTokenCache:
     """The tokens of several accounts on one event loop; those used last are kept."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class CdnTokens:
         self,
         hosts: Hosts,
         authority: _Authority,
-        shelves: PerLoop[TokenShelves],
+        shelves: PerLoop[CdnTokenCache],
         perform: _Perform,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -23,7 +23,8 @@ from fal_async._config import (
 )
 from fal_async._core.checks import check_instance, seconds
 from fal_async._core.secrets import conceal
-from fal_async._dispatch.dispatcher import Dispatcher, Line
+from fal_async._dispatch.dispatcher import Dispatcher
+from fal_async._dispatch.resources import SharedResources
 from fal_async._http.transports import select_transport
 from fal_async._net.threads import run_in_thread
 from fal_async.errors import InvalidRequestError
@@ -85,15 +86,15 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
         key = conceal(key)
         hosts = Hosts.from_environment(os.environ) if hosts is None else check_hosts(hosts)
         limits = Limits() if limits is None else check_instance("limits", limits, Limits)
-        line = Line(select_transport(transport), limits)
+        resources = SharedResources(select_transport(transport), limits)
         self._dispatcher = Dispatcher(
-            line=line,
-            credentials=Credentials(key, post_form=line.post_form),
+            resources=resources,
+            credentials=Credentials(key, post_form=resources.post_form),
             hosts=hosts,
             policy=check_policy(retry),
             timeout=seconds("default_timeout", default_timeout),
         )
-        self._owns_line = True
+        self._owns_resources = True
 
     @property
     def default_timeout(self) -> float | None:
@@ -119,17 +120,21 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
 
     def __getstate__(self) -> dict[str, Any]:
         own = self._dispatcher
-        settings = (own.credentials, own.timeout, own.hosts, own.policy, own.line.limits)
+        settings = (own.credentials, own.timeout, own.hosts, own.policy, own.resources.limits)
         return {**self.__dict__, "_dispatcher": settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         credentials, timeout, hosts, policy, limits = state["_dispatcher"]
-        line = Line(select_transport(None), limits)
-        credentials.bind(line.post_form)
+        resources = SharedResources(select_transport(None), limits)
+        credentials.bind(resources.post_form)
         dispatcher = Dispatcher(
-            line=line, credentials=credentials, hosts=hosts, policy=policy, timeout=timeout
+            resources=resources,
+            credentials=credentials,
+            hosts=hosts,
+            policy=policy,
+            timeout=timeout,
         )
-        self.__dict__.update(state, _dispatcher=dispatcher, _owns_line=True)
+        self.__dict__.update(state, _dispatcher=dispatcher, _owns_resources=True)
 
     def with_options(
         self,
@@ -161,14 +166,16 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
                 "the client's own"
             )
         if key is not UNCHANGED:
-            changes["credentials"] = Credentials(key, post_form=self._dispatcher.line.post_form)
+            changes["credentials"] = Credentials(
+                key, post_form=self._dispatcher.resources.post_form
+            )
         if default_timeout is not UNCHANGED:
             changes["timeout"] = seconds("default_timeout", default_timeout)
         if retry is not UNCHANGED:
             changes["policy"] = check_policy(retry)
         other = object.__new__(type(self))
         dispatcher = replace(self._dispatcher, **changes)
-        other.__dict__.update(self.__dict__, _dispatcher=dispatcher, _owns_line=False)
+        other.__dict__.update(self.__dict__, _dispatcher=dispatcher, _owns_resources=False)
         return other
 
     async def prepare(self) -> None:
@@ -190,7 +197,7 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
         """
         dispatcher = self._dispatcher
         await run_in_thread(_load)
-        await dispatcher.line.prepare()
+        await dispatcher.resources.prepare()
         await dispatcher.credentials.authorization()
 
     async def __aenter__(self) -> Self:
@@ -207,12 +214,12 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
         and one more for each hundred jobs at most. It goes on when the caller is cancelled, until
         the event loop ends. The ids of jobs that could not be cancelled are logged as one warning.
         """
-        if self._owns_line:
-            await self._dispatcher.line.aclose()
+        if self._owns_resources:
+            await self._dispatcher.resources.aclose()
 
     def _closing_time(self) -> float:
         """How long closing may take on this event loop, in seconds."""
-        return self._dispatcher.line.cancels.get().patience()
+        return self._dispatcher.resources.cancellers.get().patience()
 
 
 def _load() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fal_async._client.result import Result, check_output_type, finalize_output, make_result
 from fal_async._client.watcher import JobWatcher
@@ -13,11 +12,9 @@ from fal_async._core.checks import seconds
 from fal_async._dispatch.binding import load_default_dispatcher
 from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._net.tasks import optional_timeout
-from fal_async._net.threads import decode
 from fal_async._protocol import queue
-from fal_async._protocol.logs import StatusFilter
 from fal_async.errors import InvalidRequestError, InvalidResponseError
-from fal_async.types import Completed, InProgress
+from fal_async.types import Completed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -36,9 +33,6 @@ else:
 __all__ = ["AsyncRequestHandle", "SupportsAttach", "check_client", "handle_schema"]
 
 HandleT = TypeVar("HandleT", covariant=True)
-
-#: About how many bytes a line of a log takes.
-LINE: Final = 64
 
 
 class SupportsAttach(Protocol[HandleT]):
@@ -169,10 +163,9 @@ class AsyncRequestHandle(_Bound):
             TransportError: The platform could not be reached for longer than the client's retry
                 policy allows.
         """
-        async with aclosing(
-            self._watch(with_logs=with_logs, interval=interval, look_at_once=True)
-        ) as events:
-            async for status in events:
+        watcher = await self._watch(with_logs=with_logs, interval=interval)
+        async with aclosing(watcher.statuses()) as statuses:  # closed in order, not by the loop
+            async for status in statuses:
                 yield status
 
     async def get(
@@ -201,9 +194,9 @@ class AsyncRequestHandle(_Bound):
         last: Status | None = None
         state = CallState("wait", started=None)
         with optional_timeout(timeout), use_call_state(state):
-            events = self._watch(with_logs=False, interval=interval, look_at_once=True)
-            async with aclosing(events):
-                async for status in events:
+            watcher = await self._watch(interval=interval)
+            async with aclosing(watcher.statuses()) as statuses:
+                async for status in statuses:
                     last = status
             return await self._fetch_result(last, output)
         raise state.timeout_error(timeout or 0, self.request_id, last)
@@ -223,30 +216,17 @@ class AsyncRequestHandle(_Bound):
         )
 
     async def _watch(
-        self, *, with_logs: bool, interval: float | None, look_at_once: bool
-    ) -> AsyncGenerator[Status, None]:
-        """Yield the job's statuses as they change; a wait that polls may look before it pauses."""
-        interval = seconds("interval", interval)
-        watch = JobWatcher(
+        self, *, with_logs: bool = False, interval: float | None, poll_immediately: bool = True
+    ) -> JobWatcher:
+        return JobWatcher(
             await self._get_dispatcher(),
             status_url=self.status_url,
             application=self.application,
             request_id=self.request_id,
             with_logs=with_logs,
-            interval=interval,
-            poll_immediately=look_at_once,
+            interval=seconds("interval", interval),
+            poll_immediately=poll_immediately,
         )
-        changes = StatusFilter(with_logs=with_logs, repeats=interval is not None)
-        try:
-            while True:
-                status = await watch.next()
-                fresh = await decode(partial(changes.new_status, status), _log_size(status))
-                if fresh is not None:
-                    yield fresh
-                if isinstance(status, Completed):
-                    return
-        finally:
-            await watch.aclose()
 
     async def _fetch_result(self, last: Status | None, output: type[T] | None) -> T:
         """Fetch the output of the job, which has ended; the response tells whether it succeeded."""
@@ -271,12 +251,6 @@ class AsyncRequestHandle(_Bound):
         if hasattr(self, "_dispatcher"):
             return self._dispatcher
         return await load_default_dispatcher()
-
-
-def _log_size(status: Status) -> int:
-    """Estimate the bytes of the log of a status."""
-    lines = status.logs if isinstance(status, InProgress | Completed) else ()
-    return len(lines) * LINE
 
 
 def handle_schema(kind: type[Any], make: Callable[[dict[str, str]], Any]) -> CoreSchema:

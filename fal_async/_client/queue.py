@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from fal_async._client.result import Result
-    from fal_async._dispatch.cancels import Cancel, Cancels
+    from fal_async._dispatch.cancellation import JobCanceller, PendingCancel
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._protocol.endpoint import Endpoint
     from fal_async._protocol.response import Response
@@ -43,7 +43,7 @@ class _JobSubscription:
     """One job, and who wants to hear of it.
 
     Args:
-        cancels: Cancels jobs for the client.
+        canceller: Cancels jobs for the client.
         on_enqueue: Called with the job's id, or ``None``.
         on_queue_update: Called with each status, or ``None``.
 
@@ -55,18 +55,18 @@ class _JobSubscription:
 
     def __init__(
         self,
-        cancels: Cancels,
+        canceller: JobCanceller,
         on_enqueue: Callable[[str], Awaitable[None] | None] | None,
         on_queue_update: Callable[[Status], Awaitable[None] | None] | None,
     ) -> None:
         self.handle: AsyncRequestHandle | None = None
         self.last: Status | None = None
         self.uncancelled: tuple[str, ...] = ()
-        self._cancels = cancels
+        self._canceller = canceller
         self._on_enqueue = on_enqueue
         self._on_queue_update = on_queue_update
         self._in_callback = False
-        self._cancel: Cancel | None = None
+        self._cancel: PendingCancel | None = None
         self._context = copy_context()
         self._scope = anyio.CancelScope()
 
@@ -90,7 +90,7 @@ class _JobSubscription:
             error.request_id = error.request_id or self.request_id
             error.uncancelled = self.uncancelled
             call_state().describe(error)
-            await self._cancels.closed()
+            await self._canceller.closed()
             raise
 
     def close(self) -> None:
@@ -109,23 +109,23 @@ class _JobSubscription:
         interval: float | None,
         output: type[T] | None,
     ) -> T:
-        self._cancels.join(self)
+        self._canceller.join(self)
         try:
             return await self._submit_and_follow(
                 submit, with_logs=with_logs, interval=interval, output=output
             )
         except GeneratorExit:  # nothing can be awaited any more
             if self.handle is not None and not isinstance(self.last, Completed):
-                self._cancels.lose(self.handle.request_id, self.handle.cancel)
+                self._canceller.lose(self.handle.request_id, self.handle.cancel)
             raise
         except BaseException as error:
             if self.handle is not None and self._leaves_job(error):
                 self.uncancelled = (self.handle.request_id,)
-                if await self._cancels.wait(self._begin_cancel(self.handle)):
+                if await self._canceller.wait(self._begin_cancel(self.handle)):
                     self.uncancelled = ()
             raise
         finally:
-            self._cancels.leave(self)
+            self._canceller.leave(self)
 
     async def _submit_and_follow(
         self,
@@ -138,13 +138,13 @@ class _JobSubscription:
         with self._scope:
             self.handle = handle = await submit()
             await self._notify(self._on_enqueue, handle.request_id)
-            events = handle._watch(
+            watcher = await handle._watch(
                 with_logs=with_logs,
                 interval=interval,
-                look_at_once=self._on_queue_update is not None,
+                poll_immediately=self._on_queue_update is not None,
             )
-            async with aclosing(events):
-                async for self.last in events:
+            async with aclosing(watcher.statuses()) as statuses:
+                async for self.last in statuses:
                     await self._notify(self._on_queue_update, self.last)
             return await handle._fetch_result(self.last, output)
         raise ClientClosedError("the client was closed before the job had ended")
@@ -173,9 +173,9 @@ class _JobSubscription:
             or not isinstance(error, FalClientError)
         )
 
-    def _begin_cancel(self, handle: AsyncRequestHandle) -> Cancel:
+    def _begin_cancel(self, handle: AsyncRequestHandle) -> PendingCancel:
         if self._cancel is None:
-            self._cancel = self._cancels.add(
+            self._cancel = self._canceller.add(
                 handle.request_id, handle.cancel, context=self._context
             )
         return self._cancel
@@ -188,8 +188,8 @@ class QueueMixin:
 
     async def _cancel_unclaimed(self, handle: AsyncRequestHandle) -> None:
         """Cancel a job whose caller has left before the handle was received."""
-        cancels = self._dispatcher.line.cancels.get()
-        await cancels.wait(cancels.add(handle.request_id, handle.cancel))
+        canceller = self._dispatcher.resources.cancellers.get()
+        await canceller.wait(canceller.add(handle.request_id, handle.cancel))
 
     @unclaimed(_cancel_unclaimed)
     async def submit(
@@ -379,7 +379,9 @@ class QueueMixin:
                 auto_upload=auto_upload,
             )
 
-        job = _JobSubscription(self._dispatcher.line.cancels.get(), on_enqueue, on_queue_update)
+        job = _JobSubscription(
+            self._dispatcher.resources.cancellers.get(), on_enqueue, on_queue_update
+        )
         state = CallState()
         with optional_timeout(client_timeout), use_call_state(state):
             return await job.run(submit, with_logs=with_logs, interval=interval, output=output)

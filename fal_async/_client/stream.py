@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from fal_async._dispatch.dispatcher import Dispatcher
-    from fal_async._dispatch.limits import LaneLimits
     from fal_async._http.response import StreamedResponse
     from fal_async._protocol.operation import Operation
 
@@ -141,7 +140,7 @@ class EventStream(Generic[T]):
         try:
             chunk = await self._source.next_chunk()
         except ExchangeFailed as error:
-            raise self._broken(error.breakdown.reason) from error.__cause__
+            raise self._broken(error.failure.reason) from error.__cause__
         if chunk is not None:
             return chunk
         if isinstance(self._decoder.decode, _Decoder) and self._decoder.decode.pending:
@@ -197,6 +196,7 @@ class _ResponseReader:
         timeout: float | None,
         idle_timeout: float | None,
     ) -> None:
+        self.was_opened = False
         self.was_closed = False
         self.headers: Mapping[str, str] = {}
         self.dispatcher = dispatcher
@@ -206,16 +206,7 @@ class _ResponseReader:
         self._idle_timeout = idle_timeout
         self._deadline = math.inf
         self._state = CallState()
-        self._gates: LaneLimits | None = None
         self._response: StreamedResponse | None = None
-
-    def __del__(self) -> None:
-        if self._response is not None and self._gates is not None:  # dropped without being closed
-            self._gates.release(self._operation.lane)
-
-    @property
-    def was_opened(self) -> bool:
-        return self._gates is not None
 
     @property
     def request_id(self) -> str | None:
@@ -235,15 +226,8 @@ class _ResponseReader:
             self._deadline = anyio.current_time() + self._timeout
         if self._prepare is not None:
             self._operation = await self._with_deadline(self._prepare, math.inf)
-        self._state.begin(self._operation)
-        gates = self.dispatcher.line.gates.get()
-        await self._with_timeouts(lambda: gates.acquire(self._operation.lane, self._state))
-        self._gates = gates
-        try:
-            response = await self._with_timeouts(lambda: self.dispatcher.stream(self._operation))
-        except BaseException:
-            gates.release(self._operation.lane)
-            raise
+        self.was_opened = True
+        response = await self._with_timeouts(lambda: self.dispatcher.stream(self._operation))
         self._response, self.headers = response, response.headers
         if self.was_closed:  # in the meantime, by another task
             await self.aclose()
@@ -258,8 +242,7 @@ class _ResponseReader:
         """Close the connection, once."""
         self.was_closed = True
         response, self._response = self._response, None
-        if response is not None and self._gates is not None:
-            self._gates.release(self._operation.lane)
+        if response is not None:
             await response.aclose()
 
     async def _with_timeouts(self, step: Callable[[], Awaitable[R]]) -> R:

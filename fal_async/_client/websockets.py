@@ -272,7 +272,7 @@ class _SocketConnector:
     options: _Options
 
     async def __call__(self) -> WebSocket:
-        return await self.dispatcher.line.sockets.open(self._open)
+        return await self.dispatcher.resources.websockets.open(self._open)
 
     async def _open(self) -> WebSocket:
         if self.token_request is not None:

@@ -1,4 +1,4 @@
-"""How much goes on at once: a gate before each lane, and a pace for waits that poll."""
+"""Concurrency limits of each lane; the rate limit of status polls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LaneLimits", "RateLimiter"]
 
-
-#: The setting that bounds each lane.
-_LIMITS: Final = {
+#: The setting that limits each lane. Status streams have `LaneLimits.streams` instead.
+_SETTINGS: Final = {
     Lane.CONTROL: "control",
     Lane.CANCEL: "control",
     Lane.HELD: "held",
@@ -26,11 +25,53 @@ _LIMITS: Final = {
 }
 
 
+class LaneLimits:
+    """The concurrency limits on one event loop. Operations wait for a slot, however long.
+
+    Attributes:
+        streams: The slots of status streams.
+        polls: The rate limit of status polls.
+        buffers: The slots of upload parts that are kept in memory.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        sizes = {lane: getattr(limits, setting) for lane, setting in _SETTINGS.items()}
+        self._semaphores = {
+            lane: anyio.Semaphore(size, fast_acquire=True) for lane, size in sizes.items()
+        }
+        self._names = {lane: f"limits.{_SETTINGS[lane]} ({size})" for lane, size in sizes.items()}
+        self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
+        self.streams = FairSlots(limits.max_streams)
+        self.polls = RateLimiter(1 / limits.polls_per_second)
+
+    async def acquire(self, lane: Lane, state: CallState) -> None:
+        """Acquire a slot, and wait for it if none is free.
+
+        Args:
+            lane: The lane.
+            state: The state of the call, which records the limit while the call waits for it.
+        """
+        semaphore = self._semaphores.get(lane)
+        if semaphore is None:
+            return
+        try:
+            semaphore.acquire_nowait()
+        except anyio.WouldBlock:
+            state.waiting_for = self._names[lane]
+            await semaphore.acquire()
+            state.waiting_for = ""
+
+    def release(self, lane: Lane) -> None:
+        """Release a slot."""
+        if lane in self._semaphores:
+            self._semaphores[lane].release()
+
+
 class RateLimiter:
-    """A rate limit that tenants share: each has an equal part while others use theirs as well.
+    """A rate limit that tenants share fairly: each active tenant gets an equal part.
 
     Args:
-        interval: The seconds between two moments.
+        interval: The seconds between two events.
     """
 
     def __init__(self, interval: float) -> None:
@@ -38,57 +79,10 @@ class RateLimiter:
         self._next: dict[object, float] = {}
 
     def reserve(self, now: float, tenant: object) -> float:
-        """Take the next moment that is free for a tenant; return how many seconds away it is."""
+        """Reserve the next event of a tenant, and return the seconds until then."""
         busy = {other: moment for other, moment in self._next.items() if moment > now}
         moment = busy.get(tenant, now)
         others = len(busy) - (tenant in busy)
         busy[tenant] = moment + self._interval * (1 + others)
         self._next = busy
         return moment - now
-
-
-class LaneLimits:
-    """The places of each lane on one event loop. Waiting for one is never an error.
-
-    Attributes:
-        streams: The slots of the waits on queue jobs that hold a status stream.
-        polls: When the waits that poll may do so.
-        buffers: The room for parts of uploads that have to be kept in memory.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        sizes = {lane: getattr(limits, name) for lane, name in _LIMITS.items()}
-        self._semaphores = {
-            lane: anyio.Semaphore(size, fast_acquire=True) for lane, size in sizes.items()
-        }
-        self._names = {lane: f"limits.{_LIMITS[lane]} ({size})" for lane, size in sizes.items()}
-        self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
-        self.streams = FairSlots(limits.max_streams)
-        self.polls = RateLimiter(1 / limits.polls_per_second)
-
-    async def acquire(self, lane: Lane, state: CallState | None = None) -> None:
-        """Wait for a place.
-
-        Args:
-            lane: The lane.
-            state: The state of the call, which notes what is waited for if there is no place.
-        """
-        if self.acquire_nowait(lane):
-            return
-        if state is not None:
-            state.waiting_for = self._names[lane]
-        await self._semaphores[lane].acquire()
-        if state is not None:
-            state.waiting_for = ""
-
-    def acquire_nowait(self, lane: Lane) -> bool:
-        """Take a place if one is free."""
-        try:
-            self._semaphores[lane].acquire_nowait()
-        except anyio.WouldBlock:
-            return False
-        return True
-
-    def release(self, lane: Lane) -> None:
-        """Give a place back."""
-        self._semaphores[lane].release()

@@ -250,7 +250,7 @@ async def upload_files(
     """
     urls: dict[int, str] = {}
     call_state().enter("upload")
-    semaphore = anyio.Semaphore(dispatcher.line.limits.uploads)  # also for files that are open
+    semaphore = anyio.Semaphore(dispatcher.resources.limits.uploads)  # also for files that are open
 
     async def send(ready: _PendingUpload) -> None:
         transfer = FileUpload(dispatcher, ready.label, repositories(None, None))

@@ -10,7 +10,6 @@ from zlib import crc32
 import anyio
 
 from fal_async._core.checks import whole_number
-from fal_async._dispatch.call_state import call_state
 from fal_async._http.response import ExchangeFailed
 from fal_async._net.threads import run_in_thread
 from fal_async._protocol.downloads import (
@@ -38,11 +37,9 @@ from fal_async.errors import (
 
 if TYPE_CHECKING:
     from fal_async._dispatch.dispatcher import Dispatcher
-    from fal_async._dispatch.limits import LaneLimits
     from fal_async._http.response import StreamedResponse
-    from fal_async._protocol.operation import Lane, Operation
 
-__all__ = ["Download", "FileResponse", "RemoteFile", "exists", "suggested_name_of"]
+__all__ = ["Download", "RemoteFile", "exists", "suggested_name_of"]
 
 
 #: How many redirects are followed in a row.
@@ -50,31 +47,6 @@ MAX_REDIRECTS: Final = 10
 
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
-
-class FileResponse:
-    """A response that is being read, and its place in the lane."""
-
-    def __init__(self, response: StreamedResponse, lane: Lane, gates: LaneLimits) -> None:
-        self.status_code = response.status_code
-        self.headers = response.headers
-        self.next_chunk = response.next_chunk
-        self._response = response
-        self._lane = lane
-        self._gates: LaneLimits | None = gates
-
-    def __del__(self) -> None:
-        self._leave()  # it was dropped without being closed
-
-    async def aclose(self) -> None:
-        """Close the connection, or give it back when the body has been read."""
-        self._leave()
-        await self._response.aclose()
-
-    def _leave(self) -> None:
-        gates, self._gates = self._gates, None
-        if gates is not None:
-            gates.release(self._lane)
 
 
 async def exists(dispatcher: Dispatcher, url: str, size: int) -> bool:
@@ -103,7 +75,7 @@ class RemoteFile:
         self._url = url
         self._token_required: set[str] = set()
 
-    async def open(self, start: int, etag: str | None) -> FileResponse:
+    async def open(self, start: int, etag: str | None) -> StreamedResponse:
         """Ask for the file, from the byte `start` on where it has an ETag."""
         url = self._url
         for _ in range(MAX_REDIRECTS + 1):
@@ -117,25 +89,19 @@ class RemoteFile:
 
     async def _open_with_token_if_needed(
         self, url: str, start: int, etag: str | None
-    ) -> FileResponse:
+    ) -> StreamedResponse:
         if url not in self._token_required:
             try:
-                return await self._open(download(url, Credential.NONE, start=start, etag=etag))
+                return await self._dispatcher.stream(
+                    download(url, Credential.NONE, start=start, etag=etag)
+                )
             except (AuthenticationError, PermissionDeniedError, NotFoundError):
                 if not await self._has_token_for(url):
                     raise
             self._token_required.add(url)
-        return await self._open(download(url, Credential.CDN_TOKEN, start=start, etag=etag))
-
-    async def _open(self, operation: Operation[None]) -> FileResponse:
-        gates = self._dispatcher.line.gates.get()
-        await gates.acquire(operation.lane, call_state())
-        try:
-            response = await self._dispatcher.stream(operation)
-        except BaseException:
-            gates.release(operation.lane)
-            raise
-        return FileResponse(response, operation.lane, gates)
+        return await self._dispatcher.stream(
+            download(url, Credential.CDN_TOKEN, start=start, etag=etag)
+        )
 
     async def _has_token_for(self, url: str) -> bool:
         if not is_cdn(url, self._dispatcher.hosts):
@@ -172,7 +138,7 @@ class Download:
         self._place = RemoteFile(dispatcher, self._url)
         self._max_bytes = max_bytes
         self._version: FileVersion | None = None
-        self._file: FileResponse | None = None
+        self._file: StreamedResponse | None = None
         self._suggested_name: str | None = None
         self._ended = False
         self._position = 0
@@ -230,7 +196,7 @@ class Download:
             await self._pause(error)
         return b""
 
-    async def _resume(self) -> FileResponse | None:
+    async def _resume(self) -> StreamedResponse | None:
         """Open the file where it broke off, or at its beginning; ``None`` if nothing is left."""
         earlier = self._version if self._position else None
         try:
@@ -293,7 +259,7 @@ class Download:
         await self._close_file()
         self._failures += 1
         pause = retry_delay(
-            error.breakdown,
+            error.failure,
             Retry.IDEMPOTENT,
             self._dispatcher.policy,
             attempt=self._failures,
@@ -302,7 +268,7 @@ class Download:
         )
         if pause is None:
             raise TransportError(
-                f"the download broke off after {self._position} bytes: {error.breakdown.reason}"
+                f"the download broke off after {self._position} bytes: {error.failure.reason}"
             ) from error.__cause__
         await anyio.sleep(pause)
 

@@ -221,7 +221,7 @@ class FileUpload:
         self._label = label
         self._repositories = repositories
         self._on_progress = on_progress
-        self._limits = dispatcher.line.limits
+        self._limits = dispatcher.resources.limits
         self._parts: list[Part] = []
 
     async def send(self, source: Source | IteratorSource) -> str:
@@ -277,7 +277,7 @@ class FileUpload:
     async def _send_stream(self, source: IteratorSource) -> str:
         """Upload what can be read only once: a few parts of it are in memory, never more."""
         progress = Progress(self._on_progress, None)
-        buffers = self._dispatcher.line.gates.get().buffers
+        buffers = self._dispatcher.resources.lanes.get().buffers
         async with buffers:
             content = BytesSource(await source.read(self._limits.part_size))
             if source.ended:
@@ -293,7 +293,7 @@ class FileUpload:
     async def _send_rest(
         self, source: IteratorSource, multipart: MultipartUpload, progress: Progress
     ) -> int:
-        buffers = self._dispatcher.line.gates.get().buffers
+        buffers = self._dispatcher.resources.lanes.get().buffers
         reading = anyio.Lock()
         number, size = 1, 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 from fal_async._net.errors import DecodingError, ExchangeError
 from fal_async._net.time_slices import TimeSlice
@@ -25,41 +25,62 @@ __all__ = ["Body", "ExchangeFailed", "StreamedResponse", "Transport", "decode_he
 MAX_ERROR_BODY: Final = 8 * 1024 * 1024
 
 
-class ExchangeFailed(Exception):  # noqa: N818 -- a signal to the connection, which may yet find a reply
-    """An exchange broke; `breakdown` says how."""
+class ExchangeFailed(Exception):  # noqa: N818 -- a signal to the retry loop, not an error of a call
+    """No complete response arrived.
 
-    def __init__(self, breakdown: NetworkFailure, *, unreachable: bool = False) -> None:
-        super().__init__(breakdown.reason)
-        self.breakdown = breakdown
+    Attributes:
+        failure: The reason, for retries and errors.
+        unreachable: Whether a backup host may be reachable instead.
+    """
+
+    def __init__(self, failure: NetworkFailure, *, unreachable: bool = False) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
         self.unreachable = unreachable
 
+    @classmethod
+    def from_error(
+        cls, error: ExchangeError | OSError, *, sent: bool, request_id: str | None = None
+    ) -> Self:
+        """Make one from the error of a transport.
 
-def _broken(
-    error: ExchangeError | OSError, *, sent: bool, request_id: str | None = None
-) -> ExchangeFailed:
-    reason = str(error) or type(error).__name__
-    if not isinstance(error, ExchangeError):
-        return ExchangeFailed(NetworkFailure(reason, sent=sent, request_id=request_id))
-    breakdown = NetworkFailure(
-        error.summary or reason, sent=sent, request_id=request_id, permanent=error.permanent
-    )
-    return ExchangeFailed(breakdown, unreachable=error.unreachable and not error.permanent)
+        Args:
+            error: The error.
+            sent: Whether any of the request may have reached the peer.
+            request_id: The id that the headers of the response contain; ``None`` without one.
+        """
+        reason = str(error) or type(error).__name__
+        if not isinstance(error, ExchangeError):
+            return cls(NetworkFailure(reason, sent=sent, request_id=request_id))
+        failure = NetworkFailure(
+            error.summary or reason, sent=sent, request_id=request_id, permanent=error.permanent
+        )
+        return cls(failure, unreachable=error.unreachable and not error.permanent)
+
+    def __str__(self) -> str:
+        return self.failure.reason
 
 
 class StreamedResponse:
-    """A response whose body has not been read yet. Whoever holds it reads it or closes it.
+    """A response whose body is still being received. Its receiver reads it or closes it.
+
+    It owns the connection and the slot of its request, and releases both when it is closed. The
+    slot of a response that was dropped is released when the response is freed.
 
     Args:
-        whole: The body, if all of it is there.
-        rest: The decoded body, if not.
-        close: Called in the end, if there is a connection to be given back.
+        status_code: The HTTP status.
+        headers: The names in lower case; values of repeated headers are joined by commas.
+        whole: The body, if it has arrived completely.
+        rest: The decoded chunks of the body, if it has not.
+        close: Closes the connection, or releases it for reuse; ``None`` without one.
 
     Attributes:
         status_code: The HTTP status.
-        headers: Names in lower case; values of repeated headers are joined by commas.
+        headers: The headers.
+        release_slot: Releases the slot of the request; ``None`` without one.
     """
 
-    __slots__ = ("_close", "_rest", "_whole", "headers", "status_code")
+    __slots__ = ("_close", "_rest", "_whole", "headers", "release_slot", "status_code")
 
     def __init__(
         self,
@@ -72,9 +93,13 @@ class StreamedResponse:
     ) -> None:
         self.status_code = status_code
         self.headers = headers
+        self.release_slot: Callable[[], None] | None = None
         self._whole = whole
         self._rest = rest
         self._close = close
+
+    def __del__(self) -> None:
+        self._release_slot()
 
     @property
     def ok(self) -> bool:
@@ -94,9 +119,8 @@ class StreamedResponse:
         try:
             return await anext(self._rest, None)
         except (ExchangeError, OSError) as error:
-            raise _broken(
-                error, sent=True, request_id=self.headers.get("x-fal-request-id")
-            ) from error
+            request_id = self.headers.get("x-fal-request-id")
+            raise ExchangeFailed.from_error(error, sent=True, request_id=request_id) from error
 
     async def read(self, *, limit: int) -> Response:
         """Read the whole body and close.
@@ -111,7 +135,11 @@ class StreamedResponse:
             Broken: The rest of the body did not arrive, or cannot be decompressed.
             InvalidResponseError: The body of a success is longer than that.
         """
-        body = self._whole if self._rest is None else await self._read_rest(limit)
+        if self._rest is None:
+            body = self._whole
+            self._release_slot()
+        else:
+            body = await self._read_rest(limit)
         return Response(status_code=self.status_code, headers=self.headers, body=body)
 
     async def _read_rest(self, limit: int) -> bytes:
@@ -136,11 +164,17 @@ class StreamedResponse:
         return body.join() if self.ok else body.join()[:MAX_ERROR_BODY]
 
     async def aclose(self) -> None:
-        """Close the connection, or give it back when the body has been read."""
+        """Release the slot, and close the connection, or release it if the body has been read."""
+        self._release_slot()
         self._rest = None
         close, self._close = self._close, None
         if close is not None:
             await close()
+
+    def _release_slot(self) -> None:
+        release_slot, self.release_slot = self.release_slot, None
+        if release_slot is not None:
+            release_slot()
 
 
 class _Gathered:

@@ -187,7 +187,7 @@ async def test_waits_over_the_limit_stand_in_line_for_a_stream(fal: Emulator, ta
             async with anyio.create_task_group() as group:
                 for _ in range(20):
                     group.start_soon(subscribe)
-        gates = client._dispatcher.line.gates.get()
+        gates = client._dispatcher.resources.lanes.get()
         assert gates.streams.free == 2
 
     assert fal.counters(talk).completed == 20
@@ -244,7 +244,7 @@ async def test_a_wait_in_line_that_is_cancelled_leaves_the_line(
                 await fal.wait_for_async(lambda: fal.count("submit") == 3)
                 await anyio.wait_all_tasks_blocked()
                 group.cancel_scope.cancel()
-        gates = client._dispatcher.line.gates.get()
+        gates = client._dispatcher.resources.lanes.get()
         assert gates.streams.free == max_streams
 
     assert fal.count("cancel") == 3
@@ -380,6 +380,6 @@ async def test_jobs_do_not_wait_behind_those_of_other_keys_and_endpoints(
                 await fal.wait_for_async(lambda: fal.count("submit") == 6)
                 assert await tenant.subscribe(talk, {}) == {"lines": len(LINES)}
                 gate.open()
-        assert client._dispatcher.line.gates.get().streams.free == 3
+        assert client._dispatcher.resources.lanes.get().streams.free == 3
 
     assert fal.count("result") == 7

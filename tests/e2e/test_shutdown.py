@@ -176,7 +176,7 @@ async def test_a_key_provider_that_fails_for_a_while(fal: Emulator) -> None:
 async def test_a_key_provider_that_fails_for_good_is_one_warning_with_the_ids(
     fal: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fal_async._dispatch.cancels.DELAYS", (0.0,))
+    monkeypatch.setattr("fal_async._dispatch.cancellation.DELAYS", (0.0,))
     sealed = False
 
     def provide() -> str:
@@ -343,7 +343,7 @@ async def test_closing_is_bounded(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fal_async._dispatch.cancels.CLEANUP", 0.2)
+    monkeypatch.setattr("fal_async._dispatch.cancellation.CLEANUP", 0.2)
     held = fal.gate()
     fal.fail(SLOW, Fault(route="cancel", delay=held))
 

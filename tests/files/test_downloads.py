@@ -381,7 +381,7 @@ async def test_a_response_without_a_file_is_an_error(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     fal.fail(None, Fault(route="download", status=204))
-    carrier = client._dispatcher.line._carrier
+    carrier = client._dispatcher.resources.transport
     assert isinstance(carrier, PooledBackend)
     with pytest.raises(InvalidResponseError, match="204"):
         await client.download(url, tmp_path / "a.mp4")
@@ -502,7 +502,7 @@ async def test_a_cancelled_download_leaves_nothing_behind(
 ) -> None:
     gate = fal.gate()
     fal.fail(None, Fault(route="download", cut=100_000, delay=gate))
-    carrier = client._dispatcher.line._carrier
+    carrier = client._dispatcher.resources.transport
     assert isinstance(carrier, PooledBackend)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
@@ -519,7 +519,7 @@ async def test_an_iterator_that_is_left_early_gives_its_connection_back(
     fal: Emulator, client: AsyncClient, url: str
 ) -> None:
     file = await file_at(client, url)
-    carrier = client._dispatcher.line._carrier
+    carrier = client._dispatcher.resources.transport
     assert isinstance(carrier, PooledBackend)
     async with file.iter_bytes() as chunks:
         async for _ in chunks:
@@ -528,7 +528,7 @@ async def test_an_iterator_that_is_left_early_gives_its_connection_back(
     async for _ in file.iter_bytes():
         break
     assert in_use(carrier) == 0
-    lane = client._dispatcher.line.gates.get()._semaphores
+    lane = client._dispatcher.resources.lanes.get()._semaphores
     assert {places.value for name, places in lane.items() if name.name == "DOWNLOAD"} == {64}
 
 

@@ -895,7 +895,7 @@ async def test_a_cancelled_upload_leaves_nothing_open(
     content = SMALL if route == "upload" else LARGE
     large.write_bytes(content)  # noqa: ASYNC240 -- nobody waits for this loop
     fal.fail(None, Fault(route=route, delay=fal.gate(), times=None))
-    carrier = client._dispatcher.line._carrier
+    carrier = client._dispatcher.resources.transport
     assert isinstance(carrier, PooledBackend)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
@@ -910,7 +910,7 @@ async def test_a_cancelled_upload_leaves_nothing_open(
         await fal.wait_for_async(lambda: fal.connections == resting)
         fal.reset()
         assert (await client.upload(LARGE, "video/mp4")).startswith("http")
-    assert client._dispatcher.line.gates.get().buffers.value == LIMITS.uploads
+    assert client._dispatcher.resources.lanes.get().buffers.value == LIMITS.uploads
 
 
 async def test_an_upload_that_waits_for_its_iterator_can_be_cancelled(client: AsyncClient) -> None:
@@ -927,7 +927,7 @@ async def test_an_upload_that_waits_for_its_iterator_can_be_cancelled(client: As
         await client.upload(endless(), "video/mp4")
     assert scope.cancelled_caught
     assert left == ["closed"]
-    assert client._dispatcher.line.gates.get().buffers.value == LIMITS.uploads
+    assert client._dispatcher.resources.lanes.get().buffers.value == LIMITS.uploads
 
 
 async def test_a_closed_peer_is_a_transport_error(fal: Emulator) -> None:

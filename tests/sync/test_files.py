@@ -156,7 +156,7 @@ def test_a_loop_over_a_file_that_is_left_gives_its_connection_back(
 
     async def free_places() -> set[float]:
         client: fal_client.AsyncClient = blocking._async
-        lanes = client._dispatcher.line.gates.get()._semaphores
+        lanes = client._dispatcher.resources.lanes.get()._semaphores
         return {places.value for lane, places in lanes.items() if lane.name == "DOWNLOAD"}
 
     assert blocking._portal.call(free_places) == {64}

@@ -1,8 +1,8 @@
-"""The jobs that nobody waits for any more: a client cancels them, whatever becomes of its callers.
+"""`JobCanceller`: the cancellation of jobs whose callers were cancelled or whose client closes.
 
-A caller who leaves a job hands it over and waits for its cancellation as long as `Cancels.patience`
-says. The cancellation is sent by a background task, so it goes on when the caller is cancelled
-again, and has connections of its own, so it never waits behind other calls.
+A cancelled caller waits for `JobCanceller.patience` until its job is cancelled, too. A background
+task sends the request, so that the request survives another cancellation of the caller. It has
+slots of its own and does not wait for other calls.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fal_async._net.background import BackgroundTask
 
-__all__ = ["Cancel", "Cancels", "Subscriber"]
+__all__ = ["JobCanceller", "PendingCancel", "Subscriber"]
 
 T = TypeVar("T")
 _log = logging.getLogger("fal_async")
@@ -56,7 +56,7 @@ class Subscriber(Protocol):
         ...
 
 
-class Cancel:
+class PendingCancel:
     """One job to cancel.
 
     Attributes:
@@ -74,7 +74,7 @@ class Cancel:
         self.failure: str | None = "there was no time"
 
 
-class Cancels:
+class JobCanceller:
     """What one client has to cancel on one event loop.
 
     Args:
@@ -90,7 +90,7 @@ class Cancels:
         state = _State()
         self._subscribers, self._submissions = state.subscribers, state.submissions
         self._jobs = state.jobs
-        self._failed: list[Cancel] = []
+        self._failed: list[PendingCancel] = []
         self._changed: anyio.Event | None = None
         _states.add(state)
         weakref.finalize(self, state.report).atexit = False
@@ -120,7 +120,7 @@ class Cancels:
         send: Callable[[], Awaitable[object]],
         *,
         context: Context | None = None,
-    ) -> Cancel:
+    ) -> PendingCancel:
         """Cancel a job in the background.
 
         Args:
@@ -131,12 +131,12 @@ class Cancels:
         """
         cancel = self._jobs.get(request_id)
         if cancel is None:
-            cancel = Cancel(request_id)
+            cancel = PendingCancel(request_id)
             cancel.task = spawn(self._cancel, cancel, send, grace=self.patience, context=context)
             self._jobs[request_id] = cancel
         return cancel
 
-    async def wait(self, cancel: Cancel) -> bool:
+    async def wait(self, cancel: PendingCancel) -> bool:
         """Wait for a cancellation even if the caller is cancelled; whether it is done by then."""
         with anyio.move_on_after(self.patience(), shield=True):
             await cancel.task.wait()
@@ -157,7 +157,7 @@ class Cancels:
         except RuntimeError:
             _report([request_id], "its event loop has ended")
 
-    async def hear_out(
+    async def complete_submit(
         self, work: Callable[[], Awaitable[T]], abandoned: Callable[[T], Awaitable[None]]
     ) -> T:
         """Start a job in the background; its handle must not be lost if the caller is cancelled.
@@ -199,7 +199,7 @@ class Cancels:
             self._changed = anyio.Event()
             await self._changed.wait()
 
-    async def _cancel(self, cancel: Cancel, send: Callable[[], Awaitable[object]]) -> None:
+    async def _cancel(self, cancel: PendingCancel, send: Callable[[], Awaitable[object]]) -> None:
         try:
             async with self._slots:
                 cancel.failure = f"no response within {TIMEOUT:g} s"
@@ -263,7 +263,7 @@ class _State:
         self.process = os.getpid()
         self.subscribers: dict[Subscriber, None] = {}
         self.submissions: set[anyio.CancelScope] = set()
-        self.jobs: dict[str, Cancel] = {}
+        self.jobs: dict[str, PendingCancel] = {}
 
     def report(self) -> None:
         """Report jobs whose loop was closed, or whose program ended, before they were cancelled."""
@@ -283,4 +283,4 @@ def _report_at_exit() -> None:
 
 # Finalizers run in reverse order when a program ends: this one after those of the blocking clients,
 # which end their event loops.
-weakref.finalize(Cancels, _report_at_exit)
+weakref.finalize(JobCanceller, _report_at_exit)
