@@ -459,37 +459,39 @@ def realtime(
     compression: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
-    """Open a session with a realtime app, for the length of the block.
+    """Open a session with a realtime app; ``async with`` closes it.
 
     Args:
         application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
-        use_jwt: Whether a short-lived token opens the session, or else the key itself, in a
-            header.
+        use_jwt: Whether to authenticate with a short-lived token in the URL. If false, the key
+            itself is sent in a header.
         path: The path within the app; it is not added to an id that ends with it.
-        max_buffering: How many unprocessed inputs the platform keeps before it drops the
-            oldest, from 1 to 60; ``None`` leaves it to the app.
-        token_expiration: For how long the token may be used to connect, in seconds.
-        encode_message: Makes a message of what is sent, text or bytes; ``None`` writes msgpack.
-        decode_message: Reads messages that are bytes; ``None`` reads msgpack.
-        reconnect: Whether the first `send` after the connection was closed by the other side,
-            or lost, opens a new one, with a new token. What had not been answered is lost, of
-            which the next `recv` tells by a `RealtimeDisconnectedError`.
-        max_message_size: The longest message to accept, in bytes; ``None`` for any.
-        open_timeout: How long opening a connection may take, in seconds, since a runner may
-            have to start; ``None`` for any time.
-        ping_interval: After so many seconds of silence the other side is asked for a sign of
-            life; ``None`` never asks.
-        ping_timeout: After so many seconds without one the connection is held to be lost;
-            ``None`` never does.
-        compression: Whether to offer permessage-deflate, which costs much time and saves
+        max_buffering: The number of unprocessed inputs that the platform keeps before it drops
+            the oldest, from 1 to 60; ``None`` uses the default of the app.
+        token_expiration: The time during which the token can open connections, in seconds.
+        encode_message: Encodes the arguments of `send` as text or bytes; ``None`` encodes them
+            as msgpack.
+        decode_message: Decodes binary messages; ``None`` decodes them as msgpack.
+        reconnect: Whether `send` opens a new connection, with a new token, after the last one
+            was closed by the server or lost. Inputs without a result are lost; the next `recv`
+            then raises a `RealtimeDisconnectedError`.
+        max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+            limit.
+        open_timeout: The timeout for opening a connection, in seconds, which includes the start
+            of a runner; ``None`` disables it.
+        ping_interval: The time without received data after which to send a ping, in seconds;
+            ``None`` disables pings.
+        ping_timeout: The time to wait for a response to a ping before the connection counts as
+            lost, in seconds; ``None`` disables the timeout.
+        compression: Whether to offer permessage-deflate, which takes much time and saves
             nothing on images.
-        headers: Further headers of the handshake.
+        headers: Additional headers of the handshake.
 
     Raises:
-        FalClientHTTPError: The platform refused the token or the connection; the class says
-            why.
-        ConnectionFailedError: There was no connection.
-        InvalidRequestError: An argument is wrong; nothing was sent.
+        FalClientHTTPError: The platform rejected the token or the connection; the subclass
+            gives the reason.
+        ConnectionFailedError: The connection failed.
+        InvalidRequestError: An argument is invalid; nothing was sent.
 
     Example:
         >>> async def main() -> None:
@@ -532,11 +534,11 @@ def ws_connect(
     compression: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> AbstractAsyncContextManager[WebSocketConnection]:
-    """Open a WebSocket of an app with a protocol of its own, for the length of the block.
+    """Open a WebSocket of an app with its own protocol; ``async with`` closes it.
 
     Args:
         application: The endpoint id.
-        path: The path within the app, added to the id.
+        path: The path within the app, which is added to the id.
         use_jwt: As for `realtime`.
         max_buffering: As for `realtime`.
         token_expiration: As for `realtime`.
@@ -548,9 +550,9 @@ def ws_connect(
         headers: As for `realtime`.
 
     Raises:
-        FalClientHTTPError: The platform refused the token or the connection.
-        ConnectionFailedError: There was no connection.
-        InvalidRequestError: An argument is wrong; nothing was sent.
+        FalClientHTTPError: The platform rejected the token or the connection.
+        ConnectionFailedError: The connection failed.
+        InvalidRequestError: An argument is invalid; nothing was sent.
 
     Example:
         >>> async def main() -> None:
@@ -582,20 +584,19 @@ def http_over_websocket(
     open_timeout: float | None = 90.0,
     headers: Mapping[str, str] | None = None,
 ) -> AbstractAsyncContextManager[HTTPOverWebSocket]:
-    """Open one connection for many HTTP requests to an endpoint, for the length of the block.
+    """Open a WebSocket for many HTTP requests to an endpoint; ``async with`` closes it.
 
     Args:
         application: The endpoint id, with its path.
-        max_message_size: The longest message to accept, in bytes; ``None`` for any. A response
-            has one or several.
-        open_timeout: How long opening the connection may take, in seconds; ``None`` for any
-            time.
-        headers: Further headers of the handshake.
+        max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+            limit. A response consists of one or more messages.
+        open_timeout: The timeout for opening the connection, in seconds; ``None`` disables it.
+        headers: Additional headers of the handshake.
 
     Raises:
-        FalClientHTTPError: The platform refused the connection.
-        ConnectionFailedError: There was no connection.
-        InvalidRequestError: An argument is wrong; nothing was sent.
+        FalClientHTTPError: The platform rejected the connection.
+        ConnectionFailedError: The connection failed.
+        InvalidRequestError: An argument is invalid; nothing was sent.
 
     Example:
         >>> async def main() -> None:

@@ -1,4 +1,4 @@
-"""HTTP requests to one endpoint, carried one after the other over one WebSocket."""
+"""HTTP requests to one endpoint over one WebSocket, with responses in the order of the requests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fal_async._client.result import make_result
-from fal_async._client.unclaimed import unclaimed
 from fal_async._http.decoding import DecodedBody
 from fal_async._net.errors import DecodingError
+from fal_async._net.tasks import on_abandoned_result
 from fal_async._net.time_slices import SlicedDecoder
 from fal_async._protocol.error_mapping import raise_for_status
 from fal_async._protocol.http_over_websocket import (
@@ -26,29 +26,22 @@ from fal_async._protocol.response import Response, parse_output
 from fal_async._protocol.serialization import encode_arguments
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._protocol.stream_events import read_events
-from fal_async._websocket.opening import Opening
 from fal_async.errors import FalClientError, InvalidRequestError, InvalidResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from fal_async._websocket.connection import WebSocket
     from fal_async.types import Arguments
 
-__all__ = ["HTTPOverWebSocket", "WebSocketResponse", "connect"]
-
-
-async def _close_unclaimed(_: HTTPOverWebSocket, response: WebSocketResponse) -> None:
-    """Close a response whose caller has left, so that the next one can arrive."""
-    await response.aclose()
+__all__ = ["HTTPOverWebSocket", "WebSocketResponse"]
 
 
 class HTTPOverWebSocket:
-    """Requests to one endpoint over one connection.
+    """A WebSocket for HTTP requests to one endpoint.
 
-    Several tasks may send requests, which are answered in order. A response that is a stream has
-    to be
-    read to its end, or closed, before the next one can arrive.
+    Several tasks may send requests; the responses arrive in the order of the requests. A response
+    that is a stream must be read to its end, or closed, before the next response can be received.
 
     Example:
         >>> async def main() -> None:
@@ -59,136 +52,117 @@ class HTTPOverWebSocket:
         200 a cat
     """
 
-    def __init__(self, socket: WebSocket) -> None:
-        self._turns = _Pipeline(socket)
+    def __init__(self, websocket: WebSocket) -> None:
+        self._pipeline = _Pipeline(websocket)
 
-    @unclaimed(_close_unclaimed)
+    async def _close_response(self, response: WebSocketResponse) -> None:
+        await response.aclose()
+
+    @on_abandoned_result(_close_response)
     async def request(self, arguments: Arguments) -> WebSocketResponse:
-        """Send a request and wait for its response: all of it, or the head of a stream.
+        """Send a request, and receive its response: all of it, or the headers of a stream.
 
         Args:
-            arguments: The input: a mapping of JSON values, or a pydantic model.
+            arguments: The input, a mapping of JSON values or a pydantic model.
 
         Raises:
-            FalClientHTTPError: The platform or the app answered with an error.
-            RealtimeDisconnectedError: The connection is closed, and there will be no response.
-            InvalidResponseError: The response cannot be read.
-            InvalidRequestError: The arguments cannot be sent.
+            FalClientHTTPError: The platform or the app responded with an error.
+            RealtimeDisconnectedError: The connection was closed before the response.
+            InvalidResponseError: The response cannot be decoded.
+            InvalidRequestError: The arguments cannot be encoded.
         """
-        turn = await self._turns.take(encode_arguments(arguments).decode())
+        pending = await self._pipeline.send(encode_arguments(arguments).decode())
         try:
-            return await _read_response(turn)
+            return await _read_response(pending)
         except BaseException:
-            turn.abandon()
+            pending.discard()
             raise
 
     async def close(self) -> None:
-        """Close the connection and wait, not for long, until the other side has agreed."""
-        await self._turns.close()
+        """Close the connection, and wait up to 5 seconds for the server to confirm."""
+        await self._pipeline.close()
 
 
-async def _read_response(turn: _PendingResponse) -> WebSocketResponse:
-    start = await turn.read()
-    assert isinstance(start, ResponseStart)  # noqa: S101 -- `ReplyFrames` lets no reply begin otherwise
+async def _read_response(pending: _PendingResponse) -> WebSocketResponse:
+    start = await pending.read()
+    assert isinstance(start, ResponseStart)  # noqa: S101 -- `ResponseDecoder` ensures it
     headers = {"x-fal-request-id": start.request_id, **start.headers}
     head = Response(status_code=start.status_code, headers=headers)
     if head.ok and head.content_type and not head.content_type.endswith(("/json", "+json")):
-        return WebSocketResponse(turn, head, None)
+        return WebSocketResponse(pending, head, None)
     body = bytearray()
     try:
-        async for chunk in _body_of(turn, head):
+        async for chunk in _decode_body(pending, head):
             body += chunk
             if len(body) > MAX_OUTPUT:
                 raise InvalidResponseError(
                     f"the response has more than {MAX_OUTPUT} bytes", request_id=head.request_id
                 )
     except DecodingError as error:
-        if head.ok:  # of an error, the status says enough
+        if head.ok:  # the status of an error response is enough
             raise InvalidResponseError(str(error), request_id=head.request_id) from error
-        turn.abandon()
+        pending.discard()
     response = replace(head, body=bytes(body))
     raise_for_status(response)
-    return WebSocketResponse(turn, head, make_result(parse_output(response)))
-
-
-def _body_of(turn: _PendingResponse, head: Response) -> AsyncIterator[bytes]:
-    encoding = head.headers.get("content-encoding")
-    return _Body(turn) if encoding is None else DecodedBody(_Body(turn), encoding)
-
-
-class _Body:
-    """The parts of the body of one response, as the frames carry them."""
-
-    def __init__(self, turn: _PendingResponse) -> None:
-        self._turn = turn
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        frame = None if self._turn.is_done else await self._turn.read()
-        if not isinstance(frame, BodyChunk):
-            raise StopAsyncIteration
-        return frame.content
+    return WebSocketResponse(pending, head, make_result(parse_output(response)))
 
 
 class WebSocketResponse:
-    """The response to one request.
+    """A response to a request over a WebSocket.
 
-    A stream is read by ``async for``: events are decoded JSON, or text where they are not JSON;
-    what is no stream of events is given as bytes, chunk by chunk. One task at a time may read.
-    ``async with`` closes it.
+    ``async for`` reads a stream: it yields the data of events, decoded from JSON where possible, or
+    the chunks of any other content as bytes. One task at a time may read. ``async with`` closes
+    the response.
 
     Attributes:
-        status_code: The HTTP status, one of success.
-        headers: Names in lower case.
+        status_code: The HTTP status code, from 200 to 299.
+        headers: The response headers, with names in lower case.
         request_id: The id of the request.
-        result: The output when it is JSON; ``None`` for a stream.
+        result: The output if it is JSON; ``None`` for a stream.
     """
 
-    def __init__(self, turn: _PendingResponse, head: Response, result: Any) -> None:
+    def __init__(self, pending: _PendingResponse, head: Response, result: Any) -> None:
         self.status_code: int = head.status_code
         self.headers: Mapping[str, str] = head.headers
         self.request_id: str | None = head.request_id
         self.result: Any = result
-        self._turn = turn
-        self._body = _body_of(turn, head)
-        self._is_reading = False
-        is_events = head.content_type == "text/event-stream"
+        self._pending = pending
+        self._body = _decode_body(pending, head)
+        self._reading = False
+        sse_decoder, request_id = SSEDecoder(), head.request_id
+
+        def decode(chunk: bytes) -> Iterator[Any]:
+            return read_events(sse_decoder.feed(chunk), request_id=request_id)
+
+        is_event_stream = head.content_type == "text/event-stream"
         self._decoder: SlicedDecoder[Any] = SlicedDecoder(
-            self._read_events(SSEDecoder()) if is_events else _as_it_is
+            decode if is_event_stream else lambda chunk: iter((chunk,))
         )
 
     def __repr__(self) -> str:
         return f"WebSocketResponse({self.status_code}, request_id={self.request_id!r})"
 
-    def _read_events(self, decoder: SSEDecoder) -> Callable[[bytes], Iterator[Any]]:
-        return lambda chunk: read_events(decoder.feed(chunk), request_id=self.request_id)
-
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        if self._is_reading:
+        if self._reading:
             raise InvalidRequestError("another task is reading this response already")
-        self._is_reading = True
+        self._reading = True
         try:
             while True:
                 for item in self._decoder.items:
                     return item
                 if not await self._decoder.advance():
-                    self._decoder.feed(await self._next_chunk())
+                    self._decoder.feed(await anext(self._body))
+        except DecodingError as error:
+            self._pending.discard()
+            raise InvalidResponseError(str(error), request_id=self.request_id) from error
         except FalClientError:
-            self._turn.abandon()
+            self._pending.discard()
             raise
         finally:
-            self._is_reading = False
-
-    async def _next_chunk(self) -> bytes:
-        try:
-            return await anext(self._body)
-        except DecodingError as error:
-            raise InvalidResponseError(str(error), request_id=self.request_id) from error
+            self._reading = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -197,85 +171,99 @@ class WebSocketResponse:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Leave the rest of a stream unread, so that the next response can arrive."""
+        """Discard the rest of a stream, so that the next response can be received."""
         self._decoder.drop()
-        self._turn.abandon()
+        self._pending.discard()
         await checkpoint()
 
 
-def _as_it_is(chunk: bytes) -> Iterator[bytes]:
-    yield chunk
-
-
 class _Pipeline:
-    """Responses come in the order of the requests, and each is read by whoever sent the request."""
+    """Requests on one WebSocket, and the queue of their responses.
 
-    def __init__(self, socket: WebSocket) -> None:
-        self._socket = socket
-        self._frames = ResponseDecoder()
-        self._reading = anyio.Lock(fast_acquire=True)
+    The task that sent a request reads the response. If it discards the response, the task that
+    waits for the next one reads the rest.
+    """
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._decoder = ResponseDecoder()
+        self._read_lock = anyio.Lock(fast_acquire=True)
         self._queue: deque[_PendingResponse] = deque()
 
     def __del__(self) -> None:
-        self._socket.abandon()
+        self._websocket.finalize()
+
+    async def send(self, message: str) -> _PendingResponse:
+        await self._websocket.send(message)
+        pending = _PendingResponse(self)
+        self._queue.append(pending)
+        return pending
+
+    async def read(self, pending: _PendingResponse) -> ResponseStart | BodyChunk | ResponseEnd:
+        """Read the next part of a response, after all responses before it."""
+        while (first := self._queue[0]) is not pending:
+            if not first.is_done:
+                await first.done.wait()
+                continue
+            async with self._read_lock:
+                if self._queue[0] is first:  # discarded, and its end was not read
+                    await self._read_next(first)
+        async with self._read_lock:
+            return await self._read_next(pending)
+
+    async def _read_next(
+        self, pending: _PendingResponse
+    ) -> ResponseStart | BodyChunk | ResponseEnd:
+        message = await self._websocket.recv()
+        try:
+            part = self._decoder.read(message)
+        except InvalidResponseError:
+            self._websocket.abort()  # later messages cannot be assigned to responses
+            raise
+        if isinstance(part, ResponseEnd):
+            self._queue.popleft()
+            pending.done.set()
+        return part
 
     async def close(self) -> None:
-        await self._socket.close()
-
-    async def take(self, message: str) -> _PendingResponse:
-        await self._socket.send(message)
-        turn = _PendingResponse(self)
-        self._queue.append(turn)
-        return turn
-
-    async def read(self, turn: _PendingResponse) -> ResponseStart | BodyChunk | ResponseEnd:
-        """The next part of the response whose turn it is, once the responses before it are over."""
-        while (front := self._queue[0]) is not turn:
-            if not front.is_done:
-                await front.over.wait()
-                continue
-            async with self._reading:
-                if self._queue[0] is front:  # given up, so that nobody else reads it to its end
-                    await self._read_next(front)
-        async with self._reading:
-            return await self._read_next(turn)
-
-    async def _read_next(self, turn: _PendingResponse) -> ResponseStart | BodyChunk | ResponseEnd:
-        message = await self._socket.recv()
-        try:
-            frame = self._frames.read(message)
-        except InvalidResponseError:
-            self._socket.drop()  # whose response comes next is anybody's guess
-            raise
-        if isinstance(frame, ResponseEnd):
-            self._queue.popleft()
-            turn.over.set()
-        return frame
+        await self._websocket.close()
 
 
 class _PendingResponse:
-    """The place of one response."""
+    """A response in the queue of a pipeline."""
 
-    def __init__(self, turns: _Pipeline) -> None:
-        self._turns = turns
-        self.over: anyio.Event = anyio.Event()
+    def __init__(self, pipeline: _Pipeline) -> None:
+        self._pipeline = pipeline
+        self.done: anyio.Event = anyio.Event()
 
     @property
     def is_done(self) -> bool:
-        """Whether its owner reads no more of it."""
-        return self.over.is_set()
+        """Whether the response was received or discarded."""
+        return self.done.is_set()
 
     async def read(self) -> ResponseStart | BodyChunk | ResponseEnd:
-        return await self._turns.read(self)
+        return await self._pipeline.read(self)
 
-    def abandon(self) -> None:
-        self.over.set()
+    def discard(self) -> None:
+        self.done.set()
 
 
-def connect(open_socket: Callable[[], Awaitable[WebSocket]]) -> Opening[HTTPOverWebSocket]:
-    """Requests over a connection that a function opens."""
+def _decode_body(pending: _PendingResponse, head: Response) -> AsyncIterator[bytes]:
+    encoding = head.headers.get("content-encoding")
+    return _Body(pending) if encoding is None else DecodedBody(_Body(pending), encoding)
 
-    async def connect() -> HTTPOverWebSocket:
-        return HTTPOverWebSocket(await open_socket())
 
-    return Opening(connect)
+class _Body:
+    """The chunks of a response body, still encoded."""
+
+    def __init__(self, pending: _PendingResponse) -> None:
+        self._pending = pending
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        part = None if self._pending.is_done else await self._pending.read()
+        if not isinstance(part, BodyChunk):
+            raise StopAsyncIteration
+        return part.content

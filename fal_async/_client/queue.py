@@ -11,11 +11,10 @@ import anyio
 
 from fal_async._client.handle import AsyncRequestHandle
 from fal_async._client.result import check_output_type
-from fal_async._client.unclaimed import unclaimed
 from fal_async._core.checks import check_callback, check_mapping, seconds
 from fal_async._dispatch.call_state import CallState, call_state, use_call_state
 from fal_async._files.auto_upload import attach_files
-from fal_async._net.tasks import optional_timeout
+from fal_async._net.tasks import on_abandoned_result, optional_timeout
 from fal_async._protocol import options, queue
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.queue import Submission, job_urls
@@ -186,12 +185,12 @@ class QueueMixin:
 
     _dispatcher: Dispatcher
 
-    async def _cancel_unclaimed(self, handle: AsyncRequestHandle) -> None:
+    async def _cancel_abandoned(self, handle: AsyncRequestHandle) -> None:
         """Cancel a job whose caller has left before the handle was received."""
         canceller = self._dispatcher.resources.cancellers.get()
         await canceller.wait(canceller.add(handle.request_id, handle.cancel))
 
-    @unclaimed(_cancel_unclaimed)
+    @on_abandoned_result(_cancel_abandoned)
     async def submit(
         self,
         application: str,
@@ -268,11 +267,11 @@ class QueueMixin:
             self._dispatcher.hosts, endpoint, arguments, path=path, headers=merged, query=query
         )
 
-        async def cancel_unclaimed(response: Response) -> None:
+        async def cancel_abandoned(response: Response) -> None:
             if response.ok:
-                await self._cancel_unclaimed(self._bind(endpoint, operation.parse(response)))
+                await self._cancel_abandoned(self._bind(endpoint, operation.parse(response)))
 
-        submission = await self._dispatcher.execute(operation, on_abandoned=cancel_unclaimed)
+        submission = await self._dispatcher.execute(operation, on_abandoned=cancel_abandoned)
         return self._bind(endpoint, submission)
 
     async def subscribe(

@@ -1,4 +1,4 @@
-"""Calls that open a WebSocket: realtime sessions, sockets of apps, requests over a socket."""
+"""Calls that open a WebSocket: `realtime`, `ws_connect`, `http_over_websocket`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from fal_async._client.http_over_websocket import HTTPOverWebSocket, connect
+from fal_async._client.http_over_websocket import HTTPOverWebSocket
 from fal_async._client.sessions import (
     AsyncRealtimeConnection,
+    ReconnectingWebSocket,
     WebSocketConnection,
-    open_realtime,
-    open_websocket,
 )
 from fal_async._core.checks import check_callback, check_flag, seconds, whole_number
+from fal_async._net.tasks import ConnectionContext
 from fal_async._net.threads import run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.error_mapping import exception_from_response
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 __all__ = ["WebSocketMixin"]
 
-#: The longest message that is accepted unless the caller says otherwise, in bytes.
+#: The default maximum size of a message, in bytes.
 MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
-#: What opens WebSockets; loaded by a worker thread, since it would hold up the event loop.
-CONNECTING: Final = "fal_async._websocket.handshake"
+#: The module that opens WebSockets. A worker thread imports it, since that takes so long.
+HANDSHAKE_MODULE: Final = "fal_async._websocket.handshake"
 
 
 class WebSocketMixin:
-    """The calls that hold a WebSocket for their whole life."""
+    """The methods of `AsyncClient` that open a WebSocket."""
 
     _dispatcher: Dispatcher
 
@@ -64,37 +64,39 @@ class WebSocketMixin:
         compression: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[AsyncRealtimeConnection]:
-        """Open a session with a realtime app, for the length of the block.
+        """Open a session with a realtime app; ``async with`` closes it.
 
         Args:
             application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
-            use_jwt: Whether a short-lived token opens the session, or else the key itself, in a
-                header.
+            use_jwt: Whether to authenticate with a short-lived token in the URL. If false, the key
+                itself is sent in a header.
             path: The path within the app; it is not added to an id that ends with it.
-            max_buffering: How many unprocessed inputs the platform keeps before it drops the
-                oldest, from 1 to 60; ``None`` leaves it to the app.
-            token_expiration: For how long the token may be used to connect, in seconds.
-            encode_message: Makes a message of what is sent, text or bytes; ``None`` writes msgpack.
-            decode_message: Reads messages that are bytes; ``None`` reads msgpack.
-            reconnect: Whether the first `send` after the connection was closed by the other side,
-                or lost, opens a new one, with a new token. What had not been answered is lost, of
-                which the next `recv` tells by a `RealtimeDisconnectedError`.
-            max_message_size: The longest message to accept, in bytes; ``None`` for any.
-            open_timeout: How long opening a connection may take, in seconds, since a runner may
-                have to start; ``None`` for any time.
-            ping_interval: After so many seconds of silence the other side is asked for a sign of
-                life; ``None`` never asks.
-            ping_timeout: After so many seconds without one the connection is held to be lost;
-                ``None`` never does.
-            compression: Whether to offer permessage-deflate, which costs much time and saves
+            max_buffering: The number of unprocessed inputs that the platform keeps before it drops
+                the oldest, from 1 to 60; ``None`` uses the default of the app.
+            token_expiration: The time during which the token can open connections, in seconds.
+            encode_message: Encodes the arguments of `send` as text or bytes; ``None`` encodes them
+                as msgpack.
+            decode_message: Decodes binary messages; ``None`` decodes them as msgpack.
+            reconnect: Whether `send` opens a new connection, with a new token, after the last one
+                was closed by the server or lost. Inputs without a result are lost; the next `recv`
+                then raises a `RealtimeDisconnectedError`.
+            max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+                limit.
+            open_timeout: The timeout for opening a connection, in seconds, which includes the start
+                of a runner; ``None`` disables it.
+            ping_interval: The time without received data after which to send a ping, in seconds;
+                ``None`` disables pings.
+            ping_timeout: The time to wait for a response to a ping before the connection counts as
+                lost, in seconds; ``None`` disables the timeout.
+            compression: Whether to offer permessage-deflate, which takes much time and saves
                 nothing on images.
-            headers: Further headers of the handshake.
+            headers: Additional headers of the handshake.
 
         Raises:
-            FalClientHTTPError: The platform refused the token or the connection; the class says
-                why.
-            ConnectionFailedError: There was no connection.
-            InvalidRequestError: An argument is wrong; nothing was sent.
+            FalClientHTTPError: The platform rejected the token or the connection; the subclass
+                gives the reason.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
             >>> async def main() -> None:
@@ -106,27 +108,29 @@ class WebSocketMixin:
             a cat
         """
         hosts, endpoint = self._dispatcher.hosts, parse_endpoint(application)
-        open_socket = _SocketConnector(
-            self._dispatcher,
+        connector = self._connector(
             realtime_url(hosts, endpoint, path=path, max_buffering=max_buffering),
             create_token(hosts, endpoint, token_expiration=token_expiration)
             if check_flag("use_jwt", use_jwt)
             else None,
-            _options(
-                headers=headers,
-                open_timeout=open_timeout,
-                ping_interval=ping_interval,
-                ping_timeout=ping_timeout,
-                max_message_size=max_message_size,
-                compression=compression,
-            ),
+            headers=headers,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            max_message_size=max_message_size,
+            compression=compression,
         )
         check_callback("encode_message", encode_message)
         check_callback("decode_message", decode_message)
         check_flag("reconnect", reconnect)
-        return open_realtime(
-            open_socket, encode=encode_message, decode=decode_message, reconnect=reconnect
-        )
+
+        async def connect() -> AsyncRealtimeConnection:
+            websocket = ReconnectingWebSocket(
+                await connector.connect(), connector.connect if reconnect else None
+            )
+            return AsyncRealtimeConnection(websocket, encode_message, decode_message)
+
+        return ConnectionContext(connect)
 
     def ws_connect(
         self,
@@ -143,11 +147,11 @@ class WebSocketMixin:
         compression: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[WebSocketConnection]:
-        """Open a WebSocket of an app with a protocol of its own, for the length of the block.
+        """Open a WebSocket of an app with its own protocol; ``async with`` closes it.
 
         Args:
             application: The endpoint id.
-            path: The path within the app, added to the id.
+            path: The path within the app, which is added to the id.
             use_jwt: As for `realtime`.
             max_buffering: As for `realtime`.
             token_expiration: As for `realtime`.
@@ -159,9 +163,9 @@ class WebSocketMixin:
             headers: As for `realtime`.
 
         Raises:
-            FalClientHTTPError: The platform refused the token or the connection.
-            ConnectionFailedError: There was no connection.
-            InvalidRequestError: An argument is wrong; nothing was sent.
+            FalClientHTTPError: The platform rejected the token or the connection.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
             >>> async def main() -> None:
@@ -172,22 +176,23 @@ class WebSocketMixin:
             hello
         """
         hosts, endpoint = self._dispatcher.hosts, parse_endpoint(application)
-        open_socket = _SocketConnector(
-            self._dispatcher,
+        connector = self._connector(
             runner_url(hosts, endpoint, path=path, max_buffering=max_buffering),
             create_token(hosts, endpoint, token_expiration=token_expiration)
             if check_flag("use_jwt", use_jwt)
             else None,
-            _options(
-                headers=headers,
-                open_timeout=open_timeout,
-                ping_interval=ping_interval,
-                ping_timeout=ping_timeout,
-                max_message_size=max_message_size,
-                compression=compression,
-            ),
+            headers=headers,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            max_message_size=max_message_size,
+            compression=compression,
         )
-        return open_websocket(open_socket)
+
+        async def connect() -> WebSocketConnection:
+            return WebSocketConnection(await connector.connect())
+
+        return ConnectionContext(connect)
 
     def http_over_websocket(
         self,
@@ -197,20 +202,19 @@ class WebSocketMixin:
         open_timeout: float | None = 90.0,
         headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[HTTPOverWebSocket]:
-        """Open one connection for many HTTP requests to an endpoint, for the length of the block.
+        """Open a WebSocket for many HTTP requests to an endpoint; ``async with`` closes it.
 
         Args:
             application: The endpoint id, with its path.
-            max_message_size: The longest message to accept, in bytes; ``None`` for any. A response
-                has one or several.
-            open_timeout: How long opening the connection may take, in seconds; ``None`` for any
-                time.
-            headers: Further headers of the handshake.
+            max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+                limit. A response consists of one or more messages.
+            open_timeout: The timeout for opening the connection, in seconds; ``None`` disables it.
+            headers: Additional headers of the handshake.
 
         Raises:
-            FalClientHTTPError: The platform refused the connection.
-            ConnectionFailedError: There was no connection.
-            InvalidRequestError: An argument is wrong; nothing was sent.
+            FalClientHTTPError: The platform rejected the connection.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
             >>> async def main() -> None:
@@ -220,39 +224,47 @@ class WebSocketMixin:
             >>> anyio.run(main)
             a cat
         """
-        open_socket = _SocketConnector(
-            self._dispatcher,
+        connector = self._connector(
             endpoint_url(self._dispatcher.hosts, parse_endpoint(application)),
             None,
-            _options(headers=headers, open_timeout=open_timeout, max_message_size=max_message_size),
+            headers=headers,
+            open_timeout=open_timeout,
+            max_message_size=max_message_size,
         )
-        return connect(open_socket)
+
+        async def connect() -> HTTPOverWebSocket:
+            return HTTPOverWebSocket(await connector.connect())
+
+        return ConnectionContext(connect)
+
+    def _connector(
+        self,
+        url: str,
+        token_operation: Operation[Secret] | None,
+        *,
+        headers: Mapping[str, str] | None,
+        open_timeout: float | None,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        max_message_size: int | None = MAX_MESSAGE_SIZE,
+        compression: bool = False,
+    ) -> _WebSocketConnector:
+        """Validate the arguments of a call, and return a connector with them."""
+        if max_message_size is not None:
+            whole_number("max_message_size", max_message_size)
+        options: _ConnectOptions = {
+            "headers": merge_headers(headers),
+            "open_timeout": seconds("open_timeout", open_timeout),
+            "ping_interval": seconds("ping_interval", ping_interval),
+            "ping_timeout": seconds("ping_timeout", ping_timeout),
+            "max_message_size": max_message_size,
+            "compression": check_flag("compression", compression),
+        }
+        return _WebSocketConnector(self._dispatcher, url, token_operation, options)
 
 
-def _options(
-    *,
-    headers: Mapping[str, str] | None,
-    open_timeout: float | None,
-    ping_interval: float | None = 20.0,
-    ping_timeout: float | None = 20.0,
-    max_message_size: int | None = MAX_MESSAGE_SIZE,
-    compression: bool = False,
-) -> _Options:
-    """The arguments, checked."""
-    if max_message_size is not None:
-        whole_number("max_message_size", max_message_size)
-    return {
-        "headers": merge_headers(headers),
-        "open_timeout": seconds("open_timeout", open_timeout),
-        "ping_interval": seconds("ping_interval", ping_interval),
-        "ping_timeout": seconds("ping_timeout", ping_timeout),
-        "max_message_size": max_message_size,
-        "compression": check_flag("compression", compression),
-    }
-
-
-class _Options(TypedDict):
-    """What `connect_websocket` takes."""
+class _ConnectOptions(TypedDict):
+    """The options of `connect_websocket`."""
 
     headers: Mapping[str, str]
     open_timeout: float | None
@@ -263,38 +275,38 @@ class _Options(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class _SocketConnector:
-    """Opens connections to one place, each with a credential of its own."""
+class _WebSocketConnector:
+    """Opens WebSockets for one URL, each with a new token or with the key."""
 
     dispatcher: Dispatcher
     url: str
-    token_request: Operation[Secret] | None
-    options: _Options
+    token_operation: Operation[Secret] | None
+    options: _ConnectOptions
 
-    async def __call__(self) -> WebSocket:
-        return await self.dispatcher.resources.websockets.open(self._open)
+    async def connect(self) -> WebSocket:
+        return await self.dispatcher.resources.websockets.open(self._authorize_and_connect)
 
-    async def _open(self) -> WebSocket:
-        if self.token_request is not None:
-            token = await self.dispatcher.execute(self.token_request)
+    async def _authorize_and_connect(self) -> WebSocket:
+        if self.token_operation is not None:
+            token = await self.dispatcher.execute(self.token_operation)
             return await self._connect(with_token(self.url, token), None)
-        authority = self.dispatcher.credentials
-        authorization = await authority.authorization()
+        credentials = self.dispatcher.credentials
+        authorization = await credentials.authorization()
         try:
             return await self._connect(self.url, authorization)
         except AuthenticationError:
-            if not authority.refreshable:
+            if not credentials.refreshable:
                 raise
-        authority.invalidate(authorization)
-        return await self._connect(self.url, await authority.authorization())
+        credentials.invalidate(authorization)
+        return await self._connect(self.url, await credentials.authorization())
 
     async def _connect(self, url: str | Secret, authorization: Secret | None) -> WebSocket:
-        if CONNECTING not in sys.modules:
-            await run_in_thread(partial(importlib.import_module, CONNECTING))
         # Late: httpx and websockets are slow to import, and only WebSockets need both.
+        if HANDSHAKE_MODULE not in sys.modules:
+            await run_in_thread(partial(importlib.import_module, HANDSHAKE_MODULE))
         from fal_async._websocket.handshake import HandshakeRejected, connect_websocket
 
         try:
             return await connect_websocket(url, authorization=authorization, **self.options)
-        except HandshakeRejected as refusal:
-            raise exception_from_response(refusal.response) from None
+        except HandshakeRejected as rejection:
+            raise exception_from_response(rejection.response) from None

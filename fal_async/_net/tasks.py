@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+)
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 import anyio
 
 from fal_async._net.background import spawn
-from fal_async.errors import ClientClosedError
+from fal_async.errors import ClientClosedError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from anyio.abc import TaskGroup
 
-__all__ = ["open_task_group", "optional_timeout", "run_to_completion", "shielded_cleanup"]
+__all__ = [
+    "AbandonedResultHandler",
+    "ConnectionContext",
+    "abandoned_result_handler",
+    "on_abandoned_result",
+    "open_task_group",
+    "optional_timeout",
+    "run_to_completion",
+    "shielded_cleanup",
+]
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Callable[..., Any]")
 _log = logging.getLogger("fal_async")
 
 _UNBOUNDED = cast("AbstractContextManager[object, bool]", nullcontext())
@@ -120,3 +136,76 @@ def _first_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     if isinstance(error, BaseExceptionGroup):
         return _first_error(cast("BaseExceptionGroup[BaseException]", error))
     return error
+
+
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Closable)
+
+
+class ConnectionContext(AbstractAsyncContextManager[C]):
+    """Opens a connection on entry, and closes it on exit.
+
+    In between it holds no task, cancel scope or generator. So fixtures, exit stacks and pairs of
+    functions may enter it in one task and exit it in another, or never.
+
+    Args:
+        connect: Opens the connection.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[C]]) -> None:
+        self._connect: Callable[[], Awaitable[C]] | None = connect
+        self._connection: C | None = None
+
+    async def __aenter__(self) -> C:
+        connect, self._connect = self._connect, None
+        if connect is None:
+            raise InvalidRequestError(
+                "this context manager can be entered once; call the method again for another one"
+            )
+        self._connection = connection = await connect()
+        return connection
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with shielded_cleanup():
+                await connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonedResultHandler:
+    """Handles results of a method that are ready after their caller is gone.
+
+    Attributes:
+        handle: Called with the object whose method it is, and the result.
+        is_redelivered: Whether the object returns the result from the next call. If so, the handler
+            also gets errors of this library.
+    """
+
+    handle: Callable[[Any, Any], Awaitable[None]]
+    is_redelivered: bool
+
+
+def on_abandoned_result(
+    handle: Callable[[Any, Any], Awaitable[None]], *, is_redelivered: bool = False
+) -> Callable[[F], F]:
+    """Decorate a method with a handler for results that its caller cannot receive.
+
+    A thread that waits for a coroutine can be interrupted at the moment at which the result is
+    ready.
+    """
+
+    def decorate(method: F) -> F:
+        vars(method)["abandoned_result_handler"] = AbandonedResultHandler(handle, is_redelivered)
+        return method
+
+    return decorate
+
+
+def abandoned_result_handler(function: Callable[..., object]) -> AbandonedResultHandler | None:
+    """Return the handler that `on_abandoned_result` set, or ``None``."""
+    handler: AbandonedResultHandler | None = getattr(function, "abandoned_result_handler", None)
+    return handler

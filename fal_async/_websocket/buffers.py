@@ -1,4 +1,4 @@
-"""Receive buffer and send buffer."""
+"""Receive buffer and send buffer of a WebSocket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 
-from fal_async._websocket.frames import BINARY, LONG, TEXT, ChunkedFrame, FrameReader
+from fal_async._websocket.frames import BINARY, CHUNK_SIZE, TEXT, ChunkedFrame, FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,51 +19,52 @@ if TYPE_CHECKING:
 
     from fal_async._net.sockets import SocketStream
     from fal_async._net.time_slices import TimeSlice
-    from fal_async._websocket.frames import Piece
+    from fal_async._websocket.frames import FrameContent
 
-__all__ = ["RECEIVE_BUFFER", "ReceiveBuffer", "SendBuffer"]
+__all__ = ["RECEIVE_LIMIT", "ReceiveBuffer", "SendBuffer"]
 
+#: The size of unread messages at which reading stops, in bytes.
+RECEIVE_LIMIT: Final = 1024 * 1024
+#: The memory that a message takes besides its content, in bytes. It limits empty messages too.
+MESSAGE_OVERHEAD: Final = 64
 
-#: How much is held for a receiver that does not come before no more is taken in, in bytes.
-RECEIVE_BUFFER: Final = 1024 * 1024
+#: The largest write, in bytes. Each write costs a system call, and joining small parts a copy.
+MAX_WRITE: Final = CHUNK_SIZE
+#: The number of writes in a row before other tasks run.
+MAX_WRITES_PER_TURN: Final = 4
+#: The size of unsent data above which senders wait, in bytes.
+HIGH_WATER: Final = 65536
 
-
-#: What a message takes up beside its content, in bytes; so that empty ones have a bound as well.
-OVERHEAD: Final = 64
-
-
-_DATA: Final = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
+_DATA_OPCODES: Final = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
 
 
 class ReceiveBuffer:
-    """Messages that have arrived and have not been taken.
+    """Messages that were received and not yet read.
 
-    Whole messages never reach the protocol; everything else does, and what it answers (a pong, a
-    close) is left in it for the sending half.
+    Unfragmented messages bypass the protocol. All other frames go through it, and what it wants
+    to send in return (a pong, a close frame) stays there until the connection sends it.
 
     Args:
-        protocol: The state machine of the connection, open.
-        max_size: The longest message to accept, in bytes; ``None`` for any.
+        protocol: The protocol of the connection, in state OPEN.
+        max_size: The maximum size of a message, in bytes; ``None`` for no limit.
 
     Attributes:
-        size: What the messages take up together, about, in bytes.
-        is_sorted: Whether all that has arrived was made messages of. Until it is, nothing may be
-            added.
-        violation: What the other side did wrong, or ``None``.
-        has_judged: Whether the protocol had a say, and may want to answer; taken back by whoever
-            has sent the answer.
+        size: The approximate memory that the messages take, in bytes.
+        is_parsed: Whether all received bytes are parsed. Until then, nothing may be added.
+        protocol_error: The violation of the protocol by the server, or ``None``.
+        has_output: Whether the protocol may have data to send; reset by the connection.
     """
 
     def __init__(self, protocol: ClientProtocol, max_size: int | None) -> None:
         self._protocol = protocol
         self._max_size = max_size
-        self._cutter = FrameReader(max_size)
+        self._reader = FrameReader(max_size)
+        self._frames: Iterator[FrameContent] = iter(())
         self._messages: deque[str | bytes | bytearray] = deque()
         self._fragments = bytearray()
         self._is_text = False
-        self._pieces: Iterator[Piece] = iter(())
-        self.is_sorted = True
         self.size = 0
+        self.is_parsed = True
         self.protocol_error: str | None = None
         self.has_output = False
 
@@ -71,56 +72,58 @@ class ReceiveBuffer:
         return len(self._messages)
 
     @property
-    def buffer(self) -> memoryview | None:
-        """Where the next bytes are best received to; ``None`` for nowhere: they are fed."""
-        return self._cutter.buffer
+    def is_full(self) -> bool:
+        """Whether to stop reading until messages are removed."""
+        return self.size >= RECEIVE_LIMIT
 
-    def take(self) -> str | bytes | bytearray:
-        """The oldest message."""
+    def pop(self) -> str | bytes | bytearray:
+        """Remove and return the oldest message."""
         message = self._messages.popleft()
-        self.size -= len(message) + OVERHEAD
+        self.size -= len(message) + MESSAGE_OVERHEAD
         return message
 
-    def fill(self, size: int) -> None:
-        """Take in what has been received to the `buffer`: a part of one frame, or its end."""
-        for first, payload in self._cutter.buffer_updated(size):
-            self._dispatch(first, payload)
+    @property
+    def buffer(self) -> memoryview | None:
+        """The buffer into which to receive the next bytes; ``None`` if they go to `feed`."""
+        return self._reader.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        """Process ``size`` bytes that were received into `buffer`."""
+        for kind, content in self._reader.buffer_updated(size):
+            self._process(kind, content)
 
     def feed(self, received: bytes) -> None:
-        """Add what has arrived, to be sorted."""
-        self._pieces = self._cutter.feed(received)
-        self.is_sorted = False
+        """Add received bytes, for `parse`."""
+        self._frames = self._reader.feed(received)
+        self.is_parsed = False
 
-    def sort(self, time_slice: TimeSlice) -> None:
-        """Make messages of what has arrived, for a slice of time and up to `RECEIVE_BUFFER`."""
-        for first, payload in self._pieces:
-            self._dispatch(first, payload)
-            if time_slice.is_over or self.size >= RECEIVE_BUFFER:
+    def parse(self, time_slice: TimeSlice) -> None:
+        """Parse received bytes until the slice of time is over or `RECEIVE_LIMIT` is reached."""
+        for kind, content in self._frames:
+            self._process(kind, content)
+            if time_slice.is_over or self.is_full:
                 return
-        self.is_sorted = True
+        self.is_parsed = True
 
-    def _dispatch(self, first: int, payload: bytes | bytearray) -> None:
-        if first == BINARY:
-            self._add(payload)
-        elif first == TEXT:
-            self._add_text(payload)
-        else:
-            self._feed_protocol(payload)
-
-    def _feed_protocol(self, frames: bytes | bytearray) -> None:
-        """Let the protocol have its say about what is not a whole message."""
+    def _process(self, kind: int, content: bytes | bytearray) -> None:
+        if kind == BINARY:
+            self._append(content)
+            return
+        if kind == TEXT:
+            self._append_text(content)
+            return
         self.has_output = True
-        self._protocol.receive_data(frames)
+        self._protocol.receive_data(content)
         for event in self._protocol.events_received():
-            if isinstance(event, Frame) and event.opcode in _DATA:
-                self._add_fragment(event)
-        failure = self._protocol.parser_exc
-        if isinstance(failure, PayloadTooBig):
+            if isinstance(event, Frame) and event.opcode in _DATA_OPCODES:
+                self._append_fragment(event)
+        error = self._protocol.parser_exc
+        if isinstance(error, PayloadTooBig):
             self.protocol_error = f"a message has more than {self._max_size} bytes"
-        elif failure is not None:
-            self.protocol_error = str(failure)
+        elif error is not None:
+            self.protocol_error = str(error)
 
-    def _add_fragment(self, fragment: Frame) -> None:
+    def _append_fragment(self, fragment: Frame) -> None:
         if fragment.opcode is not Opcode.CONT:
             self._is_text = fragment.opcode is Opcode.TEXT
         self._fragments += fragment.data
@@ -128,70 +131,58 @@ class ReceiveBuffer:
             payload = bytes(self._fragments)
             self._fragments.clear()
             if self._is_text:
-                self._add_text(payload)
+                self._append_text(payload)
             else:
-                self._add(payload)
+                self._append(payload)
 
-    def _add_text(self, payload: bytes | bytearray) -> None:
+    def _append_text(self, payload: bytes | bytearray) -> None:
         try:
-            self._add(payload.decode())
+            self._append(payload.decode())
         except UnicodeDecodeError as error:
             if self._protocol.state is State.OPEN:
-                self.protocol_error = f"a text message is not UTF-8: {error.reason}"
+                self.protocol_error = f"a text message is not valid UTF-8: {error.reason}"
                 self.has_output = True
                 self._protocol.fail(CloseCode.INVALID_DATA, error.reason)
 
-    def _add(self, message: str | bytes | bytearray) -> None:
-        # What comes after a close, from either side, is not for anybody.
+    def _append(self, message: str | bytes | bytearray) -> None:
+        # RFC 6455, section 1.4: messages after a close frame, sent or received, are discarded.
         if self._protocol.state is State.OPEN:
             self._messages.append(message)
-            self.size += len(message) + OVERHEAD
-
-
-#: How much is offered in one write, in bytes. Each write has its price, and so has each copy.
-MAX_WRITE: Final = LONG
-
-
-#: How many writes are made in a row before other tasks get their turn.
-MAX_WRITES_PER_TURN: Final = 4
-
-
-#: Above so many bytes that the network has not taken yet, whoever wants to send waits.
-HIGH_WATER: Final = 65536
+            self.size += len(message) + MESSAGE_OVERHEAD
 
 
 class SendBuffer:
-    """What is put in here goes out whole, whatever becomes of the task that put it in.
+    """Frames that wait until the socket accepts them.
 
-    The first thing after a turn of the event loop is written at once, which is best for a message
-    that is waited for. What follows before the loop turns again goes out together. Nothing here
-    waits in the middle of a write, so there are no half frames to be left behind.
+    Each frame is sent as a whole, even if the task that wrote it is cancelled. The first write
+    after an iteration of the event loop goes to the socket at once, which gives the lowest latency
+    to a request. Later writes are joined until the event loop iterates again.
 
     Attributes:
-        size: How many bytes wait.
-        taken: How many bytes the network has taken so far.
-        failure: Why nothing can be written any more, or ``None``.
-        prompt: Whether the loop has turned since the last write.
+        size: The number of unsent bytes.
+        sent: The number of bytes that the socket has accepted so far.
+        error: The error that ended writing, or ``None``.
+        write_through: Whether the next write goes to the socket at once.
     """
 
     def __init__(self, stream: SocketStream) -> None:
         self._stream = stream
         self._parts: deque[bytes | memoryview | ChunkedFrame] = deque()
-        self._room: anyio.Event | None = None
-        self._work: anyio.Event | None = None
+        self._drained: anyio.Event | None = None
+        self._wakeup: anyio.Event | None = None
         self._closed = False
         self.size = 0
-        self.taken = 0
-        self.failure: OSError | None = None
+        self.sent = 0
+        self.error: OSError | None = None
         self.write_through = True
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that nothing more should be put in."""
+        """Whether senders should wait until the buffer drains."""
         return self.size > HIGH_WATER
 
     def write(self, frames: bytes | ChunkedFrame) -> None:
-        """Put whole frames in; nothing, once the outbox is closed."""
+        """Add whole frames; they are discarded when the buffer is closed."""
         if self._closed:
             return
         self._parts.append(frames)
@@ -199,83 +190,83 @@ class SendBuffer:
         if self.write_through:
             self.write_through = False
             self.flush()
-        elif self._work is not None:
-            self._work.set()
-            self._work = None
+        elif self._wakeup is not None:
+            self._wakeup.set()
+            self._wakeup = None
 
     def flush(self) -> None:
-        """Write what the network takes at once, up to a bound."""
+        """Write without waiting as much as the socket accepts, in a limited number of writes."""
         for _ in range(MAX_WRITES_PER_TURN):
             if not self._parts:
                 break
-            offered = self._next()
+            chunk = self._join_parts()
             try:
                 sent = self._stream.send_nowait(
-                    offered if len(offered) <= MAX_WRITE else memoryview(offered)[:MAX_WRITE]
+                    chunk if len(chunk) <= MAX_WRITE else memoryview(chunk)[:MAX_WRITE]
                 )
             except OSError as error:
-                self.failure = error
+                self.error = error
                 self.close()
                 return
             self.size -= sent
-            self.taken += sent
-            if sent == len(offered):
+            self.sent += sent
+            if sent == len(chunk):
                 continue
-            self._parts.appendleft(memoryview(offered)[sent:])
+            self._parts.appendleft(memoryview(chunk)[sent:])
             if not sent:
                 break
-        if self._room is not None and not self.is_full:
-            self._room.set()
-            self._room = None
-        if self._parts and self._work is not None:
-            self._work.set()
-            self._work = None
+        if self._drained is not None and not self.is_full:
+            self._drained.set()
+            self._drained = None
+        if self._parts and self._wakeup is not None:
+            self._wakeup.set()
+            self._wakeup = None
 
-    def _next(self) -> bytes | memoryview:
-        """The first part, joined by the small ones that follow."""
-        first = self._pop()
+    def _join_parts(self) -> bytes | memoryview:
+        """Remove the first part, joined with the small parts that follow."""
+        first = self._pop_part()
         if not self._parts or len(first) >= MAX_WRITE:
             return first
-        together, size = [first], len(first)
+        parts, size = [first], len(first)
         while self._parts and size + len(self._parts[0]) <= MAX_WRITE:
-            part = self._pop()
-            together.append(part)
+            part = self._pop_part()
+            parts.append(part)
             size += len(part)
-        return b"".join(together)
+        return b"".join(parts)
 
-    def _pop(self) -> bytes | memoryview:
+    def _pop_part(self) -> bytes | memoryview:
         part = self._parts.popleft()
         if not isinstance(part, ChunkedFrame):
             return part
-        masked = part.take(MAX_WRITE)
+        chunk = part.read(MAX_WRITE)
         if part:
             self._parts.appendleft(part)
-        return masked
+        return chunk
 
     async def drain(self) -> None:
-        """Wait until less than `HIGH_WATER` bytes wait, or nothing can be written any more."""
+        """Wait until at most `HIGH_WATER` bytes are unsent, or the buffer is closed."""
         while self.is_full and not self._closed:
-            if self._room is None:
-                self._room = anyio.Event()
-            await self._room.wait()
+            if self._drained is None:
+                self._drained = anyio.Event()
+            await self._drained.wait()
 
     async def run(self) -> None:
-        """Write what could not be written at once; ends when the outbox is closed."""
+        """Write frames that could not be written at once, until the buffer is closed."""
         while not self._closed:
             self.flush()
             self.write_through = True
             if self._parts:
                 await self._stream.wait_sendable()
             else:
-                self._work = anyio.Event()
-                await self._work.wait()
+                self._wakeup = anyio.Event()
+                await self._wakeup.wait()
 
     def close(self) -> None:
-        """Throw away what waits, and let everybody go who waits for it to be written."""
+        """Discard the unsent frames, and wake up all waiting tasks."""
         self._closed = True
         self._parts.clear()
         self.size = 0
-        for event in (self._room, self._work):
+        for event in (self._drained, self._wakeup):
             if event is not None:
                 event.set()
-        self._room = self._work = None
+        self._drained = self._wakeup = None

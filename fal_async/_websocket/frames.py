@@ -1,8 +1,9 @@
-"""The frames of RFC 6455 that carry whole messages, in the fewest steps. No I/O.
+"""Fast path for the unfragmented data frames of RFC 6455, without I/O.
 
-Nearly all traffic of a session is unfragmented data frames, and websockets' parser spends three
-times as long on one as is needed. So these are handled here, and every other frame (control
-frames, fragments, compressed ones, wrong ones) is cut out whole for that parser to judge.
+Nearly all traffic of a session consists of unfragmented data frames, and the parser of websockets
+takes three times as long as necessary for each. This module decodes and encodes these frames
+itself. It passes every other frame (control frames, fragments, compressed and invalid frames)
+unchanged to that parser.
 """
 
 from __future__ import annotations
@@ -19,21 +20,31 @@ except ImportError:  # there is no wheel with the C extension for this platform
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BINARY", "LONG", "TEXT", "ChunkedFrame", "FrameReader", "Piece", "encode_frame"]
-
-#: Longer messages are masked part by part, when they are written.
-LONG: Final = 262144
-#: Incomplete frames with no more bytes than these are put together by copying.
-SHORT: Final = 4096
-#: How much room is made at once for the payload of a frame, whatever its length is said to be.
-MAX_BUFFER: Final = 16 * 1024 * 1024
-
-#: `TEXT` or `BINARY` and a message, or 0 and bytes for the parser.
-Piece: TypeAlias = tuple[int, bytes | bytearray]
+__all__ = [
+    "BINARY",
+    "CHUNK_SIZE",
+    "TEXT",
+    "ChunkedFrame",
+    "FrameContent",
+    "FrameReader",
+    "encode_frame",
+]
 
 #: The first byte of a frame that is a whole message: the FIN bit and the opcode.
 TEXT: Final = 0x81
 BINARY: Final = 0x82
+#: Marks frames for the parser of websockets.
+RAW: Final = 0
+
+#: `TEXT` or `BINARY` with the payload of a message, or `RAW` with bytes for the parser.
+FrameContent: TypeAlias = tuple[int, bytes | bytearray]
+
+#: Longer messages are masked in chunks of this size, while they are written; in bytes.
+CHUNK_SIZE: Final = 262144
+#: Incomplete frames up to this size are completed by copying, in bytes.
+MAX_COPIED: Final = 4096
+#: The largest buffer to allocate at once, whatever length a frame announces; in bytes.
+MAX_BUFFER: Final = 16 * 1024 * 1024
 
 _MASKED: Final = 0x80
 _LENGTH_16: Final = 126
@@ -43,152 +54,156 @@ _medium = Struct("!BBH")
 _long = Struct("!BBQ")
 
 
-def encode_frame(first: int, payload: bytes | bytearray) -> bytes | ChunkedFrame:
-    """A message as one masked frame, or as one that is made while it is written.
+def encode_frame(first_byte: int, payload: bytes | bytearray) -> bytes | ChunkedFrame:
+    """Encode a message as one masked frame; a long message is masked later, while it is written.
 
     Args:
-        first: `TEXT` or `BINARY`.
+        first_byte: `TEXT` or `BINARY`.
         payload: The message.
     """
-    if len(payload) > LONG:
-        return ChunkedFrame(first, bytes(payload))
-    mask = _mask()
-    return b"".join((_head(first, len(payload)), mask, apply_mask(payload, mask)))
+    if len(payload) > CHUNK_SIZE:
+        return ChunkedFrame(first_byte, bytes(payload))
+    mask = _make_mask()
+    return b"".join((_encode_header(first_byte, len(payload)), mask, apply_mask(payload, mask)))
 
 
 class ChunkedFrame:
-    """A long message as one masked frame, of which each part is made when it is to be written.
+    """One masked frame of a long message, encoded chunk by chunk while it is written.
 
-    So a long message is not held several times over, and what is masked is still in the cache when
-    it is written.
+    So the message is not copied as a whole, and each chunk is still in the CPU cache when it is
+    written.
 
     Args:
-        first: `TEXT` or `BINARY`.
+        first_byte: `TEXT` or `BINARY`.
         payload: The message, which must not change any more.
     """
 
-    def __init__(self, first: int, payload: bytes) -> None:
-        self._mask = _mask()
-        self._next = _head(first, len(payload)) + self._mask
+    def __init__(self, first_byte: int, payload: bytes) -> None:
+        self._mask = _make_mask()
+        self._header = _encode_header(first_byte, len(payload)) + self._mask
         self._payload = memoryview(payload)
 
     def __len__(self) -> int:
-        return len(self._next) + len(self._payload)
+        return len(self._header) + len(self._payload)
 
-    def take(self, size: int) -> bytes:
-        """The next part: so many bytes, or a few less."""
-        size = (size - len(self._next)) & ~3  # for the next part to begin with the mask's beginning
-        head, self._next = self._next, b""
-        part, self._payload = self._payload[:size], self._payload[size:]
-        return head + apply_mask(part, self._mask)
+    def read(self, size: int) -> bytes:
+        """Encode the next chunk: up to ``size`` bytes, and at most 3 less unless it is the last."""
+        size = (size - len(self._header)) & ~3  # so that each chunk starts with the mask's start
+        header, self._header = self._header, b""
+        chunk, self._payload = self._payload[:size], self._payload[size:]
+        return header + apply_mask(chunk, self._mask)
 
 
-def _head(first: int, size: int) -> bytes:
+def _encode_header(first_byte: int, size: int) -> bytes:
     if size < _LENGTH_16:
-        return _short.pack(first, _MASKED | size)
+        return _short.pack(first_byte, _MASKED | size)
     if size <= 0xFFFF:
-        return _medium.pack(first, _MASKED | _LENGTH_16, size)
-    return _long.pack(first, _MASKED | _LENGTH_64, size)
+        return _medium.pack(first_byte, _MASKED | _LENGTH_16, size)
+    return _long.pack(first_byte, _MASKED | _LENGTH_64, size)
 
 
-def _mask() -> bytes:
-    return os.urandom(4)  # unpredictable, as RFC 6455, section 5.3 wants it
+def _make_mask() -> bytes:
+    return os.urandom(4)  # RFC 6455, section 5.3 requires an unpredictable mask
 
 
 class FrameReader:
-    """Cuts what a server sends into frames.
+    """Splits the bytes that a server sends into frames.
 
     Args:
-        max_size: How many bytes a frame may have; ``None`` for any number. What is longer is not
-            waited for: from there on all comes out as it arrives, for the parser to refuse.
+        max_size: The maximum size of a frame, in bytes; ``None`` for no limit. A longer frame, and
+            everything after it, goes to the parser as it arrives, and the parser rejects it.
     """
 
     def __init__(self, max_size: int | None) -> None:
         self._max_size = max_size
-        self._head = b""  # of a frame whose payload is not here, or all of a short one
+        self._header = b""  # of a frame whose payload is incomplete, or all of a short frame
         self._payload: list[bytearray] = []
-        self._free = 0  # at the end of the last part of the payload
+        self._free = 0  # at the end of the last buffer of the payload
         self._missing = 0
-        self._fragmented = False
-        self._given_up = False
+        self._is_fragmented = False
+        self._failed = False
 
     @property
     def buffer(self) -> memoryview | None:
-        """Where the next bytes can be received to without another copy; ``None`` for nowhere.
+        """The buffer into which to receive the rest of a long frame; ``None`` without one.
 
-        How many were is told to `buffer_updated`. All that is not received to there goes to `feed`.
+        Report the number of bytes received to `buffer_updated`. All other bytes go to `feed`.
         """
-        return self._make_room() if self._missing else None
+        return self._get_buffer() if self._missing else None
 
-    def _make_room(self) -> memoryview:
+    def _get_buffer(self) -> memoryview:
         if not self._free:
             self._free = min(self._missing, MAX_BUFFER)
             self._payload.append(bytearray(self._free))
         return memoryview(self._payload[-1])[-self._free :]
 
-    def buffer_updated(self, size: int) -> list[Piece]:
-        """So many bytes have been received to the `buffer`; gives what `feed` gives."""
+    def buffer_updated(self, size: int) -> list[FrameContent]:
+        """Return the frame, if it is complete with the bytes received into `buffer`."""
         self._free -= size
         self._missing -= size
         if self._missing:
             return []
-        parts, self._payload = self._payload, []
-        head, self._head = self._head, b""
-        return [self._piece(head, parts[0] if len(parts) == 1 else b"".join(parts))]
+        buffers, self._payload = self._payload, []
+        header, self._header = self._header, b""
+        payload = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        return [self._make_content(header, payload)]
 
-    def feed(self, received: bytes) -> Iterator[Piece]:
-        """Cut what has arrived as the frames are asked for, all of them before anything is added.
+    def feed(self, received: bytes) -> Iterator[FrameContent]:
+        """Split received bytes lazily. Exhaust the iterator before the next call.
 
         Yields:
-            Pairs of `TEXT` or `BINARY` with a whole message, and of 0 with bytes for the parser.
+            `TEXT` or `BINARY` with the payload of a message, or `RAW` with bytes for the parser.
         """
         while self._missing and received:
-            buffer = self._make_room()
+            buffer = self._get_buffer()
             part = received[: len(buffer)]
             buffer[: len(part)] = part
             yield from self.buffer_updated(len(part))
             received = received[len(part) :]
         if received:
-            if self._head:
-                received, self._head = self._head + received, b""
-            yield from self._cut(received)
+            if self._header:
+                received, self._header = self._header + received, b""
+            yield from self._split(received)
 
-    def _cut(self, received: bytes) -> Iterator[Piece]:
+    def _split(self, received: bytes) -> Iterator[FrameContent]:
         start, end = 0, len(received)
-        while start < end and not self._given_up:
-            header = _read_header(received, start, end)
+        while start < end and not self._failed:
+            header = _parse_header(received, start, end)
             if header is None:
                 break
-            begin, size = header
+            payload_start, size = header
             if size < 0 or (self._max_size is not None and size > self._max_size):
-                self._given_up = True
+                self._failed = True
                 break
-            stop = begin + size
+            stop = payload_start + size
             if stop > end:
-                if size > SHORT:
-                    self._head, self._missing = received[start:begin], size
-                    yield from self.feed(received[begin:])
+                if size > MAX_COPIED:
+                    self._header, self._missing = received[start:payload_start], size
+                    yield from self.feed(received[payload_start:])
                     return
                 break
-            yield self._piece(received[start:begin], received[begin:stop])
+            yield self._make_content(received[start:payload_start], received[payload_start:stop])
             start = stop
-        if self._given_up:
-            yield 0, received[start:]
+        if self._failed:
+            yield RAW, received[start:]
         else:
-            self._head = received[start:]
+            self._header = received[start:]
 
-    def _piece(self, head: bytes, payload: bytes | bytearray) -> Piece:
-        first = head[0]
-        if first in {TEXT, BINARY} and not self._fragmented:
-            return first, payload
-        opcode, is_last = first & 0x0F, first & 0x80
-        if opcode <= 2:
-            self._fragmented = not is_last
-        return 0, head + payload
+    def _make_content(self, header: bytes, payload: bytes | bytearray) -> FrameContent:
+        first_byte = header[0]
+        if first_byte in {TEXT, BINARY} and not self._is_fragmented:
+            return first_byte, payload
+        opcode, is_final = first_byte & 0x0F, first_byte & 0x80
+        if opcode <= 2:  # a data frame
+            self._is_fragmented = not is_final
+        return RAW, header + payload
 
 
-def _read_header(received: bytes, start: int, end: int) -> tuple[int, int] | None:
-    """Where a frame's payload begins, and its size; a negative size for what no server may send."""
+def _parse_header(received: bytes, start: int, end: int) -> tuple[int, int] | None:
+    """Return the start and the size of a frame's payload; ``None`` if the header is incomplete.
+
+    The size is negative for frames that servers must not send.
+    """
     if end - start < 2:
         return None
     size = received[start + 1]

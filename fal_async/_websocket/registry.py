@@ -1,4 +1,4 @@
-"""The WebSockets of a client, which are closed with it."""
+"""Registry of the open WebSockets of a client, which are closed with it."""
 
 from __future__ import annotations
 
@@ -19,45 +19,46 @@ __all__ = ["WebSocketRegistry"]
 
 
 class WebSocketRegistry:
-    """Opens WebSockets as long as it is not closed, and then closes those of the running loop.
+    """Opens WebSockets until the client is closed, and then closes those of the running event loop.
 
-    Whoever opens one closes it, as a rule; this is for when the client is closed first.
+    The owner of a WebSocket normally closes it. The registry closes those that are open when the
+    client is closed.
     """
 
     def __init__(self) -> None:
-        self._sockets: PerLoop[WeakSet[WebSocket]] = PerLoop(WeakSet, _discard)
+        self._websockets: PerLoop[WeakSet[WebSocket]] = PerLoop(WeakSet, _close_without_loop)
         self._closed = False
 
     async def open(self, connect: Callable[[], Awaitable[WebSocket]]) -> WebSocket:
-        """Open a socket by a function.
+        """Call a function that opens a WebSocket, and register the result.
 
         Raises:
-            ClientClosedError: The client was closed before the socket was open.
+            ClientClosedError: The client was closed before the WebSocket was open.
         """
-        self._refuse_if_closed()
-        socket = await connect()
+        self._check_open()
+        websocket = await connect()
         try:
-            self._refuse_if_closed()
+            self._check_open()
         except ClientClosedError:
-            socket.drop()
+            websocket.abort()
             raise
-        self._sockets.get().add(socket)
-        return socket
+        self._websockets.get().add(websocket)
+        return websocket
 
-    def _refuse_if_closed(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise ClientClosedError("the client is closed")
 
     async def aclose(self) -> None:
-        """Close the sockets of the running event loop in good order, all at once."""
+        """Close the WebSockets of the running event loop concurrently, with close frames."""
         self._closed = True
-        sockets = self._sockets.pop()
-        if sockets:
+        websockets = self._websockets.pop()
+        if websockets:
             async with anyio.create_task_group() as tasks:
-                for socket in list(sockets):
-                    tasks.start_soon(socket.close)
+                for websocket in list(websockets):
+                    tasks.start_soon(websocket.close)
 
 
-def _discard(sockets: WeakSet[WebSocket]) -> None:
-    for socket in list(sockets):
-        socket.discard()
+def _close_without_loop(websockets: WeakSet[WebSocket]) -> None:
+    for websocket in list(websockets):
+        websocket.close_without_loop()

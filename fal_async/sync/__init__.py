@@ -432,10 +432,10 @@ class SyncEventStream(SyncStreamBase[EventStream[E], E]):
 
 
 class RealtimeConnection(SyncConnectionBase[AsyncRealtimeConnection, Any]):
-    """A session with a realtime app: arguments go in, results come out.
+    """A session with a realtime app, which receives arguments and sends results.
 
-    Several threads may send; one at a time may receive. ``for`` gives the results until the
-    session ends, be it by a close in good order or because it was idle for too long.
+    Several threads may send; only one may receive at a time. ``for`` yields the results until
+    the session ends: by a normal close, or because it was idle for too long.
 
     Example:
         >>> with fal_async.sync.realtime("demo/echo") as connection:
@@ -447,52 +447,52 @@ class RealtimeConnection(SyncConnectionBase[AsyncRealtimeConnection, Any]):
 
     @property
     def close_code(self) -> int | None:
-        """The code of the close, 1006 for a connection that was lost; ``None`` while open."""
+        """The close code, 1006 for a lost connection; ``None`` while open."""
         return self._async.close_code
 
     @property
     def close_reason(self) -> str | None:
-        """The reason that was given for the close, perhaps empty; ``None`` while open."""
+        """The close reason, which may be empty; ``None`` while open."""
         return self._async.close_reason
 
     def send(self, arguments: object) -> None:
-        """Send one input; with ``reconnect=True`` over a new connection, if the last was lost.
+        """Send an input; with ``reconnect=True``, reconnect first if the connection was lost.
 
         Args:
-            arguments: A mapping or a pydantic model, in which bytes stay bytes; or whatever
-                `encode_message` takes.
+            arguments: A mapping or a pydantic model, which may contain bytes; or any value that
+                `encode_message` accepts.
 
         Raises:
-            RealtimeDisconnectedError: The connection is closed, and is not to be opened again.
-            InvalidRequestError: The arguments cannot be sent.
-            FalClientHTTPError: The platform refused the new connection.
-            ConnectionFailedError: There was no new connection.
+            RealtimeDisconnectedError: The connection is closed, and `reconnect` is false.
+            InvalidRequestError: The arguments cannot be encoded.
+            FalClientHTTPError: The platform rejected the new connection.
+            ConnectionFailedError: The new connection failed.
         """
         self._portal.call(self._async.send, arguments)
 
     def recv(self) -> Any:
-        """Receive the next result, whose bytes are bytes; ``None`` is a result like any other.
+        """Receive the next result, which may contain bytes and may be ``None``.
 
         Raises:
             RealtimeError: The app failed; or, with the error ``"TIMEOUT"``, the session has ended.
-            RealtimeDisconnectedError: The connection is closed, and all that came before the close
-                has been received. What was sent and not answered is lost.
-            AuthenticationError: The token was refused, or has expired.
-            InvalidResponseError: The message cannot be read.
+            RealtimeDisconnectedError: The connection is closed, and all earlier results were
+                received. Inputs without a result are lost.
+            AuthenticationError: The token was rejected, or has expired.
+            InvalidResponseError: The message cannot be decoded.
             InvalidRequestError: Another thread is receiving.
         """
         return self._portal.call(self._async.recv)
 
     def close(self) -> None:
-        """End the session and wait, not for long, until the other side has agreed."""
+        """End the session, and wait up to 5 seconds for the server to confirm."""
         self._portal.call(self._async.close)
 
 
 class SyncWebSocketConnection(SyncConnectionBase[WebSocketConnection, str | bytes]):
-    """A WebSocket of an app that speaks a protocol of its own: text and bytes, both ways.
+    """A WebSocket of an app with its own protocol, for text and bytes in both directions.
 
-    Several threads may send; one at a time may receive. ``for`` gives the messages until the
-    other side closes in good order.
+    Several threads may send; only one may receive at a time. ``for`` yields the messages until
+    a normal close.
 
     Example:
         >>> with fal_async.sync.ws_connect("demo/socket") as socket:
@@ -503,16 +503,16 @@ class SyncWebSocketConnection(SyncConnectionBase[WebSocketConnection, str | byte
 
     @property
     def close_code(self) -> int | None:
-        """The code of the close, 1006 for a connection that was lost; ``None`` while open."""
+        """The close code, 1006 for a lost connection; ``None`` while open."""
         return self._async.close_code
 
     @property
     def close_reason(self) -> str | None:
-        """The reason that was given for the close, perhaps empty; ``None`` while open."""
+        """The close reason, which may be empty; ``None`` while open."""
         return self._async.close_reason
 
     def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Send text or bytes. What has been sent goes out whole, even if the thread is interrupted.
+        """Send text or bytes; a message is never sent in part, even if the thread is interrupted.
 
         Raises:
             RealtimeDisconnectedError: The connection is closed.
@@ -524,45 +524,45 @@ class SyncWebSocketConnection(SyncConnectionBase[WebSocketConnection, str | byte
         """Receive the next message.
 
         Raises:
-            RealtimeDisconnectedError: The connection is closed, and all that came before the close
-                has been received.
-            InvalidResponseError: The other side broke the protocol, or sent too long a message.
+            RealtimeDisconnectedError: The connection is closed, and all earlier messages were
+                received.
+            InvalidResponseError: The server violated the protocol, or the message is too long.
             InvalidRequestError: Another thread is receiving.
         """
         return self._portal.call(self._async.recv)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection and wait, not for long, until the other side has agreed.
+        """Close the connection, and wait up to 5 seconds for the server to confirm.
 
         Args:
-            code: What the other side is told: 1000 for a normal end, or one of 3000 to 4999.
-            reason: What else it is told, up to 123 bytes.
+            code: The close code: 1000 for a normal closure, or a code from 3000 to 4999.
+            reason: The close reason, up to 123 bytes in UTF-8.
         """
         self._portal.call(self._async.close, code, reason)
 
 
 class SyncWebSocketResponse(SyncStreamBase[WebSocketResponse, Any]):
-    """The response to one request.
+    """A response to a request over a WebSocket.
 
-    A stream is read by ``for``: events are decoded JSON, or text where they are not JSON; what
-    is no stream of events is given as bytes, chunk by chunk. One task at a time may read.
-    ``with`` closes it.
+    ``for`` reads a stream: it yields the data of events, decoded from JSON where possible, or
+    the chunks of any other content as bytes. One task at a time may read. ``with`` closes the
+    response.
 
     Attributes:
-        status_code: The HTTP status, one of success.
-        headers: Names in lower case.
+        status_code: The HTTP status code, from 200 to 299.
+        headers: The response headers, with names in lower case.
         request_id: The id of the request.
-        result: The output when it is JSON; ``None`` for a stream.
+        result: The output if it is JSON; ``None`` for a stream.
     """
 
     @property
     def status_code(self) -> int:
-        """The HTTP status, one of success."""
+        """The HTTP status code, from 200 to 299."""
         return self._async.status_code
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
+        """The response headers, with names in lower case."""
         return self._async.headers
 
     @property
@@ -572,15 +572,16 @@ class SyncWebSocketResponse(SyncStreamBase[WebSocketResponse, Any]):
 
     @property
     def result(self) -> Any:
-        """The output when it is JSON; ``None`` for a stream."""
+        """The output if it is JSON; ``None`` for a stream."""
         return self._async.result
 
 
 class SyncHTTPOverWebSocket(SyncWrapper[HTTPOverWebSocket]):
-    """Requests to one endpoint over one connection.
+    """A WebSocket for HTTP requests to one endpoint.
 
-    Several threads may send requests, which are answered in order. A response that is a stream
-    has to be read to its end, or closed, before the next one can arrive.
+    Several threads may send requests; the responses arrive in the order of the requests. A
+    response that is a stream must be read to its end, or closed, before the next response can
+    be received.
 
     Example:
         >>> with fal_async.sync.http_over_websocket("demo/echo") as requests:
@@ -590,21 +591,21 @@ class SyncHTTPOverWebSocket(SyncWrapper[HTTPOverWebSocket]):
     """
 
     def request(self, arguments: Arguments) -> SyncWebSocketResponse:
-        """Send a request and wait for its response: all of it, or the head of a stream.
+        """Send a request, and receive its response: all of it, or the headers of a stream.
 
         Args:
-            arguments: The input: a mapping of JSON values, or a pydantic model.
+            arguments: The input, a mapping of JSON values or a pydantic model.
 
         Raises:
-            FalClientHTTPError: The platform or the app answered with an error.
-            RealtimeDisconnectedError: The connection is closed, and there will be no response.
-            InvalidResponseError: The response cannot be read.
-            InvalidRequestError: The arguments cannot be sent.
+            FalClientHTTPError: The platform or the app responded with an error.
+            RealtimeDisconnectedError: The connection was closed before the response.
+            InvalidResponseError: The response cannot be decoded.
+            InvalidRequestError: The arguments cannot be encoded.
         """
         return self._portal.bring(SyncWebSocketResponse, self._async.request, arguments)
 
     def close(self) -> None:
-        """Close the connection and wait, not for long, until the other side has agreed."""
+        """Close the connection, and wait up to 5 seconds for the server to confirm."""
         self._portal.call(self._async.close)
 
 
@@ -1065,37 +1066,39 @@ class SyncClient(SyncClientBase[AsyncClient]):
         compression: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[RealtimeConnection]:
-        """Open a session with a realtime app, for the length of the block.
+        """Open a session with a realtime app; ``with`` closes it.
 
         Args:
             application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
-            use_jwt: Whether a short-lived token opens the session, or else the key itself, in a
-                header.
+            use_jwt: Whether to authenticate with a short-lived token in the URL. If false, the key
+                itself is sent in a header.
             path: The path within the app; it is not added to an id that ends with it.
-            max_buffering: How many unprocessed inputs the platform keeps before it drops the
-                oldest, from 1 to 60; ``None`` leaves it to the app.
-            token_expiration: For how long the token may be used to connect, in seconds.
-            encode_message: Makes a message of what is sent, text or bytes; ``None`` writes msgpack.
-            decode_message: Reads messages that are bytes; ``None`` reads msgpack.
-            reconnect: Whether the first `send` after the connection was closed by the other side,
-                or lost, opens a new one, with a new token. What had not been answered is lost, of
-                which the next `recv` tells by a `RealtimeDisconnectedError`.
-            max_message_size: The longest message to accept, in bytes; ``None`` for any.
-            open_timeout: How long opening a connection may take, in seconds, since a runner may
-                have to start; ``None`` for any time.
-            ping_interval: After so many seconds of silence the other side is asked for a sign of
-                life; ``None`` never asks.
-            ping_timeout: After so many seconds without one the connection is held to be lost;
-                ``None`` never does.
-            compression: Whether to offer permessage-deflate, which costs much time and saves
+            max_buffering: The number of unprocessed inputs that the platform keeps before it drops
+                the oldest, from 1 to 60; ``None`` uses the default of the app.
+            token_expiration: The time during which the token can open connections, in seconds.
+            encode_message: Encodes the arguments of `send` as text or bytes; ``None`` encodes them
+                as msgpack.
+            decode_message: Decodes binary messages; ``None`` decodes them as msgpack.
+            reconnect: Whether `send` opens a new connection, with a new token, after the last one
+                was closed by the server or lost. Inputs without a result are lost; the next `recv`
+                then raises a `RealtimeDisconnectedError`.
+            max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+                limit.
+            open_timeout: The timeout for opening a connection, in seconds, which includes the start
+                of a runner; ``None`` disables it.
+            ping_interval: The time without received data after which to send a ping, in seconds;
+                ``None`` disables pings.
+            ping_timeout: The time to wait for a response to a ping before the connection counts as
+                lost, in seconds; ``None`` disables the timeout.
+            compression: Whether to offer permessage-deflate, which takes much time and saves
                 nothing on images.
-            headers: Further headers of the handshake.
+            headers: Additional headers of the handshake.
 
         Raises:
-            FalClientHTTPError: The platform refused the token or the connection; the class says
-                why.
-            ConnectionFailedError: There was no connection.
-            InvalidRequestError: An argument is wrong; nothing was sent.
+            FalClientHTTPError: The platform rejected the token or the connection; the subclass
+                gives the reason.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
             >>> with fal_async.sync.realtime("demo/echo") as connection:
@@ -1138,11 +1141,11 @@ class SyncClient(SyncClientBase[AsyncClient]):
         compression: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[SyncWebSocketConnection]:
-        """Open a WebSocket of an app with a protocol of its own, for the length of the block.
+        """Open a WebSocket of an app with its own protocol; ``with`` closes it.
 
         Args:
             application: The endpoint id.
-            path: The path within the app, added to the id.
+            path: The path within the app, which is added to the id.
             use_jwt: As for `realtime`.
             max_buffering: As for `realtime`.
             token_expiration: As for `realtime`.
@@ -1154,9 +1157,9 @@ class SyncClient(SyncClientBase[AsyncClient]):
             headers: As for `realtime`.
 
         Raises:
-            FalClientHTTPError: The platform refused the token or the connection.
-            ConnectionFailedError: There was no connection.
-            InvalidRequestError: An argument is wrong; nothing was sent.
+            FalClientHTTPError: The platform rejected the token or the connection.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
             >>> with fal_async.sync.ws_connect("demo/socket", path="/chat") as socket:
@@ -1188,20 +1191,19 @@ class SyncClient(SyncClientBase[AsyncClient]):
         open_timeout: float | None = 90.0,
         headers: Mapping[str, str] | None = None,
     ) -> AbstractContextManager[SyncHTTPOverWebSocket]:
-        """Open one connection for many HTTP requests to an endpoint, for the length of the block.
+        """Open a WebSocket for many HTTP requests to an endpoint; ``with`` closes it.
 
         Args:
             application: The endpoint id, with its path.
-            max_message_size: The longest message to accept, in bytes; ``None`` for any. A response
-                has one or several.
-            open_timeout: How long opening the connection may take, in seconds; ``None`` for any
-                time.
-            headers: Further headers of the handshake.
+            max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+                limit. A response consists of one or more messages.
+            open_timeout: The timeout for opening the connection, in seconds; ``None`` disables it.
+            headers: Additional headers of the handshake.
 
         Raises:
-            FalClientHTTPError: The platform refused the connection.
-            ConnectionFailedError: There was no connection.
-            InvalidRequestError: An argument is wrong; nothing was sent.
+            FalClientHTTPError: The platform rejected the connection.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
             >>> with fal_async.sync.http_over_websocket("demo/echo") as requests:
@@ -1845,37 +1847,39 @@ def realtime(
     compression: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> AbstractContextManager[RealtimeConnection]:
-    """Open a session with a realtime app, for the length of the block.
+    """Open a session with a realtime app; ``with`` closes it.
 
     Args:
         application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
-        use_jwt: Whether a short-lived token opens the session, or else the key itself, in a
-            header.
+        use_jwt: Whether to authenticate with a short-lived token in the URL. If false, the key
+            itself is sent in a header.
         path: The path within the app; it is not added to an id that ends with it.
-        max_buffering: How many unprocessed inputs the platform keeps before it drops the
-            oldest, from 1 to 60; ``None`` leaves it to the app.
-        token_expiration: For how long the token may be used to connect, in seconds.
-        encode_message: Makes a message of what is sent, text or bytes; ``None`` writes msgpack.
-        decode_message: Reads messages that are bytes; ``None`` reads msgpack.
-        reconnect: Whether the first `send` after the connection was closed by the other side,
-            or lost, opens a new one, with a new token. What had not been answered is lost, of
-            which the next `recv` tells by a `RealtimeDisconnectedError`.
-        max_message_size: The longest message to accept, in bytes; ``None`` for any.
-        open_timeout: How long opening a connection may take, in seconds, since a runner may
-            have to start; ``None`` for any time.
-        ping_interval: After so many seconds of silence the other side is asked for a sign of
-            life; ``None`` never asks.
-        ping_timeout: After so many seconds without one the connection is held to be lost;
-            ``None`` never does.
-        compression: Whether to offer permessage-deflate, which costs much time and saves
+        max_buffering: The number of unprocessed inputs that the platform keeps before it drops
+            the oldest, from 1 to 60; ``None`` uses the default of the app.
+        token_expiration: The time during which the token can open connections, in seconds.
+        encode_message: Encodes the arguments of `send` as text or bytes; ``None`` encodes them
+            as msgpack.
+        decode_message: Decodes binary messages; ``None`` decodes them as msgpack.
+        reconnect: Whether `send` opens a new connection, with a new token, after the last one
+            was closed by the server or lost. Inputs without a result are lost; the next `recv`
+            then raises a `RealtimeDisconnectedError`.
+        max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+            limit.
+        open_timeout: The timeout for opening a connection, in seconds, which includes the start
+            of a runner; ``None`` disables it.
+        ping_interval: The time without received data after which to send a ping, in seconds;
+            ``None`` disables pings.
+        ping_timeout: The time to wait for a response to a ping before the connection counts as
+            lost, in seconds; ``None`` disables the timeout.
+        compression: Whether to offer permessage-deflate, which takes much time and saves
             nothing on images.
-        headers: Further headers of the handshake.
+        headers: Additional headers of the handshake.
 
     Raises:
-        FalClientHTTPError: The platform refused the token or the connection; the class says
-            why.
-        ConnectionFailedError: There was no connection.
-        InvalidRequestError: An argument is wrong; nothing was sent.
+        FalClientHTTPError: The platform rejected the token or the connection; the subclass
+            gives the reason.
+        ConnectionFailedError: The connection failed.
+        InvalidRequestError: An argument is invalid; nothing was sent.
 
     Example:
         >>> with fal_async.sync.realtime("demo/echo") as connection:
@@ -1916,11 +1920,11 @@ def ws_connect(
     compression: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> AbstractContextManager[SyncWebSocketConnection]:
-    """Open a WebSocket of an app with a protocol of its own, for the length of the block.
+    """Open a WebSocket of an app with its own protocol; ``with`` closes it.
 
     Args:
         application: The endpoint id.
-        path: The path within the app, added to the id.
+        path: The path within the app, which is added to the id.
         use_jwt: As for `realtime`.
         max_buffering: As for `realtime`.
         token_expiration: As for `realtime`.
@@ -1932,9 +1936,9 @@ def ws_connect(
         headers: As for `realtime`.
 
     Raises:
-        FalClientHTTPError: The platform refused the token or the connection.
-        ConnectionFailedError: There was no connection.
-        InvalidRequestError: An argument is wrong; nothing was sent.
+        FalClientHTTPError: The platform rejected the token or the connection.
+        ConnectionFailedError: The connection failed.
+        InvalidRequestError: An argument is invalid; nothing was sent.
 
     Example:
         >>> with fal_async.sync.ws_connect("demo/socket", path="/chat") as socket:
@@ -1964,20 +1968,19 @@ def http_over_websocket(
     open_timeout: float | None = 90.0,
     headers: Mapping[str, str] | None = None,
 ) -> AbstractContextManager[SyncHTTPOverWebSocket]:
-    """Open one connection for many HTTP requests to an endpoint, for the length of the block.
+    """Open a WebSocket for many HTTP requests to an endpoint; ``with`` closes it.
 
     Args:
         application: The endpoint id, with its path.
-        max_message_size: The longest message to accept, in bytes; ``None`` for any. A response
-            has one or several.
-        open_timeout: How long opening the connection may take, in seconds; ``None`` for any
-            time.
-        headers: Further headers of the handshake.
+        max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+            limit. A response consists of one or more messages.
+        open_timeout: The timeout for opening the connection, in seconds; ``None`` disables it.
+        headers: Additional headers of the handshake.
 
     Raises:
-        FalClientHTTPError: The platform refused the connection.
-        ConnectionFailedError: There was no connection.
-        InvalidRequestError: An argument is wrong; nothing was sent.
+        FalClientHTTPError: The platform rejected the connection.
+        ConnectionFailedError: The connection failed.
+        InvalidRequestError: An argument is invalid; nothing was sent.
 
     Example:
         >>> with fal_async.sync.http_over_websocket("demo/echo") as requests:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 import anyio
 
-from fal_async._client.unclaimed import disposal_of
+from fal_async._net.tasks import abandoned_result_handler
 from fal_async.errors import ClientClosedError, FalClientError, InvalidRequestError
 from fal_async.sync._loop_thread import EventLoopThread
 from fal_async.sync._task import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
     from types import TracebackType
 
-    from fal_async._client.unclaimed import Disposal
+    from fal_async._net.tasks import AbandonedResultHandler
     from fal_async.sync._task import Outcome
 
 __all__ = ["CANCEL_GRACE_PERIOD", "READ_AHEAD", "Portal"]
@@ -77,7 +77,7 @@ class Portal:
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a coroutine function on the loop, and return or raise what it does."""
         work = partial(function, *args, **kwargs)
-        return self._run(_Call(self, _as_it_is, work, disposal_of(function)))
+        return self._run(_Call(self, _as_it_is, work, abandoned_result_handler(function)))
 
     def bring(
         self,
@@ -89,7 +89,7 @@ class Portal:
     ) -> F:
         """Run a coroutine function on the loop, and return what is made there of its value."""
         work = partial(function, *args, **kwargs)
-        return self._run(_Call(self, into, work, disposal_of(function)))
+        return self._run(_Call(self, into, work, abandoned_result_handler(function)))
 
     def _run(self, call: _Call[T, F]) -> F:
         """Wait for a call.
@@ -198,12 +198,12 @@ class _Call(Generic[T, F]):
         portal: Portal,
         into: Callable[[Portal, T], F],
         function: partial[Awaitable[T]],
-        disposal: Disposal | None,
+        handler: AbandonedResultHandler | None,
     ) -> None:
         self._portal = portal
         self._into = into
         self._function = function
-        self._disposal = disposal
+        self._handler = handler
         self._value: T | None = None
 
     async def work(self, errand: PortalTask[Any, F]) -> F:
@@ -214,19 +214,22 @@ class _Call(Generic[T, F]):
 
     def dispose(self, outcome: Outcome[F], interrupt: BaseException) -> None:
         """See to an outcome that came with an interrupt."""
-        error, is_kept = outcome.error, self._disposal is not None and self._disposal.is_kept
+        error, is_redelivered = (
+            outcome.error,
+            self._handler is not None and self._handler.is_redelivered,
+        )
         if outcome.succeeded:
-            if not is_kept:
+            if not is_redelivered:
                 vars(interrupt)["outcome"] = outcome.value
-            if self._disposal is not None:
+            if self._handler is not None:
                 self._portal.call(self._dispose, self._value)
-        elif is_kept and isinstance(error, FalClientError) and not _is_closing(error):
+        elif is_redelivered and isinstance(error, FalClientError) and not _is_closing(error):
             self._portal.call(self._dispose, error)
 
     async def _dispose(self, value: object) -> None:
-        disposal, self._disposal = self._disposal, None
-        if disposal is not None:
-            await disposal.dispose(getattr(self._function.func, "__self__", None), value)
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            await handler.handle(getattr(self._function.func, "__self__", None), value)
 
 
 def _is_closing(error: FalClientError) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from websockets.frames import Opcode
 
 from fal_async._client import http_over_websocket
-from fal_async._client.http_over_websocket import HTTPOverWebSocket, WebSocketResponse, connect
+from fal_async._client.http_over_websocket import HTTPOverWebSocket, WebSocketResponse
 from fal_async._client.result import Result
 from fal_async._websocket.handshake import connect_websocket
 from fal_async.errors import (
@@ -25,12 +25,10 @@ from fal_async.errors import (
     StreamError,
 )
 from tests.support.raw_server import PATIENCE, RawServer
-from tests.support.websocket_server import ScriptedWebSocket, binary, close, speaking, text
+from tests.support.websocket_server import ScriptedWebSocket, binary, close, closing, speaking, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-
-    from fal_async._websocket.connection import WebSocket
 
 JSON = {"Content-Type": "application/json"}
 SSE = {"Content-Type": "text/event-stream; charset=utf-8"}
@@ -42,11 +40,8 @@ async def requests_to(
     script: Callable[[ScriptedWebSocket], None],
 ) -> AsyncGenerator[HTTPOverWebSocket]:
     with RawServer(speaking(script)) as peer, anyio.fail_after(PATIENCE):
-
-        async def open_socket() -> WebSocket:
-            return await connect_websocket(f"ws://127.0.0.1:{peer.port}/")
-
-        async with connect(open_socket) as requests:
+        requests = HTTPOverWebSocket(await connect_websocket(f"ws://127.0.0.1:{peer.port}/"))
+        async with closing(requests):
             yield requests
 
 

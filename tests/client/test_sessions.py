@@ -17,10 +17,10 @@ from websockets.frames import Opcode
 
 from fal_async._client.sessions import (
     AsyncRealtimeConnection,
+    ReconnectingWebSocket,
     WebSocketConnection,
-    open_realtime,
-    open_websocket,
 )
+from fal_async._net.tasks import ConnectionContext
 from fal_async._websocket.handshake import connect_websocket
 from fal_async.errors import (
     AuthenticationError,
@@ -35,6 +35,7 @@ from tests.support.websocket_server import (
     ScriptedWebSocket,
     binary,
     close,
+    closing,
     echo,
     speaking,
     text,
@@ -42,7 +43,7 @@ from tests.support.websocket_server import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from fal_async import AsyncClient
     from fal_async._websocket.connection import WebSocket
@@ -60,10 +61,24 @@ def to(url: str) -> Callable[[], Any]:
     return open_socket
 
 
+def open_session(
+    connect: Callable[[], Awaitable[WebSocket]],
+    *,
+    encode: Callable[[Any], str | bytes] | None = None,
+    decode: Callable[[bytes], Any] | None = None,
+    reconnect: bool = False,
+) -> ConnectionContext[AsyncRealtimeConnection]:
+    async def open_connection() -> AsyncRealtimeConnection:
+        websocket = ReconnectingWebSocket(await connect(), connect if reconnect else None)
+        return AsyncRealtimeConnection(websocket, encode, decode)
+
+    return ConnectionContext(open_connection)
+
+
 @asynccontextmanager
 async def session(url: str, **options: Any) -> AsyncGenerator[AsyncRealtimeConnection]:
     with anyio.fail_after(PATIENCE):
-        async with open_realtime(to(url), **options) as connection:
+        async with open_session(to(url), **options) as connection:
             yield connection
 
 
@@ -132,7 +147,7 @@ async def test_a_token_that_is_refused_in_the_session_is_an_authentication_error
         socketeer.agree()
 
     async with session_with(script) as connection:
-        with pytest.raises(AuthenticationError, match="the token of the session was refused"):
+        with pytest.raises(AuthenticationError, match="the token of the session was rejected"):
             await connection.recv()
 
 
@@ -414,7 +429,7 @@ async def test_a_new_connection_that_cannot_be_opened_is_tried_again_by_the_next
             return await connect_websocket(url_of(peer))
 
         with anyio.fail_after(PATIENCE):
-            async with open_realtime(open_socket, reconnect=True) as connection:
+            async with open_session(open_socket, reconnect=True) as connection:
                 await connection.send({"n": 1})
                 assert await connection.recv() == {"connection": 1, "n": 1}
                 with pytest.raises(RealtimeDisconnectedError):
@@ -435,7 +450,7 @@ async def test_opening_again_that_is_cancelled_leaves_a_session_that_can_be_open
             return await connect_websocket(url_of(peer))
 
         with anyio.fail_after(PATIENCE):
-            async with open_realtime(open_socket, reconnect=True) as connection:
+            async with open_session(open_socket, reconnect=True) as connection:
                 await connection.send({"n": 1})
                 assert await connection.recv() == {"connection": 1, "n": 1}
                 with pytest.raises(RealtimeDisconnectedError):
@@ -463,7 +478,7 @@ async def test_closing_while_a_send_opens_a_new_connection_leaves_none_open() ->
                 await connection.send({"n": 2})
 
         with anyio.fail_after(PATIENCE):
-            async with open_realtime(open_socket, reconnect=True) as connection:
+            async with open_session(open_socket, reconnect=True) as connection:
                 await connection.send({"n": 1})
                 assert await connection.recv() == {"connection": 1, "n": 1}
                 with pytest.raises(RealtimeDisconnectedError):
@@ -482,7 +497,8 @@ async def test_closing_while_a_send_opens_a_new_connection_leaves_none_open() ->
 @asynccontextmanager
 async def raw(url: str) -> AsyncGenerator[WebSocketConnection]:
     with anyio.fail_after(PATIENCE):
-        async with open_websocket(to(url)) as connection:
+        connection = WebSocketConnection(await to(url)())
+        async with closing(connection):
             yield connection
 
 

@@ -14,7 +14,6 @@ import pytest
 from websockets.frames import Opcode
 
 from fal_async import AsyncClient, Hosts
-from fal_async._client.websockets import WebSocketMixin
 from fal_async._core.secrets import Secret
 from fal_async.errors import (
     AuthenticationError,
@@ -36,10 +35,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 KEY = "id:secret"
-
-
-class Client(AsyncClient, WebSocketMixin):
-    """A client with the calls under test."""
 
 
 class Platform:
@@ -74,8 +69,8 @@ class Platform:
             self._script(socketeer)
 
 
-def client_of(peer: RawServer, key: Any = KEY) -> Client:
-    return Client(key, hosts=Hosts.at(peer.url))
+def client_of(peer: RawServer, key: Any = KEY) -> AsyncClient:
+    return AsyncClient(key, hosts=Hosts.at(peer.url))
 
 
 def echo(socketeer: ScriptedWebSocket) -> None:
@@ -268,7 +263,7 @@ async def test_messages_may_be_made_and_read_by_the_caller() -> None:
             assert await connection.recv() == "anything"
 
 
-def sockets_of(client: Client) -> list[AbstractAsyncContextManager[Any]]:
+def sockets_of(client: AsyncClient) -> list[AbstractAsyncContextManager[Any]]:
     return [
         client.realtime("owner/app"),
         client.realtime("owner/app", use_jwt=False),
@@ -376,6 +371,6 @@ WRONG: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_wrong_arguments_are_found_before_anything_is_sent(wrong: dict[str, Any]) -> None:
-    async with Client(KEY, hosts=Hosts.at("http://127.0.0.1:9")) as client:
+    async with AsyncClient(KEY, hosts=Hosts.at("http://127.0.0.1:9")) as client:
         with pytest.raises(InvalidRequestError):
             await client.realtime(**{"application": "owner/app", **wrong}).__aenter__()

@@ -13,7 +13,6 @@ import websockets.sync.client
 from websockets.exceptions import ConnectionClosedError
 
 from fal_async import AsyncClient
-from fal_async._client.websockets import WebSocketMixin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,13 +25,9 @@ if TYPE_CHECKING:
 TIMEOUT = "no inputs, reconnect when needed!"
 
 
-class SocketClient(AsyncClient, WebSocketMixin):
-    """A client that can open sockets."""
-
-
 @asynccontextmanager
-async def socket_client(fal: Emulator) -> AsyncGenerator[SocketClient]:
-    async with SocketClient(fal.key, hosts=fal.hosts) as client:
+async def socket_client(fal: Emulator) -> AsyncGenerator[AsyncClient]:
+    async with AsyncClient(fal.key, hosts=fal.hosts) as client:
         yield client
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -16,8 +16,11 @@ from fal_async._net.tasks import shielded_cleanup
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
-    from fal_async._websocket.connection import WebSocket
     from tests.support.raw_server import RawConnection
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
 
 
 class ScriptedWebSocket:
@@ -108,10 +111,10 @@ def echo(connection: ServerConnection) -> None:
 
 
 @contextlib.asynccontextmanager
-async def closing(websocket: WebSocket) -> AsyncGenerator[None]:
-    """Close a connection at the end of a block."""
+async def closing(connection: Closable) -> AsyncGenerator[None]:
+    """Close a connection on exit, even if the block is cancelled."""
     try:
         yield
     finally:
         with shielded_cleanup():
-            await websocket.close()
+            await connection.close()

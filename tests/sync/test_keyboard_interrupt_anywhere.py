@@ -471,7 +471,7 @@ say(portal.call(kind))
 TAKE_NUMBERS = """
 import itertools
 from fal_async.sync._portal import READ_AHEAD
-from fal_async._client.unclaimed import unclaimed
+from fal_async._net.tasks import on_abandoned_result
 
 def interrupt(*_):
     raise KeyboardInterrupt
@@ -514,7 +514,7 @@ class Source:
     async def dispose(self, number):
         disposed.append(number)
 
-    @unclaimed(dispose)
+    @on_abandoned_result(dispose)
     async def take(self):
         with anyio.CancelScope(shield=True):
             await anyio.lowlevel.checkpoint()
@@ -546,7 +546,7 @@ class Source:
     async def keep(self, number):
         self.kept.append(number)
 
-    @unclaimed(keep, is_kept=True)
+    @on_abandoned_result(keep, is_redelivered=True)
     async def take(self):
         return self.kept.pop(0) if self.kept else next(counter)
 

@@ -21,8 +21,8 @@ from websockets.frames import Opcode
 from fal_async._net.connect import connect
 from fal_async._net.sockets import CHUNK, SocketStream
 from fal_async._websocket import connection as module
-from fal_async._websocket.buffers import HIGH_WATER, OVERHEAD, RECEIVE_BUFFER
-from fal_async._websocket.connection import READ, WebSocket
+from fal_async._websocket.buffers import HIGH_WATER, MESSAGE_OVERHEAD, RECEIVE_LIMIT
+from fal_async._websocket.connection import READ_SIZE, WebSocket
 from fal_async._websocket.handshake import connect_websocket
 from fal_async.errors import (
     FalClientError,
@@ -164,7 +164,7 @@ async def test_frames_may_be_cut_anywhere(size: int) -> None:
         socketeer.agree()
 
     with RawServer(speaking(script)) as peer:
-        async with opened(address(peer), dial=slicing(size)) as websocket:
+        async with opened(address(peer), connect=slicing(size)) as websocket:
             for _ in range(repetitions):
                 assert [await websocket.recv() for _ in MESSAGES] == MESSAGES
 
@@ -207,7 +207,7 @@ async def test_messages_go_over_tls(authority: trustme.CA) -> None:
         return await connect("localhost", url.port or 443, tls=client)
 
     with websockets_server(echo, ssl=server) as url:
-        async with opened(url.replace("ws", "wss", 1), dial=secure) as websocket:
+        async with opened(url.replace("ws", "wss", 1), connect=secure) as websocket:
             for message in ("text", b"x" * 3_000_000):
                 await websocket.send(message)
                 assert await websocket.recv() == message
@@ -232,7 +232,7 @@ async def test_pings_are_answered_while_nobody_receives() -> None:
 async def test_a_peer_that_pings_and_does_not_listen_is_answered_once_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_UNACKNOWLEDGED_PONGS", 10_000)
+    monkeypatch.setattr(module, "MAX_PONG_BACKLOG", 10_000)
 
     def script(socketeer: ScriptedWebSocket) -> None:
         socketeer.line.send(frame(Opcode.PING, b"x" * 125) * 8000)
@@ -251,9 +251,9 @@ async def test_a_peer_that_pings_and_does_not_listen_is_answered_once_it_does(
 
     listen = threading.Event()
     with RawServer(speaking(script), receive_buffer=4096) as peer:
-        async with opened(address(peer), dial=narrow) as websocket:
+        async with opened(address(peer), connect=narrow) as websocket:
             assert await websocket.recv() == "that was it"
-            assert 0 < websocket._outbox.size < 10_000 + 2 * READ
+            assert 0 < websocket._send_buffer.size < 10_000 + 2 * READ_SIZE
             listen.set()
             await ended(peer)
 
@@ -279,7 +279,7 @@ async def test_a_peer_that_answers_no_ping_is_given_up() -> None:
             assert (caught.value.close_code, websocket.close_code) == (1006, 1006)
             assert (
                 caught.value.close_reason
-                == "the other side did not answer a ping within 0.01 seconds"
+                == "the server did not respond to a ping within 0.01 seconds"
             )
             with pytest.raises(RealtimeDisconnectedError):
                 await websocket.send("anyone?")
@@ -371,7 +371,7 @@ async def test_breaking_the_protocol_ends_the_connection(name: str) -> None:
             assert await websocket.recv() == "fine"
             for _ in range(2):
                 with pytest.raises(
-                    InvalidResponseError, match="the other side broke the protocol: "
+                    InvalidResponseError, match="the server violated the WebSocket protocol: "
                 ):
                     await websocket.recv()
             assert websocket.close_code == code
@@ -388,11 +388,11 @@ async def test_a_receiver_that_does_not_come_stops_the_sender() -> None:
 
     with RawServer(speaking(script)) as peer:
         async with opened(address(peer)) as websocket:
-            while websocket._inbox.size < RECEIVE_BUFFER:
+            while websocket._receive_buffer.size < RECEIVE_LIMIT:
                 await anyio.lowlevel.checkpoint()
             for _ in range(100):
                 await anyio.lowlevel.checkpoint()
-            assert websocket._inbox.size < RECEIVE_BUFFER + 200_000
+            assert websocket._receive_buffer.size < RECEIVE_LIMIT + 200_000
             assert [await websocket.recv() for _ in messages] == messages
 
 
@@ -404,11 +404,11 @@ async def test_messages_without_content_are_held_in_bounds_too() -> None:
 
     with RawServer(speaking(script)) as peer:
         async with opened(address(peer)) as websocket:
-            while websocket._inbox.size < RECEIVE_BUFFER:
+            while websocket._receive_buffer.size < RECEIVE_LIMIT:
                 await anyio.lowlevel.checkpoint()
             for _ in range(10):
                 await anyio.lowlevel.checkpoint()
-            assert len(websocket._inbox) <= RECEIVE_BUFFER // OVERHEAD + CHUNK // 2
+            assert len(websocket._receive_buffer) <= RECEIVE_LIMIT // MESSAGE_OVERHEAD + CHUNK // 2
             assert await websocket.recv() == ""
             for _ in range(18_000):
                 assert await websocket.recv() == b""
@@ -436,11 +436,11 @@ async def test_a_peer_that_does_not_read_stops_the_senders_and_loses_nothing() -
             async with anyio.create_task_group() as tasks:
                 for name in (b"a", b"b", b"c"):
                     tasks.start_soon(send, websocket, name)
-                while websocket._outbox.size <= HIGH_WATER:
+                while websocket._send_buffer.size <= HIGH_WATER:
                     await anyio.lowlevel.checkpoint()
                 for _ in range(100):
                     await anyio.lowlevel.checkpoint()
-                assert websocket._outbox.size < HIGH_WATER + 1010 * 3
+                assert websocket._send_buffer.size < HIGH_WATER + 1010 * 3
                 tasks.cancel_scope.cancel()
             read.set()
             await websocket.send(b"last")
@@ -495,7 +495,7 @@ async def test_messages_that_are_sent_in_a_row_are_written_together(
         return streams[0]
 
     with websockets_server(echo) as url:
-        async with opened(url, dial=counting) as websocket:
+        async with opened(url, connect=counting) as websocket:
             streams[0].writes = 0
             for number in range(100):
                 await websocket.send(f"message {number}")
@@ -626,7 +626,7 @@ async def test_a_close_that_is_not_answered_is_not_waited_for(
             await websocket.close()
             assert (websocket.close_code, websocket.close_reason) == (
                 1006,
-                "the other side did not answer the close",
+                "the server did not respond to the close frame",
             )
 
 
@@ -705,7 +705,7 @@ async def test_senders_that_wait_for_room_hear_of_the_loss() -> None:
         async with opened(address(peer)) as websocket, anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(send, websocket)
-            while websocket._outbox.size <= HIGH_WATER:
+            while websocket._send_buffer.size <= HIGH_WATER:
                 await anyio.lowlevel.checkpoint()
             full.set()
     assert len(errors) == 3
@@ -734,7 +734,7 @@ async def test_a_send_that_is_cancelled_sends_nothing_and_a_recv_loses_nothing()
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             await websocket.send("one")
-            while not websocket._inbox:
+            while not websocket._receive_buffer:
                 await anyio.lowlevel.checkpoint()
             with anyio.CancelScope() as scope:
                 scope.cancel()
@@ -769,13 +769,13 @@ async def test_connecting_that_is_cancelled_anywhere_leaves_nothing_open(
 
     with websockets_server(echo) as url:
 
-        async def connect() -> None:
-            websocket = await connect_websocket(url, dial=noting)
+        async def use() -> None:
+            websocket = await connect_websocket(url, connect=noting)
             async with closing(websocket):
                 await websocket.send("hello")
                 await websocket.recv()
 
-        async for _ in cancel_everywhere(connect):
+        async for _ in cancel_everywhere(use):
             pass
     assert len(streams) > 3
     assert all(stream._socket.fileno() == -1 for stream in streams)

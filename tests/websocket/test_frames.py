@@ -14,11 +14,11 @@ from websockets.streams import StreamReader
 from fal_async._websocket import frames as module
 from fal_async._websocket.frames import (
     BINARY,
-    SHORT,
+    MAX_COPIED,
     TEXT,
     ChunkedFrame,
+    FrameContent,
     FrameReader,
-    Piece,
     encode_frame,
 )
 
@@ -62,15 +62,15 @@ def whole_frame(first: int, payload: bytes) -> bytes:
     return frame
 
 
-def cut(parts: list[bytes], max_size: int | None = None) -> list[Piece]:
+def cut(parts: list[bytes], max_size: int | None = None) -> list[FrameContent]:
     cutter = FrameReader(max_size)
     return [piece for part in parts for piece in cutter.feed(part)]
 
 
-def cut_into_room(parts: list[bytes]) -> list[Piece]:
+def cut_into_room(parts: list[bytes]) -> list[FrameContent]:
     """What comes out when what fits is received to where there is room."""
     cutter = FrameReader(None)
-    pieces: list[Piece] = []
+    pieces: list[FrameContent] = []
     for part in parts:
         rest = part
         while rest:
@@ -164,11 +164,11 @@ def test_there_is_room_for_the_rest_of_a_long_message_and_no_more(
     assert cutter.buffer is None  # nobody knows how much
     assert list(cutter.feed(stream[5:10_010])) == []
     sizes: list[int] = []
-    pieces: list[Piece] = []
+    pieces: list[FrameContent] = []
     while (room := cutter.buffer) is not None:
         sizes.append(len(room))
         room[:] = b"m" * len(room)
-        pieces += cutter.fill(len(room))
+        pieces += cutter.buffer_updated(len(room))
     assert sizes == [20_000, 30_000, 10_000]
     assert pieces == [(BINARY, message)]
 
@@ -180,7 +180,9 @@ def test_an_announcement_alone_takes_little_memory() -> None:
     assert len(cutter.buffer) < module.MAX_BUFFER
 
 
-@given(st.lists(st.integers(0, 3 * SHORT), max_size=5), st.lists(st.integers(1, 9000), max_size=9))
+@given(
+    st.lists(st.integers(0, 3 * MAX_COPIED), max_size=5), st.lists(st.integers(1, 9000), max_size=9)
+)
 def test_messages_are_the_same_whole_in_pieces_and_received_to_their_room(
     sizes: list[int], cuts: list[int]
 ) -> None:
@@ -199,7 +201,7 @@ def test_messages_are_the_same_whole_in_pieces_and_received_to_their_room(
 def test_a_long_message_becomes_the_same_frame_part_by_part(size: int, step: int) -> None:
     long, parts = ChunkedFrame(TEXT, b"a" * size), []
     while left := len(long):
-        parts.append(long.take(step))
+        parts.append(long.read(step))
         assert 0 < len(parts[-1]) <= step
         assert len(long) == left - len(parts[-1])
     frame = parse(b"".join(parts))
@@ -217,9 +219,9 @@ def test_garbage_never_breaks_the_cutter_and_nothing_of_it_is_lost(
     assert sum(len(data) for _, data in pieces) <= len(garbage)
 
 
-def _merged(pieces: list[Piece]) -> list[Piece]:
+def _merged(pieces: list[FrameContent]) -> list[FrameContent]:
     """Where the bytes for the parser are divided is of no matter."""
-    merged: list[Piece] = []
+    merged: list[FrameContent] = []
     for first, data in pieces:
         if merged and first == 0 == merged[-1][0]:
             merged[-1] = (0, merged[-1][1] + data)

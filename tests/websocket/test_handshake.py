@@ -13,9 +13,9 @@ import pytest
 from fal_async._net.errors import ProxyError
 from fal_async._websocket import handshake as module
 from fal_async._websocket.handshake import (
-    MAX_REFUSAL,
+    MAX_REJECTION_SIZE,
     HandshakeRejected,
-    connect_url,
+    connect_socket,
     connect_websocket,
 )
 from fal_async.errors import (
@@ -114,8 +114,10 @@ async def test_the_body_of_a_refusal_may_end_with_the_connection() -> None:
 
 async def test_a_refusal_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REJECTION_TIMEOUT", 10 * PATIENCE)
-    body = (await refusal(b"HTTP/1.1 500 Oh\r\n\r\n", b"x" * (MAX_REFUSAL + 1000))).response.body
-    assert body == b"x" * MAX_REFUSAL
+    body = (
+        await refusal(b"HTTP/1.1 500 Oh\r\n\r\n", b"x" * (MAX_REJECTION_SIZE + 1000))
+    ).response.body
+    assert body == b"x" * MAX_REJECTION_SIZE
 
 
 async def test_a_refusal_that_stalls_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +164,7 @@ async def test_a_server_that_does_not_answer_is_given_up() -> None:
 
     error = await failure(script, open_timeout=0.05)
     assert type(error) is ConnectionFailedError
-    assert str(error) == "the WebSocket could not be opened within 0.05 seconds"
+    assert str(error) == "cannot open the WebSocket: no response within 0.05 seconds"
     assert left.is_set()
 
 
@@ -229,11 +231,11 @@ async def test_a_proxy_that_refuses_is_a_failure_to_connect() -> None:
         raise ProxyError("the proxy refused the tunnel")
 
     with pytest.raises(ConnectionFailedError, match="the proxy refused the tunnel"):
-        await connect_websocket("ws://fal.run/app", dial=refused)  # type: ignore[arg-type]  # it never returns
+        await connect_websocket("ws://fal.run/app", connect=refused)  # type: ignore[arg-type]  # it never returns
 
 
 async def test_a_plain_address_is_dialled_without_tls() -> None:
     with RawServer(lambda line: line.wait_closed()) as peer:
-        stream = await connect_url(httpx.URL(address(peer)))
+        stream = await connect_socket(httpx.URL(address(peer)))
         assert stream._tls is None
         stream.close()

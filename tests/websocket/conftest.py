@@ -1,0 +1,7 @@
+"""Fixtures of the WebSocket tests."""
+
+from __future__ import annotations
+
+from tests.support.servers import authority
+
+__all__ = ["authority"]
