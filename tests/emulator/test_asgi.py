@@ -1,4 +1,4 @@
-"""ASGI apps with the platform around them."""
+"""ASGI apps as runners: scope, responses, failures and lifespan."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def show(request: Request) -> Response:
     ("called", "path"),
     [("acme/app", "/"), ("acme/app/image", "/image"), ("acme/app/a/b%20c", "/a/b c")],
 )
-def test_an_app_gets_what_follows_its_id_as_the_path(
+def test_app_path_starts_after_its_id(
     fal: Emulator, http: httpx.Client, called: str, path: str
 ) -> None:
     fal.register("acme/app", app_of(show))
@@ -54,9 +54,7 @@ def test_an_app_gets_what_follows_its_id_as_the_path(
     assert shown["headers"]["content-length"] == "4"
 
 
-def test_an_app_sees_what_the_gateway_adds_and_not_the_key(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_app_receives_gateway_headers_without_key(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", app_of(show))
     response = http.post("/run/acme/app/image", json={}, headers={"X-Own": "1"})
     headers = response.json()["headers"]
@@ -66,13 +64,13 @@ def test_an_app_sees_what_the_gateway_adds_and_not_the_key(
     assert "authorization" not in headers
 
 
-def test_an_app_answers_all_methods_directly(fal: Emulator, http: httpx.Client) -> None:
+def test_app_handles_every_method_directly(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", app_of(show))
     for method in ("GET", "PUT", "DELETE"):
         assert http.request(method, "/run/acme/app").json()["method"] == method
 
 
-def test_the_answer_of_an_app_is_the_answer(fal: Emulator, http: httpx.Client) -> None:
+def test_app_response_is_returned_unchanged(fal: Emulator, http: httpx.Client) -> None:
     async def answer(request: Request) -> Response:
         return PlainTextResponse(
             "nothing left",
@@ -98,7 +96,7 @@ def test_the_answer_of_an_app_is_the_answer(fal: Emulator, http: httpx.Client) -
     assert response.headers.get_list("x-fal-request-id") == [submitted["request_id"]]
 
 
-def test_an_app_streams_as_it_goes(fal: Emulator, http: httpx.Client) -> None:
+def test_app_response_is_streamed(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
 
     async def stream(request: Request) -> Response:
@@ -118,7 +116,7 @@ def test_an_app_streams_as_it_goes(fal: Emulator, http: httpx.Client) -> None:
         assert "data: 2" in list(lines)
 
 
-def test_an_app_notices_that_its_reader_has_left(fal: Emulator) -> None:
+def test_app_is_notified_of_client_disconnect(fal: Emulator) -> None:
     closed = fal.gate()
 
     async def stream(request: Request) -> Response:
@@ -137,7 +135,7 @@ def test_an_app_notices_that_its_reader_has_left(fal: Emulator) -> None:
     assert closed.wait_sync(10)
 
 
-def test_a_crash_of_an_app_is_a_500(fal: Emulator, http: httpx.Client) -> None:
+def test_app_exception_returns_500(fal: Emulator, http: httpx.Client) -> None:
     async def crash(request: Request) -> Response:
         raise LookupError("no such cat")
 
@@ -159,7 +157,7 @@ async def silent(scope: Any, receive: Any, send: Any) -> None:
     return
 
 
-def test_an_app_that_breaks_off_is_in_trouble(
+def test_truncated_app_response_is_a_server_error(
     fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     fal.register("acme/app", short)
@@ -173,12 +171,12 @@ def test_an_app_that_breaks_off_is_in_trouble(
     assert [record for record in caplog.records if record.name.startswith("uvicorn")] == []
 
 
-def test_an_app_that_says_nothing_has_crashed(fal: Emulator, http: httpx.Client) -> None:
+def test_app_without_response_returns_500(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", silent)
     assert http.post("/run/acme/app", json={}).status_code == 500
 
 
-def test_an_app_starts_before_its_first_job_and_shuts_down_with_the_emulator() -> None:
+def test_app_lifespan_spans_the_emulator() -> None:
     happened: list[str] = []
 
     @asynccontextmanager
@@ -198,7 +196,7 @@ def test_an_app_starts_before_its_first_job_and_shuts_down_with_the_emulator() -
     assert happened == ["start", "stop"]
 
 
-def test_an_app_that_cannot_start_fails_its_jobs(fal: Emulator, http: httpx.Client) -> None:
+def test_jobs_fail_when_app_startup_fails(fal: Emulator, http: httpx.Client) -> None:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         raise RuntimeError("no weights")
@@ -211,7 +209,7 @@ def test_an_app_that_cannot_start_fails_its_jobs(fal: Emulator, http: httpx.Clie
     assert "no weights" in fal.jobs[submitted["request_id"]].logs[0]["message"]
 
 
-def test_app_writes_the_log_of_its_job(fal: Emulator, http: httpx.Client) -> None:
+def test_app_logs_belong_to_their_job(fal: Emulator, http: httpx.Client) -> None:
     async def work(request: Request) -> Response:
         job = request.state.job
         job.log("step", "WARN", labels={"step": 1})

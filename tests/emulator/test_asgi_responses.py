@@ -1,4 +1,4 @@
-"""What becomes of what runners send, whatever that is."""
+"""ASGI messages of runners: validation and completion."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ BODY: dict[str, Any] = {"type": "body", "body": b"{}"}
         ([{**START, "headers": [("x-own", "a")]}, BODY], 500, None),
     ],
 )
-def test_apps_are_answered_for_as_by_a_strict_server(
+def test_asgi_messages_become_valid_responses(
     fal: Emulator,
     http: httpx.Client,
     caplog: pytest.LogCaptureFixture,
@@ -72,7 +72,7 @@ def test_apps_are_answered_for_as_by_a_strict_server(
 
 
 @pytest.mark.parametrize("length", [b"1", b"3"])
-def test_a_body_of_another_length_than_announced_is_incomplete(
+def test_body_must_match_its_content_length(
     fal: Emulator, http: httpx.Client, length: bytes
 ) -> None:
     fal.register("acme/app", telling({**START, "headers": [(b"content-length", length)]}, BODY))
@@ -84,7 +84,7 @@ def test_a_body_of_another_length_than_announced_is_incomplete(
         http.post("/run/acme/app", json={})
 
 
-def test_an_app_that_has_answered_hears_that_it_is_over(fal: Emulator, http: httpx.Client) -> None:
+def test_app_receives_disconnect_after_response(fal: Emulator, http: httpx.Client) -> None:
     heard: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -110,7 +110,7 @@ def test_an_app_that_has_answered_hears_that_it_is_over(fal: Emulator, http: htt
         lambda: AppError(100),
     ],
 )
-def test_an_error_that_cannot_be_sent_is_a_crash(
+def test_unserializable_error_counts_as_a_crash(
     fal: Emulator, http: httpx.Client, error: Callable[[], AppError]
 ) -> None:
     def app(arguments: Arguments) -> None:
@@ -125,7 +125,7 @@ def test_an_error_that_cannot_be_sent_is_a_crash(
     assert "Error" in fal.jobs[submitted["request_id"]].logs[0]["message"]
 
 
-def test_an_app_may_listen_before_it_accepts_a_socket(fal: Emulator) -> None:
+def test_app_may_receive_before_accepting_websocket(fal: Emulator) -> None:
     @fal.websocket("acme/socket")
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert (await receive())["type"] == "websocket.connect"
@@ -139,7 +139,7 @@ def test_an_app_may_listen_before_it_accepts_a_socket(fal: Emulator) -> None:
         assert socket.recv(timeout=10) == "HELLO"
 
 
-def test_an_app_that_listens_hears_of_a_client_that_leaves_unanswered(fal: Emulator) -> None:
+def test_app_receives_disconnect_before_response(fal: Emulator) -> None:
     heard: list[str] = []
 
     @fal.websocket("acme/socket")
@@ -152,7 +152,7 @@ def test_an_app_that_listens_hears_of_a_client_that_leaves_unanswered(fal: Emula
     fal.wait_for(lambda: heard == ["websocket.connect", "websocket.disconnect"])
 
 
-def test_a_socket_has_no_method(fal: Emulator) -> None:
+def test_websocket_scope_has_no_method(fal: Emulator) -> None:
     scopes: list[Any] = []
 
     @fal.websocket("acme/socket")
@@ -186,7 +186,7 @@ async def exiting_session(arguments: Arguments) -> Arguments:
     raise SystemExit(1)
 
 
-def test_apps_with_sockets_end_only_themselves(fal: Emulator, http: httpx.Client) -> None:
+def test_system_exit_of_session_stays_isolated(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(exiting_session)
     with dial(fal, "run/acme/live/realtime") as socket:
         socket.send(packed(a=1))

@@ -1,4 +1,4 @@
-"""Who may call, and from where."""
+"""Authentication: keys, private apps, locked accounts and browser origins."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TARGET = "https://fal.run/acme/app"
         ("Bearer abc", "bearer: unable to decode issuer"),
     ],
 )
-def test_a_private_app_wants_the_key(
+def test_private_app_requires_a_key(
     fal: Emulator, http: httpx.Client, url: str, authorization: str | None, detail: str
 ) -> None:
     fal.register("acme/app", echo)
@@ -49,7 +49,7 @@ def test_a_private_app_wants_the_key(
 
 
 @pytest.mark.parametrize("tail", ["", "/status", "/status/stream"])
-def test_a_job_of_a_private_app_is_private(fal: Emulator, http: httpx.Client, tail: str) -> None:
+def test_job_of_private_app_requires_a_key(fal: Emulator, http: httpx.Client, tail: str) -> None:
     fal.register("acme/app", echo)
     url = submit(http)["response_url"]
     completed(fal)
@@ -58,15 +58,13 @@ def test_a_job_of_a_private_app_is_private(fal: Emulator, http: httpx.Client, ta
     assert http.put(url + "/cancel").status_code == 401
 
 
-def test_an_unknown_app_is_private(http: httpx.Client) -> None:
+def test_unknown_app_requires_a_key(http: httpx.Client) -> None:
     del http.headers["Authorization"]
     assert http.post("/run/acme/nothing", json={}).status_code == 401
     assert http.get("/queue/acme/nothing/requests/1/status").status_code == 401
 
 
-def test_a_public_app_needs_no_key_but_a_wrong_one_is_wrong(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_public_app_rejects_an_invalid_key(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo, auth=False)
     del http.headers["Authorization"]
     submitted = submit(http)
@@ -76,7 +74,7 @@ def test_a_public_app_needs_no_key_but_a_wrong_one_is_wrong(
     assert response.status_code == 401
 
 
-def test_more_keys_and_bearer_tokens_can_be_accepted(fal: Emulator, http: httpx.Client) -> None:
+def test_additional_keys_and_bearer_tokens_work(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     fal.accept_key("second:key")
     fal.accept_bearer("token")
@@ -88,7 +86,7 @@ def test_more_keys_and_bearer_tokens_can_be_accepted(fal: Emulator, http: httpx.
         assert http.post("/run/acme/app", json={}, headers=headers).status_code == 401
 
 
-def test_a_key_can_be_chosen() -> None:
+def test_custom_key_is_accepted() -> None:
     with Emulator(key="mine:secret") as fal, client_of(fal) as http:
         fal.register("acme/app", echo)
         assert fal.key == "mine:secret"
@@ -96,9 +94,7 @@ def test_a_key_can_be_chosen() -> None:
         assert http.post("/run/acme/app", json={}).status_code == 200
 
 
-def test_a_locked_account_starts_nothing_and_reads_everything(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_locked_account_can_only_read(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http)
     completed(fal)
@@ -134,7 +130,7 @@ def open_http(open_fal: Emulator) -> Iterator[httpx.Client]:
 )
 @pytest.mark.parametrize("url", ["/run/acme/app", "/queue/acme/app", "/rest/tokens", PROXY_PATH])
 @pytest.mark.parametrize("method", ["POST", "OPTIONS", "GET"])
-def test_foreign_pages_reach_nothing(
+def test_foreign_origins_are_rejected(
     fal: Emulator, http: httpx.Client, origin: str, url: str, method: str
 ) -> None:
     fal.register("acme/app", echo, auth=False)
@@ -149,19 +145,19 @@ def test_foreign_pages_reach_nothing(
     "origin",
     ["http://localhost:3000", "http://127.0.0.2", "https://[::1]:8443", "http://a.localhost"],
 )
-def test_pages_of_this_machine_may_call(fal: Emulator, http: httpx.Client, origin: str) -> None:
+def test_local_origins_are_allowed(fal: Emulator, http: httpx.Client, origin: str) -> None:
     fal.register("acme/app", echo)
     response = http.post("/run/acme/app", json={"a": 1}, headers={"Origin": origin})
     assert response.json() == {"a": 1}
     assert response.headers["access-control-allow-origin"] == origin
 
 
-def test_every_emulator_has_a_key_of_its_own() -> None:
+def test_each_emulator_has_its_own_key() -> None:
     assert len({Emulator().key for _ in range(3)}) == 3
     assert Emulator(key="a:b").key == "a:b"
 
 
-def test_pages_of_named_origins_may_call(open_fal: Emulator, open_http: httpx.Client) -> None:
+def test_configured_origins_are_allowed(open_fal: Emulator, open_http: httpx.Client) -> None:
     fal, http = open_fal, open_http
     fal.register("acme/app", echo)
     preflight = http.options(
@@ -186,9 +182,7 @@ def test_pages_of_named_origins_may_call(open_fal: Emulator, open_http: httpx.Cl
     assert [request.method for request in fal.requests] == ["POST", "POST"]
 
 
-def test_a_page_reads_one_answer_to_its_origin_whatever_the_app_says(
-    open_fal: Emulator, open_http: httpx.Client
-) -> None:
+def test_cors_headers_are_sent_once(open_fal: Emulator, open_http: httpx.Client) -> None:
     fal, http = open_fal, open_http
 
     async def ok(request: Request) -> Response:
@@ -242,7 +236,7 @@ def test_proxy_forwards_to_the_official_targets(
         assert response.json() == "Invalid request"
 
 
-def test_upload_by_way_of_the_proxy_stays_here(fal: Emulator, http: httpx.Client) -> None:
+def test_proxied_upload_stays_local(fal: Emulator, http: httpx.Client) -> None:
     target = "https://rest.fal.ai/storage/upload/initiate?storage_type=fal-cdn-v3"
     body = {"content_type": "text/plain", "file_name": "a.txt"}
     urls = http.post(PROXY_PATH, json=body, headers={"x-fal-target-url": target}).json()
@@ -253,7 +247,7 @@ def test_upload_by_way_of_the_proxy_stays_here(fal: Emulator, http: httpx.Client
 
 
 @pytest.mark.parametrize("url", ["/run/acme/app", "/run/acme/public", "/cdn/files/upload", "/none"])
-def test_strangers_send_no_large_bodies(fal: Emulator, http: httpx.Client, url: str) -> None:
+def test_large_body_without_key_is_rejected(fal: Emulator, http: httpx.Client, url: str) -> None:
     fal.register("acme/app", echo)
     fal.register("acme/public", echo, auth=False)
     http.headers["Authorization"] = "Key wrong"
@@ -263,7 +257,7 @@ def test_strangers_send_no_large_bodies(fal: Emulator, http: httpx.Client, url: 
     assert http.post("/run/acme/public", json={}, headers={"Authorization": ""}).status_code != 413
 
 
-def test_owner_of_the_key_sends_large_bodies(fal: Emulator, http: httpx.Client) -> None:
+def test_large_body_with_key_is_accepted(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", lambda arguments: len(arguments["a"]))
     body = b'{"a": "' + b"x" * 33 * 1024 * 1024 + b'"}'
     assert (

@@ -1,4 +1,4 @@
-"""Calling jobs off."""
+"""Cancellation of jobs in the queue and in every kind of runner."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CANCELLED = {"detail": "Request cancelled by the client.", "error_type": "client_cancelled"}
 
 
-def test_a_job_that_waits_is_removed(fal: Emulator, http: httpx.Client) -> None:
+def test_queued_job_is_removed(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     submit(http)
     queued = submit(http)
@@ -39,7 +39,7 @@ def test_a_job_that_waits_is_removed(fal: Emulator, http: httpx.Client) -> None:
     assert fal.counters("acme/app").executions == 1
 
 
-def test_a_coroutine_is_cancelled(fal: Emulator, http: httpx.Client) -> None:
+def test_running_coroutine_is_cancelled(fal: Emulator, http: httpx.Client) -> None:
     cleaned_up = fal.gate()
 
     @fal.endpoint("acme/app")
@@ -62,7 +62,7 @@ def test_a_coroutine_is_cancelled(fal: Emulator, http: httpx.Client) -> None:
     assert fal.counters("acme/app").cancelled == 1
 
 
-def test_a_job_is_cancelled_before_its_runner_has_begun(fal: Emulator, http: httpx.Client) -> None:
+def test_job_is_cancelled_before_its_runner_starts(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     for _ in range(20):
         submitted = submit(http)
@@ -72,7 +72,7 @@ def test_a_job_is_cancelled_before_its_runner_has_begun(fal: Emulator, http: htt
     assert (counters.running, counters.queued, counters.cancelled) == (0, 0, 20)
 
 
-def test_a_coroutine_may_finish_all_the_same(fal: Emulator, http: httpx.Client) -> None:
+def test_coroutine_may_finish_after_a_cancel(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     async def app(arguments: Arguments) -> str:
         try:
@@ -89,7 +89,7 @@ def test_a_coroutine_may_finish_all_the_same(fal: Emulator, http: httpx.Client) 
     assert http.get(submitted["response_url"]).json() == "as far as it came"
 
 
-def test_a_coroutine_is_cancelled_once(fal: Emulator, http: httpx.Client) -> None:
+def test_coroutine_is_cancelled_only_once(fal: Emulator, http: httpx.Client) -> None:
     cleaning_up, gate = fal.gate(), fal.gate()
 
     @fal.endpoint("acme/app")
@@ -111,7 +111,7 @@ def test_a_coroutine_is_cancelled_once(fal: Emulator, http: httpx.Client) -> Non
     assert http.get(submitted["response_url"]).json() == "cleaned up"
 
 
-def test_a_cancelled_job_is_not_tried_again(fal: Emulator, http: httpx.Client) -> None:
+def test_cancelled_job_is_not_retried(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments, job: Job) -> None:
         job.cancellation.wait_sync()
@@ -125,7 +125,7 @@ def test_a_cancelled_job_is_not_tried_again(fal: Emulator, http: httpx.Client) -
     assert fal.counters("acme/app").executions == 1
 
 
-def test_a_function_in_a_thread_is_told_and_finishes(fal: Emulator, http: httpx.Client) -> None:
+def test_threaded_function_sees_cancel_and_finishes(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments, job: Job) -> bool:
         return job.cancellation.wait_sync()
@@ -136,7 +136,7 @@ def test_a_function_in_a_thread_is_told_and_finishes(fal: Emulator, http: httpx.
     assert http.get(submitted["response_url"]).json() is True
 
 
-def test_a_generator_is_closed(fal: Emulator, http: httpx.Client) -> None:
+def test_running_generator_is_closed(fal: Emulator, http: httpx.Client) -> None:
     started, closed = fal.gate(), fal.gate()
 
     @fal.endpoint("acme/app")
@@ -156,7 +156,7 @@ def test_a_generator_is_closed(fal: Emulator, http: httpx.Client) -> None:
     assert http.get(submitted["response_url"]).status_code == 499
 
 
-def test_an_app_is_told_at_the_path_of_the_job(fal: Emulator, http: httpx.Client) -> None:
+def test_app_receives_cancel_at_the_job_path(fal: Emulator, http: httpx.Client) -> None:
     cancelled: dict[str, asyncio.Event] = {}
 
     async def generate(request: Request) -> Response:
@@ -186,7 +186,7 @@ def test_an_app_is_told_at_the_path_of_the_job(fal: Emulator, http: httpx.Client
     )
 
 
-def test_an_app_that_cannot_be_told_finishes(fal: Emulator, http: httpx.Client) -> None:
+def test_app_without_cancel_handler_finishes(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
 
     async def generate(request: Request) -> Response:
@@ -202,7 +202,7 @@ def test_an_app_that_cannot_be_told_finishes(fal: Emulator, http: httpx.Client) 
     assert http.get(submitted["response_url"]).json() == {"done": True}
 
 
-def test_an_unknown_job_is_not_found(fal: Emulator, http: httpx.Client) -> None:
+def test_cancel_of_unknown_job_returns_404(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     response = http.put("/queue/acme/app/requests/764cabcf-b745-4b3e-ae38-1200304cf45b/cancel")
     assert (response.status_code, response.json()) == (404, {"status": "NOT_FOUND"})

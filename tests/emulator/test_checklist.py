@@ -1,4 +1,4 @@
-"""What unmodified clients need of a server, item by item."""
+"""Requirements of unmodified clients, one test each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ENDED = ["completed", "failed", "cancelled"]
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("logs", ["", "?logs=1", "?logs=0", "?logs=true", "?logs=false"])
-def test_a_status_has_the_keys_that_clients_index(
+def test_status_has_every_key_clients_index(
     http: httpx.Client, jobs: dict[str, dict[str, Any]], state: str, logs: str
 ) -> None:
     response = http.get(jobs[state]["status_url"] + logs)
@@ -60,7 +60,7 @@ def test_a_status_has_the_keys_that_clients_index(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_every_answer_about_a_job_carries_its_id(
+def test_job_responses_carry_the_request_id(
     http: httpx.Client, jobs: dict[str, dict[str, Any]], state: str
 ) -> None:
     job = jobs[state]
@@ -74,7 +74,7 @@ def test_every_answer_about_a_job_carries_its_id(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_urls_with_a_slash_at_the_end_are_answered_without_redirects(
+def test_trailing_slash_is_not_redirected(
     http: httpx.Client, jobs: dict[str, dict[str, Any]], state: str
 ) -> None:
     status = http.get(jobs[state]["status_url"] + "/", params={"logs": 0})
@@ -93,7 +93,7 @@ def test_urls_with_a_slash_at_the_end_are_answered_without_redirects(
         ("queued", 200, "OK"),
     ],
 )
-def test_cancelling_has_an_answer_for_every_state(
+def test_cancel_responds_in_every_job_state(
     http: httpx.Client,
     jobs: dict[str, dict[str, Any]],
     state: str,
@@ -120,7 +120,7 @@ def test_cancelling_has_an_answer_for_every_state(
         ("OPTIONS", "/run/acme/done"),
     ],
 )
-def test_every_answer_carries_a_request_id(
+def test_every_response_carries_a_request_id(
     http: httpx.Client, jobs: dict[str, dict[str, Any]], method: str, path: str
 ) -> None:
     assert jobs
@@ -129,7 +129,7 @@ def test_every_answer_carries_a_request_id(
     assert http.request(method, path, json={}).headers["x-fal-request-id"]
 
 
-def test_an_error_of_a_model_is_no_error_of_the_platform(
+def test_model_error_is_not_a_platform_error(
     http: httpx.Client, jobs: dict[str, dict[str, Any]]
 ) -> None:
     assert "error" not in http.get(jobs["failed"]["status_url"]).json()
@@ -138,7 +138,7 @@ def test_an_error_of_a_model_is_no_error_of_the_platform(
     assert body["error"] == "Request cancelled by the client."
 
 
-def test_a_job_of_an_account_over_its_limit_waits_and_a_direct_run_is_refused() -> None:
+def test_account_limit_queues_jobs_and_rejects_runs() -> None:
     with Emulator(concurrency=1) as fal, client_of(fal) as http:
         fal.register("acme/app", waiting(fal.gate()))
         submit(http)

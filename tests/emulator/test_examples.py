@@ -1,4 +1,4 @@
-"""The examples in the docstrings do what they say."""
+"""Examples in the docstrings of the emulator."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ MODULES = sorted(
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_are_right(name: str) -> None:
+def test_docstring_examples_work(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name))
     assert results.failed == 0

@@ -1,4 +1,4 @@
-"""Scripted faults, as they arrive at the other end of the wire."""
+"""Scripted HTTP faults, as clients see them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield emulator
 
 
-def test_a_status_with_headers_and_a_body(fal: Emulator, http: httpx.Client) -> None:
+def test_status_fault_has_headers_and_body(fal: Emulator, http: httpx.Client) -> None:
     fal.fail(
         "acme/app",
         Fault(status=503, headers={"Retry-After": "7"}),
@@ -51,7 +51,7 @@ def test_a_status_with_headers_and_a_body(fal: Emulator, http: httpx.Client) -> 
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_a_status_that_has_no_body_is_a_whole_answer(
+def test_bodiless_status_is_a_complete_response(
     fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     fal.fail("acme/app", Fault(status=status))
@@ -61,7 +61,7 @@ def test_a_status_that_has_no_body_is_a_whole_answer(
     assert caplog.records == []
 
 
-def test_a_fault_meets_the_calls_that_it_is_meant_for(fal: Emulator, http: httpx.Client) -> None:
+def test_fault_applies_to_matching_requests(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/other", echo)
     fal.fail("acme/app", Fault(route="status", status=503, times=2, skip=1))
     submitted = submit(http)
@@ -74,7 +74,7 @@ def test_a_fault_meets_the_calls_that_it_is_meant_for(fal: Emulator, http: httpx
     assert http.get(submitted["response_url"]).status_code == 200
 
 
-def test_a_fault_may_have_a_condition_and_no_end(fal: Emulator, http: httpx.Client) -> None:
+def test_fault_supports_a_condition_and_no_limit(fal: Emulator, http: httpx.Client) -> None:
     fal.fail(None, Fault(when=lambda call: call.arguments == {"bad": 1}, status=500, times=None))
     for _ in range(3):
         assert http.post("/run/acme/app", json={"bad": 1}).status_code == 500
@@ -83,14 +83,14 @@ def test_a_fault_may_have_a_condition_and_no_end(fal: Emulator, http: httpx.Clie
     assert http.post("/run/acme/app", json={"bad": 1}).status_code == 200
 
 
-def test_the_fault_of_an_app_befalls_its_longer_ids(fal: Emulator, http: httpx.Client) -> None:
+def test_fault_of_app_applies_to_its_paths(fal: Emulator, http: httpx.Client) -> None:
     fal.fail("acme/app", Fault(status=503))
     fal.fail("acme/app/path", Fault(status=502))
     assert http.post("/run/acme/app/path", json={}).status_code == 503
     assert http.post("/run/acme/app/path", json={}).status_code == 502
 
 
-def test_headers_alone_are_added_to_the_real_answer(fal: Emulator, http: httpx.Client) -> None:
+def test_headers_are_added_to_the_real_response(fal: Emulator, http: httpx.Client) -> None:
     fal.fail("acme/app", Fault(headers={"Content-Type": "text/plain", "X-Odd": "1"}))
     response = http.post("/run/acme/app", json={"a": 1})
     assert (response.status_code, response.text) == (200, '{"a":1}')
@@ -98,7 +98,7 @@ def test_headers_alone_are_added_to_the_real_answer(fal: Emulator, http: httpx.C
     assert response.headers["x-odd"] == "1"
 
 
-def test_an_edit_changes_the_real_answer(fal: Emulator, http: httpx.Client) -> None:
+def test_edit_changes_the_real_response(fal: Emulator, http: httpx.Client) -> None:
     fal.fail(
         "acme/app",
         Fault(
@@ -115,7 +115,7 @@ def test_an_edit_changes_the_real_answer(fal: Emulator, http: httpx.Client) -> N
     assert response.text == 'data: {"status":"COMPLETED","new":true}\n\n'
 
 
-def test_a_delay_holds_the_answer_until_the_gate_opens(fal: Emulator, http: httpx.Client) -> None:
+def test_delay_holds_the_response_until_gate_opens(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(route="run", delay=gate), Fault(route="run", delay=0.0))
     responses: list[httpx.Response] = []
@@ -134,21 +134,21 @@ def test_a_delay_holds_the_answer_until_the_gate_opens(fal: Emulator, http: http
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
-def test_a_dropped_call_is_not_looked_at(fal: Emulator, end: bytes) -> None:
+def test_dropped_request_is_not_processed(fal: Emulator, end: bytes) -> None:
     fal.fail("acme/app", Fault(drop=True, reset=end == RESET))
     assert exchange(fal, "POST", "/queue/acme/app") == end
     assert fal.jobs == {}
     assert fal.requests[0].status is None
 
 
-def test_a_reset_alone_is_a_dropped_call(fal: Emulator) -> None:
+def test_reset_alone_drops_the_request(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(reset=True))
     assert exchange(fal, "POST", "/run/acme/app") == RESET
     assert fal.counters("acme/app").executions == 0
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
-def test_a_lost_response_leaves_the_job_behind(fal: Emulator, end: bytes) -> None:
+def test_lost_response_keeps_the_job(fal: Emulator, end: bytes) -> None:
     fal.fail("acme/app", Fault(drop_response=True, reset=end == RESET))
     assert exchange(fal, "POST", "/queue/acme/app") == end
     completed(fal)
@@ -157,12 +157,12 @@ def test_a_lost_response_leaves_the_job_behind(fal: Emulator, end: bytes) -> Non
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
-def test_garbage_comes_in_place_of_the_answer(fal: Emulator, end: bytes) -> None:
+def test_garbage_replaces_the_response(fal: Emulator, end: bytes) -> None:
     fal.fail("acme/app", Fault(raw_bytes=b"HTTP/9.9 \x00 what?\r\n", reset=end == RESET))
     assert exchange(fal, "POST", "/run/acme/app") == b"HTTP/9.9 \x00 what?\r\n" + end
 
 
-def test_much_garbage_arrives_before_the_reset(fal: Emulator) -> None:
+def test_long_garbage_arrives_before_the_reset(fal: Emulator) -> None:
     garbage = bytes(5_000_000)
     fal.fail("acme/app", Fault(raw_bytes=garbage, reset=True))
     assert exchange(fal, "POST", "/run/acme/app") == garbage + RESET
@@ -170,7 +170,7 @@ def test_much_garbage_arrives_before_the_reset(fal: Emulator) -> None:
 
 @pytest.mark.parametrize("end", [b"", RESET])
 @pytest.mark.parametrize("cut", [0, 1, 6, 7])
-def test_a_response_is_cut_within_its_body(fal: Emulator, cut: int, end: bytes) -> None:
+def test_response_is_truncated_within_its_body(fal: Emulator, cut: int, end: bytes) -> None:
     fal.fail("acme/app", Fault(cut=cut, reset=end == RESET))
     received = exchange(fal, "POST", "/run/acme/app", b'{"a":1}')
     head, _, body = received.partition(b"\r\n\r\n")
@@ -179,15 +179,13 @@ def test_a_response_is_cut_within_its_body(fal: Emulator, cut: int, end: bytes) 
     assert body == b'{"a":1}'[:cut] + end
 
 
-def test_a_response_that_is_shorter_than_the_cut_arrives_whole(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_response_shorter_than_the_cut_is_complete(fal: Emulator, http: httpx.Client) -> None:
     fal.fail("acme/app", Fault(cut=8))
     assert http.post("/run/acme/app", json={"a": 1}).json() == {"a": 1}
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
-def test_a_stream_is_cut_in_the_middle_of_an_event(fal: Emulator, end: bytes) -> None:
+def test_stream_is_truncated_within_an_event(fal: Emulator, end: bytes) -> None:
     @fal.endpoint("acme/stream")
     async def stream(arguments: Arguments) -> AsyncGenerator[int]:
         for step in range(1000):
@@ -201,7 +199,7 @@ def test_a_stream_is_cut_in_the_middle_of_an_event(fal: Emulator, end: bytes) ->
     fal.wait_for(lambda: fal.counters("acme/stream").running == 0)
 
 
-def test_a_cut_with_a_delay_stalls_the_response_first(fal: Emulator) -> None:
+def test_delayed_cut_stalls_the_response(fal: Emulator) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(cut=2, delay=gate))
     with connect(fal) as peer:
@@ -217,7 +215,7 @@ def test_a_cut_with_a_delay_stalls_the_response_first(fal: Emulator) -> None:
         assert peer.recv(65536) == b""
 
 
-def test_a_status_stream_is_cut(fal: Emulator, http: httpx.Client) -> None:
+def test_status_stream_is_truncated(fal: Emulator, http: httpx.Client) -> None:
     submitted = submit(http)
     completed(fal)
     fal.fail("acme/app", Fault(route="status_stream", cut=20))
@@ -227,9 +225,7 @@ def test_a_status_stream_is_cut(fal: Emulator, http: httpx.Client) -> None:
     assert received.endswith(b'\r\n14\r\ndata: {"status":"COM\r\n')
 
 
-def test_the_connection_of_a_fault_is_the_only_one_that_ends(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_fault_closes_only_its_own_connection(fal: Emulator, http: httpx.Client) -> None:
     assert http.post("/run/acme/app", json={}).status_code == 200
     fal.fail("acme/app", Fault(when=lambda call: "x-drop" in call.headers, reset=True))
     with client_of(fal) as other, pytest.raises(Exception, match=r"reset|disconnected"):
@@ -246,7 +242,7 @@ def test_the_connection_of_a_fault_is_the_only_one_that_ends(
         (Fault(route="runner", cut=3, times=None), 503, "runner_disconnected"),
     ],
 )
-def test_a_runner_can_be_made_to_fail(
+def test_runner_fault_fails_the_job(
     fal: Emulator, http: httpx.Client, fault: Fault, status: int, error_type: str
 ) -> None:
     fal.fail("acme/app", fault)
@@ -257,7 +253,7 @@ def test_a_runner_can_be_made_to_fail(
     assert http.get(submitted["response_url"]).status_code == status
 
 
-def test_small_responses_are_not_held_back(fal: Emulator, http: httpx.Client) -> None:
+def test_small_responses_are_not_delayed(fal: Emulator, http: httpx.Client) -> None:
     http.get("/")
     assert fal._server is not None
     (connection,) = fal._server.connections

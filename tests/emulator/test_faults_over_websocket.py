@@ -1,4 +1,4 @@
-"""What can be scripted to go wrong with single requests that a WebSocket carries."""
+"""Scripted faults of HTTP requests over a WebSocket."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ask(socket: ClientConnection, **arguments: Any) -> None:
     socket.send(json.dumps(arguments))
 
 
-def test_a_status_is_the_answer_to_one_request_and_the_next_is_answered(fal: Emulator) -> None:
+def test_status_fault_affects_a_single_request(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", status=503, body="later", headers={"Retry-After": "1"}))
     with dial(fal, PATH) as socket:
         ask(socket, n=1)
@@ -55,7 +55,7 @@ def test_a_status_is_the_answer_to_one_request_and_the_next_is_answered(fal: Emu
     assert fal.counters("acme/app").executions == 1
 
 
-def test_a_fault_may_mean_one_request_by_what_is_in_it(fal: Emulator) -> None:
+def test_fault_selects_requests_by_content(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(when=lambda request: request.arguments == {"n": 1}, status=500))
     with dial(fal, PATH) as socket:
         for n in range(3):
@@ -63,7 +63,7 @@ def test_a_fault_may_mean_one_request_by_what_is_in_it(fal: Emulator) -> None:
         assert [response(socket)[0]["status"] for _ in range(3)] == [200, 500, 200]
 
 
-def test_a_stream_is_befallen_as_such(fal: Emulator) -> None:
+def test_stream_fault_applies_to_streams(fal: Emulator) -> None:
     fal.fail("acme/count", Fault(route="stream", status=500))
     with dial(fal, "ws/acme/count") as socket, dial(fal, "ws/acme/count/stream") as stream:
         for caller, status in ((socket, 200), (stream, 500)):
@@ -71,7 +71,7 @@ def test_a_stream_is_befallen_as_such(fal: Emulator) -> None:
             assert response(caller)[0]["status"] == status
 
 
-def test_an_answer_waits_at_a_gate(fal: Emulator) -> None:
+def test_response_is_delayed_by_a_gate(fal: Emulator) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(route="run", delay=gate))
     with dial(fal, PATH) as socket:
@@ -82,7 +82,7 @@ def test_an_answer_waits_at_a_gate(fal: Emulator) -> None:
         assert response(socket)[0]["status"] == 200
 
 
-def test_the_real_answer_gets_other_headers_and_another_body(fal: Emulator) -> None:
+def test_fault_edits_headers_and_body(fal: Emulator) -> None:
     fault = Fault(
         route="run", headers={"X-Cats": "7"}, transform=lambda body: {**body, "more": True}
     )
@@ -94,7 +94,7 @@ def test_the_real_answer_gets_other_headers_and_another_body(fal: Emulator) -> N
     assert json.loads(body[0]) == {"n": 1, "more": True}
 
 
-def test_an_answer_breaks_off_within_its_body(fal: Emulator) -> None:
+def test_response_is_truncated_within_its_body(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", cut=6))
     with dial(fal, PATH) as socket:
         ask(socket, a="üü")
@@ -105,7 +105,7 @@ def test_an_answer_breaks_off_within_its_body(fal: Emulator) -> None:
     assert fal.counters("acme/app").executions == 1
 
 
-def test_a_cut_through_a_character_leaves_the_whole_ones(fal: Emulator) -> None:
+def test_truncation_keeps_only_whole_characters(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", cut=7))
     with dial(fal, PATH) as socket:
         ask(socket, a="üü")
@@ -113,7 +113,7 @@ def test_a_cut_through_a_character_leaves_the_whole_ones(fal: Emulator) -> None:
         assert socket.recv(timeout=10) == '{"a":"'
 
 
-def test_characters_that_parts_of_the_body_cut_through_are_put_together(fal: Emulator) -> None:
+def test_split_characters_are_reassembled(fal: Emulator) -> None:
     async def parts() -> AsyncGenerator[bytes]:
         for byte in '"üx"'.encode():
             yield bytes([byte])
@@ -134,9 +134,7 @@ def test_characters_that_parts_of_the_body_cut_through_are_put_together(fal: Emu
     ],
     ids=["drop", "reset", "garbage", "lost"],
 )
-def test_the_connection_ends_without_an_answer(
-    fault: Fault, executions: int, fal: Emulator
-) -> None:
+def test_connection_drops_before_the_response(fault: Fault, executions: int, fal: Emulator) -> None:
     fal.fail("acme/app", fault)
     with dial(fal, PATH) as socket:
         ask(socket)
@@ -147,7 +145,7 @@ def test_the_connection_ends_without_an_answer(
 
 
 @pytest.mark.parametrize(("after", "executions"), [(0, 0), (1, 1)])
-def test_the_socket_is_closed_with_a_code(after: int, executions: int, fal: Emulator) -> None:
+def test_websocket_is_closed_with_a_code(after: int, executions: int, fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", skip=1, close=1011, body="overloaded", after=after))
     with dial(fal, PATH) as socket:
         ask(socket)
@@ -162,7 +160,7 @@ def test_the_socket_is_closed_with_a_code(after: int, executions: int, fal: Emul
     assert fal.counters("acme/app").executions == 1 + executions
 
 
-def test_a_message_comes_in_between(fal: Emulator) -> None:
+def test_extra_message_is_injected(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", message="not yours"))
     with dial(fal, PATH) as socket:
         ask(socket)
@@ -170,7 +168,7 @@ def test_a_message_comes_in_between(fal: Emulator) -> None:
         assert response(socket)[0]["status"] == 200
 
 
-def test_the_socket_falls_silent_within_an_answer(fal: Emulator) -> None:
+def test_response_stalls_midway(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", stall=True, after=1))
     impatient: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.3, "close_timeout": 0.05}
     with dial(fal, PATH, **impatient) as socket:
@@ -180,7 +178,7 @@ def test_the_socket_falls_silent_within_an_answer(fal: Emulator) -> None:
             socket.recv(timeout=10)
 
 
-async def test_our_client_raises_the_error_of_one_request_and_goes_on(fal: Emulator) -> None:
+async def test_client_raises_one_error_and_continues(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", status=500))
     async with socket_client(fal) as client, client.http_over_websocket("acme/app") as requests:
         with anyio.fail_after(10):
@@ -201,7 +199,7 @@ async def test_our_client_raises_the_error_of_one_request_and_goes_on(fal: Emula
     ],
     ids=["cut", "lost", "close", "garbage", "message"],
 )
-async def test_our_client_tells_how_an_answer_went_missing(
+async def test_client_reports_a_missing_response(
     fault: Fault, error: type[Exception], fal: Emulator
 ) -> None:
     fal.fail("acme/app", fault)
@@ -214,7 +212,7 @@ async def test_our_client_tells_how_an_answer_went_missing(
                 assert (await requests.request({"n": 2})).result == {"n": 2}
 
 
-async def test_our_client_gets_the_events_that_came_before_a_stream_broke_off(
+async def test_client_yields_events_before_truncation(
     fal: Emulator,
 ) -> None:
     fal.fail("acme/count", Fault(route="run", cut=len(b'data: {"step":0}\n\ndata: ')))

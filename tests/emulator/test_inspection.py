@@ -1,4 +1,4 @@
-"""What tests can see and wait for, from any thread and any event loop."""
+"""Inspection: recorded requests, jobs, counters and waiting for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.http import Arguments
 
 
-def test_requests_are_recorded_as_they_arrived(fal: Emulator, http: httpx.Client) -> None:
+def test_requests_are_recorded_in_order(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http, "acme/app", params={"fal_webhook": "https://a.b"}, json={"a": 1})
     http.get("/nowhere")
@@ -34,7 +34,7 @@ def test_requests_are_recorded_as_they_arrived(fal: Emulator, http: httpx.Client
     assert lost.arguments is None
 
 
-def test_only_the_beginning_of_a_long_body_is_remembered(fal: Emulator, http: httpx.Client) -> None:
+def test_long_recorded_bodies_are_shortened(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     assert http.post("/run/acme/app", json={"a": "x" * 100_000}).status_code == 200
     assert len(fal.requests[0].body) == 65_536
@@ -54,9 +54,7 @@ def test_requests_are_counted_by_route_and_endpoint(fal: Emulator, http: httpx.C
     assert (fal.count("status"), fal.count("run"), fal.count("cancel")) == (2, 1, 0)
 
 
-def test_calls_about_a_job_count_for_the_endpoint_that_has_it(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_job_requests_count_for_their_endpoint(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app/fast", echo)
     submitted = submit(http, "acme/app/fast")
     http.get(submitted["status_url"])
@@ -64,12 +62,12 @@ def test_calls_about_a_job_count_for_the_endpoint_that_has_it(
     assert [request.endpoint for request in fal.requests] == ["acme/app/fast", "acme/app"]
 
 
-def test_counters_of_nothing_are_an_error(fal: Emulator) -> None:
+def test_unknown_counter_is_an_error(fal: Emulator) -> None:
     with pytest.raises(KeyError):
         fal.counters("acme/app")
 
 
-def test_jobs_are_kept_with_what_became_of_them(fal: Emulator, http: httpx.Client) -> None:
+def test_jobs_are_recorded_with_their_outcome(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate))
     request_id = submit(http, json={"a": 1})["request_id"]
@@ -119,7 +117,7 @@ def test_reset_cancels_jobs_and_keeps_endpoints(fal: Emulator, http: httpx.Clien
     assert fal.counters("acme/app").executions == 1
 
 
-def test_reset_frees_the_slots_of_blocking_runners(fal: Emulator, http: httpx.Client) -> None:
+def test_reset_frees_slots_of_blocking_runners(fal: Emulator, http: httpx.Client) -> None:
     stuck = threading.Event()
 
     def block(arguments: dict[str, Any], job: Job) -> None:
@@ -155,7 +153,7 @@ def test_reset_ends_direct_runs_and_sessions(fal: Emulator) -> None:
     assert fal.counters("acme/app").running == fal.counters("acme/socket").running == 0
 
 
-def test_reset_by_an_async_runner_is_an_error(
+def test_reset_within_async_runner_is_an_error(
     fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def reset(arguments: dict[str, Any]) -> None:
@@ -166,7 +164,7 @@ def test_reset_by_an_async_runner_is_an_error(
     assert "an async runner cannot wait for the emulator" in caplog.text
 
 
-def test_reset_before_the_start_is_allowed() -> None:
+def test_reset_before_start_is_allowed() -> None:
     fal = Emulator()
     fal.lock()
     fal.reset()
@@ -176,7 +174,7 @@ def test_reset_before_the_start_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("route", ["run", "queue"])
-def test_exception_of_a_runner_is_logged(
+def test_runner_exception_is_logged(
     fal: Emulator, http: httpx.Client, caplog: pytest.LogCaptureFixture, route: str
 ) -> None:
     def broken(arguments: dict[str, Any]) -> object:
@@ -192,12 +190,12 @@ def test_exception_of_a_runner_is_logged(
     assert isinstance(record.exc_info[1], KeyError)
 
 
-def test_waiting_in_vain_is_an_error(fal: Emulator) -> None:
+def test_wait_timeout_is_an_error(fal: Emulator) -> None:
     with pytest.raises(TimeoutError, match=r"within 0\.01 seconds"):
         fal.wait_for(lambda: False, timeout=0.01)
 
 
-async def test_a_test_can_wait_in_its_own_event_loop(fal: Emulator, http: httpx.Client) -> None:
+async def test_async_wait_works_in_any_event_loop(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate), concurrency=1)
     with anyio.fail_after(10):
@@ -212,13 +210,13 @@ async def test_a_test_can_wait_in_its_own_event_loop(fal: Emulator, http: httpx.
         await fal.wait_for_async(lambda: fal.counters("acme/app").completed == 2)
 
 
-async def test_waiting_in_vain_is_an_error_in_an_event_loop_too(fal: Emulator) -> None:
+async def test_async_wait_timeout_is_an_error(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     with pytest.raises(TimeoutError):
         await fal.wait_for_counters("acme/app", timeout=0.01, executions=1)
 
 
-async def test_a_wait_that_is_cancelled_leaves_no_thread_behind(fal: Emulator) -> None:
+async def test_cancelled_wait_leaves_no_thread(fal: Emulator) -> None:
     asked = threading.Event()
 
     def never() -> bool:
@@ -234,7 +232,7 @@ async def test_a_wait_that_is_cancelled_leaves_no_thread_behind(fal: Emulator) -
             await anyio.lowlevel.checkpoint()
 
 
-async def test_a_gate_can_be_waited_for_in_any_event_loop(fal: Emulator) -> None:
+async def test_gate_wait_works_in_any_event_loop(fal: Emulator) -> None:
     gate = fal.gate()
     passed = anyio.Event()
 
@@ -252,7 +250,7 @@ async def test_a_gate_can_be_waited_for_in_any_event_loop(fal: Emulator) -> None
     assert gate.is_open
 
 
-async def test_a_wait_at_a_gate_can_be_cancelled() -> None:
+async def test_gate_wait_can_be_cancelled() -> None:
     gate = Gate()
     with anyio.move_on_after(0.01) as scope:
         await gate.wait()
@@ -260,7 +258,7 @@ async def test_a_wait_at_a_gate_can_be_cancelled() -> None:
     assert gate._waiters == []
 
 
-def test_a_wait_at_a_gate_can_be_bounded() -> None:
+def test_gate_wait_supports_a_timeout() -> None:
     gate = Gate()
     assert not gate.wait_sync(0.01)
     assert gate._waiters == []
@@ -268,7 +266,7 @@ def test_a_wait_at_a_gate_can_be_bounded() -> None:
     assert gate.wait_sync(0.01)
 
 
-def test_log_lines_of_threads_ring_the_bell(fal: Emulator, http: httpx.Client) -> None:
+def test_thread_logs_wake_waiters(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     jobs: list[Job] = []
 
@@ -282,7 +280,7 @@ def test_log_lines_of_threads_ring_the_bell(fal: Emulator, http: httpx.Client) -
     fal.wait_for(lambda: bool(jobs) and bool(jobs[0].logs))
 
 
-def test_a_predicate_may_call_the_emulator(fal: Emulator, http: httpx.Client) -> None:
+def test_predicate_may_call_the_emulator(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     url = submit(http)["status_url"]
     fal.wait_for(lambda: http.get(url).json()["status"] == "COMPLETED")

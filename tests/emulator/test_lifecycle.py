@@ -1,4 +1,4 @@
-"""Starting, stopping, and what is left afterwards: nothing."""
+"""Lifecycle: start, stop, ports, threads and processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def own_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("fal-")]
 
 
-def test_an_emulator_leaves_no_thread_and_no_port_behind() -> None:
+def test_stop_releases_thread_and_port() -> None:
     with Emulator() as fal, client_of(fal) as http:
         fal.register("acme/app", echo)
         http.post("/run/acme/app", json={})
@@ -38,14 +38,14 @@ def test_an_emulator_leaves_no_thread_and_no_port_behind() -> None:
         assert again.url == fal.url
 
 
-def test_stopping_closes_connections_that_are_idle() -> None:
+def test_stop_closes_idle_connections() -> None:
     with Emulator() as fal, connect(fal) as peer:
         fal.wait_for(lambda: fal.connections == 1)
         fal.stop()
         assert everything(peer) == b""
 
 
-async def test_an_emulator_is_an_async_context_manager() -> None:
+async def test_emulator_is_an_async_context_manager() -> None:
     async with Emulator() as fal:
         fal.register("acme/app", echo)
         async with httpx.AsyncClient() as http:
@@ -55,7 +55,7 @@ async def test_an_emulator_is_an_async_context_manager() -> None:
     assert "fal-emulator" not in own_threads()
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
+def test_occupied_port_is_an_error() -> None:
     with Emulator() as fal:
         second = Emulator(port=httpx.URL(fal.url).port or 0)
         with pytest.raises(OSError, match="in use"):
@@ -63,13 +63,13 @@ def test_a_port_that_is_taken_is_an_error() -> None:
         second.stop()
 
 
-def test_an_emulator_starts_once() -> None:
+def test_emulator_can_start_only_once() -> None:
     with Emulator() as fal, pytest.raises(RuntimeError, match="once"):
         fal.start()
     fal.stop()
 
 
-def test_several_emulators_know_nothing_of_each_other() -> None:
+def test_emulators_are_independent() -> None:
     with Emulator() as one, Emulator() as other:
         one.register("acme/app", lambda arguments: "one")
         other.register("acme/app", lambda arguments: "other")
@@ -79,7 +79,7 @@ def test_several_emulators_know_nothing_of_each_other() -> None:
             assert fal.counters("acme/app").executions == 1
 
 
-def test_an_emulator_with_ipv6() -> None:
+def test_emulator_supports_ipv6() -> None:
     try:
         fal = Emulator(host="::1").start()
     except OSError:
@@ -90,12 +90,12 @@ def test_an_emulator_with_ipv6() -> None:
     fal.stop()
 
 
-def test_an_emulator_at_all_addresses_is_found_at_one() -> None:
+def test_wildcard_address_yields_a_usable_url() -> None:
     with Emulator(host="0.0.0.0") as fal:
         assert fal.url.startswith("http://127.0.0.1:")
 
 
-def test_stopping_cancels_whatever_runs(recwarn: pytest.WarningsRecorder) -> None:
+def test_stop_cancels_running_jobs(recwarn: pytest.WarningsRecorder) -> None:
     ended: list[str] = []
 
     with Emulator() as fal, client_of(fal) as http:
@@ -140,7 +140,7 @@ def test_stopping_cancels_whatever_runs(recwarn: pytest.WarningsRecorder) -> Non
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_a_runner_that_resists_is_cancelled_again() -> None:
+def test_resisting_runner_is_cancelled_again() -> None:
     cancellations: list[int] = []
     with Emulator() as fal, client_of(fal) as http:
 
@@ -157,7 +157,7 @@ def test_a_runner_that_resists_is_cancelled_again() -> None:
     assert cancellations == [0, 1, 2]
 
 
-def test_a_thread_that_hangs_does_not_keep_the_emulator_from_stopping() -> None:
+def test_hanging_thread_does_not_block_stop() -> None:
     gate = threading.Event()
     with Emulator() as fal, client_of(fal) as http:
 
@@ -180,7 +180,7 @@ def python(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_nothing_is_said_in_development_mode_with_warnings_as_errors() -> None:
+def test_development_mode_emits_no_warnings() -> None:
     done = python(
         """
 import asyncio, httpx, uvloop
@@ -219,12 +219,12 @@ for loop in (uvloop.new_event_loop, asyncio.new_event_loop):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_process_may_end_without_stopping_the_emulator() -> None:
+def test_process_may_exit_without_stop() -> None:
     done = python("from fal_async.emulator import Emulator; fal = Emulator().start(); print('on')")
     assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")
 
 
-def test_without_the_extra_the_import_says_how_to_install_it() -> None:
+def test_import_without_extra_explains_the_install() -> None:
     for missing in ("starlette", "uvicorn"):
         done = python(f"import sys; sys.modules[{missing!r}] = None; import fal_async.emulator")
         assert done.returncode == 1

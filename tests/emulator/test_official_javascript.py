@@ -1,4 +1,4 @@
-"""The official JavaScript client and server proxy, unmodified."""
+"""The unmodified official JavaScript client and its server proxy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
 
 
 @pytest.mark.parametrize("way", ["middleware", "proxy", "official-proxy"])
-def test_the_javascript_client_is_content(fal: Emulator, project: Path, way: str) -> None:
+def test_javascript_client_works(fal: Emulator, project: Path, way: str) -> None:
     fal.register("acme/upper", upper)
     fal.register("acme/count", count)
     fal.register("acme/slow", waiting(fal.gate()))
@@ -118,7 +118,7 @@ def test_the_javascript_client_is_content(fal: Emulator, project: Path, way: str
     assert (submitted.priority, submitted.headers["x-fal-runner-hint"]) == ("low", "lora")
 
 
-def test_the_javascript_client_uploads(fal: Emulator, project: Path) -> None:
+def test_javascript_client_uploads_files(fal: Emulator, project: Path) -> None:
     fal.register("acme/echo", echo)
     fal.fail(None, Fault(route="part", status=503, skip=1))
     size = 91 * 1024 * 1024  # it sends parts above 90 MiB, of 10 MiB each

@@ -1,4 +1,4 @@
-"""The official Python client, unmodified but for the addresses of the platform."""
+"""The official Python client, unmodified except for the platform addresses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rebase(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fal_client.client, "CDN_URL", fal.hosts.cdn)
 
 
-def test_run(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_official_client_runs(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.register("acme/app", echo)
     assert official.run("acme/app", {"a": 1}) == {"a": 1}
     (request,) = fal.requests
@@ -45,13 +45,13 @@ def test_run(fal: Emulator, official: fal_client.SyncClient) -> None:
     assert request.headers["user-agent"] == "fal-client/1.0.3 (python)"
 
 
-def test_run_of_a_path(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_official_client_runs_a_path(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.register("acme/app/fast", lambda arguments: {"path": "fast"})
     assert official.run("acme/app", {}, path="/fast") == {"path": "fast"}
     assert official.run("acme/app/fast", {}) == {"path": "fast"}
 
 
-def test_a_path_of_an_id_of_the_old_form(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_path_of_legacy_id_works(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.register("123/app/fast", lambda arguments: {"path": "fast"})
     assert official.run("123-app", {}, path="/fast") == {"path": "fast"}
     assert official.submit("123-app", {}, path="/fast").get() == {"path": "fast"}
@@ -76,7 +76,7 @@ def test_submit_status_and_result(fal: Emulator, official: fal_client.SyncClient
     assert (job.priority, job.headers["x-fal-runner-hint"]) == ("low", "lora")
 
 
-def test_handles_made_from_an_id(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_handle_from_request_id_works(fal: Emulator, official: fal_client.SyncClient) -> None:
     for endpoint in ("acme/app/path", "workflows/acme/app", "comfy/acme/app", "123-app"):
         fal.register(endpoint, echo)
         handle = official.submit(endpoint, {"to": endpoint})
@@ -85,7 +85,7 @@ def test_handles_made_from_an_id(fal: Emulator, official: fal_client.SyncClient)
         assert isinstance(handle.status(), fal_client.Completed)
 
 
-def test_subscribe_tells_of_progress(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_subscribe_reports_progress(fal: Emulator, official: fal_client.SyncClient) -> None:
     first, second = fal.gate(), fal.gate()
 
     @fal.endpoint("acme/app")
@@ -119,7 +119,7 @@ def test_subscribe_tells_of_progress(fal: Emulator, official: fal_client.SyncCli
     assert seen[-2:] == [["step 1"], ["step 1", "step 2"]]
 
 
-def test_cancel_in_all_states(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_cancel_works_in_every_state(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     running = official.submit("acme/app", {})
     queued = official.submit("acme/app", {})
@@ -139,7 +139,7 @@ def test_cancel_in_all_states(fal: Emulator, official: fal_client.SyncClient) ->
         assert caught.value.status_code == 400
 
 
-def test_stream(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_official_client_streams(fal: Emulator, official: fal_client.SyncClient) -> None:
     @fal.endpoint("acme/app")
     async def app(arguments: Arguments) -> AsyncGenerator[Arguments]:
         for step in range(3):
@@ -148,7 +148,7 @@ def test_stream(fal: Emulator, official: fal_client.SyncClient) -> None:
     assert list(official.stream("acme/app", {})) == [{"step": 0}, {"step": 1}, {"step": 2}]
 
 
-def test_a_client_timeout_cancels_the_job(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_client_timeout_cancels_the_job(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     official.submit("acme/app", {})
     with pytest.raises(fal_client.FalClientTimeoutError):
@@ -158,7 +158,7 @@ def test_a_client_timeout_cancels_the_job(fal: Emulator, official: fal_client.Sy
     assert fal.requests[1].headers["x-fal-request-timeout"] == "1.1"
 
 
-def test_errors_arrive_with_their_facts(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_errors_carry_response_details(fal: Emulator, official: fal_client.SyncClient) -> None:
     problem = {"loc": ["body", "seed"], "msg": "must be even", "type": "value_error"}
 
     @fal.endpoint("acme/app")
@@ -176,9 +176,7 @@ def test_errors_arrive_with_their_facts(fal: Emulator, official: fal_client.Sync
         official.run("acme/nothing", {})
 
 
-def test_an_ingress_error_is_retried_and_one_of_the_platform_is_not(
-    fal: Emulator, official: fal_client.SyncClient
-) -> None:
+def test_only_ingress_errors_are_retried(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.register("acme/app", echo)
     fal.fail("acme/app", Fault(route="run", status=503, body="<html>nginx</html>"))
     with pytest.raises(fal_client.FalClientHTTPError):
@@ -186,7 +184,7 @@ def test_an_ingress_error_is_retried_and_one_of_the_platform_is_not(
     assert fal.count("run") == 1  # it carries a request id, so it is the platform's own
 
 
-def test_a_lost_submit_response_makes_the_client_submit_again(
+def test_lost_submit_response_is_submitted_again(
     fal: Emulator, official: fal_client.SyncClient
 ) -> None:
     fal.register("acme/app", echo)
@@ -195,7 +193,7 @@ def test_a_lost_submit_response_makes_the_client_submit_again(
     assert len(fal.jobs) == 2
 
 
-def test_the_async_client(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_official_async_client_works(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     rebase(fal, monkeypatch)
     gate = fal.gate()
     fal.register("acme/app", waiting(gate))
@@ -220,7 +218,7 @@ def test_the_async_client(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Non
     asyncio.run(asyncio.wait_for(calls(), 10))
 
 
-def test_the_client_over_https_at_hosts_of_the_environment(tmp_path: Path) -> None:
+def test_environment_hosts_work_over_https(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     certfile, ca = tmp_path / "server.pem", tmp_path / "ca.pem"

@@ -1,4 +1,4 @@
-"""Sockets of the official clients, unmodified but for the addresses of the platform."""
+"""WebSockets of the official clients, unmodified except for the platform addresses."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ async def repeat(socket: Socket) -> None:
 
 
 @pytest.mark.parametrize("use_jwt", [True, False])
-def test_a_session(fal: Emulator, official: fal_client.SyncClient, use_jwt: bool) -> None:
+def test_official_client_holds_a_session(
+    fal: Emulator, official: fal_client.SyncClient, use_jwt: bool
+) -> None:
     fal.realtime("acme/live", timings=True)(echo)
     with official.realtime("acme/live", use_jwt=use_jwt, max_buffering=5) as session:
         for n in range(3):
@@ -61,9 +63,7 @@ def test_a_session(fal: Emulator, official: fal_client.SyncClient, use_jwt: bool
     assert "max_buffering=5" in fal.requests[-1].query
 
 
-def test_the_end_of_a_session_is_an_error_to_it(
-    fal: Emulator, official: fal_client.SyncClient
-) -> None:
+def test_session_end_raises_an_error(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.realtime("acme/live")(count)
     with official.realtime("acme/live") as session:
         session.send({"to": 2})
@@ -73,7 +73,9 @@ def test_the_end_of_a_session_is_an_error_to_it(
         assert session.recv() is None
 
 
-def test_a_refused_token_is_a_result_to_it(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_refused_token_is_returned_as_a_result(
+    fal: Emulator, official: fal_client.SyncClient
+) -> None:
     fal.realtime("acme/other")(echo)
     fal.realtime("acme/live")(echo)
     fal.fail(None, Fault(route="token", transform=lambda token: f"{token}x"))
@@ -82,7 +84,7 @@ def test_a_refused_token_is_a_result_to_it(fal: Emulator, official: fal_client.S
         assert session.recv() is None
 
 
-def test_a_lost_connection(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_lost_connection_raises_an_error(fal: Emulator, official: fal_client.SyncClient) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", cut=3))
     with official.realtime("acme/live") as session:
@@ -91,7 +93,9 @@ def test_a_lost_connection(fal: Emulator, official: fal_client.SyncClient) -> No
             session.recv()
 
 
-def test_a_socket_of_an_app(fal: Emulator, official: fal_client.SyncClient) -> None:
+def test_official_client_opens_app_websocket(
+    fal: Emulator, official: fal_client.SyncClient
+) -> None:
     fal.websocket("acme/socket")(repeat)
     with official.ws_connect("acme/socket", path="/chat") as socket:
         for message in ("text", b"\x00\xff"):
@@ -100,9 +104,7 @@ def test_a_socket_of_an_app(fal: Emulator, official: fal_client.SyncClient) -> N
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_session_of_the_async_client(
-    fal: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_async_client_holds_a_session(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     rebase(fal, monkeypatch)
     fal.realtime("acme/live")(echo)
     client = fal_client.AsyncClient(key=fal.key)
@@ -113,7 +115,7 @@ async def test_a_session_of_the_async_client(
 
 
 @pytest.mark.skipif(not NODE, reason="node is not installed")
-def test_pages_with_the_javascript_client(fal: Emulator) -> None:
+def test_javascript_client_works_in_pages(fal: Emulator) -> None:
     if not (PROJECT / "node_modules" / "@fal-ai").exists():
         pytest.skip("the client is not installed")
 

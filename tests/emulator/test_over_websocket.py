@@ -1,4 +1,4 @@
-"""HTTP requests over one WebSocket."""
+"""HTTP requests over a WebSocket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
         yield {"step": step}
 
 
-def test_requests_are_answered_in_order(fal: Emulator) -> None:
+def test_requests_are_processed_in_order(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     ids = set[str]()
     with dial(fal, "ws/acme/app") as socket:
@@ -47,7 +47,7 @@ def test_requests_are_answered_in_order(fal: Emulator) -> None:
     assert fal.counters("acme/app").executions == 3
 
 
-def test_events_of_a_stream_come_as_raw_bytes(fal: Emulator) -> None:
+def test_stream_events_arrive_as_raw_bytes(fal: Emulator) -> None:
     fal.register("acme/app", count)
     with dial(fal, "ws/acme/app") as socket:
         socket.send('{"steps": 2}')
@@ -56,7 +56,7 @@ def test_events_of_a_stream_come_as_raw_bytes(fal: Emulator) -> None:
     assert body == [b'data: {"step":0}\n\n', b'data: {"step":1}\n\n']
 
 
-def test_failures_are_responses_and_the_socket_goes_on(fal: Emulator) -> None:
+def test_error_responses_keep_the_websocket_open(fal: Emulator) -> None:
     @fal.endpoint("acme/app")
     def shout(prompt: Prompt) -> Arguments:
         if prompt.prompt == "crash":
@@ -75,7 +75,7 @@ def test_failures_are_responses_and_the_socket_goes_on(fal: Emulator) -> None:
             assert start["status"] == end["status"] == status
 
 
-def test_bytes_come_as_bytes_and_nothing_as_nothing(fal: Emulator) -> None:
+def test_binary_and_empty_bodies_are_preserved(fal: Emulator) -> None:
     fal.register("acme/app", lambda arguments: b"\x00\xff" * arguments["n"])
     with dial(fal, "ws/acme/app") as socket:
         for n in (0, 1):
@@ -84,7 +84,7 @@ def test_bytes_come_as_bytes_and_nothing_as_nothing(fal: Emulator) -> None:
             assert body == [b"\x00\xff"] * n
 
 
-def test_who_may_not_call_is_refused_at_the_handshake(fal: Emulator) -> None:
+def test_unauthorized_handshake_is_refused(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     for path, key, status in (
         ("ws/acme/app", None, 401),
@@ -96,7 +96,7 @@ def test_who_may_not_call_is_refused_at_the_handshake(fal: Emulator) -> None:
         assert caught.value.response.status_code == status
 
 
-def test_a_path_of_the_app_may_be_called(fal: Emulator) -> None:
+def test_app_paths_can_be_requested(fal: Emulator) -> None:
     fal.register("acme/app/deep", echo)
     with dial(fal, "ws/acme/app/deep") as socket:
         socket.send('{"a": 1}')
@@ -104,7 +104,7 @@ def test_a_path_of_the_app_may_be_called(fal: Emulator) -> None:
     assert body == ['{"a":1}']
 
 
-def test_a_limit_of_runs_is_told_in_a_response(fal: Emulator) -> None:
+def test_run_limit_is_reported_in_the_response(fal: Emulator) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/app", concurrency=1)
@@ -122,7 +122,7 @@ def test_a_limit_of_runs_is_told_in_a_response(fal: Emulator) -> None:
         assert response(busy)[0]["status"] == 200
 
 
-def test_a_stream_ends_when_its_caller_hangs_up(fal: Emulator) -> None:
+def test_stream_ends_when_client_disconnects(fal: Emulator) -> None:
     ended, never = fal.gate(), fal.gate()
 
     @fal.endpoint("acme/app")
@@ -139,7 +139,7 @@ def test_a_stream_ends_when_its_caller_hangs_up(fal: Emulator) -> None:
     fal.wait_for(lambda: ended.is_open)
 
 
-async def test_our_client_carries_requests(fal: Emulator) -> None:
+async def test_client_sends_requests_over_websocket(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     fal.register("acme/count", count)
     async with socket_client(fal) as client:
@@ -152,7 +152,7 @@ async def test_our_client_carries_requests(fal: Emulator) -> None:
             assert answer.status_code == 200
 
 
-async def test_our_client_tells_of_a_refused_handshake(fal: Emulator) -> None:
+async def test_client_raises_on_refused_handshake(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     fal.fail("acme/app", Fault(route="over_websocket", status=403))
     async with socket_client(fal) as client:

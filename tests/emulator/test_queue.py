@@ -1,4 +1,4 @@
-"""The queue as it is seen on the wire."""
+"""The queue API: submit, status, logs, limits, deadlines and results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fal_async.emulator import AppError, Emulator, Job
 from tests.support.http import Arguments, client_of, completed, echo, submit, waiting
 
 
-def test_submit_answers_with_the_urls_of_the_job(fal: Emulator, http: httpx.Client) -> None:
+def test_submit_returns_job_urls(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     response = http.post("/queue/acme/app", json={"a": 1})
     assert response.status_code == 200
@@ -30,7 +30,7 @@ def test_submit_answers_with_the_urls_of_the_job(fal: Emulator, http: httpx.Clie
     assert response.headers["x-fal-request-id"] == request_id
 
 
-def test_a_job_that_waits_has_a_position(fal: Emulator, http: httpx.Client) -> None:
+def test_queued_job_has_a_position(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate), concurrency=1)
     running, first, second = (submit(http) for _ in range(3))
@@ -55,7 +55,7 @@ def test_a_job_that_waits_has_a_position(fal: Emulator, http: httpx.Client) -> N
     assert http.get(second["status_url"]).json()["queue_position"] == 0
 
 
-def test_a_job_that_runs_has_no_position(fal: Emulator, http: httpx.Client) -> None:
+def test_running_job_has_no_position(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate))
     submitted = submit(http)
@@ -72,7 +72,7 @@ def test_a_job_that_runs_has_no_position(fal: Emulator, http: httpx.Client) -> N
     }
 
 
-def test_a_completed_job_tells_how_long_it_ran(fal: Emulator, http: httpx.Client) -> None:
+def test_completed_job_reports_its_duration(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http, json={"a": [1]})
     completed(fal)
@@ -95,9 +95,7 @@ def test_a_completed_job_tells_how_long_it_ran(fal: Emulator, http: httpx.Client
     assert result.headers["x-fal-served-from"]
 
 
-def test_the_result_is_refused_before_the_job_has_completed(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_result_is_refused_before_completion(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()))
     response = http.get(submit(http)["response_url"])
     assert (response.status_code, response.json()) == (
@@ -107,7 +105,7 @@ def test_the_result_is_refused_before_the_job_has_completed(
 
 
 @pytest.mark.parametrize("tail", ["", "/status", "/status/stream", "/response"])
-def test_an_unknown_request_is_not_found(fal: Emulator, http: httpx.Client, tail: str) -> None:
+def test_unknown_request_returns_404(fal: Emulator, http: httpx.Client, tail: str) -> None:
     fal.register("acme/app", echo)
     response = http.get(f"/queue/acme/app/requests/{uuid.uuid4()}{tail}")
     assert (response.status_code, response.json()) == (404, {"status": "NOT_FOUND"})
@@ -115,7 +113,7 @@ def test_an_unknown_request_is_not_found(fal: Emulator, http: httpx.Client, tail
 
 @pytest.mark.parametrize("made_up", ["%E2%82%AC", "%0D%0AX-Own:%201", "%00", "a%20b", "%FF", ""])
 @pytest.mark.parametrize("tail", ["/status", "/cancel"])
-def test_an_id_that_no_header_can_carry_is_not_found(
+def test_invalid_request_id_returns_404(
     fal: Emulator, http: httpx.Client, made_up: str, tail: str
 ) -> None:
     fal.register("acme/app", echo)
@@ -127,7 +125,7 @@ def test_an_id_that_no_header_can_carry_is_not_found(
     assert "x-own" not in response.headers
 
 
-def test_a_job_is_not_found_under_another_app(fal: Emulator, http: httpx.Client) -> None:
+def test_job_of_another_app_returns_404(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     fal.register("acme/other", echo)
     request_id = submit(http)["request_id"]
@@ -135,9 +133,7 @@ def test_a_job_is_not_found_under_another_app(fal: Emulator, http: httpx.Client)
     assert (response.status_code, response.json()) == (404, {"status": "NOT_FOUND"})
 
 
-def test_the_queue_answers_each_call_to_its_own_method_only(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_queue_routes_accept_one_method_each(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()))
     submitted = submit(http)
     wrong = [
@@ -152,9 +148,7 @@ def test_the_queue_answers_each_call_to_its_own_method_only(
     assert fal.counters("acme/app").executions == 1
 
 
-def test_jobs_beyond_the_concurrency_of_their_endpoint_wait(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_endpoint_concurrency_limits_jobs(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate), concurrency=2)
     for _ in range(5):
@@ -167,7 +161,7 @@ def test_jobs_beyond_the_concurrency_of_their_endpoint_wait(
     assert (counters.running, counters.queued, counters.executions) == (0, 0, 5)
 
 
-def test_jobs_beyond_the_concurrency_of_the_account_wait_for_whichever_runs() -> None:
+def test_account_concurrency_limits_all_jobs() -> None:
     with Emulator(concurrency=1) as fal, client_of(fal) as http:
         first, second = fal.gate(), fal.gate()
         fal.register("acme/first", waiting(first))
@@ -179,7 +173,7 @@ def test_jobs_beyond_the_concurrency_of_the_account_wait_for_whichever_runs() ->
         fal.wait_for(lambda: fal.counters("acme/second").executions == 1)
 
 
-def test_a_job_of_low_priority_waits_for_all_others(fal: Emulator, http: httpx.Client) -> None:
+def test_low_priority_job_runs_last(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     submit(http)
     low = submit(http, headers={"X-Fal-Queue-Priority": "low"})
@@ -188,7 +182,7 @@ def test_a_job_of_low_priority_waits_for_all_others(fal: Emulator, http: httpx.C
     assert http.get(low["status_url"]).json()["queue_position"] == 1
 
 
-def test_a_queue_that_is_too_long_is_refused(fal: Emulator, http: httpx.Client) -> None:
+def test_full_queue_rejects_submit(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     for _ in range(3):
         submit(http)
@@ -201,7 +195,7 @@ def test_a_queue_that_is_too_long_is_refused(fal: Emulator, http: httpx.Client) 
 
 
 @pytest.mark.parametrize("flag", ["1", "true"])
-def test_logs_are_cumulative_when_asked_for(fal: Emulator, http: httpx.Client, flag: str) -> None:
+def test_requested_logs_are_cumulative(fal: Emulator, http: httpx.Client, flag: str) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments, job: Job) -> None:
         job.log("step 1")
@@ -219,7 +213,7 @@ def test_logs_are_cumulative_when_asked_for(fal: Emulator, http: httpx.Client, f
         assert http.get(submitted["status_url"], params={"logs": no}).json()["logs"] is None
 
 
-def test_logs_can_be_a_sliding_window() -> None:
+def test_logs_may_be_a_sliding_window() -> None:
     with Emulator(log_window=2) as fal, client_of(fal) as http:
 
         @fal.endpoint("acme/app")
@@ -234,7 +228,7 @@ def test_logs_can_be_a_sliding_window() -> None:
 
 
 @pytest.mark.parametrize("header", ["X-Fal-Request-Start-Timeout", "X-Fal-Request-Timeout", "both"])
-def test_a_job_that_does_not_start_in_time_ends_with_504(
+def test_job_past_start_timeout_ends_with_504(
     fal: Emulator, http: httpx.Client, header: str
 ) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
@@ -258,9 +252,7 @@ def test_a_job_that_does_not_start_in_time_ends_with_504(
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0.1", "-1", "nan", "inf", ""])
-def test_a_start_timeout_that_makes_no_sense_is_refused(
-    fal: Emulator, http: httpx.Client, seconds: str
-) -> None:
+def test_invalid_start_timeout_is_rejected(fal: Emulator, http: httpx.Client, seconds: str) -> None:
     fal.register("acme/app", echo)
     for url in ("/queue/acme/app", "/run/acme/app"):
         response = http.post(url, json={}, headers={"X-Fal-Request-Start-Timeout": seconds})
@@ -269,7 +261,7 @@ def test_a_start_timeout_that_makes_no_sense_is_refused(
     assert fal.counters("acme/app").executions == 0
 
 
-def test_a_job_that_started_in_time_is_not_late(fal: Emulator, http: httpx.Client) -> None:
+def test_started_job_meets_its_start_deadline(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate))
     slow = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
@@ -283,7 +275,7 @@ def test_a_job_that_started_in_time_is_not_late(fal: Emulator, http: httpx.Clien
     assert http.get(slow["response_url"]).status_code == 200
 
 
-def test_a_job_that_ended_before_its_deadline_has_none(fal: Emulator, http: httpx.Client) -> None:
+def test_completed_job_has_no_deadline(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     quick = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
     completed(fal)
@@ -295,7 +287,7 @@ def test_a_job_that_ended_before_its_deadline_has_none(fal: Emulator, http: http
     assert (counters.queued, counters.completed) == (0, 1)
 
 
-def test_results_are_kept_for_an_hour_and_large_ones_for_six_minutes() -> None:
+def test_large_results_expire_earlier() -> None:
     now = [0.0]
     with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as http:
 
@@ -315,7 +307,7 @@ def test_results_are_kept_for_an_hour_and_large_ones_for_six_minutes() -> None:
         assert fal.jobs == fal._platform.jobs._by_id == {}
 
 
-def test_a_job_can_be_made_to_expire(fal: Emulator, http: httpx.Client) -> None:
+def test_job_can_be_expired_manually(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http)
     completed(fal)
@@ -323,7 +315,7 @@ def test_a_job_can_be_made_to_expire(fal: Emulator, http: httpx.Client) -> None:
     assert http.get(submitted["response_url"]).status_code == 404
 
 
-def test_a_refused_input_shows_only_in_the_result(fal: Emulator, http: httpx.Client) -> None:
+def test_validation_error_appears_only_in_result(fal: Emulator, http: httpx.Client) -> None:
     problem = {"loc": ["body", "seed"], "msg": "must be even", "type": "value_error"}
 
     @fal.endpoint("acme/app")
@@ -339,7 +331,7 @@ def test_a_refused_input_shows_only_in_the_result(fal: Emulator, http: httpx.Cli
     assert (result.status_code, result.json()) == (422, {"detail": [problem]})
 
 
-def test_an_infrastructure_error_shows_in_the_status_too(fal: Emulator, http: httpx.Client) -> None:
+def test_infrastructure_error_appears_in_status(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments) -> None:
         raise AppError(500, "on fire", error_type="internal_error", headers={"X-Extra": "yes"})
@@ -355,7 +347,7 @@ def test_an_infrastructure_error_shows_in_the_status_too(fal: Emulator, http: ht
     assert result.headers["x-extra"] == "yes"
 
 
-def test_a_crash_is_a_500_and_a_traceback_in_the_logs(fal: Emulator, http: httpx.Client) -> None:
+def test_crash_returns_500_and_logs_a_traceback(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments) -> None:
         raise LookupError("no such cat")
@@ -374,7 +366,7 @@ def test_a_crash_is_a_500_and_a_traceback_in_the_logs(fal: Emulator, http: httpx
     assert (result.status_code, result.json()) == (500, {"detail": "Internal Server Error"})
 
 
-def test_platform_headers_reach_the_job(fal: Emulator, http: httpx.Client) -> None:
+def test_platform_headers_reach_the_runner(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     headers = {
         "X-Fal-Tags": "team=red,broken, =x,run=7,fal.own=1,Up=1,formula=a=b",
@@ -390,7 +382,7 @@ def test_platform_headers_reach_the_job(fal: Emulator, http: httpx.Client) -> No
     assert (job.priority, job.arguments) == ("low", {"a": 1})
 
 
-def test_the_webhook_parameter_is_no_part_of_the_id(fal: Emulator, http: httpx.Client) -> None:
+def test_webhook_parameter_is_not_part_of_the_id(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http, params={"fal_webhook": "https://example.com/hook?a=b"})
     assert fal.jobs[submitted["request_id"]].endpoint == "acme/app"

@@ -1,4 +1,4 @@
-"""Realtime apps: what the four shapes of functions make of a session."""
+"""Realtime apps: inputs, outputs and errors of each kind of function."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def error_of(message: str | bytes) -> tuple[str, str]:
     return error["error"], error["reason"]
 
 
-def test_each_input_of_a_plain_function_is_answered(fal: Emulator) -> None:
+def test_plain_function_returns_one_output_per_input(fal: Emulator) -> None:
     @fal.realtime("acme/live")
     def double(arguments: Arguments) -> Arguments:
         return {"n": arguments["n"] * 2}
@@ -56,7 +56,7 @@ def test_each_input_of_a_plain_function_is_answered(fal: Emulator) -> None:
     assert fal.counters("acme/live").executions == 1
 
 
-def test_bytes_stay_bytes_and_large_answers_pass(fal: Emulator) -> None:
+def test_bytes_and_large_outputs_are_preserved(fal: Emulator) -> None:
     @fal.realtime("acme/live")
     async def grow(arguments: Arguments) -> Arguments:
         return {"image": arguments["image"] * 20}
@@ -66,7 +66,7 @@ def test_bytes_stay_bytes_and_large_answers_pass(fal: Emulator) -> None:
         assert unpacked(socket.recv(timeout=10)) == {"image": bytes(20_000_000)}
 
 
-def test_models_validate_inputs_and_are_outputs(fal: Emulator) -> None:
+def test_models_validate_inputs_and_outputs(fal: Emulator) -> None:
     @fal.realtime("acme/live")
     async def shout(prompt: Prompt, job: Job) -> Prompt:
         return Prompt(prompt=f"{prompt.prompt.upper()} {job.path}")
@@ -81,7 +81,7 @@ def test_models_validate_inputs_and_are_outputs(fal: Emulator) -> None:
         assert rest_of(socket) == []
 
 
-def test_a_text_message_ends_the_session(fal: Emulator) -> None:
+def test_text_message_ends_the_session(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     with dial(fal, PATH) as socket:
         socket.send('{"a": 1}')
@@ -90,7 +90,7 @@ def test_a_text_message_ends_the_session(fal: Emulator) -> None:
         assert socket.close_code == 1000
 
 
-def test_malformed_messages_and_crashes_are_told_in_an_error_frame(fal: Emulator) -> None:
+def test_errors_are_sent_as_error_frames(fal: Emulator) -> None:
     @fal.realtime("acme/live")
     def crash(arguments: Arguments) -> Arguments:
         raise ValueError("no cats today")
@@ -104,7 +104,7 @@ def test_malformed_messages_and_crashes_are_told_in_an_error_frame(fal: Emulator
             assert rest_of(socket) == []
 
 
-def test_an_output_that_is_no_object_is_an_error(fal: Emulator) -> None:
+def test_non_object_output_is_an_error(fal: Emulator) -> None:
     fal.realtime("acme/live")(lambda arguments: "text")
     with dial(fal, PATH) as socket:
         socket.send(packed())
@@ -113,7 +113,7 @@ def test_an_output_that_is_no_object_is_an_error(fal: Emulator) -> None:
         assert "Expected a dict" in reason
 
 
-def test_timings_are_told_after_each_answer_when_asked_for(fal: Emulator) -> None:
+def test_requested_timings_follow_each_output(fal: Emulator) -> None:
     fal.realtime("acme/live", timings=True)(echo)
     with dial(fal, PATH) as socket:
         for n in range(2):
@@ -124,7 +124,7 @@ def test_timings_are_told_after_each_answer_when_asked_for(fal: Emulator) -> Non
             assert timing == {"type": "x-fal-message", "action": "timings"}
 
 
-def test_a_session_without_inputs_ends_after_its_timeout(fal: Emulator) -> None:
+def test_idle_session_ends_after_its_timeout(fal: Emulator) -> None:
     fal.realtime("acme/live", session_timeout=0.05)(echo)
     with dial(fal, PATH) as socket:
         (message,) = rest_of(socket)
@@ -132,7 +132,7 @@ def test_a_session_without_inputs_ends_after_its_timeout(fal: Emulator) -> None:
 
 
 @pytest.mark.parametrize("limit", ["app", "client"])
-def test_inputs_over_the_buffer_are_dropped_the_oldest_first(fal: Emulator, limit: str) -> None:
+def test_full_buffer_drops_oldest_inputs(fal: Emulator, limit: str) -> None:
     gate = fal.gate()
 
     @fal.realtime("acme/live", buffering=2 if limit == "app" else None)
@@ -153,7 +153,7 @@ def test_inputs_over_the_buffer_are_dropped_the_oldest_first(fal: Emulator, limi
     assert answers == [0, 4, 5]
 
 
-def test_inputs_that_wait_are_given_in_batches(fal: Emulator) -> None:
+def test_buffered_inputs_are_batched(fal: Emulator) -> None:
     gate = fal.gate()
 
     @fal.realtime("acme/live", max_batch_size=3)
@@ -187,7 +187,7 @@ def a_list_of_numbers(arguments: Arguments) -> Iterator[Arguments]:
 
 
 @pytest.mark.parametrize("function", [numbers, async_numbers, a_list_of_numbers])
-def test_a_generator_answers_one_input_with_many_outputs(fal: Emulator, function: Any) -> None:
+def test_generator_yields_many_outputs_per_input(fal: Emulator, function: Any) -> None:
     fal.realtime("acme/live")(function)
     with dial(fal, PATH) as socket:
         socket.send(packed(to=3))
@@ -196,7 +196,7 @@ def test_a_generator_answers_one_input_with_many_outputs(fal: Emulator, function
         assert error_of(end) == ("TIMEOUT", TIMEOUT)
 
 
-def test_a_stream_of_inputs_is_answered_once_at_its_end(fal: Emulator) -> None:
+def test_input_stream_function_returns_one_output(fal: Emulator) -> None:
     @fal.realtime("acme/live", session_timeout=0.2)
     async def total(prompts: AsyncIterator[Prompt]) -> Arguments:
         return {"all": [prompt.prompt async for prompt in prompts]}
@@ -209,7 +209,7 @@ def test_a_stream_of_inputs_is_answered_once_at_its_end(fal: Emulator) -> None:
         assert error_of(end) == ("TIMEOUT", TIMEOUT)
 
 
-def test_the_end_of_the_client_is_the_end_of_its_inputs(fal: Emulator) -> None:
+def test_client_close_ends_the_input_stream(fal: Emulator) -> None:
     heard: list[list[int]] = []
 
     @fal.realtime("acme/live")
@@ -224,7 +224,7 @@ def test_the_end_of_the_client_is_the_end_of_its_inputs(fal: Emulator) -> None:
     assert heard == [[1, 2]]
 
 
-def test_outputs_go_out_while_inputs_come_in(fal: Emulator) -> None:
+def test_outputs_are_sent_while_inputs_arrive(fal: Emulator) -> None:
     @fal.realtime("acme/live")
     async def converse(inputs: AsyncIterator[Arguments]) -> AsyncGenerator[Arguments]:
         yield {"hello": True}
@@ -242,7 +242,7 @@ def test_outputs_go_out_while_inputs_come_in(fal: Emulator) -> None:
         assert error_of(end) == ("TIMEOUT", TIMEOUT)
 
 
-def test_a_blocking_function_cannot_take_a_stream(fal: Emulator) -> None:
+def test_blocking_function_cannot_take_a_stream(fal: Emulator) -> None:
     def take(inputs: Iterator[Arguments]) -> Arguments:
         return {}
 
@@ -250,7 +250,7 @@ def test_a_blocking_function_cannot_take_a_stream(fal: Emulator) -> None:
         fal.realtime("acme/live")(take)
 
 
-def test_an_app_is_cancelled_when_its_client_leaves(fal: Emulator) -> None:
+def test_client_disconnect_cancels_the_app(fal: Emulator) -> None:
     never = fal.gate()
     began, ended = fal.gate(), fal.gate()
 
@@ -270,7 +270,7 @@ def test_an_app_is_cancelled_when_its_client_leaves(fal: Emulator) -> None:
     assert not never.is_open
 
 
-def test_a_runner_over_http_and_sessions_live_under_one_id(
+def test_http_runner_and_session_share_an_id(
     fal: Emulator,
 ) -> None:
     fal.realtime("acme/live")(echo)
@@ -280,7 +280,7 @@ def test_a_runner_over_http_and_sessions_live_under_one_id(
         assert unpacked(socket.recv(timeout=10)) == {"by": "socket"}
 
 
-def test_what_is_not_there_is_refused_at_the_handshake(fal: Emulator) -> None:
+def test_unknown_app_is_refused_at_the_handshake(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.register("acme/plain", echo)
     for path, status in (
@@ -294,7 +294,7 @@ def test_what_is_not_there_is_refused_at_the_handshake(fal: Emulator) -> None:
     assert_not_forwarded(fal, "run/acme/live/other")
 
 
-def test_a_locked_account_and_a_full_one_open_no_session() -> None:
+def test_locked_or_full_account_opens_no_session() -> None:
     with Emulator(concurrency=1) as fal:
         fal.realtime("acme/live")(echo)
         fal.lock()
@@ -307,14 +307,14 @@ def test_a_locked_account_and_a_full_one_open_no_session() -> None:
         assert caught.value.response.status_code == 429
 
 
-def test_sessions_are_found_by_the_name_of_the_host(fal: Emulator) -> None:
+def test_session_is_routed_by_host_name(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     with dial(fal, "acme/live/realtime", headers={"X-Forwarded-Host": "fal.run"}) as socket:
         socket.send(packed(a=1))
         assert unpacked(socket.recv(timeout=10)) == {"a": 1}
 
 
-def test_stopping_the_emulator_ends_sessions(fal: Emulator) -> None:
+def test_stop_ends_open_sessions(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     with dial(fal, PATH) as socket:
         fal.stop()
@@ -322,7 +322,7 @@ def test_stopping_the_emulator_ends_sessions(fal: Emulator) -> None:
             socket.recv(timeout=10)
 
 
-async def test_our_client_holds_a_session(fal: Emulator) -> None:
+async def test_client_holds_a_session(fal: Emulator) -> None:
     fal.realtime("acme/live", timings=True)(echo)
     async with socket_client(fal) as client:
         for use_jwt in (True, False):
@@ -332,7 +332,7 @@ async def test_our_client_holds_a_session(fal: Emulator) -> None:
                     assert await session.recv() == {"n": n, "raw": b"\x00\xff"}
 
 
-async def test_our_client_reads_a_session_to_its_end(fal: Emulator) -> None:
+async def test_client_reads_session_to_its_end(fal: Emulator) -> None:
     fal.realtime("acme/live")(async_numbers)
     async with socket_client(fal) as client, client.realtime("acme/live") as session:
         await session.send({"to": 3})
@@ -340,7 +340,7 @@ async def test_our_client_reads_a_session_to_its_end(fal: Emulator) -> None:
         assert session.close_code == 1000
 
 
-async def test_our_client_tells_what_went_wrong_in_the_app(fal: Emulator) -> None:
+async def test_client_raises_app_errors(fal: Emulator) -> None:
     @fal.realtime("acme/live")
     async def crash(prompt: Prompt) -> Arguments:
         raise RuntimeError(prompt.prompt)
@@ -351,7 +351,7 @@ async def test_our_client_tells_what_went_wrong_in_the_app(fal: Emulator) -> Non
             await session.recv()
 
 
-async def test_our_client_reconnects_after_a_fault(fal: Emulator) -> None:
+async def test_client_reconnects_after_a_fault(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", close=1011, after=1))
     async with (

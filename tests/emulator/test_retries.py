@@ -1,4 +1,4 @@
-"""The platform's own retries of runners that are in trouble."""
+"""Retries of failing runners by the platform."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def failing(times: int, error: AppError) -> Callable[[Arguments, Job], int]:
 
 
 @pytest.mark.parametrize("status", [503, 504])
-def test_a_runner_in_trouble_is_tried_again(fal: Emulator, http: httpx.Client, status: int) -> None:
+def test_failing_runner_is_retried(fal: Emulator, http: httpx.Client, status: int) -> None:
     fal.register("acme/app", failing(2, AppError(status, "GPU error")))
     submitted = submit(http)
     completed(fal)
@@ -34,7 +34,7 @@ def test_a_runner_in_trouble_is_tried_again(fal: Emulator, http: httpx.Client, s
 
 
 @pytest.mark.parametrize("status", [200, 400, 422, 429, 500, 502])
-def test_any_other_answer_is_the_result(fal: Emulator, http: httpx.Client, status: int) -> None:
+def test_other_statuses_are_final(fal: Emulator, http: httpx.Client, status: int) -> None:
     fal.register("acme/app", failing(2, AppError(status)))
     submitted = submit(http)
     completed(fal)
@@ -42,7 +42,7 @@ def test_any_other_answer_is_the_result(fal: Emulator, http: httpx.Client, statu
     assert fal.counters("acme/app").executions == 1
 
 
-def test_a_runner_is_tried_ten_times(http: httpx.Client) -> None:
+def test_runner_is_attempted_ten_times(http: httpx.Client) -> None:
     with Emulator(backoff=0.0) as fal, client_of(fal) as http:
         fal.register("acme/app", failing(100, AppError(503, "GPU error")))
         submitted = submit(http)
@@ -53,7 +53,7 @@ def test_a_runner_is_tried_ten_times(http: httpx.Client) -> None:
         assert fal.counters("acme/app").executions == 10
 
 
-def test_retries_can_be_switched_off(fal: Emulator, http: httpx.Client) -> None:
+def test_retries_can_be_disabled(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", failing(2, AppError(503)))
     submitted = submit(http, headers={"X-Fal-No-Retry": "yes"})
     completed(fal)
@@ -70,7 +70,7 @@ def test_retries_can_be_switched_off(fal: Emulator, http: httpx.Client) -> None:
         ('{"server_error": 5}', 3),
     ],
 )
-def test_retries_can_be_configured_by_condition(
+def test_retries_are_configurable_by_condition(
     fal: Emulator, http: httpx.Client, config: str, executions: int
 ) -> None:
     fal.register("acme/app", failing(2, AppError(503)))
@@ -80,7 +80,7 @@ def test_retries_can_be_configured_by_condition(
 
 
 @pytest.mark.parametrize("word", ["1", "true"])
-def test_an_app_may_ask_for_another_try(fal: Emulator, http: httpx.Client, word: str) -> None:
+def test_app_may_request_a_retry(fal: Emulator, http: httpx.Client, word: str) -> None:
     fal.register("acme/app", failing(1, AppError(500, headers={"X-Fal-Needs-Retry": word})))
     submitted = submit(http)
     completed(fal)
@@ -88,14 +88,14 @@ def test_an_app_may_ask_for_another_try(fal: Emulator, http: httpx.Client, word:
 
 
 @pytest.mark.parametrize("word", ["0", "false"])
-def test_an_app_may_forbid_another_try(fal: Emulator, http: httpx.Client, word: str) -> None:
+def test_app_may_forbid_a_retry(fal: Emulator, http: httpx.Client, word: str) -> None:
     fal.register("acme/app", failing(1, AppError(503, headers={"X-Fal-Needs-Retry": word})))
     submitted = submit(http)
     completed(fal)
     assert http.get(submitted["response_url"]).status_code == 503
 
 
-def test_a_runner_that_breaks_off_is_tried_again(fal: Emulator, http: httpx.Client) -> None:
+def test_truncated_response_is_retried(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     fal.fail("acme/app", Fault(route="runner", drop=True))
     submitted = submit(http, json={"a": 1})
@@ -104,7 +104,7 @@ def test_a_runner_that_breaks_off_is_tried_again(fal: Emulator, http: httpx.Clie
     assert fal.counters("acme/app").executions == 2
 
 
-def test_breaking_off_counts_as_an_error_of_the_server(fal: Emulator, http: httpx.Client) -> None:
+def test_truncation_counts_as_server_error(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     fal.fail("acme/app", Fault(route="runner", drop=True))
     config = '{"server_error": {"retries": 0}, "connection_error": {"retries": 5}}'
@@ -113,7 +113,7 @@ def test_breaking_off_counts_as_an_error_of_the_server(fal: Emulator, http: http
     assert http.get(submitted["response_url"]).json()["error_type"] == "runner_disconnected"
 
 
-def test_a_runner_over_its_timeout_is_tried_again(fal: Emulator, http: httpx.Client) -> None:
+def test_runner_timeout_is_retried(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app", timeout=0.01)
     async def app(arguments: Arguments, job: Job) -> int:
         if job.executions == 1:
@@ -125,7 +125,7 @@ def test_a_runner_over_its_timeout_is_tried_again(fal: Emulator, http: httpx.Cli
     assert http.get(submitted["response_url"]).json() == 2
 
 
-def test_a_job_waits_in_the_queue_between_two_tries() -> None:
+def test_job_is_queued_between_attempts() -> None:
     with Emulator(backoff=60) as fal, client_of(fal) as http:
         fal.register("acme/app", failing(1, AppError(503)))
         submitted = submit(http)
@@ -139,7 +139,7 @@ def test_a_job_waits_in_the_queue_between_two_tries() -> None:
         assert counters.queued == 0
 
 
-def test_a_start_deadline_covers_failed_tries() -> None:
+def test_start_deadline_covers_failed_attempts() -> None:
     with Emulator(backoff=60) as fal, client_of(fal) as http:
         fal.register("acme/app", failing(1, AppError(503)))
         submitted = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
@@ -149,9 +149,7 @@ def test_a_start_deadline_covers_failed_tries() -> None:
         assert result.headers["x-fal-request-timeout-type"] == "user"
 
 
-def test_a_run_that_fails_after_the_start_deadline_was_the_last(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_no_retry_after_the_start_deadline(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/app")
@@ -170,9 +168,7 @@ def test_a_run_that_fails_after_the_start_deadline_was_the_last(
     assert fal.counters("acme/app").executions == 1
 
 
-def test_a_job_that_is_tried_again_waits_ahead_of_the_others(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_retried_job_is_queued_first(fal: Emulator, http: httpx.Client) -> None:
     submitted, gate = fal.gate(), fal.gate()
     runs: list[str] = []
 
@@ -195,7 +191,7 @@ def test_a_job_that_is_tried_again_waits_ahead_of_the_others(
     assert runs == ["first", "second", "first", "third"]
 
 
-def test_direct_runs_are_not_tried_again(fal: Emulator, http: httpx.Client) -> None:
+def test_direct_runs_are_not_retried(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", failing(1, AppError(503)))
     assert http.post("/run/acme/app", json={}).status_code == 503
     assert fal.counters("acme/app").executions == 1

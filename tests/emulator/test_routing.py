@@ -1,4 +1,4 @@
-"""Which URLs lead where, and in which style answers name them."""
+"""Routing: hosts, paths and the URLs in responses."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def at(host: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("host", ["fal.run", "falrun.com", "FAL.RUN", "fal.run:443"])
-def test_direct_runs_by_the_name_of_the_host(fal: Emulator, http: httpx.Client, host: str) -> None:
+def test_host_name_routes_direct_runs(fal: Emulator, http: httpx.Client, host: str) -> None:
     fal.register("acme/app", echo)
     assert http.post("/acme/app", json={"a": 1}, headers=at(host)).json() == {"a": 1}
     assert fal.requests[0].host == "run"
 
 
 @pytest.mark.parametrize("host", ["queue.fal.run", "queue.falrun.com", "queue.fal.run:8080"])
-def test_the_queue_by_the_name_of_the_host(fal: Emulator, http: httpx.Client, host: str) -> None:
+def test_host_name_routes_queue_requests(fal: Emulator, http: httpx.Client, host: str) -> None:
     fal.register("acme/app", echo)
     submitted = http.post("/acme/app", json={"a": 1}, headers=at(host)).json()
     url = f"http://{host}/acme/app/requests/{submitted['request_id']}"
@@ -44,7 +44,7 @@ def test_the_queue_by_the_name_of_the_host(fal: Emulator, http: httpx.Client, ho
     assert http.get(path, headers=at(host)).json() == {"a": 1}
 
 
-def test_a_job_can_be_asked_about_in_the_other_style(fal: Emulator, http: httpx.Client) -> None:
+def test_job_is_reachable_in_either_url_style(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     request_id = submit(http)["request_id"]
     completed(fal)
@@ -55,7 +55,7 @@ def test_a_job_can_be_asked_about_in_the_other_style(fal: Emulator, http: httpx.
     assert status["response_url"] == f"{fal.url}/queue{path}"
 
 
-def test_urls_are_those_by_which_the_client_came(fal: Emulator, http: httpx.Client) -> None:
+def test_response_urls_match_the_request_host(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http, headers=at("emulator.internal:81"))
     assert submitted["status_url"].startswith("http://emulator.internal:81/queue/acme/app/")
@@ -67,7 +67,7 @@ def test_urls_are_those_by_which_the_client_came(fal: Emulator, http: httpx.Clie
 
 @pytest.mark.parametrize("app", ["acme/app", "workflows/acme/flow", "comfy/acme/flow", "123-app"])
 @pytest.mark.parametrize("tail", ["", "/deep/path", "/requests", "/status"])
-def test_urls_of_jobs_name_owner_and_alias_and_the_full_id_works_too(
+def test_job_urls_omit_the_path_of_the_id(
     fal: Emulator, http: httpx.Client, app: str, tail: str
 ) -> None:
     fal.register(f"{app}{tail}", where)
@@ -89,13 +89,13 @@ def test_urls_of_jobs_name_owner_and_alias_and_the_full_id_works_too(
             assert http.put(form).json() == {"status": "ALREADY_COMPLETED"}
 
 
-def test_stray_slashes_are_forgiven(fal: Emulator, http: httpx.Client) -> None:
+def test_extra_slashes_are_ignored(fal: Emulator, http: httpx.Client) -> None:
     fal.register("/acme//app/", where)
     for path in ("/run/acme/app/", "/run//acme/app", "/run/acme//app"):
         assert http.post(path, json={}).json() == {"endpoint": "acme/app", "path": "/"}
 
 
-def test_the_longest_registered_id_answers(fal: Emulator, http: httpx.Client) -> None:
+def test_longest_registered_id_wins(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", lambda arguments: "app")
     fal.register("acme/app/fast", lambda arguments: "fast")
     fal.register("acme/app/fast/er", lambda arguments: "faster")
@@ -106,9 +106,7 @@ def test_the_longest_registered_id_answers(fal: Emulator, http: httpx.Client) ->
     assert http.post("/run/acme/app/faster", json={}).json() == {"detail": "Path /faster not found"}
 
 
-def test_a_later_runner_takes_the_place_of_an_earlier_one(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_later_runner_replaces_earlier_one(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", lambda arguments: "first")
     assert http.post("/run/acme/app", json={}).json() == "first"
     fal.register("acme/app", lambda arguments: "second")
@@ -117,7 +115,7 @@ def test_a_later_runner_takes_the_place_of_an_earlier_one(
 
 
 @pytest.mark.parametrize("endpoint", ["", "app", "/", "https://fal.run/acme/app", "workflows/a"])
-def test_an_id_without_owner_and_alias_cannot_be_registered(fal: Emulator, endpoint: str) -> None:
+def test_registered_id_needs_owner_and_alias(fal: Emulator, endpoint: str) -> None:
     with pytest.raises(ValueError, match="endpoint id"):
         fal.register(endpoint, echo)
 
@@ -133,7 +131,7 @@ def test_an_id_without_owner_and_alias_cannot_be_registered(fal: Emulator, endpo
         ("GET", "/favicon.ico", 404, {"detail": "Not Found"}),
     ],
 )
-def test_what_is_not_there_is_not_found(
+def test_unknown_path_returns_404(
     http: httpx.Client, method: str, path: str, status: int, body: Any
 ) -> None:
     response = http.request(method, path)
@@ -141,9 +139,7 @@ def test_what_is_not_there_is_not_found(
     assert response.headers["x-fal-request-id"]
 
 
-def test_requests_through_the_server_proxy_find_their_target(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_proxy_requests_reach_their_target(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     del http.headers["Authorization"]
 
@@ -162,7 +158,7 @@ def test_requests_through_the_server_proxy_find_their_target(
 @pytest.mark.parametrize(
     "target", [None, "", "https://example.com/acme/app", "nonsense", "https://["]
 )
-def test_a_target_that_is_not_of_the_platform_is_refused(
+def test_foreign_proxy_target_is_refused(
     fal: Emulator, http: httpx.Client, target: str | None
 ) -> None:
     headers = {} if target is None else {"x-fal-target-url": target}

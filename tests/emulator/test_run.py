@@ -1,4 +1,4 @@
-"""Direct runs: what functions are given, and what becomes of what they return."""
+"""Direct runs: inputs, outputs, errors and limits of functions."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def run(http: httpx.Client, endpoint: str = "acme/app", **options: Any) -> httpx
     return http.post(f"/run/{endpoint}", **({"json": {}} | options))
 
 
-def test_a_run_answers_with_the_output_and_the_platform_headers(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_run_returns_output_and_platform_headers(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     response = run(http, json={"a": [1, None, "é"]})
     assert (response.status_code, response.json()) == (200, {"a": [1, None, "é"]})
@@ -55,7 +53,7 @@ def test_a_run_answers_with_the_output_and_the_platform_headers(
         (PlainTextResponse("plain"), "text/plain; charset=utf-8", b"plain"),
     ],
 )
-def test_outputs_need_not_be_objects(
+def test_output_may_be_any_json_value(
     fal: Emulator, http: httpx.Client, output: object, content_type: str, body: bytes
 ) -> None:
     fal.register("acme/app", lambda arguments: output)
@@ -64,13 +62,13 @@ def test_outputs_need_not_be_objects(
     assert response.content == body
 
 
-def test_an_output_may_be_an_empty_response(fal: Emulator, http: httpx.Client) -> None:
+def test_output_may_be_an_empty_response(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", lambda arguments: Response(status_code=204))
     response = run(http)
     assert (response.status_code, response.content) == (204, b"")
 
 
-def test_an_output_that_is_no_json_is_a_crash(fal: Emulator, http: httpx.Client) -> None:
+def test_unserializable_output_is_a_crash(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", lambda arguments: {"a": object()})
     response = run(http)
     assert (response.status_code, response.json()) == (500, {"detail": "Internal Server Error"})
@@ -88,9 +86,7 @@ async def scaled(factor: int, arguments: Arguments) -> Arguments:
     return {"size": factor * arguments["size"]}
 
 
-def test_callable_objects_methods_and_partials_are_functions_too(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_any_callable_may_be_a_runner(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/object", Model("m"))
     fal.register("acme/method", Model("n").__call__)
     fal.register("acme/partial", functools.partial(scaled, 2))
@@ -101,9 +97,7 @@ def test_callable_objects_methods_and_partials_are_functions_too(
     assert run(http, "acme/nothing").json() == "no arguments"
 
 
-def test_functions_run_in_threads_and_coroutines_in_the_emulators_loop(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_coroutines_run_in_the_emulator_loop(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/sync")
     def sync(arguments: Arguments) -> str:
         return threading.current_thread().name
@@ -117,7 +111,7 @@ def test_functions_run_in_threads_and_coroutines_in_the_emulators_loop(
     assert run(http, "acme/async").json() == "fal-emulator"
 
 
-def test_blocking_functions_run_side_by_side(fal: Emulator) -> None:
+def test_blocking_functions_run_concurrently(fal: Emulator) -> None:
     meeting = threading.Barrier(3)
 
     @fal.endpoint("acme/app")
@@ -138,7 +132,7 @@ def test_blocking_functions_run_side_by_side(fal: Emulator) -> None:
     assert sorted(results) == [0, 1, 2]
 
 
-def test_an_annotated_model_receives_validated_arguments(fal: Emulator, http: httpx.Client) -> None:
+def test_annotated_model_validates_arguments(fal: Emulator, http: httpx.Client) -> None:
     class Local(BaseModel):
         size: int
 
@@ -154,7 +148,7 @@ def test_an_annotated_model_receives_validated_arguments(fal: Emulator, http: ht
     assert run(http, "acme/local", json={"size": "7"}).json() == 7
 
 
-def test_invalid_arguments_are_refused_as_by_a_real_app(fal: Emulator, http: httpx.Client) -> None:
+def test_invalid_arguments_return_422(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(prompt: Prompt) -> None: ...
 
@@ -194,7 +188,7 @@ def test_invalid_arguments_are_refused_as_by_a_real_app(fal: Emulator, http: htt
         (b'{"text": NaN}', "application/json", 422, ["body", "text"]),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused(
+def test_non_object_body_is_rejected(
     fal: Emulator,
     http: httpx.Client,
     content: bytes,
@@ -214,15 +208,13 @@ def test_a_body_that_is_no_json_object_is_refused(
         assert [entry["loc"] for entry in detail] == [problem]
 
 
-def test_a_plain_function_takes_any_json_and_no_body_for_no_arguments(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_plain_function_accepts_any_json(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     assert run(http, json=[1]).json() == [1]
     assert http.post("/run/acme/app").json() == {}
 
 
-def test_functions_answer_posts_at_their_own_path_only(fal: Emulator, http: httpx.Client) -> None:
+def test_function_accepts_post_at_its_own_path(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     response = run(http, "acme/app/deeper/down")
     assert (response.status_code, response.json()) == (
@@ -234,7 +226,7 @@ def test_functions_answer_posts_at_their_own_path_only(fal: Emulator, http: http
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
-def test_a_runner_may_answer_with_an_error_of_its_choice(fal: Emulator, http: httpx.Client) -> None:
+def test_runner_may_return_a_custom_error(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments) -> None:
         raise AppError(418, {"any": "json"}, headers={"X-Teapot": "yes"})
@@ -245,9 +237,7 @@ def test_a_runner_may_answer_with_an_error_of_its_choice(fal: Emulator, http: ht
     assert "x-fal-billable-units" not in response.headers
 
 
-def test_a_temporary_failure_says_that_it_is_worth_another_call(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_temporary_failure_is_marked_retryable(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments) -> None:
         raise AppError(503, "GPU error")
@@ -257,7 +247,7 @@ def test_a_temporary_failure_says_that_it_is_worth_another_call(
     assert fal.counters("acme/app").executions == 1
 
 
-def test_a_coroutine_that_cancels_itself_is_a_crash(fal: Emulator, http: httpx.Client) -> None:
+def test_self_cancelled_coroutine_is_a_crash(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     async def app(arguments: Arguments) -> None:
         raise asyncio.CancelledError
@@ -267,7 +257,7 @@ def test_a_coroutine_that_cancels_itself_is_a_crash(fal: Emulator, http: httpx.C
 
 @pytest.mark.parametrize("error", [StopIteration, SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("kind", ["function", "coroutine"])
-def test_an_app_that_means_to_end_more_than_itself_has_crashed(
+def test_system_exit_of_app_is_a_crash(
     fal: Emulator, http: httpx.Client, kind: str, error: type[BaseException]
 ) -> None:
     def function(arguments: Arguments) -> None:
@@ -284,7 +274,7 @@ def test_an_app_that_means_to_end_more_than_itself_has_crashed(
     assert error.__name__ in fal.jobs[submitted["request_id"]].logs[0]["message"]
 
 
-def test_a_run_over_its_timeout_is_given_up(fal: Emulator, http: httpx.Client) -> None:
+def test_run_past_its_timeout_returns_504(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()), timeout=0.01)
     response = run(http)
     assert response.status_code == 504
@@ -292,7 +282,7 @@ def test_a_run_over_its_timeout_is_given_up(fal: Emulator, http: httpx.Client) -
     assert "x-fal-request-timeout-type" not in response.headers
 
 
-def test_a_runner_says_what_it_costs(fal: Emulator, http: httpx.Client) -> None:
+def test_runner_reports_billable_units(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments, job: Job) -> None:
         job.billable_units = arguments["units"]
@@ -302,7 +292,7 @@ def test_a_runner_says_what_it_costs(fal: Emulator, http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("whose", ["endpoint", "account"])
-def test_a_run_over_the_limit_is_refused(whose: str) -> None:
+def test_run_over_the_limit_is_rejected(whose: str) -> None:
     with Emulator(concurrency=1 if whose == "account" else None) as fal, client_of(fal) as http:
         gate = fal.gate()
         fal.register("acme/app", waiting(gate), concurrency=1 if whose == "endpoint" else None)
@@ -320,7 +310,7 @@ def test_a_run_over_the_limit_is_refused(whose: str) -> None:
         assert run(http).status_code == 200
 
 
-def test_a_direct_run_takes_a_place_of_the_queue(fal: Emulator) -> None:
+def test_direct_run_counts_toward_concurrency(fal: Emulator) -> None:
     gate = fal.gate()
     fal.register("acme/app", waiting(gate), concurrency=1)
     with client_of(fal) as http:
@@ -335,9 +325,7 @@ def test_a_direct_run_takes_a_place_of_the_queue(fal: Emulator) -> None:
         thread.join()
 
 
-def test_a_caller_that_hangs_up_does_not_stop_the_run_but_the_runner_may_see_it(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_client_disconnect_does_not_stop_the_run(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     jobs: list[Job] = []
 

@@ -1,4 +1,4 @@
-"""The emulator in the foreground."""
+"""The `serve` command: apps, settings and the demo."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_endpoints(fal: Emulator) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_the_demo_until_it_is_told_to_stop(how: signal.Signals) -> None:
+def test_demo_is_served_until_terminated(how: signal.Signals) -> None:
     command = [sys.executable, "-X", "dev", "-c", SERVE]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -52,7 +52,7 @@ def test_it_serves_the_demo_until_it_is_told_to_stop(how: signal.Signals) -> Non
     assert (server.returncode, stdout, stderr) == (0, "", "")
 
 
-def test_an_app_is_found_in_the_working_directory(tmp_path: Path) -> None:
+def test_app_is_imported_from_working_directory(tmp_path: Path) -> None:
     (tmp_path / "my_app.py").write_text("runners = {'acme/two': lambda arguments: 2}\n")
     command = [sys.executable, "-P", "-c", SERVE, "my_app:runners"]
     environ = os.environ | {"PYTHONPATH": str(Path(fal_async.__path__[0]).parent)}
@@ -67,12 +67,12 @@ def test_an_app_is_found_in_the_working_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["runners", "add_endpoints"])
-def test_an_app_may_be_runners_or_what_adds_them(name: str) -> None:
+def test_app_may_be_runners_or_a_function(name: str) -> None:
     with load(f"{__name__}:{name}") as fal, client_of(fal) as http:
         assert http.post("/run/acme/echo", json={"a": 1}).json() == {"a": 1}
 
 
-def test_an_app_may_be_an_emulator() -> None:
+def test_app_may_be_an_emulator() -> None:
     assert load(f"{__name__}:configured").key == "own:key"
 
 
@@ -99,12 +99,12 @@ def test_key_and_origins_are_settings() -> None:
         (f"{__name__}:something", "but int"),
     ],
 )
-def test_what_is_no_app_is_refused(app: str, text: str) -> None:
+def test_invalid_app_is_an_error(app: str, text: str) -> None:
     with pytest.raises(InvalidRequestError, match=text):
         load(app)
 
 
-def test_the_demo_endpoints_show_what_there_is_to_see() -> None:
+def test_demo_endpoints_work() -> None:
     with load(None) as fal, client_of(fal) as http:
         job = http.post("/queue/demo/slow", json={"steps": 2, "seconds": 0}).json()
         told = http.get(job["status_url"] + "/stream?logs=1").text

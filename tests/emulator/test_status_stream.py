@@ -1,4 +1,4 @@
-"""The stream of a job's status."""
+"""The status stream of a job: events, logs and heartbeats."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def events_of(response: httpx.Response) -> Iterator[dict[str, Any]]:
             yield orjson.loads(line.removeprefix("data: "))
 
 
-def test_the_stream_tells_every_state_and_ends_after_the_last(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_stream_ends_after_the_final_status(fal: Emulator, http: httpx.Client) -> None:
     first = fal.gate()
     fal.register("acme/app", waiting(first), concurrency=1)
     running = submit(http)
@@ -56,7 +54,7 @@ def test_the_stream_tells_every_state_and_ends_after_the_last(
         assert list(events) == []
 
 
-def test_a_stream_of_a_completed_job_is_one_event(fal: Emulator, http: httpx.Client) -> None:
+def test_stream_of_completed_job_is_one_event(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http)
     fal.wait_for(lambda: fal.counters("acme/app").completed == 1)
@@ -64,7 +62,7 @@ def test_a_stream_of_a_completed_job_is_one_event(fal: Emulator, http: httpx.Cli
     assert [event["status"] for event in events_of(response)] == ["COMPLETED"]
 
 
-def test_each_log_line_is_told_once(fal: Emulator, http: httpx.Client) -> None:
+def test_each_log_entry_is_sent_once(fal: Emulator, http: httpx.Client) -> None:
     steps = [fal.gate() for _ in range(3)]
 
     @fal.endpoint("acme/app")
@@ -83,7 +81,7 @@ def test_each_log_line_is_told_once(fal: Emulator, http: httpx.Client) -> None:
     assert told == ["the same line"] * 3
 
 
-def test_a_silent_stream_shows_that_it_is_alive() -> None:
+def test_idle_stream_sends_heartbeats() -> None:
     with Emulator(keep_alive=0.01) as fal, client_of(fal) as http:
         gate = fal.gate()
         fal.register("acme/app", waiting(gate))
@@ -97,7 +95,7 @@ def test_a_silent_stream_shows_that_it_is_alive() -> None:
             assert '"COMPLETED"' in next(line for line in lines if not line.startswith(":"))
 
 
-def test_a_stream_ends_when_its_reader_leaves(fal: Emulator) -> None:
+def test_stream_ends_when_client_disconnects(fal: Emulator) -> None:
     fal.register("acme/app", waiting(fal.gate()))
     with client_of(fal) as http:
         submitted = submit(http)
@@ -106,9 +104,7 @@ def test_a_stream_ends_when_its_reader_leaves(fal: Emulator) -> None:
     fal.wait_for(lambda: fal.connections == 0)
 
 
-def test_in_a_long_queue_the_last_still_learns_of_its_position(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_last_queued_job_receives_its_position(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", waiting(fal.gate()), concurrency=1)
     jobs = [submit(http) for _ in range(60)]
     with http.stream("GET", jobs[-1]["status_url"] + "/stream") as response:
@@ -119,7 +115,7 @@ def test_in_a_long_queue_the_last_still_learns_of_its_position(
 
 
 @pytest.mark.parametrize("logs", ["1", "true"])
-def test_a_stream_without_new_lines_has_an_empty_list_of_logs(
+def test_event_without_new_logs_has_empty_list(
     fal: Emulator, http: httpx.Client, logs: str
 ) -> None:
     fal.register("acme/app", echo)

@@ -1,4 +1,4 @@
-"""The CDN and the storage service: every way in, who may read, and how it is read."""
+"""Storage and CDN: tokens, uploads, access rules and downloads."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def only(fal: Emulator) -> StoredFile:
     return stored
 
 
-def test_a_token_names_the_cdn_and_its_end(fal: Emulator, http: httpx.Client) -> None:
+def test_token_names_its_cdn_and_expiry(fal: Emulator, http: httpx.Client) -> None:
     minted = token(http)
     assert minted["base_url"] == fal.hosts.cdn
     assert minted["token_type"] == "Bearer"
@@ -82,7 +82,7 @@ def test_a_token_names_the_cdn_and_its_end(fal: Emulator, http: httpx.Client) ->
     assert (fal.count("cdn_token"), fal.requests[0].host) == (1, "rest")
 
 
-def test_hosts_of_the_platform_are_found_by_their_names(fal: Emulator, http: httpx.Client) -> None:
+def test_storage_hosts_are_routed_by_name(fal: Emulator, http: httpx.Client) -> None:
     port = httpx.URL(fal.url).port
     headers = {"host": f"rest.fal.ai:{port}"}
     response = http.post("/storage/auth/token", json={}, headers=headers).json()
@@ -93,12 +93,12 @@ def test_hosts_of_the_platform_are_found_by_their_names(fal: Emulator, http: htt
 
 
 @pytest.mark.parametrize("path", ["auth/token", "upload/initiate", "upload/initiate-multipart"])
-def test_the_storage_service_is_for_holders_of_a_key(stranger: httpx.Client, path: str) -> None:
+def test_storage_service_requires_a_key(stranger: httpx.Client, path: str) -> None:
     assert stranger.post(f"{STORAGE}/{path}", json=PICTURE).status_code == 401
     assert stranger.get(f"{STORAGE}/{path}").status_code == 405
 
 
-def test_a_bad_call_of_the_storage_service(http: httpx.Client) -> None:
+def test_invalid_storage_request_is_rejected(http: httpx.Client) -> None:
     response = http.post(f"{STORAGE}/upload/initiate?storage_type=floppy", json=PICTURE)
     assert (response.status_code, response.json()) == (400, {"detail": "Invalid storage type"})
     assert http.post(f"{STORAGE}/upload/initiate", json={}).status_code == 422
@@ -109,7 +109,7 @@ def test_a_bad_call_of_the_storage_service(http: httpx.Client) -> None:
     assert http.post(f"{STORAGE}/nothing", json={}).status_code == 404
 
 
-def test_an_upload_in_one_request(fal: Emulator, http: httpx.Client) -> None:
+def test_single_request_upload_works(fal: Emulator, http: httpx.Client) -> None:
     headers = authorized(
         http,
         **{
@@ -128,7 +128,7 @@ def test_an_upload_in_one_request(fal: Emulator, http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer nonsense", "key", "reader"])
-def test_uploads_need_a_token_of_the_account(
+def test_upload_requires_an_account_token(
     fal: Emulator, http: httpx.Client, authorization: str
 ) -> None:
     values = {"key": f"Key {fal.key}", "reader": f"Bearer {fal.cdn_token('ann')}"}
@@ -138,7 +138,7 @@ def test_uploads_need_a_token_of_the_account(
     assert fal.files == {}
 
 
-def test_tokens_end(http: httpx.Client) -> None:
+def test_cdn_tokens_expire(http: httpx.Client) -> None:
     now = [0.0]
     with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as client:
         headers = authorized(client)
@@ -161,9 +161,7 @@ def test_tokens_end(http: httpx.Client) -> None:
         '{"initial_acl": {"rules": [{"user": "ann"}]}}',
     ],
 )
-def test_lifecycles_that_cannot_be_are_refused(
-    fal: Emulator, http: httpx.Client, lifecycle: str
-) -> None:
+def test_invalid_lifecycle_is_rejected(fal: Emulator, http: httpx.Client, lifecycle: str) -> None:
     said = {"x-fal-object-lifecycle": lifecycle}
     headers = authorized(http, **said)
     for response in (
@@ -176,14 +174,14 @@ def test_lifecycles_that_cannot_be_are_refused(
     assert fal.files == {}
 
 
-def test_what_is_said_beyond_the_known_is_kept(fal: Emulator, http: httpx.Client) -> None:
+def test_unknown_lifecycle_fields_are_kept(fal: Emulator, http: httpx.Client) -> None:
     said = '{"initial_acl": {"rules": [], "note": 1}, "more": [2]}'
     headers = authorized(http, **{"x-fal-object-lifecycle": said})
     http.post("/cdn/files/upload", content=b"a", headers=headers).raise_for_status()
     assert only(fal).lifecycle == {"initial_acl": {"rules": [], "note": 1}, "more": [2]}
 
 
-def test_names_lead_to_no_other_place(fal: Emulator, http: httpx.Client) -> None:
+def test_file_names_cannot_escape_their_folder(fal: Emulator, http: httpx.Client) -> None:
     headers = authorized(http, **{"x-fal-file-name": "../../a.txt"})
     url = http.post("/cdn/files/upload", content=b"a", headers=headers).json()["access_url"]
     assert url.endswith("/a.txt")
@@ -192,14 +190,14 @@ def test_names_lead_to_no_other_place(fal: Emulator, http: httpx.Client) -> None
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "100000", "9" * 5000])
-def test_parts_have_numbers(http: httpx.Client, number: str) -> None:
+def test_part_numbers_are_validated(http: httpx.Client, number: str) -> None:
     headers = authorized(http)
     begun = http.post("/cdn/files/upload/multipart", headers=headers).json()
     url = f"{begun['access_url']}/multipart/{begun['uploadId']}/{number}"
     assert http.put(url, content=b"x", headers=headers).status_code == 404
 
 
-def test_parts_are_put_together_in_their_order(fal: Emulator, http: httpx.Client) -> None:
+def test_parts_are_assembled_in_order(fal: Emulator, http: httpx.Client) -> None:
     headers = authorized(http, **{"content-type": "video/mp4"})
     begun = http.post("/cdn/files/upload/multipart", headers=headers).json()
     url = f"{begun['access_url']}/multipart/{begun['uploadId']}"
@@ -226,9 +224,7 @@ def test_parts_are_put_together_in_their_order(fal: Emulator, http: httpx.Client
         [{"partNumber": 1, "etag": etag_of(b"one")}] * 2,
     ],
 )
-def test_a_completion_names_the_parts_that_came(
-    http: httpx.Client, parts: list[dict[str, Any]]
-) -> None:
+def test_completion_lists_received_parts(http: httpx.Client, parts: list[dict[str, Any]]) -> None:
     headers = authorized(http)
     begun = http.post("/cdn/files/upload/multipart", headers=headers).json()
     url = f"{begun['access_url']}/multipart/{begun['uploadId']}"
@@ -238,7 +234,7 @@ def test_a_completion_names_the_parts_that_came(
 
 
 @pytest.mark.parametrize("kind", ["fal-cdn-v3", "gcs"])
-def test_a_presigned_url_takes_a_file_and_no_key(
+def test_presigned_url_needs_no_key(
     fal: Emulator, http: httpx.Client, stranger: httpx.Client, kind: str
 ) -> None:
     target = initiate(http, kind=kind)
@@ -262,7 +258,9 @@ def test_key_sent_to_presigned_url_is_recorded(
     assert fal.requests[-1].warnings == ["an Authorization header was sent to a presigned URL"]
 
 
-def test_presigned_parts(fal: Emulator, http: httpx.Client, stranger: httpx.Client) -> None:
+def test_presigned_multipart_upload_works(
+    fal: Emulator, http: httpx.Client, stranger: httpx.Client
+) -> None:
     target = initiate(http, "initiate-multipart")
     path, _, query = target["upload_url"].partition("?")
     parts = [
@@ -274,7 +272,7 @@ def test_presigned_parts(fal: Emulator, http: httpx.Client, stranger: httpx.Clie
     assert fal.files[target["file_url"]].content == b"123"
 
 
-def test_parts_that_are_signed_one_by_one(
+def test_individually_signed_parts_work(
     fal: Emulator, http: httpx.Client, stranger: httpx.Client
 ) -> None:
     target = initiate(http, "initiate-multipart", "gcs")
@@ -290,7 +288,7 @@ def test_parts_that_are_signed_one_by_one(
     assert fal.files[target["file_url"]].content == b"one"
 
 
-def test_a_file_expires(http: httpx.Client) -> None:
+def test_expired_file_returns_404(http: httpx.Client) -> None:
     now = [0.0]
     with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as client:
         url = fal.store(b"x", "text/plain", lifecycle={"expiration_duration_seconds": 60})
@@ -301,7 +299,7 @@ def test_a_file_expires(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(("decision", "status"), [("allow", 200), ("forbid", 403), ("hide", 404)])
-def test_access_is_given_or_refused_or_hidden(
+def test_access_is_granted_refused_or_hidden(
     fal: Emulator, http: httpx.Client, stranger: httpx.Client, decision: str, status: int
 ) -> None:
     url = fal.store(b"x", "text/plain", lifecycle={"initial_acl": {"default": decision}})
@@ -310,7 +308,7 @@ def test_access_is_given_or_refused_or_hidden(
     assert stranger.get(url, headers=authorized(http)).content == b"x"
 
 
-def test_rules_are_about_users(fal: Emulator, stranger: httpx.Client) -> None:
+def test_access_rules_match_users(fal: Emulator, stranger: httpx.Client) -> None:
     rules = [{"user": "ann", "decision": "allow"}, {"user": "bob", "decision": "hide"}]
     acl = {"default": "forbid", "rules": rules}
     url = fal.store(b"x", "text/plain", lifecycle={"initial_acl": acl})
@@ -338,7 +336,9 @@ def test_rules_are_about_users(fal: Emulator, stranger: httpx.Client) -> None:
         ("lines=1-2", 200, b"abcdef"),
     ],
 )
-def test_ranges(fal: Emulator, http: httpx.Client, asked: str, status: int, content: bytes) -> None:
+def test_range_requests_work(
+    fal: Emulator, http: httpx.Client, asked: str, status: int, content: bytes
+) -> None:
     url = fal.store(b"abcdef", "text/plain")
     response = http.get(url, headers={"range": asked})
     assert (response.status_code, response.content) == (status, content)
@@ -347,7 +347,7 @@ def test_ranges(fal: Emulator, http: httpx.Client, asked: str, status: int, cont
         assert response.headers["content-range"] == f"bytes {start}-{start + len(content) - 1}/6"
 
 
-def test_a_range_of_another_version_is_the_whole_file(fal: Emulator, http: httpx.Client) -> None:
+def test_range_of_changed_file_returns_all(fal: Emulator, http: httpx.Client) -> None:
     url = fal.store(b"abcdef", "text/plain")
     etag = http.head(url).headers["etag"]
     for condition, status in ((etag, 206), ('"other"', 200)):
@@ -355,7 +355,7 @@ def test_a_range_of_another_version_is_the_whole_file(fal: Emulator, http: httpx
         assert response.status_code == status
 
 
-def test_nothing_is_found_where_nothing_is(fal: Emulator, http: httpx.Client) -> None:
+def test_unknown_file_returns_404(fal: Emulator, http: httpx.Client) -> None:
     assert http.get("/cdn/files/b/0123/none.png").status_code == 404
     assert http.delete("/cdn/files/upload").status_code == 404
     assert http.put("/cdn/presigned/0123").status_code in {403, 404}
@@ -364,7 +364,7 @@ def test_nothing_is_found_where_nothing_is(fal: Emulator, http: httpx.Client) ->
     assert fal.files == {}
 
 
-def test_faults_strike_single_parts_and_cut_downloads(fal: Emulator, http: httpx.Client) -> None:
+def test_faults_apply_to_parts_and_downloads(fal: Emulator, http: httpx.Client) -> None:
     url = fal.store(b"abcdef", "text/plain")
     fal.fail(None, Fault(route="download", cut=3))
     with pytest.raises(httpx.RemoteProtocolError):
@@ -377,13 +377,13 @@ def test_faults_strike_single_parts_and_cut_downloads(fal: Emulator, http: httpx
     assert seen == [200, 503, 200]
 
 
-def test_a_slow_cdn_gives_files_out_bit_by_bit(http: httpx.Client) -> None:
+def test_slow_cdn_sends_small_chunks(http: httpx.Client) -> None:
     content = bytes(200_000)
     with Emulator(bandwidth=20e6) as fal, client_of(fal) as client:
         assert client.get(fal.store(content, "video/mp4")).content == content
 
 
-def test_the_official_client_uploads(
+def test_official_client_uploads_files(
     fal: Emulator, official: fal_client.SyncClient, tmp_path: Path
 ) -> None:
     url = official.upload(b"hello", "text/plain", file_name="a.txt")
@@ -400,9 +400,7 @@ def test_the_official_client_uploads(
     assert fal.files[url].content.startswith(b"\xff\xd8")
 
 
-def test_the_official_client_says_how_long_files_live(
-    fal: Emulator, official: fal_client.SyncClient
-) -> None:
+def test_official_client_sets_file_lifetime(fal: Emulator, official: fal_client.SyncClient) -> None:
     acl = StorageACL(default="hide", rules=[StorageACLRule("ann", "allow")])
     settings = StorageSettings(expires_in="1h", initial_acl=acl)
     url = official.upload(b"x", "text/plain", lifecycle=settings)
@@ -420,7 +418,7 @@ def test_official_client_leaks_its_key(fal: Emulator, official: fal_client.SyncC
     assert fal.requests[-1].headers["authorization"] == f"Key {fal.key}"
 
 
-def test_the_official_async_client_uploads(
+def test_official_async_client_uploads_files(
     fal: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rebase(fal, monkeypatch)

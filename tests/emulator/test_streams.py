@@ -1,4 +1,4 @@
-"""Streams of events, from generators."""
+"""Event streams of generators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def count_slowly(arguments: Arguments) -> Generator[Arguments]:
 
 @pytest.mark.parametrize("runner", [count, count_slowly])
 @pytest.mark.parametrize("path", ["", "/stream"])
-def test_the_items_of_a_generator_are_events(
+def test_generator_items_become_events(
     fal: Emulator, http: httpx.Client, runner: Any, path: str
 ) -> None:
     fal.register("acme/app", runner)
@@ -40,7 +40,7 @@ def test_the_items_of_a_generator_are_events(
     assert response.text == 'data: {"step":0}\n\ndata: {"step":1}\n\n'
 
 
-def test_a_stream_may_be_empty(fal: Emulator, http: httpx.Client) -> None:
+def test_stream_may_be_empty(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", count)
     response = http.post("/run/acme/app/stream", json={"steps": 0})
     assert (response.status_code, response.text) == (200, "")
@@ -50,9 +50,7 @@ class Progress(BaseModel):
     percent: int
 
 
-def test_models_texts_and_frames_of_the_runners_own_are_sent(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_models_text_and_custom_frames_are_sent(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments) -> Generator[object]:
         yield Progress(percent=5)
@@ -65,7 +63,7 @@ def test_models_texts_and_frames_of_the_runners_own_are_sent(
     )
 
 
-def test_events_arrive_as_they_are_made(fal: Emulator, http: httpx.Client) -> None:
+def test_events_are_sent_immediately(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/app")
@@ -81,9 +79,7 @@ def test_events_arrive_as_they_are_made(fal: Emulator, http: httpx.Client) -> No
         assert [line for line in lines if line] == ["data: 2"]
 
 
-def test_an_error_before_the_first_event_is_an_ordinary_response(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_error_before_first_event_is_a_response(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     async def app(arguments: Arguments) -> AsyncGenerator[int]:
         if arguments:
@@ -95,9 +91,7 @@ def test_an_error_before_the_first_event_is_an_ordinary_response(
     assert response.headers["content-type"] == "application/json"
 
 
-def test_a_crash_in_mid_stream_ends_the_stream_as_if_it_were_complete(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_crash_ends_the_stream_cleanly(fal: Emulator, http: httpx.Client) -> None:
     jobs: list[Job] = []
 
     @fal.endpoint("acme/app")
@@ -111,7 +105,7 @@ def test_a_crash_in_mid_stream_ends_the_stream_as_if_it_were_complete(
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
-def test_a_generator_is_closed_when_the_caller_hangs_up(fal: Emulator, kind: str) -> None:
+def test_disconnect_closes_the_generator(fal: Emulator, kind: str) -> None:
     closed = fal.gate()
     never = fal.gate()
 
@@ -141,9 +135,7 @@ def test_a_generator_is_closed_when_the_caller_hangs_up(fal: Emulator, kind: str
     fal.wait_for(lambda: fal.counters(f"acme/{kind}").running == 0)
 
 
-def test_a_generator_is_closed_when_the_caller_hangs_up_before_the_first_event(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_early_disconnect_closes_the_generator(fal: Emulator, http: httpx.Client) -> None:
     closed = fal.gate()
     never = fal.gate()
 
@@ -160,7 +152,7 @@ def test_a_generator_is_closed_when_the_caller_hangs_up_before_the_first_event(
     assert closed.wait_sync(10)
 
 
-def test_the_queue_keeps_the_whole_stream_as_the_result(fal: Emulator, http: httpx.Client) -> None:
+def test_queue_stores_the_stream_as_result(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", count)
     submitted = submit(http, json={"steps": 2})
     completed(fal)
@@ -169,7 +161,7 @@ def test_the_queue_keeps_the_whole_stream_as_the_result(fal: Emulator, http: htt
     assert result.text == 'data: {"step":0}\n\ndata: {"step":1}\n\n'
 
 
-def test_streams_are_told_from_runs(fal: Emulator, http: httpx.Client) -> None:
+def test_streams_and_runs_are_distinguished(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", count)
     http.post("/run/acme/app/stream", json={"steps": 1})
     http.post("/run/acme/app", json={"steps": 1}, headers={"Accept": "text/event-stream"})
@@ -177,7 +169,7 @@ def test_streams_are_told_from_runs(fal: Emulator, http: httpx.Client) -> None:
     assert [request.route for request in fal.requests] == ["stream", "stream", "run"]
 
 
-def test_a_silent_stream_has_heartbeats(fal: Emulator, http: httpx.Client) -> None:
+def test_idle_stream_sends_heartbeats(fal: Emulator, http: httpx.Client) -> None:
     first, second = fal.gate(), fal.gate()
 
     @fal.endpoint("acme/app", heartbeat=0.01)

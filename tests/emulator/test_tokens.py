@@ -1,4 +1,4 @@
-"""Tokens that open sockets, and the streams of pages."""
+"""Tokens for WebSockets and browser streams."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def opens(fal: Emulator, token: str, app: str = "acme/live") -> bool:
         return False
 
 
-def test_the_token_of_clients_is_a_bare_json_string(fal: Emulator, http: httpx.Client) -> None:
+def test_client_token_is_a_bare_json_string(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
     assert opens(fal, token(http))
     assert fal.count("token") == 1
@@ -46,14 +46,14 @@ def test_the_token_of_clients_is_a_bare_json_string(fal: Emulator, http: httpx.C
     assert fal.counters("acme/live").requests["realtime"] == 1
 
 
-def test_the_token_of_the_documents_is_in_an_object(fal: Emulator, http: httpx.Client) -> None:
+def test_documented_token_is_in_an_object(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
     body = {"allowed_apps": ["acme/live/realtime"], "duration": 60}
     response = http.post("/rest/tokens/realtime", json=body)
     assert opens(fal, response.json()["token"])
 
 
-def test_a_token_is_a_jwt_that_says_until_when(fal: Emulator, http: httpx.Client) -> None:
+def test_token_is_a_jwt_with_an_expiry(fal: Emulator, http: httpx.Client) -> None:
     header, claims, _ = token(http, token_expiration=120).split(".")
     assert json.loads(base64.urlsafe_b64decode(header + "==")) == {"alg": "HS256", "typ": "JWT"}
     decoded = json.loads(base64.urlsafe_b64decode(claims + "=="))
@@ -62,27 +62,25 @@ def test_a_token_is_a_jwt_that_says_until_when(fal: Emulator, http: httpx.Client
 
 
 @pytest.mark.parametrize("app", ["live", "acme/live", "acme/live/realtime", "/acme/live/"])
-def test_a_token_may_name_the_alias_the_app_or_the_path(
-    fal: Emulator, http: httpx.Client, app: str
-) -> None:
+def test_token_covers_alias_app_or_path(fal: Emulator, http: httpx.Client, app: str) -> None:
     fal.realtime("acme/live")(echo)
     assert opens(fal, token(http, allowed_apps=["other/app", app]))
 
 
 @pytest.mark.parametrize("app", ["li", "acme", "acme/li", "other/live", "acme/live/other"])
-def test_a_token_opens_nothing_else(fal: Emulator, http: httpx.Client, app: str) -> None:
+def test_token_is_limited_to_its_apps(fal: Emulator, http: httpx.Client, app: str) -> None:
     fal.realtime("acme/live")(echo)
     assert not opens(fal, token(http, allowed_apps=[app]))
 
 
-def test_a_single_app_may_be_named_too(fal: Emulator, http: httpx.Client) -> None:
+def test_single_app_may_be_named(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
     body = {"app": "acme/live/realtime", "duration": 60}
     response = http.post("/rest/tokens/realtime", json=body)
     assert opens(fal, response.json()["token"])
 
 
-def test_a_token_that_has_expired_is_told_so_over_the_socket() -> None:
+def test_expired_token_is_reported_over_websocket() -> None:
     clock = Clock()
     with Emulator(clock=clock) as fal, client_of(fal) as http:
         fal.realtime("acme/live")(echo)
@@ -101,7 +99,7 @@ def test_tokens_can_be_revoked(fal: Emulator, http: httpx.Client) -> None:
     assert opens(fal, token(http))
 
 
-def test_what_is_no_token_of_this_platform_is_refused(fal: Emulator, http: httpx.Client) -> None:
+def test_foreign_token_is_refused(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
     header, claims, signature = token(http).split(".")
     forged = base64.urlsafe_b64encode(b'{"allowed_apps":["live"],"exp":9999999999}').decode()
@@ -109,9 +107,7 @@ def test_what_is_no_token_of_this_platform_is_refused(fal: Emulator, http: httpx
         assert not opens(fal, wrong)
 
 
-def test_a_token_does_not_need_the_key_but_its_minting_does(
-    fal: Emulator, http: httpx.Client
-) -> None:
+def test_only_minting_requires_the_key(fal: Emulator, http: httpx.Client) -> None:
     http.headers["authorization"] = "Key wrong"
     assert http.post("/rest/tokens/", json={"allowed_apps": ["live"]}).status_code == 401
     del http.headers["authorization"]
@@ -122,17 +118,17 @@ def test_a_token_does_not_need_the_key_but_its_minting_does(
     "body",
     [b"", b"[]", b"{}", b'{"allowed_apps":[]}', b'{"allowed_apps":["a"],"token_expiration":0}'],
 )
-def test_a_token_for_nothing_is_refused(http: httpx.Client, body: bytes) -> None:
+def test_token_without_apps_is_refused(http: httpx.Client, body: bytes) -> None:
     assert http.post("/rest/tokens/", content=body).status_code == 422
 
 
-def test_scripted_faults_befall_tokens(fal: Emulator, http: httpx.Client) -> None:
+def test_faults_apply_to_token_requests(fal: Emulator, http: httpx.Client) -> None:
     fal.fail(None, Fault(route="token", status=403))
     assert http.post("/rest/tokens/", json={"allowed_apps": ["live"]}).status_code == 403
     assert token(http)
 
 
-def test_the_key_itself_opens_a_socket_and_a_wrong_one_does_not(fal: Emulator) -> None:
+def test_valid_key_opens_a_websocket(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     with dial(fal, "run/acme/live/realtime") as socket:
         socket.send(packed(a=1))
@@ -145,7 +141,7 @@ def test_the_key_itself_opens_a_socket_and_a_wrong_one_does_not(fal: Emulator) -
         assert caught.value.response.headers["x-fal-request-id"]
 
 
-def test_a_token_opens_a_stream_for_a_page_that_has_no_key() -> None:
+def test_token_opens_a_stream_without_key() -> None:
     clock = Clock()
     with Emulator(clock=clock) as fal, client_of(fal) as http:
 
@@ -169,7 +165,7 @@ def test_a_token_opens_a_stream_for_a_page_that_has_no_key() -> None:
         assert status("/run/acme/live/stream", minted) == 401
 
 
-def test_token_opens_a_status_stream() -> None:
+def test_token_opens_status_stream() -> None:
     clock = Clock()
     with Emulator(clock=clock) as fal, client_of(fal) as http:
         fal.register("acme/live", echo)

@@ -1,4 +1,4 @@
-"""Sockets with a protocol of their own, and what can be scripted to go wrong with any socket."""
+"""WebSocket apps, compression and scripted faults."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def closing(code: int) -> Any:
     return pytest.raises(ConnectionClosed, match=f"received {code}")
 
 
-def test_a_socket_carries_text_and_bytes(fal: Emulator) -> None:
+def test_text_and_bytes_are_delivered(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     with dial(fal, "run/acme/socket/any/path?a=1") as socket:
         for message in ("text", b"\x00\xff", "", b"", "ü" * 100_000):
@@ -60,7 +60,7 @@ def test_a_socket_carries_text_and_bytes(fal: Emulator) -> None:
     assert fal.counters("acme/socket").requests["socket"] == 1
 
 
-def test_a_socket_may_want_to_know_the_job_and_closes_as_it_likes(fal: Emulator) -> None:
+def test_websocket_app_sees_job_and_close_code(fal: Emulator) -> None:
     @fal.websocket("acme/socket")
     async def tell(socket: Socket, job: Job) -> None:
         await socket.send(job.path)
@@ -74,7 +74,7 @@ def test_a_socket_may_want_to_know_the_job_and_closes_as_it_likes(fal: Emulator)
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4001, "enough")
 
 
-def test_a_socket_that_returns_is_closed_in_good_order(fal: Emulator) -> None:
+def test_returning_function_closes_normally(fal: Emulator) -> None:
     @fal.websocket("acme/socket")
     async def leave(socket: Socket) -> None:
         await socket.recv()
@@ -85,7 +85,7 @@ def test_a_socket_that_returns_is_closed_in_good_order(fal: Emulator) -> None:
             socket.recv(timeout=10)
 
 
-def test_a_socket_that_crashes_cuts_the_connection(fal: Emulator) -> None:
+def test_crash_drops_the_connection(fal: Emulator) -> None:
     @fal.websocket("acme/socket")
     async def crash(socket: Socket) -> None:
         raise ValueError("no")
@@ -97,7 +97,7 @@ def test_a_socket_that_crashes_cuts_the_connection(fal: Emulator) -> None:
         assert socket.close_code == 1006
 
 
-def test_a_socket_learns_that_the_client_has_gone(fal: Emulator) -> None:
+def test_websocket_app_sees_client_disconnect(fal: Emulator) -> None:
     codes: list[int] = []
     done = fal.gate()
 
@@ -116,7 +116,7 @@ def test_a_socket_learns_that_the_client_has_gone(fal: Emulator) -> None:
     assert codes == [4002]
 
 
-def test_a_blocking_function_is_no_socket(fal: Emulator) -> None:
+def test_blocking_function_is_not_a_websocket_app(fal: Emulator) -> None:
     with pytest.raises(InvalidRequestError, match="async"):
         fal.websocket("acme/socket")(echo)
 
@@ -156,7 +156,7 @@ APP = Starlette(
 )
 
 
-def test_an_app_that_is_a_runner_gets_the_websockets_too(fal: Emulator) -> None:
+def test_asgi_runner_receives_websockets(fal: Emulator) -> None:
     fal.register("acme/app", APP)
     with dial(fal, "run/acme/app/chat", subprotocols=["chat", "talk"]) as socket:
         assert socket.subprotocol == "chat"
@@ -167,7 +167,7 @@ def test_an_app_that_is_a_runner_gets_the_websockets_too(fal: Emulator) -> None:
         assert socket.recv(timeout=10) == "HELLO"
 
 
-def test_an_app_may_be_given_for_websockets_only(fal: Emulator) -> None:
+def test_app_may_serve_websockets_only(fal: Emulator) -> None:
     fal.websocket("acme/app")(APP)
     fal.register("acme/app", echo)
     with dial(fal, "run/acme/app/chat", subprotocols=["chat"]) as socket:
@@ -176,7 +176,7 @@ def test_an_app_may_be_given_for_websockets_only(fal: Emulator) -> None:
         assert socket.recv(timeout=10) == "HELLO"
 
 
-def test_an_app_turns_clients_away_and_crashes(fal: Emulator) -> None:
+def test_asgi_app_may_refuse_or_crash(fal: Emulator) -> None:
     fal.register("acme/app", APP)
     for path in ("closed", "away", "none"):
         assert_not_forwarded(fal, f"run/acme/app/{path}")
@@ -185,7 +185,7 @@ def test_an_app_turns_clients_away_and_crashes(fal: Emulator) -> None:
     assert broken.value.rcvd is None
 
 
-def test_messages_over_16_mib_are_refused(fal: Emulator) -> None:
+def test_messages_over_16_mib_are_rejected(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     with dial(fal, "run/acme/socket") as socket:
         socket.send(bytes(16 * 1024 * 1024 + 1))
@@ -196,7 +196,7 @@ def test_messages_over_16_mib_are_refused(fal: Emulator) -> None:
         assert len(socket.recv(timeout=10)) == 16 * 1024 * 1024
 
 
-def test_messages_in_fragments_and_pings_between_them_are_put_together(fal: Emulator) -> None:
+def test_fragmented_messages_are_reassembled(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     with dial(fal, "run/acme/socket") as socket:
         socket.send(iter(["a", "b", "c"]))
@@ -204,7 +204,7 @@ def test_messages_in_fragments_and_pings_between_them_are_put_together(fal: Emul
         assert socket.ping().wait(10)
 
 
-def test_compression_is_not_accepted_unless_it_is_asked_for(fal: Emulator) -> None:
+def test_compression_is_off_by_default(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     with dial(fal, "run/acme/socket", compression="deflate") as socket:
         assert socket.response is not None
@@ -213,7 +213,7 @@ def test_compression_is_not_accepted_unless_it_is_asked_for(fal: Emulator) -> No
         assert socket.recv(timeout=10) == "text"
 
 
-def test_compression_is_accepted_from_clients_that_offer_it() -> None:
+def test_compression_is_accepted_when_enabled() -> None:
     with Emulator(compression=True) as fal:
         fal.websocket("acme/socket")(repeat)
         with dial(fal, "run/acme/socket") as socket:
@@ -231,7 +231,7 @@ def test_compression_is_accepted_from_clients_that_offer_it() -> None:
             assert socket.recv(timeout=10) == "abc"
 
 
-async def test_our_client_compresses_where_it_may() -> None:
+async def test_client_compresses_when_allowed() -> None:
     message = "cats " * 20_000
     with Emulator(compression=True) as fal:
         fal.websocket("acme/socket")(repeat)
@@ -246,7 +246,7 @@ async def test_our_client_compresses_where_it_may() -> None:
                     await socket.recv()
 
 
-def test_a_request_that_is_no_handshake_is_answered(fal: Emulator) -> None:
+def test_plain_request_gets_a_response(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     host = fal.url.removeprefix("http://").partition(":")
     with sockets.create_connection((host[0], int(host[2])), timeout=10) as peer:
@@ -257,7 +257,7 @@ def test_a_request_that_is_no_handshake_is_answered(fal: Emulator) -> None:
         assert peer.recv(65536).startswith(b"HTTP/1.1 400")
 
 
-def test_sockets_over_tls(tmp_path: Path) -> None:
+def test_websockets_work_over_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     chain = tmp_path / "chain.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(chain))
@@ -270,7 +270,7 @@ def test_sockets_over_tls(tmp_path: Path) -> None:
             assert socket.recv(timeout=10) == b"x" * 1_000_000
 
 
-def test_a_fault_answers_the_handshake_with_a_status(fal: Emulator) -> None:
+def test_fault_refuses_handshake_with_status(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", status=503, body={"detail": "later"}))
     with pytest.raises(InvalidStatus) as caught:
@@ -283,7 +283,7 @@ def test_a_fault_answers_the_handshake_with_a_status(fal: Emulator) -> None:
         assert unpacked(socket.recv(timeout=10)) == {"a": 1}
 
 
-def test_a_fault_closes_as_the_real_edge_does(fal: Emulator) -> None:
+def test_fault_closes_like_the_real_edge(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     reason = "Error while forwarding the request"
     fal.fail("acme/live", Fault(route="realtime", close=1011, body=reason))
@@ -293,7 +293,7 @@ def test_a_fault_closes_as_the_real_edge_does(fal: Emulator) -> None:
         assert caught.value.rcvd.reason == reason
 
 
-def test_a_fault_closes_after_so_many_messages(fal: Emulator) -> None:
+def test_fault_closes_after_given_messages(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     fal.fail("acme/socket", Fault(route="socket", close=4000, after=2))
     with dial(fal, "run/acme/socket") as socket:
@@ -304,7 +304,7 @@ def test_a_fault_closes_after_so_many_messages(fal: Emulator) -> None:
             socket.recv(timeout=10)
 
 
-def test_a_fault_closes_the_connection_before_the_handshake(fal: Emulator) -> None:
+def test_fault_drops_connection_before_handshake(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     fal.fail(
         "acme/socket", Fault(drop=True), Fault(reset=True), Fault(raw_bytes=b"HTTP/1.1 nonsense")
@@ -319,7 +319,7 @@ def test_a_fault_closes_the_connection_before_the_handshake(fal: Emulator) -> No
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("count", range(12))
-def test_a_fault_cuts_a_frame_after_so_many_bytes(fal: Emulator, count: int, reset: bool) -> None:
+def test_fault_truncates_a_frame(fal: Emulator, count: int, reset: bool) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", cut=count, after=1, reset=reset))
     with dial(fal, LIVE) as socket:
@@ -332,7 +332,7 @@ def test_a_fault_cuts_a_frame_after_so_many_bytes(fal: Emulator, count: int, res
         assert caught.value.rcvd is None
 
 
-def test_a_fault_falls_silent(fal: Emulator) -> None:
+def test_fault_stalls_the_connection(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     fal.fail("acme/socket", Fault(route="socket", stall=True))
     impatient: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.05, "close_timeout": 0.05}
@@ -343,7 +343,7 @@ def test_a_fault_falls_silent(fal: Emulator) -> None:
     fal.wait_for(lambda: fal.connections == 0)
 
 
-async def test_our_client_survives_what_is_no_msgpack(fal: Emulator) -> None:
+async def test_client_survives_invalid_msgpack(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", message=b"\xc1"))
     async with socket_client(fal) as client, client.realtime("acme/live") as session:
@@ -351,7 +351,7 @@ async def test_our_client_survives_what_is_no_msgpack(fal: Emulator) -> None:
             await session.recv()
 
 
-async def test_our_client_notices_a_silent_peer(fal: Emulator) -> None:
+async def test_client_detects_an_idle_peer(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", stall=True))
     async with (
@@ -363,7 +363,7 @@ async def test_our_client_notices_a_silent_peer(fal: Emulator) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-async def test_our_client_tells_a_cut_frame_from_an_end(fal: Emulator, count: int) -> None:
+async def test_client_detects_a_truncated_frame(fal: Emulator, count: int) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", cut=count, reset=True))
     async with socket_client(fal) as client, client.realtime("acme/live") as session:
@@ -374,7 +374,7 @@ async def test_our_client_tells_a_cut_frame_from_an_end(fal: Emulator, count: in
         assert session.close_code == 1006
 
 
-async def test_our_client_talks_to_a_socket_of_an_app(fal: Emulator) -> None:
+async def test_client_opens_an_app_websocket(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     async with socket_client(fal) as client:
         for use_jwt in (True, False):
@@ -384,7 +384,7 @@ async def test_our_client_talks_to_a_socket_of_an_app(fal: Emulator) -> None:
                     assert await socket.recv() == message
 
 
-def test_garbage_takes_the_place_of_a_frame(fal: Emulator) -> None:
+def test_garbage_replaces_a_frame(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", raw_bytes=b"\xff\xff\xff", after=1))
     with dial(fal, LIVE) as socket:
@@ -394,7 +394,7 @@ def test_garbage_takes_the_place_of_a_frame(fal: Emulator) -> None:
             socket.recv(timeout=10)
 
 
-def test_arguments_of_a_session_are_those_that_were_sent(fal: Emulator) -> None:
+def test_session_arguments_are_recorded(fal: Emulator) -> None:
     heard: list[Arguments] = []
 
     @fal.realtime("acme/live")
@@ -408,7 +408,7 @@ def test_arguments_of_a_session_are_those_that_were_sent(fal: Emulator) -> None:
     assert heard == [{"a": [1, {"b": b"c"}]}]
 
 
-def test_an_app_for_websockets_only_is_started_once_and_shut_down() -> None:
+def test_websocket_app_lifespan_runs_once() -> None:
     events: list[str] = []
 
     @asynccontextmanager
