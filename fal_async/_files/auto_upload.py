@@ -18,12 +18,11 @@ from fal_async._core.checks import check_flag
 from fal_async._dispatch.call_state import call_state
 from fal_async._files.encode import BINARY, file_name, media_type
 from fal_async._files.images import image_bytes, image_type, is_picture
+from fal_async._files.iterators import CHUNK_SIZE, IteratorSource
 from fal_async._files.sources import (
-    CHUNK,
-    AsyncHandle,
+    AsyncFileSource,
     BytesSource,
     FileObjectSource,
-    IteratorSource,
     PathSource,
     open_source,
 )
@@ -43,31 +42,28 @@ if TYPE_CHECKING:
     from fal_async._files.sources import Source
     from fal_async.types import Arguments
 
-__all__ = [
-    "Attachment",
-    "attach_files",
-    "find_files",
-    "prepare_auto_upload",
-    "substitute_urls",
-    "upload_files",
-]
+__all__ = ["Attachment", "attach_files", "prepare_auto_upload"]
 
-
-#: What is uploaded when it stands in arguments.
+#: The types of files in arguments.
 Attachment: TypeAlias = "Upload | os.PathLike[str] | IOBase | Picture"
 
-
-#: By far the most values are of these types, and no files.
+#: Most values are of these types, which are no files.
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+
+#: The format of uploaded images, which is lossless.
+_IMAGE_FORMAT: Final = "png"
+
+#: File objects that decompress: their names are those of the compressed files.
+_DECOMPRESSING: Final = frozenset({"GzipFile", "BZ2File", "LZMAFile"})
 
 
 async def attach_files(
     dispatcher: Dispatcher, arguments: Arguments, *, auto_upload: bool
 ) -> Arguments:
-    """The arguments, with the URL of each file in its place; all files are uploaded then.
+    """Upload the files in arguments and return the arguments with their URLs.
 
     Raises:
-        InvalidRequestError: There are files, and they are not to be uploaded.
+        InvalidRequestError: The arguments contain files, and `auto_upload` is off.
         FalClientError: An upload failed.
     """
     upload = prepare_auto_upload(dispatcher, arguments, auto_upload=auto_upload)
@@ -77,44 +73,30 @@ async def attach_files(
 def prepare_auto_upload(
     dispatcher: Dispatcher, arguments: Arguments, *, auto_upload: bool
 ) -> Callable[[], Awaitable[Arguments]] | None:
-    """What `attach_files` has to wait for; ``None`` when there are no files.
+    """Find the files in arguments and return the function that uploads them.
+
+    Returns:
+        A coroutine function that returns the arguments with the URLs of the files. ``None`` if the
+        arguments contain no files.
 
     Raises:
-        InvalidRequestError: There are files, and they are not to be uploaded.
+        InvalidRequestError: The arguments contain files, and `auto_upload` is off.
     """
-    files = find_files(arguments)
+    files: dict[int, Attachment] = {}
+    try:
+        _find_files(arguments, files)
+    except RecursionError:  # the JSON encoder explains arguments that contain themselves
+        return None
     if not files:
         return None
     if not check_flag("auto_upload", auto_upload):
         kinds = ", ".join(sorted({type(file).__name__ for file in files.values()}))
-        raise InvalidRequestError(f"the arguments hold files ({kinds}), and auto_upload is off")
-
-    return partial(upload_files, dispatcher, arguments, files)
-
-
-def find_files(arguments: object) -> dict[int, Attachment]:
-    """The files in arguments by their identity; each is there once. Text is never a file."""
-    found: dict[int, Attachment] = {}
-    try:
-        _find(arguments, found)
-    except RecursionError:  # which arguments that hold themselves are told by the JSON encoder
-        return {}
-    return found
+        raise InvalidRequestError(f"the arguments contain files ({kinds}), and auto_upload is off")
+    return partial(_upload_files, dispatcher, arguments, files)
 
 
-def substitute_urls(arguments: object, urls: Mapping[int, str]) -> Any:
-    """The arguments with a URL in place of each file; models that hold files become mappings.
-
-    Raises:
-        InvalidRequestError: They are nested too deeply, or a model refuses a URL.
-    """
-    try:
-        return _UrlSubstitution(urls).plain(arguments)
-    except RecursionError as error:
-        raise InvalidRequestError("the arguments hold files, and are nested too deeply") from error
-
-
-def _find(value: Any, found: dict[int, Attachment]) -> None:
+def _find_files(value: Any, found: dict[int, Attachment]) -> None:
+    """Collect the files within a value by their identity. Text is never a file."""
     kind: type[object] = value.__class__
     if kind is dict:
         items = value.values()
@@ -126,15 +108,27 @@ def _find(value: Any, found: dict[int, Attachment]) -> None:
         found[id(value)] = value
         return
     else:
-        inside = _children(value) or ()
-        items = inside.values() if isinstance(inside, dict) else inside
+        children = _children(value) or ()
+        items = children.values() if isinstance(children, dict) else children
     for item in items:
         if type(item) not in _PLAIN:  # saves most of the calls
-            _find(item, found)
+            _find_files(item, found)
+
+
+def _is_attachment(value: object) -> TypeGuard[Attachment]:
+    if _is_model(value):
+        return False
+    if isinstance(value, Upload | os.PathLike):
+        return True
+    return (hasattr(value, "read") and hasattr(value, "seek")) or is_picture(value)
+
+
+def _is_model(value: Any) -> bool:
+    return hasattr(value.__class__, "model_fields") and hasattr(value, "model_dump")
 
 
 def _children(value: Any) -> Mapping[str, Any] | list[Any] | tuple[Any, ...] | None:
-    """What a value holds, where it holds other values."""
+    """Return the values within a container, a model or a dataclass; ``None`` for other values."""
     if isinstance(value, list | tuple):
         return cast("list[Any]", value)
     if isinstance(value, Mapping):
@@ -147,26 +141,148 @@ def _children(value: Any) -> Mapping[str, Any] | list[Any] | tuple[Any, ...] | N
     return None
 
 
-def _is_model(value: Any) -> bool:
-    return hasattr(value.__class__, "model_fields") and hasattr(value, "model_dump")
+async def _upload_files(
+    dispatcher: Dispatcher, arguments: Arguments, files: Mapping[int, Attachment]
+) -> Arguments:
+    urls: dict[int, str] = {}
+    call_state().enter("upload")
+    # Limits the number of open files as well.
+    semaphore = anyio.Semaphore(dispatcher.resources.limits.uploads)
+
+    async def send(pending: _PendingUpload) -> None:
+        upload = FileUpload(dispatcher, pending.metadata, repositories(None, None))
+        async with semaphore, pending.opened():
+            url = await upload.send(pending.source)
+        urls.update(dict.fromkeys(pending.occurrences, url))
+
+    async with AsyncExitStack() as stack:
+        pending = [await _open(occurrence, file, stack) for occurrence, file in files.items()]
+        distinct = await _deduplicate(pending)
+        async with open_task_group() as group:
+            for upload in distinct:
+                group.start_soon(send, upload)
+    try:
+        return cast("Arguments", _UrlSubstitution(urls).in_json(arguments))
+    except RecursionError as error:
+        raise InvalidRequestError(
+            "the arguments contain files and are nested too deeply"
+        ) from error
 
 
-def _is_attachment(value: object) -> TypeGuard[Attachment]:
-    if _is_model(value):
-        return False
-    if isinstance(value, Upload | os.PathLike):
-        return True
-    return (hasattr(value, "read") and hasattr(value, "seek")) or is_picture(value)
+@dataclass(frozen=True, slots=True)
+class _PendingUpload:
+    """A file to upload, which may occur several times in the arguments.
+
+    Attributes:
+        metadata: The media type, the name and the lifecycle of the file.
+        source: The content. A `PathSource` is open only while it is read.
+        data_id: The identity of data that only one upload can read at a time; ``None`` for others.
+        occurrences: The identities of the values that the URL replaces.
+    """
+
+    metadata: FileMetadata
+    source: Source | IteratorSource
+    data_id: int | None
+    occurrences: list[int]
+
+    def opened(self) -> AbstractAsyncContextManager[object]:
+        """Return a context manager in which the source can be read."""
+        return self.source if isinstance(self.source, PathSource) else nullcontext()
+
+    async def digest(self) -> bytes:
+        """Compute the SHA-256 of the content; empty if it can be read only once."""
+        if isinstance(self.source, IteratorSource):
+            return b""
+        digest = hashlib.sha256()
+        async with self.opened():
+            for start in range(0, self.source.size, CHUNK_SIZE):
+                chunk = await self.source.read_at(start, CHUNK_SIZE)
+                await run_in_thread(partial(digest.update, chunk))
+        return digest.digest()
+
+
+async def _open(occurrence: int, file: Attachment, stack: AsyncExitStack) -> _PendingUpload:
+    if is_picture(file):
+        content = await run_in_thread(partial(image_bytes, file, _IMAGE_FORMAT))
+        metadata = FileMetadata(content_type=image_type(_IMAGE_FORMAT))
+        return _PendingUpload(metadata, BytesSource(content), None, [occurrence])
+    upload = file if isinstance(file, Upload) else Upload(cast("Any", file))
+    data: Any = upload.data
+    name = upload.file_name or _file_name(data)
+    content_type = upload.content_type
+    if not content_type:
+        known = getattr(data, "content_type", None)  # of an upload in a web framework
+        if isinstance(known, str) and "/" in known and known != BINARY:
+            content_type = known
+        elif name is not None:
+            content_type = await run_in_thread(partial(media_type, name))
+    metadata = FileMetadata(
+        content_type=content_type or BINARY,
+        file_name=name,
+        lifecycle=lifecycle_headers(upload.lifecycle),
+    )
+    source = await open_source(data)
+    if isinstance(source, PathSource):
+        async with source:  # checks that the file exists, and measures it
+            return _PendingUpload(metadata, source, None, [occurrence])
+    await stack.enter_async_context(source)
+    is_shared = isinstance(source, IteratorSource | FileObjectSource | AsyncFileSource)
+    return _PendingUpload(metadata, source, id(data) if is_shared else None, [occurrence])
+
+
+def _file_name(data: Any) -> str | None:
+    """Return the name of a path or an open file; ``None`` if it has none."""
+    if hasattr(data, "__fspath__"):
+        return file_name(data) or None
+    # Uploads of web frameworks have a `filename`; their `name` may be that of the form field.
+    name = getattr(data, "name" if isinstance(data, io.IOBase) else "filename", None)
+    name = name or getattr(data, "name", None)
+    if not isinstance(name, str | bytes) or not name:  # some files have a descriptor as their name
+        return None
+    path = PurePath(file_name(name))
+    return (path.stem if type(data).__name__ in _DECOMPRESSING else path.name) or None
+
+
+async def _deduplicate(uploads: Sequence[_PendingUpload]) -> list[_PendingUpload]:
+    """Merge uploads of the same content. Only files of the same size and metadata are read.
+
+    Raises:
+        InvalidRequestError: One open file or iterator has two different names or types.
+    """
+    alike: dict[Hashable, list[_PendingUpload]] = {}
+    headers_by_data: dict[int, str] = {}
+    for upload in uploads:
+        headers = str(upload.metadata.headers)
+        data_id = upload.data_id
+        if data_id is not None and headers_by_data.setdefault(data_id, headers) != headers:
+            raise InvalidRequestError(
+                "the same open file or iterator cannot be uploaded under two names or types"
+            )
+        is_iterator = isinstance(upload.source, IteratorSource)
+        size = data_id if isinstance(upload.source, IteratorSource) else upload.source.size
+        alike.setdefault((is_iterator, size, headers), []).append(upload)
+    distinct: dict[Hashable, _PendingUpload] = {}
+    for key, group in alike.items():
+        for upload in group:
+            digest = await upload.digest() if len(group) > 1 else b""
+            first = distinct.setdefault((key, digest), upload)
+            if first is not upload:
+                first.occurrences.extend(upload.occurrences)
+    return list(distinct.values())
 
 
 class _UrlSubstitution:
-    """Puts URLs in the place of files, in copies of what holds them."""
+    """Replaces files with their URLs, in copies of the values that contain them."""
 
     def __init__(self, urls: Mapping[int, str]) -> None:
         self._urls = urls
 
-    def plain(self, value: Any) -> Any:
-        """A value within JSON."""
+    def in_json(self, value: Any) -> Any:
+        """Return a JSON value with URLs; a model that contains files becomes a mapping.
+
+        Raises:
+            InvalidRequestError: A model cannot be serialized with a URL in place of a file.
+        """
         if type(value) in _PLAIN:
             return value
         if id(value) in self._urls:
@@ -175,184 +291,33 @@ class _UrlSubstitution:
             model = self.in_model(value)
             if model is value:
                 return value
-            return _dump_model(model)
-        inside = _children(value)
-        if isinstance(inside, dict):
-            return {name: self.plain(item) for name, item in inside.items()}
-        return value if inside is None else [self.plain(item) for item in inside]
+            try:  # the fields contain text now, whatever their types say
+                return model.model_dump(mode="json", by_alias=True, warnings=False)
+            except Exception as error:  # a serializer of the model may raise anything
+                raise InvalidRequestError(
+                    f"{type(model).__name__} cannot be written with URLs in place of its files: "
+                    f"{error}"
+                ) from error
+        children = _children(value)
+        if isinstance(children, dict):
+            return {name: self.in_json(item) for name, item in children.items()}
+        return value if children is None else [self.in_json(item) for item in children]
 
     def in_model(self, value: Any) -> Any:
-        """A value within a model: the same object where nothing in it is a file."""
+        """Return a value of a model with URLs; the same object if it contains no files."""
         if id(value) in self._urls:
             return self._urls[id(value)]
-        inside = None if type(value) in _PLAIN else _children(value)
-        if inside is None:
+        children = None if type(value) in _PLAIN else _children(value)
+        if children is None:
             return value
-        if not isinstance(inside, dict):
-            items = [self.in_model(item) for item in inside]
-            return value if _all_identical(items, inside) else items
-        swapped = {name: self.in_model(item) for name, item in inside.items()}
-        if _all_identical(swapped.values(), inside.values()):
+        if not isinstance(children, dict):
+            items = [self.in_model(item) for item in children]
+            return value if _all_identical(items, children) else items
+        replaced = {name: self.in_model(item) for name, item in children.items()}
+        if _all_identical(replaced.values(), children.values()):
             return value
-        return value.model_copy(update=swapped) if _is_model(value) else swapped
-
-
-def _dump_model(model: Any) -> Any:
-    """A model as JSON values; its fields hold text now where their types say otherwise."""
-    try:
-        return model.model_dump(mode="json", by_alias=True, warnings=False)
-    except Exception as error:  # whatever serializers of the model's own make of that text
-        raise InvalidRequestError(
-            f"{type(model).__name__} cannot be written with URLs in place of its files: {error}"
-        ) from error
+        return value.model_copy(update=replaced) if _is_model(value) else replaced
 
 
 def _all_identical(ones: Any, others: Any) -> bool:
     return all(one is other for one, other in zip(ones, others, strict=True))
-
-
-#: How pictures are uploaded: as they are, to the bit.
-PICTURE_FORMAT = "png"
-
-
-#: Open files that are read decompressed, although their names are those of what is compressed.
-_DECOMPRESSING = frozenset({"GzipFile", "BZ2File", "LZMAFile"})
-
-
-@dataclass(frozen=True, slots=True)
-class _PendingUpload:
-    """A file that is ready to be uploaded, for one or several places in the arguments.
-
-    Attributes:
-        label: What is said of it.
-        source: Its content; a file of this machine is open only while it is read.
-        data: The identity of what only one may read at a time; ``None`` for what all may read.
-        places: The identities of what its URL is put in the place of.
-    """
-
-    label: FileMetadata
-    source: Source | IteratorSource
-    data: int | None
-    occurrences: list[int]
-
-    def opened(self) -> AbstractAsyncContextManager[object]:
-        """Within this, the source can be read."""
-        return self.source if isinstance(self.source, PathSource) else nullcontext()
-
-
-async def upload_files(
-    dispatcher: Dispatcher, arguments: Arguments, files: Mapping[int, Attachment]
-) -> Arguments:
-    """Upload files, side by side, and put their URLs in their places.
-
-    Raises:
-        FalClientError: An upload failed.
-    """
-    urls: dict[int, str] = {}
-    call_state().enter("upload")
-    semaphore = anyio.Semaphore(dispatcher.resources.limits.uploads)  # also for files that are open
-
-    async def send(ready: _PendingUpload) -> None:
-        transfer = FileUpload(dispatcher, ready.label, repositories(None, None))
-        async with semaphore, ready.opened():
-            url = await transfer.send(ready.source)
-        urls.update(dict.fromkeys(ready.occurrences, url))
-
-    async with AsyncExitStack() as opened:
-        every = [await _open(place, file, opened) for place, file in files.items()]
-        distinct = await _deduplicate(every)
-        async with open_task_group() as group:
-            for ready in distinct:
-                group.start_soon(send, ready)
-    attached: dict[str, Any] = substitute_urls(arguments, urls)
-    return attached
-
-
-async def _open(place: int, file: Attachment, opened: AsyncExitStack) -> _PendingUpload:
-    label, source = await _prepare(file)
-    data = file.data if isinstance(file, Upload) else file
-    shared = (
-        id(data) if isinstance(source, IteratorSource | FileObjectSource | AsyncHandle) else None
-    )
-    ready = _PendingUpload(label, source, shared, [place])
-    if isinstance(source, PathSource):
-        async with source:  # it is there, and it has its size
-            return ready
-    await opened.enter_async_context(source)
-    return ready
-
-
-async def _prepare(file: Any) -> tuple[FileMetadata, Source | IteratorSource]:
-    if is_picture(file):
-        content = await run_in_thread(partial(image_bytes, file, PICTURE_FORMAT))
-        return FileMetadata(content_type=image_type(PICTURE_FORMAT)), BytesSource(content)
-    upload = file if isinstance(file, Upload) else Upload(file)
-    name = upload.file_name or _name(upload.data)
-    label = FileMetadata(
-        content_type=upload.content_type or _known_type(upload.data) or await _guess(name),
-        file_name=name,
-        lifecycle=lifecycle_headers(upload.lifecycle),
-    )
-    return label, await open_source(upload.data)
-
-
-def _name(file: Any) -> str | None:
-    """The name of a path or an open file; web frameworks have that of an upload in `filename`."""
-    if hasattr(file, "__fspath__"):
-        return file_name(file) or None
-    # In web frameworks, `name` may be that of the form's field.
-    named = getattr(file, "name" if isinstance(file, io.IOBase) else "filename", None)
-    named = named or getattr(file, "name", None)
-    if not isinstance(named, str | bytes) or not named:  # some have the number of an open file
-        return None
-    name = PurePath(file_name(named))
-    return (name.stem if type(file).__name__ in _DECOMPRESSING else name.name) or None
-
-
-def _known_type(file: Any) -> str | None:
-    """The media type that a web framework knows of an upload."""
-    known = getattr(file, "content_type", None)
-    return known if isinstance(known, str) and "/" in known and known != BINARY else None
-
-
-async def _guess(name: str | None) -> str:
-    return BINARY if name is None else await run_in_thread(partial(media_type, name))
-
-
-async def _deduplicate(every: Sequence[_PendingUpload]) -> list[_PendingUpload]:
-    """Each content once; what differs in size or kind needs no reading to be told apart.
-
-    Raises:
-        InvalidRequestError: What can be read once is to be uploaded as two different files.
-    """
-    alike: dict[Hashable, list[_PendingUpload]] = {}
-    labels: dict[int, str] = {}
-    for ready in every:
-        label = str(ready.label.headers)
-        if ready.data is not None and labels.setdefault(ready.data, label) != label:
-            raise InvalidRequestError(
-                "the same open file or iterator is to be uploaded under two names or types"
-            )
-        streams = isinstance(ready.source, IteratorSource)
-        size = ready.data if isinstance(ready.source, IteratorSource) else ready.source.size
-        alike.setdefault((streams, size, label), []).append(ready)
-    distinct: dict[Hashable, _PendingUpload] = {}
-    for key, group in alike.items():
-        for ready in group:
-            digest = await _digest(ready) if len(group) > 1 else b""
-            known = distinct.setdefault((key, digest), ready)
-            if known is not ready:
-                known.occurrences.extend(ready.occurrences)
-    return list(distinct.values())
-
-
-async def _digest(ready: _PendingUpload) -> bytes:
-    source = ready.source
-    if isinstance(source, IteratorSource):
-        return b""
-    digest = hashlib.sha256()
-    async with ready.opened():
-        for start in range(0, source.size, CHUNK):
-            chunk = await source.read_at(start, CHUNK)
-            await run_in_thread(partial(digest.update, chunk))
-    return digest.digest()

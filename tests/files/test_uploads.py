@@ -55,8 +55,8 @@ LARGE = os.urandom(30 * KIB + 7)
 
 @pytest.fixture(autouse=True)
 def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("sources", "uploads"):
-        monkeypatch.setattr(f"fal_async._files.{module}.CHUNK", KIB)
+    for module in ("iterators", "uploads"):
+        monkeypatch.setattr(f"fal_async._files.{module}.CHUNK_SIZE", KIB)
 
 
 @pytest.fixture
