@@ -1,4 +1,4 @@
-"""Leaving `subscribe` early cancels the remote job; leaving a handle does not."""
+"""Cancellation: an abandoned `subscribe` cancels its job, an abandoned handle does not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cancels(fal: Emulator) -> list[str | None]:
     return [request.request_id for request in fal.requests if request.route == "cancel"]
 
 
-async def test_cancelling_the_task_cancels_the_running_job(
+async def test_task_cancel_cancels_the_running_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     ids = CallbackRecorder[str]()
@@ -60,7 +60,7 @@ async def test_cancelling_the_task_cancels_the_running_job(
     assert fal.jobs[ids[0]].cancelled
 
 
-async def test_cancelling_the_task_cancels_the_queued_job(
+async def test_task_cancel_cancels_the_queued_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     await client.submit(SLOW, {"first": True})
@@ -80,7 +80,7 @@ async def test_cancelling_the_task_cancels_the_queued_job(
     gate.open()
 
 
-async def test_cancelling_while_the_submit_response_is_on_its_way_cancels_the_job(
+async def test_cancel_during_submit_cancels_the_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     """The response is held back until the caller has been cancelled."""
@@ -101,7 +101,7 @@ async def test_cancelling_while_the_submit_response_is_on_its_way_cancels_the_jo
     assert cancels(fal) == list(fal.jobs)
 
 
-async def test_cancelling_a_plain_submit_in_flight_cancels_the_job_that_nobody_could_collect(
+async def test_cancelled_submit_cancels_its_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     response = fal.gate()
@@ -120,7 +120,7 @@ async def test_cancelling_a_plain_submit_in_flight_cancels_the_job_that_nobody_c
     assert cancels(fal) == list(fal.jobs)
 
 
-async def test_a_deadline_of_anyio_cancels_the_job(
+async def test_anyio_deadline_cancels_the_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     with pytest.raises(TimeoutError), anyio.fail_after(0.3):
@@ -129,7 +129,7 @@ async def test_a_deadline_of_anyio_cancels_the_job(
     assert cancels(fal) == list(fal.jobs)
 
 
-async def test_wait_for_of_asyncio_cancels_the_job(
+async def test_asyncio_wait_for_cancels_the_job(
     fal: Emulator, client: AsyncClient, gate: Gate, anyio_backend_name: str
 ) -> None:
     if anyio_backend_name != "asyncio":
@@ -140,7 +140,7 @@ async def test_wait_for_of_asyncio_cancels_the_job(
     assert cancels(fal) == list(fal.jobs)
 
 
-async def test_client_timeout_cancels_the_job_and_names_it(
+async def test_client_timeout_cancels_and_names_the_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     seen: list[Status] = []
@@ -155,7 +155,7 @@ async def test_client_timeout_cancels_the_job_and_names_it(
     assert submit.headers["x-fal-request-timeout"] == "0.4"
 
 
-async def test_client_timeout_while_the_submit_response_is_on_its_way_cancels_the_job(
+async def test_timeout_during_submit_cancels_the_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     fal.fail(SLOW, Fault(route="submit", delay=0.4))
@@ -167,7 +167,7 @@ async def test_client_timeout_while_the_submit_response_is_on_its_way_cancels_th
 
 
 @pytest.mark.parametrize("polling", [False, True], ids=["streaming", "polling"])
-async def test_an_exception_in_a_callback_cancels_the_job_and_arrives_as_itself(
+async def test_callback_exception_cancels_the_job(
     fal: Emulator, client: AsyncClient, gate: Gate, *, polling: bool
 ) -> None:
     async def refuse(status: Status) -> None:
@@ -181,7 +181,7 @@ async def test_an_exception_in_a_callback_cancels_the_job_and_arrives_as_itself(
     assert cancels(fal) == list(fal.jobs)
 
 
-async def test_an_exception_in_on_enqueue_cancels_the_job(
+async def test_on_enqueue_exception_cancels_the_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     def refuse(request_id: str) -> None:
@@ -193,7 +193,7 @@ async def test_an_exception_in_on_enqueue_cancels_the_job(
     assert cancels(fal) == list(fal.jobs)
 
 
-async def test_a_cancel_that_comes_too_late_does_not_hide_why_the_caller_left(
+async def test_late_cancel_keeps_the_original_exception(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     gate.open()
@@ -206,7 +206,7 @@ async def test_a_cancel_that_comes_too_late_does_not_hide_why_the_caller_left(
         await client.subscribe(SLOW, {}, on_queue_update=refuse)
 
 
-async def test_leaving_a_handle_leaves_the_job_alone(
+async def test_dropped_handle_keeps_its_job_running(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     handle = await client.submit(SLOW, {"n": 1})
@@ -223,7 +223,7 @@ async def test_leaving_a_handle_leaves_the_job_alone(
         assert await handle.get() == {"n": 1}
 
 
-async def test_a_job_that_has_ended_is_not_cancelled_by_a_failing_callback(
+async def test_callback_error_does_not_cancel_finished_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     gate.open()
@@ -238,7 +238,7 @@ async def test_a_job_that_has_ended_is_not_cancelled_by_a_failing_callback(
     assert cancels(fal) == []
 
 
-async def test_cancelled_at_every_await_subscribe_leaves_no_job_running_and_nothing_open(
+async def test_subscribe_cancels_cleanly_at_every_await(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     """Cancel after each of the first checkpoints; what was accepted must have been cancelled."""
@@ -260,7 +260,7 @@ async def test_cancelled_at_every_await_subscribe_leaves_no_job_running_and_noth
         assert await client.subscribe(SLOW, {"still": "works"}) == {"still": "works"}
 
 
-async def test_bad_arguments_are_found_before_anything_is_sent(
+async def test_invalid_arguments_fail_before_the_request(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     calls: list[dict[str, Any]] = [
@@ -292,7 +292,7 @@ async def test_bad_arguments_are_found_before_anything_is_sent(
         pytest.fail("a blank key was taken")
 
 
-async def test_the_queue_position_is_told_as_it_changes(
+async def test_queue_position_changes_are_reported(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     seen = CallbackRecorder[Status]()

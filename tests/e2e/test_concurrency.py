@@ -1,4 +1,4 @@
-"""Thousands at once, on default settings."""
+"""Concurrency: thousands of calls on default settings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
     return ("trio", {}) if request.param is None else ("asyncio", request.param)
 
 
-async def test_two_thousand_concurrent_subscriptions_all_complete(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_two_thousand_subscriptions_complete(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint("acme/echo")
     async def echo(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments

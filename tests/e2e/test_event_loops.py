@@ -1,4 +1,4 @@
-"""Event loops come and go: the module-level functions work in each, and nothing is left open."""
+"""Event loops: module-level functions work in each and close their connections with it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_uvloop_after_asyncio(fal: Emulator) -> None:
     run_script(fal, "import uvloop; asyncio.run(main()); uvloop.run(main()); uvloop.run(main())")
 
 
-def test_one_client_in_several_loops_one_after_another(fal: Emulator) -> None:
+def test_one_client_works_in_consecutive_loops(fal: Emulator) -> None:
     run_script(
         fal,
         """
@@ -71,7 +71,7 @@ def test_one_client_in_several_loops_one_after_another(fal: Emulator) -> None:
     )
 
 
-def test_loops_in_two_threads_at_the_same_time(fal: Emulator) -> None:
+def test_loops_in_two_threads_work_concurrently(fal: Emulator) -> None:
     run_script(
         fal,
         """
@@ -83,7 +83,7 @@ def test_loops_in_two_threads_at_the_same_time(fal: Emulator) -> None:
     )
 
 
-def test_a_forked_child_opens_connections_of_its_own(fal: Emulator) -> None:
+def test_forked_child_opens_its_own_connections(fal: Emulator) -> None:
     run_script(
         fal,
         """
@@ -105,7 +105,7 @@ def test_a_forked_child_opens_connections_of_its_own(fal: Emulator) -> None:
     )
 
 
-def test_a_run_cut_short_by_an_error_leaves_nothing_open(fal: Emulator) -> None:
+def test_failed_run_closes_its_connections(fal: Emulator) -> None:
     run_script(
         fal,
         """
@@ -119,7 +119,7 @@ def test_a_run_cut_short_by_an_error_leaves_nothing_open(fal: Emulator) -> None:
     )
 
 
-async def test_a_closed_client_says_so(fal: Emulator, client: AsyncClient) -> None:
+async def test_closed_client_raises_an_error(fal: Emulator, client: AsyncClient) -> None:
     fal.register("acme/echo", lambda arguments: arguments)
     handle = await client.submit("acme/echo", {})
     await client.aclose()
@@ -132,9 +132,7 @@ async def test_a_closed_client_says_so(fal: Emulator, client: AsyncClient) -> No
         await client.run("acme/echo", {})
 
 
-async def test_a_client_with_other_options_shares_the_connections(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_client_with_options_shares_connections(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint("acme/who")
     def who(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
@@ -149,7 +147,7 @@ async def test_a_client_with_other_options_shares_the_connections(
     assert fal.connections == 1
 
 
-def test_a_call_loads_neither_httpx_nor_pydantic(fal: Emulator) -> None:
+def test_call_imports_neither_httpx_nor_pydantic(fal: Emulator) -> None:
     run_script(
         fal,
         """
@@ -159,7 +157,7 @@ def test_a_call_loads_neither_httpx_nor_pydantic(fal: Emulator) -> None:
     )
 
 
-def test_what_was_prepared_loads_no_more_code(fal: Emulator) -> None:
+def test_prepared_client_imports_no_more_modules(fal: Emulator) -> None:
     run_script(
         fal,
         """

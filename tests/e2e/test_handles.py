@@ -1,4 +1,4 @@
-"""A handle is plain data: stored, sent, and picked up elsewhere."""
+"""Handles: storage, pickling and the origins that they may contact."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def echo(fal: Emulator) -> None:
         return arguments
 
 
-async def test_a_handle_survives_json(client: AsyncClient) -> None:
+async def test_handle_survives_json(client: AsyncClient) -> None:
     handle = await client.submit(ECHO, {"n": 1})
     restored = client.attach(json.loads(json.dumps(handle.to_dict())))
 
@@ -43,9 +43,7 @@ async def test_a_handle_survives_json(client: AsyncClient) -> None:
         assert await restored.get() == {"n": 1}
 
 
-async def test_a_handle_pickled_in_one_process_is_collected_in_another(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_pickled_handle_works_in_another_process(fal: Emulator, client: AsyncClient) -> None:
     handle = await client.submit(ECHO, {"n": 1})
     script = (
         "import anyio, pickle, sys, fal_async\n"
@@ -66,7 +64,7 @@ async def test_a_handle_pickled_in_one_process_is_collected_in_another(
     assert said(done.stderr) == []
 
 
-async def test_a_pickled_handle_carries_no_key(fal: Emulator, client: AsyncClient) -> None:
+async def test_pickled_handle_carries_no_key(fal: Emulator, client: AsyncClient) -> None:
     handle = await client.submit(ECHO, {})
     secret = fal.key.partition(":")[2]
 
@@ -76,7 +74,7 @@ async def test_a_pickled_handle_carries_no_key(fal: Emulator, client: AsyncClien
     assert copy.copy(handle) is handle
 
 
-async def test_repr_of_a_client_shows_no_key(fal: Emulator, client: AsyncClient) -> None:
+async def test_client_repr_hides_the_key(fal: Emulator, client: AsyncClient) -> None:
     secret = fal.key.partition(":")[2]
 
     assert secret not in repr(client)
@@ -93,14 +91,12 @@ async def test_repr_of_a_client_shows_no_key(fal: Emulator, client: AsyncClient)
         {"application": "nothing", "request_id": "764cabcf"},
     ],
 )
-async def test_data_that_is_not_a_handle_is_refused(
-    client: AsyncClient, facts: dict[str, str]
-) -> None:
+async def test_invalid_handle_data_is_refused(client: AsyncClient, facts: dict[str, str]) -> None:
     with pytest.raises(InvalidRequestError):
         client.attach(facts)
 
 
-async def test_a_handle_of_a_known_id_reaches_the_job(client: AsyncClient) -> None:
+async def test_handle_from_request_id_reaches_the_job(client: AsyncClient) -> None:
     submitted = await client.submit(ECHO, {"n": 1})
     handle = await client.get_handle(ECHO, submitted.request_id)
 
@@ -112,9 +108,7 @@ async def test_a_handle_of_a_known_id_reaches_the_job(client: AsyncClient) -> No
         await client.status(ECHO, handle.request_id)
 
 
-async def test_urls_on_a_foreign_host_are_never_contacted(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_foreign_hosts_are_never_contacted(fal: Emulator, client: AsyncClient) -> None:
     with Emulator(key="other:key") as foreign:
         foreign.register(ECHO, lambda arguments: arguments)
 
@@ -137,9 +131,7 @@ async def test_urls_on_a_foreign_host_are_never_contacted(
         assert foreign.requests == []
 
 
-async def test_a_handle_made_by_hand_cannot_take_the_key_elsewhere(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_handmade_handle_cannot_leak_the_key(fal: Emulator, client: AsyncClient) -> None:
     with Emulator(key="other:key") as foreign:
         handle = await client.submit(ECHO, {})
         facts = handle.to_dict() | {
@@ -164,9 +156,7 @@ async def test_redirects_are_not_followed(fal: Emulator, client: AsyncClient) ->
         assert foreign.requests == []
 
 
-async def test_errors_survive_pickle_and_name_the_request(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_pickled_error_keeps_its_request_id(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint("acme/broken")
     def broken(arguments: dict[str, Any]) -> dict[str, Any]:
         raise AppError(500, "out of paint")
@@ -185,7 +175,7 @@ async def test_errors_survive_pickle_and_name_the_request(
     assert fal.key.partition(":")[2] not in repr(error) + str(error) + repr(vars(error))
 
 
-async def test_a_client_pickles_as_configuration_without_its_key(
+async def test_client_pickle_keeps_options_without_key(
     fal: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAL_KEY", fal.key)
@@ -200,7 +190,7 @@ async def test_a_client_pickles_as_configuration_without_its_key(
         assert "7.5" in repr(twin)
 
 
-def test_hosts_of_the_environment_are_read_when_the_client_is_made(
+def test_environment_hosts_are_read_by_the_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAL_ASYNC_BASE_URL", "http://127.0.0.1:9/")
@@ -209,6 +199,6 @@ def test_hosts_of_the_environment_are_read_when_the_client_is_made(
 
 
 @pytest.mark.parametrize("bad", [{"default_timeout": 0}, {"key": ""}, {"key": "a\nb"}])
-def test_a_client_that_cannot_work_is_not_made(bad: dict[str, Any]) -> None:
+def test_invalid_client_options_raise_an_error(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
         AsyncClient(**bad)

@@ -1,4 +1,4 @@
-"""Waiting: by stream, by polling, and from one to the other; every log line once."""
+"""Waiting for jobs: status streams, polling, fallbacks and logs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def messages(statuses: list[Status]) -> list[str]:
     ]
 
 
-async def test_three_requests_a_job_while_streams_are_free(
+async def test_streamed_wait_takes_three_requests(
     fal: Emulator, client: AsyncClient, talk: str
 ) -> None:
     async def subscribe() -> None:
@@ -60,7 +60,7 @@ async def test_three_requests_a_job_while_streams_are_free(
 
 
 @pytest.mark.parametrize("interval", [None, 0.005], ids=["stream", "poll"])
-async def test_every_log_line_comes_once_and_in_order(
+async def test_log_entries_arrive_once_and_in_order(
     fal: Emulator, client: AsyncClient, talk: str, interval: float | None
 ) -> None:
     seen: list[Status] = []
@@ -72,7 +72,7 @@ async def test_every_log_line_comes_once_and_in_order(
     assert messages(seen) == LINES
 
 
-async def test_every_log_line_comes_once_from_a_sliding_window() -> None:
+async def test_sliding_window_logs_arrive_once() -> None:
     seen: list[Status] = []
     lines = [f"line {n // 3}" for n in range(60)]  # each is written three times
     with Emulator(log_window=30) as fal:
@@ -93,7 +93,7 @@ async def test_every_log_line_comes_once_from_a_sliding_window() -> None:
     assert messages(seen) == lines
 
 
-async def test_logs_that_were_not_asked_for_are_not_delivered(
+async def test_unrequested_logs_are_not_delivered(
     fal: Emulator, client: AsyncClient, talk: str
 ) -> None:
     handle = await client.submit(talk, {})
@@ -133,7 +133,7 @@ async def test_logs_that_were_not_asked_for_are_not_delivered(
     ],
     ids=lambda fault: str(fault.status or fault.cut or fault.raw_bytes or "broken"),
 )
-async def test_a_stream_that_cannot_be_had_or_breaks_is_replaced_by_polling(
+async def test_failed_status_stream_falls_back_to_polling(
     fal: Emulator, client: AsyncClient, talk: str, fault: Fault
 ) -> None:
     fal.fail(talk, fault)
@@ -146,7 +146,7 @@ async def test_a_stream_that_cannot_be_had_or_breaks_is_replaced_by_polling(
     assert fal.count("status") >= 1
 
 
-async def test_a_stream_that_broke_once_is_opened_again(fal: Emulator, client: AsyncClient) -> None:
+async def test_broken_status_stream_is_reopened(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/slow")
@@ -165,7 +165,7 @@ async def test_a_stream_that_broke_once_is_opened_again(fal: Emulator, client: A
             gate.open()
 
 
-async def test_the_media_type_of_a_status_stream_may_be_in_any_case(
+async def test_stream_media_type_is_case_insensitive(
     fal: Emulator, client: AsyncClient, talk: str
 ) -> None:
     headers = {"content-type": "Text/Event-Stream"}
@@ -176,7 +176,7 @@ async def test_the_media_type_of_a_status_stream_may_be_in_any_case(
     assert fal.count("status") == 0
 
 
-async def test_waits_over_the_limit_stand_in_line_for_a_stream(fal: Emulator, talk: str) -> None:
+async def test_waits_over_the_limit_queue_for_a_stream(fal: Emulator, talk: str) -> None:
     limits = Limits(max_streams=2)
     async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
 
@@ -195,7 +195,7 @@ async def test_waits_over_the_limit_stand_in_line_for_a_stream(fal: Emulator, ta
     assert fal.count("status_stream") == 20
 
 
-async def test_waits_whose_turn_does_not_come_ask_now_and_then(
+async def test_queued_waits_poll_occasionally(
     fal: Emulator, talk: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watcher, "WAITING_FOR_STREAM", BackoffSchedule(0.01, 1, 0.01))
@@ -222,9 +222,7 @@ async def test_waits_whose_turn_does_not_come_ask_now_and_then(
 
 
 @pytest.mark.parametrize("max_streams", [0, 1])
-async def test_a_wait_in_line_that_is_cancelled_leaves_the_line(
-    fal: Emulator, talk: str, max_streams: int
-) -> None:
+async def test_cancelled_wait_leaves_the_queue(fal: Emulator, talk: str, max_streams: int) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/endless")
@@ -250,18 +248,14 @@ async def test_a_wait_in_line_that_is_cancelled_leaves_the_line(
     assert fal.count("cancel") == 3
 
 
-async def test_an_interval_means_polling_and_no_stream(
-    fal: Emulator, client: AsyncClient, talk: str
-) -> None:
+async def test_interval_selects_polling(fal: Emulator, client: AsyncClient, talk: str) -> None:
     with anyio.fail_after(10):
         await client.subscribe(talk, {}, interval=0.01)
 
     assert fal.count("status_stream") == 0
 
 
-async def test_with_an_interval_each_poll_gives_a_status_and_lines_come_once(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_interval_reports_a_status_per_poll(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/slow")
@@ -282,9 +276,7 @@ async def test_with_an_interval_each_poll_gives_a_status_and_lines_come_once(
     assert messages(seen) == ["started"]
 
 
-async def test_a_callback_that_is_called_at_each_poll_can_end_the_wait(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_callback_error_ends_a_polling_wait(fal: Emulator, client: AsyncClient) -> None:
     never = fal.gate()
 
     @fal.endpoint("acme/slow")
@@ -305,7 +297,7 @@ async def test_a_callback_that_is_called_at_each_poll_can_end_the_wait(
 
 
 @pytest.mark.parametrize("interval", [None, 0.01], ids=["stream", "poll"])
-async def test_an_unknown_status_and_missing_keys_do_not_break_the_wait(
+async def test_unknown_status_does_not_end_the_wait(
     fal: Emulator, client: AsyncClient, talk: str, interval: float | None
 ) -> None:
     def renamed(body: dict[str, Any]) -> dict[str, Any]:
@@ -324,7 +316,7 @@ async def test_an_unknown_status_and_missing_keys_do_not_break_the_wait(
     assert isinstance(seen[-1], Completed)
 
 
-async def test_a_job_that_is_unknown_is_a_typed_error(fal: Emulator, client: AsyncClient) -> None:
+async def test_unknown_job_raises_a_typed_error(fal: Emulator, client: AsyncClient) -> None:
     fal.register(TALK, lambda arguments: arguments)
     handle = await client.get_handle(TALK, "764cabcf-b745-4b3e-ae38-1200304cf45b")
 
@@ -334,9 +326,7 @@ async def test_a_job_that_is_unknown_is_a_typed_error(fal: Emulator, client: Asy
         assert caught.value.request_id is not None
 
 
-async def test_leaving_the_loop_over_events_early_closes_the_stream(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_early_exit_from_events_closes_the_stream(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/slow")
@@ -355,7 +345,7 @@ async def test_leaving_the_loop_over_events_early_closes_the_stream(
 
 
 @pytest.mark.parametrize("differs", ["key", "endpoint"])
-async def test_jobs_do_not_wait_behind_those_of_other_keys_and_endpoints(
+async def test_keys_and_endpoints_share_streams_fairly(
     fal: Emulator, talk: str, monkeypatch: pytest.MonkeyPatch, differs: str
 ) -> None:
     monkeypatch.setattr(watcher, "WAITING_FOR_STREAM", BackoffSchedule(1000, 1, 1000))

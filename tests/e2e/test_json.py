@@ -1,4 +1,4 @@
-"""JSON is that of Python's own `json` on every way there is, out and home."""
+"""JSON: every call reads and writes exactly what Python's own `json` does."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def odd(fal: Emulator) -> None:
 
 
 @pytest.mark.usefixtures("odd")
-async def test_outputs_are_read_as_python_reads_them(client: AsyncClient) -> None:
+async def test_outputs_are_parsed_like_python_json(client: AsyncClient) -> None:
     with anyio.fail_after(20):
         assert same(dict(await client.run("acme/odd", {})), ODD)
         assert same(dict(await client.subscribe("acme/odd", {}, with_logs=True)), ODD)
@@ -78,7 +78,7 @@ async def test_outputs_are_read_as_python_reads_them(client: AsyncClient) -> Non
 
 
 @pytest.mark.usefixtures("odd")
-async def test_events_and_messages_are_read_as_outputs_are(client: AsyncClient) -> None:
+async def test_events_and_messages_are_parsed_alike(client: AsyncClient) -> None:
     with anyio.fail_after(20):
         async with client.stream("acme/odd", {}) as events:
             assert same([event async for event in events], [ODD, float("nan")])
@@ -88,7 +88,7 @@ async def test_events_and_messages_are_read_as_outputs_are(client: AsyncClient) 
 
 
 @pytest.mark.usefixtures("odd")
-async def test_responses_over_a_websocket_are_read_as_others_are(client: AsyncClient) -> None:
+async def test_websocket_responses_are_parsed_alike(client: AsyncClient) -> None:
     with anyio.fail_after(20):
         async with client.http_over_websocket("acme/odd") as requests:
             response = await requests.request({"big": 2**70})
@@ -96,7 +96,7 @@ async def test_responses_over_a_websocket_are_read_as_others_are(client: AsyncCl
 
 
 @pytest.mark.usefixtures("odd")
-async def test_errors_are_read_as_outputs_are(client: AsyncClient) -> None:
+async def test_errors_are_parsed_like_outputs(client: AsyncClient) -> None:
     for call in (client.run, client.subscribe):
         with pytest.raises(FalClientHTTPError) as caught, anyio.fail_after(20):
             await call("acme/wrong", {})
@@ -105,9 +105,7 @@ async def test_errors_are_read_as_outputs_are(client: AsyncClient) -> None:
         assert same(problem.ctx, ODD)
 
 
-async def test_an_output_that_nobody_can_decode_is_in_the_error(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_undecodable_output_is_kept_in_the_error(fal: Emulator, client: AsyncClient) -> None:
     body = b"[" * 100_000
 
     @fal.endpoint("acme/odd")
@@ -127,7 +125,7 @@ def blocking(fal: Emulator) -> Iterator[fal_client.SyncClient]:
         yield client
 
 
-def test_what_json_writes_arrives_at_the_app_and_comes_back(
+def test_serialized_values_survive_a_round_trip(
     fal: Emulator, blocking: fal_client.SyncClient
 ) -> None:
     received: list[Any] = []
@@ -150,9 +148,7 @@ def test_what_json_writes_arrives_at_the_app_and_comes_back(
     check()
 
 
-def test_what_json_reads_is_what_the_caller_gets(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_parsed_values_reach_the_caller(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     texts: list[str] = []
 
     @fal.endpoint("acme/raw")

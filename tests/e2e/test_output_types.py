@@ -1,4 +1,4 @@
-"""What outputs cannot be checked against is found before a job is paid for."""
+"""Output types: invalid ones are refused before the request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ECHO = "acme/echo"
 NO_TYPE = cast("type[Any]", 7)
 
 
-async def test_a_bad_output_type_starts_no_job(fal: Emulator, client: AsyncClient) -> None:
+async def test_invalid_output_type_starts_no_job(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint(ECHO)
     def echo(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
@@ -30,9 +30,7 @@ async def test_a_bad_output_type_starts_no_job(fal: Emulator, client: AsyncClien
     assert fal.counters(ECHO).executions == 0
 
 
-async def test_a_bad_output_type_leaves_the_result_where_it_is(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_invalid_output_type_keeps_the_result(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint(ECHO)
     def echo(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments

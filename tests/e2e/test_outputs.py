@@ -1,4 +1,4 @@
-"""What calls give back: results with their facts, plain values, typed outputs, typed errors."""
+"""Outputs: results with metadata, plain values, typed outputs and typed errors."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def echo(fal: Emulator) -> None:
         return arguments
 
 
-async def test_a_result_is_a_dictionary_that_knows_its_request(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_result_is_a_dictionary_with_metadata(fal: Emulator, client: AsyncClient) -> None:
     ids: list[str] = []
     with anyio.fail_after(10):
         result = await client.subscribe(ECHO, {"n": 1}, on_enqueue=ids.append)
@@ -57,14 +55,14 @@ async def test_a_result_is_a_dictionary_that_knows_its_request(
     assert result.retries == 0
 
 
-async def test_a_direct_result_names_its_request(client: AsyncClient) -> None:
+async def test_direct_result_names_its_request(client: AsyncClient) -> None:
     result = await client.run(ECHO, {"n": 1})
 
     assert result.request_id == result.headers["x-fal-request-id"]
 
 
 @pytest.mark.parametrize("value", [[1, 2], "text", 7, None, True, {"a": {"b": [1]}}])
-async def test_any_json_value_is_an_output(
+async def test_output_may_be_any_json_value(
     fal: Emulator, client: AsyncClient, value: object
 ) -> None:
     fal.register("acme/value", lambda arguments: value)
@@ -75,9 +73,7 @@ async def test_any_json_value_is_an_output(
     assert direct == queued == value
 
 
-async def test_outputs_that_are_not_json_come_back_as_they_are(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_non_json_outputs_are_returned_unchanged(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint("acme/file")
     def file(arguments: dict[str, Any]) -> Response:
         return Response(arguments["body"], media_type=arguments["type"])
@@ -98,7 +94,7 @@ class Picture(BaseModel):
     prompt: str
 
 
-async def test_models_go_in_and_come_out(client: AsyncClient) -> None:
+async def test_models_are_sent_and_returned(client: AsyncClient) -> None:
     with anyio.fail_after(10):
         ran = await client.run(ECHO, Prompt(prompt="a cat"), output=Picture)
         subscribed = await client.subscribe(ECHO, Prompt(prompt="a cat"), output=Picture)
@@ -110,16 +106,14 @@ async def test_models_go_in_and_come_out(client: AsyncClient) -> None:
     }
 
 
-async def test_an_output_of_another_shape_is_an_error_of_ours(client: AsyncClient) -> None:
+async def test_mismatched_output_raises_a_typed_error(client: AsyncClient) -> None:
     with pytest.raises(InvalidResponseError, match="Picture") as caught:
         await client.run(ECHO, {"no": "prompt"}, output=Picture)
 
     assert caught.value.request_id is not None
 
 
-async def test_a_job_whose_output_has_another_shape_is_named(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_mismatched_job_output_names_the_job(fal: Emulator, client: AsyncClient) -> None:
     fal.register("acme/list", lambda arguments: [1])
     with pytest.raises(InvalidResponseError, match="Picture") as caught, anyio.fail_after(10):
         await client.subscribe("acme/list", {}, output=Picture)
@@ -127,7 +121,7 @@ async def test_a_job_whose_output_has_another_shape_is_named(
     assert caught.value.request_id in fal.jobs
 
 
-async def test_get_puts_the_arguments_into_the_query(fal: Emulator, client: AsyncClient) -> None:
+async def test_get_sends_arguments_in_the_query(fal: Emulator, client: AsyncClient) -> None:
     async def query(request: Request) -> JSONResponse:
         return JSONResponse({"query": request.url.query})
 
@@ -137,9 +131,7 @@ async def test_get_puts_the_arguments_into_the_query(fal: Emulator, client: Asyn
     assert result == {"query": "a=1+2&b=%C3%BC"}
 
 
-async def test_platform_options_become_headers_and_query(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_options_become_headers_and_query(fal: Emulator, client: AsyncClient) -> None:
     with anyio.fail_after(10):
         await client.submit(
             ECHO,
@@ -178,9 +170,7 @@ async def test_platform_options_become_headers_and_query(
     )
 
 
-async def test_refused_input_says_what_is_wrong_item_by_item(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_validation_error_lists_every_problem(fal: Emulator, client: AsyncClient) -> None:
     detail = [
         {
             "loc": ["body", "image_url"],
@@ -212,7 +202,7 @@ async def test_refused_input_says_what_is_wrong_item_by_item(
         assert "secret prompt" not in str(caught.value) + repr(caught.value)
 
 
-async def test_each_refusal_has_its_class(fal: Emulator, client: AsyncClient) -> None:
+async def test_each_refusal_has_its_own_class(fal: Emulator, client: AsyncClient) -> None:
     policy = [{"loc": ["body"], "msg": "no", "type": "content_policy_violation"}]
     fal.fail(ECHO, Fault(route="run", status=422, body={"detail": policy}))
     with pytest.raises(ContentPolicyError):
@@ -230,7 +220,7 @@ async def test_each_refusal_has_its_class(fal: Emulator, client: AsyncClient) ->
         await client.with_options(key="wrong:key").run(ECHO, {})
 
 
-async def test_a_missed_start_deadline_is_final(fal: Emulator, client: AsyncClient) -> None:
+async def test_missed_start_deadline_is_final(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/busy", concurrency=1)
@@ -247,9 +237,7 @@ async def test_a_missed_start_deadline_is_final(fal: Emulator, client: AsyncClie
     gate.open()
 
 
-async def test_the_result_of_a_cancelled_job_is_a_typed_error(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_result_of_cancelled_job_is_a_typed_error(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/busy", concurrency=1)
@@ -278,9 +266,7 @@ async def test_the_result_of_a_cancelled_job_is_a_typed_error(
     ],
     ids=["503", "dropped", "cut", "429"],
 )
-async def test_reading_a_result_is_tried_again(
-    fal: Emulator, client: AsyncClient, fault: Fault
-) -> None:
+async def test_result_request_is_retried(fal: Emulator, client: AsyncClient, fault: Fault) -> None:
     fal.fail(ECHO, fault)
     with anyio.fail_after(20):
         result = await client.subscribe(ECHO, {"n": 1})
@@ -289,9 +275,7 @@ async def test_reading_a_result_is_tried_again(
     assert result.retries >= 1
 
 
-async def test_when_the_network_stays_away_the_error_names_the_job_and_leaves_it_alone(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_network_failure_names_and_keeps_the_job(fal: Emulator, client: AsyncClient) -> None:
     fal.fail(ECHO, Fault(route="result", drop=True, times=None))
     with pytest.raises(TransportError) as caught, anyio.fail_after(30):
         await client.subscribe(ECHO, {})

@@ -1,4 +1,4 @@
-"""No job is left running, whatever becomes of its caller, its client and its event loop."""
+"""Shutdown: jobs are cancelled when their caller, client or event loop ends."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in records if each.levelno >= logging.WARNING]
 
 
-async def test_cancelled_at_every_wait(fal: Emulator, client: AsyncClient) -> None:
+async def test_cancel_at_every_wait_leaves_no_job(fal: Emulator, client: AsyncClient) -> None:
     async def call() -> None:
         with anyio.move_on_after(0.3):
             await client.subscribe(SLOW, {})
@@ -75,7 +75,7 @@ async def cancel_natively(task: asyncio.Task[Any], pauses: list[float]) -> None:
 
 @pytest.mark.parametrize("pauses", [[0.0], [0.0, 0.0, 0.0], [0.001, 0.001]])
 @pytest.mark.parametrize("call", ["subscribe", "submit"])
-async def test_native_cancels_that_come_again_and_again(
+async def test_repeated_native_cancels_leave_no_job(
     fal: Emulator, client: AsyncClient, anyio_backend_name: str, pauses: list[float], call: str
 ) -> None:
     if anyio_backend_name != "asyncio":
@@ -92,7 +92,7 @@ async def test_native_cancels_that_come_again_and_again(
         await fal.wait_for_async(lambda: not running(fal))
 
 
-async def test_a_submission_is_heard_after_its_caller_was_cancelled_twice(
+async def test_double_cancel_still_reads_the_submission(
     fal: Emulator, client: AsyncClient, anyio_backend_name: str
 ) -> None:
     if anyio_backend_name != "asyncio":
@@ -118,7 +118,7 @@ async def leave(calls: list[Call], when: Call) -> None:
         group.cancel_scope.cancel()
 
 
-async def test_all_slots_taken_by_other_calls(fal: Emulator) -> None:
+async def test_cancel_works_while_all_slots_are_in_use(fal: Emulator) -> None:
     held = fal.gate()
     async with (
         AsyncClient(fal.key, hosts=fal.hosts, limits=Limits(control=1)) as client,
@@ -143,7 +143,7 @@ async def test_all_slots_taken_by_other_calls(fal: Emulator) -> None:
         held.open()
 
 
-async def test_hundreds_left_at_once(fal: Emulator) -> None:
+async def test_hundreds_of_abandoned_jobs_are_cancelled(fal: Emulator) -> None:
     fal.fail(SLOW, Fault(route="cancel", delay=0.02, times=None))
     ids = CallbackRecorder[str]()
     async with AsyncClient(fal.key, hosts=fal.hosts, limits=Limits(control=20)) as client:
@@ -155,7 +155,7 @@ async def test_hundreds_left_at_once(fal: Emulator) -> None:
         assert running(fal) == []
 
 
-async def test_a_key_provider_that_fails_for_a_while(fal: Emulator) -> None:
+async def test_temporary_key_failure_delays_the_cancels(fal: Emulator) -> None:
     keys = iter([fal.key, fal.key, None, fal.key])
 
     def provide() -> str:
@@ -173,7 +173,7 @@ async def test_a_key_provider_that_fails_for_a_while(fal: Emulator) -> None:
     await nothing_runs(fal, 1)
 
 
-async def test_a_key_provider_that_fails_for_good_is_one_warning_with_the_ids(
+async def test_permanent_key_failure_warns_once_with_ids(
     fal: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fal_async._dispatch.cancellation.DELAYS", (0.0,))
@@ -202,7 +202,7 @@ async def test_a_key_provider_that_fails_for_good_is_one_warning_with_the_ids(
     assert warning.endswith("(LookupError: the vault is sealed)")
 
 
-async def test_jobs_are_cancelled_with_the_context_of_who_started_them(fal: Emulator) -> None:
+async def test_cancel_runs_in_the_context_of_its_caller(fal: Emulator) -> None:
     tenant: ContextVar[str] = ContextVar("tenant")
     keys = {f"tenant:{n}" for n in range(4)}
     for key in keys:
@@ -232,7 +232,7 @@ async def test_jobs_are_cancelled_with_the_context_of_who_started_them(fal: Emul
 
 
 @pytest.mark.parametrize("interval", [None, 0.01], ids=["streaming", "polling"])
-async def test_closing_the_client_cancels_the_jobs_that_are_waited_for(
+async def test_client_close_cancels_watched_jobs(
     fal: Emulator, client: AsyncClient, interval: float | None
 ) -> None:
     errors: list[ClientClosedError] = []
@@ -253,7 +253,7 @@ async def test_closing_the_client_cancels_the_jobs_that_are_waited_for(
     assert {error.uncancelled for error in errors} == {()}
 
 
-async def test_closing_refuses_new_calls_at_once_and_lets_submissions_arrive(
+async def test_close_refuses_calls_and_awaits_submissions(
     fal: Emulator, client: AsyncClient
 ) -> None:
     held = fal.gate()
@@ -275,7 +275,7 @@ async def test_closing_refuses_new_calls_at_once_and_lets_submissions_arrive(
     assert ids == running(fal) == list(fal.jobs)
 
 
-async def test_closing_waits_for_outputs_that_are_there(
+async def test_close_waits_for_available_outputs(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     held = fal.gate()
@@ -297,7 +297,7 @@ async def test_closing_waits_for_outputs_that_are_there(
     assert fal.count("cancel") == 0
 
 
-async def test_closing_in_a_cancelled_task_goes_on(fal: Emulator) -> None:
+async def test_close_continues_in_a_cancelled_task(fal: Emulator) -> None:
     held = fal.gate()
     fal.fail(SLOW, Fault(route="cancel", delay=held))
     with anyio.fail_after(10):
@@ -314,7 +314,7 @@ async def test_closing_in_a_cancelled_task_goes_on(fal: Emulator) -> None:
     await nothing_runs(fal, 1)
 
 
-async def test_what_could_not_be_cancelled_while_closing_is_told_once(
+async def test_close_reports_uncancelled_jobs_once(
     fal: Emulator, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     fal.fail(SLOW, Fault(route="cancel", status=403, times=None))
@@ -337,7 +337,7 @@ async def test_what_could_not_be_cancelled_while_closing_is_told_once(
     assert {error.uncancelled for error in errors} == {(each,) for each in fal.jobs}
 
 
-async def test_closing_is_bounded(
+async def test_close_has_a_time_limit(
     fal: Emulator,
     client: AsyncClient,
     caplog: pytest.LogCaptureFixture,
@@ -361,9 +361,7 @@ async def test_closing_is_bounded(
     held.open()
 
 
-async def test_a_deadline_tells_what_it_could_not_cancel(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_deadline_error_lists_uncancelled_jobs(fal: Emulator, client: AsyncClient) -> None:
     fal.fail(SLOW, Fault(route="cancel", status=403))
     with pytest.raises(FalClientTimeoutError) as caught:
         await client.subscribe(SLOW, {}, client_timeout=0.3)
@@ -373,7 +371,7 @@ async def test_a_deadline_tells_what_it_could_not_cancel(
     assert caught.value.uncancelled == ()
 
 
-async def test_closing_twice_at_once_waits_for_the_same(fal: Emulator, client: AsyncClient) -> None:
+async def test_concurrent_closes_wait_for_each_other(fal: Emulator, client: AsyncClient) -> None:
     async def call() -> None:
         with pytest.raises(ClientClosedError):
             await client.subscribe(SLOW, {})
@@ -481,7 +479,7 @@ def run_program(fal: Emulator, program: str) -> tuple[int, list[bytes]]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_a_program_that_ends_leaves_no_job_running(fal: Emulator, program: str) -> None:
+def test_exiting_program_leaves_no_job(fal: Emulator, program: str) -> None:
     assert run_program(fal, program) == (0, [])
     assert running(fal) == []
 
@@ -494,7 +492,7 @@ def test_a_program_that_ends_leaves_no_job_running(fal: Emulator, program: str) 
     ],
     ids=["left", "closed"],
 )
-def test_a_program_that_leaves_its_loop_behind_names_the_jobs(fal: Emulator, program: str) -> None:
+def test_unfinished_loop_warns_with_the_job_ids(fal: Emulator, program: str) -> None:
     _, lines = run_program(fal, f"import logging; logging.raiseExceptions = False\n{program}")
     told = b"\n".join(lines)
     assert b"may be running" in told
@@ -536,7 +534,7 @@ uvicorn.Server(config).run([listener])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM does not exist there")
-def test_a_service_on_uvicorn_that_is_terminated_leaves_no_job_running(fal: Emulator) -> None:
+def test_terminated_uvicorn_service_leaves_no_job(fal: Emulator) -> None:
     code, stderr = run_program(fal, f"import warnings; warnings.simplefilter('ignore')\n{UVICORN}")
     assert (code, stderr) == (-15, [])
     assert running(fal) == []

@@ -1,4 +1,4 @@
-"""Errors tell what the call was doing, and whether a job was started."""
+"""Errors: the stage of the call, and whether a job was started."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ OUTCOMES: list[Any] = [
 
 
 @pytest.mark.parametrize(("fault", "call", "stage", "started"), OUTCOMES)
-async def test_an_error_tells_how_far_the_call_came(
+async def test_error_reports_the_stage_of_the_call(
     fal: Emulator,
     gate: Gate,
     fault: Fault | None,
@@ -141,7 +141,7 @@ async def test_an_error_tells_how_far_the_call_came(
         ),
     ],
 )
-async def test_a_timeout_at_a_limit_says_that_nothing_was_sent_and_names_the_limit(
+async def test_timeout_at_limit_names_it_and_sends_nothing(
     fal: Emulator,
     gate: Gate,
     limits: Limits,
@@ -167,7 +167,7 @@ async def test_a_timeout_at_a_limit_says_that_nothing_was_sent_and_names_the_lim
     assert fal.count("run") + fal.count("submit") + fal.count("stream") == 1
 
 
-async def test_what_a_callback_calls_is_no_part_of_the_call(
+async def test_calls_in_callbacks_have_their_own_stage(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     async def look(status: object) -> None:
@@ -182,7 +182,7 @@ async def test_what_a_callback_calls_is_no_part_of_the_call(
 
 
 @pytest.mark.parametrize("call", ["run", "subscribe", "submit"])
-async def test_a_platform_that_cannot_be_reached_was_sent_nothing(call: str) -> None:
+async def test_unreachable_platform_was_sent_nothing(call: str) -> None:
     hosts = Hosts.at("http://127.0.0.1:1")
     async with AsyncClient("id:key", hosts=hosts, retry=RetryPolicy(attempts=1)) as client:
         with pytest.raises(FalClientError) as caught:

@@ -1,4 +1,4 @@
-"""`stream`: the output of an app as it comes, and every way in which it can end."""
+"""`stream`: events, errors, interruptions and early exits."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_events_arrive_decoded_in_order(fal: Emulator, client: AsyncClient
     assert fal.count("run") + fal.count("stream") == 1
 
 
-async def test_the_convention_is_the_path_stream(fal: Emulator, client: AsyncClient) -> None:
+async def test_default_path_is_stream(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint("acme/other/stream")
     def other(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield arguments
@@ -84,15 +84,13 @@ async def test_the_convention_is_the_path_stream(fal: Emulator, client: AsyncCli
     assert await collect(client.stream("acme/other", {"n": 1})) == [{"n": 1}]
 
 
-async def test_the_media_type_of_events_may_be_in_any_case(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_event_media_type_is_case_insensitive(fal: Emulator, client: AsyncClient) -> None:
     serve(fal, b"data: 1\n\n", "Text/Event-Stream; Charset=UTF-8")
 
     assert await collect(client.stream("acme/raw", {}, path="")) == [1]
 
 
-async def test_it_is_a_context_manager_that_closes(fal: Emulator, client: AsyncClient) -> None:
+async def test_stream_is_a_context_manager(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/endless")
@@ -109,9 +107,7 @@ async def test_it_is_a_context_manager_that_closes(fal: Emulator, client: AsyncC
     gate.open()
 
 
-async def test_a_loop_that_is_left_early_closes_the_connection(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_early_exit_closes_the_connection(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/endless")
@@ -127,7 +123,7 @@ async def test_a_loop_that_is_left_early_closes_the_connection(
     gate.open()
 
 
-async def test_a_cancelled_reader_closes_the_connection(fal: Emulator, client: AsyncClient) -> None:
+async def test_cancelled_reader_closes_the_connection(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/endless")
@@ -153,9 +149,7 @@ async def test_a_cancelled_reader_closes_the_connection(fal: Emulator, client: A
     assert len(await collect(client.stream(COUNT, {"steps": 3}, path=""))) == 3
 
 
-async def test_an_error_status_is_the_typed_error_with_its_detail(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_error_status_raises_the_typed_error(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint("acme/strict")
     def strict(arguments: dict[str, Any]) -> None:
         raise AppError(422, [{"loc": ["body", "steps"], "msg": "too many", "type": "less_than"}])
@@ -174,7 +168,7 @@ async def test_events_are_validated(client: AsyncClient) -> None:
         await collect(client.stream(COUNT, {"steps": 2}, path="", output=list[int]))
 
 
-async def test_what_is_not_json_comes_as_text_and_empty_events_not_at_all(
+async def test_text_events_are_kept_and_empty_ones_skipped(
     fal: Emulator, client: AsyncClient
 ) -> None:
     serve(
@@ -185,7 +179,7 @@ async def test_what_is_not_json_comes_as_text_and_empty_events_not_at_all(
     assert await collect(client.stream("acme/raw", {}, path="")) == [{}, "plain", 1]
 
 
-async def test_the_sentinel_at_the_end_is_no_event(fal: Emulator, client: AsyncClient) -> None:
+async def test_final_sentinel_is_not_an_event(fal: Emulator, client: AsyncClient) -> None:
     serve(fal, b'data: {"step": 1}\n\nevent: done\ndata: [DONE]\n\ndata: {"step": 2}\n\n')
 
     expected = [{"step": 1}, {"step": 2}]
@@ -194,9 +188,7 @@ async def test_the_sentinel_at_the_end_is_no_event(fal: Emulator, client: AsyncC
     assert await collect(typed) == [Step(step=1), Step(step=2)]
 
 
-async def test_text_that_looks_like_the_sentinel_is_an_event(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_text_like_the_sentinel_is_an_event(fal: Emulator, client: AsyncClient) -> None:
     serve(fal, b'data: "[DONE]"\n\ndata: ["DONE"]\n\ndata: [DONE].\n\n')
 
     expected = ["[DONE]", ["DONE"], "[DONE]."]
@@ -215,7 +207,7 @@ async def test_text_that_looks_like_the_sentinel_is_an_event(
         (b'data: {"error": "out of \xff paint"}\n\n', "out of \ufffd paint"),
     ],
 )
-async def test_an_error_event_is_raised_after_what_came_before_it(
+async def test_error_event_is_raised_after_earlier_events(
     fal: Emulator, client: AsyncClient, event: bytes, message: str
 ) -> None:
     serve(fal, b'data: {"output": "a", "partial": true, "error": null}\n\n' + event)
@@ -226,9 +218,7 @@ async def test_an_error_event_is_raised_after_what_came_before_it(
     assert error.request_id is not None
 
 
-async def test_what_only_looks_like_an_error_is_an_event(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_object_like_an_error_is_an_event(fal: Emulator, client: AsyncClient) -> None:
     events: list[Any] = [
         {"error": None},
         {"error": ""},
@@ -244,9 +234,7 @@ async def test_what_only_looks_like_an_error_is_an_event(
     assert await collect(client.stream("acme/raw", {}, path="")) == events
 
 
-async def test_a_second_reader_is_refused_and_the_first_goes_on(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_second_reader_is_refused(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/gated")
@@ -274,7 +262,7 @@ async def test_a_second_reader_is_refused_and_the_first_goes_on(
 
 
 @pytest.mark.parametrize("opened", [False, True])
-async def test_a_stream_that_another_task_closes_ends_there(
+async def test_close_from_another_task_ends_the_stream(
     fal: Emulator, client: AsyncClient, *, opened: bool
 ) -> None:
     gate, end = fal.gate(), fal.gate()
@@ -310,7 +298,7 @@ async def test_a_stream_that_another_task_closes_ends_there(
     assert len(seen) == opened
 
 
-async def test_a_workflow_tells_of_its_steps(fal: Emulator, client: AsyncClient) -> None:
+async def test_workflow_yields_its_steps(fal: Emulator, client: AsyncClient) -> None:
     steps: list[dict[str, Any]] = [
         {"type": "submit", "node_id": "a", "app_id": "fal-ai/flux", "request_id": "1"},
         {"type": "completion", "node_id": "a", "output": {"n": 1}},
@@ -324,7 +312,7 @@ async def test_a_workflow_tells_of_its_steps(fal: Emulator, client: AsyncClient)
     assert await collect(client.stream("workflows/acme/flow", {}, path="")) == steps
 
 
-async def test_what_a_workflow_tells_has_a_type(fal: Emulator, client: AsyncClient) -> None:
+async def test_workflow_events_are_typed(fal: Emulator, client: AsyncClient) -> None:
     told: list[dict[str, Any]] = [
         {"type": "submit", "node_id": "draw", "app_id": "acme/draw", "request_id": "abc"},
         {"type": "completion", "node_id": "draw", "output": {"seed": 7}},
@@ -349,9 +337,7 @@ async def test_what_a_workflow_tells_has_a_type(fal: Emulator, client: AsyncClie
     assert (error.message, error.payload) == ("out of paint", told[-1])
 
 
-async def test_a_response_that_is_no_stream_of_events_gives_its_bytes(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_other_content_type_yields_bytes(fal: Emulator, client: AsyncClient) -> None:
     async def parts() -> AsyncIterator[bytes]:
         for part in (b"\x89PNG", b"\x00", b"\xff"):
             yield part
@@ -366,7 +352,7 @@ async def test_a_response_that_is_no_stream_of_events_gives_its_bytes(
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_connection_that_drops_says_how_far_the_stream_came(
+async def test_dropped_connection_reports_the_progress(
     fal: Emulator, client: AsyncClient, *, reset: bool
 ) -> None:
     serve(fal, b"data: 1\n\ndata: 2\n\ndata: 3\n\n")
@@ -380,7 +366,7 @@ async def test_a_connection_that_drops_says_how_far_the_stream_came(
     assert "after 2 events" in str(error)
 
 
-async def test_a_stream_that_ends_within_an_event_was_cut(
+async def test_stream_ending_within_event_is_interrupted(
     fal: Emulator, client: AsyncClient
 ) -> None:
     serve(fal, b"data: 1\n\ndata: 2\n")
@@ -389,9 +375,7 @@ async def test_a_stream_that_ends_within_an_event_was_cut(
         await collect(client.stream("acme/raw", {}, path=""))
 
 
-async def test_a_silent_stream_is_given_up_after_its_idle_timeout(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_idle_stream_times_out(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/silent")
@@ -411,9 +395,7 @@ async def test_a_silent_stream_is_given_up_after_its_idle_timeout(
     gate.open()
 
 
-async def test_a_stream_whose_response_is_lost_is_not_asked_for_again(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_lost_stream_response_is_not_retried(fal: Emulator, client: AsyncClient) -> None:
     fal.fail(COUNT, Fault(drop_response=True, times=3))
 
     with pytest.raises(SubmitOutcomeUnknownError):
@@ -421,7 +403,7 @@ async def test_a_stream_whose_response_is_lost_is_not_asked_for_again(
     assert fal.counters(COUNT).executions == 1
 
 
-async def test_a_megabyte_in_one_event_arrives_whole(fal: Emulator, client: AsyncClient) -> None:
+async def test_megabyte_event_arrives_complete(fal: Emulator, client: AsyncClient) -> None:
     serve(fal, b'data: {"image": "' + b"a" * 2**20 + b'"}\n\n')
 
     (event,) = await collect(client.stream("acme/raw", {}, path=""))

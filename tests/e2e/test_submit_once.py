@@ -1,4 +1,4 @@
-"""No job twice: what starts a job is sent again only when it was certainly not accepted."""
+"""Submits: a job is sent again only when the platform certainly did not accept it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def echo(arguments: dict[str, Any]) -> dict[str, Any]:
     ],
     ids=["closed", "reset", "garbage", "cut"],
 )
-async def test_a_lost_submit_response_makes_one_post_and_an_error_that_says_what_is_known(
+async def test_lost_submit_response_is_not_retried(
     fal: Emulator, client: AsyncClient, fault: Fault
 ) -> None:
     fal.register(ECHO, echo)
@@ -50,7 +50,7 @@ async def test_a_lost_submit_response_makes_one_post_and_an_error_that_says_what
     assert "not sent again" in str(caught.value)
 
 
-async def test_a_job_whose_response_was_cut_behind_its_head_can_be_collected(
+async def test_job_of_truncated_response_can_be_collected(
     fal: Emulator, client: AsyncClient
 ) -> None:
     fal.register(ECHO, echo)
@@ -66,7 +66,7 @@ async def test_a_job_whose_response_was_cut_behind_its_head_can_be_collected(
     assert fal.count("submit") == 1
 
 
-async def test_a_lost_run_response_makes_one_execution(fal: Emulator, client: AsyncClient) -> None:
+async def test_lost_run_response_is_not_retried(fal: Emulator, client: AsyncClient) -> None:
     fal.register(ECHO, echo)
     fal.fail(ECHO, Fault(route="run", drop_response=True, times=3))
 
@@ -76,9 +76,7 @@ async def test_a_lost_run_response_makes_one_execution(fal: Emulator, client: As
     assert fal.count("run") == 1
 
 
-async def test_a_run_that_outlasts_its_timeout_is_started_once(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_timed_out_run_is_started_once(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/slow")
@@ -95,9 +93,7 @@ async def test_a_run_that_outlasts_its_timeout_is_started_once(
     assert fal.count("run") == 1
 
 
-async def test_a_submit_that_never_reached_the_gateway_is_sent_again(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_unsent_submit_is_retried(fal: Emulator, client: AsyncClient) -> None:
     fal.register(ECHO, echo)
     head = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
     fal.fail(ECHO, Fault(route="submit", raw_bytes=head + b"nginx", times=2))
@@ -111,7 +107,7 @@ async def test_a_submit_that_never_reached_the_gateway_is_sent_again(
     assert fal.counters(ECHO).executions == 1
 
 
-async def test_a_failure_of_the_gateway_itself_is_not_a_reason_to_submit_again(
+async def test_gateway_failure_does_not_repeat_the_submit(
     fal: Emulator, client: AsyncClient
 ) -> None:
     fal.register(ECHO, echo)
@@ -124,7 +120,7 @@ async def test_a_failure_of_the_gateway_itself_is_not_a_reason_to_submit_again(
     assert fal.count("submit") == 1
 
 
-async def test_a_run_over_the_concurrency_limit_waits_and_is_sent_again(fal: Emulator) -> None:
+async def test_run_over_concurrency_limit_is_retried(fal: Emulator) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/slow", concurrency=1)
@@ -150,7 +146,7 @@ async def test_a_run_over_the_concurrency_limit_waits_and_is_sent_again(fal: Emu
     assert fal.counters("acme/slow").executions == 2
 
 
-async def test_retries_are_counted_on_the_result(fal: Emulator, client: AsyncClient) -> None:
+async def test_result_counts_the_retries(fal: Emulator, client: AsyncClient) -> None:
     fal.register(ECHO, echo)
     fal.fail(ECHO, Fault(route="run", status=429, headers={"retry-after": "0"}, times=2))
 
@@ -161,7 +157,7 @@ async def test_retries_are_counted_on_the_result(fal: Emulator, client: AsyncCli
     assert result.retries == 2
 
 
-async def test_a_long_retry_after_is_raised_at_once(fal: Emulator, client: AsyncClient) -> None:
+async def test_long_retry_after_is_raised_immediately(fal: Emulator, client: AsyncClient) -> None:
     fal.register(ECHO, echo)
     fal.fail(ECHO, Fault(route="run", status=429, headers={"retry-after": "3600"}, times=None))
 
@@ -172,7 +168,7 @@ async def test_a_long_retry_after_is_raised_at_once(fal: Emulator, client: Async
     assert fal.count("run") == 1
 
 
-async def test_a_full_queue_is_told_at_once_to_whoever_bounds_it(
+async def test_full_queue_is_raised_when_length_is_limited(
     fal: Emulator, client: AsyncClient
 ) -> None:
     gate = fal.gate()
@@ -191,7 +187,7 @@ async def test_a_full_queue_is_told_at_once_to_whoever_bounds_it(
     gate.open()
 
 
-async def test_a_platform_that_is_not_there_is_said_so_with_nothing_sent() -> None:
+async def test_unreachable_platform_reports_nothing_sent() -> None:
     with Emulator() as gone:
         hosts = gone.hosts
     policy = RetryPolicy(attempts=2, base_delay=0)
