@@ -1,4 +1,4 @@
-"""Files as arguments: uploaded first, each content once, and replaced by their URLs."""
+"""Auto-upload: files in arguments are uploaded once and replaced by their URLs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ CALLS = [run, submit, subscribe, stream]
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_a_file_becomes_its_url(
+async def test_file_is_replaced_by_its_url(
     fal: Emulator, client: AsyncClient, path: Path, call: Any
 ) -> None:
     with anyio.fail_after(10):
@@ -107,7 +107,7 @@ async def test_a_file_becomes_its_url(
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_files_are_an_error_when_they_are_not_to_be_uploaded(
+async def test_disabled_upload_refuses_files(
     fal: Emulator, client: AsyncClient, path: Path, call: Any
 ) -> None:
     for arguments in ({"a": [path]}, Model(image=path)):
@@ -118,7 +118,7 @@ async def test_files_are_an_error_when_they_are_not_to_be_uploaded(
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_nothing_is_submitted_when_an_upload_fails(
+async def test_failed_upload_submits_nothing(
     fal: Emulator, client: AsyncClient, path: Path, call: Any
 ) -> None:
     fal.fail(None, Fault(route="upload", status=403))
@@ -130,7 +130,7 @@ async def test_nothing_is_submitted_when_an_upload_fails(
 
 
 @pytest.mark.parametrize("call", [run, subscribe, stream])
-async def test_the_deadline_holds_for_the_uploads_as_well(
+async def test_deadline_covers_the_uploads(
     fal: Emulator, client: AsyncClient, path: Path, call: Any
 ) -> None:
     fal.fail(None, Fault(route="upload", delay=fal.gate()))
@@ -140,7 +140,7 @@ async def test_the_deadline_holds_for_the_uploads_as_well(
     assert {request.host for request in fal.requests} <= {"rest", "cdn"}
 
 
-async def test_files_of_all_kinds_stand_anywhere(
+async def test_files_of_every_kind_are_found_anywhere(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:
     async def bits() -> AsyncIterator[bytes]:
@@ -188,7 +188,7 @@ async def test_files_of_all_kinds_stand_anywhere(
     assert arguments["path"] is path  # what the caller gave is as it was
 
 
-async def test_each_content_is_uploaded_once(
+async def test_identical_content_is_uploaded_once(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:
     twin = path.with_name("twin.png")
@@ -210,7 +210,7 @@ async def test_each_content_is_uploaded_once(
     assert len({url for urls in result.values() for url in urls}) == len(fal.files) == 6
 
 
-async def test_what_can_be_read_once_is_read_once(fal: Emulator, client: AsyncClient) -> None:
+async def test_one_shot_sources_are_read_once(fal: Emulator, client: AsyncClient) -> None:
     async def bits() -> AsyncIterator[bytes]:
         yield b"bits"
 
@@ -224,7 +224,7 @@ async def test_what_can_be_read_once_is_read_once(fal: Emulator, client: AsyncCl
     assert fal.count("upload") == 2
 
 
-async def test_more_files_than_can_be_open_are_uploaded(
+async def test_uploads_may_exceed_the_open_file_limit(
     fal: Emulator, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = 0
@@ -255,7 +255,7 @@ async def test_more_files_than_can_be_open_are_uploaded(
     assert opened == 0
 
 
-async def test_files_are_uploaded_side_by_side(fal: Emulator, client: AsyncClient) -> None:
+async def test_files_are_uploaded_concurrently(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
     fal.fail(None, Fault(route="upload", delay=gate, times=None))
     async with anyio.create_task_group() as group:
@@ -268,7 +268,9 @@ async def test_files_are_uploaded_side_by_side(fal: Emulator, client: AsyncClien
             gate.open()
 
 
-async def test_large_files_go_up_in_parts(fal: Emulator, client: AsyncClient, path: Path) -> None:
+async def test_large_files_are_uploaded_in_parts(
+    fal: Emulator, client: AsyncClient, path: Path
+) -> None:
     path.write_bytes(bytes(20_000))  # noqa: ASYNC240 -- nobody waits for this loop
     result = await client.run(ECHO, {"a": path, "b": Upload(bytes(9000), "video/mp4")})
     stored = [fal.files[result[name]] for name in ("a", "b")]
@@ -276,7 +278,7 @@ async def test_large_files_go_up_in_parts(fal: Emulator, client: AsyncClient, pa
 
 
 @pytest.mark.parametrize("call", CALLS)
-async def test_models_hold_files_in_their_fields(
+async def test_model_fields_may_hold_files(
     fal: Emulator, client: AsyncClient, path: Path, call: Any
 ) -> None:
     model = Model(
@@ -298,7 +300,7 @@ async def test_models_hold_files_in_their_fields(
     assert model.image is path
 
 
-async def test_models_within_mappings_and_root_models(
+async def test_models_in_mappings_and_root_models_work(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:
     class Paths(RootModel[list[Path]]):
@@ -313,7 +315,7 @@ async def test_models_within_mappings_and_root_models(
 
 
 @pytest.mark.parametrize("value", [b"bytes", bytearray(b"bytes"), {1, 2}, object()])
-async def test_what_is_neither_json_nor_a_file_is_refused(
+async def test_unsupported_values_are_refused(
     fal: Emulator, client: AsyncClient, value: object
 ) -> None:
     with pytest.raises(InvalidRequestError):
@@ -326,7 +328,7 @@ async def test_what_is_neither_json_nor_a_file_is_refused(
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.int64(7), np.bool_(True)])
-async def test_single_numbers_of_numpy_are_numbers(
+async def test_numpy_scalars_are_sent_as_numbers(
     fal: Emulator, client: AsyncClient, number: Any
 ) -> None:
     assert await client.run(ECHO, {"a": number}) == {"a": number.item()}
@@ -334,7 +336,7 @@ async def test_single_numbers_of_numpy_are_numbers(
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "PA", "RGB", "RGBA", "P", "YCbCr"])
-async def test_images_of_all_colours_are_uploaded(
+async def test_images_of_every_mode_are_uploaded(
     fal: Emulator, client: AsyncClient, mode: str
 ) -> None:
     result = await client.run(ECHO, {"image_url": Image.new(mode, (3, 2))})
@@ -342,7 +344,7 @@ async def test_images_of_all_colours_are_uploaded(
         assert (image.size, image.format) == ((3, 2), "PNG")
 
 
-async def test_serializers_that_want_a_file_and_not_its_url_are_named(
+async def test_file_only_serializers_are_named(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:
     class Named(BaseModel):
@@ -357,7 +359,7 @@ async def test_serializers_that_want_a_file_and_not_its_url_are_named(
     assert fal.count("run") == 0
 
 
-async def test_text_files_are_refused_before_anything_is_sent(
+async def test_text_files_are_refused_before_the_request(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:
     with path.open() as file, pytest.raises(InvalidRequestError, match="binary mode"):
@@ -365,17 +367,17 @@ async def test_text_files_are_refused_before_anything_is_sent(
     assert fal.requests == []
 
 
-def test_uploads_do_not_show_their_data() -> None:
+def test_upload_repr_hides_its_data() -> None:
     assert "secret" not in repr(Upload(b"secret", "text/plain"))
 
 
-async def test_an_array_is_uploaded_as_an_image(fal: Emulator, client: AsyncClient) -> None:
+async def test_array_is_uploaded_as_an_image(fal: Emulator, client: AsyncClient) -> None:
     result = await client.run(ECHO, {"image_url": np.zeros((2, 3, 3), dtype="uint8")})
     with Image.open(io.BytesIO(fal.files[result["image_url"]].content)) as image:
         assert image.size == (3, 2)
 
 
-async def test_files_that_are_nested_too_deeply_are_an_error(client: AsyncClient) -> None:
+async def test_deeply_nested_files_are_an_error(client: AsyncClient) -> None:
     arguments: dict[str, Any] = {"file": Upload(b"x", "text/plain")}
     for _ in range(700):  # json writes that, and we do not reach so far
         arguments = {"a": arguments}

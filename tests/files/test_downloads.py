@@ -1,4 +1,4 @@
-"""Files in results: found wherever they stand, and fetched whole whatever happens on the way."""
+"""Downloads: files in results, resumption, limits, redirects and tokens."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def file_at(client: AsyncClient, url: str, **facts: Any) -> File:
     return file
 
 
-async def test_every_file_object_is_found_wherever_it_stands(client: AsyncClient) -> None:
+async def test_file_objects_are_found_anywhere(client: AsyncClient) -> None:
     picture = {"url": "https://v3.fal.media/a.png", "width": 8, "height": 6}
     video = {"url": "HTTP://v3.fal.media/a.mp4", "content_type": "video/mp4", "fps": 24}
     output = {
@@ -96,7 +96,7 @@ async def test_every_file_object_is_found_wherever_it_stands(client: AsyncClient
         assert (files[4].file_size, files[4].file_name) == (None, None)
 
 
-async def test_a_file_is_read_iterated_and_saved(
+async def test_file_can_be_read_iterated_and_saved(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     file = await file_at(client, url, file_name="b.mp4")
@@ -110,7 +110,7 @@ async def test_a_file_is_read_iterated_and_saved(
         assert ("authorization" in request.headers) == (request.host == "run")
 
 
-async def test_a_folder_gives_each_file_a_name_of_its_own(
+async def test_files_in_a_folder_get_distinct_names(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     file = await file_at(client, url, file_name="b.mp4")
@@ -124,7 +124,7 @@ async def test_a_folder_gives_each_file_a_name_of_its_own(
     assert len(names_in(tmp_path)) == 6
 
 
-async def test_names_keep_their_letters_both_ways(
+async def test_file_names_keep_unicode_letters(
     fal: Emulator, client: AsyncClient, tmp_path: Path
 ) -> None:
     names = ["übel näme.png", "日本 100%.png", "a+b&c=d#e?.png", "😀.webp"]
@@ -140,9 +140,7 @@ async def test_names_keep_their_letters_both_ways(
             folder.rmdir()
 
 
-async def test_the_name_that_a_server_suggests_is_taken(
-    client: AsyncClient, tmp_path: Path
-) -> None:
+async def test_suggested_file_name_is_used(client: AsyncClient, tmp_path: Path) -> None:
     suggestion = b"attachment; filename*=UTF-8''..%2F%C3%BC.png"
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Disposition: %s\r\n\r\nx"
     with RawServer(replying(head % suggestion)) as peer:
@@ -152,7 +150,7 @@ async def test_the_name_that_a_server_suggests_is_taken(
         assert (await client.download(f"{peer.url}/1", tmp_path / "a")).name == "a"
 
 
-async def test_a_path_replaces_the_file_that_is_there(
+async def test_existing_target_file_is_replaced(
     client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     place = tmp_path / "a.mp4"
@@ -162,7 +160,7 @@ async def test_a_path_replaces_the_file_that_is_there(
 
 
 @pytest.mark.parametrize("target", ["nothing/", "nothing/a.mp4"])
-async def test_folders_are_not_made(
+async def test_missing_folders_are_not_created(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path, target: str
 ) -> None:
     with pytest.raises(FileNotFoundError):
@@ -171,7 +169,7 @@ async def test_folders_are_not_made(
     assert fal.count("download") == 0
 
 
-async def test_what_is_no_file_is_not_replaced(
+async def test_special_files_are_not_replaced(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     device = tmp_path / "device"
@@ -190,7 +188,7 @@ async def test_what_is_no_file_is_not_replaced(
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_download_goes_on_where_it_broke_off(
+async def test_interrupted_download_resumes(
     fal: Emulator, client: AsyncClient, url: str, reset: bool
 ) -> None:
     fal.fail(None, Fault(route="download", cut=60_000, reset=reset, times=4))
@@ -202,7 +200,7 @@ async def test_a_download_goes_on_where_it_broke_off(
     assert ranges[1:] == [f"bytes={start}-" for start in (60_000, 120_000, 180_000, 240_000)]
 
 
-async def test_a_server_that_ignores_ranges_is_listened_to_from_the_beginning(
+async def test_ignored_range_restarts_the_download(
     fal: Emulator, client: AsyncClient, url: str
 ) -> None:
     whole = {"etag": fal.files[url].etag, "content-type": "video/mp4"}
@@ -212,7 +210,7 @@ async def test_a_server_that_ignores_ranges_is_listened_to_from_the_beginning(
 
 
 @pytest.mark.parametrize("second", [CONTENT, bytes(300_000), CONTENT[:-1], CONTENT + b"x"])
-async def test_without_an_etag_the_beginning_is_compared(
+async def test_resume_without_etag_compares_the_start(
     fal: Emulator, client: AsyncClient, url: str, second: bytes
 ) -> None:
     fal.fail(
@@ -229,7 +227,7 @@ async def test_without_an_etag_the_beginning_is_compared(
     assert all("range" not in request.headers for request in fal.requests)
 
 
-async def test_a_file_that_changes_between_two_parts_is_an_error(
+async def test_file_changed_between_ranges_is_an_error(
     fal: Emulator, client: AsyncClient, url: str
 ) -> None:
     other = Fault(route="download", status=200, body=CONTENT, headers={"etag": '"other"'})
@@ -239,7 +237,7 @@ async def test_a_file_that_changes_between_two_parts_is_an_error(
 
 
 @pytest.mark.parametrize("start", [5, 50])
-async def test_a_part_that_was_not_asked_for_is_an_error(
+async def test_range_start_in_response_is_checked(
     fal: Emulator, client: AsyncClient, url: str, start: int
 ) -> None:
     size, etag = len(CONTENT), fal.files[url].etag
@@ -254,9 +252,7 @@ async def test_a_part_that_was_not_asked_for_is_an_error(
             await file.read()
 
 
-async def test_a_part_of_what_was_asked_for_whole_is_an_error(
-    fal: Emulator, client: AsyncClient, url: str
-) -> None:
+async def test_unrequested_range_is_an_error(fal: Emulator, client: AsyncClient, url: str) -> None:
     headers = {"content-range": f"bytes 5-{len(CONTENT) - 1}/{len(CONTENT)}"}
     fal.fail(None, Fault(route="download", status=206, body=CONTENT[5:], headers=headers))
     with pytest.raises(InvalidResponseError, match="go on at byte 0, but came from 5"):
@@ -266,7 +262,7 @@ async def test_a_part_of_what_was_asked_for_whole_is_an_error(
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-async def test_a_file_that_says_it_is_too_large_is_not_waited_for(client: AsyncClient) -> None:
+async def test_announced_size_over_limit_is_refused(client: AsyncClient) -> None:
     def script(line: RawConnection) -> None:
         line.response(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
         line.wait_closed()
@@ -279,7 +275,7 @@ async def test_a_file_that_says_it_is_too_large_is_not_waited_for(client: AsyncC
         await File(url=peer.url)._bind(client._dispatcher).read(max_bytes=6)
 
 
-async def test_a_file_that_turns_out_too_large_is_left(client: AsyncClient) -> None:
+async def test_oversized_download_is_stopped(client: AsyncClient) -> None:
     def script(line: RawConnection) -> None:
         line.response(CHUNKED, b"4\r\nfour\r\n4\r\nfive\r\n")
         line.wait_closed()
@@ -292,7 +288,7 @@ async def test_a_file_that_turns_out_too_large_is_left(client: AsyncClient) -> N
         await File(url=peer.url)._bind(client._dispatcher).read(max_bytes=6)
 
 
-async def test_a_file_that_has_become_shorter_is_not_whole(client: AsyncClient) -> None:
+async def test_file_that_shrinks_is_incomplete(client: AsyncClient) -> None:
     def script(line: RawConnection) -> None:
         whole = line.number > 1
         line.response(CHUNKED, b"2\r\nhe\r\n0\r\n\r\n" if whole else b"5\r\nhello\r\n")
@@ -306,7 +302,9 @@ async def test_a_file_that_has_become_shorter_is_not_whole(client: AsyncClient) 
 
 
 @pytest.mark.parametrize("beyond", ["5", "6", "*"])
-async def test_a_drop_at_the_very_end_is_no_loss(client: AsyncClient, beyond: str) -> None:
+async def test_connection_lost_after_last_byte_is_no_error(
+    client: AsyncClient, beyond: str
+) -> None:
     def script(line: RawConnection) -> None:
         asked = line.request()
         if b"range: bytes=5-" in asked.lower():
@@ -325,7 +323,7 @@ async def test_a_drop_at_the_very_end_is_no_loss(client: AsyncClient, beyond: st
                 await file.read()
 
 
-async def test_what_is_compressed_on_its_way_is_never_asked_for_in_parts(
+async def test_compressed_download_is_never_resumed(
     fal: Emulator, client: AsyncClient, url: str
 ) -> None:
     headers = {"etag": fal.files[url].etag, "content-encoding": "gzip"}
@@ -335,9 +333,7 @@ async def test_what_is_compressed_on_its_way_is_never_asked_for_in_parts(
     assert all("range" not in request.headers for request in fal.requests)
 
 
-async def test_redirects_are_followed_and_shown_no_key(
-    fal: Emulator, client: AsyncClient, url: str
-) -> None:
+async def test_redirects_carry_no_key(fal: Emulator, client: AsyncClient, url: str) -> None:
     with Emulator() as other:
         target = other.store(CONTENT, "video/mp4", "b.mp4")
         fal.fail(None, Fault(route="download", status=302, headers={"location": target}, times=2))
@@ -350,9 +346,7 @@ async def test_redirects_are_followed_and_shown_no_key(
         assert other.requests[-1].headers["range"] == "bytes=100000-"
 
 
-async def test_a_token_for_files_does_not_follow_a_redirect(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_file_token_is_not_sent_after_a_redirect(fal: Emulator, client: AsyncClient) -> None:
     private = fal.store(b"secret", "text/plain", lifecycle={"initial_acl": {"default": "forbid"}})
     with Emulator() as other:
         moved = Fault(
@@ -366,7 +360,7 @@ async def test_a_token_for_files_does_not_follow_a_redirect(
         assert [dict(request.headers).get("authorization") for request in other.requests] == [None]
 
 
-async def test_endless_redirects_end(fal: Emulator, client: AsyncClient, url: str) -> None:
+async def test_endless_redirects_are_an_error(fal: Emulator, client: AsyncClient, url: str) -> None:
     fal.fail(None, Fault(route="download", status=302, headers={"location": url}, times=None))
     with pytest.raises(InvalidResponseError, match="redirected more than 10 times"):
         await (await file_at(client, url)).read()
@@ -377,7 +371,7 @@ async def test_endless_redirects_end(fal: Emulator, client: AsyncClient, url: st
         await (await file_at(client, url)).read()
 
 
-async def test_a_response_without_a_file_is_an_error(
+async def test_response_without_a_file_is_an_error(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     fal.fail(None, Fault(route="download", status=204))
@@ -389,7 +383,7 @@ async def test_a_response_without_a_file_is_an_error(
     assert in_use(carrier) == 0
 
 
-async def test_what_the_server_says_of_the_size_counts(client: AsyncClient, url: str) -> None:
+async def test_server_size_determines_completeness(client: AsyncClient, url: str) -> None:
     assert await (await file_at(client, url, file_size=5)).read() == CONTENT
 
 
@@ -398,7 +392,7 @@ async def test_spaces_in_urls_are_encoded(fal: Emulator, client: AsyncClient, ur
     assert await (await file_at(client, url.replace("%20", " "))).read() == CONTENT
 
 
-async def test_a_download_that_breaks_off_again_and_again_fails(
+async def test_repeated_interruptions_fail_the_download(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     fal.fail(None, Fault(route="download", cut=100))
@@ -409,9 +403,7 @@ async def test_a_download_that_breaks_off_again_and_again_fails(
     assert fal.count("download") == 3
 
 
-async def test_a_failing_server_is_asked_again(
-    fal: Emulator, client: AsyncClient, url: str
-) -> None:
+async def test_failing_server_is_retried(fal: Emulator, client: AsyncClient, url: str) -> None:
     fal.fail(None, Fault(route="download", status=503, times=2))
     assert await (await file_at(client, url)).read() == CONTENT
     fal.fail(None, Fault(route="download", status=500, times=None))
@@ -420,7 +412,7 @@ async def test_a_failing_server_is_asked_again(
 
 
 @pytest.mark.parametrize("decision", ["forbid", "hide"])
-async def test_a_private_file_is_shown_to_its_owner(
+async def test_owner_can_download_a_private_file(
     fal: Emulator, client: AsyncClient, decision: str
 ) -> None:
     url = fal.store(b"secret", "text/plain", lifecycle={"initial_acl": {"default": decision}})
@@ -433,9 +425,7 @@ async def test_a_private_file_is_shown_to_its_owner(
             await File(url=url)._bind(stranger._dispatcher).read()
 
 
-async def test_the_rest_of_a_private_file_is_asked_for_with_the_token(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_resumed_private_download_sends_the_token(fal: Emulator, client: AsyncClient) -> None:
     url = fal.store(CONTENT, "text/plain", lifecycle={"initial_acl": {"default": "hide"}})
     fal.fail(None, Fault(route="download", cut=100_000, skip=1))
     assert await (await file_at(client, url)).read() == CONTENT
@@ -443,7 +433,7 @@ async def test_the_rest_of_a_private_file_is_asked_for_with_the_token(
     assert [value.partition(" ")[0] for value in shown] == ["Key", "", "Key", "Bearer", "Bearer"]
 
 
-async def test_tokens_are_for_the_cdn_alone(fal: Emulator, client: AsyncClient) -> None:
+async def test_tokens_are_sent_only_to_the_cdn(fal: Emulator, client: AsyncClient) -> None:
     with Emulator() as other:
         url = other.store(b"x", "text/plain", lifecycle={"initial_acl": {"default": "forbid"}})
         with pytest.raises(PermissionDeniedError):
@@ -452,13 +442,13 @@ async def test_tokens_are_for_the_cdn_alone(fal: Emulator, client: AsyncClient) 
     assert fal.count("cdn_token") == 0
 
 
-async def test_a_missing_file_is_not_found(client: AsyncClient, url: str) -> None:
+async def test_missing_file_raises_not_found(client: AsyncClient, url: str) -> None:
     with pytest.raises(NotFoundError):
         await (await file_at(client, url.replace("/b/", "/b/0"))).read()
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "nonsense", "http://u@a/"])
-async def test_only_http_and_data_urls_are_fetched(
+async def test_only_http_and_data_urls_are_allowed(
     client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidRequestError, match="http"):
@@ -479,12 +469,12 @@ async def test_data_urls_are_decoded(client: AsyncClient, url: str, content: byt
 
 
 @pytest.mark.parametrize("url", ["data:nothing", "data:;base64,a", "data:;base64,%%%%"])
-async def test_data_urls_that_cannot_be_read(client: AsyncClient, url: str) -> None:
+async def test_invalid_data_urls_are_refused(client: AsyncClient, url: str) -> None:
     with pytest.raises(InvalidResponseError, match="data URL"):
         await (await file_at(client, url)).read()
 
 
-async def test_a_file_that_is_too_large_is_refused(
+async def test_file_over_the_limit_is_refused(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     file = await file_at(client, url)
@@ -497,7 +487,7 @@ async def test_a_file_that_is_too_large_is_refused(
     assert names_in(tmp_path) == []
 
 
-async def test_a_cancelled_download_leaves_nothing_behind(
+async def test_cancelled_download_leaves_no_file(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     gate = fal.gate()
@@ -515,7 +505,7 @@ async def test_a_cancelled_download_leaves_nothing_behind(
     assert await (await file_at(client, url)).read() == CONTENT
 
 
-async def test_an_iterator_that_is_left_early_gives_its_connection_back(
+async def test_early_exit_releases_the_connection(
     fal: Emulator, client: AsyncClient, url: str
 ) -> None:
     file = await file_at(client, url)
@@ -532,7 +522,7 @@ async def test_an_iterator_that_is_left_early_gives_its_connection_back(
     assert {places.value for name, places in lane.items() if name.name == "DOWNLOAD"} == {64}
 
 
-async def test_stored_results_fetch_their_files_by_the_default_client(
+async def test_stored_results_use_the_default_client(
     fal: Emulator, client: AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in fal.environ.items():
@@ -544,7 +534,7 @@ async def test_stored_results_fetch_their_files_by_the_default_client(
     assert await File(url=url).read() == CONTENT
 
 
-async def test_a_file_is_data_that_is_copied_and_pickled_without_its_client(
+async def test_copied_and_pickled_files_lose_their_client(
     fal: Emulator, client: AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in fal.environ.items():
@@ -558,9 +548,7 @@ async def test_a_file_is_data_that_is_copied_and_pickled_without_its_client(
     assert file != await file_at(client, url)
 
 
-async def test_files_in_typed_events_are_fetched_by_the_client(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_files_in_typed_events_use_the_client(fal: Emulator, client: AsyncClient) -> None:
     class Event(BaseModel):
         image: File
 
@@ -574,15 +562,13 @@ async def test_files_in_typed_events_are_fetched_by_the_client(
         assert [await event.image.read() async for event in events] == [b"secret"]
 
 
-async def test_attributes_of_an_output_do_not_get_in_the_way(client: AsyncClient, url: str) -> None:
+async def test_output_attributes_do_not_shadow_methods(client: AsyncClient, url: str) -> None:
     names = ("read", "save", "_dispatcher", "model_config", "_bind", "iter_bytes")
     file = await file_at(client, url, **dict.fromkeys(names, 1))
     assert await file.read() == CONTENT
 
 
-async def test_files_in_typed_outputs_are_fetched_by_the_client(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_files_in_typed_outputs_use_the_client(fal: Emulator, client: AsyncClient) -> None:
     class Output(BaseModel):
         images: list[File]
 
@@ -591,7 +577,7 @@ async def test_files_in_typed_outputs_are_fetched_by_the_client(
     assert await output.images[0].read() == b"secret"
 
 
-async def test_a_file_is_an_argument_of_the_next_call(
+async def test_file_of_a_result_is_a_valid_argument(
     fal: Emulator, client: AsyncClient, url: str
 ) -> None:
     class Album(BaseModel):
@@ -620,7 +606,7 @@ async def test_a_file_is_an_argument_of_the_next_call(
     assert fal.count("download") == fal.count("upload") == 0
 
 
-async def test_downloads_by_functions(
+async def test_module_level_download_functions_work(
     fal: Emulator, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in fal.environ.items():

@@ -1,4 +1,4 @@
-"""What programs have at hand as a file: each shape is uploaded as it is, or refused by name."""
+"""Input shapes: objects that count as files, and clear refusals of the rest."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_async_files_become_their_urls(
     assert (fal.files[other].content_type, fal.files[other].file_name) == ("video/mp4", "b.mp4")
 
 
-async def test_async_files_go_up_in_parts_from_where_they_stand(
+async def test_async_files_upload_from_their_position(
     fal: Emulator, library: str, path: Path
 ) -> None:
     content = os.urandom(20_000)
@@ -117,7 +117,7 @@ async def test_async_files_go_up_in_parts_from_where_they_stand(
     assert fal.count("part") == 7
 
 
-async def test_async_files_that_cannot_be_uploaded(
+async def test_unsupported_async_files_are_refused(
     fal: Emulator, client: AsyncClient, library: str, path: Path
 ) -> None:
     async with opened_by(library, path, "r") as file:
@@ -132,7 +132,7 @@ async def test_async_files_that_cannot_be_uploaded(
     assert fal.requests == []
 
 
-async def test_async_files_that_cannot_be_wound_back(
+async def test_unseekable_async_files_are_uploaded(
     fal: Emulator, client: AsyncClient, library: str
 ) -> None:
     reading, writing = os.pipe()
@@ -142,7 +142,7 @@ async def test_async_files_that_cannot_be_wound_back(
         assert await stored(fal, client, file) == b"piped"
 
 
-async def test_streams_that_are_read_as_files_are(fal: Emulator, client: AsyncClient) -> None:
+async def test_file_like_streams_are_uploaded(fal: Emulator, client: AsyncClient) -> None:
     class Stream:
         left = b"streamed"
 
@@ -155,9 +155,7 @@ async def test_streams_that_are_read_as_files_are(fal: Emulator, client: AsyncCl
     assert fal.files[url].content == b"streamed"
 
 
-async def test_a_file_that_stands_at_its_end_is_refused(
-    fal: Emulator, client: AsyncClient, path: Path
-) -> None:
+async def test_file_at_its_end_is_refused(fal: Emulator, client: AsyncClient, path: Path) -> None:
     memory = io.BytesIO()
     memory.write(b"written")
     spooled: Any = tempfile.SpooledTemporaryFile()  # noqa: SIM115 -- closed below
@@ -174,7 +172,7 @@ async def test_a_file_that_stands_at_its_end_is_refused(
     assert memory.tell() == 0
 
 
-async def test_an_upload_leaves_an_open_file_where_it_stood(
+async def test_upload_restores_the_file_position(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:
     path.write_bytes(b"0123456789")  # noqa: ASYNC240 -- nobody waits for this loop
@@ -207,7 +205,7 @@ async def test_an_upload_leaves_an_open_file_where_it_stood(
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-async def test_uploads_of_web_frameworks_keep_their_name_and_type(
+async def test_framework_uploads_keep_name_and_type(
     fal: Emulator, client: AsyncClient, wrapped: bool
 ) -> None:
     with tempfile.SpooledTemporaryFile() as one, io.BytesIO() as other:
@@ -228,7 +226,7 @@ async def test_uploads_of_web_frameworks_keep_their_name_and_type(
 
 
 @pytest.mark.parametrize("make", [anyio.Path, str.encode, Path])
-async def test_paths_of_every_kind(
+async def test_paths_of_every_kind_are_accepted(
     fal: Emulator, client: AsyncClient, path: Path, make: Any
 ) -> None:
     if make is not str.encode:
@@ -244,7 +242,7 @@ async def test_paths_of_every_kind(
 
 
 @pytest.mark.parametrize("shape", ["gzip", "NamedTemporaryFile", "BufferedReader", "FileIO"])
-async def test_files_of_every_kind(
+async def test_open_files_of_every_kind_are_accepted(
     fal: Emulator, client: AsyncClient, tmp_path: Path, shape: str
 ) -> None:
     file: Any
@@ -266,7 +264,7 @@ async def test_files_of_every_kind(
 
 
 @pytest.mark.parametrize("value", [b"png", bytearray(b"png"), memoryview(b"png")])
-async def test_bytes_in_arguments_say_what_to_do(
+async def test_bytes_in_arguments_explain_the_remedy(
     fal: Emulator, client: AsyncClient, value: Any
 ) -> None:
     with pytest.raises(InvalidRequestError, match=r"Upload\(data, content_type\).*\['a'\]\[0\]"):
@@ -275,14 +273,14 @@ async def test_bytes_in_arguments_say_what_to_do(
 
 
 @pytest.mark.parametrize("value", [httpx.Response(200, content=b"x"), {"a": 1}, 7])
-async def test_what_cannot_be_uploaded_says_what_can(client: AsyncClient, value: Any) -> None:
+async def test_refusal_lists_the_supported_types(client: AsyncClient, value: Any) -> None:
     with pytest.raises(InvalidRequestError, match=f"{type(value).__name__}.*it must be text"):
         await client.upload(value, "a/b")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["png", "jpeg", "argument"])
-async def test_images_stay_upright(
+async def test_image_orientation_is_applied(
     fal: Emulator, client: AsyncClient, orientation: int, kind: str
 ) -> None:
     plain = Image.new("RGB", (32, 16), "#ff0000")
@@ -308,7 +306,7 @@ async def test_images_stay_upright(
             assert max(abs(a - b) for a, b in zip(here, there, strict=True)) < 40
 
 
-async def test_a_profile_of_other_colours_is_not_kept(fal: Emulator, client: AsyncClient) -> None:
+async def test_unusual_colour_profile_is_dropped(fal: Emulator, client: AsyncClient) -> None:
     for mode, kept in (("CMYK", False), ("RGB", True)):
         image = Image.new(mode, (2, 2))
         image.info["icc_profile"] = b"profile"

@@ -1,4 +1,4 @@
-"""Uploads: every kind of data, in one request and in parts, and what becomes of failures."""
+"""Uploads: sources, parts, repositories, progress and failures."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ SHAPES: dict[str, Callable[[bytes], Any]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("content", [b"", b"x", SMALL, LARGE[: 8 * KIB], LARGE], ids=len)
-async def test_data_of_every_kind_and_size_arrives_as_it_is(
+async def test_data_of_every_kind_arrives_unchanged(
     fal: Emulator, client: AsyncClient, shape: str, content: bytes
 ) -> None:
     with anyio.fail_after(10):
@@ -120,12 +120,12 @@ async def test_data_of_every_kind_and_size_arrives_as_it_is(
     assert stored.file_name == "a.mp4"
 
 
-async def test_text_is_uploaded_in_utf_8(fal: Emulator, client: AsyncClient) -> None:
+async def test_text_is_uploaded_as_utf_8(fal: Emulator, client: AsyncClient) -> None:
     url = await client.upload("naïve", "text/plain")
     assert fal.files[url].content == "naïve".encode()
 
 
-async def test_a_file_goes_up_under_its_name_and_in_parts_when_it_is_large(
+async def test_large_file_keeps_its_name_and_uses_parts(
     fal: Emulator, client: AsyncClient, large: Path
 ) -> None:
     url = await client.upload_file(str(large))
@@ -137,7 +137,7 @@ async def test_a_file_goes_up_under_its_name_and_in_parts_when_it_is_large(
     assert {request.headers["content-length"] for request in parts} == {"4096", str(2 * KIB + 7)}
 
 
-async def test_an_open_file_is_read_from_where_it_stands(
+async def test_open_file_is_read_from_its_position(
     fal: Emulator, client: AsyncClient, large: Path
 ) -> None:
     with large.open("rb") as file:
@@ -148,7 +148,7 @@ async def test_an_open_file_is_read_from_where_it_stands(
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=len)
-async def test_files_that_give_less_than_they_are_asked_for_arrive_whole(
+async def test_short_reads_upload_the_whole_file(
     fal: Emulator, client: AsyncClient, content: bytes
 ) -> None:
     class Slow(io.BytesIO):
@@ -169,7 +169,9 @@ VIEWS: dict[str, tuple[Any, bytes]] = {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-async def test_views_of_every_layout_arrive(fal: Emulator, client: AsyncClient, view: str) -> None:
+async def test_memoryviews_of_every_layout_arrive(
+    fal: Emulator, client: AsyncClient, view: str
+) -> None:
     data, content = VIEWS[view]
 
     async def alone() -> AsyncIterator[Any]:
@@ -222,7 +224,7 @@ class Texts:
         Texts(),
     ],
 )
-async def test_what_is_no_data_is_refused(fal: Emulator, client: AsyncClient, data: Any) -> None:
+async def test_unsupported_data_is_refused(fal: Emulator, client: AsyncClient, data: Any) -> None:
     with pytest.raises(InvalidRequestError):
         await client.upload(data, "text/plain")
     assert fal.files == {}
@@ -240,7 +242,7 @@ async def test_what_is_no_data_is_refused(fal: Emulator, client: AsyncClient, da
         {"fallback_repository": ["floppy"]},
     ],
 )
-async def test_arguments_that_cannot_be_are_refused(
+async def test_invalid_arguments_are_refused(
     fal: Emulator, client: AsyncClient, options: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidRequestError):
@@ -248,19 +250,19 @@ async def test_arguments_that_cannot_be_are_refused(
     assert fal.requests == []
 
 
-async def test_a_missing_file_is_the_error_of_python(client: AsyncClient, tmp_path: Path) -> None:
+async def test_missing_file_raises_file_not_found(client: AsyncClient, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await client.upload_file(tmp_path / "nothing.png")
 
 
 @pytest.mark.parametrize("path", [7, None, "a\0b"])
-async def test_what_is_no_path_is_refused(fal: Emulator, client: AsyncClient, path: Any) -> None:
+async def test_invalid_path_is_refused(fal: Emulator, client: AsyncClient, path: Any) -> None:
     with pytest.raises(InvalidRequestError):
         await client.upload_file(path)
     assert fal.requests == []
 
 
-async def test_what_is_no_regular_file_is_refused(
+async def test_irregular_file_is_refused(
     fal: Emulator, client: AsyncClient, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -272,13 +274,13 @@ async def test_what_is_no_regular_file_is_refused(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="files of Linux")
-async def test_a_file_that_says_it_is_empty_and_is_not_is_an_error(client: AsyncClient) -> None:
+async def test_file_reporting_zero_size_is_an_error(client: AsyncClient) -> None:
     with pytest.raises(UploadError, match="changed"):
         await client.upload_file("/proc/self/status")
 
 
 @pytest.mark.parametrize("repository", ["fal_v3", "fal"])
-async def test_names_that_are_no_text_are_said_as_far_as_they_are(
+async def test_undecodable_file_names_are_repaired(
     fal: Emulator, client: AsyncClient, tmp_path: Path, repository: Any
 ) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.png"
@@ -293,7 +295,7 @@ async def test_names_that_are_no_text_are_said_as_far_as_they_are(
     "mode", ["1", "CMYK", "HSV", "I;16", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "YCbCr"]
 )
 @pytest.mark.parametrize("kind", ["jpeg", "png", "jpg", "WEBP"])
-async def test_images_become_files(
+async def test_images_are_uploaded_as_files(
     fal: Emulator, client: AsyncClient, mode: str, kind: str
 ) -> None:
     if (mode, kind) == ("I;16", "WEBP"):
@@ -306,9 +308,7 @@ async def test_images_become_files(
         assert (image.size, image.format) == ((3, 2), name.upper())
 
 
-async def test_an_image_that_cannot_be_written_is_refused(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_unsupported_image_is_refused(fal: Emulator, client: AsyncClient) -> None:
     with pytest.raises(InvalidRequestError, match="floppy"):
         await client.upload_image(Image.new("RGB", (1, 1)), "floppy")
     assert fal.requests == []
@@ -326,7 +326,7 @@ async def test_an_image_that_cannot_be_written_is_refused(
         ("ones((2, 3), dtype='bool')", "L"),
     ],
 )
-async def test_arrays_become_images(
+async def test_arrays_are_uploaded_as_images(
     fal: Emulator, client: AsyncClient, pixels: str, mode: str
 ) -> None:
     url = await client.upload_image(eval(f"numpy.{pixels}", {"numpy": np}), "png")
@@ -351,7 +351,7 @@ async def test_arrays_become_images(
         "full((2, 3), None)",
     ],
 )
-async def test_arrays_that_are_no_images_are_refused(
+async def test_arrays_without_image_shape_are_refused(
     fal: Emulator, client: AsyncClient, pixels: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match="an image has"):
@@ -359,9 +359,7 @@ async def test_arrays_that_are_no_images_are_refused(
     assert fal.requests == []
 
 
-async def test_the_life_and_the_readers_of_a_file_are_said(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_lifetime_and_access_rules_are_sent(fal: Emulator, client: AsyncClient) -> None:
     acl = StorageACL(default="hide", rules=[StorageACLRule("ann", "allow")])
     settings = StorageSettings(expires_in="1h", initial_acl=acl)
     said = {
@@ -374,16 +372,14 @@ async def test_the_life_and_the_readers_of_a_file_are_said(
             assert fal.files[url].lifecycle == said
 
 
-async def test_names_that_no_header_can_hold_are_written_in_percent(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_unicode_names_are_percent_encoded(fal: Emulator, client: AsyncClient) -> None:
     url = await client.upload(b"x", "text/plain", "naïve\r\n.txt")
     assert fal.files[url].file_name == "na%C3%AFve%0D%0A.txt"
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=len)
 @pytest.mark.parametrize("repository", ["fal_v3", "fal"])
-async def test_the_key_goes_neither_to_the_cdn_nor_to_presigned_urls(
+async def test_key_is_not_sent_to_cdn_or_presigned_urls(
     fal: Emulator, client: AsyncClient, content: bytes, repository: Any
 ) -> None:
     url = await client.upload(content, "video/mp4", repository=repository)
@@ -393,7 +389,7 @@ async def test_the_key_goes_neither_to_the_cdn_nor_to_presigned_urls(
         assert shown.startswith("Key") == (request.host == "rest")
 
 
-async def test_tokens_are_fetched_once_and_renewed_when_they_are_refused(
+async def test_tokens_are_cached_and_refreshed_on_refusal(
     fal: Emulator, client: AsyncClient
 ) -> None:
     with anyio.fail_after(10):
@@ -406,9 +402,7 @@ async def test_tokens_are_fetched_once_and_renewed_when_they_are_refused(
     assert fal.count("cdn_token") == 2
 
 
-async def test_a_token_that_cannot_be_had_fails_for_all_who_wait(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_token_failure_is_raised_for_every_waiter(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
     fal.fail(None, Fault(route="cdn_token", status=403, delay=gate, times=None))
     failures: list[PermissionDeniedError] = []
@@ -431,7 +425,7 @@ async def test_a_token_that_cannot_be_had_fails_for_all_who_wait(
     await client.upload(b"x", "text/plain")
 
 
-async def test_tokens_are_renewed_before_their_end(
+async def test_tokens_are_refreshed_before_expiry(
     fal: Emulator, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_000_000.0]
@@ -449,9 +443,7 @@ async def test_tokens_are_renewed_before_their_end(
     assert seen == [1, 1, 1, 2, 2, 3, 4]
 
 
-async def test_a_token_that_is_for_elsewhere_is_shown_to_the_cdn_alone(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_foreign_token_is_sent_only_to_the_cdn(fal: Emulator, client: AsyncClient) -> None:
     elsewhere = Fault(
         route="cdn_token", transform=lambda body: {**body, "base_url": "http://evil.test"}
     )
@@ -474,7 +466,7 @@ async def test_a_token_that_is_for_elsewhere_is_shown_to_the_cdn_alone(
         ("initiate", {"upload_url": "nonsense"}, "upload_url"),
     ],
 )
-async def test_responses_without_what_is_needed_are_named(
+async def test_incomplete_responses_name_the_missing_field(
     fal: Emulator, client: AsyncClient, route: Any, edit: dict[str, Any], words: str
 ) -> None:
     fal.fail(None, Fault(route=route, transform=lambda body: {**body, **edit}))
@@ -483,9 +475,7 @@ async def test_responses_without_what_is_needed_are_named(
         await client.upload(b"x", "text/plain", repository=repository, fallback_repository=[])
 
 
-async def test_the_etag_of_a_part_is_in_its_header_or_in_its_body(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_part_etag_is_in_header_or_body(fal: Emulator, client: AsyncClient) -> None:
     fal.fail(None, Fault(route="part", headers={"etag": ""}, times=None))
     url = await client.upload(LARGE, "video/mp4")
     assert fal.files[url].content == LARGE
@@ -502,7 +492,7 @@ def is_part(number: int) -> Callable[[RecordedRequest], bool]:
 
 @pytest.mark.parametrize("repository", ["fal_v3", "fal"])
 @pytest.mark.parametrize("shape", ["bytes", "async iterator"])
-async def test_a_part_that_fails_is_sent_again_alone(
+async def test_failed_part_is_retried_alone(
     fal: Emulator, client: AsyncClient, repository: Any, shape: str
 ) -> None:
     fal.fail(None, Fault(route="part", status=503, when=is_part(1)))
@@ -516,7 +506,7 @@ async def test_a_part_that_fails_is_sent_again_alone(
 
 @pytest.mark.parametrize("repository", ["fal_v3", "fal"])
 @pytest.mark.parametrize("shape", ["bytes", "async iterator"])
-async def test_a_completion_whose_response_is_lost_is_one(
+async def test_lost_completion_response_completes_once(
     fal: Emulator, client: AsyncClient, repository: Any, shape: str
 ) -> None:
     fal.fail(None, Fault(route="complete", drop_response=True))
@@ -531,17 +521,13 @@ async def test_a_completion_whose_response_is_lost_is_one(
         await client.upload(LARGE, "video/mp4", repository=repository, fallback_repository=[])
 
 
-async def test_a_presigned_upload_whose_response_is_lost_is_made_again(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_lost_presigned_response_is_retried(fal: Emulator, client: AsyncClient) -> None:
     fal.fail(None, Fault(route="put", drop_response=True))
     url = await client.upload(SMALL, "video/mp4", repository="fal", fallback_repository=[])
     assert [stored.url for stored in fal.files.values()] == [url]
 
 
-async def test_parts_are_named_in_their_order_whatever_order_they_came_in(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_parts_are_completed_in_order(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
     fal.fail(None, Fault(route="part", delay=gate, when=is_part(1)))
     async with anyio.create_task_group() as group:
@@ -553,9 +539,7 @@ async def test_parts_are_named_in_their_order_whatever_order_they_came_in(
     assert [part["partNumber"] for part in completion.arguments["parts"]] == list(range(1, 9))
 
 
-async def test_a_failed_upload_says_how_far_it_came_and_leaves_nothing_behind(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_failed_upload_reports_its_progress(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
     fal.fail(None, Fault(route="part", status=500, times=None, when=is_part(4)))
     fal.fail(None, Fault(route="part", delay=gate, times=None, when=is_part(5)))
@@ -570,7 +554,7 @@ async def test_a_failed_upload_says_how_far_it_came_and_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=len)
-async def test_the_next_repository_is_tried(
+async def test_next_repository_is_used_on_failure(
     fal: Emulator, client: AsyncClient, data: bytes
 ) -> None:
     seen: list[int] = []
@@ -582,7 +566,7 @@ async def test_the_next_repository_is_tried(
     assert seen[-1] == len(data)
 
 
-async def test_the_next_repository_gets_all_parts(fal: Emulator, client: AsyncClient) -> None:
+async def test_next_repository_receives_all_parts(fal: Emulator, client: AsyncClient) -> None:
     told: list[int] = []
     last = Fault(route="part", status=400, when=is_part(8))
     fal.fail(None, last)
@@ -593,7 +577,7 @@ async def test_the_next_repository_gets_all_parts(fal: Emulator, client: AsyncCl
     assert told[-1] == len(LARGE)
 
 
-async def test_the_next_repository_is_tried_for_what_is_read_only_once(
+async def test_next_repository_receives_one_shot_sources(
     fal: Emulator, client: AsyncClient
 ) -> None:
     fal.fail(None, Fault(route="begin_parts", status=400), Fault(route="upload", status=400))
@@ -607,7 +591,7 @@ async def test_the_next_repository_is_tried_for_what_is_read_only_once(
     ("status", "error"), [(401, AuthenticationError), (403, PermissionDeniedError)]
 )
 @pytest.mark.parametrize("route", ["cdn_token", "upload", "begin_parts", "part"])
-async def test_no_other_repository_mends_a_wrong_key(
+async def test_invalid_key_does_not_change_repository(
     fal: Emulator, client: AsyncClient, status: int, error: type[Exception], route: Any
 ) -> None:
     fal.fail(None, Fault(route=route, status=status, times=None))
@@ -616,9 +600,7 @@ async def test_no_other_repository_mends_a_wrong_key(
     assert fal.count("initiate") == 0
 
 
-async def test_an_empty_list_of_repositories_is_the_end_of_it(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_empty_repository_list_is_an_error(fal: Emulator, client: AsyncClient) -> None:
     fal.fail(None, Fault(route="upload", status=500, times=None))
     with pytest.raises(ServerError):
         await client.upload(b"x", "text/plain", fallback_repository=[])
@@ -626,7 +608,7 @@ async def test_an_empty_list_of_repositories_is_the_end_of_it(
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=len)
-async def test_progress_is_told_sync_and_async(
+async def test_progress_callbacks_may_be_sync_or_async(
     fal: Emulator, client: AsyncClient, content: bytes
 ) -> None:
     told: list[tuple[int, int | None]] = []
@@ -649,7 +631,7 @@ async def test_progress_is_told_sync_and_async(
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=len)
 @pytest.mark.parametrize("error", [ValueError("no"), OSError("no")], ids=repr)
-async def test_a_callback_that_raises_ends_the_upload(
+async def test_callback_exception_ends_the_upload(
     fal: Emulator, client: AsyncClient, content: bytes, error: Exception
 ) -> None:
     def fail(sent: int, size: int | None) -> None:
@@ -663,7 +645,7 @@ async def test_a_callback_that_raises_ends_the_upload(
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=len)
-async def test_an_iterator_that_raises_ends_the_upload(
+async def test_iterator_exception_ends_the_upload(
     fal: Emulator, client: AsyncClient, content: bytes
 ) -> None:
     left: list[str] = []
@@ -682,7 +664,7 @@ async def test_an_iterator_that_raises_ends_the_upload(
 
 
 @pytest.mark.parametrize("raises", [False, True])
-async def test_generators_are_closed_when_an_upload_fails(
+async def test_failed_upload_closes_its_generators(
     fal: Emulator, client: AsyncClient, raises: bool
 ) -> None:
     left: list[str] = []
@@ -714,7 +696,7 @@ async def test_generators_are_closed_when_an_upload_fails(
         assert left == ["closed"]
 
 
-async def test_a_generator_that_is_still_at_work_is_closed_by_itself(client: AsyncClient) -> None:
+async def test_running_generator_is_closed_afterwards(client: AsyncClient) -> None:
     entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
 
     def slow() -> Iterator[bytes]:
@@ -737,9 +719,7 @@ async def test_a_generator_that_is_still_at_work_is_closed_by_itself(client: Asy
         await anyio.to_thread.run_sync(closed.wait)
 
 
-async def test_blocking_reads_do_not_take_threads_of_the_application(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_blocking_reads_use_their_own_threads(fal: Emulator, client: AsyncClient) -> None:
     busy = anyio.to_thread.current_default_thread_limiter()
     borrowers = [object() for _ in range(int(busy.available_tokens))]
     for borrower in borrowers:
@@ -761,7 +741,7 @@ async def test_blocking_reads_do_not_take_threads_of_the_application(
 
 @pytest.mark.parametrize("size", [KIB, len(LARGE)])
 @pytest.mark.parametrize("change", ["shrunk", "grown", "rewritten"])
-async def test_a_file_that_changes_meanwhile_is_an_error(
+async def test_file_changed_during_upload_is_an_error(
     fal: Emulator, client: AsyncClient, large: Path, change: str, size: int
 ) -> None:
     os.truncate(large, size)
@@ -785,7 +765,7 @@ async def test_a_file_that_changes_meanwhile_is_an_error(
 
 
 @pytest.mark.parametrize("change", ["shrunk", "grown"])
-async def test_an_open_file_that_changes_meanwhile_is_an_error(
+async def test_open_file_changed_during_upload_is_an_error(
     client: AsyncClient, change: str
 ) -> None:
     file = io.BytesIO(SMALL)
@@ -800,7 +780,7 @@ async def test_an_open_file_that_changes_meanwhile_is_an_error(
         await client.upload(file, "text/plain", on_progress=alter)
 
 
-async def test_a_file_that_shrinks_in_the_middle_is_an_error(
+async def test_file_shrunk_during_upload_is_an_error(
     fal: Emulator, client: AsyncClient, large: Path
 ) -> None:
     def shrink(sent: int, _: int | None) -> None:
@@ -813,9 +793,7 @@ async def test_a_file_that_shrinks_in_the_middle_is_an_error(
     assert (fal.count("complete"), fal.count("initiate")) == (0, 0)
 
 
-async def test_an_open_file_that_cannot_be_read_is_an_error(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_unreadable_open_file_is_an_error(fal: Emulator, client: AsyncClient) -> None:
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if self.tell() > 20 * KIB:
@@ -828,12 +806,12 @@ async def test_an_open_file_that_cannot_be_read_is_an_error(
     assert fal.count("complete") == 0
 
 
-async def test_a_file_that_cannot_be_read_is_an_error(client: AsyncClient, tmp_path: Path) -> None:
+async def test_unreadable_file_is_an_error(client: AsyncClient, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         await client.upload_file(tmp_path)
 
 
-async def test_all_uploads_of_a_client_share_one_budget(fal: Emulator) -> None:
+async def test_uploads_of_a_client_share_one_budget(fal: Emulator) -> None:
     limits = Limits(part_size=4 * KIB, single_shot=8 * KIB, uploads=2)
     gate = fal.gate()
     fal.fail(None, Fault(route="part", delay=gate, times=None))
@@ -860,7 +838,7 @@ async def test_all_uploads_of_a_client_share_one_budget(fal: Emulator) -> None:
     assert [stored.content for stored in fal.files.values()] == [LARGE] * 6
 
 
-async def test_iterators_are_read_no_further_than_there_is_room_for(fal: Emulator) -> None:
+async def test_iterators_are_read_within_the_budget(fal: Emulator) -> None:
     limits = Limits(part_size=4 * KIB, single_shot=8 * KIB, uploads=2)
     gate = fal.gate()
     fal.fail(None, Fault(route="part", delay=gate, skip=6, times=None))
@@ -889,7 +867,7 @@ async def test_iterators_are_read_no_further_than_there_is_room_for(fal: Emulato
 
 @pytest.mark.parametrize("route", ["cdn_token", "upload", "begin_parts", "part", "complete"])
 @pytest.mark.parametrize("shape", ["file", "async iterator"])
-async def test_a_cancelled_upload_leaves_nothing_open(
+async def test_cancelled_upload_closes_everything(
     fal: Emulator, client: AsyncClient, large: Path, route: Any, shape: str
 ) -> None:
     content = SMALL if route == "upload" else LARGE
@@ -913,7 +891,7 @@ async def test_a_cancelled_upload_leaves_nothing_open(
     assert client._dispatcher.resources.lanes.get().buffers.value == LIMITS.uploads
 
 
-async def test_an_upload_that_waits_for_its_iterator_can_be_cancelled(client: AsyncClient) -> None:
+async def test_upload_waiting_for_data_can_be_cancelled(client: AsyncClient) -> None:
     left: list[str] = []
 
     async def endless() -> AsyncIterator[bytes]:
@@ -930,21 +908,21 @@ async def test_an_upload_that_waits_for_its_iterator_can_be_cancelled(client: As
     assert client._dispatcher.resources.lanes.get().buffers.value == LIMITS.uploads
 
 
-async def test_a_closed_peer_is_a_transport_error(fal: Emulator) -> None:
+async def test_closed_connection_is_a_transport_error(fal: Emulator) -> None:
     hosts = fal_async.Hosts.at("http://127.0.0.1:9")
     async with AsyncClient("k", hosts=hosts, retry=RetryPolicy(attempts=1)) as client:
         with pytest.raises(TransportError):
             await client.upload(b"x", "text/plain")
 
 
-async def test_other_transports_upload_as_well(fal: Emulator, large: Path) -> None:
+async def test_other_transports_can_upload(fal: Emulator, large: Path) -> None:
     transport = httpx.AsyncHTTPTransport()
     async with AsyncClient(fal.key, hosts=fal.hosts, limits=LIMITS, transport=transport) as client:
         url = await client.upload_file(large)
     assert fal.files[url].content == LARGE
 
 
-async def test_module_level_uploads(
+async def test_module_level_upload_functions_work(
     fal: Emulator, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in fal.environ.items():
@@ -958,7 +936,7 @@ async def test_module_level_uploads(
     assert kinds == ["text/plain", "video/mp4", "image/jpeg"]
 
 
-def test_uploads_that_block(fal: Emulator, large: Path) -> None:
+def test_blocking_uploads_work(fal: Emulator, large: Path) -> None:
     told: CallbackRecorder[tuple[int, int | None]] = CallbackRecorder()
     with fal_async.sync.SyncClient(fal.key, hosts=fal.hosts, limits=LIMITS) as client:
         url = client.upload_file(large, on_progress=lambda *sent: told((sent[0], sent[1])))
@@ -966,7 +944,7 @@ def test_uploads_that_block(fal: Emulator, large: Path) -> None:
         assert told[-1] == (len(LARGE), len(LARGE))
 
 
-def test_data_urls(large: Path) -> None:
+def test_data_urls_are_encoded(large: Path) -> None:
     assert fal_async.encode("hello", "text/plain") == "data:text/plain;base64,aGVsbG8="
     assert fal_async.encode(b"hello", "text/plain") == "data:text/plain;base64,aGVsbG8="
     large.write_bytes(b"hello")
