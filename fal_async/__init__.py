@@ -105,7 +105,7 @@ if TYPE_CHECKING:
     from fal_async._files.downloads import Download
     from fal_async._files.encode import encode, encode_file, encode_image
     from fal_async._files.file import File
-    from fal_async._http.httpx_adapter import PooledTransport
+    from fal_async._http.httpx_transport import PooledTransport
     from fal_async.types import Arguments, WorkflowEvent
 
 __all__ = [
@@ -219,7 +219,7 @@ _LAZY = {
     "HTTPOverWebSocket": "_client.http_over_websocket",
     "Hosts": "_config",
     "Limits": "_config",
-    "PooledTransport": "_http.httpx_adapter",
+    "PooledTransport": "_http.httpx_transport",
     "Result": "_client.result",
     "RetryPolicy": "_config",
     "WebSocketConnection": "_client.sessions",

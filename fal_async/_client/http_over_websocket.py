@@ -10,7 +10,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fal_async._client.result import make_result
-from fal_async._http.decoding import DecodedBody
+from fal_async._http.response import DecodedBody
 from fal_async._net.errors import DecodingError
 from fal_async._net.tasks import on_abandoned_result
 from fal_async._net.time_slices import SlicedDecoder

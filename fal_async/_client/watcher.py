@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from fal_async._dispatch.fair_slots import Share
-from fal_async._http.mocks import httpx_is_mocked
 from fal_async._http.response import ExchangeFailed
+from fal_async._http.transports import httpx_is_mocked
 from fal_async._net.threads import decode
 from fal_async._net.time_slices import SlicedDecoder
 from fal_async._protocol import queue

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LAST_CHUNK", "EncodedRequest", "encode_chunk", "encode_request"]
 
-#: Bodies up to this size, in bytes, go out in one write with the head.
+#: Maximum size of a body that is sent in one write with the head, in bytes.
 MAX_INLINE_BODY: Final = 65536
-#: Ends a body that is sent in chunks.
+#: The end of a body that is sent in chunks.
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 _FRAMING: Final = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding"})
@@ -27,14 +27,14 @@ _lower = lru_cache(1024)(bytes.lower)
 
 
 class EncodedRequest(NamedTuple):
-    """A request, ready to be sent.
+    """A request as bytes.
 
     Attributes:
-        head: The head, with the whole body when that is small: a view, whose repr shows nothing.
-        body: What is left of the body.
-        length: How long the body is, in bytes; ``None`` when it is sent in chunks.
+        head: The head, with the whole body if that is small. A view, whose repr shows no content.
+        body: The rest of the body.
+        length: The length of the body, in bytes; ``None`` if it is sent in chunks.
         expects_body: Whether the response may have a body.
-        last: Whether the connection ends with it.
+        closes_connection: Whether the connection closes after the response.
     """
 
     head: memoryview
@@ -52,29 +52,31 @@ def encode_request(
     body: bytes | AsyncIterator[bytes],
     query: Secret | None = None,
 ) -> EncodedRequest:
-    """Check the parts of a request and write its head.
+    """Validate the parts of a request and encode its head.
 
     Args:
         method: The method.
-        host: The host, with its port where that is not the scheme's own; for requests whose headers
-            do not name it.
+        host: The value of the ``Host`` header, for requests without one.
         target: Path and query.
         headers: Names and values.
-        body: What follows the head; the headers say how long it is.
-        query: A signed query, added to the target.
+        body: The body. The headers must contain its length, or say that it is sent in chunks.
+        query: A signed query, added to the target; ``None`` for none.
 
     Raises:
-        LocalProtocolError: The request cannot be written, or could be read as another one.
+        LocalProtocolError: The request is not valid HTTP, or is ambiguous.
     """
-    lines = [_request_line(method, target, query)]
-    framing = _add_headers(lines, headers)
+    lines = [_encode_request_line(method, target, query)]
+    framing = _encode_headers(headers, lines)
     if b"host" not in framing:
         lines.insert(1, b"Host: %b" % host)
     lines.append(b"\r\n")
     head = memoryview(b"\r\n".join(lines))
-    length = _length(framing)
+    length = _parse_length(framing)
     if isinstance(body, bytes):
-        body = _framed(body, length)
+        if length is None:
+            body = encode_chunk(body) + LAST_CHUNK
+        elif len(body) != length:
+            raise LocalProtocolError(f"the body must have {length} bytes, got {len(body)}")
         if len(body) <= MAX_INLINE_BODY:
             head, body = memoryview(b"".join((head, body))), b""
     return EncodedRequest(
@@ -86,62 +88,62 @@ def encode_request(
     )
 
 
-def encode_chunk(part: bytes) -> bytes:
-    """A part of a body as a chunk; nothing for an empty part, which would end the body."""
-    return b"%x\r\n%b\r\n" % (len(part), part) if part else b""
+def encode_chunk(data: bytes) -> bytes:
+    """Encode data as a chunk of a body; ``b""`` for no data, which would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-def _add_headers(
-    lines: list[bytes | memoryview], headers: Iterable[tuple[bytes, bytes | Secret]]
+def _encode_request_line(method: str, target: bytes, query: Secret | None) -> bytes | memoryview:
+    raw_method = method.encode("ascii", "replace")
+    if not _is_token(raw_method) or raw_method == b"CONNECT":
+        raise LocalProtocolError(
+            f"the method must be a token of HTTP other than CONNECT, got {method!r}"
+        )
+    if not _is_target(target):
+        raise LocalProtocolError(
+            f"the target must be visible ASCII characters without spaces, got {target!r}"
+        )
+    if query is None:
+        return raw_method + b" " + target + b" HTTP/1.1"
+    separator = b"&" if b"?" in target else b"?"
+    return memoryview(
+        b" ".join((raw_method, target + separator + query.reveal().encode("ascii"), b"HTTP/1.1"))
+    )
+
+
+def _encode_headers(
+    headers: Iterable[tuple[bytes, bytes | Secret]], lines: list[bytes | memoryview]
 ) -> dict[bytes, bytes]:
-    """Write the headers; gives those that decide how long the body is, and the like."""
+    """Add the headers to the lines of the head; return those that decide about framing."""
     framing: dict[bytes, bytes] = {}
     for name, value in headers:
         if isinstance(value, Secret):
             lines.append(memoryview(b"%b: %b" % (name, value.reveal().encode("ascii"))))
             continue
-        if not _is_token(name) or _breaks_line(value):
-            raise LocalProtocolError(f"the header {name!r} cannot be sent")
+        if not _is_token(name):
+            raise LocalProtocolError(f"the name of a header must be a token of HTTP, got {name!r}")
+        if _breaks_line(value):
+            raise LocalProtocolError(f"the header {name!r} must not contain line breaks or nulls")
         lowered = _lower(name)
         if lowered in _FRAMING:
             if lowered in framing:
-                raise LocalProtocolError(f"there may be only one header {name!r}")
+                raise LocalProtocolError(f"the header {name!r} must not be repeated")
             framing[lowered] = value
         lines.append(name + b": " + value)
     return framing
 
 
-def _request_line(method: str, target: bytes, query: Secret | None) -> bytes | memoryview:
-    word = method.encode("ascii", "replace")
-    if not _is_token(word) or word == b"CONNECT":
-        raise LocalProtocolError(f"the method {method!r} cannot be sent")
-    if not _is_target(target):
-        raise LocalProtocolError(f"the target {target!r} cannot be sent")
-    if query is None:
-        return word + b" " + target + b" HTTP/1.1"
-    mark = b"&" if b"?" in target else b"?"
-    return memoryview(
-        b" ".join((word, target + mark + query.reveal().encode("ascii"), b"HTTP/1.1"))
-    )
-
-
-def _length(framing: dict[bytes, bytes]) -> int | None:
-    """The length of the body as the headers announce it, ``None`` for chunks."""
+def _parse_length(framing: dict[bytes, bytes]) -> int | None:
+    """Return the length of the body; ``None`` if it is sent in chunks."""
     length, coding = framing.get(b"content-length"), framing.get(b"transfer-encoding")
     if coding is not None:
         if length is not None or coding.strip().lower() != b"chunked":
-            raise LocalProtocolError("a body is sent with its length, or chunked, but not both")
+            raise LocalProtocolError(
+                "the request must have a content-length or a chunked transfer-encoding, not both"
+            )
         return None
     if length is None:
         return 0
     if not length.isdigit():
-        raise LocalProtocolError(f"{length!r} is not a content-length")
+        raise LocalProtocolError(f"the content-length must be a number, got {length!r}")
     return int(length)
-
-
-def _framed(body: bytes, length: int | None) -> bytes:
-    if length is None:
-        return encode_chunk(body) + LAST_CHUNK
-    if len(body) != length:
-        raise LocalProtocolError(f"the body has {len(body)} bytes instead of {length}")
-    return body

@@ -1,68 +1,61 @@
-"""HTTP/1.1 responses: bytes in, a head and pieces of a body out. No I/O."""
+"""HTTP/1.1 responses: bytes in, a head and chunks of a body out. No I/O."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import httptools
 
-from fal_async._http.head_repair import repair_head
 from fal_async._net.errors import RemoteProtocolError
 
 __all__ = ["ResponseParser"]
 
-#: Interim responses (status 1xx) before the response proper.
+#: Maximum number of interim responses (status 1xx) before the final one.
 MAX_INTERIM: Final = 16
-#: Header lines of one response, trailers included. Platforms send about 20.
+#: Maximum number of headers of one response, trailers included. Platforms send about 20.
 MAX_HEADERS: Final = 512
 
 
-class _Stop(Exception):  # noqa: N818 -- a signal through llhttp to `feed`
-    """Nothing more is to be parsed."""
-
-
-def _make_llhttp(parser: ResponseParser) -> httptools.HttpResponseParser:
-    llhttp = httptools.HttpResponseParser(parser)
-    # Allowed by the grammar of old (RFC 2616), common, and without danger.
-    llhttp.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
-    return llhttp
-
-
 class ResponseParser:
-    """Reads one response with llhttp, which is strict about heads and chunks.
+    """Parses one response with llhttp, which is strict about heads and chunks.
 
-    A head that llhttp refuses is repaired where there is no doubt of what was meant. Who reads a
-    response in another way than its sender would take the end of it for the next one, so a
-    connection
-    on which that was necessary carries no other exchange.
+    A head that llhttp rejects is repaired if its meaning is not in doubt. A receiver that parses a
+    response differently from its sender would take the end of it for the next response. So a
+    connection with a repaired response carries no other request.
+
+    Args:
+        no_body: Whether the response has no body, as after a HEAD request.
+        max_header_bytes: Maximum length of the head, in bytes.
+        may_upgrade: Whether the peer may switch to another protocol.
 
     Attributes:
         started: Whether a byte has arrived.
         status: The status code.
         reason: The reason phrase.
-        headers: Names and values, as they came.
+        headers: Names and values, as received.
         has_head: Whether status and headers are complete.
         http_version: The version, such as ``"1.1"``.
-        pieces: Parts of the body that have arrived and have not been taken.
+        body_chunks: Chunks of the body that have arrived and have not been read.
         complete: Whether the whole response has arrived.
-        reusable: Whether the connection may carry another exchange, once the response is complete.
-        failure: Why the rest of the response cannot be read, or ``None``.
-        keep_alive: How long the peer keeps idle connections, in seconds; ``None`` when it does not
-            say.
+        reusable: Whether the connection can carry another request after the response.
+        failure: The reason why the rest of the response cannot be parsed, or ``None``.
+        keep_alive: The time for which the peer keeps idle connections, in seconds; ``None`` if the
+            peer does not announce it.
         is_upgraded: Whether the peer has switched to another protocol.
-        trailing: What has arrived of that.
+        trailing: The bytes of that protocol that have arrived.
     """
 
     __slots__ = (
-        "_bodiless",
         "_header_bytes",
         "_interim",
-        "_limit",
         "_llhttp",
+        "_max_header_bytes",
         "_may_upgrade",
+        "_no_body",
         "_overhead",
-        "_raw",
-        "_refused",
+        "_raw_head",
+        "_rejection",
         "_was_repaired",
         "body_chunks",
         "complete",
@@ -80,11 +73,12 @@ class ResponseParser:
     )
 
     def __init__(self, *, no_body: bool, max_header_bytes: int, may_upgrade: bool = False) -> None:
-        self._bodiless = no_body
-        self._limit = max_header_bytes
+        self._no_body = no_body
+        self._max_header_bytes = max_header_bytes
+        self._may_upgrade = may_upgrade
         self._llhttp: httptools.HttpResponseParser | None = _make_llhttp(self)
-        self._raw: list[bytes] = []
-        self._refused: Exception | None = None
+        self._raw_head: list[bytes] = []
+        self._rejection: Exception | None = None
         self._was_repaired = False
         self._interim = 0
         self._header_bytes = 0
@@ -100,28 +94,35 @@ class ResponseParser:
         self.reusable = False
         self.failure: RemoteProtocolError | None = None
         self.keep_alive: float | None = None
-        self._may_upgrade = may_upgrade
         self.is_upgraded = False
         self.trailing = b""
 
     def feed(self, received: bytes) -> None:
-        """Take what has arrived; ``b""`` is the end of the connection."""
+        """Parse received bytes; ``b""`` is the end of the connection."""
         llhttp = self._llhttp
         if llhttp is None:
             self.reusable = False
         elif not received:
-            self._end()
+            self._feed_eof()
         else:
             self.started = True
             self._overhead += len(received)
             if not self.has_head:
-                self._raw.append(received)
-            if self._refused is None:
+                self._raw_head.append(received)
+            if self._rejection is None:
                 self._parse(llhttp, received)
-            elif b"\n" in received or self._overhead > self._limit:
-                self._repair(self._refused)
+            elif b"\n" in received or self._overhead > self._max_header_bytes:
+                self._repair(self._rejection)
         if self.complete or self.failure is not None:
-            self._llhttp = None  # it refers to this object
+            self._llhttp = None  # break the reference cycle
+
+    def read_body(self) -> bytes:
+        """Return the part of the body that has arrived since the last call."""
+        body_chunks = self.body_chunks
+        if not body_chunks:
+            return b""
+        self.body_chunks = []
+        return body_chunks[0] if len(body_chunks) == 1 else b"".join(body_chunks)
 
     def _parse(self, llhttp: httptools.HttpResponseParser, received: bytes) -> None:
         try:
@@ -134,71 +135,60 @@ class ResponseParser:
                 self._fail(f"the response is not HTTP/1.1: {error}")
             else:
                 self._repair(error)
+            return
+        if self.complete:
+            # llhttp may hold the start of a body that must not be there.
+            if self._no_body and not received.endswith(b"\r\n\r\n"):
+                self.reusable = False
         else:
-            self._check_rest(received)
+            self._check_overhead()
 
-    def _repair(self, refused: Exception) -> None:
+    def _check_overhead(self) -> None:
+        """Limit the bytes that llhttp consumes without an event, such as long chunk extensions."""
+        if self._overhead > self._max_header_bytes:
+            self._fail(
+                f"the response must have at most {self._max_header_bytes} bytes of headers and "
+                "other overhead, got more"
+            )
+
+    def _repair(self, rejection: Exception) -> None:
         """Parse the response again with a repaired head, once the head is complete."""
         try:
-            repaired = repair_head(b"".join(self._raw))
+            repaired = _repair_head(b"".join(self._raw_head))
         except ValueError as error:
-            self._fail(f"the response is not HTTP/1.1: {refused}: {error}")
+            self._fail(f"the response is not HTTP/1.1: {rejection}: {error}")
             return
         if repaired is None:
-            self._refused = refused
-            self._check_rest(b"")
+            self._rejection = rejection
+            self._check_overhead()
             return
-        self._refused = None
+        self._rejection = None
         self._was_repaired = True
         self._interim = self._header_bytes = 0
         self.reason, self.headers = b"", []
         self._llhttp = llhttp = _make_llhttp(self)
         self._parse(llhttp, repaired)
 
-    def read_body(self) -> bytes:
-        """The parts of the body that have arrived since the last call, together."""
-        body_chunks = self.body_chunks
-        if not body_chunks:
-            return b""
-        self.body_chunks = []
-        return body_chunks[0] if len(body_chunks) == 1 else b"".join(body_chunks)
+    def _feed_eof(self) -> None:
+        coding = b""
+        has_length = False
+        for name, value in self.headers:
+            lowered = name.lower()
+            has_length |= lowered == b"content-length"
+            if lowered == b"transfer-encoding":
+                coding = value
+        is_chunked = coding.rpartition(b",")[2].strip().lower() == b"chunked"
+        # A response without a length ends with its connection.
+        if self.has_head and not has_length and not is_chunked:
+            self.complete = True
+        else:
+            self._fail("the connection was closed before the response was complete")
 
     def _fail(self, reason: str) -> None:
         if self.failure is None and not self.complete:
             self.failure = RemoteProtocolError(reason)
 
-    def _check_rest(self, received: bytes) -> None:
-        """After llhttp has taken everything: what it has not reported is bounded, and not lost."""
-        if not self.complete:
-            if self._overhead > self._limit:
-                self._fail(f"the response has more than {self._limit} bytes that are not body")
-        elif self._bodiless and not received.endswith(b"\r\n\r\n"):
-            self.reusable = False  # llhttp may hold the beginning of a body that must not be there
-
-    def _read_keep_alive(self, value: bytes) -> None:
-        for parameter in value.split(b","):
-            name, _, seconds = parameter.strip().partition(b"=")
-            if name.strip().lower() == b"timeout" and seconds.strip().isdigit():
-                self.keep_alive = float(seconds)
-
-    def _end(self) -> None:
-        if self.has_head and not self._is_delimited():
-            self.complete = True
-        else:
-            self._fail("the connection was closed before the response was complete")
-
-    def _is_delimited(self) -> bool:
-        """Whether the response says where it ends; one that does not ends with its connection."""
-        coding = b""
-        for name, value in self.headers:
-            lowered = name.lower()
-            if lowered == b"content-length":
-                return True
-            if lowered == b"transfer-encoding":
-                coding = value
-        return coding.rpartition(b",")[2].strip().lower() == b"chunked"
-
-    # What llhttp calls.
+    # Callbacks of llhttp.
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -209,17 +199,24 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self._limit or len(self.headers) >= MAX_HEADERS:
-            self._fail("the headers of the response are too long or too many")
+        if self._header_bytes > self._max_header_bytes or len(self.headers) >= MAX_HEADERS:
+            self._fail(
+                f"the response must have at most {MAX_HEADERS} headers and "
+                f"{self._max_header_bytes} bytes of headers, got more"
+            )
             raise _Stop
-        if not self.has_head:  # what follows the body is not wanted
-            self.headers.append((name, value))
-            if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive":
-                self._read_keep_alive(value)
+        if self.has_head:  # trailers are ignored
+            return
+        self.headers.append((name, value))
+        if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive":
+            for parameter in value.split(b","):
+                key, _, seconds = parameter.strip().partition(b"=")
+                if key.strip().lower() == b"timeout" and seconds.strip().isdigit():
+                    self.keep_alive = float(seconds)
 
     def on_headers_complete(self) -> None:
         llhttp = self._llhttp
-        assert llhttp is not None  # noqa: S101 -- it is calling
+        assert llhttp is not None  # noqa: S101 -- it calls this method
         self.status = status = llhttp.get_status_code()
         self.http_version = llhttp.get_http_version()
         self.is_upgraded = status == 101 and self._may_upgrade
@@ -228,13 +225,13 @@ class ResponseParser:
             return
         if self.http_version not in {"1.1", "1.0"} or status < 100 or status == 101:
             self._fail(
-                f"a response of HTTP/{self.http_version} with status {status} was not expected"
+                f"the response must be HTTP/1.1, got HTTP/{self.http_version} with status {status}"
             )
             raise _Stop
         if status >= 200:
             self.has_head = True
-            self._raw = []
-            if self._bodiless:
+            self._raw_head = []
+            if self._no_body:
                 self.complete = True
                 self.reusable = llhttp.should_keep_alive() and not self._was_repaired
 
@@ -242,21 +239,114 @@ class ResponseParser:
         if self.complete:
             raise _Stop
 
-    def on_body(self, piece: bytes) -> None:
+    def on_body(self, chunk: bytes) -> None:
         if self.complete:
             raise _Stop
         self._overhead = 0
-        self.body_chunks.append(piece)
+        self.body_chunks.append(chunk)
 
     def on_message_complete(self) -> None:
         if self.has_head:
             if not self.complete:
                 self.complete = True
-                assert self._llhttp is not None  # noqa: S101 -- it is calling
+                assert self._llhttp is not None  # noqa: S101 -- it calls this method
                 self.reusable = self._llhttp.should_keep_alive() and not self._was_repaired
             return
         self._interim += 1
         if self._interim > MAX_INTERIM:
-            self._fail("there is no end to the interim responses")
+            self._fail(f"the response must have at most {MAX_INTERIM} interim responses, got more")
             raise _Stop
         self.reason, self.headers = b"", []
+
+
+class _Stop(Exception):  # noqa: N818 -- a signal through llhttp to `feed`
+    """The rest of the received bytes is not parsed."""
+
+
+def _make_llhttp(parser: ResponseParser) -> httptools.HttpResponseParser:
+    llhttp = httptools.HttpResponseParser(parser)
+    # The former grammar (RFC 2616) allows these spaces. They are common and harmless.
+    llhttp.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+    return llhttp
+
+
+_PREFIX: Final = b"HTTP/1."
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_is_status_line = re.compile(rb"(HTTP/1\.[01])[ \t]+([1-9][0-9][0-9])(?:[ \t]+(.*))?").fullmatch
+_is_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+#: Replaces control characters, which are not allowed in header values, by spaces. Tabs are allowed.
+_CONTROL_TO_SPACE: Final = bytes(
+    32 if (code < 32 and code != 9) or code == 127 else code for code in range(256)
+)
+
+
+def _repair_head(received: bytes) -> bytes | None:
+    """Correct the head of a response, and the heads of interim responses before it.
+
+    A paid output must not be lost because a server omits a carriage return (RFC 9112, section 2.2)
+    or folds a header (section 5.2). Ambiguous heads remain errors: two lengths, a length with
+    chunks, or a line that is no header.
+
+    Args:
+        received: All bytes of the response that have arrived.
+
+    Returns:
+        The same bytes with a correct head; ``None`` while the head is incomplete.
+
+    Raises:
+        ValueError: The head is invalid, or ambiguous.
+    """
+    heads: list[bytes] = []
+    rest = received
+    while True:
+        if not rest.startswith(_PREFIX) and not _PREFIX.startswith(rest):
+            raise ValueError("the status line is missing")
+        end = _HEAD_END.search(rest)
+        if end is None:
+            return None
+        lines = [line.removesuffix(b"\r") for line in rest[: end.start()].split(b"\n")]
+        rest = rest[end.end() :]
+        status = _is_status_line(lines[0])
+        if status is None:
+            raise ValueError("the status line is invalid")
+        version, code, reason = status.groups(b"")
+        headers = _repair_headers(_unfold_headers(lines[1:]))
+        heads.append(b"\r\n".join([b"%b %b %b" % (version, code, reason), *headers]))
+        if not code.startswith(b"1") or code == b"101":
+            return b"\r\n\r\n".join([*heads, rest])
+
+
+def _unfold_headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+    headers: list[tuple[bytes, bytes]] = []
+    for line in lines:
+        if b"\r" in line or b"\0" in line:
+            raise ValueError("a header contains a carriage return or a null byte")
+        if line.startswith((b" ", b"\t")):
+            if not headers or headers[-1][0].lower() in _FRAMING:
+                raise ValueError("a folded line is not allowed here")
+            name, value = headers[-1]
+            headers[-1] = name, value + b" " + line.strip(b" \t")
+            continue
+        name, colon, value = line.partition(b":")
+        name = name.rstrip(b" \t")
+        if not colon or not _is_name(name):
+            raise ValueError("a line is not a header")
+        headers.append((name, value.strip(b" \t")))
+    return headers
+
+
+def _repair_headers(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    lines: list[bytes] = []
+    lengths: set[bytes] = set()
+    codings = 0
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == b"content-length":
+            lengths.update(part.strip() for part in value.split(b","))
+            continue
+        codings += lowered == b"transfer-encoding"
+        lines.append(b"%b: %b" % (name, value.translate(_CONTROL_TO_SPACE)))
+    if len(lengths) + codings > 1 or not all(length.isdigit() for length in lengths):
+        raise ValueError("the length of the body is ambiguous")
+    return lines + [b"Content-Length: " + length for length in lengths]

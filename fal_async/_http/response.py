@@ -1,4 +1,4 @@
-"""`StreamedResponse`; the `Transport` interface."""
+"""Streamed responses, decompression, and the `Transport` interface."""
 
 from __future__ import annotations
 
@@ -7,22 +7,73 @@ from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 from fal_async._net.errors import DecodingError, ExchangeError
 from fal_async._net.time_slices import TimeSlice
+from fal_async._protocol.content_coding import CodingError, ContentDecoder, content_codings
 from fal_async._protocol.response import Response
 from fal_async._protocol.retry import NetworkFailure
 from fal_async.errors import InvalidResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from fal_async._core.secrets import Secret
     from fal_async._http.connection import Timeouts
     from fal_async._http.transmission import Transmission
 
-__all__ = ["Body", "ExchangeFailed", "StreamedResponse", "Transport", "decode_headers"]
+__all__ = [
+    "Body",
+    "BodyStream",
+    "DecodedBody",
+    "ExchangeFailed",
+    "StreamedResponse",
+    "Transport",
+    "decode_headers",
+]
 
-
-#: How much is read of the body of an error, in bytes, decompressed.
+#: Maximum number of bytes that are read of the body of an error response, decompressed.
 MAX_ERROR_BODY: Final = 8 * 1024 * 1024
+
+#: The body of a request.
+Body: TypeAlias = "bytes | AsyncIterator[bytes]"
+
+
+class Transport(Protocol):
+    """Sends requests: over the connection pool, or over a transport of httpx."""
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str | Secret],
+        body: Body,
+        timeouts: Timeouts,
+        transmission: Transmission,
+        *,
+        query: Secret | None = None,
+    ) -> StreamedResponse:
+        """Send a request and wait for the head of its response.
+
+        Args:
+            method: The method.
+            url: The URL.
+            headers: The headers, complete.
+            body: The body.
+            timeouts: The timeouts of connecting, writing and reading, in seconds.
+            transmission: Says whether the request can be repeated, and records whether it was sent.
+            query: A signed query, added to the URL; ``None`` for none.
+
+        Raises:
+            ExchangeError: There is no response.
+            InvalidURL: The URL is not valid.
+        """
+        ...
+
+    async def prepare(self) -> None:
+        """Do what the first request would have to do otherwise."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
 
 
 class ExchangeFailed(Exception):  # noqa: N818 -- a signal to the retry loop, not an error of a call
@@ -42,12 +93,12 @@ class ExchangeFailed(Exception):  # noqa: N818 -- a signal to the retry loop, no
     def from_error(
         cls, error: ExchangeError | OSError, *, sent: bool, request_id: str | None = None
     ) -> Self:
-        """Make one from the error of a transport.
+        """Convert an error of the transport.
 
         Args:
             error: The error.
             sent: Whether any of the request may have reached the peer.
-            request_id: The id that the headers of the response contain; ``None`` without one.
+            request_id: The request id of the response; ``None`` if there is none.
         """
         reason = str(error) or type(error).__name__
         if not isinstance(error, ExchangeError):
@@ -61,49 +112,66 @@ class ExchangeFailed(Exception):  # noqa: N818 -- a signal to the retry loop, no
         return self.failure.reason
 
 
-class StreamedResponse:
-    """A response whose body is still being received. Its receiver reads it or closes it.
+class BodyStream(Protocol):
+    """A body that is being received, as it was sent."""
 
-    It owns the connection and the slot of its request, and releases both when it is closed. The
-    slot of a response that was dropped is released when the response is freed.
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        ...
+
+
+class StreamedResponse:
+    """A response whose body is still being received; its owner reads it or closes it.
+
+    It owns the connection and the slot of its request, and releases both when it is closed. If it
+    is dropped, both are released when it is freed.
 
     Args:
         status_code: The HTTP status.
-        headers: The names in lower case; values of repeated headers are joined by commas.
-        whole: The body, if it has arrived completely.
-        rest: The decoded chunks of the body, if it has not.
-        close: Closes the connection, or releases it for reuse; ``None`` without one.
+        headers: The headers.
+        body: The body as it was sent: all of it, or a stream, which the response owns.
+        is_decoded: Whether the body is decompressed already.
 
     Attributes:
         status_code: The HTTP status.
-        headers: The headers.
+        headers: Header values by name in lower case. Repeated headers are joined by commas.
         release_slot: Releases the slot of the request; ``None`` without one.
     """
 
-    __slots__ = ("_close", "_rest", "_whole", "headers", "release_slot", "status_code")
+    __slots__ = ("_chunks", "_complete", "_stream", "headers", "release_slot", "status_code")
 
     def __init__(
         self,
         status_code: int,
         headers: Mapping[str, str],
+        body: bytes | BodyStream,
         *,
-        whole: bytes = b"",
-        rest: AsyncIterator[bytes] | None = None,
-        close: Callable[[], Awaitable[None]] | None = None,
+        is_decoded: bool = False,
     ) -> None:
         self.status_code = status_code
         self.headers = headers
         self.release_slot: Callable[[], None] | None = None
-        self._whole = whole
-        self._rest = rest
-        self._close = close
+        self._stream: BodyStream | None = None if isinstance(body, bytes) else body
+        self._complete: bytes | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+        encoding = None if is_decoded else headers.get("content-encoding")
+        if encoding is not None:
+            self._chunks = DecodedBody(body, encoding)
+        elif isinstance(body, bytes):
+            self._complete = body
+        else:
+            self._chunks = body
 
     def __del__(self) -> None:
         self._release_slot()
 
     @property
     def ok(self) -> bool:
-        """Whether the status is one of success."""
+        """True if the status is a success."""
         return 200 <= self.status_code < 300
 
     @property
@@ -112,64 +180,71 @@ class StreamedResponse:
         return Response(status_code=self.status_code, headers=self.headers)
 
     async def next_chunk(self) -> bytes | None:
-        """The next part of the decoded body, or ``None`` at its end; raises `ExchangeFailed`."""
-        if self._rest is None:
-            whole, self._whole = self._whole, b""
-            return whole or None
-        try:
-            return await anext(self._rest, None)
-        except (ExchangeError, OSError) as error:
-            request_id = self.headers.get("x-fal-request-id")
-            raise ExchangeFailed.from_error(error, sent=True, request_id=request_id) from error
-
-    async def read(self, *, limit: int) -> Response:
-        """Read the whole body and close.
-
-        The status of an error says more than its body, which is cut off at `MAX_ERROR_BODY`, and
-        where it cannot be decompressed.
-
-        Args:
-            limit: How long the body may be, in bytes, decompressed.
+        """Return the next chunk of the decompressed body; ``None`` at its end.
 
         Raises:
-            Broken: The rest of the body did not arrive, or cannot be decompressed.
-            InvalidResponseError: The body of a success is longer than that.
+            ExchangeFailed: The body was truncated, or cannot be decompressed.
         """
-        if self._rest is None:
-            body = self._whole
+        if self._chunks is None:
+            complete, self._complete = self._complete, None
+            return complete or None
+        try:
+            return await anext(self._chunks, None)
+        except (ExchangeError, OSError) as error:
+            raise ExchangeFailed.from_error(
+                error, sent=True, request_id=self.headers.get("x-fal-request-id")
+            ) from error
+
+    async def read(self, *, limit: int) -> Response:
+        """Read the whole body and close the response.
+
+        The status of an error matters more than its body. The body of an error is therefore
+        truncated at `MAX_ERROR_BODY`, or where it cannot be decompressed.
+
+        Args:
+            limit: Maximum length of the decompressed body, in bytes.
+
+        Raises:
+            ExchangeFailed: The body of a success was truncated, or cannot be decompressed.
+            InvalidResponseError: The body of a success is longer than the limit.
+        """
+        if self._chunks is None:
+            body = self._complete or b""
             self._release_slot()
         else:
-            body = await self._read_rest(limit)
+            try:
+                body = await self._read_chunks(limit)
+            finally:
+                await self.aclose()
         return Response(status_code=self.status_code, headers=self.headers, body=body)
 
-    async def _read_rest(self, limit: int) -> bytes:
-        body = _Gathered()
+    async def _read_chunks(self, limit: int) -> bytes:
+        buffer = _BodyBuffer()
         time_slice = TimeSlice()
         try:
-            while body.add(await self.next_chunk()):
+            while buffer.add(await self.next_chunk()):
                 if time_slice.is_over:
                     await time_slice.end()
-                if body.size > limit and self.ok:
+                if buffer.size > limit and self.ok:
                     raise InvalidResponseError(
-                        f"the response has more than {limit} bytes, which is the limit",
+                        f"the response must have at most {limit} bytes, got more",
                         request_id=self.headers.get("x-fal-request-id"),
                     )
-                if body.size > MAX_ERROR_BODY and not self.ok:
+                if buffer.size > MAX_ERROR_BODY and not self.ok:
                     break
         except ExchangeFailed as error:
             if self.ok or not isinstance(error.__cause__, DecodingError):
                 raise
-        finally:
-            await self.aclose()
-        return body.join() if self.ok else body.join()[:MAX_ERROR_BODY]
+        body = buffer.join()
+        return body if self.ok else body[:MAX_ERROR_BODY]
 
     async def aclose(self) -> None:
-        """Release the slot, and close the connection, or release it if the body has been read."""
+        """Release the slot; close the connection, or return it to its pool if the body was read."""
         self._release_slot()
-        self._rest = None
-        close, self._close = self._close, None
-        if close is not None:
-            await close()
+        self._chunks = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
 
     def _release_slot(self) -> None:
         release_slot, self.release_slot = self.release_slot, None
@@ -177,76 +252,99 @@ class StreamedResponse:
             release_slot()
 
 
-class _Gathered:
-    """What has arrived of a body, which tracebacks do not show: it may be a token."""
+class _BodyBuffer:
+    """The received part of a body. Tracebacks do not show its content, which may be a token."""
 
     def __init__(self) -> None:
         self.size = 0
-        self._parts: list[bytes] = []
+        self._chunks: list[bytes] = []
 
     def add(self, chunk: bytes | None) -> bool:
-        """Add a chunk, unless it is the end."""
+        """Add a chunk; return ``False`` at the end of the body."""
         if chunk is None:
             return False
         self.size += len(chunk)
-        self._parts.append(chunk)
+        self._chunks.append(chunk)
         return True
 
     def join(self) -> bytes:
-        """The whole body."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        """Return the whole body."""
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
 
-#: The body of a request.
-Body: TypeAlias = "bytes | AsyncIterator[bytes]"
+class DecodedBody:
+    """The decompressed body of a response, in chunks of bounded size.
 
+    Each chunk is decompressed when it is read. This is no generator, so an instance that is not
+    read to its end needs no cleanup.
 
-class Transport(Protocol):
-    """What carries exchanges: the engine, or a transport of httpx's kind."""
+    Args:
+        body: The body as it was sent: all of it, or its chunks.
+        encoding: The value of the ``Content-Encoding`` header.
+    """
 
-    async def send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str | Secret],
-        body: Body,
-        timeouts: Timeouts,
-        transmission: Transmission,
-        *,
-        query: Secret | None = None,
-    ) -> StreamedResponse:
-        """Send a request and wait for the head of its response.
+    def __init__(self, body: Body, encoding: str) -> None:
+        self._body = _SingleChunk(body) if isinstance(body, bytes) else body
+        self._encoding = encoding
+        self._decoder: ContentDecoder | None = None
+        self._time_slice = TimeSlice()
 
-        Args:
-            method: The method.
-            url: Where to.
-            headers: The headers, complete.
-            body: The body.
-            timeouts: The bounds of connecting, writing and reading, in seconds.
-            transmission: Says whether the request may be repeated, and learns whether it was sent.
-            query: A signed query, added to the URL.
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next chunk.
 
         Raises:
-            ExchangeError: There is no response.
-            InvalidURL: It is not known where to.
+            DecodingError: The body is truncated, or cannot be decompressed.
         """
-        ...
+        try:
+            while True:
+                if self._time_slice.is_over:
+                    await self._time_slice.end()
+                decoder = self._decoder
+                chunk = None if decoder is None else decoder.step()
+                if chunk:
+                    return chunk
+                if chunk is None:
+                    await self._feed(decoder)
+        except CodingError as error:
+            raise DecodingError(str(error)) from error
 
-    async def prepare(self) -> None:
-        """Do what the first exchange would have to do otherwise."""
-        ...
+    async def _feed(self, decoder: ContentDecoder | None) -> None:
+        received = await anext(self._body, None)
+        if received is None:
+            if decoder is not None:
+                decoder.finish()
+            raise StopAsyncIteration
+        if decoder is None and received:  # a response without a body may name any coding
+            decoder = self._decoder = ContentDecoder(content_codings(self._encoding))
+        if decoder is not None:
+            decoder.feed(received)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
+
+class _SingleChunk:
+    """A complete body as an iterator."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._body:
+            raise StopAsyncIteration
+        body, self._body = self._body, b""
+        return body
 
 
 def decode_headers(received: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Names in lower case; values of repeated headers are joined by commas."""
+    """Decode headers: names in lower case, values of repeated headers joined by commas."""
     headers: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}  # joined once, so that many of a name cost no more each
+    repeated: dict[str, list[str]] = {}  # joined once, so that the cost stays linear
     for raw_name, raw_value in received:
-        name, value = _name(raw_name), raw_value.decode("latin-1")
+        name, value = _decode_name(raw_name), raw_value.decode("latin-1")
         if name in headers:
             repeated.setdefault(name, [headers[name]]).append(value)
         else:
@@ -257,5 +355,5 @@ def decode_headers(received: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _name(raw: bytes) -> str:
-    return raw.decode("latin-1").lower()
+def _decode_name(name: bytes) -> str:
+    return name.decode("latin-1").lower()

@@ -1,8 +1,8 @@
-"""A request on its way to the peer: whether it may be repeated or was sent, and who traces it."""
+"""One attempt to send a request: its state, and the trace events of httpx."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-__all__ = ["Step", "TraceFunction", "Tracer", "Transmission"]
+__all__ = ["Step", "TraceFunction", "Tracer", "Transmission", "trace"]
 
 
 @dataclass(slots=True)
 class Transmission:
-    """One attempt to send a request. Whoever starts the attempt makes it and reads it afterwards.
+    """The state of one attempt to send a request.
+
+    The caller creates it for the attempt and reads it afterwards.
 
     Attributes:
         repeatable: Whether the request may be sent again although it may have reached the peer. The
-            caller decides that by what the request does; its method says nothing about it.
+            caller decides this by the effect of the request; its method does not matter.
         sent: Whether any of the request may have reached the peer: a byte was written to the
             socket. It never becomes false again.
-        waiting_for: The local limit that the request waits for; empty when it waits for none.
-        may_upgrade: Whether the peer may switch to another protocol, which the request asks for.
-        tracer: Told of the steps; ``None`` for nobody.
+        waiting_for: The local limit that the request waits for; empty while it waits for none.
+        may_upgrade: Whether the request asks the peer to switch to another protocol.
+        tracer: Reports the steps of the attempt; ``None`` disables tracing.
     """
 
     repeatable: bool = False
@@ -34,15 +36,15 @@ class Transmission:
     tracer: Tracer | None = None
 
 
-#: Called with the name of an event and what is known of it.
+#: Called with the name of an event and its details.
 TraceFunction: TypeAlias = "Callable[[str, dict[str, Any]], Awaitable[None] | None]"
 
 
 class Step:
-    """A step under way.
+    """A step in progress.
 
     Attributes:
-        return_value: What it came to; ``None`` until it is known.
+        return_value: The result of the step; ``None`` until it is known.
     """
 
     def __init__(self) -> None:
@@ -50,11 +52,11 @@ class Step:
 
 
 class Tracer:
-    """Tells of the steps of one exchange: ``started``, then ``complete`` or ``failed``.
+    """Reports the steps of one request: ``started``, then ``complete`` or ``failed``.
 
     Args:
-        function: The function.
-        request: What events about the request show as such.
+        function: Called for each event.
+        request: The request, as events show it.
     """
 
     def __init__(self, function: TraceFunction, request: object) -> None:
@@ -63,11 +65,11 @@ class Tracer:
 
     @asynccontextmanager
     async def step(self, name: str, info: dict[str, Any] | None = None) -> AsyncGenerator[Step]:
-        """Tell of a step.
+        """Report a step.
 
         Args:
             name: The name, such as ``"http11.send_request_headers"``.
-            info: What is known when it starts; ``None`` for the request.
+            info: The details of the ``started`` event; ``None`` for the request.
         """
         step = Step()
         await self.start(name, info)
@@ -79,18 +81,25 @@ class Tracer:
         await self.complete(name, step.return_value)
 
     async def start(self, name: str, info: dict[str, Any] | None = None) -> None:
-        """Tell that a step begins."""
-        await self._tell(f"{name}.started", {"request": self._request} if info is None else info)
+        """Report that a step has started."""
+        await self._call(f"{name}.started", {"request": self._request} if info is None else info)
 
     async def complete(self, name: str, return_value: object = None) -> None:
-        """Tell that a step is done."""
-        await self._tell(f"{name}.complete", {"return_value": return_value})
+        """Report that a step is complete."""
+        await self._call(f"{name}.complete", {"return_value": return_value})
 
     async def fail(self, name: str, error: BaseException) -> None:
-        """Tell that a step failed."""
-        await self._tell(f"{name}.failed", {"exception": error})
+        """Report that a step has failed."""
+        await self._call(f"{name}.failed", {"exception": error})
 
-    async def _tell(self, event: str, info: dict[str, Any]) -> None:
+    async def _call(self, event: str, info: dict[str, Any]) -> None:
         outcome = self._function(event, info)
         if isawaitable(outcome):
             await outcome
+
+
+def trace(
+    tracer: Tracer | None, name: str, info: dict[str, Any] | None = None
+) -> AbstractAsyncContextManager[Step]:
+    """Report a step, or do nothing without a tracer."""
+    return nullcontext(Step()) if tracer is None else tracer.step(name, info)

@@ -1,4 +1,4 @@
-"""URL to origin and request target."""
+"""URLs: origins and request targets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ __all__ = ["Origin", "origin_from_httpx", "parse_url"]
 
 
 class Origin(NamedTuple):
-    """What connections are made to.
+    """The server that a connection is made to.
 
     Attributes:
         scheme: ``"http"`` or ``"https"``.
         host: A name in ASCII or an IP address, IPv6 without brackets.
         port: The port.
-        server_hostname: The name that the peer's certificate has to be for; ``None`` for the host.
+        server_hostname: The name that the certificate of the server must match; ``None`` for the
+            host.
     """
 
     scheme: str
@@ -34,18 +35,18 @@ class Origin(NamedTuple):
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-#: URLs that say what they mean: names in ASCII, and nothing that is to be resolved or encoded.
+#: URLs that need no normalization: names in ASCII, and nothing to resolve or encode.
 _is_plain = re.compile(
     r"(https?://[a-z0-9._-]+(?::[0-9]{1,5})?)(/[\w.~!$&'()*+,;=:@%/?-]*)", re.ASCII
 ).fullmatch
 
 
 class Target(NamedTuple):
-    """Where a request goes.
+    """The parsed URL of a request.
 
     Attributes:
-        origin: What to connect to.
-        host: What the request names as its host.
+        origin: The origin to connect to.
+        host: The value of the ``Host`` header.
         path: Path and query.
     """
 
@@ -55,36 +56,36 @@ class Target(NamedTuple):
 
 
 def parse_url(url: str) -> Target:
-    """Where a URL leads.
+    """Parse a URL.
 
-    Most URLs of a job are its own, so all that costs is kept for what they share.
+    Most URLs belong to one job. Only the part that jobs share is cached.
 
     Raises:
-        InvalidURL: It is not a URL.
-        UnsupportedProtocol: It is not a URL of HTTP.
+        InvalidURL: The URL is not valid.
+        UnsupportedProtocol: The scheme is not ``http`` or ``https``, or there is no host.
     """
     plain = None if "/." in url or "%" in url else _is_plain(url)
     if plain is None:
         return _parse_with_httpx(url)
-    origin, host = _split_root(plain[1])
+    origin, host = _parse_origin(plain[1])
     return Target(origin, host, plain[2].encode("ascii"))
 
 
 @lru_cache(maxsize=256)
-def _split_root(root: str) -> tuple[Origin, bytes]:
-    parts = urlsplit(root)
+def _parse_origin(prefix: str) -> tuple[Origin, bytes]:
+    parts = urlsplit(prefix)
     try:
         port = parts.port or _PORTS[parts.scheme]
     except ValueError as error:
         raise InvalidURL(str(error)) from None
-    own = port == _PORTS[parts.scheme]
-    host = parts.netloc.partition(":")[0] if own else parts.netloc
+    is_default = port == _PORTS[parts.scheme]
+    host = parts.netloc.partition(":")[0] if is_default else parts.netloc
     return Origin(parts.scheme, parts.hostname or "", port), host.encode("ascii")
 
 
 @lru_cache(maxsize=256)
 def _parse_with_httpx(url: str) -> Target:
-    import httpx  # knows what to do with every URL there is, but takes long to load
+    import httpx  # handles all URLs, but loads slowly
 
     try:
         parsed = httpx.URL(url)
@@ -94,15 +95,17 @@ def _parse_with_httpx(url: str) -> Target:
 
 
 def origin_from_httpx(url: httpx.URL) -> Origin:
-    """What a connection for a URL is made to.
+    """Return the origin of a URL.
 
     Raises:
-        UnsupportedProtocol: It is not a URL of HTTP.
+        UnsupportedProtocol: The scheme is not ``http`` or ``https``, or there is no host.
     """
     try:
         port = url.port or _PORTS[url.scheme]
     except KeyError:
-        raise UnsupportedProtocol(f"{url.scheme!r} is not http or https") from None
+        raise UnsupportedProtocol(
+            f"the scheme of the URL must be http or https, got {url.scheme!r}"
+        ) from None
     if not url.host:
-        raise UnsupportedProtocol("the URL has no host")
+        raise UnsupportedProtocol("the URL must have a host")
     return Origin(url.scheme, url.raw_host.decode("ascii"), port)

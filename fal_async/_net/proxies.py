@@ -1,29 +1,33 @@
-"""Proxy selection from environment variables."""
+"""Proxies: selection by URL, and validation."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, TypeAlias
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.request import getproxies
+
+import httpx
+
+from fal_async._net.errors import ProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import httpx
+__all__ = ["SOCKS_SCHEMES", "ProxyRules", "parse_proxy"]
 
-__all__ = ["ProxyRules"]
-
-
-_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: The schemes of SOCKS proxies. With both, the proxy resolves the host name, as in httpx.
+SOCKS_SCHEMES: Final = frozenset({"socks5", "socks5h"})
 
 
 class ProxyRules:
-    """Which proxy is for which URL.
+    """Rules that select the proxy of a URL.
 
     Args:
-        proxies: Proxy URLs by scheme: ``http``, ``https``, ``all``; and under ``no`` what is
-            reached directly, separated by commas: a host (which stands for its subdomains too),
-            ``.suffix``, ``host:port``, an address, a network such as ``10.0.0.0/8``, or ``*``.
+        proxies: Proxy URLs by scheme: ``http``, ``https``, ``all``. The entry ``no`` lists the
+            hosts that are connected to directly, separated by commas: a host (with its
+            subdomains), ``.suffix``, ``host:port``, an address, a network such as ``10.0.0.0/8``,
+            or ``*``.
 
     Example:
         >>> import httpx
@@ -44,56 +48,69 @@ class ProxyRules:
 
     @classmethod
     def from_environment(cls) -> ProxyRules:
-        """The rules of ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
+        """Read ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
         return cls(getproxies())
 
     def __bool__(self) -> bool:
         return bool(self._proxies)
 
     def find(self, url: httpx.URL) -> str | None:
-        """The proxy for a URL, ``ws`` as for ``http``; ``None`` for the direct way."""
+        """Return the proxy of a URL; ``None`` for a direct connection.
+
+        The proxies of ``http`` and ``https`` are also those of ``ws`` and ``wss``.
+        """
         scheme = {"ws": "http", "wss": "https"}.get(url.scheme, url.scheme)
         proxy = self._proxies.get(scheme) or self._proxies.get("all")
-        if proxy is None or self._bypasses(url, 443 if scheme == "https" else 80):
+        host = url.raw_host.decode("ascii").lower().rstrip(".")
+        port = str(url.port or (443 if scheme == "https" else 80))
+        if any(_matches(entry, host, port) for entry in self._exceptions):
             return None
         return proxy
-
-    def _bypasses(self, url: httpx.URL, default_port: int) -> bool:
-        host = url.raw_host.decode("ascii").lower().rstrip(".")
-        port = str(url.port or default_port)
-        return any(_matches(entry, host, port) for entry in self._exceptions)
 
 
 def _matches(entry: str, host: str, port: str) -> bool:
     if entry == "*":
         return True
-    network = _network(entry)
+    network = _parse_network(entry)
+    if network is None:
+        name, colon, entry_port = entry.rpartition(":")
+        if colon and entry_port.isdigit():
+            if entry_port != port:
+                return False
+            entry, network = name, _parse_network(name)
     if network is not None:
-        return _address_in(network, host)
-    name, entry_port = _split_port(entry)
-    if entry_port is not None and entry_port != port:
-        return False
-    network = _network(name)
-    if network is not None:
-        return _address_in(network, host)
-    name = name.lstrip("*").strip(".")
+        try:
+            return ipaddress.ip_address(host) in network
+        except ValueError:
+            return False
+    name = entry.lstrip("*").strip(".")
     return host == name or host.endswith(f".{name}")
 
 
-def _split_port(entry: str) -> tuple[str, str | None]:
-    name, colon, port = entry.rpartition(":")
-    return (name, port) if colon and port.isdigit() else (entry, None)
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def _network(text: str) -> _Network | None:
+def _parse_network(text: str) -> _Network | None:
     try:
         return ipaddress.ip_network(text.removeprefix("[").removesuffix("]"), strict=False)
     except ValueError:
         return None
 
 
-def _address_in(network: _Network, host: str) -> bool:
+def parse_proxy(url: str) -> httpx.Proxy:
+    """Parse the URL of a proxy, and check that the proxy is supported.
+
+    Raises:
+        ProxyError: The URL is not valid, or a package is missing.
+    """
     try:
-        return ipaddress.ip_address(host) in network
-    except ValueError:
-        return False
+        proxy = httpx.Proxy(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ProxyError(
+            f"cannot use the proxy of the environment: {error}", permanent=True
+        ) from error
+    if proxy.url.scheme in SOCKS_SCHEMES and find_spec("socksio") is None:
+        raise ProxyError(
+            "SOCKS proxies need the extra 'socks': pip install 'fal-async[socks]'", permanent=True
+        )
+    return proxy

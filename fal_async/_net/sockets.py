@@ -1,4 +1,4 @@
-"""A byte stream over one socket, plain or TLS, the same on every event loop."""
+"""A non-blocking byte stream over a socket, plain or TLS, the same on every event loop."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK", "SocketStream"]
 
-#: Bytes asked for in one read and offered in one write.
+#: Maximum number of bytes that one call reads or writes.
 CHUNK: Final = 65536
 
 _NOT_YET: Final = (BlockingIOError, InterruptedError)
 
 
 class SocketStream(ByteStream):
-    """Reads and writes a non-blocking socket at once where it is ready, and waits where it is not.
+    """A non-blocking socket that is read and written at once if it is ready, or after a wait.
 
     No byte is buffered between the kernel (or OpenSSL) and the caller, and no task or callback runs
-    while the stream is idle. So an idle stream can be looked at, and can be dropped without a loop.
+    while the stream is idle. So an idle stream can be inspected, and can be closed without a loop.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
-        # Which way TLS wants to go is not always the way of the caller.
+        # TLS may have to write before it can read, and the other way round.
         self._wait_for_read: Callable[[socket.socket], Awaitable[None]] = anyio.wait_readable
-        self._until_sendable: Callable[[socket.socket], Awaitable[None]] = anyio.wait_writable
+        self._wait_for_write: Callable[[socket.socket], Awaitable[None]] = anyio.wait_writable
 
     @property
     def is_tls(self) -> bool:
-        """Whether what is sent is encrypted."""
+        """True for a TLS connection."""
         return self._tls is not None
 
     @property
     def ssl_object(self) -> ssl.SSLSocket | None:
-        """What knows of TLS; ``None`` for a plain connection."""
+        """The TLS socket; ``None`` for a plain connection."""
         return self._tls
 
     @property
     def addresses(self) -> tuple[Any, Any]:
-        """The addresses of this end and of the peer; ``None`` for those of a broken connection."""
+        """The local address and that of the peer; ``None`` for both if the connection broke."""
         try:
             return self._socket.getsockname(), self._socket.getpeername()
         except OSError:
             return None, None
 
     def receive_nowait(self, max_bytes: int = CHUNK) -> bytes | None:
-        """What has arrived; ``b""`` at the end of the stream, ``None`` when nothing has yet.
+        """Receive without waiting; ``b""`` is the end of the stream, ``None`` if nothing arrived.
 
         Raises:
             OSError: The connection broke.
@@ -70,14 +70,14 @@ class SocketStream(ByteStream):
             self._wait_for_read = anyio.wait_writable
         return None
 
-    def receive_into_nowait(self, room: memoryview) -> int | None:
-        """As `receive_nowait`, to a place that has been made; the answer is how many bytes came.
+    def receive_into_nowait(self, buffer: memoryview) -> int | None:
+        """Receive into a buffer as `receive_nowait` does; return the number of bytes.
 
         Raises:
             OSError: The connection broke.
         """
         try:
-            return self._socket.recv_into(room)
+            return self._socket.recv_into(buffer)
         except (*_NOT_YET, ssl.SSLWantReadError):
             self._wait_for_read = anyio.wait_readable
         except ssl.SSLWantWriteError:
@@ -85,7 +85,7 @@ class SocketStream(ByteStream):
         return None
 
     def send_nowait(self, item: bytes | memoryview) -> int:
-        """Send what goes out at once; the answer is how many bytes that was.
+        """Send without waiting; return the number of bytes that were sent.
 
         Raises:
             OSError: The connection broke.
@@ -93,38 +93,41 @@ class SocketStream(ByteStream):
         try:
             return self._socket.send(item)
         except (*_NOT_YET, ssl.SSLWantWriteError):
-            self._until_sendable = anyio.wait_writable
+            self._wait_for_write = anyio.wait_writable
         except ssl.SSLWantReadError:
-            self._until_sendable = anyio.wait_readable
+            self._wait_for_write = anyio.wait_readable
         return 0
 
     async def wait_receivable(self) -> None:
-        """Wait until `receive_nowait` has something to say, if only that the stream was closed."""
+        """Wait until `receive_nowait` gives data or an error, or until the stream is closed."""
         try:
             await self._wait_for_read(self._socket)
         except anyio.ClosedResourceError:
             return
 
     async def wait_sendable(self) -> None:
-        """Wait until `send_nowait` has something to say, if only that the stream was closed."""
+        """Wait until `send_nowait` sends data or gives an error, or until the stream is closed."""
         try:
-            await self._until_sendable(self._socket)
+            await self._wait_for_write(self._socket)
         except anyio.ClosedResourceError:
             return
 
-    def is_quiet(self) -> bool:
-        """Whether the peer has sent nothing, not even an end; takes one system call."""
+    def has_unread_data(self) -> bool:
+        """Return whether the peer has sent data, or has closed the connection.
+
+        This takes one system call.
+        """
         try:
-            # Of socket.socket, since that of SSLSocket does not peek.
+            # The method of SSLSocket cannot peek.
             socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
         except _NOT_YET:
-            return self._tls is None or self._tls.pending() == 0
+            return self._tls is not None and self._tls.pending() > 0
         except OSError:
-            return False
-        return False
+            return True
+        return True
 
     async def receive(self, max_bytes: int = CHUNK) -> bytes:
-        """Receive at least one byte, as `anyio.abc.ByteReceiveStream` says."""
+        """Receive at least one byte; see `anyio.abc.ByteReceiveStream`."""
         await checkpoint()
         with _anyio_errors():
             while (received := self.receive_nowait(max_bytes)) is None:
@@ -134,18 +137,18 @@ class SocketStream(ByteStream):
         return received
 
     async def send(self, item: bytes | memoryview) -> None:
-        """Send everything, as `anyio.abc.ByteSendStream` says."""
+        """Send all bytes; see `anyio.abc.ByteSendStream`."""
         await checkpoint()
-        rest = memoryview(item)
+        data = memoryview(item)
         with _anyio_errors():
-            while rest:
-                sent = self.send_nowait(rest[:CHUNK])
+            while data:
+                sent = self.send_nowait(data[:CHUNK])
                 if not sent:
                     await self.wait_sendable()
-                rest = rest[sent:]
+                data = data[sent:]
 
     async def send_eof(self) -> None:
-        """End the sending half of a plain connection; TLS has no halves."""
+        """Close the sending half of a plain connection. TLS does not support this."""
         if self._tls is not None:
             raise NotImplementedError("a TLS stream cannot be half-closed")
         with contextlib.suppress(OSError):
@@ -153,7 +156,7 @@ class SocketStream(ByteStream):
         await checkpoint()
 
     async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> SocketStream:
-        """Make the TLS handshake; the result replaces this stream, which is closed on failure.
+        """Do the TLS handshake; the result replaces this stream, which is closed on failure.
 
         Raises:
             OSError: The handshake failed, `ssl.SSLError` included.
@@ -170,41 +173,37 @@ class SocketStream(ByteStream):
             raise
         stream = SocketStream(wrapped)
         try:
-            await stream._do_handshake(wrapped)
+            while True:
+                try:
+                    wrapped.do_handshake()
+                except ssl.SSLWantReadError:
+                    await anyio.wait_readable(wrapped)
+                except ssl.SSLWantWriteError:
+                    await anyio.wait_writable(wrapped)
+                else:
+                    return stream
         except BaseException:
             stream.close()
             raise
-        return stream
-
-    async def _do_handshake(self, sock: ssl.SSLSocket) -> None:
-        while True:
-            try:
-                sock.do_handshake()
-            except ssl.SSLWantReadError:
-                await anyio.wait_readable(sock)
-            except ssl.SSLWantWriteError:
-                await anyio.wait_writable(sock)
-            else:
-                return
 
     async def aclose(self) -> None:
-        """Close at once, waking up whoever waits for the stream."""
+        """Close at once, and wake up the tasks that wait for the stream."""
         self.close()
         await checkpoint()
 
     def close(self) -> None:
-        """Close at once, waking up whoever waits for the stream."""
+        """Close at once, and wake up the tasks that wait for the stream."""
         if self._socket.fileno() >= 0:
             anyio.notify_closing(self._socket)
             self._socket.close()
 
     def close_without_loop(self) -> None:
-        """Close at once, outside of the event loop, which is gone or another process's."""
+        """Close at once, after the event loop has ended or in a forked process."""
         self._socket.close()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """The socket, and for TLS the chosen protocol."""
+        """The socket, and the ALPN protocol of a TLS connection."""
         attributes: dict[Any, Callable[[], Any]] = {
             SocketAttribute.raw_socket: lambda: self._socket
         }
@@ -213,8 +212,8 @@ class SocketStream(ByteStream):
         return attributes
 
 
-class _anyio_errors(contextlib.AbstractContextManager[None]):  # noqa: N801 -- reads as a statement
-    """Raise what anyio's streams raise."""
+class _anyio_errors(contextlib.AbstractContextManager[None]):  # noqa: N801 -- used like a function
+    """Raise the errors of anyio's streams."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, OSError):

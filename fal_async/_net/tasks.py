@@ -37,14 +37,16 @@ T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 _log = logging.getLogger("fal_async")
 
-_UNBOUNDED = cast("AbstractContextManager[object, bool]", nullcontext())
+_NO_TIMEOUT = cast("AbstractContextManager[anyio.CancelScope | None, bool]", nullcontext())
 #: How long cleanup after a cancellation may take, in seconds.
 CLEANUP: Final = 5.0
 
 
-def optional_timeout(seconds: float | None) -> AbstractContextManager[object, bool]:
-    """A scope that is left after so many seconds; ``None`` is no scope, which costs nothing."""
-    return _UNBOUNDED if seconds is None else anyio.move_on_after(seconds)
+def optional_timeout(
+    seconds: float | None,
+) -> AbstractContextManager[anyio.CancelScope | None, bool]:
+    """Cancel a block after this time, in seconds; ``None`` disables it without a cost."""
+    return _NO_TIMEOUT if seconds is None else anyio.move_on_after(seconds)
 
 
 def shielded_cleanup(seconds: float = CLEANUP) -> anyio.CancelScope:

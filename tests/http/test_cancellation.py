@@ -13,7 +13,7 @@ import anyio
 import httpx
 import pytest
 
-from fal_async._http.httpx_adapter import PooledTransport
+from fal_async._http.httpx_transport import PooledTransport
 from tests.support.cancel_points import cancel_everywhere
 from tests.support.pool_state import idle, in_use, waiting
 from tests.support.raw_server import OK, RawConnection, RawServer, replying

@@ -148,7 +148,7 @@ async def test_an_output_beyond_the_limit_is_an_error_that_names_it(
         anyio.fail_after(10),
     ):
         async with client_of(peer, make()) as client:
-            with pytest.raises(InvalidResponseError, match="more than 300000 bytes"):
+            with pytest.raises(InvalidResponseError, match="at most 300000 bytes"):
                 await client.run("acme/app", {})
 
 

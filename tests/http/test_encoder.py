@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from fal_async._http.encoder import MAX_INLINE_BODY, EncodedRequest, encode_chunk
-from fal_async._http.httpx_adapter import encode_httpx_request
+from fal_async._http.httpx_transport import encode_httpx_request
 from fal_async._net.errors import LocalProtocolError
 
 if TYPE_CHECKING:

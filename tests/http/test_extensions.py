@@ -11,7 +11,7 @@ import httpcore
 import httpx
 import pytest
 
-from fal_async._http.httpx_adapter import PooledTransport
+from fal_async._http.httpx_transport import PooledTransport
 from tests.support.pool_state import idle, in_use
 from tests.support.raw_server import OK, RawConnection, RawServer, replying
 

@@ -16,7 +16,7 @@ from tests.support.raw_server import OK, RawConnection, RawServer, replying
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-    from fal_async._http.httpx_adapter import PooledTransport
+    from fal_async._http.httpx_transport import PooledTransport
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -11,7 +11,7 @@ import pytest
 
 import fal_async.sync
 from fal_async import AsyncClient, PooledTransport, Status, TransportError
-from fal_async._http.mocks import httpx_is_mocked
+from fal_async._http.transports import httpx_is_mocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable

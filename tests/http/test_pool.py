@@ -9,8 +9,8 @@ import anyio
 import httpx
 import pytest
 
-from fal_async._http.httpx_adapter import PooledTransport
-from tests.support.pool_state import idle, in_use, waiting
+from fal_async._http.httpx_transport import PooledTransport
+from tests.support.pool_state import idle, in_use, origins, waiting
 from tests.support.raw_server import OK, RawConnection, RawServer, replying
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ async def test_a_place_comes_free_when_connecting_fails() -> None:
             for _ in range(5):
                 group.start_soon(fail)
         assert failures == 5
-        assert transport._pool._pools.get()._berths == {}
+        assert origins(transport) == []
 
 
 async def test_a_connection_that_is_too_old_is_not_used_again() -> None:
@@ -138,13 +138,13 @@ async def test_old_connections_to_forgotten_origins_are_swept_up() -> None:
             await ask(transport, other.url)
             with anyio.fail_after(10):
                 await anyio.to_thread.run_sync(forgotten.wait_ended)
-            assert len(transport._pool._pools.get()._berths) == 1
+            assert len(origins(transport)) == 1
 
 
 async def test_an_origin_without_connections_is_forgotten(transport: PooledTransport) -> None:
     with RawServer(lambda line: line.response(OK.replace(b"1.1", b"1.0"))) as peer:
         await ask(transport, peer.url)
-        assert transport._pool._pools.get()._berths == {}
+        assert origins(transport) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://host/", "http:///path", "/path", "ws://host/"])

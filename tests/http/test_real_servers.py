@@ -8,7 +8,7 @@ import anyio
 import httpx
 import pytest
 
-from fal_async._http.httpx_adapter import PooledTransport
+from fal_async._http.httpx_transport import PooledTransport
 from tests.support.asgi_app import TEXT
 from tests.support.pool_state import idle, in_use
 

@@ -10,7 +10,7 @@ import pytest
 
 from fal_async import AsyncClient, Hosts, RetryPolicy, SubmitOutcomeUnknownError
 from fal_async._http.connection import IDLE_MARGIN
-from fal_async._http.pool import Engine
+from fal_async._http.pool import HTTPConnectionPool
 from fal_async._http.transmission import Transmission
 from fal_async._http.transports import PooledBackend
 from fal_async._net.errors import ConnectError, ReadError, WriteError
@@ -31,7 +31,7 @@ def keeping(seconds: bytes) -> bytes:
 
 @pytest.fixture
 async def carrier() -> AsyncIterator[PooledBackend]:
-    pooled = PooledBackend(Engine(keepalive_expiry=1000))
+    pooled = PooledBackend(HTTPConnectionPool(keepalive_expiry=1000))
     yield pooled
     await pooled.aclose()
 
@@ -143,7 +143,7 @@ async def test_a_connection_that_is_about_to_be_closed_is_not_used(
 
 
 async def test_an_unreliable_connection_makes_room_for_another() -> None:
-    carrier = PooledBackend(Engine(max_connections=1))
+    carrier = PooledBackend(HTTPConnectionPool(max_connections=1))
     with RawServer(replying(FAILED)) as peer:
         for _ in range(3):
             await send(carrier, peer, repeatable=False)
@@ -153,7 +153,7 @@ async def test_an_unreliable_connection_makes_room_for_another() -> None:
 
 
 async def test_an_unreliable_connection_is_not_handed_to_who_waits() -> None:
-    carrier = PooledBackend(Engine(max_connections=1))
+    carrier = PooledBackend(HTTPConnectionPool(max_connections=1))
     with RawServer(lambda line: line.response(FAILED)) as peer:
         async with anyio.create_task_group() as group:
             for _ in range(3):

@@ -11,8 +11,9 @@ import anyio
 import httpx
 import pytest
 
-from fal_async._net.connect import connect, connect_via_proxy
+from fal_async._net.connect import connect
 from fal_async._net.errors import ConnectError, ProxyError
+from fal_async._net.tunnels import connect_via_proxy
 from tests.support.cancel_points import cancel_everywhere
 from tests.support.raw_server import RawConnection, RawServer
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     import trustme
 
-    from fal_async._http.httpx_adapter import PooledTransport
+    from fal_async._http.httpx_transport import PooledTransport
 
 
 def echo(line: RawConnection) -> None:

@@ -18,7 +18,7 @@ import anyio
 import httpx
 import pytest
 
-from fal_async._http.httpx_adapter import PooledTransport
+from fal_async._http.httpx_transport import PooledTransport
 from fal_async._net.event_loops import PerLoop
 from tests.support.pool_state import idle
 from tests.support.raw_server import OK, RawConnection, RawServer, replying
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 PRELUDE = """
 import asyncio, gc, logging, os, ssl, sys, threading
 import anyio, httpx, trio, uvloop
-from fal_async._http.httpx_adapter import PooledTransport
+from fal_async._http.httpx_transport import PooledTransport
 
 logging.getLogger("asyncio").setLevel("ERROR")  # it finds this machine slow
 
@@ -136,19 +136,19 @@ def test_loops_leave_no_trace_in_the_transport() -> None:
     transport = PooledTransport()
 
     async def main():
-        transport._pool._pools.get()
+        transport._pool._connections.get()
 
     for _ in range(50):
         asyncio.run(main())
         trio.run(main)
-    assert len(transport._pool._pools._slots) == 0
+    assert len(transport._pool._connections._slots) == 0
 
     # Not even those that are closed without a shutdown.
     for number in range(20):
         loop = asyncio.new_event_loop()
         loop.run_until_complete(main())
         loop.close()
-    assert len(transport._pool._pools._slots) == 1
+    assert len(transport._pool._connections._slots) == 1
     """
     run_script(script, "")
 
@@ -173,14 +173,14 @@ def test_a_forked_child_leaves_the_connections_of_its_parent_alone(
     async def fork():
         await main()
         if os.fork() == 0:
-            assert not transport._pool._pools._slots
+            assert not transport._pool._connections._slots
             os._exit(0)
         assert os.wait()[1] == 0
         await main()
 
     loop.run_until_complete(main())
     if os.fork() == 0:
-        assert not transport._pool._pools._slots
+        assert not transport._pool._connections._slots
         asyncio.run(main())
         trio.run(main)
         gc.collect()

@@ -9,8 +9,9 @@ import anyio
 import httpx
 import pytest
 
+from fal_async._http.httpx_backend import ProxiedBackend
 from fal_async._http.transmission import Transmission
-from fal_async._http.transports import PooledBackend, ProxiedBackend, select_transport
+from fal_async._http.transports import PooledBackend, select_transport
 from fal_async._net.errors import ExchangeError, InvalidURL, ProxyError
 from fal_async._net.proxies import ProxyRules
 from tests.support.raw_server import OK, RawServer, replying

@@ -119,23 +119,23 @@ async def test_a_stream_is_quiet_until_something_comes(
     streams: tuple[SocketStream, SocketStream],
 ) -> None:
     one, other = streams
-    assert one.is_quiet()
+    assert not one.has_unread_data()
     await other.send(b"x")
-    assert not one.is_quiet()
-    assert not one.is_quiet()
+    assert one.has_unread_data()
+    assert one.has_unread_data()
     assert await one.receive() == b"x"
-    assert one.is_quiet()
+    assert not one.has_unread_data()
     await other.aclose()
-    assert not one.is_quiet()
+    assert one.has_unread_data()
     await one.aclose()
-    assert not one.is_quiet()
+    assert one.has_unread_data()
 
 
 def test_a_stream_can_be_dropped_without_a_loop() -> None:
     one, other = pair()
     one.close_without_loop()
     one.close_without_loop()
-    assert not other.is_quiet()
+    assert other.has_unread_data()
     other.close_without_loop()
 
 
@@ -153,9 +153,9 @@ async def test_what_tls_has_decrypted_already_is_not_quiet(authority: trustme.CA
     with RawServer(script, tls=server) as peer, anyio.fail_after(10):
         async with await connect("127.0.0.1", peer.port, tls=client) as stream:
             assert await stream.receive(1) == b"h"
-            assert not stream.is_quiet()
+            assert stream.has_unread_data()
             assert await stream.receive() == b"ello"
-            assert stream.is_quiet()
+            assert not stream.has_unread_data()
 
 
 async def test_tls_has_no_halves(authority: trustme.CA) -> None:

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from fal_async import AsyncClient, RetryPolicy, errors
-from fal_async._net import socks
-from fal_async._net.connect import connect_via_proxy
+from fal_async._net import proxies
 from fal_async._net.errors import ProxyError
+from fal_async._net.tunnels import connect_via_proxy
 from fal_async.emulator import Socket  # noqa: TC001 -- the emulator reads the annotation
 from tests.support.cancel_points import cancel_everywhere
 from tests.support.raw_server import PATIENCE, RawConnection, RawServer
@@ -95,7 +95,7 @@ def greeting(line: RawConnection) -> None:
     line.wait_closed()
 
 
-@pytest.mark.parametrize("scheme", sorted(socks.SCHEMES))
+@pytest.mark.parametrize("scheme", sorted(proxies.SOCKS_SCHEMES))
 @pytest.mark.parametrize("slowly", [False, True])
 @pytest.mark.parametrize("host", ["fal.example", "127.0.0.1", "::1"])
 async def test_a_proxy_opens_the_tunnel_and_resolves_the_host(
@@ -127,13 +127,13 @@ async def test_a_proxy_gets_the_password_that_it_asks_for() -> None:
         ([b"\x05\x00", b"\x05\x05\x00\x01" + bytes(6)], "connection refused"),
         ([b"\x05\x00", b"\x05\x04\x00\x03\x01a\x00\x00"], "host unreachable"),
         ([b"\x05\x00", b"\x05\x02\x00\x04" + bytes(18)], "not allowed"),
-        ([b"\x05\x00", b"\x05\x99\x00\x01" + bytes(6)], "does not speak SOCKS5"),
-        ([b"\x05\x00", b"\x04\x00\x00\x01" + bytes(6)], "does not speak SOCKS5"),
+        ([b"\x05\x00", b"\x05\x99\x00\x01" + bytes(6)], "does not use SOCKS5"),
+        ([b"\x05\x00", b"\x04\x00\x00\x01" + bytes(6)], "does not use SOCKS5"),
         ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "SOCKS5"),
-        ([], "broke off"),
-        ([b"\x05"], "broke off"),
-        ([b"\x05\x00"], "broke off"),
-        ([b"\x05\x00", b"\x05\x00\x00\x01\x7f"], "broke off"),
+        ([], "closed the connection"),
+        ([b"\x05"], "closed the connection"),
+        ([b"\x05\x00"], "closed the connection"),
+        ([b"\x05\x00", b"\x05\x00\x00\x01\x7f"], "closed the connection"),
     ],
 )
 async def test_a_proxy_that_refuses_or_is_none_is_an_error(
@@ -211,7 +211,7 @@ async def test_calls_and_sessions_go_through_the_same_proxy(
     [
         ("socks5://127.0.0.1:1", r"pip install 'fal-async\[socks\]'"),
         ("socks4://127.0.0.1:1", "scheme"),
-        ("http://127.0.0.1:port", "cannot be used"),
+        ("http://127.0.0.1:port", "cannot use the proxy"),
     ],
 )
 async def test_a_proxy_that_cannot_be_used_is_told_before_anything_is_sent(
@@ -220,7 +220,7 @@ async def test_a_proxy_that_cannot_be_used_is_told_before_anything_is_sent(
     proxy: str,
     message: str,
 ) -> None:
-    monkeypatch.setattr(socks, "find_spec", lambda name: None)  # as if the extra was missing
+    monkeypatch.setattr(proxies, "find_spec", lambda name: None)  # as if the extra was missing
     with anyio.fail_after(PATIENCE):  # so it is not tried again either
         async with client_through(proxy) as client:
             with pytest.raises(errors.ConnectionFailedError, match=message):

@@ -1,32 +1,41 @@
-"""What a transport holds, seen from the inside."""
+"""The connections that a transport holds, from the inside."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from fal_async._http.pool import Engine
+    from fal_async._http.pool import HTTPConnectionPool, _OriginState
 
 
-class Holder(Protocol):
-    """A transport, or the carrier of a client."""
+class Pooled(Protocol):
+    """A transport with a connection pool."""
 
-    _pool: Engine
-
-
-def in_use(holder: Holder) -> int:
-    """How many places are in use in the running loop."""
-    return sum(berth.in_use for berth in holder._pool._pools.get()._berths.values())
+    _pool: HTTPConnectionPool
 
 
-def idle(holder: Holder) -> int:
-    """How many connections rest in the running loop."""
-    pool = holder._pool._pools.get()
-    resting = sum(len(berth.idle) for berth in pool._berths.values())
-    assert resting + in_use(holder) >= len(pool._open) >= resting
-    return resting
+def origins(transport: Pooled) -> list[_OriginState]:
+    """Return the origins that the transport knows in the running event loop."""
+    return list(transport._pool._connections.get()._origins.values())
 
 
-def waiting(holder: Holder) -> int:
-    """How many requests wait for a connection in the running loop."""
-    return sum(len(berth.waiters) for berth in holder._pool._pools.get()._berths.values())
+def in_use(transport: Pooled) -> int:
+    """Count the requests that use or open a connection in the running event loop."""
+    return sum(state.requests for state in origins(transport)) - waiting(transport)
+
+
+def idle(transport: Pooled) -> int:
+    """Count the idle connections of the running event loop."""
+    count = sum(len(state.idle) for state in origins(transport))
+    open_connections = len(transport._pool._connections.get()._open)
+    assert count + in_use(transport) >= open_connections >= count
+    return count
+
+
+def waiting(transport: Pooled) -> int:
+    """Count the requests that wait for a slot in the running event loop."""
+    return sum(
+        state.slots.statistics().tasks_waiting
+        for state in origins(transport)
+        if state.slots is not None
+    )

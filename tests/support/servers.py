@@ -14,7 +14,7 @@ import uvicorn
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from fal_async._http.httpx_adapter import PooledTransport
+from fal_async._http.httpx_transport import PooledTransport
 from tests.support.asgi_app import app
 
 if TYPE_CHECKING:
