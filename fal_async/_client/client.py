@@ -219,7 +219,7 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
 
     def _closing_time(self) -> float:
         """How long closing may take on this event loop, in seconds."""
-        return self._dispatcher.resources.cancellers.get().patience()
+        return self._dispatcher.resources.cancellers.get().grace_period()
 
 
 def _load() -> None:

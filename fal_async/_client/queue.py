@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from contextlib import aclosing
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
-
-import anyio
+from typing import TYPE_CHECKING
 
 from fal_async._client.handle import AsyncRequestHandle
 from fal_async._client.result import check_output_type
+from fal_async._client.subscription import JobSubscription
 from fal_async._core.checks import check_callback, check_mapping, seconds
-from fal_async._dispatch.call_state import CallState, call_state, use_call_state
+from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._files.auto_upload import attach_files
 from fal_async._net.tasks import on_abandoned_result, optional_timeout
 from fal_async._protocol import options, queue
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.queue import Submission, job_urls
-from fal_async.errors import ClientClosedError, FalClientError, InvalidRequestError
-from fal_async.types import Completed
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from fal_async._client.result import Result
-    from fal_async._dispatch.cancellation import JobCanceller, PendingCancel
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._protocol.endpoint import Endpoint
     from fal_async._protocol.response import Response
@@ -38,148 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["QueueMixin"]
 
 
-class _JobSubscription:
-    """One job, and who wants to hear of it.
-
-    Args:
-        canceller: Cancels jobs for the client.
-        on_enqueue: Called with the job's id, or ``None``.
-        on_queue_update: Called with each status, or ``None``.
-
-    Attributes:
-        handle: The job; ``None`` until it has been submitted.
-        last: The last status that was seen, or ``None``.
-        uncancelled: The ids of jobs that were left and could not be cancelled.
-    """
-
-    def __init__(
-        self,
-        canceller: JobCanceller,
-        on_enqueue: Callable[[str], Awaitable[None] | None] | None,
-        on_queue_update: Callable[[Status], Awaitable[None] | None] | None,
-    ) -> None:
-        self.handle: AsyncRequestHandle | None = None
-        self.last: Status | None = None
-        self.uncancelled: tuple[str, ...] = ()
-        self._canceller = canceller
-        self._on_enqueue = on_enqueue
-        self._on_queue_update = on_queue_update
-        self._in_callback = False
-        self._cancel: PendingCancel | None = None
-        self._context = copy_context()
-        self._scope = anyio.CancelScope()
-
-    @property
-    def request_id(self) -> str | None:
-        """The job's id; ``None`` until it has been submitted."""
-        return None if self.handle is None else self.handle.request_id
-
-    async def run(
-        self,
-        submit: Callable[[], Awaitable[AsyncRequestHandle]],
-        *,
-        with_logs: bool,
-        interval: float | None,
-        output: type[T] | None,
-    ) -> T:
-        """Submit the job, tell of each change, up to the end, and fetch the output."""
-        try:
-            return await self._run(submit, with_logs=with_logs, interval=interval, output=output)
-        except ClientClosedError as error:
-            error.request_id = error.request_id or self.request_id
-            error.uncancelled = self.uncancelled
-            call_state().describe(error)
-            await self._canceller.closed()
-            raise
-
-    def close(self) -> None:
-        """End the wait, since the client is closing; an output that is there is still fetched."""
-        if isinstance(self.last, Completed):
-            return
-        self._scope.cancel()
-        if self.handle is not None:
-            self._begin_cancel(self.handle)
-
-    async def _run(
-        self,
-        submit: Callable[[], Awaitable[AsyncRequestHandle]],
-        *,
-        with_logs: bool,
-        interval: float | None,
-        output: type[T] | None,
-    ) -> T:
-        self._canceller.join(self)
-        try:
-            return await self._submit_and_follow(
-                submit, with_logs=with_logs, interval=interval, output=output
-            )
-        except GeneratorExit:  # nothing can be awaited any more
-            if self.handle is not None and not isinstance(self.last, Completed):
-                self._canceller.lose(self.handle.request_id, self.handle.cancel)
-            raise
-        except BaseException as error:
-            if self.handle is not None and self._leaves_job(error):
-                self.uncancelled = (self.handle.request_id,)
-                if await self._canceller.wait(self._begin_cancel(self.handle)):
-                    self.uncancelled = ()
-            raise
-        finally:
-            self._canceller.leave(self)
-
-    async def _submit_and_follow(
-        self,
-        submit: Callable[[], Awaitable[AsyncRequestHandle]],
-        *,
-        with_logs: bool,
-        interval: float | None,
-        output: type[T] | None,
-    ) -> T:
-        with self._scope:
-            self.handle = handle = await submit()
-            await self._notify(self._on_enqueue, handle.request_id)
-            watcher = await handle._watch(
-                with_logs=with_logs,
-                interval=interval,
-                poll_immediately=self._on_queue_update is not None,
-            )
-            async with aclosing(watcher.statuses()) as statuses:
-                async for self.last in statuses:
-                    await self._notify(self._on_queue_update, self.last)
-            return await handle._fetch_result(self.last, output)
-        raise ClientClosedError("the client was closed before the job had ended")
-
-    async def _notify(self, callback: Callable[[T], Awaitable[Any] | None] | None, news: T) -> None:
-        if callback is None:
-            return
-        self._in_callback = True
-        with use_call_state(None):  # what the callback calls is no part of this call
-            outcome = callback(news)
-            if inspect.isawaitable(outcome):
-                await outcome
-        self._in_callback = False
-
-    def _leaves_job(self, error: BaseException) -> bool:
-        """Whether an error means that nobody waits for the job any more, although it may run.
-
-        An error of ours is no leaving: whoever gets it may still collect the job by its id. But
-        there is no client to collect it with when it was closed.
-        """
-        if isinstance(self.last, Completed):
-            return False
-        return (
-            self._in_callback
-            or isinstance(error, ClientClosedError)
-            or not isinstance(error, FalClientError)
-        )
-
-    def _begin_cancel(self, handle: AsyncRequestHandle) -> PendingCancel:
-        if self._cancel is None:
-            self._cancel = self._canceller.add(
-                handle.request_id, handle.cancel, context=self._context
-            )
-        return self._cancel
-
-
 class QueueMixin:
     """The calls about jobs in the queue."""
 
@@ -188,7 +40,7 @@ class QueueMixin:
     async def _cancel_abandoned(self, handle: AsyncRequestHandle) -> None:
         """Cancel a job whose caller has left before the handle was received."""
         canceller = self._dispatcher.resources.cancellers.get()
-        await canceller.wait(canceller.add(handle.request_id, handle.cancel))
+        await canceller.wait(canceller.cancel(handle.request_id, handle.cancel))
 
     @on_abandoned_result(_cancel_abandoned)
     async def submit(
@@ -378,7 +230,7 @@ class QueueMixin:
                 auto_upload=auto_upload,
             )
 
-        job = _JobSubscription(
+        job = JobSubscription(
             self._dispatcher.resources.cancellers.get(), on_enqueue, on_queue_update
         )
         state = CallState()

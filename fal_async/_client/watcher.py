@@ -151,7 +151,7 @@ class JobWatcher:
         return False
 
     def _shared_interval(self) -> float:
-        waiting = self._lanes.streams.waiting_beside(self._share)
+        waiting = self._lanes.streams.waiting(self._share)
         return shared_interval(waiting, self._dispatcher.resources.limits.polls_per_second)
 
     async def _open_stream(self) -> None:
@@ -171,13 +171,13 @@ class JobWatcher:
     async def _receive(self) -> Status | None:
         """Receive the next status; ``None`` when the stream or its slot has to be released."""
         status: Status | None = None
-        if not self._share.is_wanted:
+        if not self._share.is_requested:
             with anyio.CancelScope() as scope:
-                self._share.on_wanted = scope.cancel
+                self._share.on_requested = scope.cancel
                 try:
                     status = await self._next_event()
                 finally:
-                    self._share.on_wanted = None
+                    self._share.on_requested = None
         if isinstance(status, Completed):
             with anyio.move_on_after(STREAM_DRAIN_TIMEOUT):
                 await self._next_event()
@@ -203,7 +203,7 @@ class JobWatcher:
         response, self._response = self._response, None
         if response is None:
             return
-        if not self._share.is_wanted:
+        if not self._share.is_requested:
             self._streams_left -= 1
         if self._streams_left <= 0:
             self._disable_streaming()

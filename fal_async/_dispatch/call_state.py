@@ -1,4 +1,4 @@
-"""How far a call has come, which the error that ends it tells."""
+"""`CallState`: the progress of a call, for the errors and deadlines that end it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ __all__ = ["CallState", "call_state", "use_call_state"]
 
 
 class CallState:
-    """How far a call has come.
+    """The progress of one call, which may execute several operations.
 
-    A call of the library makes several operations. The state is the call's: each operation brings
-    it up to date, and whatever ends the call, an error of an operation or a deadline outside of it,
-    takes its `stage` and `started` from there.
+    Each operation updates the state. The error that ends the call takes its `stage` and `started`
+    from it, whether the error is that of an operation or of a deadline.
+
+    Used as a context manager, it describes the errors of the block.
 
     Args:
-        stage: The stage that it begins with.
-        started: Whether there is a job already; ``None`` when that is not known.
+        stage: The first stage.
+        started: Whether a job was started already; ``None`` if unknown.
 
     Attributes:
-        waiting_for: The local limit that is waited for; empty when none is.
+        waiting_for: The local limit that the call waits for; empty while it waits for none.
     """
 
     __slots__ = ("_operation", "_stage", "_started", "_transmission", "waiting_for")
@@ -44,15 +45,15 @@ class CallState:
 
     @property
     def stage(self) -> Stage | None:
-        """The stage that the call is in."""
+        """The current stage of the call."""
         operation = self._operation
         if operation is not None and operation.lane is Lane.HELD and self.is_sent:
-            return "job"  # which runs over the connection that it is asked for on
+            return "job"  # the job runs while its request is open
         return self._stage
 
     @property
     def started(self) -> bool | None:
-        """Whether a job was started, as far as is known now."""
+        """Whether a job was started; ``None`` if unknown."""
         operation = self._operation
         if self._started or operation is None:
             return self._started
@@ -66,7 +67,7 @@ class CallState:
         return self._transmission is not None and self._transmission.sent
 
     def enter(self, stage: Stage | None) -> None:
-        """Go on to a stage; ``None`` stays in the one before."""
+        """Enter a stage; ``None`` continues the previous stage."""
         if stage is not None:
             self._stage = stage
         self._operation = self._transmission = None
@@ -77,14 +78,14 @@ class CallState:
         self._operation = operation
 
     def __enter__(self) -> None:
-        """Watch an operation: the error that ends it is told how far the call had come."""
+        pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, FalClientError):
             self.describe(error)
 
     def transmit(self) -> Transmission:
-        """Begin to send the operation's request, for the first time or again."""
+        """Begin an attempt to send the operation's request."""
         operation = self._operation
         self._transmission = Transmission(
             repeatable=operation is not None and not operation.is_billable
@@ -92,15 +93,15 @@ class CallState:
         return self._transmission
 
     def receive(self, response: Response) -> None:
-        """Take note of the response to the operation, from its status and headers."""
+        """Update the state from the status and the headers of a response."""
         operation = self._operation
         if operation is not None and operation.is_billable and not self._started:
             self._started = started_by(response, direct=operation.lane is Lane.HELD)
             if self._started is False:
-                self._transmission = None  # it was as good as never sent
+                self._transmission = None  # a rejected request has no effect
 
     def describe(self, error: FalClientError) -> None:
-        """Tell an error how far the call had come, unless it knows already."""
+        """Set the `stage` and `started` of an error, unless they are set."""
         operation = self._operation
         if error.stage is None:
             error.stage = self.stage if operation is None else failed_stage(error, operation)
@@ -112,7 +113,13 @@ class CallState:
     def timeout_error(
         self, timeout: float, request_id: str | None = None, last: Status | None = None
     ) -> FalClientTimeoutError:
-        """Make the error of a deadline that has passed."""
+        """Make the error of a deadline that has passed.
+
+        Args:
+            timeout: The timeout, in seconds.
+            request_id: The id of the request; ``None`` if unknown.
+            last: The last status of the job; ``None`` without one.
+        """
         waiting_for = self.waiting_for
         if self._transmission is not None:
             waiting_for = waiting_for or self._transmission.waiting_for
@@ -125,12 +132,12 @@ _current: ContextVar[CallState | None] = ContextVar("fal_async_call_state", defa
 
 
 def call_state() -> CallState:
-    """Return the state of the call that is being made, or one of its own for a lone operation."""
+    """Return the state of the current call, or a new one for an operation on its own."""
     return _current.get() or CallState()
 
 
-class use_call_state:  # noqa: N801 -- reads as a statement, and costs less than a generator
-    """Make a state that of the operations within; ``None`` lets each have its own."""
+class use_call_state:  # noqa: N801 -- used like a function; a generator would cost more
+    """Use a state for the operations of the block; ``None`` gives each operation its own."""
 
     __slots__ = ("_state", "_token")
 

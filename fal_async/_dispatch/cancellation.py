@@ -1,8 +1,8 @@
 """`JobCanceller`: the cancellation of jobs whose callers were cancelled or whose client closes.
 
-A cancelled caller waits for `JobCanceller.patience` until its job is cancelled, too. A background
-task sends the request, so that the request survives another cancellation of the caller. It has
-slots of its own and does not wait for other calls.
+A background task cancels each job, so that the request survives another cancellation of the caller.
+A cancelled caller waits for it, but no longer than `JobCanceller.grace_period`. Cancellations have
+slots of their own and do not wait for other calls.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ if TYPE_CHECKING:
 
     from fal_async._net.background import BackgroundTask
 
-__all__ = ["JobCanceller", "PendingCancel", "Subscriber"]
+__all__ = ["JobCanceller", "PendingCancel", "Subscription"]
 
 T = TypeVar("T")
 _log = logging.getLogger("fal_async")
 
-#: How many cancellations a second are expected of the platform at least.
+#: The number of cancellations per second that the platform handles at least.
 RATE: Final = 100
-#: How long one cancellation may take, in seconds, while the client is open.
+#: The timeout of one cancellation while the client is open, in seconds.
 TIMEOUT: Final = 30.0
-#: The delays before a cancellation that failed on this side is tried again, in seconds.
+#: The delays before the retries of a cancellation that failed on this side, in seconds.
 DELAYS: Final = (0.25, 1.0, 4.0)
-#: Turns of the event loop that whoever closed a client is ahead of the calls that waited for jobs.
-#: After these, ``asyncio.run`` has cancelled their tasks where the client was closed at its end,
-#: and nobody is told of an error that was never retrieved.
-TURNS: Final = 5
+#: The event loop iterations by which the closer of a client precedes the subscriptions it ended.
+#: By then ``asyncio.run`` has cancelled the tasks of a client that was closed at the end of the
+#: program, and asyncio does not report their errors as never retrieved.
+ITERATIONS: Final = 5
 
 
-class Subscriber(Protocol):
+class Subscription(Protocol):
     """A call that waits for a job."""
 
     @property
     def request_id(self) -> str | None:
-        """The job's id; ``None`` until it has been submitted."""
+        """The job's id; ``None`` before the job was submitted."""
         ...
 
     def close(self) -> None:
-        """End the wait, since the client is closing."""
+        """End the call, because the client is closing."""
         ...
 
 
 class PendingCancel:
-    """One job to cancel.
+    """The cancellation of one job.
 
     Attributes:
-        request_id: The job.
-        failure: The reason why the job could not be cancelled; ``None`` in the end if it was.
-        task: Sends the request.
+        request_id: The job's id.
+        failure: The reason why the job is not cancelled; ``None`` once it is.
+        task: The task that sends the request.
     """
 
     __slots__ = ("failure", "request_id", "task")
@@ -75,46 +75,43 @@ class PendingCancel:
 
 
 class JobCanceller:
-    """What one client has to cancel on one event loop.
+    """Cancels the jobs of one client on one event loop.
 
     Args:
-        limit: How many cancellations are sent at once.
+        limit: The number of concurrent cancellations.
 
     Attributes:
-        closing: Closes the client, once that has begun; ``None`` before.
+        closing: The task that closes the client; ``None`` while the client is open.
     """
 
     def __init__(self, limit: int) -> None:
         self.closing: BackgroundTask | None = None
         self._slots = anyio.Semaphore(limit, fast_acquire=True)
-        state = _State()
-        self._subscribers, self._submissions = state.subscribers, state.submissions
-        self._jobs = state.jobs
+        self._open = open_work = _OpenWork()
         self._failed: list[PendingCancel] = []
         self._changed: anyio.Event | None = None
-        _states.add(state)
-        weakref.finalize(self, state.report).atexit = False
+        _all_open_work.add(open_work)
+        weakref.finalize(self, open_work.report).atexit = False
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is to be cancelled, and nobody waits for a job."""
-        return not (self._jobs or self._subscribers or self._submissions)
+        """Whether there are neither subscriptions nor submissions nor cancellations."""
+        return not self._open.count
 
-    def patience(self) -> float:
-        """How long to wait for all cancellations, in seconds."""
-        jobs = len(self._jobs) + len(self._subscribers) + len(self._submissions)
-        return CLEANUP + jobs / RATE
+    def grace_period(self) -> float:
+        """Return the longest time to wait for all cancellations, in seconds."""
+        return CLEANUP + self._open.count / RATE
 
-    def join(self, subscriber: Subscriber) -> None:
-        """Note a call that waits for a job, to end it when the client closes."""
-        self._subscribers[subscriber] = None
+    def add(self, subscription: Subscription) -> None:
+        """Add a subscription, which ends when the client closes."""
+        self._open.subscriptions[subscription] = None
 
-    def leave(self, subscriber: Subscriber) -> None:
-        """Forget a call that waited for a job."""
-        del self._subscribers[subscriber]
+    def remove(self, subscription: Subscription) -> None:
+        """Remove a subscription that has ended."""
+        del self._open.subscriptions[subscription]
         self._notify()
 
-    def add(
+    def cancel(
         self,
         request_id: str,
         send: Callable[[], Awaitable[object]],
@@ -124,117 +121,117 @@ class JobCanceller:
         """Cancel a job in the background.
 
         Args:
-            request_id: The job.
-            send: Sends the request to cancel it; may be called repeatedly.
-            context: The context variables of whoever started the job, which key providers may want
-                to see; ``None`` copies those of the caller.
+            request_id: The job's id.
+            send: Sends the request that cancels the job; called again for retries.
+            context: The context variables of the call that started the job, for key providers;
+                ``None`` copies those of the caller.
         """
-        cancel = self._jobs.get(request_id)
-        if cancel is None:
-            cancel = PendingCancel(request_id)
-            cancel.task = spawn(self._cancel, cancel, send, grace=self.patience, context=context)
-            self._jobs[request_id] = cancel
-        return cancel
+        pending = self._open.cancels.get(request_id)
+        if pending is None:
+            pending = PendingCancel(request_id)
+            pending.task = spawn(
+                self._cancel, pending, send, grace=self.grace_period, context=context
+            )
+            self._open.cancels[request_id] = pending
+        return pending
 
-    async def wait(self, cancel: PendingCancel) -> bool:
-        """Wait for a cancellation even if the caller is cancelled; whether it is done by then."""
-        with anyio.move_on_after(self.patience(), shield=True):
-            await cancel.task.wait()
-            return cancel.failure is None
-        return False
-
-    async def closed(self) -> None:
-        """Wait until the client has been closed, if that has begun, and its closer went on."""
-        if self.closing is not None:
-            await self.closing.wait()
-            for _ in range(TURNS):
-                await checkpoint()
-
-    def lose(self, request_id: str, send: Callable[[], Awaitable[object]]) -> None:
-        """Cancel a job whose caller was destroyed, or report it where its loop was closed."""
+    def cancel_detached(self, request_id: str, send: Callable[[], Awaitable[object]]) -> None:
+        """Cancel the job of a coroutine that was destroyed, or log it if its loop is closed."""
         try:
-            self.add(request_id, send)
+            self.cancel(request_id, send)
         except RuntimeError:
             _report([request_id], "its event loop has ended")
 
+    async def wait(self, pending: PendingCancel) -> bool:
+        """Wait for a cancellation, even in a cancelled task; return whether it succeeded."""
+        with anyio.move_on_after(self.grace_period(), shield=True):
+            await pending.task.wait()
+            return pending.failure is None
+        return False
+
+    async def wait_closed(self) -> None:
+        """Wait until the client is closed and its closer has continued, if it is closing."""
+        if self.closing is not None:
+            await self.closing.wait()
+            for _ in range(ITERATIONS):
+                await checkpoint()
+
     async def complete_submit(
-        self, work: Callable[[], Awaitable[T]], abandoned: Callable[[T], Awaitable[None]]
+        self, submit: Callable[[], Awaitable[T]], on_abandoned: Callable[[T], Awaitable[None]]
     ) -> T:
-        """Start a job in the background; its handle must not be lost if the caller is cancelled.
+        """Submit a job in the background, so that a cancelled caller does not lose its id.
 
         Args:
-            work: Starts the job.
-            abandoned: Called with what the work returned when the caller has left.
+            submit: Submits the job.
+            on_abandoned: Called with the outcome if the caller was cancelled before.
 
         Raises:
-            ClientClosedError: The client was closed before the platform had responded.
+            ClientClosedError: The client was closed before the platform responded.
         """
 
-        async def submit() -> T:
+        async def work() -> T:
             with anyio.CancelScope() as scope:
-                self._submissions.add(scope)
+                self._open.submissions.add(scope)
                 try:
-                    return await work()
+                    return await submit()
                 finally:
-                    self._submissions.discard(scope)
+                    self._open.submissions.discard(scope)
                     self._notify()
-            raise ClientClosedError("the client was closed before the platform had responded")
+            raise ClientClosedError("the client was closed before the platform responded")
 
-        return await run_to_completion(submit, patience=self.patience, abandoned=abandoned)
+        return await run_to_completion(work, patience=self.grace_period, abandoned=on_abandoned)
 
     async def finish(self) -> None:
-        """End the calls that wait for jobs, and cancel what is to be cancelled, within a bound."""
-        for subscriber in list(self._subscribers):
-            subscriber.close()
-        with anyio.move_on_after(self.patience()):
+        """End all subscriptions, cancel their jobs, and wait for the grace period at most."""
+        for subscription in list(self._open.subscriptions):
+            subscription.close()
+        with anyio.move_on_after(self.grace_period()):
             while not self.idle:
-                self._changed = anyio.Event()
-                await self._changed.wait()
+                await self._wait_for_change()
             return
-        for submission in self._submissions:
+        for submission in self._open.submissions:
             submission.cancel()
-        for cancel in list(self._jobs.values()):
-            cancel.task.cancel()
-        while self._submissions or self._jobs:
-            self._changed = anyio.Event()
-            await self._changed.wait()
+        for pending in list(self._open.cancels.values()):
+            pending.task.cancel()
+        while self._open.submissions or self._open.cancels:
+            await self._wait_for_change()
 
-    async def _cancel(self, cancel: PendingCancel, send: Callable[[], Awaitable[object]]) -> None:
+    async def _cancel(self, pending: PendingCancel, send: Callable[[], Awaitable[object]]) -> None:
         try:
             async with self._slots:
-                cancel.failure = f"no response within {TIMEOUT:g} s"
+                pending.failure = f"no response within {TIMEOUT:g} s"
                 with anyio.move_on_after(TIMEOUT), use_call_state(None):
-                    cancel.failure = await _attempts(send)
+                    pending.failure = await _send_with_retries(send)
         finally:
-            del self._jobs[cancel.request_id]
-            if cancel.failure is not None:
-                self._failed.append(cancel)
-            if not self._jobs:
-                self._report_failed()
+            del self._open.cancels[pending.request_id]
+            if pending.failure is not None:
+                self._failed.append(pending)
+            if self._failed and not self._open.cancels:
+                failed, self._failed = self._failed, []
+                _report([each.request_id for each in failed], failed[-1].failure)
             self._notify()
 
-    def _report_failed(self) -> None:
-        failed, self._failed = self._failed, []
-        if failed:
-            _report([cancel.request_id for cancel in failed], failed[-1].failure)
+    async def _wait_for_change(self) -> None:
+        self._changed = anyio.Event()
+        await self._changed.wait()
 
     def _notify(self) -> None:
         if self._changed is not None:
             self._changed.set()
 
 
-async def _attempts(send: Callable[[], Awaitable[object]]) -> str | None:
-    """Send a cancellation; the reason why that failed, or ``None``.
+async def _send_with_retries(send: Callable[[], Awaitable[object]]) -> str | None:
+    """Send a cancellation; return the reason of its failure, or ``None``.
 
-    What the platform says stands, and the network has been tried again already. A failing key
-    provider gets further chances.
+    The response of the platform is final, and the dispatcher has retried failures of the network
+    already. Other failures, such as those of a key provider, are retried here.
     """
     for delay in (*DELAYS, None):
         try:
             await send()
         except (FalClientHTTPError, TransportError, ClientClosedError) as error:
             return str(error)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
+        except Exception as error:  # noqa: BLE001 -- key providers may raise anything; it is logged
             if delay is None:
                 return f"{type(error).__name__}: {error}"
             await anyio.sleep(delay)
@@ -243,44 +240,48 @@ async def _attempts(send: Callable[[], Awaitable[object]]) -> str | None:
     raise AssertionError("the last attempt returns")
 
 
-def _report(request_ids: Iterable[str], reason: str | None, unanswered: int = 0) -> None:
-    """Log one warning about all jobs that may be running, and submissions without a response."""
+def _report(request_ids: Iterable[str], reason: str | None, submissions: int = 0) -> None:
+    """Log one warning about all jobs that may still run, and submissions without a response."""
     ids = list(request_ids)
-    facts: list[str] = []
+    problems: list[str] = []
     if ids:
         jobs = "1 job" if len(ids) == 1 else f"{len(ids)} jobs"
-        facts.append(f"{jobs} could not be cancelled and may be running: {', '.join(ids)}")
-    if unanswered:
-        facts.append(f"{unanswered} submitted without a response, and may be running")
-    if facts:
-        _log.warning("%s (%s)", "; ".join(facts), reason)
+        problems.append(f"{jobs} could not be cancelled and may be running: {', '.join(ids)}")
+    if submissions:
+        problems.append(f"{submissions} submitted without a response, and may be running")
+    if problems:
+        _log.warning("%s (%s)", "; ".join(problems), reason)
 
 
-class _State:
-    """What a client has under way on one event loop."""
+class _OpenWork:
+    """The unfinished work of a client on one event loop. It outlives its `JobCanceller`."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.subscribers: dict[Subscriber, None] = {}
+        self.subscriptions: dict[Subscription, None] = {}
         self.submissions: set[anyio.CancelScope] = set()
-        self.jobs: dict[str, PendingCancel] = {}
+        self.cancels: dict[str, PendingCancel] = {}
+
+    @property
+    def count(self) -> int:
+        return len(self.cancels) + len(self.subscriptions) + len(self.submissions)
 
     def report(self) -> None:
-        """Report jobs whose loop was closed, or whose program ended, before they were cancelled."""
+        """Log the jobs that were not cancelled before their event loop or program ended."""
         if self.process == os.getpid():
-            waited_for = (each.request_id for each in list(self.subscribers))
-            ids = dict.fromkeys([*self.jobs, *(each for each in waited_for if each is not None)])
+            subscribed = (each.request_id for each in list(self.subscriptions))
+            ids = dict.fromkeys([*self.cancels, *(each for each in subscribed if each is not None)])
             _report(ids, "their event loop has ended", len(self.submissions))
 
 
-_states: weakref.WeakSet[_State] = weakref.WeakSet()
+_all_open_work: weakref.WeakSet[_OpenWork] = weakref.WeakSet()
 
 
 def _report_at_exit() -> None:
-    for state in list(_states):
-        state.report()
+    for open_work in list(_all_open_work):
+        open_work.report()
 
 
-# Finalizers run in reverse order when a program ends: this one after those of the blocking clients,
-# which end their event loops.
+# Finalizers run in reverse order at exit. Blocking clients register theirs later, so their event
+# loops have ended before this one runs.
 weakref.finalize(JobCanceller, _report_at_exit)

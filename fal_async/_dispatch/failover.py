@@ -1,4 +1,4 @@
-"""Where requests go when a host of the platform cannot be reached."""
+"""`Failover`: the temporary replacement of unreachable hosts by their backup hosts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from fal_async._protocol.origins import BACKUPS, origin_of, replace_origin
 
 __all__ = ["Failover"]
 
-#: How long requests go to a backup host once its primary could not be reached, in seconds.
+#: How long requests are sent to a backup host after its primary host was unreachable, in seconds.
 FAILOVER_DURATION: Final = 300.0
 
 
 class Failover:
-    """Remembers which hosts are down."""
+    """The primary hosts that are down, and until when."""
 
     def __init__(self) -> None:
         self._down_until: dict[str, float] = {}
 
     def resolve(self, url: str, now: float) -> str:
-        """The URL to use: that of the backup host while the primary is held to be down."""
+        """Return the URL to use: on the backup host while the primary host is down."""
         if not self._down_until:
             return url
         origin = origin_of(url)
@@ -31,16 +31,16 @@ class Failover:
             return url
         return replace_origin(BACKUPS[origin], url)
 
-    def mark_down(self, url: str, now: float) -> str | None:
-        """A host could not be reached: the URL at its backup, or ``None`` where there is none."""
-        origin = origin_of(url)
-        if origin is None or origin not in BACKUPS:
-            self._forget(origin)
-            return None
-        self._down_until[origin] = now + FAILOVER_DURATION
-        return replace_origin(BACKUPS[origin], url)
+    def mark_down(self, url: str, now: float) -> bool:
+        """Mark the host of a URL as unreachable; return whether a backup host replaces it now.
 
-    def _forget(self, backup: str | None) -> None:
-        """A backup host could not be reached either: the primary gets its chance again."""
-        for primary in [name for name, other in BACKUPS.items() if other == backup]:
-            self._down_until.pop(primary, None)
+        If the host is a backup host itself, its primary host is used again.
+        """
+        origin = origin_of(url)
+        if origin is not None and origin in BACKUPS:
+            self._down_until[origin] = now + FAILOVER_DURATION
+            return True
+        for primary, backup in BACKUPS.items():
+            if backup == origin:
+                self._down_until.pop(primary, None)
+        return False

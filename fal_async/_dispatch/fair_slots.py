@@ -1,9 +1,9 @@
-"""Slots that are shared fairly, first among tenants and then among the endpoints of each.
+"""`FairSlots`: slots shared fairly among tenants, then among the endpoints of each tenant.
 
-A tenant is whoever has a key. Whoever is alone may hold all slots. As soon as another tenant or
-endpoint has to wait for one, slots are asked back from whoever holds most, until they are spread
-evenly; a free slot goes to whoever holds fewest. So nobody waits behind the long jobs of others.
-Within one endpoint of one tenant slots are given in order, and none is asked back.
+A tenant is the owner of a key. A tenant that is alone may hold all slots. When another tenant or
+endpoint has to wait for a slot, slots are requested from the largest holder until they are spread
+evenly, and a free slot goes to the smallest holder. No tenant waits for the long jobs of another.
+Within one endpoint of one tenant slots are assigned in order, and none is requested.
 """
 
 from __future__ import annotations
@@ -20,102 +20,117 @@ __all__ = ["FairSlots", "Share"]
 
 
 class Share:
-    """The right of one user to a slot.
+    """The claim of one job to a slot.
 
     Args:
-        tenant: Who pays.
-        endpoint: What is used.
+        tenant: The owner of the key.
+        endpoint: The endpoint that the job uses.
 
     Attributes:
-        is_wanted: Whether the slot that it holds is asked back.
-        on_wanted: Called when the slot is asked back; ``None`` for nothing.
+        is_requested: Whether another share needs the slot that this one holds.
+        on_requested: Called when the slot is requested; ``None`` without a callback.
     """
 
-    __slots__ = ("group", "is_wanted", "on_wanted", "turn")
+    __slots__ = ("assigned", "group", "is_requested", "on_requested")
 
     def __init__(self, tenant: object, endpoint: str) -> None:
         self.group = tenant, endpoint
-        self.is_wanted = False
-        self.on_wanted: Callable[[], None] | None = None
-        self.turn: anyio.Event | None = None
+        self.is_requested = False
+        self.on_requested: Callable[[], None] | None = None
+        self.assigned: anyio.Event | None = None
 
 
 class _Group:
-    """The shares of one tenant in one endpoint, in order."""
+    """The shares of one tenant in one endpoint.
+
+    Attributes:
+        holders: The shares with a slot, in order.
+        waiters: The shares without a slot, in order.
+        requested: The number of holders whose slot is requested.
+        expected: The number of slots that are requested for waiters.
+    """
 
     def __init__(self, tenant: object) -> None:
         self.tenant = tenant
-        self.holding: dict[Share, None] = {}
-        self.waiting: dict[Share, None] = {}
-        self.leaving = 0  # how many of those that hold a slot are asked for it
-        self.coming = 0  # how many slots are asked for on behalf of those that wait
+        self.holders: dict[Share, None] = {}
+        self.waiters: dict[Share, None] = {}
+        self.requested = 0
+        self.expected = 0
 
     @property
-    def staying(self) -> int:
-        return len(self.holding) - self.leaving
+    def kept(self) -> int:
+        return len(self.holders) - self.requested
 
 
 class FairSlots:
-    """A number of slots on one event loop.
+    """A fixed number of slots on one event loop.
 
     Args:
-        total: How many there are.
+        total: The number of slots.
     """
 
     def __init__(self, total: int) -> None:
         self._free = total
         self._groups: dict[object, _Group] = {}
-        self._staying: Counter[object] = Counter()  # slots by tenant
+        self._kept: Counter[object] = Counter()  # by tenant
 
     @property
     def free(self) -> int:
-        """How many slots nobody holds."""
+        """The number of free slots."""
         return self._free
 
-    def waiting_beside(self, share: Share) -> int:
-        """Return how many of the same tenant and endpoint wait."""
+    def waiting(self, share: Share) -> int:
+        """Return the number of waiting shares of the same tenant and endpoint."""
         group = self._groups.get(share.group)
-        return 0 if group is None else len(group.waiting)
+        return 0 if group is None else len(group.waiters)
 
     def try_acquire(self, share: Share) -> bool:
         """Acquire a slot if one is free."""
-        if not self._free:  # where somebody waits, none is
+        if not self._free:  # a slot is never free while a share waits
             return False
-        self._give(self._group(share), share)
+        self._assign(self._group(share), share)
         return True
 
     async def acquire(self, share: Share) -> None:
-        """Wait for a slot."""
+        """Acquire a slot, and wait for it if none is free."""
         if self.try_acquire(share):
             return
         group = self._group(share)
-        turn = share.turn = anyio.Event()
-        group.waiting[share] = None
-        self._ask_for(group)
+        assigned = share.assigned = anyio.Event()
+        group.waiters[share] = None
+        self._request_slot(group)
         try:
-            await turn.wait()
+            await assigned.wait()
         except BaseException:
-            if share in group.holding:
+            if share in group.holders:
                 self.release(share)
             raise
         finally:
-            share.turn = None
-            group.waiting.pop(share, None)
-            group.coming = min(group.coming, len(group.waiting))
-            self._tidy(share)
+            share.assigned = None
+            group.waiters.pop(share, None)
+            group.expected = min(group.expected, len(group.waiters))
+            self._discard_if_empty(share)
 
     def release(self, share: Share) -> None:
-        """Release the slot that a share holds."""
+        """Release the slot of a share, and assign it to the waiter with the fewest slots."""
         group = self._groups[share.group]
-        del group.holding[share]
-        if share.is_wanted:
-            share.is_wanted = False
-            group.leaving -= 1
+        del group.holders[share]
+        if share.is_requested:
+            share.is_requested = False
+            group.requested -= 1
         else:
-            self._staying[group.tenant] -= 1
-        self._tidy(share)
+            self._kept[group.tenant] -= 1
+        self._discard_if_empty(share)
         self._free += 1
-        self._give_to_next()
+        waiting = [group for group in self._groups.values() if group.waiters]
+        if waiting:
+            group = min(waiting, key=self._usage)
+            share = next(iter(group.waiters))
+            del group.waiters[share]
+            group.expected = max(0, group.expected - 1)
+            self._assign(group, share)
+            if share.assigned is not None:
+                share.assigned.set()
 
     def _group(self, share: Share) -> _Group:
         group = self._groups.get(share.group)
@@ -123,50 +138,41 @@ class FairSlots:
             group = self._groups[share.group] = _Group(share.group[0])
         return group
 
-    def _tidy(self, share: Share) -> None:
+    def _discard_if_empty(self, share: Share) -> None:
         group = self._groups.get(share.group)
-        if group is not None and not group.holding and not group.waiting:
+        if group is not None and not group.holders and not group.waiters:
             del self._groups[share.group]
-            if not self._staying[group.tenant]:
-                del self._staying[group.tenant]
+            if not self._kept[group.tenant]:
+                del self._kept[group.tenant]
 
-    def _give(self, group: _Group, share: Share) -> None:
+    def _assign(self, group: _Group, share: Share) -> None:
         self._free -= 1
-        group.holding[share] = None
-        self._staying[group.tenant] += 1
+        group.holders[share] = None
+        self._kept[group.tenant] += 1
 
-    def _give_to_next(self) -> None:
-        waiting = [group for group in self._groups.values() if group.waiting]
-        if waiting:
-            group = min(waiting, key=self._rank)
-            share = next(iter(group.waiting))
-            del group.waiting[share]
-            group.coming = max(0, group.coming - 1)
-            self._give(group, share)
-            if share.turn is not None:
-                share.turn.set()
+    def _usage(self, group: _Group) -> tuple[int, int]:
+        return self._kept[group.tenant], group.kept
 
-    def _rank(self, group: _Group) -> tuple[int, int]:
-        return self._staying[group.tenant], group.staying
-
-    def _ask_for(self, group: _Group) -> None:
-        """Ask for a slot of whoever holds most, if that is unfair to a group that waits."""
-        others = [other for other in self._groups.values() if other is not group and other.staying]
+    def _request_slot(self, group: _Group) -> None:
+        """Request a slot of the largest holder if the distribution is unfair to a waiting group."""
+        others = [other for other in self._groups.values() if other is not group and other.kept]
         if not others:
             return
-        coming = sum(each.coming for each in self._groups.values() if each.tenant == group.tenant)
-        richest = max(others, key=self._rank)
-        if self._staying[richest.tenant] - self._staying[group.tenant] - coming < 2:
+        expected = sum(
+            each.expected for each in self._groups.values() if each.tenant == group.tenant
+        )
+        largest = max(others, key=self._usage)
+        if self._kept[largest.tenant] - self._kept[group.tenant] - expected < 2:
             others = [other for other in others if other.tenant == group.tenant]
             if not others:
                 return
-            richest = max(others, key=self._rank)
-        if richest.tenant == group.tenant and richest.staying - group.staying - group.coming < 2:
+            largest = max(others, key=self._usage)
+        if largest.tenant == group.tenant and largest.kept - group.kept - group.expected < 2:
             return
-        share = next(share for share in richest.holding if not share.is_wanted)
-        group.coming += 1
-        richest.leaving += 1
-        self._staying[richest.tenant] -= 1
-        share.is_wanted = True
-        if share.on_wanted is not None:
-            share.on_wanted()
+        share = next(share for share in largest.holders if not share.is_requested)
+        group.expected += 1
+        largest.requested += 1
+        self._kept[largest.tenant] -= 1
+        share.is_requested = True
+        if share.on_requested is not None:
+            share.on_requested()

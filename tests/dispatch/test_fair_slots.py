@@ -27,14 +27,14 @@ class Users:
         while True:
             await self.slots.acquire(share)
             wanted = anyio.Event()
-            share.on_wanted = wanted.set
+            share.on_requested = wanted.set
             self.holding[tenant, endpoint] += 1
             try:
-                if not share.is_wanted:
+                if not share.is_requested:
                     await wanted.wait()
             finally:
                 self.holding[tenant, endpoint] -= 1
-                share.on_wanted = None
+                share.on_requested = None
                 self.slots.release(share)
 
 
@@ -94,7 +94,7 @@ async def test_slots_are_given_in_order_and_none_is_asked_back_for_the_same_endp
     async def use(number: int) -> None:
         await slots.acquire(shares[number])
         order.append(number)
-        assert not shares[number].is_wanted
+        assert not shares[number].is_requested
         slots.release(shares[number])
 
     assert slots.try_acquire(shares[0])
@@ -103,8 +103,8 @@ async def test_slots_are_given_in_order_and_none_is_asked_back_for_the_same_endp
             for number in (1, 2, 3):
                 group.start_soon(use, number)
                 await anyio.wait_all_tasks_blocked()
-            assert slots.waiting_beside(shares[0]) == 3
-            assert not shares[0].is_wanted
+            assert slots.waiting(shares[0]) == 3
+            assert not shares[0].is_requested
             slots.release(shares[0])
     assert order == [1, 2, 3]
     assert slots.free == 1
@@ -132,7 +132,7 @@ async def test_a_wait_that_is_cancelled_leaves_the_queue(wait: int) -> None:
     if not wait:
         slots.release(first)
     assert slots.free == 1
-    assert slots.waiting_beside(second) == 0
+    assert slots.waiting(second) == 0
 
 
 def test_tenants_share_a_pace() -> None:
