@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
+from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_instance, check_number, describe, whole_number
 from fal_async._core.secrets import Variables
 from fal_async.errors import InvalidRequestError
@@ -34,6 +35,7 @@ MIB = 1024 * 1024
 _SCHEMES = {"run": "http", "queue": "http", "rest": "http", "cdn": "http", "ws": "ws"}
 
 
+@set_module("fal_async")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
     """The base URLs of the platform.
@@ -131,6 +133,7 @@ def check_hosts(hosts: object) -> Hosts:
     return check_instance("hosts", hosts, Hosts)
 
 
+@set_module("fal_async")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How much one client does at once, on each event loop. Waiting for a place is never an error.
@@ -173,6 +176,7 @@ class Limits:
         check_number("limits.polls_per_second", self.polls_per_second)
 
 
+@set_module("fal_async")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """How often, and for how long, an exchange that may be repeated is repeated.

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the fields of dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,17 +99,15 @@ class FalClientError(Exception):
     def _describe(self) -> str:
         return super().__str__()
 
-    def __reduce__(self) -> tuple[Callable[..., FalClientError], tuple[Any, ...]]:
-        return _restore, (type(self), self.args, self.__dict__.copy())
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[tuple[Any, ...], dict[str, Any]]]:
+        return self._unpickle, (self.args, self.__dict__.copy())
 
-
-def _restore(
-    cls: type[FalClientError], args: tuple[Any, ...], facts: dict[str, Any]
-) -> FalClientError:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(facts)
-    return error
+    @classmethod
+    def _unpickle(cls, args: tuple[Any, ...], attributes: dict[str, Any]) -> Self:
+        error = cls.__new__(cls, *args)
+        error.args = args
+        error.__dict__.update(attributes)
+        return error
 
 
 class MissingCredentialsError(FalClientError):
@@ -433,10 +431,10 @@ class FalClientHTTPError(FalClientError):
                 self._response = httpx.Response(self.status_code, headers=headers, json=self.body)
         return self._response
 
-    def __reduce__(self) -> tuple[Callable[..., FalClientError], tuple[Any, ...]]:
-        restore, (cls, args, facts) = super().__reduce__()
-        facts.pop("_response", None)  # its request may hold the key
-        return restore, (cls, args, facts)
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[tuple[Any, ...], dict[str, Any]]]:
+        unpickle, (args, attributes) = super().__reduce__()
+        attributes.pop("_response", None)  # its request may hold the key
+        return unpickle, (args, attributes)
 
     def _describe(self) -> str:
         facts = [f"HTTP {self.status_code}"]

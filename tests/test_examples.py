@@ -20,13 +20,21 @@ if TYPE_CHECKING:
 
 
 def examples() -> Iterator[doctest.DocTest]:
-    """The docstrings with examples, each once, from the module that defines it."""
+    """Yield the docstrings with examples, each once."""
     finder = doctest.DocTestFinder(exclude_empty=True)
     names = [info.name for info in pkgutil.walk_packages(fal_async.__path__, "fal_async.")]
+    found: dict[str, doctest.DocTest] = {}
     for name in ["fal_async", *(name for name in names if not name.endswith("__main__"))]:
-        for test in finder.find(importlib.import_module(name)):
-            if test.examples:
-                yield test
+        module = importlib.import_module(name)
+        for test in finder.find(module):
+            found.setdefault(test.name, test)
+        # The finder misses classes that show another module than the one that defines them.
+        for public in getattr(module, "__all__", ()):
+            value = getattr(module, public)
+            if isinstance(value, type) and value.__module__ == name:
+                for test in finder.find(value, f"{name}.{public}", False, vars(module).copy()):
+                    found.setdefault(test.name, test)
+    return (test for test in found.values() if test.examples)
 
 
 def steps(arguments: dict[str, int]) -> Iterator[dict[str, int]]:
@@ -61,6 +69,7 @@ def test_example_of_a_docstring_does_what_it_says(example: doctest.DocTest) -> N
 def test_examples_are_found_in_methods_of_public_classes() -> None:
     names = {example.name for example in examples()}
     assert {
+        "fal_async.AsyncClient.with_options",
         "fal_async._client.queue.QueueMixin.subscribe",
         "fal_async._client.functions.run",
     } <= names

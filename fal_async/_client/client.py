@@ -21,6 +21,7 @@ from fal_async._config import (
     check_hosts,
     check_policy,
 )
+from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_instance, seconds
 from fal_async._core.secrets import conceal
 from fal_async._dispatch.dispatcher import Dispatcher
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient"]
 
 
+@set_module("fal_async")
 class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
     """A client of the platform, for asyncio, uvloop and trio.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fal_async._client.result import Result, check_output_type, finalize_output, make_result
 from fal_async._client.watcher import JobWatcher
+from fal_async._core.annotations import set_module
 from fal_async._core.checks import seconds
 from fal_async._dispatch.binding import load_default_dispatcher
 from fal_async._dispatch.call_state import CallState, use_call_state
@@ -55,6 +57,7 @@ class _Bound:
         return self
 
 
+@set_module("fal_async")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsyncRequestHandle(_Bound):
     """A job in the queue.
@@ -115,7 +118,7 @@ class AsyncRequestHandle(_Bound):
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return handle_schema(cls, _unpickle)
+        return handle_schema(cls, lambda data: cls(**data))
 
     def __copy__(self) -> Self:
         return self
@@ -124,7 +127,8 @@ class AsyncRequestHandle(_Bound):
         return self
 
     def __reduce__(self) -> tuple[Callable[..., AsyncRequestHandle], tuple[Any, ...]]:
-        return _unpickle, (self.to_dict(),)
+        # Names of public classes alone, so that other versions of the library can read the pickle.
+        return partial(type(self), **self.to_dict()), ()
 
     async def status(self, *, with_logs: bool = False) -> Status:
         """Ask once how the job stands.
@@ -277,7 +281,3 @@ def check_client(client: object) -> None:
         raise InvalidRequestError(
             f"client must be a client of fal_async, got {type(client).__name__}"
         )
-
-
-def _unpickle(facts: Mapping[str, Any]) -> AsyncRequestHandle:
-    return AsyncRequestHandle(**facts)

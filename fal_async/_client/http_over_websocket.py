@@ -10,6 +10,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from fal_async._client.result import make_result
+from fal_async._core.annotations import set_module
 from fal_async._http.response import DecodedBody
 from fal_async._net.errors import DecodingError
 from fal_async._net.tasks import on_abandoned_result
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["HTTPOverWebSocket", "WebSocketResponse"]
 
 
+@set_module("fal_async")
 class HTTPOverWebSocket:
     """A WebSocket for HTTP requests to one endpoint.
 
@@ -107,6 +109,7 @@ async def _read_response(pending: _PendingResponse) -> WebSocketResponse:
     return WebSocketResponse(pending, head, make_result(parse_output(response)))
 
 
+@set_module("fal_async")
 class WebSocketResponse:
     """A response to a request over a WebSocket.
 

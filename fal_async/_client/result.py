@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, cast
 
+from fal_async._core.annotations import set_module
 from fal_async._core.checks import describe, explain
 from fal_async.errors import InvalidRequestError, InvalidResponseError
 
@@ -31,6 +32,7 @@ __all__ = ["Result", "check_output_type", "finalize_output", "make_result", "val
 T = TypeVar("T")
 
 
+@set_module("fal_async")
 class Result(dict[str, Any], Generic[FileT]):
     """The output of a model: a dictionary that also knows about the request.
 
@@ -106,13 +108,8 @@ class Result(dict[str, Any], Generic[FileT]):
         )
 
     def __reduce__(self) -> tuple[Callable[..., Result[FileT]], tuple[Any, ...]]:
-        return _restore_result, (type(self), dict(self), self._facts())
-
-
-def _restore_result(
-    kind: type[Result[FileT]], output: dict[str, Any], facts: dict[str, Any]
-) -> Result[FileT]:
-    return kind(output, **facts)
+        # Names of public classes alone, so that other versions of the library can read the pickle.
+        return partial(type(self), dict(self), **self._facts()), ()
 
 
 def make_result(

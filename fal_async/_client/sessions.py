@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
+from fal_async._core.annotations import set_module
 from fal_async._net.tasks import on_abandoned_result
 from fal_async._protocol.realtime import (
     DataMessage,
@@ -57,6 +58,7 @@ class _Receiver:
 _redelivered = on_abandoned_result(_Receiver._keep_for_next_call, is_redelivered=True)  # pyright: ignore[reportPrivateUsage] -- of the class above
 
 
+@set_module("fal_async")
 class AsyncRealtimeConnection(_Receiver):
     """A session with a realtime app, which receives arguments and sends results.
 
@@ -234,6 +236,7 @@ class ReconnectingWebSocket:
         await self.current.close()
 
 
+@set_module("fal_async")
 class WebSocketConnection(_Receiver):
     """A WebSocket of an app with its own protocol, for text and bytes in both directions.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import anyio
 
 from fal_async._client.result import finalize_output
+from fal_async._core.annotations import set_module
 from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._http.response import ExchangeFailed
 from fal_async._net.time_slices import SlicedDecoder
@@ -40,6 +41,7 @@ else:
 __all__ = ["EventStream"]
 
 
+@set_module("fal_async")
 class EventStream(Generic[T]):
     """The output of an app, event by event. It is opened by ``async with`` or by the first step.
 

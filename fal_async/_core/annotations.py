@@ -1,89 +1,128 @@
-"""Annotations that can be resolved at run time, although their names are imported when needed.
+"""The module that public classes show, and annotations that resolve at run time.
 
-Most names in annotations are imported for type checkers alone: what they stand for takes longer to
-import than this package does. Frameworks read annotations at run time; whoever reads those of this
-package gets the same imports, at that moment.
+Most names in annotations are imported under ``TYPE_CHECKING``: their modules take longer to import
+than this package does. Frameworks read annotations at run time, and cause these imports by that.
 """
 
 from __future__ import annotations
 
 import sys
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+    from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 
-__all__ = ["make_resolvable"]
+__all__ = ["make_resolvable", "set_module"]
+
+ClassT = TypeVar("ClassT", bound=type)
 
 _PACKAGE = __name__.partition(".")[0]
+#: The modules that define classes which show another one.
+_defined_in: WeakKeyDictionary[type, str] = WeakKeyDictionary()
 _complete: set[str] = set()
+
+
+def set_module(module: str) -> Callable[[ClassT], ClassT]:
+    """Make a decorator that shows the public module of a class.
+
+    Tracebacks, reprs and pickles then name the public module, so the defining one can be renamed.
+    Functions keep theirs, since frameworks resolve their annotations in it.
+
+    Args:
+        module: The module that exports the class.
+    """
+
+    def decorate(cls: ClassT) -> ClassT:
+        _defined_in.setdefault(cls, cls.__module__)
+        cls.__module__ = module
+        return cls
+
+    return decorate
 
 
 def make_resolvable(value: object) -> None:
     """Let the annotations of a function or class of this package, and of its methods, be resolved.
 
     Args:
-        value: The function or class; anything else is left alone.
+        value: The function or class. Other objects are left alone.
     """
     if isinstance(value, FunctionType):
         _defer(value, value.__module__)
     elif isinstance(value, type):
-        for kind in value.__mro__:
-            if kind.__module__.partition(".")[0] == _PACKAGE:
-                _make_members_resolvable(kind)
+        for cls in value.__mro__:
+            if cls.__module__.partition(".")[0] == _PACKAGE:
+                _make_members_resolvable(cls)
 
 
-def _make_members_resolvable(kind: type) -> None:
-    if "__annotations__" in vars(kind):
-        _defer(kind, kind.__module__)
-    for member in vars(kind).values():
+def _make_members_resolvable(cls: type) -> None:
+    if "__annotations__" in vars(cls):
+        _defer(cls, _defined_in.get(cls, cls.__module__), evaluate=cls in _defined_in)
+    for member in vars(cls).values():
         function = getattr(member, "fget", getattr(member, "__func__", member))
         if isinstance(function, FunctionType):
-            _defer(function, kind.__module__)
+            _defer(function, function.__module__)
 
 
-def _defer(annotated: Any, module: str) -> None:
+def _defer(annotated: Any, module: str, *, evaluate: bool = False) -> None:
     annotations: dict[str, Any] = annotated.__annotations__
     if annotations and not isinstance(annotations, _Annotations):
-        annotated.__annotations__ = _Annotations(annotations, module)
+        annotated.__annotations__ = _Annotations(annotations, module, evaluate=evaluate)
 
 
 class _Annotations(dict[str, Any]):
-    """Annotations that import the names in them when they are read."""
+    """Annotations that import the names in them when they are read.
 
-    def __init__(self, annotations: dict[str, Any], module: str) -> None:
+    Args:
+        annotations: The annotations.
+        module: The name of the module that they are written in.
+        evaluate: Whether to return types for strings: `typing.get_type_hints` evaluates the strings
+            of a class in the module that the class shows.
+    """
+
+    def __init__(self, annotations: dict[str, Any], module: str, *, evaluate: bool) -> None:
         super().__init__(annotations)
         self._module = module
+        self._evaluate = evaluate
+
+    def _resolve(self) -> None:
+        _import_names(self._module)
+        if self._evaluate:
+            self._evaluate = False
+            namespace = vars(sys.modules[self._module])
+            for name, annotation in list(super().items()):
+                if isinstance(annotation, str):
+                    self[name] = eval(annotation, namespace)  # noqa: S307 -- the module's own text
 
     def __getitem__(self, name: str) -> Any:
-        _import_names(self._module)
+        self._resolve()
         return super().__getitem__(name)
 
-    def __iter__(self) -> Iterator[str]:  # without it, `dict(annotations)` asks no method
-        _import_names(self._module)
+    def __iter__(self) -> Iterator[str]:  # `dict(annotations)` calls no other method
+        self._resolve()
         return super().__iter__()
 
     def get(self, name: str, default: Any = None) -> Any:
-        _import_names(self._module)
+        self._resolve()
         return super().get(name, default)
 
-    def keys(self) -> KeysView[str]:  # type: ignore[override]  # typeshed's is of no public type
-        _import_names(self._module)
+    def keys(self) -> KeysView[str]:  # type: ignore[override]  # the type in typeshed is private
+        self._resolve()
         return super().keys()
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
-        _import_names(self._module)
+        self._resolve()
         return super().values()
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
-        _import_names(self._module)
+        self._resolve()
         return super().items()
 
 
 def _import_names(module: str) -> None:
-    """Do what a module does for type checkers alone; names that it has are left as they are."""
+    """Execute a module's imports under ``TYPE_CHECKING``, except for names that it has."""
     if module in _complete:
         return
     import ast  # rarely needed

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
+from fal_async._core.annotations import set_module
+
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
@@ -43,16 +45,19 @@ def _log_line_schema(source: object, handler: GetCoreSchemaHandler) -> CoreSchem
     return core_schema.typed_dict_schema(fields, cls=LogLine, extra_behavior="allow")
 
 
+LogLine.__module__ = "fal_async.types"
 # pydantic takes the `TypedDict` of old Pythons from nowhere but `typing_extensions`, which is slow
 # to import; and no class body of a `TypedDict` can have a method.
 setattr(LogLine, "__get_pydantic_core_schema__", _log_line_schema)  # noqa: B010 -- see above
 
 
+@set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class Status:
     """The base of what a job can be: `Queued`, `InProgress`, `Completed` or `Unknown`."""
 
 
+@set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class Queued(Status):
     """The job waits.
@@ -64,6 +69,7 @@ class Queued(Status):
     position: int | None
 
 
+@set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class InProgress(Status):
     """A runner works on the job.
@@ -78,6 +84,7 @@ class InProgress(Status):
         object.__setattr__(self, "logs", self.logs or [])  # a program may say `None`
 
 
+@set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class Completed(Status):
     """The job has ended, which is not to say that it succeeded: fetching the result tells.
@@ -98,6 +105,7 @@ class Completed(Status):
         object.__setattr__(self, "logs", self.logs or [])  # a program may say `None`
 
 
+@set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class Unknown(Status):
     """A status that this version of the library does not know. Waiting goes on.

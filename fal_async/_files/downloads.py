@@ -9,6 +9,7 @@ from zlib import crc32
 
 import anyio
 
+from fal_async._core.annotations import set_module
 from fal_async._core.checks import whole_number
 from fal_async._http.response import ExchangeFailed
 from fal_async._net.threads import run_in_thread
@@ -117,6 +118,7 @@ class RemoteFile:
 RANGE_NOT_SATISFIABLE: Final = 416
 
 
+@set_module("fal_async")
 class Download:
     """The bytes of a file, chunk by chunk. Leaving ``async with`` early closes the connection.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import mimetypes
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict
 
+from fal_async._core.annotations import set_module
 from fal_async._core.references import FileReference
 from fal_async._dispatch.binding import default_dispatcher
 from fal_async._files.downloads import Download, suggested_name_of
@@ -15,41 +16,30 @@ from fal_async._protocol.downloads import decode_data_url, file_name, find_file_
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
     from pathlib import Path
+
+    from pydantic import PrivateAttr
 
     from fal_async._dispatch.dispatcher import Dispatcher
 
-__all__ = ["File", "FileBase", "_Binding", "bind_files", "download_to", "files_in_output"]
+__all__ = ["File", "FileBase", "bind_files", "download_to", "files_in_output"]
 
 FileT = TypeVar("FileT", bound="FileBase")
-V = TypeVar("V")
 
 #: The largest file that is read into memory if nothing else is said, in bytes.
 MAX_READ: Final = 512 * 1024 * 1024
 
 
-class _Binding(Generic[V]):
-    """What a file is tied to, which is no part of it: all ties are equal, and copies have none.
+class FileBase(BaseModel, FileReference):
+    """The data of a file, for both APIs.
 
-    Attributes:
-        value: What it leads to, or ``None``.
+    The dispatcher that downloads the file is kept in a slot, which is neither compared nor copied.
     """
 
-    __slots__ = ("value",)
+    __slots__ = ("_dispatcher",)
 
-    def __init__(self, value: V | None = None) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Binding)
-
-    def __reduce__(self) -> tuple[Callable[..., _Binding[V]], tuple[()]]:
-        return _Binding, ()
-
-
-class FileBase(BaseModel, FileReference):
-    """What an output says of a file, whoever fetches it."""
+    if TYPE_CHECKING:
+        _dispatcher: Dispatcher = PrivateAttr()
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
@@ -60,14 +50,13 @@ class FileBase(BaseModel, FileReference):
     width: int | None = None
     height: int | None = None
 
-    _dispatcher: _Binding[Dispatcher] = PrivateAttr(default=_Binding())
-
     def _bind(self, dispatcher: Dispatcher) -> Self:
-        """Let a client's performer fetch it; for clients, who bind what they hand over."""
-        self._dispatcher = _Binding(dispatcher)
+        """Download the file by a client's dispatcher."""
+        self._dispatcher = dispatcher
         return self
 
 
+@set_module("fal_async")
 class File(FileBase):
     """A file that a model has made.
 
@@ -138,9 +127,7 @@ class File(FileBase):
         )
 
     def _bound(self) -> Dispatcher:
-        if self._dispatcher.value is not None:
-            return self._dispatcher.value
-        return default_dispatcher()
+        return self._dispatcher if hasattr(self, "_dispatcher") else default_dispatcher()
 
 
 async def download_to(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import httpx
 
+from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_instance, check_number, whole_number
 from fal_async._http.encoder import encode_request
 from fal_async._http.network_stream import NetworkStream
@@ -30,6 +31,7 @@ __all__ = ["PooledTransport", "encode_httpx_request"]
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
+@set_module("fal_async")
 class PooledTransport(httpx.AsyncBaseTransport):
     """A transport for httpx over persistent HTTP/1.1 connections.
 
@@ -49,7 +51,8 @@ class PooledTransport(httpx.AsyncBaseTransport):
         max_header_bytes: Maximum length of the head of a response, in bytes.
 
     Example:
-        >>> client = httpx.AsyncClient(transport=PooledTransport())
+        >>> import httpx
+        >>> client = httpx.AsyncClient(transport=fal_async.PooledTransport())
     """
 
     def __init__(

@@ -15,7 +15,7 @@ except ModuleNotFoundError as _error:
         f'the emulator needs {_missing}, which is missing: pip install "fal-async[emulator]"'
     ) from _error
 
-from fal_async._core.annotations import make_resolvable
+from fal_async._core.annotations import make_resolvable, set_module
 from fal_async.emulator._faults import Fault
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._jobs import Job
@@ -39,5 +39,5 @@ __all__ = [
     "StoredFile",
 ]
 
-for _value in list(globals().values()):
-    make_resolvable(_value)
+for _public in [globals()[_name] for _name in __all__]:
+    make_resolvable(set_module(__name__)(_public))

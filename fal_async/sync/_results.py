@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from fal_async._client.result import Result
+from fal_async._core.annotations import set_module
 
 if TYPE_CHECKING:
     from fal_async.sync._file import SyncFile
@@ -15,6 +16,7 @@ __all__ = ["SyncResult", "wrap_result"]
 T = TypeVar("T")
 
 
+@set_module("fal_async.sync")
 class SyncResult(Result["SyncFile"]):
     """A `Result` whose files are read and saved by calls that block.
 

@@ -7,14 +7,14 @@ from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
 
-from pydantic import PrivateAttr
-
-from fal_async._files.file import File, FileBase, _Binding
+from fal_async._files.file import File, FileBase
 from fal_async.errors import ClientClosedError
 from fal_async.sync._portal import Portal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterator, Mapping
+
+    from pydantic import PrivateAttr
 
     from fal_async._dispatch.dispatcher import Dispatcher
 
@@ -179,7 +179,10 @@ class SyncStreamBase(SyncWrapper[StreamT], Generic[StreamT, ItemT]):
 class SyncFileBase(FileBase):
     """A file whose calls go over the portal that its output came by."""
 
-    _over: _Binding[Portal] = PrivateAttr(default=_Binding())
+    __slots__ = ("_over",)
+
+    if TYPE_CHECKING:
+        _over: Portal | None = PrivateAttr()
 
     def _bind(self, dispatcher: Dispatcher) -> Self:
         """Use a client's dispatcher, on the loop of the call that is under way."""
@@ -187,17 +190,17 @@ class SyncFileBase(FileBase):
 
     def _bind_portal(self, portal: Portal | None) -> Self:
         """Let it be fetched over a portal; ``None`` is that of the module-level functions."""
-        self._over = _Binding(portal)
+        self._over = portal
         return self
 
     @property
     def _portal(self) -> Portal:
-        return self._over.value or _default_portal()[0]
+        return getattr(self, "_over", None) or _default_portal()[0]
 
     @property
     def _async(self) -> File:
         file = File(url=self.url, content_type=self.content_type, file_name=self.file_name)
-        return file._bind(self._dispatcher.value or _default_portal()[1])
+        return file._bind(getattr(self, "_dispatcher", None) or _default_portal()[1])
 
 
 def _default_portal() -> tuple[Portal, Dispatcher]:
