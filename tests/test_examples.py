@@ -12,7 +12,7 @@ import pytest
 
 import fal_async
 from fal_async.emulator import Emulator
-from fal_async.emulator._serve import echo, talk
+from fal_async.emulator._serve import echo, echo_messages
 from tests.support.shared_client import close_shared_client
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def platform() -> Iterator[None]:
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
         emulator.register("demo/echo", echo)
         emulator.realtime("demo/echo")(echo)
-        emulator.websocket("demo/socket")(talk)
+        emulator.websocket("demo/socket")(echo_messages)
         emulator.register("demo/stream", steps)
         for name, value in emulator.environ.items():
             patch.setenv(name, value)

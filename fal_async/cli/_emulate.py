@@ -41,7 +41,7 @@ def emulate(
     """
     announce = announce_demo if app is None else _announce
     try:
-        serve(app, host=host, port=port, key=key, allow_origins=allow_origins, announce=announce)
+        serve(app, host=host, port=port, key=key, allow_origins=allow_origins, on_started=announce)
     except FalClientError:
         raise
     except OSError as error:

@@ -1,6 +1,6 @@
-"""A local fal.ai platform, for tests and for work without a network.
+"""A local fal.ai platform for tests and for development without a network.
 
-Needs the extra ``emulator``: ``pip install "fal-async[emulator]"``.
+It requires the extra ``emulator``: ``pip install "fal-async[emulator]"``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ except ModuleNotFoundError as _error:
     if _missing not in {"starlette", "uvicorn"}:
         raise
     raise ImportError(
-        f'the emulator needs {_missing}, which is missing: pip install "fal-async[emulator]"'
+        f'the emulator requires {_missing}: pip install "fal-async[emulator]"'
     ) from _error
 
 from fal_async._core.annotations import make_resolvable, set_module

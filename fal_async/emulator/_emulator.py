@@ -13,18 +13,18 @@ import anyio.to_thread
 from fal_async._config import Hosts
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
-from fal_async.emulator._inspection import FileKeeper, InspectionMixin
+from fal_async.emulator._inspection import InspectionMixin
 from fal_async.emulator._recorder import Counters
 from fal_async.emulator._registry import Endpoint, parse_id
 from fal_async.emulator._request import PROXY_PATH
 from fal_async.emulator._runners.asgi import AsgiRunner
-from fal_async.emulator._runners.base import NoRunner
-from fal_async.emulator._runners.functions import make_runner, websocket_runner
+from fal_async.emulator._runners.base import NoRunner, is_asgi_app
+from fal_async.emulator._runners.functions import make_runner
 from fal_async.emulator._runners.realtime import RealtimeOptions, RealtimeRunner
-from fal_async.emulator._runners.signatures import positional
 from fal_async.emulator._runners.sockets import FunctionSocketRunner
 from fal_async.emulator._server.http import Server
-from fal_async.emulator._state import Accounts, PlatformState, Settings
+from fal_async.emulator._settings import Settings
+from fal_async.emulator._state import Accounts, PlatformState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,127 +37,42 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
     RunnerT = TypeVar("RunnerT", bound=RunnerFunction)
 
-__all__ = ["Emulator", "SocketKeeper"]
+__all__ = ["Emulator"]
 
-
-#: An ASGI app takes the scope, and the two ends of the exchange.
-_ASGI_PARAMETERS = 3
-
-
-class SocketKeeper:
-    """The part of an `Emulator` that has to do with sockets."""
-
-    _platform: PlatformState
-
-    def realtime(
-        self,
-        endpoint_id: str,
-        *,
-        buffering: int | None = None,
-        session_timeout: float | None = None,
-        max_batch_size: int = 1,
-        timings: bool = False,
-    ) -> Callable[[F], F]:
-        """Put a realtime function behind an endpoint id, beside a runner that it has or will have.
-
-        The function takes an input, or, by its annotation, an iterator of inputs; and it gives an
-        output, or, as a generator or by its annotation, an iterator of outputs. In the order of
-        these cases: each input is answered; one input is answered by many outputs; many inputs are
-        answered by one output at their end; outputs are sent as they come. Inputs are validated
-        where they are annotated with a pydantic model. The `Job` may be its second parameter.
-
-        Args:
-            endpoint_id: The id, without ``/realtime``.
-            buffering: How many inputs wait before the oldest is dropped; ``None`` for any number.
-                Clients may say otherwise, by ``max_buffering``.
-            session_timeout: Seconds without an input after which a session ends; ``None`` for
-                never.
-            max_batch_size: How many inputs that wait the function is given at once, each as an
-                argument of its own, for one output; it receives no `Job` if there are several.
-            timings: Whether the time that it took is told after each answer.
-
-        Raises:
-            InvalidRequestError: The id has no owner and alias, or the function takes an iterator
-                and is not async.
-        """
-        habits = RealtimeOptions(
-            buffering=buffering,
-            session_timeout=session_timeout,
-            max_batch_size=max_batch_size,
-            timings=timings,
-        )
-
-        def decorate(function: F) -> F:
-            self._put(endpoint_id, RealtimeRunner(function, self._platform.threads, habits))
-            return function
-
-        return decorate
-
-    def websocket(self, endpoint_id: str) -> Callable[[F], F]:
-        """Put an app with a protocol of its own behind an endpoint id, beside a runner.
-
-        The app is an async function of a `Socket`, or of a `Socket` and the `Job`, or an ASGI app.
-        When it raises, the connection is cut.
-
-        Args:
-            endpoint_id: The id. Calls of longer ids that begin with it are for it, too.
-
-        Raises:
-            InvalidRequestError: The id has no owner and alias, or the function is not async.
-        """
-
-        def decorate(app: F) -> F:
-            is_asgi = len(positional(app)) == _ASGI_PARAMETERS
-            self._put(endpoint_id, AsgiRunner(app) if is_asgi else FunctionSocketRunner(app))
-            return app
-
-        return decorate
-
-    def revoke_tokens(self) -> None:
-        """Let all tokens that were given out be as if they had expired; open sockets stay open."""
-        self._platform.tokens.revoke()
-
-    def _put(self, endpoint_id: str, runner: SocketRunner) -> None:
-        normal = str(parse_id(endpoint_id))
-        earlier = self._platform.registry.get(normal)
-        if earlier is None:
-            endpoint = Endpoint(id=normal, runner=NoRunner(), socket=runner, counters=Counters())
-        else:
-            endpoint = dataclasses.replace(earlier, socket=runner)
-        self._platform.registry.add(endpoint)
-
-
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find what listens there
-
-
+#: The addresses at which clients connect to a server that listens on all addresses.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
 _EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 
-class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
-    """A local fal.ai platform: a server on this machine that clients take for the real one.
+class Emulator(InspectionMixin):
+    """A local fal.ai platform: a server on this machine that clients use instead of the real one.
 
-    It runs in a thread of its own, from entering the context (or `start`) to leaving it (or
-    `stop`), and can be used from any thread and any event loop.
+    The emulator serves direct runs, streams, the queue, WebSockets, storage and the CDN. Its
+    endpoints are Python functions and ASGI apps. It runs in a thread of its own while its context
+    is entered, or from `start` to `stop`. Use it from any thread and any event loop, with ``with``
+    or ``async with``.
 
     Args:
-        host: The address to listen at.
-        port: The port to listen at; 0 for a free one.
-        key: The API key that is accepted; ``None`` makes one that nobody can guess.
-        allow_origins: Origins of web pages that may call, such as ``"https://app.example"``;
-            ``"*"`` lets all pages call. Pages of this machine (``http://localhost:3000``) always
-            may; any other page in a browser here could run what is registered otherwise.
-        concurrency: How many jobs of the account may run at once; ``None`` for any number.
-        attempts: How many times the queue tries a runner that answers 503 or 504.
-        backoff: Seconds before the second try; the next pauses are longer, up to eight
-            times that.
-        keep_alive: Seconds of silence after which a status stream carries a comment.
-        log_window: How many of the latest log lines a polled status shows; ``None`` for all.
-        bandwidth: How many bytes of a file are given out in a second; ``None`` for no bound.
-        compression: Whether WebSockets are compressed by permessage-deflate for clients that offer
-            it; as far as is known, those of the platform are not.
-        clock: Tells the seconds by which results expire.
-        certfile: A certificate chain in PEM format, to serve https; ``None`` serves http.
-        keyfile: The certificate's private key; ``None`` when it stands in `certfile`.
+        host: The address to listen on.
+        port: The port to listen on; 0 for a free one.
+        key: The accepted API key. ``None`` generates a random one.
+        allow_origins: The origins of web pages that may send requests, such as
+            ``"https://app.example"``; ``"*"`` allows all. Pages of this machine, such as
+            ``http://localhost:3000``, are always allowed. Other pages in a browser on this machine
+            could otherwise run the registered endpoints.
+        concurrency: The maximum number of concurrent runs of the account. ``None`` for no limit.
+        attempts: The maximum number of runs of a queued job whose runner responds with 503 or 504.
+        backoff: The delay before the first retry, in seconds. Later delays are up to eight times as
+            long.
+        keep_alive: The time without events after which a status stream sends a comment, in seconds.
+        log_window: The number of latest log lines in a polled status. ``None`` for all.
+        bandwidth: The maximum speed of a download, in bytes per second. ``None`` for no limit.
+        compression: Whether WebSockets use permessage-deflate with clients that offer it. As far as
+            is known, the platform does not.
+        clock: Returns the time in seconds, by which results, files and tokens expire.
+        certfile: The path of a certificate chain in PEM format, to serve https. ``None`` serves
+            http.
+        keyfile: The path of the private key. ``None`` if `certfile` contains it.
 
     Example:
         >>> import httpx
@@ -212,18 +127,18 @@ class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
         self._gates: WeakSet[Gate] = WeakSet()
 
     def start(self, *, host: str | None = None, port: int | None = None) -> Self:
-        """Begin to listen.
+        """Start to listen.
 
         Args:
-            host: The address to listen at; ``None`` for the one given before.
-            port: The port to listen at; ``None`` for the one given before.
+            host: The address to listen on. Defaults to that of the constructor.
+            port: The port to listen on. Defaults to that of the constructor.
 
         Raises:
-            OSError: The address cannot be listened at.
-            RuntimeError: It has been started before.
+            OSError: The emulator cannot listen on this address.
+            RuntimeError: The emulator has been started before.
         """
         if self._server is not None:
-            raise RuntimeError("an emulator is started once; make another one")
+            raise RuntimeError("cannot start an emulator twice: create another one")
         self._host = self._host if host is None else host
         self._port = self._port if port is None else port
         certfile, keyfile = self._certificate
@@ -238,7 +153,7 @@ class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
         return self
 
     def stop(self) -> None:
-        """Close every connection, cancel whatever runs, and end the thread."""
+        """Close all connections, cancel all runs, and end the thread."""
         for gate in self._gates:
             gate.open()
         if self._server is not None:
@@ -265,14 +180,14 @@ class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True):  # stopping takes a bounded time
+        with anyio.CancelScope(shield=True):  # stopping takes a limited time
             await anyio.to_thread.run_sync(self.stop)
 
     @property
     def url(self) -> str:
-        """The origin below which all hosts are found, as ``/run``, ``/queue`` and so on."""
+        """The origin of the emulator. Its hosts are at the paths ``/run``, ``/queue`` and so on."""
         scheme = "http" if self._certificate[0] is None else "https"
-        host = _ANY_ADDRESS.get(self._host, self._host)
+        host = _LOOPBACK.get(self._host, self._host)
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     @property
@@ -282,17 +197,17 @@ class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
 
     @property
     def proxy_url(self) -> str:
-        """A server proxy to this emulator, for the ``proxyUrl`` of the JavaScript client."""
+        """The URL of a server proxy, for the ``proxyUrl`` of the official JavaScript client."""
         return f"{self.url}{PROXY_PATH}"
 
     @property
     def key(self) -> str:
-        """The API key that is accepted."""
+        """The accepted API key."""
         return self._platform.accounts.key
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment variables that point the clients of another process here."""
+        """The environment variables with which clients in another process use the emulator."""
         return {"FAL_KEY": self.key, "FAL_ASYNC_BASE_URL": self.url}
 
     def register(
@@ -305,33 +220,36 @@ class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
         heartbeat: float | None = None,
         auth: bool = True,
     ) -> None:
-        """Put a runner behind an endpoint id, in place of an earlier one.
+        """Register an endpoint, and replace an earlier one of the same id.
 
         Args:
-            endpoint_id: The id. Calls of longer ids that begin with it are for it, too, as long as
-                no longer id is registered for them.
-            runner: An ASGI app, which serves WebSockets, too; or a function of the arguments, or of
-                the arguments and the `Job`.
-                Functions that are not async run in threads; the items of a generator are the
-                events of a stream; a first parameter that is annotated with a pydantic model
-                receives the arguments validated. Apps find the `Job` in the state of their scope,
-                where Starlette and FastAPI show it as ``request.state.job``.
-            concurrency: How many of its jobs may run at once; ``None`` for any number.
-            timeout: Seconds after which a run is given up with 504; ``None`` for never.
-            heartbeat: Seconds of silence after which a generator's stream carries a comment;
-                ``None`` for never.
-            auth: Whether a key is needed.
+            endpoint_id: The endpoint id. It also serves longer ids that begin with it, unless a
+                longer id is registered for them.
+            runner: A function of the arguments, a function of the arguments and the `Job`, or an
+                ASGI app. Functions that are not async run in threads. The items of a generator are
+                the events of a stream. A first parameter that is annotated with a pydantic model
+                receives the validated arguments. An ASGI app also serves WebSockets. It finds the
+                `Job` in the state of its scope, which Starlette and FastAPI offer as
+                ``request.state.job``.
+            concurrency: The maximum number of concurrent runs of the endpoint. ``None`` for no
+                limit.
+            timeout: The time after which a run is cancelled and the response is a 504, in seconds.
+                ``None`` disables the timeout.
+            heartbeat: The time without events after which the stream of a generator sends a
+                comment, in seconds. ``None`` disables heartbeats.
+            auth: Whether requests need a key.
 
         Raises:
-            InvalidRequestError: The id has no owner and alias.
+            InvalidRequestError: The endpoint id has no owner and alias.
         """
-        normal = str(parse_id(endpoint_id))
-        earlier = self._platform.registry.get(normal)
-        stands_behind = make_runner(runner, self._platform.threads, heartbeat=heartbeat)
+        endpoint_id = str(parse_id(endpoint_id))
+        earlier = self._platform.registry.get(endpoint_id)
+        runner_object = make_runner(runner, self._platform.threads, heartbeat=heartbeat)
+        socket = earlier.socket if earlier else None
         endpoint = Endpoint(
-            id=normal,
-            runner=stands_behind,
-            socket=websocket_runner(stands_behind) or (earlier.socket if earlier else None),
+            id=endpoint_id,
+            runner=runner_object,
+            socket=runner_object if isinstance(runner_object, AsgiRunner) else socket,
             counters=Counters() if earlier is None else earlier.counters,
             limit=concurrency,
             private=auth,
@@ -348,7 +266,7 @@ class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
         heartbeat: float | None = None,
         auth: bool = True,
     ) -> Callable[[RunnerT], RunnerT]:
-        """`register` as a decorator."""
+        """Register an endpoint with a decorator. The parameters are those of `register`."""
 
         def decorate(runner: RunnerT) -> RunnerT:
             self.register(
@@ -363,50 +281,144 @@ class Emulator(InspectionMixin, FileKeeper, SocketKeeper):
 
         return decorate
 
+    def realtime(
+        self,
+        endpoint_id: str,
+        *,
+        buffering: int | None = None,
+        session_timeout: float | None = None,
+        max_batch_size: int = 1,
+        timings: bool = False,
+    ) -> Callable[[F], F]:
+        """Register a realtime function with a decorator, besides a runner of the same endpoint.
+
+        The annotations of the function select one of four kinds:
+
+        - One input, one output: the function is called for each input.
+        - One input, an iterator of outputs, or a generator: all outputs of the first input are
+          sent.
+        - An iterator of inputs, one output: the output is sent when the inputs have ended.
+        - An iterator of inputs, an iterator of outputs: outputs are sent as they are produced.
+
+        An input that is annotated with a pydantic model is validated. A second parameter receives
+        the `Job`.
+
+        Args:
+            endpoint_id: The endpoint id, without ``/realtime``.
+            buffering: The number of waiting inputs above which the oldest is dropped. ``None`` for
+                no limit. Clients can override it with ``max_buffering``.
+            session_timeout: The time without an input after which a session ends, in seconds.
+                ``None`` disables the timeout.
+            max_batch_size: The maximum number of waiting inputs for one call of the function. Each
+                is a separate argument. Above 1, the function receives no `Job`.
+            timings: Whether each output is followed by the time that it took.
+
+        Raises:
+            InvalidRequestError: The endpoint id has no owner and alias, or the function takes an
+                iterator and is not async.
+        """
+        options = RealtimeOptions(
+            buffering=buffering,
+            session_timeout=session_timeout,
+            max_batch_size=max_batch_size,
+            timings=timings,
+        )
+
+        def decorate(function: F) -> F:
+            runner = RealtimeRunner(function, self._platform.threads, options)
+            self._add_socket(endpoint_id, runner)
+            return function
+
+        return decorate
+
+    def websocket(self, endpoint_id: str) -> Callable[[F], F]:
+        """Register a WebSocket app with a decorator, besides a runner of the same endpoint.
+
+        The app is an async function of a `Socket`, an async function of a `Socket` and the `Job`,
+        or an ASGI app. If it raises an exception, the connection is closed.
+
+        Args:
+            endpoint_id: The endpoint id. It also serves longer ids that begin with it.
+
+        Raises:
+            InvalidRequestError: The endpoint id has no owner and alias, or the function is not
+                async.
+        """
+
+        def decorate(app: F) -> F:
+            runner = AsgiRunner(app) if is_asgi_app(app) else FunctionSocketRunner(app)
+            self._add_socket(endpoint_id, runner)
+            return app
+
+        return decorate
+
+    def _add_socket(self, endpoint_id: str, runner: SocketRunner) -> None:
+        endpoint_id = str(parse_id(endpoint_id))
+        earlier = self._platform.registry.get(endpoint_id)
+        if earlier is None:
+            endpoint = Endpoint(
+                id=endpoint_id, runner=NoRunner(), socket=runner, counters=Counters()
+            )
+        else:
+            endpoint = dataclasses.replace(earlier, socket=runner)
+        self._platform.registry.add(endpoint)
+
     def accept_key(self, key: str) -> None:
-        """Accept another API key, of the same account."""
+        """Accept another API key of the same account."""
         self._platform.accounts.accept_key(key)
 
     def accept_bearer(self, token: str) -> None:
-        """Accept the access token of a login, of the same account."""
+        """Accept the access token of a login of the same account."""
         self._platform.accounts.accept_bearer(token)
 
+    def revoke_tokens(self) -> None:
+        """Invalidate all realtime tokens, as if they had expired. Open WebSockets stay open."""
+        self._platform.tokens.revoke()
+
     def lock(self, reason: str = _EMPTY_BALANCE) -> None:
-        """Let the account start nothing, until `unlock`."""
+        """Lock the account: all requests that start jobs fail until `unlock`.
+
+        Args:
+            reason: The reason in the error response.
+        """
         self._platform.accounts.lock(reason)
 
     def unlock(self) -> None:
-        """Let the account start jobs again."""
+        """Unlock the account."""
         self._platform.accounts.lock(None)
 
     def fail(self, endpoint_id: str | None, *faults: Fault) -> None:
-        """Script faults for an endpoint, or for all with ``None``.
+        """Schedule faults for an endpoint.
 
-        Each call meets the first fault that is meant for it and not used up.
+        Each request is affected by the first fault that matches it and is not used up.
+
+        Args:
+            endpoint_id: The endpoint id. ``None`` for all endpoints.
+            faults: The faults.
         """
-        normal = None if endpoint_id is None else str(parse_id(endpoint_id))
+        normalized = None if endpoint_id is None else str(parse_id(endpoint_id))
         for fault in faults:
-            self._platform.faults.add(normal, fault)
+            self._platform.faults.add(normalized, fault)
 
     def gate(self) -> Gate:
-        """A new gate, shut, for runners and faults to wait at; stopping the emulator opens it."""
+        """Create a closed gate, for runners and faults. It opens when the emulator stops."""
         gate = Gate()
         self._gates.add(gate)
         return gate
 
     def expire(self, request_id: str) -> None:
-        """Forget a job, as if the time for which it is kept were over."""
-        self._platform.jobs.forget(request_id)
+        """Remove a job, as if its retention time had passed."""
+        self._platform.jobs.remove(request_id)
 
     def reset(self) -> None:
-        """Cancel all jobs; forget them, faults, requests, counters and files; unlock.
+        """Cancel all jobs; remove jobs, faults, requests, counters and files; unlock the account.
 
-        Endpoints stay registered. Direct runs and sessions that are open lose their connection. A
-        runner that is a blocking function cannot be stopped: it goes on by itself, sees
-        `Job.cancelled`, and takes no slot any more.
+        Endpoints stay registered. Direct runs and open sessions are disconnected. A blocking
+        function cannot be cancelled: it continues in its thread, can read `Job.cancelled`, and
+        holds no slot.
 
         Raises:
-            RuntimeError: It is called by an async runner, which would have to wait for itself.
+            RuntimeError: An async runner called this, and would wait for itself.
         """
         if self._server is None:
             self._platform.clear()

@@ -23,42 +23,49 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault"]
 
+_DATA = b"data: "
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something that goes wrong with calls of an endpoint.
+    """A fault in the requests to an endpoint. `Emulator.fail` schedules it.
+
+    `route`, `when`, `skip` and `times` select requests. The other attributes describe the fault.
 
     Attributes:
-        route: The kind of call that it befalls; ``None`` for all. ``"run"`` and ``"stream"`` are
-            also requests that a WebSocket carries; ``"runner"`` is the platform's own call of the
-            runner, to see the platform's retries at work.
-        when: A further condition on the request; ``None`` for all requests.
-        status: Answer with this HTTP status in place of the real answer.
-        headers: Headers of that answer; without `status`, more headers of the real one.
-        body: The body of that answer: bytes and text as they are, anything else as JSON. ``None``
-            gives the usual ``{"detail": ...}``.
-        transform: Changes the decoded JSON of the real answer, or of each event of a stream.
-        delay: How many seconds to wait, or the gate to wait at, before the fault strikes. Alone,
-            it is all that happens.
-        cut: Break off after so many bytes of the body.
-        drop: Close the connection without looking at the call.
-        drop_response: Do what the call asks for, then close the connection without an answer.
-        raw_bytes: Send these bytes in place of an answer, and close the connection.
-        reset: Reset the connection (RST) where it is closed; alone, it is as `drop`.
-        close: Close a WebSocket with this code, and the `body`, if that is text, as the reason.
-        message: Send this over a WebSocket, text or bytes, before whatever else the fault does;
-            bytes that are not msgpack, say.
-        stall: Let a WebSocket fall silent: nothing is read any more, nothing sent, not even pongs.
-        after: How many messages go to the client over a WebSocket before the fault strikes, be it
-            `close`, `message`, `stall`, `raw_bytes` or `cut`, which counts bytes from there on.
-            For a
-            request that a WebSocket carries it counts from that request on.
-        times: How many calls it befalls; ``None`` for all.
-        skip: How many calls pass first.
+        route: The kind of request. ``None`` selects all kinds. ``"run"`` and ``"stream"`` include
+            requests over a WebSocket. ``"runner"`` is the platform's own request to a runner: it
+            makes the platform retry.
+        when: A predicate of the request. ``None`` selects all requests.
+        status: The HTTP status of an error response that replaces the real response.
+        headers: The headers of the error response. Without `status`, additional headers of the real
+            response.
+        body: The body of the error response: bytes or text as they are, other values as JSON.
+            ``None`` sends ``{"detail": ...}``. With `close`, the close reason.
+        transform: A function that transforms the decoded JSON of the real response, or of each
+            event of a stream.
+        delay: The time in seconds, or a gate, to wait for before the fault is injected. Without
+            other attributes, the request is only delayed.
+        cut: The number of bytes after which the body is truncated.
+        drop: Whether to close the connection without processing the request.
+        drop_response: Whether to process the request, and then to close the connection without a
+            response.
+        raw_bytes: Bytes to send instead of a response, before the connection is closed.
+        reset: Whether the connection is reset (RST) instead of closed. Without other attributes,
+            the request is not processed, as with `drop`.
+        close: The code with which a WebSocket is closed.
+        message: A text or binary message to send over a WebSocket, before the rest of the fault;
+            for example, bytes that are not valid msgpack.
+        stall: Whether a WebSocket stops reading and sending, pongs included, but stays connected.
+        after: The number of messages sent over a WebSocket before the fault is injected. It applies
+            to `close`, `message`, `stall`, `raw_bytes` and `cut`, which counts bytes from there on.
+            For a request over a WebSocket, it counts from the start of that request.
+        times: The number of requests that fail. ``None`` for all requests.
+        skip: The number of selected requests that succeed first.
 
     Example:
-        >>> Fault(route="status", status=503, times=2).status
-        503
+        >>> with Emulator() as fal:
+        ...     fal.fail("acme/app", Fault(route="status", status=503, times=2))
     """
 
     route: Route | None = None
@@ -81,15 +88,22 @@ class Fault:
     skip: int = 0
 
     @property
-    def closes(self) -> bool:
-        """Whether the connection is closed before the call is looked at."""
+    def _closes(self) -> bool:
+        """Whether the connection is closed before the request is processed."""
         return self.drop or (self.reset and not self.drop_response and self.cut is None)
 
-    def affects_messages(self, *, carried: bool) -> bool:
-        """Whether it befalls the messages of a WebSocket, not a request.
+    @property
+    def _is_incomplete(self) -> bool:
+        """Whether the client receives no complete response."""
+        return (
+            self._closes or self.drop_response or self.cut is not None or self.raw_bytes is not None
+        )
+
+    def _affects_messages(self, *, over_websocket: bool) -> bool:
+        """Return whether the fault affects the messages of a WebSocket, not a request.
 
         Args:
-            carried: Whether the request is one that the WebSocket carries, not that for it.
+            over_websocket: Whether the request was sent over the WebSocket, not to open it.
         """
         if self.status is not None or self.drop or self.drop_response:
             return False
@@ -97,60 +111,24 @@ class Fault:
             return True
         if self.after > 0:
             return self.cut is not None or self.raw_bytes is not None
-        return self.cut is not None and not carried
+        return self.cut is not None and not over_websocket
 
-    @property
-    def is_incomplete(self) -> bool:
-        """Whether no whole answer arrives."""
-        return (
-            self.closes or self.drop_response or self.cut is not None or self.raw_bytes is not None
-        )
-
-    async def wait(self) -> None:
-        """Wait as long as `delay` says."""
+    async def _wait(self) -> None:
+        """Wait for `delay`."""
         if isinstance(self.delay, Gate):
             await self.delay.wait()
         elif self.delay is not None:
             await asyncio.sleep(self.delay)
 
-    def response(self) -> Response | None:
-        """The answer that it gives in place of the real one, if it gives one."""
+    def _response(self) -> Response | None:
+        """Return the error response, or ``None`` if the real response is sent."""
         if self.status is None:
             return None
         if isinstance(self.body, str | bytes):
             body = self.body.encode() if isinstance(self.body, str) else self.body
             return Response(self.status, body, raw_headers(self.headers))
-        usual = {"detail": f"scripted fault {self.status}"}
-        return json_response(self.status, usual if self.body is None else self.body, self.headers)
-
-
-class Faults:
-    """The faults that are still to strike, in the order in which they were scripted."""
-
-    def __init__(self) -> None:
-        self._scripts: list[_ScheduledFault] = []
-
-    @property
-    def pending(self) -> bool:
-        """Whether anything may go wrong at all."""
-        return bool(self._scripts)
-
-    def add(self, endpoint_id: str | None, fault: Fault) -> None:
-        """Script a fault for an endpoint, or for all."""
-        self._scripts.append(_ScheduledFault(endpoint_id, fault, fault.skip, fault.times))
-
-    def clear(self) -> None:
-        """Let everything go well again."""
-        self._scripts.clear()
-
-    def match(self, request: RecordedRequest, names: tuple[str, ...]) -> Fault | None:
-        """The fault that befalls a request for an endpoint of these names, if one does."""
-        for script in list(self._scripts):
-            if script.matches(request, names) and script.take():
-                if script.left == 0:
-                    self._scripts.remove(script)
-                return script.fault
-        return None
+        default = {"detail": f"scripted fault {self.status}"}
+        return json_response(self.status, default if self.body is None else self.body, self.headers)
 
 
 @dataclass(slots=True, eq=False)
@@ -158,7 +136,7 @@ class _ScheduledFault:
     endpoint_id: str | None
     fault: Fault
     skip: int
-    left: int | None
+    remaining: int | None
 
     def matches(self, request: RecordedRequest, names: tuple[str, ...]) -> bool:
         if self.endpoint_id is not None and self.endpoint_id not in names:
@@ -168,79 +146,118 @@ class _ScheduledFault:
             return False
         return self.fault.when is None or self.fault.when(request)
 
-    def take(self) -> bool:
-        if self.skip > 0:
-            self.skip -= 1
-            return False
-        if self.left is not None:
-            self.left -= 1
-        return True
 
+class Faults:
+    """The scheduled faults, in the order in which they were added."""
 
-async def inject_into_websocket(fault: Fault, websocket: WebSocket) -> bool:
-    """Have the fault strike once so many more messages as it says have gone to the client.
+    def __init__(self) -> None:
+        self._scheduled: list[_ScheduledFault] = []
 
-    Returns:
-        Whether that was at once, and has ended the connection.
-    """
-    due = websocket.sent + fault.after
+    def __bool__(self) -> bool:
+        return bool(self._scheduled)
 
-    async def strike(sent: int) -> None:
-        if sent != due:
-            return
-        await fault.wait()
-        if fault.message is not None:
-            await websocket.send(fault.message)
-        await _end(fault, websocket)
+    def add(self, endpoint_id: str | None, fault: Fault) -> None:
+        """Schedule a fault for an endpoint; ``None`` for all endpoints."""
+        self._scheduled.append(_ScheduledFault(endpoint_id, fault, fault.skip, fault.times))
 
-    websocket.on_sent = strike
-    if not websocket.is_open:  # it is still to be accepted
-        return False
-    await strike(websocket.sent)
-    return not websocket.is_open
+    def clear(self) -> None:
+        """Remove all faults."""
+        self._scheduled.clear()
 
+    def match(self, request: RecordedRequest, names: tuple[str, ...]) -> Fault | None:
+        """Return the fault for a request, and count it.
 
-async def _end(fault: Fault, websocket: WebSocket) -> None:
-    if fault.close is not None:
-        await websocket.close(fault.close, str(fault.body or ""))
-    elif fault.stall:
-        websocket.stall()
-    elif fault.raw_bytes is not None:
-        await websocket.drop(fault.raw_bytes, reset=fault.reset)
-    elif fault.cut is not None:
-        websocket.cut_after(fault.cut, reset=fault.reset)
-
-
-_DATA = b"data: "
+        Args:
+            request: The request.
+            names: The ids of its endpoint.
+        """
+        for scheduled in list(self._scheduled):
+            if not scheduled.matches(request, names):
+                continue
+            if scheduled.skip > 0:
+                scheduled.skip -= 1
+                continue
+            if scheduled.remaining is not None:
+                scheduled.remaining -= 1
+            if scheduled.remaining == 0:
+                self._scheduled.remove(scheduled)
+            return scheduled.fault
+        return None
 
 
 async def inject_fault(
-    fault: Fault, exchange: GatewayRequest, answer: Callable[[], Awaitable[None]]
+    fault: Fault, request: GatewayRequest, handle: Callable[[], Awaitable[None]]
 ) -> None:
-    """Answer an exchange as the fault has it, not as `answer` would."""
-    connection, websocket = exchange.connection, exchange.websocket
-    if websocket is not None and fault.affects_messages(carried=websocket.was_answered):
-        is_over = await inject_into_websocket(fault, websocket)
-        return None if is_over else await answer()
+    """Handle a request with a fault.
+
+    Args:
+        fault: The fault.
+        request: The request.
+        handle: Handles the request without the fault.
+    """
+    connection, websocket = request.connection, request.websocket
+    if websocket is not None and fault._affects_messages(over_websocket=websocket.has_response):
+        is_closed = await inject_into_websocket(fault, websocket)
+        return None if is_closed else await handle()
     if fault.cut is None:
-        await fault.wait()
-    if fault.closes or fault.raw_bytes is not None:
-        return await connection.end(fault.raw_bytes or b"", reset=fault.reset)
+        await fault._wait()
+    if fault._closes or fault.raw_bytes is not None:
+        return await connection.close(fault.raw_bytes or b"", reset=fault.reset)
     if fault.drop_response:
-        exchange.wrap_send(lambda _: _discard)
-        await answer()
-        return await connection.end(reset=fault.reset)
-    _wrap_send(fault, exchange)
-    response = fault.response()
-    await (answer() if response is None else exchange.response(response))
+
+        async def discard(message: Message) -> None:
+            """Discard the response."""
+
+        request.wrap_send(lambda _: discard)
+        await handle()
+        return await connection.close(reset=fault.reset)
+    if fault.cut is not None:
+        request.wrap_send(lambda send: _TruncatingSend(fault, request, send, fault.cut or 0))
+    if fault.status is None and fault.headers:
+        request.wrap_send(lambda send: _HeadersSend(fault, send))
+    if fault.transform is not None:
+        transform = fault.transform
+        request.wrap_send(lambda send: _TransformingSend(transform, send))
+    response = fault._response()
+    await (handle() if response is None else request.respond(response))
     return None
 
 
+async def inject_into_websocket(fault: Fault, websocket: WebSocket) -> bool:
+    """Inject a fault once `Fault.after` more messages have been sent to the client.
+
+    Returns:
+        Whether the fault was injected at once, and closed the connection.
+    """
+    target = websocket.sent + fault.after
+
+    async def inject(sent: int) -> None:
+        if sent != target:
+            return
+        await fault._wait()
+        if fault.message is not None:
+            await websocket.send(fault.message)
+        if fault.close is not None:
+            await websocket.close(fault.close, str(fault.body or ""))
+        elif fault.stall:
+            websocket.stall()
+        elif fault.raw_bytes is not None:
+            await websocket.disconnect(fault.raw_bytes, reset=fault.reset)
+        elif fault.cut is not None:
+            websocket.truncate(fault.cut, reset=fault.reset)
+
+    websocket.on_sent = inject
+    if not websocket.is_open:  # not accepted yet
+        return False
+    await inject(websocket.sent)
+    return not websocket.is_open
+
+
 async def runner_fault(faults: Faults, endpoint: Endpoint, job: Job) -> Response | None:
-    """What a runner that is scripted to fail answers this time, if it is."""
-    if not faults.pending:
+    """Return the error response of a scheduled runner fault, or ``None`` to run the runner."""
+    if not faults:
         return None
-    call = RecordedRequest(
+    request = RecordedRequest(
         route="runner",
         endpoint=job.endpoint,
         method=job.method,
@@ -251,56 +268,41 @@ async def runner_fault(faults: Faults, endpoint: Endpoint, job: Job) -> Response
         body=job.body,
         request_id=job.request_id,
     )
-    fault = faults.match(call, (endpoint.id, job.endpoint))
+    fault = faults.match(request, (endpoint.id, job.endpoint))
     if fault is None:
         return None
-    await fault.wait()
-    if fault.is_incomplete:
-        return request_error("runner_disconnected", "The runner broke off")
-    return fault.response()
-
-
-def _wrap_send(fault: Fault, exchange: GatewayRequest) -> None:
-    """Put what the fault changes between the real answer and the wire."""
-    if fault.cut is not None:
-        exchange.wrap_send(lambda send: _TruncatingSend(fault, exchange, send, fault.cut or 0))
-    if fault.status is None and fault.headers:
-        exchange.wrap_send(lambda send: _WithHeaders(fault, send))
-    if fault.transform is not None:
-        edit = fault.transform
-        exchange.wrap_send(lambda send: _TransformingSend(edit, send))
-
-
-async def _discard(message: Message) -> None:
-    """Where lost responses go."""
+    await fault._wait()
+    if fault._is_incomplete:
+        return request_error("runner_disconnected", "The runner has disconnected")
+    return fault._response()
 
 
 class _TruncatingSend:
-    """Ends the connection after so many bytes of the body."""
+    """An ASGI ``send`` that closes the connection after a number of bytes of the body."""
 
-    def __init__(self, fault: Fault, exchange: GatewayRequest, send: Send, left: int) -> None:
+    def __init__(self, fault: Fault, request: GatewayRequest, send: Send, size: int) -> None:
         self._fault = fault
-        self._exchange = exchange
+        self._request = request
         self._send = send
-        self._left = left
+        self._remaining = size
         self._done = False
 
     async def __call__(self, message: Message) -> None:
         if self._done:
             return
         body = message.get("body", b"")
-        if message["type"] == "http.response.body" and len(body) >= self._left:
+        if message["type"] == "http.response.body" and len(body) >= self._remaining:
             self._done = True
-            await self._send({**message, "body": body[: self._left], "more_body": True})
-            await self._fault.wait()
-            await self._exchange.connection.end(reset=self._fault.reset)
+            await self._send({**message, "body": body[: self._remaining], "more_body": True})
+            await self._fault._wait()
+            await self._request.connection.close(reset=self._fault.reset)
         else:
-            self._left -= len(body)
+            self._remaining -= len(body)
             await self._send(message)
 
 
-class _WithHeaders:
-    """Adds the fault's headers to the real answer's."""
+class _HeadersSend:
+    """An ASGI ``send`` that adds headers to a response."""
 
     def __init__(self, fault: Fault, send: Send) -> None:
         self._headers = raw_headers(fault.headers)
@@ -315,44 +317,37 @@ class _WithHeaders:
 
 
 class _TransformingSend:
-    """Changes the JSON of an answer, or of each event of a stream."""
+    """An ASGI ``send`` that transforms the JSON of a response, or of each event of a stream."""
 
-    def __init__(self, edit: Callable[[Any], Any], send: Send) -> None:
-        self._edit = edit
+    def __init__(self, transform: Callable[[Any], Any], send: Send) -> None:
+        self._transform = transform
         self._send = send
         self._start: Message = {}
+        self._is_stream = False
         self._body = b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._start = message
+            self._is_stream = any(
+                name == b"content-type" and value.startswith(b"text/event-stream")
+                for name, value in message["headers"]
+            )
             if self._is_stream:
                 await self._send(message)
         elif self._is_stream:
-            await self._send({**message, "body": self._event(message.get("body", b""))})
+            frame: bytes = message.get("body", b"")
+            if frame.startswith(_DATA):
+                frame = _DATA + self._apply(frame.removeprefix(_DATA)) + b"\n\n"
+            await self._send({**message, "body": frame})
         else:
             self._body += message.get("body", b"")
             if not message.get("more_body", False):
-                await self._send_whole()
+                body = self._apply(self._body)
+                headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
+                headers.append((b"content-length", b"%d" % len(body)))
+                await self._send({**self._start, "headers": headers})
+                await self._send({"type": "http.response.body", "body": body})
 
-    @property
-    def _is_stream(self) -> bool:
-        return any(
-            name == b"content-type" and value.startswith(b"text/event-stream")
-            for name, value in self._start["headers"]
-        )
-
-    def _event(self, frame: bytes) -> bytes:
-        if not frame.startswith(_DATA):
-            return frame
-        return _DATA + self._edited(frame[len(_DATA) :]) + b"\n\n"
-
-    async def _send_whole(self) -> None:
-        body = self._edited(self._body)
-        headers = [pair for pair in self._start["headers"] if pair[0] != b"content-length"]
-        headers.append((b"content-length", b"%d" % len(body)))
-        await self._send({**self._start, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
-    def _edited(self, text: bytes) -> bytes:
-        return encode(self._edit(decode(text)))
+    def _apply(self, text: bytes) -> bytes:
+        return encode(self._transform(decode(text)))

@@ -1,4 +1,4 @@
-"""Doors that runners wait at until a test opens them, from any thread and in any event loop."""
+"""`Gate`: an event across threads and event loops."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ __all__ = ["Gate"]
 
 
 class Gate:
-    """A door that is shut until somebody opens it, and stays open.
+    """An event that blocks runners until a test opens it. An open gate stays open.
 
-    It may be opened from any thread, and waited for in any thread and in any event loop.
+    A gate can be opened from any thread. It can be waited for in any thread and in any event loop,
+    also in several at once. `Emulator.gate` creates a gate that opens when the emulator stops.
 
     Example:
         >>> gate = Gate()
@@ -27,12 +28,12 @@ class Gate:
         True
     """
 
-    __slots__ = ("__weakref__", "_lock", "_open", "_waiters")
+    __slots__ = ("__weakref__", "_callbacks", "_lock", "_open")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open = False
-        self._waiters: list[Callable[[], object]] = []
+        self._callbacks: list[Callable[[], object]] = []
 
     @property
     def is_open(self) -> bool:
@@ -40,72 +41,66 @@ class Gate:
         return self._open
 
     def open(self) -> None:
-        """Open the gate for everyone who waits and everyone who will come."""
+        """Open the gate, now and for all later waits."""
         with self._lock:
             self._open = True
-            waiters, self._waiters = self._waiters, []
-        for wake in waiters:
-            wake()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
     def wait_sync(self, timeout: float | None = None) -> bool:
         """Block this thread until the gate is open.
 
         Args:
-            timeout: How many seconds to wait at most; ``None`` waits for ever.
+            timeout: The maximum time to wait, in seconds. ``None`` disables the timeout.
 
         Returns:
             Whether the gate is open.
         """
         opened = threading.Event()
-        if self.when_open(opened.set):
+        if self._on_open(opened.set):
             opened.wait(timeout)
-            self._forget(opened.set)
+            self._remove(opened.set)
         return self._open
 
     async def wait(self) -> None:
-        """Wait until the gate is open, in whichever event loop this runs."""
+        """Wait until the gate is open, on asyncio or trio."""
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:
-            await self._wait_in_thread()
-        else:
-            await self._wait_in(loop)
+        except RuntimeError:  # trio
+            opened = threading.Event()
+            if self._on_open(opened.set):
+                try:
+                    await anyio.to_thread.run_sync(
+                        opened.wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+                    )
+                finally:
+                    opened.set()  # ends the thread if the wait was cancelled
+                    self._remove(opened.set)
+            return
+        event = asyncio.Event()
 
-    def when_open(self, wake: Callable[[], object]) -> bool:
-        """Have `wake` called once the gate opens, in the thread that opens it.
+        def wake() -> None:
+            loop.call_soon_threadsafe(event.set)
+
+        if self._on_open(wake):
+            try:
+                await event.wait()
+            finally:
+                self._remove(wake)
+
+    def _on_open(self, callback: Callable[[], object]) -> bool:
+        """Call `callback` once the gate opens, in the thread that opens it.
 
         Returns:
-            False if the gate is open already; then `wake` is never called.
+            False if the gate is open already. The callback is not called then.
         """
         with self._lock:
             if not self._open:
-                self._waiters.append(wake)
+                self._callbacks.append(callback)
             return not self._open
 
-    def _forget(self, wake: Callable[[], object]) -> None:
+    def _remove(self, callback: Callable[[], object]) -> None:
         with self._lock:
-            if wake in self._waiters:
-                self._waiters.remove(wake)
-
-    async def _wait_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        opened = asyncio.Event()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(opened.set)
-
-        if self.when_open(wake):
-            try:
-                await opened.wait()
-            finally:
-                self._forget(wake)
-
-    async def _wait_in_thread(self) -> None:
-        opened = threading.Event()
-        if self.when_open(opened.set):
-            try:
-                await anyio.to_thread.run_sync(
-                    opened.wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
-                )
-            finally:
-                opened.set()  # an abandoned thread must not stay behind
-                self._forget(opened.set)
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from fal_async.emulator._state import PlatformState
     from fal_async.emulator._storage import StoredFile
 
-__all__ = ["FileKeeper", "InspectionMixin"]
+__all__ = ["InspectionMixin"]
 
 
-class FileKeeper:
-    """The part of an `Emulator` that keeps files."""
+class InspectionMixin:
+    """Access to the state of an `Emulator`, and waits for changes."""
 
     _platform: PlatformState
+    _server: Server | None
 
     @property
     def url(self) -> str:
@@ -30,9 +31,88 @@ class FileKeeper:
         raise NotImplementedError
 
     @property
+    def requests(self) -> list[RecordedRequest]:
+        """The received requests, oldest first, limited to the latest 10,000."""
+        return list(self._platform.recorder.requests)
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs of the queue by request id, until they expire."""
+        return self._platform.jobs.snapshot()
+
+    @property
     def files(self) -> Mapping[str, StoredFile]:
         """The files on the CDN by URL, oldest first."""
         return self._platform.files.snapshot()
+
+    @property
+    def connections(self) -> int:
+        """The number of open client connections."""
+        return 0 if self._server is None else len(self._server.connections)
+
+    def counters(self, endpoint_id: str) -> Counters:
+        """Return the counters of a registered endpoint. The object keeps counting.
+
+        Raises:
+            KeyError: No endpoint is registered under this id.
+        """
+        endpoint = self._platform.registry.get(str(parse_id(endpoint_id)))
+        if endpoint is None:
+            raise KeyError(endpoint_id)
+        return endpoint.counters
+
+    def count(self, route: Route) -> int:
+        """Return the number of received requests of a route, for all endpoints together."""
+        return self._platform.recorder.routes[route]
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = 10.0) -> None:
+        """Block this thread until a condition is true.
+
+        Args:
+            predicate: The condition. It is evaluated after every change in the emulator.
+            timeout: The maximum time to wait, in seconds. ``None`` disables the timeout.
+
+        Raises:
+            TimeoutError: The condition is still false after the timeout.
+
+        Example:
+            >>> fal.wait_for(lambda: fal.count("submit") == 1)  # doctest: +SKIP
+        """
+        self._platform.recorder.wait(predicate, timeout)
+
+    async def wait_for_async(
+        self, predicate: Callable[[], bool], timeout: float | None = 10.0
+    ) -> None:
+        """Wait until a condition is true, as `wait_for` does, without blocking the event loop.
+
+        Args:
+            predicate: The condition. It is evaluated after every change in the emulator.
+            timeout: The maximum time to wait, in seconds. ``None`` disables the timeout.
+
+        Raises:
+            TimeoutError: The condition is still false after the timeout.
+        """
+        await self._platform.recorder.wait_async(predicate, timeout)
+
+    async def wait_for_counters(
+        self, endpoint_id: str, *, timeout: float | None = 10.0, **at_least: int
+    ) -> None:
+        """Wait until counters of an endpoint have reached given values.
+
+        Args:
+            endpoint_id: The endpoint id.
+            timeout: The maximum time to wait, in seconds. ``None`` disables the timeout.
+            at_least: The values by the names in `Counters`, such as ``executions=1``.
+
+        Raises:
+            TimeoutError: The counters have not reached the values after the timeout.
+        """
+        counters = self.counters(endpoint_id)
+
+        def reached() -> bool:
+            return all(getattr(counters, name) >= value for name, value in at_least.items())
+
+        await self.wait_for_async(reached, timeout)
 
     def store(
         self,
@@ -42,96 +122,28 @@ class FileKeeper:
         *,
         lifecycle: Mapping[str, Any] | None = None,
     ) -> str:
-        """Put a file on the CDN, as runners do with what they produce; gives its URL.
+        """Store a file on the CDN, as runners do with their outputs.
 
         Args:
-            content: Its bytes.
-            content_type: Its media type.
-            file_name: Its name; ``None`` for any.
-            lifecycle: How long it lives and who may read it, in the platform's JSON; ``None`` for
-                ever and for everyone.
+            content: The content.
+            content_type: The media type.
+            file_name: The file name. ``None`` chooses one.
+            lifecycle: The lifecycle and access rules, as the platform's JSON. ``None`` keeps the
+                file and lets everyone read it.
+
+        Returns:
+            The URL of the file.
         """
-        label = FileMetadata(
+        metadata = FileMetadata(
             content_type=content_type, file_name=file_name, lifecycle=lifecycle or {}
         )
-        key = self._platform.files.expect(f"{self.url}/cdn", label)
-        return self._platform.files.keep(key, content).url
+        key = self._platform.files.begin(f"{self.url}/cdn", metadata)
+        return self._platform.files.complete(key, content).url
 
     def cdn_token(self, user: str) -> str:
-        """A token with which somebody else than the account reads files, for rules about users."""
-        return self._platform.files.mint(user)
-
-
-class InspectionMixin:
-    """The half of an `Emulator` that looks."""
-
-    _platform: PlatformState
-    _server: Server | None
-
-    @property
-    def requests(self) -> list[RecordedRequest]:
-        """The requests that arrived, oldest first: the latest ten thousand of them."""
-        return list(self._platform.record.requests)
-
-    @property
-    def jobs(self) -> Mapping[str, Job]:
-        """The jobs of the queue by request id, as long as they are kept."""
-        return self._platform.jobs.snapshot()
-
-    @property
-    def connections(self) -> int:
-        """How many connections of clients are open."""
-        return 0 if self._server is None else len(self._server.connections)
-
-    def counters(self, endpoint_id: str) -> Counters:
-        """What happened at a registered endpoint so far; the object goes on counting.
-
-        Raises:
-            KeyError: Nothing is registered under this id.
-        """
-        endpoint = self._platform.registry.get(str(parse_id(endpoint_id)))
-        if endpoint is None:
-            raise KeyError(endpoint_id)
-        return endpoint.counters
-
-    def count(self, route: Route) -> int:
-        """How many requests of a route arrived, for whatever endpoint."""
-        return self._platform.record.routes[route]
-
-    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = 10.0) -> None:
-        """Block this thread until something is so.
+        """Create a token with which another user reads files, to test access rules.
 
         Args:
-            predicate: Asked again whenever something happened.
-            timeout: How many seconds to wait at most; ``None`` for ever.
-
-        Raises:
-            TimeoutError: It did not come to be so in time.
+            user: The id of the user in the access rules.
         """
-        self._platform.record.wait(predicate, timeout)
-
-    async def wait_for_async(
-        self, predicate: Callable[[], bool], timeout: float | None = 10.0
-    ) -> None:
-        """`wait_for`, without blocking the event loop that this is awaited in."""
-        await self._platform.record.wait_async(predicate, timeout)
-
-    async def wait_for_counters(
-        self, endpoint_id: str, *, timeout: float | None = 10.0, **at_least: int
-    ) -> None:
-        """Wait until an endpoint's counters are so high, or higher.
-
-        Args:
-            endpoint_id: The endpoint.
-            timeout: How many seconds to wait at most; ``None`` for ever.
-            at_least: What to wait for, by the names of `Counters`, such as ``executions=1``.
-
-        Raises:
-            TimeoutError: They were not in time.
-        """
-        counters = self.counters(endpoint_id)
-
-        def high_enough() -> bool:
-            return all(getattr(counters, name) >= value for name, value in at_least.items())
-
-        await self.wait_for_async(high_enough, timeout)
+        return self._platform.files.create_token(user)

@@ -1,4 +1,4 @@
-"""JSON and msgpack, as the apps of the platform read and write them: with Python's own `json`."""
+"""JSON and msgpack as apps of the platform read and write them: with Python's own `json`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pydantic_core import to_jsonable_python
 
 from fal_async.types import ExtType
 
-__all__ = ["decode", "decode_or_none", "decode_packed", "encode", "encode_packed"]
+__all__ = ["decode", "decode_msgpack", "decode_or_none", "encode", "encode_msgpack"]
 
 
 def decode(text: str | bytes) -> Any:
-    """Read JSON.
+    """Decode JSON.
 
     Raises:
-        ValueError: It is not JSON, or is nested too deeply.
+        ValueError: The text is not valid JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("the JSON is nested too deeply") from error
+        raise ValueError("cannot decode the JSON: it is nested too deeply") from error
 
 
 def decode_or_none(text: str | bytes) -> Any:
-    """Read JSON; ``None`` for what is not JSON."""
+    """Decode JSON, or return ``None`` if the text is not valid JSON."""
     try:
         return decode(text)
     except ValueError:
@@ -35,49 +35,51 @@ def decode_or_none(text: str | bytes) -> Any:
 
 
 def encode(value: object) -> bytes:
-    """Write JSON: what `json` does not know, such as models and dates, as pydantic writes it.
+    """Encode a value as JSON.
+
+    Types that `json` does not support, such as models and dates, are encoded by pydantic.
 
     Raises:
-        ValueError: There is no JSON for it.
+        ValueError: The value has no JSON form.
     """
     try:
         text = _dump(value)
     except TypeError:  # keys that are neither text nor numbers
-        text = _dump(_plain(value))
+        text = _dump(_to_jsonable(value))
     except RecursionError as error:
-        raise ValueError("the value is nested too deeply") from error
-    return text.encode("utf-8", "backslashreplace")  # which writes surrogates as JSON does
+        raise ValueError("cannot encode the value as JSON: it is nested too deeply") from error
+    return text.encode("utf-8", "backslashreplace")  # writes surrogates as JSON escapes
 
 
 def _dump(value: object) -> str:
-    return json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, default=_to_jsonable, ensure_ascii=False, separators=(",", ":"))
 
 
-def _plain(value: object) -> object:
+def _to_jsonable(value: object) -> object:
     return cast("object", to_jsonable_python(value, by_alias=False))
 
 
-def decode_packed(message: bytes) -> Any:
-    """Read the value of a msgpack message; extensions and timestamps are `ExtType`.
+def decode_msgpack(message: bytes) -> Any:
+    """Decode a msgpack message. Extensions and timestamps become `ExtType`.
 
     Raises:
-        ValueError: It is not msgpack.
+        ValueError: The message is not valid msgpack.
     """
     return ormsgpack.unpackb(message, ext_hook=ExtType, option=ormsgpack.OPT_NON_STR_KEYS)
 
 
-def encode_packed(value: object) -> bytes:
-    """Write a msgpack message.
+def encode_msgpack(value: object) -> bytes:
+    """Encode a value as a msgpack message.
 
     Raises:
-        TypeError: msgpack cannot say it.
+        TypeError: The value has no msgpack form.
     """
-    return ormsgpack.packb(value, default=_packable, option=ormsgpack.OPT_NON_STR_KEYS)
 
+    def default(value: object) -> object:
+        if isinstance(value, BaseModel):
+            return value.model_dump()
+        if isinstance(value, ExtType):
+            return ormsgpack.Ext(*value)
+        raise TypeError(f"cannot encode {type(value).__name__} as msgpack")
 
-def _packable(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    if isinstance(value, ExtType):
-        return ormsgpack.Ext(*value)
-    raise TypeError(f"{type(value).__name__} is no type of msgpack")
+    return ormsgpack.packb(value, default=default, option=ormsgpack.OPT_NON_STR_KEYS)

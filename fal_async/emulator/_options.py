@@ -1,36 +1,36 @@
-"""Parsing of platform headers and query parameters."""
+"""Call options in the headers and query parameters of requests."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from fal_async.emulator._json import decode_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fal_async.emulator._jobs import RetryReason
-
 __all__ = []
 
+#: A reason to retry a job, by its name in ``X-Fal-Retry-Config``.
+RetryReason: TypeAlias = Literal["server_error", "timeout", "connection_error"]
 
-#: A start timeout must be longer than this many seconds.
-_SHORTEST_START_TIMEOUT = 0.1
-
-
+#: A start timeout must be longer than this, in seconds.
+_MIN_START_TIMEOUT = 0.1
 _TRUE = frozenset({"1", "true", "yes"})
 
 
 class BadRequestError(ValueError):
-    """A header or parameter for the platform makes no sense."""
+    """A header or query parameter of the platform is invalid."""
 
 
-def start_timeout(headers: Mapping[str, str]) -> float | None:
-    """Seconds within which the job must have started; the old name of the header loses.
+def parse_start_timeout(headers: Mapping[str, str]) -> float | None:
+    """Return the time within which a job must start, in seconds.
+
+    The old name of the header has lower precedence.
 
     Raises:
-        BadRequestError: It is not a number of seconds, or too short.
+        BadRequestError: The value is not a number of seconds, or is too short.
     """
     name = "x-fal-request-start-timeout"
     if name not in headers:
@@ -41,39 +41,37 @@ def start_timeout(headers: Mapping[str, str]) -> float | None:
         seconds = float(headers[name])
     except ValueError:
         seconds = math.nan
-    if not _SHORTEST_START_TIMEOUT < seconds < math.inf:
-        raise BadRequestError(f"{name} must be a number of seconds above {_SHORTEST_START_TIMEOUT}")
+    if not _MIN_START_TIMEOUT < seconds < math.inf:
+        raise BadRequestError(
+            f"{name} must be a number of seconds above {_MIN_START_TIMEOUT}, got {headers[name]!r}"
+        )
     return seconds
 
 
-def max_queue_length(parameters: Mapping[str, str]) -> int | None:
-    """How many requests may wait already.
+def parse_max_queue_length(parameters: Mapping[str, str]) -> int | None:
+    """Return the number of queued requests up to which a request may be submitted.
 
     Raises:
-        BadRequestError: It is not a whole number.
+        BadRequestError: The value is not an integer.
     """
     text = parameters.get("fal_max_queue_length")
     if text is None:
         return None
     if not text.isdecimal():
-        raise BadRequestError("fal_max_queue_length must be a whole number")
+        raise BadRequestError(f"fal_max_queue_length must be an integer, got {text!r}")
     return int(text)
 
 
-def is_true(text: str) -> bool:
-    """Whether a flag in a header or parameter is set."""
+def parse_flag(text: str) -> bool:
+    """Return whether a flag in a header or query parameter is set."""
     return text.strip().lower() in _TRUE
 
 
-def retries_allowed(headers: Mapping[str, str], trouble: RetryReason) -> int | None:
-    """How often the caller lets a trouble be met by another try; ``None`` if it does not say."""
-    if is_true(headers.get("x-fal-no-retry", "")):
+def parse_max_retries(headers: Mapping[str, str], reason: RetryReason) -> int | None:
+    """Return how often the caller allows a retry for this reason; ``None`` for the default."""
+    if parse_flag(headers.get("x-fal-no-retry", "")):
         return 0
-    config = _json_object(headers.get("x-fal-retry-config", "{}")).get(trouble)
-    retries = cast("dict[str, Any]", config).get("retries") if isinstance(config, dict) else None
+    config: object = decode_or_none(headers.get("x-fal-retry-config", "{}"))
+    rule = cast("dict[str, Any]", config).get(reason) if isinstance(config, dict) else None
+    retries = cast("dict[str, Any]", rule).get("retries") if isinstance(rule, dict) else None
     return retries if isinstance(retries, int) and retries >= 0 else None
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = decode_or_none(text)
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""What happened, for tests to read from any thread."""
+"""Recorded requests and counters, which tests read from any thread, and waits for conditions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Counters", "RecordedRequest", "Route"]
 
-#: What a call is for. ``runner`` is no call of a client: it is the platform's own call of a runner.
+#: The kind of a request. ``runner`` is the platform's own request to a runner.
 Route: TypeAlias = Literal[
     "run",
     "stream",
@@ -46,31 +46,32 @@ Route: TypeAlias = Literal[
     "other",
 ]
 
-#: How many requests are remembered, and how many bytes of each body.
-_REMEMBERED = 10_000
-_BODY_BYTES = 65_536
-#: A predicate may be about something that rings no bell; so it is asked every so many seconds.
-_LOOK_AGAIN = 0.1
+#: How many requests are kept, and how many bytes of each body.
+_MAX_REQUESTS = 10_000
+_MAX_BODY = 65_536
+#: Seconds between two evaluations of a condition without a notification: it may depend on anything.
+_INTERVAL = 0.1
 
 
 @dataclass(slots=True, kw_only=True)
 class RecordedRequest:
-    """A request that arrived.
+    """A request that the emulator received.
 
     Attributes:
-        route: What it was for.
-        endpoint: The id in its URL; ``""`` when there is none.
+        route: The kind of request.
+        endpoint: The endpoint id in the URL; ``""`` if there is none.
         method: The HTTP method.
-        host: Which of the platform's hosts it was for: run, queue, rest, cdn or ws.
-        path: The path of its URL, as the client sent it.
+        host: The host of the platform: run, queue, rest, cdn or ws.
+        path: The path of the URL, as the client sent it.
         query: The query string.
-        headers: Its headers, names in lower case, credentials included.
-        body: Its body, of a long one the first 64 KiB.
-        request_id: The id in its URL or of the job that it began; ``None`` when there is none.
-        status: The HTTP status of the answer, 101 for a WebSocket that was accepted; ``None`` while
-            there is none.
-        warnings: Faults of the client which the platform lets pass, such as an ``Authorization``
-            header that was sent to a presigned URL.
+        headers: The headers, names in lower case, credentials included.
+        body: The body, limited to its first 64 KiB.
+        request_id: The request id in the URL, or that of the job that the request started. ``None``
+            if there is none.
+        status: The HTTP status of the response; 101 for an accepted WebSocket. ``None`` before the
+            response has started.
+        warnings: Mistakes of the client that the platform accepts, such as an ``Authorization``
+            header on a request to a presigned URL.
     """
 
     route: Route
@@ -87,21 +88,21 @@ class RecordedRequest:
 
     @property
     def arguments(self) -> Any:
-        """The decoded JSON body; ``None`` when it is not JSON."""
+        """The decoded JSON body. ``None`` if it is not valid JSON."""
         return decode_or_none(self.body)
 
 
 @dataclass(slots=True, kw_only=True)
 class Counters:
-    """What happened at one endpoint so far.
+    """The counters of one endpoint.
 
     Attributes:
-        executions: How many times a runner was started.
-        running: How many runs are going on.
-        queued: How many jobs wait in the queue.
-        completed: How many jobs of the queue ended, in whatever way.
-        cancelled: How many jobs of the queue were called off before they had ended.
-        requests: How many requests of each route arrived.
+        executions: The number of runs that were started.
+        running: The number of runs in progress.
+        queued: The number of jobs in the queue.
+        completed: The number of jobs of the queue that have completed, failures included.
+        cancelled: The number of jobs of the queue that were cancelled before they completed.
+        requests: The number of requests of each route.
     """
 
     executions: int = 0
@@ -112,78 +113,83 @@ class Counters:
     requests: Counter[Route] = field(default_factory=Counter["Route"])
 
     def clear(self) -> None:
-        """Count from nothing again; what runs and what waits are facts, and stay."""
+        """Reset the counters, except for the current numbers of running and queued jobs."""
         self.executions = self.completed = self.cancelled = 0
         self.requests.clear()
 
 
 class Recorder:
-    """The log of requests, and the bell that rings whenever something happened."""
+    """Records requests, and notifies the waits for conditions of every change."""
 
     def __init__(self) -> None:
-        self.requests: deque[RecordedRequest] = deque(maxlen=_REMEMBERED)
+        self.requests: deque[RecordedRequest] = deque(maxlen=_MAX_REQUESTS)
         self.routes: Counter[Route] = Counter()
         self._condition = threading.Condition()
-        self._rings = 0
-        self._listeners = 0
+        self._version = 0
+        self._waiters = 0
 
     def add(self, request: RecordedRequest) -> None:
-        """Remember a request."""
-        request.body = request.body[:_BODY_BYTES]
+        """Record a request."""
+        request.body = request.body[:_MAX_BODY]
         self.requests.append(request)
         self.routes[request.route] += 1
 
     def clear(self) -> None:
-        """Forget all requests."""
+        """Remove all requests."""
         self.requests.clear()
         self.routes.clear()
 
     def notify(self) -> None:
-        """Have everyone who waits look again."""
-        self._rings += 1
-        # Whoever begins to listen after this check looks once before waiting, and so sees it all.
-        if self._listeners:
+        """Make all waits evaluate their conditions."""
+        self._version += 1
+        # A wait that starts after this check evaluates its condition first, and misses nothing.
+        if self._waiters:
             with self._condition:
                 self._condition.notify_all()
 
-    def wait(self, predicate: Callable[[], bool], timeout: float | None) -> None:
-        """Block this thread until the predicate holds.
+    def wait(
+        self,
+        predicate: Callable[[], bool],
+        timeout: float | None,
+        cancelled: threading.Event | None = None,
+    ) -> None:
+        """Block this thread until the predicate is true.
+
+        Args:
+            predicate: The condition.
+            timeout: The maximum time to wait, in seconds. ``None`` disables the timeout.
+            cancelled: Ends the wait when it is set.
 
         Raises:
-            TimeoutError: It does not within so many seconds.
+            TimeoutError: The predicate is still false after the timeout.
         """
-        self._wait(predicate, timeout, threading.Event())
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        with self._condition:
+            self._waiters += 1
+        try:
+            version = self._version
+            # The lock is not held here: the predicate may use the emulator.
+            while not (predicate() or (cancelled is not None and cancelled.is_set())):
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise TimeoutError(f"the condition is still false after {timeout:g} seconds")
+                with self._condition:
+                    if self._version == version:
+                        self._condition.wait(min(remaining, _INTERVAL))
+                version = self._version
+        finally:
+            with self._condition:
+                self._waiters -= 1
 
     async def wait_async(self, predicate: Callable[[], bool], timeout: float | None) -> None:
-        """The same for a task, in any event loop."""
+        """Wait as `wait` does, without blocking the event loop."""
         cancelled = threading.Event()
-        wait = partial(self._wait, predicate, timeout, cancelled)
         try:
             await anyio.to_thread.run_sync(
-                wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+                partial(self.wait, predicate, timeout, cancelled),
+                abandon_on_cancel=True,
+                limiter=anyio.CapacityLimiter(1),
             )
         finally:
-            cancelled.set()  # an abandoned thread must not stay behind
+            cancelled.set()  # ends the thread if the wait was cancelled
             self.notify()
-
-    def _wait(
-        self, predicate: Callable[[], bool], timeout: float | None, cancelled: threading.Event
-    ) -> None:
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        self._listen(1)
-        try:
-            heard = self._rings
-            while not (predicate() or cancelled.is_set()):  # without the lock: it may call us
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"it did not come to be so within {timeout:g} seconds")
-                with self._condition:
-                    if self._rings == heard:
-                        self._condition.wait(min(left, _LOOK_AGAIN))
-                heard = self._rings
-        finally:
-            self._listen(-1)
-
-    def _listen(self, change: int) -> None:
-        with self._condition:
-            self._listeners += change

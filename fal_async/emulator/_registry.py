@@ -1,4 +1,4 @@
-"""Endpoint ids, and which runner answers which."""
+"""Endpoint ids, and the endpoints that are registered under them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,57 @@ if TYPE_CHECKING:
     from fal_async.emulator._runners.sockets import SocketRunner
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Endpoint:
-    """A registered id and what stands behind it.
+@dataclass(frozen=True, slots=True)
+class CalledId:
+    """The endpoint id in a URL.
 
     Attributes:
-        id: The id, in normal form.
-        runner: What answers its jobs.
-        socket: What serves those who come with a WebSocket; ``None`` turns them away.
-        counters: What happened to it so far.
-        limit: How many of its jobs may run at once; ``None`` for any number.
-        private: Whether a key is needed.
-        timeout: Seconds after which a run is given up; ``None`` for never.
-        served_from: The name of its one runner.
+        app: Owner and alias, with the namespace if there is one.
+        path: The path within the app, without leading or trailing slashes.
+    """
+
+    app: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.path}" if self.path else self.app
+
+    @property
+    def alias(self) -> str:
+        """The name of the app, without its owner."""
+        return self.app.rpartition("/")[2]
+
+
+@lru_cache(maxsize=4096)
+def parse_id(text: str) -> CalledId:
+    """Parse an endpoint id. Its path may contain anything, in contrast to ids that clients check.
+
+    Raises:
+        InvalidRequestError: The id has no owner and alias.
+    """
+    segments = [segment for segment in text.split("/") if segment]
+    for length in (1, 2):  # the old form, and the usual one; a namespace makes it three
+        try:
+            app = parse_endpoint("/".join(segments[:length])).app
+        except InvalidRequestError:
+            continue
+        return CalledId(app, "/".join(segments[length:]))
+    return CalledId(parse_endpoint("/".join(segments[:3])).app, "/".join(segments[3:]))
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Endpoint:
+    """A registered endpoint.
+
+    Attributes:
+        id: The endpoint id, normalized.
+        runner: The runner that executes its jobs.
+        counters: The counters of the endpoint.
+        socket: The runner that serves its WebSockets. ``None`` rejects WebSockets.
+        limit: The maximum number of concurrent runs. ``None`` for no limit.
+        private: Whether requests need a key.
+        timeout: Seconds after which a run is cancelled. ``None`` disables the timeout.
+        served_from: The name of its one runner instance.
     """
 
     id: str
@@ -45,12 +83,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A called id, and the endpoint that answers it.
+    """A called endpoint id, and the endpoint that serves it.
 
     Attributes:
         endpoint: The endpoint.
-        id: The called id, in normal form.
-        path: What follows the endpoint's own id, with a slash in front.
+        id: The called endpoint id, normalized.
+        path: The path after the id of the endpoint, with a leading slash.
     """
 
     endpoint: Endpoint
@@ -65,59 +103,21 @@ class Registry:
         self._endpoints: dict[str, Endpoint] = {}
 
     def add(self, endpoint: Endpoint) -> None:
-        """Put an endpoint under its id, in place of an earlier one."""
+        """Add an endpoint, and replace an earlier one of the same id."""
         self._endpoints[endpoint.id] = endpoint
 
     def get(self, endpoint_id: str) -> Endpoint | None:
-        """The endpoint that was registered under exactly this id."""
+        """Return the endpoint with exactly this id."""
         return self._endpoints.get(endpoint_id)
 
     def resolve(self, called: str) -> Target | None:
-        """The endpoint with the longest id that the called id begins with."""
-        head = called
-        while head:
-            if endpoint := self._endpoints.get(head):
-                return Target(endpoint, called, called[len(head) :] or "/")
-            head = head.rpartition("/")[0]
+        """Return the endpoint with the longest id that is a prefix of the called id."""
+        prefix = called
+        while prefix:
+            if endpoint := self._endpoints.get(prefix):
+                return Target(endpoint, called, called[len(prefix) :] or "/")
+            prefix = prefix.rpartition("/")[0]
         return None
 
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(list(self._endpoints.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class CalledId:
-    """An id as it stands in a URL.
-
-    Attributes:
-        app: Owner and alias, with the namespace if there is one.
-        path: The path within the app, without slashes at its ends.
-    """
-
-    app: str
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.app}/{self.path}" if self.path else self.app
-
-    @property
-    def alias(self) -> str:
-        """The app's name."""
-        return self.app.rpartition("/")[2]
-
-
-@lru_cache(maxsize=4096)
-def parse_id(text: str) -> CalledId:
-    """Take an id apart; in contrast to a client's, its path may hold anything.
-
-    Raises:
-        InvalidRequestError: It has no owner and alias.
-    """
-    segments = [segment for segment in text.split("/") if segment]
-    for length in (1, 2):  # the old form, and the usual one; a namespace makes it three
-        try:
-            app = parse_endpoint("/".join(segments[:length])).app
-        except InvalidRequestError:
-            continue
-        return CalledId(app, "/".join(segments[length:]))
-    return CalledId(parse_endpoint("/".join(segments[:3])).app, "/".join(segments[3:]))

@@ -7,22 +7,20 @@ import re
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fal_async.emulator._responses import Message, RawHeaders, Receive, Response, Send
-    from fal_async.emulator._server.http import Connection
+    from fal_async.emulator._server.connection import Connection
     from fal_async.emulator._server.websocket import WebSocket
 
 __all__ = []
 
-
 HostName: TypeAlias = Literal["run", "queue", "rest", "cdn", "ws"]
 
-
-#: The first path segment, where all hosts share one origin.
+#: Hosts by the first path segment, for clients to which all hosts have one origin.
 _BY_PREFIX: dict[str, HostName] = {
     "run": "run",
     "queue": "queue",
@@ -30,9 +28,7 @@ _BY_PREFIX: dict[str, HostName] = {
     "cdn": "cdn",
     "ws": "ws",
 }
-
-
-#: The name in the URL, where clients are led here by a hosts file.
+#: Hosts by the name in the URL, for clients that a hosts file directs here.
 _BY_NAME: dict[str, HostName] = {
     "fal.run": "run",
     "falrun.com": "run",
@@ -46,55 +42,10 @@ _BY_NAME: dict[str, HostName] = {
     "ws.fal.run": "ws",
 }
 
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where in the platform a URL leads.
-
-    Attributes:
-        host: The host; ``None`` when it leads nowhere.
-        base: The URL of the host, in the style in which the client knows it.
-        path: The path below the host, without slashes at its ends.
-    """
-
-    host: HostName | None
-    base: str
-    path: str
-
-
-def resolve(scheme: str, authority: str, path: str) -> Location:
-    """The place of a URL: by its name if that is the platform's own, else by its first segment."""
-    origin = f"{scheme}://{authority}"
-    path = path.strip("/")
-    if named := _BY_NAME.get(_without_port(authority.lower())):
-        return Location(named, origin, path)
-    prefix, _, rest = path.partition("/")
-    return Location(_BY_PREFIX.get(prefix), f"{origin}/{prefix}", rest.strip("/"))
-
-
-def cdn_base(place: Location) -> str:
-    """The URL of the CDN, in the style in which the client came to another host."""
-    scheme, _, rest = place.base.partition("://")
-    authority, slash, _ = rest.partition("/")
-    if slash:
-        return f"{scheme}://{authority}/cdn"
-    name = _without_port(authority)
-    return f"{scheme}://v3.fal.media{authority.removeprefix(name)}"
-
-
-def _without_port(authority: str) -> str:
-    name, colon, port = authority.rpartition(":")
-    return name if colon and port.isdigit() else authority
-
-
-#: Where the official JavaScript client looks for a server proxy, and how it names the real URL.
+#: The path of the server proxy of the official JavaScript client, and the header with the real URL.
 PROXY_PATH = "/api/fal/proxy"
-
-
 _TARGET = "x-fal-target-url"
-
-
-#: The targets that the official server proxy forwards to unless its owner says otherwise.
+#: The targets that the official server proxy allows by default.
 _PROXY_TARGETS = re.compile(
     r"(?:(?:queue\.)?fal\.run/.+)"
     r"|(?:rest\.fal\.ai/storage/upload/(?:initiate|complete-multipart)"
@@ -102,15 +53,12 @@ _PROXY_TARGETS = re.compile(
     re.DOTALL,
 )
 
-
-#: What pages of any origin may read of a response.
+#: The response headers that pages of any origin may read.
 _EXPOSED = (
     b"x-fal-request-id, x-fal-billable-units, x-fal-error-type, x-fal-needs-retry, "
     b"x-fal-request-timeout-type, x-fal-served-from, x-fal-runner-hints"
 )
-
-
-#: What a runner's response does not say to the caller.
+#: The headers of a runner's response that callers do not receive.
 _PRIVATE = frozenset(
     {
         b"access-control-allow-credentials",
@@ -124,31 +72,71 @@ _PRIVATE = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Location:
+    """The host and path of a URL.
+
+    Attributes:
+        host: The host. ``None`` for an unknown host.
+        base: The URL of the host, in the form that the client uses.
+        path: The path below the host, without leading or trailing slashes.
+    """
+
+    host: HostName | None
+    base: str
+    path: str
+
+
+def resolve(scheme: str, authority: str, path: str) -> Location:
+    """Return the location of a URL: by its name if that is the platform's, else by its path."""
+    origin = f"{scheme}://{authority}"
+    path = path.strip("/")
+    if host := _BY_NAME.get(_without_port(authority.lower())):
+        return Location(host, origin, path)
+    prefix, _, rest = path.partition("/")
+    return Location(_BY_PREFIX.get(prefix), f"{origin}/{prefix}", rest.strip("/"))
+
+
+def cdn_base(location: Location) -> str:
+    """Return the URL of the CDN, in the form that the client uses for another host."""
+    scheme, _, rest = location.base.partition("://")
+    authority, slash, _ = rest.partition("/")
+    if slash:
+        return f"{scheme}://{authority}/cdn"
+    name = _without_port(authority)
+    return f"{scheme}://v3.fal.media{authority.removeprefix(name)}"
+
+
+def _without_port(authority: str) -> str:
+    name, colon, port = authority.rpartition(":")
+    return name if colon and port.isdigit() else authority
+
+
 class BodyTooLargeError(Exception):
-    """A request has a larger body than is read."""
+    """The body of a request is larger than the limit."""
 
 
 class GatewayRequest:
-    """A request, and the way to answer it: what is sent gets the platform's headers.
+    """A request, and the channel for its response, which adds the headers of the platform.
 
-    It is an ASGI ``send``, so that a runner's answer can pass through it as it comes.
+    `send` is an ASGI ``send``, so that a runner's response can pass through it as it is produced.
 
     Attributes:
-        connection: The connection that the request came by.
+        connection: The connection of the client.
         method: The HTTP method.
         headers: The headers, names in lower case.
         raw_path: The path as the client sent it, decoded.
         query: The query string.
-        place: Which host and which of its paths it is for.
-        is_proxied: Whether it came by way of the server proxy.
-        is_forwarded: Whether a server proxy with the official allow-list forwards it.
-        cdn_base: The URL of the CDN, in the style in which the client came.
-        warnings: What the platform lets pass, and a careful client does not do.
+        location: The host and path.
+        is_proxied: Whether the request came through the server proxy.
+        is_forwarded: Whether a server proxy with the official allow-list forwards the request.
+        cdn_base: The URL of the CDN, in the form that the client uses.
+        warnings: Mistakes of the client that the platform accepts.
         body: The body, once it has been read.
-        request_id: What the response will call the request.
-        status: The HTTP status of the response, once that has begun.
-        websocket: What the connection is to become, or has become if this request came over it;
-            ``None`` when it stays with HTTP.
+        request_id: The request id in the response.
+        status: The HTTP status of the response, once it has started.
+        websocket: The WebSocket that was requested, or that carries this request. ``None`` for a
+            plain HTTP request.
     """
 
     __slots__ = (
@@ -187,12 +175,15 @@ class GatewayRequest:
         self.is_proxied = self.raw_path.rstrip("/") == PROXY_PATH
         self.is_forwarded = False
         if self.is_proxied:
-            target = _split(self.headers.get(_TARGET, ""))
+            try:
+                target = urlsplit(self.headers.get(_TARGET, ""))
+            except ValueError:
+                target = urlsplit("")
             address = target._replace(scheme="", fragment="").geturl().removeprefix("//")
             self.is_forwarded = _PROXY_TARGETS.fullmatch(address) is not None
             self.query = target.query
             self.location = resolve(target.scheme, target.netloc, unquote(target.path))
-            # The page uploads by itself, not by way of the proxy, and so not to the real CDN.
+            # Pages upload directly, not through the proxy, so they need the emulated CDN.
             self.cdn_base = f"{scheme}://{authority}/cdn"
         else:
             self.cdn_base = cdn_base(self.location)
@@ -202,23 +193,26 @@ class GatewayRequest:
         self.status: int | None = None
         self.websocket: WebSocket | None = scope.get("websocket")
 
-    def _forwarded(self, what: str) -> str:
-        """What the outermost proxy says of the request as the client made it."""
-        return self.headers.get(f"x-forwarded-{what}", "").partition(",")[0].strip()
+    def _forwarded(self, name: str) -> str:
+        """Return what the outermost proxy reports about the original request."""
+        return self.headers.get(f"x-forwarded-{name}", "").partition(",")[0].strip()
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The query's parameters, the last of each name."""
+        """The query parameters, the last of each name."""
         return dict(parse_qsl(self.query, keep_blank_values=True)) if self.query else {}
 
     async def read(self, limit: float) -> bool:
-        """Read the body; gives whether all of it came, before the client hung up.
+        """Read the body.
 
         Args:
-            limit: The largest body that is read, in bytes.
+            limit: The maximum size of the body, in bytes.
+
+        Returns:
+            False if the client disconnected before the body was complete.
 
         Raises:
-            BodyTooLargeError: It is larger. What came of it is forgotten.
+            BodyTooLargeError: The body exceeds the limit. What was read is discarded.
         """
         chunks: list[bytes] = []
         size = 0
@@ -234,37 +228,37 @@ class GatewayRequest:
         return bool(message["type"] == "http.request")
 
     def upgrade(self) -> WebSocket:
-        """The WebSocket that was asked for, which answers as the platform does."""
+        """Return the requested WebSocket, whose handshake response has the platform's headers."""
         websocket = self.websocket
         if websocket is None:
-            raise RuntimeError("nobody asked for a WebSocket")
+            raise RuntimeError("the request is not for a WebSocket")
         if not websocket.headers:
             websocket.headers = self._platform_headers()
         return websocket
 
     def over_websocket(self, body: bytes, headers: Mapping[str, str], send: Send) -> GatewayRequest:
-        """A request that came over the WebSocket which this one was for.
+        """Return a request that was received over the WebSocket of this request.
 
         Args:
-            body: Its body.
-            headers: Its headers.
-            send: Takes its answer, as an ASGI ``send``.
+            body: The body of the request.
+            headers: The headers of the request.
+            send: The ASGI ``send`` for the response.
         """
         request = copy.copy(self)
         request.method, request.headers, request.body = "POST", dict(headers), body
         request.request_id = request.status = None
-        request.wrap_send(lambda _: send)
+        request._send = send
         return request
 
-    def wrap_send(self, detour: Callable[[Send], Send]) -> None:
-        """Have whatever is sent from now on take a detour."""
-        self._send = detour(self._send)
+    def wrap_send(self, wrapper: Callable[[Send], Send]) -> None:
+        """Wrap the ASGI ``send`` for all messages that are sent from now on."""
+        self._send = wrapper(self._send)
 
-    async def response(self, response: Response) -> None:
-        """Answer with this."""
-        await response.send(self)
+    async def respond(self, response: Response) -> None:
+        """Send a response."""
+        await response.send(self.send)
 
-    async def __call__(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         """Send one ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -278,23 +272,11 @@ class GatewayRequest:
             self.request_id = str(uuid.uuid4())
         headers = [(b"x-fal-request-id", self.request_id.encode("latin-1"))]
         if origin := self.headers.get("origin"):
-            headers += _cors(origin)
+            # With these headers, pages may read the response, also when they send credentials.
+            headers += [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-allow-credentials", b"true"),
+                (b"access-control-expose-headers", _EXPOSED),
+                (b"vary", b"Origin"),
+            ]
         return headers
-
-
-def _split(url: str) -> SplitResult:
-    """The parts of a URL; of what is none, nothing."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
-
-
-def _cors(origin: str) -> RawHeaders:
-    """Return the headers that let a page read the response, also with credentials."""
-    return [
-        (b"access-control-allow-origin", origin.encode("latin-1")),
-        (b"access-control-allow-credentials", b"true"),
-        (b"access-control-expose-headers", _EXPOSED),
-        (b"vary", b"Origin"),
-    ]

@@ -7,80 +7,99 @@ import contextlib
 from collections import Counter, OrderedDict
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from fal_async.emulator._jobs import retry_reason
-from fal_async.emulator._options import retries_allowed
+from fal_async.emulator._options import parse_flag, parse_max_retries
 from fal_async.emulator._responses import (
     Response,
     cancelled,
     internal_server_error,
     missed_start_deadline,
 )
-from fal_async.emulator._runners.execution import collect
 from fal_async.emulator._tasks import cancel_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Iterator
+    from collections.abc import Generator, Iterator
 
-    from fal_async.emulator._jobs import Job, RetryReason
+    from fal_async.emulator._jobs import Job, Jobs
+    from fal_async.emulator._options import RetryReason
+    from fal_async.emulator._recorder import Recorder
     from fal_async.emulator._registry import Endpoint
-    from fal_async.emulator._state import PlatformState
+    from fal_async.emulator._runners.execution import Executor
+    from fal_async.emulator._settings import Settings
 
 __all__ = []
 
+Cancellation: TypeAlias = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
+
+_REASON_BY_ERROR_TYPE: dict[str | None, RetryReason] = {
+    "request_timeout": "timeout",
+    "runner_incomplete_response": "server_error",
+    "runner_disconnected": "server_error",
+    "runner_connection_error": "connection_error",
+    "runner_connection_refused": "connection_error",
+    "runner_connection_timeout": "connection_error",
+}
+_REASON_BY_STATUS: dict[int, RetryReason] = {503: "server_error", 504: "server_error"}
+#: How often the backoff is doubled.
+_MAX_DOUBLINGS: Final = 3
+#: Jobs in a queue longer than this are notified of their positions only at intervals, in seconds:
+#: notifying each of thousands about every step would take quadratic time.
+_SHORT_QUEUE: Final = 50
+_POSITIONS_INTERVAL: Final = 0.25
+
 
 class QueueEntry:
-    """What the queue knows of a job that has not ended.
+    """A job of the queue that has not completed.
 
     Attributes:
         job: The job.
-        line: Where it waits when it waits.
-        number: Its place among all jobs of the account.
-        failures: How many runs failed, by what the trouble was.
-        task: The run that goes on, or ``None``.
-        pause: The pause before another try that goes on, or ``None``.
-        deadline: The time by which it must have started, or ``None``.
-        is_late: Whether that time has passed.
+        queue: The queue of its endpoint.
+        number: The number of the job among all jobs of the account, in order of submission.
+        errors: The number of failed runs by reason.
+        task: The task of the current run, or ``None``.
+        backoff: The timer of the next retry, or ``None``.
+        deadline: The timer of the start timeout, or ``None``.
+        missed_deadline: Whether the start timeout has passed.
     """
 
     __slots__ = (
+        "backoff",
         "deadline",
-        "failures",
+        "errors",
         "job",
-        "line",
         "missed_deadline",
         "number",
-        "pause",
+        "queue",
         "task",
     )
 
-    def __init__(self, job: Job, line: EndpointQueue, number: int) -> None:
+    def __init__(self, job: Job, queue: EndpointQueue, number: int) -> None:
         self.job = job
-        self.line = line
+        self.queue = queue
         self.number = number
-        self.failures: Counter[RetryReason] = Counter()
+        self.errors: Counter[RetryReason] = Counter()
         self.task: asyncio.Task[Response] | None = None
-        self.pause: asyncio.TimerHandle | None = None
+        self.backoff: asyncio.TimerHandle | None = None
         self.deadline: asyncio.TimerHandle | None = None
         self.missed_deadline = False
 
 
 class EndpointQueue:
-    """The jobs that wait for one endpoint, and how many of its runs go on.
+    """The queued jobs of one endpoint, and the number of its runs.
 
     Attributes:
         endpoint: The endpoint.
-        running: How many runs go on, direct ones included.
-        is_announcing: Whether those who wait are about to learn of their new positions.
+        running: The number of runs in progress, direct ones included.
+        is_notifying: Whether a notification of new positions is scheduled.
     """
 
-    __slots__ = ("_low", "_normal", "endpoint", "is_announcing", "running")
+    __slots__ = ("_low", "_normal", "endpoint", "is_notifying", "running")
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.running = 0
-        self.is_announcing = False
+        self.is_notifying = False
         self._normal: OrderedDict[Job, QueueEntry] = OrderedDict()
         self._low: OrderedDict[Job, QueueEntry] = OrderedDict()
 
@@ -92,81 +111,80 @@ class EndpointQueue:
 
     @property
     def has_capacity(self) -> bool:
-        """Whether one more run may go on."""
+        """Whether the limit of the endpoint allows one more run."""
         limit = self.endpoint.limit
         return limit is None or self.running < limit
 
     @property
     def first(self) -> QueueEntry:
-        """Whose turn is next."""
+        """The entry that starts next."""
         return next(iter((self._normal or self._low).values()))
 
-    def append(self, ticket: QueueEntry) -> int:
-        """Have a job wait; says how many are ahead of it."""
-        ahead = len(self) if ticket.job.priority == "low" else len(self._normal)
-        self._lane(ticket.job)[ticket.job] = ticket
-        return ahead
+    def append(self, entry: QueueEntry) -> int:
+        """Add an entry, and return the number of entries ahead of it."""
+        position = len(self) if entry.job.priority == "low" else len(self._normal)
+        self._by_priority(entry.job)[entry.job] = entry
+        return position
 
-    def prepend(self, ticket: QueueEntry) -> None:
-        """Have a job wait ahead of the others of its priority."""
-        lane = self._lane(ticket.job)
-        lane[ticket.job] = ticket
-        lane.move_to_end(ticket.job, last=False)
+    def append_first(self, entry: QueueEntry) -> None:
+        """Add an entry ahead of the others of its priority."""
+        entries = self._by_priority(entry.job)
+        entries[entry.job] = entry
+        entries.move_to_end(entry.job, last=False)
 
-    def remove(self, ticket: QueueEntry) -> None:
-        """Have a job wait no longer."""
-        del self._lane(ticket.job)[ticket.job]
+    def remove(self, entry: QueueEntry) -> None:
+        """Remove an entry."""
+        del self._by_priority(entry.job)[entry.job]
 
     def position(self, job: Job) -> int:
-        """How many are ahead of a job; none of one that does not wait here."""
+        """Return the number of entries ahead of a job; 0 for a job that is not in the queue."""
         return next((index for index, other in enumerate(self) if other is job), 0)
 
-    def _lane(self, job: Job) -> OrderedDict[Job, QueueEntry]:
+    def _by_priority(self, job: Job) -> OrderedDict[Job, QueueEntry]:
         return self._low if job.priority == "low" else self._normal
 
 
-Cancellation: TypeAlias = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
-
-
-#: How often the pause between two tries is doubled.
-_DOUBLINGS = 3
-
-
-#: In a line longer than this, those who wait learn of their positions only so often, in seconds:
-#: to tell each of thousands of every step would be quadratic.
-_SHORT_LINE = 50
-
-
-_ANNOUNCE_EVERY = 0.25
-
-
 class Scheduler:
-    """Starts jobs as places come free. All its methods are called in the emulator's loop."""
+    """Starts jobs as slots become free. Call its methods in the emulator's event loop.
 
-    def __init__(self, platform: PlatformState) -> None:
-        self._platform = platform
-        self._lines: dict[Endpoint, EndpointQueue] = {}
-        self._tickets: dict[Job, QueueEntry] = {}
+    A run holds a slot of the account and one of its endpoint.
+
+    Args:
+        settings: The limit of the account, and the retries.
+        jobs: The jobs that the scheduler completes.
+        recorder: Notified of every change.
+        executor: Executes the jobs.
+    """
+
+    def __init__(
+        self, settings: Settings, jobs: Jobs, recorder: Recorder, executor: Executor
+    ) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._recorder = recorder
+        self._executor = executor
+        self._queues: dict[Endpoint, EndpointQueue] = {}
+        self._entries: dict[Job, QueueEntry] = {}
         self._direct: dict[Job, asyncio.Task[object] | None] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._running = 0
-        self._numbers = 0
+        self._submitted = 0
         self._stopped = False
 
-    def limit_reached(self, endpoint: Endpoint) -> int | None:
-        """The limit that keeps another run from starting now, or ``None``."""
-        limit = self._platform.settings.concurrency
+    def reached_limit(self, endpoint: Endpoint) -> int | None:
+        """Return the limit that prevents another run now, or ``None``."""
+        limit = self._settings.concurrency
         if limit is not None and self._running >= limit:
             return limit
-        return None if self._line(endpoint).has_capacity else endpoint.limit
+        return None if self._queue(endpoint).has_capacity else endpoint.limit
 
     @contextlib.contextmanager
     def direct_run(self, job: Job, endpoint: Endpoint) -> Generator[None]:
-        """Count a job that the current task runs past the queue."""
+        """Hold a slot for a direct run of the current task."""
         self._direct[job] = asyncio.current_task()
         job.status = "IN_PROGRESS"
         self.acquire(endpoint)
-        self._platform.record.notify()
+        self._recorder.notify()
         try:
             yield
         finally:
@@ -175,191 +193,202 @@ class Scheduler:
             self.release(endpoint)
 
     def acquire(self, endpoint: Endpoint) -> None:
-        """Take a place for a run."""
+        """Acquire a slot for a run."""
         self._running += 1
-        self._line(endpoint).running += 1
+        self._queue(endpoint).running += 1
         endpoint.counters.running += 1
 
     def release(self, endpoint: Endpoint) -> None:
-        """Give the place back, to whoever has waited longest."""
+        """Release a slot, and start the job that has waited longest."""
         self._running -= 1
-        self._line(endpoint).running -= 1
+        self._queue(endpoint).running -= 1
         endpoint.counters.running -= 1
-        self._platform.record.notify()
-        if self._platform.settings.concurrency is None:
-            return self._advance(self._line(endpoint))
-        waiting = [line for line in self._lines.values() if len(line)]
-        for line in sorted(waiting, key=lambda line: line.first.number):
-            self._advance(line)
+        self._recorder.notify()
+        if self._settings.concurrency is None:
+            return self._start_jobs(self._queue(endpoint))
+        waiting = [queue for queue in self._queues.values() if len(queue)]
+        for queue in sorted(waiting, key=lambda queue: queue.first.number):
+            self._start_jobs(queue)
         return None
 
     def queue_length(self, endpoint: Endpoint) -> int:
-        """How many jobs wait."""
-        return len(self._line(endpoint))
+        """Return the number of queued jobs of an endpoint."""
+        return len(self._queue(endpoint))
 
     def position(self, job: Job) -> int:
-        """How many jobs are ahead of it."""
-        ticket = self._tickets.get(job)
-        return 0 if ticket is None else ticket.line.position(job)
+        """Return the number of jobs ahead of a job."""
+        entry = self._entries.get(job)
+        return 0 if entry is None else entry.queue.position(job)
 
     def submit(self, job: Job, endpoint: Endpoint, start_timeout: float | None) -> int:
-        """Queue a job, and say how many are ahead of it."""
-        self._numbers += 1
-        ticket = QueueEntry(job, self._line(endpoint), self._numbers)
-        self._tickets[job] = ticket
+        """Add a job to the queue.
+
+        Args:
+            job: The job.
+            endpoint: Its endpoint.
+            start_timeout: The time within which it must start, in seconds. ``None`` disables the
+                timeout.
+
+        Returns:
+            The number of jobs ahead of it.
+        """
+        self._submitted += 1
+        entry = QueueEntry(job, self._queue(endpoint), self._submitted)
+        self._entries[job] = entry
         if start_timeout is not None:
             loop = asyncio.get_running_loop()
-            ticket.deadline = loop.call_later(start_timeout, self._deadline_passed, ticket)
-        ahead = ticket.line.append(ticket)
+            entry.deadline = loop.call_later(start_timeout, self._miss_deadline, entry)
+        position = entry.queue.append(entry)
         endpoint.counters.queued += 1
-        self._advance(ticket.line)
-        return ahead
+        self._start_jobs(entry.queue)
+        return position
 
     def cancel(self, job: Job) -> Cancellation:
-        """Call a job off."""
-        ticket = self._tickets.get(job)
-        if ticket is None:
+        """Cancel a job."""
+        entry = self._entries.get(job)
+        if entry is None:
             return "ALREADY_COMPLETED"
         is_first = not job.cancelled
-        job.request_cancellation()
-        ticket.line.endpoint.counters.cancelled += is_first
-        if ticket.task is None:
-            self._dequeue(ticket)
-            self._complete(ticket, cancelled())
+        job._request_cancellation()
+        entry.queue.endpoint.counters.cancelled += is_first
+        if entry.task is None:
+            self._dequeue(entry)
+            self._complete(entry, cancelled())
             return "OK"
         if is_first:
-            self._in_background(self._cancel_runner(ticket, ticket.task))
+            task = asyncio.create_task(self._cancel_runner(entry, entry.task))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
         return "CANCELLATION_REQUESTED"
 
     async def cancel_all(self) -> None:
-        """Cancel all jobs, queued and running, and wait until their runs have ended.
+        """Cancel all queued and running jobs, and wait until their runs have ended.
 
-        Runs that do not end when they are cancelled are waited for as long as the emulator waits
-        for them when it stops.
+        The wait for runs that resist cancellation is limited, as when the emulator stops.
         """
-        for ticket in list(self._tickets.values()):
-            if ticket.task is None:
-                self.cancel(ticket.job)
-        running = {ticket.job: ticket.task for ticket in self._tickets.values()} | self._direct
+        for entry in list(self._entries.values()):
+            if entry.task is None:
+                self.cancel(entry.job)
+        running = {entry.job: entry.task for entry in self._entries.values()} | self._direct
         for job in running:
-            job.request_cancellation()
+            job._request_cancellation()
         await cancel_tasks(
             lambda: {task for task in running.values() if task is not None and not task.done()}
         )
 
     def stop(self) -> None:
-        """Cancel whatever runs, and start nothing more."""
+        """Cancel all runs, and start no more."""
         self._stopped = True
-        for ticket in self._tickets.values():
-            ticket.job.request_cancellation()
-            if ticket.task is not None:
-                ticket.task.cancel()
+        for entry in self._entries.values():
+            entry.job._request_cancellation()
+            if entry.task is not None:
+                entry.task.cancel()
 
-    def _line(self, endpoint: Endpoint) -> EndpointQueue:
-        line = self._lines.get(endpoint)
-        if line is None:
-            line = self._lines[endpoint] = EndpointQueue(endpoint)
-        return line
+    def _queue(self, endpoint: Endpoint) -> EndpointQueue:
+        queue = self._queues.get(endpoint)
+        if queue is None:
+            queue = self._queues[endpoint] = EndpointQueue(endpoint)
+        return queue
 
-    def _advance(self, line: EndpointQueue) -> None:
-        while len(line) and not self._stopped and self.limit_reached(line.endpoint) is None:
-            ticket = line.first
-            self._dequeue(ticket)
-            self._start(ticket)
+    def _start_jobs(self, queue: EndpointQueue) -> None:
+        endpoint = queue.endpoint
+        while len(queue) and not self._stopped and self.reached_limit(endpoint) is None:
+            entry = queue.first
+            self._dequeue(entry)
+            self.acquire(endpoint)
+            entry.job.status = "IN_PROGRESS"
+            run = self._executor.collect(endpoint, entry.job)
+            entry.task = asyncio.get_running_loop().create_task(run)
+            entry.task.add_done_callback(partial(self._end_run, entry))
+            entry.job._notify()
 
-    def _dequeue(self, ticket: QueueEntry) -> None:
-        """Take a job that does not run out of the queue."""
-        ticket.line.endpoint.counters.queued -= 1
-        if ticket.pause is None:
-            ticket.line.remove(ticket)
-            self._notify_positions(ticket.line)
+    def _dequeue(self, entry: QueueEntry) -> None:
+        """Remove a job that does not run from the queue, or end its backoff."""
+        entry.queue.endpoint.counters.queued -= 1
+        if entry.backoff is None:
+            entry.queue.remove(entry)
+            self._notify_positions(entry.queue)
         else:
-            ticket.pause.cancel()
-            ticket.pause = None
+            entry.backoff.cancel()
+            entry.backoff = None
 
-    def _start(self, ticket: QueueEntry) -> None:
-        endpoint = ticket.line.endpoint
-        self.acquire(endpoint)
-        ticket.job.status = "IN_PROGRESS"
-        run = collect(self._platform, endpoint, ticket.job)
-        ticket.task = asyncio.get_running_loop().create_task(run)
-        ticket.task.add_done_callback(partial(self._run_ended, ticket))
-        ticket.job.notify()
-
-    def _run_ended(self, ticket: QueueEntry, task: asyncio.Task[Response]) -> None:
-        ticket.task = None
+    def _end_run(self, entry: QueueEntry, task: asyncio.Task[Response]) -> None:
+        entry.task = None
         if self._stopped:
             return
-        self.release(ticket.line.endpoint)
-        response = _response_of(task, ticket.job)
-        trouble = None if ticket.job.cancelled else retry_reason(response)
-        if trouble is None:
-            self._complete(ticket, response)
-        elif ticket.missed_deadline:
-            self._complete(ticket, missed_start_deadline())
-        elif self._may_try_again(ticket, trouble):
-            self._try_again(ticket)
+        self.release(entry.queue.endpoint)
+        if not task.cancelled():
+            response = task.result()
         else:
-            self._complete(ticket, response)
+            response = cancelled() if entry.job.cancelled else internal_server_error()
+        reason = None if entry.job.cancelled else retry_reason(response)
+        if reason is None:
+            self._complete(entry, response)
+            return
+        if entry.missed_deadline:
+            self._complete(entry, missed_start_deadline())
+            return
+        entry.errors[reason] += 1
+        max_retries = parse_max_retries(entry.job.headers, reason)
+        if max_retries is None:
+            is_retried = entry.job.executions < self._settings.attempts
+        else:
+            is_retried = entry.errors[reason] <= max_retries
+        if is_retried:
+            self._retry(entry)
+        else:
+            self._complete(entry, response)
 
-    def _may_try_again(self, ticket: QueueEntry, trouble: RetryReason) -> bool:
-        ticket.failures[trouble] += 1
-        allowed = retries_allowed(ticket.job.headers, trouble)
-        if allowed is not None:
-            return ticket.failures[trouble] <= allowed
-        return ticket.job.executions < self._platform.settings.attempts
+    def _retry(self, entry: QueueEntry) -> None:
+        def requeue() -> None:
+            entry.backoff = None
+            entry.queue.append_first(entry)
+            self._start_jobs(entry.queue)
 
-    def _try_again(self, ticket: QueueEntry) -> None:
-        ticket.job.status = "IN_QUEUE"
-        ticket.line.endpoint.counters.queued += 1
-        doublings = min(ticket.job.executions - 1, _DOUBLINGS)
-        pause = self._platform.settings.backoff * 2**doublings
-        loop = asyncio.get_running_loop()
-        ticket.pause = loop.call_later(pause, self._pause_ended, ticket)
-        ticket.job.notify()
+        entry.job.status = "IN_QUEUE"
+        entry.queue.endpoint.counters.queued += 1
+        doublings = min(entry.job.executions - 1, _MAX_DOUBLINGS)
+        seconds = self._settings.backoff * 2**doublings
+        entry.backoff = asyncio.get_running_loop().call_later(seconds, requeue)
+        entry.job._notify()
 
-    def _pause_ended(self, ticket: QueueEntry) -> None:
-        ticket.pause = None
-        ticket.line.prepend(ticket)
-        self._advance(ticket.line)
+    def _miss_deadline(self, entry: QueueEntry) -> None:
+        entry.missed_deadline = True
+        if entry.task is None:
+            self._dequeue(entry)
+            self._complete(entry, missed_start_deadline())
 
-    def _deadline_passed(self, ticket: QueueEntry) -> None:
-        ticket.missed_deadline = True
-        if ticket.task is None:
-            self._dequeue(ticket)
-            self._complete(ticket, missed_start_deadline())
-
-    async def _cancel_runner(self, ticket: QueueEntry, task: asyncio.Task[Response]) -> None:
-        if await ticket.line.endpoint.runner.cancel(ticket.job):
+    async def _cancel_runner(self, entry: QueueEntry, task: asyncio.Task[Response]) -> None:
+        if await entry.queue.endpoint.runner.cancel(entry.job):
             task.cancel()
 
-    def _complete(self, ticket: QueueEntry, response: Response) -> None:
-        del self._tickets[ticket.job]
-        if ticket.deadline is not None:
-            ticket.deadline.cancel()
-        ticket.line.endpoint.counters.completed += 1
-        self._platform.jobs.complete(ticket.job, response)
-        self._platform.record.notify()
+    def _complete(self, entry: QueueEntry, response: Response) -> None:
+        del self._entries[entry.job]
+        if entry.deadline is not None:
+            entry.deadline.cancel()
+        entry.queue.endpoint.counters.completed += 1
+        self._jobs.complete(entry.job, response)
+        self._recorder.notify()
 
-    def _notify_positions(self, line: EndpointQueue) -> None:
-        if len(line) <= _SHORT_LINE:
-            self._announce_now(line)
-        elif not line.is_announcing:
-            line.is_announcing = True
-            asyncio.get_running_loop().call_later(_ANNOUNCE_EVERY, self._announce_now, line)
+    def _notify_positions(self, queue: EndpointQueue) -> None:
+        def notify() -> None:
+            queue.is_notifying = False
+            for job in queue:
+                job._notify()
 
-    def _announce_now(self, line: EndpointQueue) -> None:
-        line.is_announcing = False
-        for job in line:
-            job.notify()
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        if len(queue) <= _SHORT_QUEUE:
+            notify()
+        elif not queue.is_notifying:
+            queue.is_notifying = True
+            asyncio.get_running_loop().call_later(_POSITIONS_INTERVAL, notify)
 
 
-def _response_of(task: asyncio.Task[Response], job: Job) -> Response:
-    if not task.cancelled():
-        return task.result()
-    return cancelled() if job.cancelled else internal_server_error()
+def retry_reason(response: Response) -> RetryReason | None:
+    """Return the reason to retry on another runner. A header of the app takes precedence."""
+    reason = _REASON_BY_ERROR_TYPE.get(response.error_type) or _REASON_BY_STATUS.get(
+        response.status
+    )
+    header = response.header("x-fal-needs-retry")
+    if header is None:
+        return reason
+    return (reason or "server_error") if parse_flag(header) else None

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +16,7 @@ from fal_async.emulator._responses import AppError
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from types import FrameType
 
     from fal_async.emulator._jobs import Job
@@ -25,63 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = []
 
-
 Arguments = dict[str, Any]
 
-
 _STEPS = 5
-
-
 _SECONDS = 2.0
-
-
-_WORDS = "the quick brown fox jumps over the lazy dog"
-
-
-def add_demo_endpoints(fal: Emulator) -> None:
-    """Register ``demo/echo``, ``demo/slow``, ``demo/fail``, ``demo/stream`` and ``demo/socket``."""
-    fal.register("demo/echo", echo)
-    fal.realtime("demo/echo")(echo)
-    fal.websocket("demo/socket")(talk)
-    fal.register("demo/slow", slow, concurrency=2)
-    fal.register("demo/fail", fail)
-    fal.register("demo/stream", stream)
-
-
-async def echo(arguments: Arguments) -> Arguments:
-    """Give the arguments back."""
-    return arguments
-
-
-async def talk(socket: Socket) -> None:
-    """Give each message back."""
-    async for message in socket:
-        await socket.send(message)
-
-
-async def slow(arguments: Arguments, job: Job) -> Arguments:
-    """Take so many `steps` and `seconds`, and log each step; two jobs at once, others wait."""
-    steps = int(arguments.get("steps", _STEPS))
-    seconds = float(arguments.get("seconds", _SECONDS))
-    for step in range(1, steps + 1):
-        await asyncio.sleep(seconds / steps)
-        job.log(f"step {step} of {steps}")
-    return {"steps": steps, "seconds": seconds}
-
-
-async def fail(arguments: Arguments) -> None:
-    """Answer with the `status` and `detail` that are asked for."""
-    status = int(arguments.get("status", 422))
-    problem = {"loc": ["body", "prompt"], "msg": "Field required", "type": "missing"}
-    raise AppError(status, arguments.get("detail", [problem]))
-
-
-async def stream(arguments: Arguments) -> AsyncGenerator[Arguments]:
-    """Give a `text` word by word, as language models do."""
-    words = str(arguments.get("text", _WORDS)).split()
-    for count in range(1, len(words) + 1):
-        yield {"output": " ".join(words[:count]), "partial": count < len(words), "error": None}
-        await asyncio.sleep(_SECONDS / len(words) / 10)
+_TEXT = "the quick brown fox jumps over the lazy dog"
 
 
 def serve(
@@ -91,79 +38,84 @@ def serve(
     port: int = 8000,
     key: str | None = None,
     allow_origins: Sequence[str] = (),
-    announce: Callable[[Emulator], object] | None = None,
+    on_started: Callable[[Emulator], object] | None = None,
 ) -> None:
     """Run an emulator until Ctrl-C or SIGTERM.
 
     Args:
-        app: What to serve, as ``module:attribute``: an `Emulator` that has not been started, a
-            function that is given one to add endpoints to, or a mapping of endpoint ids to
-            runners. ``None`` serves some endpoints to play with.
-        host: The address to listen at.
-        port: The port to listen at; 0 for a free one.
-        key: The API key that is accepted; ``None`` makes one.
-        allow_origins: Origins of web pages that may call, besides those of this machine.
-        announce: Told of the emulator once it listens.
+        app: The object to serve, as ``module:attribute``: an `Emulator` that has not been started,
+            a function that adds endpoints to an `Emulator`, or a mapping of endpoint ids to
+            runners. ``None`` serves the demo endpoints.
+        host: The address to listen on.
+        port: The port to listen on; 0 for a free one.
+        key: The accepted API key. ``None`` generates a random one.
+        allow_origins: The origins of web pages that may send requests, besides those of this
+            machine.
+        on_started: Called with the emulator once it listens.
 
     Raises:
-        InvalidRequestError: `app` does not name such a thing, or names an `Emulator`, which has a
-            key and origins of its own, and others are given.
-        OSError: The address cannot be listened at.
+        InvalidRequestError: `app` does not name such an object, or it names an `Emulator` and a key
+            or origins are given.
+        OSError: The emulator cannot listen on this address.
     """
     fal = load(app, key=key, allow_origins=allow_origins)
-    with _sigterm_event() as stop:
+    stop = threading.Event()
+
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    previous = signal.signal(signal.SIGTERM, on_sigterm)
+    try:
         fal.start(host=host, port=port)
         try:
-            if announce is not None:
-                announce(fal)
+            if on_started is not None:
+                on_started(fal)
             stop.wait()
         except KeyboardInterrupt:
             pass
         finally:
             fal.stop()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def load(app: str | None, *, key: str | None = None, allow_origins: Sequence[str] = ()) -> Emulator:
-    """The emulator that is named, not yet started.
+    """Return the emulator for `app`, not yet started.
 
     Raises:
-        InvalidRequestError: There is no such thing.
+        InvalidRequestError: `app` does not name a suitable object.
     """
-    target = None if app is None else _attribute(app)
+    target = None if app is None else _import_object(app)
     if isinstance(target, Emulator):
         if key is not None or allow_origins:
             raise InvalidRequestError(
-                f"{app} is an Emulator: give it key= and allow_origins= where it is made"
+                f"cannot change key and allow_origins of {app}: it is an Emulator; pass them to "
+                "its constructor"
             )
         return target
     fal = Emulator(key=key, allow_origins=allow_origins)
     if app is None:
         add_demo_endpoints(fal)
-    else:
-        _register(fal, target, app)
-    return fal
-
-
-def _register(fal: Emulator, target: object, name: str) -> None:
-    if isinstance(target, Mapping):
+    elif isinstance(target, Mapping):
         for endpoint_id, runner in cast("Mapping[str, Any]", target).items():
             fal.register(endpoint_id, runner)
     elif callable(target):
         target(fal)
     else:
         raise InvalidRequestError(
-            f"{name!r} is neither an Emulator, nor a function of one, nor a mapping of "
-            f"endpoint ids to runners, but {type(target).__name__}"
+            f"{app!r} must be an Emulator, a function of an Emulator, or a mapping of endpoint ids "
+            f"to runners, got {type(target).__name__}"
         )
+    return fal
 
 
-def _attribute(name: str) -> object:
+def _import_object(name: str) -> object:
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
-        raise InvalidRequestError(f"an app is named module:attribute, got {name!r}")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+        raise InvalidRequestError(f"app must be module:attribute, got {name!r}")
+    directory = str(Path.cwd())
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
     try:
         target: object = importlib.import_module(module_name)
         for part in attribute.split("."):
@@ -173,16 +125,47 @@ def _attribute(name: str) -> object:
     return target
 
 
-@contextmanager
-def _sigterm_event() -> Generator[threading.Event]:
-    """An event that SIGTERM sets."""
-    stop = threading.Event()
+def add_demo_endpoints(fal: Emulator) -> None:
+    """Register ``demo/echo``, ``demo/slow``, ``demo/fail``, ``demo/stream`` and ``demo/socket``."""
+    fal.register("demo/echo", echo)
+    fal.realtime("demo/echo")(echo)
+    fal.websocket("demo/socket")(echo_messages)
+    fal.register("demo/slow", slow, concurrency=2)
+    fal.register("demo/fail", fail)
+    fal.register("demo/stream", stream)
 
-    def tell(number: int, frame: FrameType | None) -> None:
-        stop.set()
 
-    previous = signal.signal(signal.SIGTERM, tell)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+async def echo(arguments: Arguments) -> Arguments:
+    """Return the arguments."""
+    return arguments
+
+
+async def echo_messages(socket: Socket) -> None:
+    """Send each received message back."""
+    async for message in socket:
+        await socket.send(message)
+
+
+async def slow(arguments: Arguments, job: Job) -> Arguments:
+    """Take the given `seconds` for the given `steps`, and log each step."""
+    steps = int(arguments.get("steps", _STEPS))
+    seconds = float(arguments.get("seconds", _SECONDS))
+    for step in range(1, steps + 1):
+        await asyncio.sleep(seconds / steps)
+        job.log(f"step {step} of {steps}")
+    return {"steps": steps, "seconds": seconds}
+
+
+async def fail(arguments: Arguments) -> None:
+    """Fail with the given `status` and `detail`."""
+    status = int(arguments.get("status", 422))
+    missing = {"loc": ["body", "prompt"], "msg": "Field required", "type": "missing"}
+    raise AppError(status, arguments.get("detail", [missing]))
+
+
+async def stream(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    """Stream the given `text` word by word, as language models do."""
+    words = str(arguments.get("text", _TEXT)).split()
+    for count in range(1, len(words) + 1):
+        yield {"output": " ".join(words[:count]), "partial": count < len(words), "error": None}
+        await asyncio.sleep(_SECONDS / len(words) / 10)

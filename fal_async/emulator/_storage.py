@@ -1,4 +1,4 @@
-"""The files that the emulated CDN holds, and the uploads that are under way."""
+"""Stored files and uploads in progress on the emulated CDN."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredFile"]
 
-Decision: TypeAlias = Literal["allow", "forbid", "hide"]
+Access: TypeAlias = Literal["allow", "forbid", "hide"]
 
-#: How long a token for the CDN holds, in seconds.
-TOKEN_LIFE: Final = 3600.0
-#: Whom tokens are for that the platform's own account asks for: the owner of every file.
+#: The lifetime of a CDN token, in seconds.
+TOKEN_LIFETIME: Final = 3600.0
+#: The user of tokens for the platform's own account, which owns every file.
 OWNER: Final = ""
 
 
@@ -30,13 +30,14 @@ class StoredFile:
     """A file on the CDN.
 
     Attributes:
-        url: Where it is found.
-        content: Its bytes.
-        content_type: Its media type.
-        file_name: Its name as it was uploaded; ``None`` when it was given none.
-        lifecycle: What was said of its life and its readers, as decoded JSON.
-        expires_at: When it is gone, by the emulator's clock; ``None`` for never.
-        parts: In how many parts it came; 0 for an upload in one request.
+        url: The URL of the file.
+        content: The content.
+        content_type: The media type.
+        file_name: The name given at the upload. ``None`` if there was none.
+        lifecycle: The lifecycle and access rules given at the upload, as decoded JSON.
+        expires_at: The time at which the file expires, by the emulator's clock. ``None`` if it does
+            not expire.
+        parts: The number of parts of a multipart upload; 0 for an upload in one request.
     """
 
     url: str
@@ -49,33 +50,33 @@ class StoredFile:
 
     @property
     def etag(self) -> str:
-        """The strong validator of its content."""
-        return etag_of(self.content)
+        """The strong ETag of the content."""
+        return make_etag(self.content)
 
-    def decision(self, user: str | None) -> str:
-        """What this reader may do: ``allow``, ``forbid`` or ``hide``; ``None`` is a stranger."""
+    def _access(self, user: str | None) -> Access:
+        """Return what a user may do. ``None`` is a user without a token."""
         if user == OWNER:
             return "allow"
         acl: Mapping[str, Any] = self.lifecycle.get("initial_acl") or {}
-        rules: list[Mapping[str, str]] = acl.get("rules") or []
+        rules: list[Mapping[str, Any]] = acl.get("rules") or []
         found = (rule["decision"] for rule in rules if user is not None and rule["user"] == user)
-        decision: str = next(found, acl.get("default") or "allow")
-        return decision
+        access: Access = next(found, acl.get("default") or "allow")
+        return access
 
 
 class _ExtraAllowed(BaseModel):
-    """What is said of a file; what is not known of it is kept as well."""
+    """A part of the lifecycle. Unknown fields are kept."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class _Rule(_ExtraAllowed):
     user: str
-    decision: Decision
+    decision: Access
 
 
 class _Acl(_ExtraAllowed):
-    default: Decision | None = None
+    default: Access | None = None
     rules: list[_Rule] | None = None
 
 
@@ -86,108 +87,21 @@ class _Lifecycle(_ExtraAllowed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileMetadata:
-    """What an upload says of its file."""
+    """Metadata that an upload gives for its file."""
 
     content_type: str
     file_name: str | None
     lifecycle: Mapping[str, Any]
 
 
-@dataclass(slots=True, kw_only=True)
-class PendingUpload:
-    """A file that is on its way.
+def parse_metadata(
+    headers: Mapping[str, str], content_type: str, file_name: str | None
+) -> FileMetadata:
+    """Return the metadata of an upload.
 
-    Attributes:
-        file_id: What it will be called.
-        url: Where it will be found.
-        label: What was said of it.
-        parts: What has come of it, by number.
+    Raises:
+        RejectedError: The lifecycle is not valid.
     """
-
-    file_id: str
-    url: str
-    label: FileMetadata
-    parts: dict[int, bytes] = field(default_factory=dict[int, bytes])
-
-    def joined(self, named: Iterable[tuple[object, object]]) -> bytes | None:
-        """The whole content, if the parts named by number and ETag are those that came."""
-        etags = {number: etag_of(part).strip('"') for number, part in self.parts.items()}
-        named = [(number, str(etag).strip('"')) for number, etag in named]
-        if len(named) != len(etags) or any(pair not in named for pair in etags.items()):
-            return None
-        return b"".join(self.parts[number] for number in sorted(self.parts))
-
-
-class FileStore:
-    """All files by id, all uploads by key, and the tokens that let readers in.
-
-    Args:
-        clock: Tells the seconds by which files and tokens expire.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._files: dict[str, StoredFile] = {}
-        self._tokens: dict[str, tuple[str, float]] = {}
-        self.incoming: dict[str, PendingUpload] = {}
-
-    def expect(self, base: str, label: FileMetadata) -> str:
-        """Prepare for a file; gives the key under which it is going to be uploaded."""
-        file_id = uuid.uuid4().hex
-        name = quote((label.file_name or "").rpartition("/")[2] or f"{file_id}.bin", safe="")
-        url = f"{base}/files/b/{file_id}/{name}"
-        key = uuid.uuid4().hex
-        self.incoming[key] = PendingUpload(file_id=file_id, url=url, label=label)
-        return key
-
-    def keep(self, key: str, content: bytes) -> StoredFile:
-        """Keep the file that was expected under a key."""
-        incoming = self.incoming.pop(key)
-        label = incoming.label
-        seconds = label.lifecycle.get("expiration_duration_seconds")
-        self._files[incoming.file_id] = stored = StoredFile(
-            url=incoming.url,
-            content=content,
-            content_type=label.content_type,
-            file_name=label.file_name,
-            lifecycle=label.lifecycle,
-            expires_at=self._clock() + seconds if seconds else None,
-            parts=len(incoming.parts),
-        )
-        return stored
-
-    def find(self, file_id: str) -> StoredFile | None:
-        """The file of an id, if it is there and has not expired."""
-        stored = self._files.get(file_id)
-        if stored is None or stored.expires_at is None or self._clock() < stored.expires_at:
-            return stored
-        return None
-
-    def snapshot(self) -> dict[str, StoredFile]:
-        """All files by URL, oldest first."""
-        return {stored.url: stored for stored in list(self._files.values())}
-
-    def mint(self, user: str) -> str:
-        """A token with which a user reads files, and the owner uploads them."""
-        token = uuid.uuid4().hex
-        self._tokens[token] = (user, self._clock() + TOKEN_LIFE)
-        return token
-
-    def user_of(self, authorization: str | None) -> str | None:
-        """Whose token this is; ``None`` when it is none that holds."""
-        scheme, _, token = (authorization or "").partition(" ")
-        user, end = self._tokens.get(token.strip(), (None, 0.0))
-        return user if scheme.lower() == "bearer" and self._clock() < end else None
-
-    def clear(self) -> None:
-        """Forget all files, uploads and tokens."""
-        self._files.clear()
-        self._tokens.clear()
-        self.incoming.clear()
-
-
-def label_of(headers: Mapping[str, str], content_type: str, file_name: str | None) -> FileMetadata:
-    """What a request says of its file; raises `RejectedError` for a lifecycle that cannot be."""
     text = headers.get("x-fal-object-lifecycle") or headers.get("x-fal-object-lifecycle-preference")
     try:
         lifecycle = _Lifecycle.model_validate_json(text or "{}")
@@ -195,20 +109,117 @@ def label_of(headers: Mapping[str, str], content_type: str, file_name: str | Non
         raise RejectedError(
             error_response(422, f"The lifecycle is not valid: {error.errors()[0]['msg']}")
         ) from error
-    said = lifecycle.model_dump(exclude_unset=True)
-    return FileMetadata(content_type=content_type, file_name=file_name, lifecycle=said)
+    fields = lifecycle.model_dump(exclude_unset=True)
+    return FileMetadata(content_type=content_type, file_name=file_name, lifecycle=fields)
 
 
-def signed(url: str, key: str) -> str:
-    """A URL at which a file, or a part of it, is let in without a token."""
-    return f"{url}?signature={signature_of(key)}"
+@dataclass(slots=True, kw_only=True)
+class PendingUpload:
+    """An upload in progress.
+
+    Attributes:
+        file_id: The id that the file will have.
+        url: The URL that the file will have.
+        metadata: The metadata of the file.
+        parts: The parts received so far, by number.
+    """
+
+    file_id: str
+    url: str
+    metadata: FileMetadata
+    parts: dict[int, bytes] = field(default_factory=dict[int, bytes])
+
+    def join(self, listed: Iterable[tuple[object, object]]) -> bytes | None:
+        """Return the content, or ``None`` if the listed parts are not those that were received.
+
+        Args:
+            listed: The number and ETag of each part.
+        """
+        etags = {number: make_etag(part).strip('"') for number, part in self.parts.items()}
+        listed = [(number, str(etag).strip('"')) for number, etag in listed]
+        if len(listed) != len(etags) or any(pair not in listed for pair in etags.items()):
+            return None
+        return b"".join(self.parts[number] for number in sorted(self.parts))
 
 
-def signature_of(key: str) -> str:
-    """What lets a file in under a key."""
+class FileStore:
+    """All files by id, all uploads in progress by key, and the tokens of readers.
+
+    Args:
+        clock: Returns the time in seconds, by which files and tokens expire.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._files: dict[str, StoredFile] = {}
+        self._tokens: dict[str, tuple[str, float]] = {}
+        self.pending: dict[str, PendingUpload] = {}
+
+    def begin(self, base: str, metadata: FileMetadata) -> str:
+        """Begin an upload, and return its key."""
+        file_id = uuid.uuid4().hex
+        name = quote((metadata.file_name or "").rpartition("/")[2] or f"{file_id}.bin", safe="")
+        url = f"{base}/files/b/{file_id}/{name}"
+        key = uuid.uuid4().hex
+        self.pending[key] = PendingUpload(file_id=file_id, url=url, metadata=metadata)
+        return key
+
+    def complete(self, key: str, content: bytes) -> StoredFile:
+        """Complete the upload with this key, and store its file."""
+        upload = self.pending.pop(key)
+        metadata = upload.metadata
+        seconds = metadata.lifecycle.get("expiration_duration_seconds")
+        self._files[upload.file_id] = stored = StoredFile(
+            url=upload.url,
+            content=content,
+            content_type=metadata.content_type,
+            file_name=metadata.file_name,
+            lifecycle=metadata.lifecycle,
+            expires_at=self._clock() + seconds if seconds else None,
+            parts=len(upload.parts),
+        )
+        return stored
+
+    def find(self, file_id: str) -> StoredFile | None:
+        """Return a file, or ``None`` if it is unknown or has expired."""
+        stored = self._files.get(file_id)
+        if stored is None or stored.expires_at is None or self._clock() < stored.expires_at:
+            return stored
+        return None
+
+    def snapshot(self) -> dict[str, StoredFile]:
+        """Return all files by URL, oldest first."""
+        return {stored.url: stored for stored in list(self._files.values())}
+
+    def create_token(self, user: str) -> str:
+        """Create a token with which a user reads files, and the owner uploads them."""
+        token = uuid.uuid4().hex
+        self._tokens[token] = (user, self._clock() + TOKEN_LIFETIME)
+        return token
+
+    def token_user(self, authorization: str | None) -> str | None:
+        """Return the user of a token, or ``None`` if the token is not valid."""
+        scheme, _, token = (authorization or "").partition(" ")
+        user, expires_at = self._tokens.get(token.strip(), (None, 0.0))
+        return user if scheme.lower() == "bearer" and self._clock() < expires_at else None
+
+    def clear(self) -> None:
+        """Remove all files, uploads and tokens."""
+        self._files.clear()
+        self._tokens.clear()
+        self.pending.clear()
+
+
+def sign_url(url: str, key: str) -> str:
+    """Return a presigned URL, which needs no token."""
+    return f"{url}?signature={make_signature(key)}"
+
+
+def make_signature(key: str) -> str:
+    """Return the signature of the URLs of an upload."""
     return key[:8]
 
 
-def etag_of(content: bytes) -> str:
-    """The ETag of bytes, in quotes as in the header."""
+def make_etag(content: bytes) -> str:
+    """Return the ETag of content, in quotes as in the header."""
     return f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'

@@ -1,4 +1,4 @@
-"""Cancellation of asyncio tasks, for as long as they resist it."""
+"""Cancellation of asyncio tasks that may resist it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel_tasks"]
 
-#: How long all tasks together are waited for, in seconds, and how often they are cancelled.
-_GRACE_PERIOD = 2.0
-_CANCELLATIONS = 10
+#: Seconds to wait for all tasks together, and how often they are cancelled in that time.
+_TIMEOUT = 2.0
+_ATTEMPTS = 10
 
 
 async def cancel_tasks(find: Callable[[], set[asyncio.Task[Any]]]) -> None:
-    """Cancel tasks again and again until they have ended, within a bounded time.
+    """Cancel tasks repeatedly until they have ended, for a limited time.
 
     Args:
-        find: Returns the tasks that have not ended; called before each round.
+        find: Returns the tasks that have not ended. It is called before each attempt.
     """
-    for _ in range(_CANCELLATIONS):
+    for _ in range(_ATTEMPTS):
         tasks = find()
         if not tasks:
             break
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=_GRACE_PERIOD / _CANCELLATIONS)
+        await asyncio.wait(tasks, timeout=_TIMEOUT / _ATTEMPTS)

@@ -1,4 +1,4 @@
-"""Short-lived tokens that open sockets: JWTs of the emulator's own."""
+"""Short-lived tokens for WebSockets and streams: JWTs signed by the emulator."""
 
 from __future__ import annotations
 
@@ -20,52 +20,46 @@ _HEADER = {"alg": "HS256", "typ": "JWT"}
 
 
 class Tokens:
-    """The tokens that were given out. They are not kept: each says itself what it is good for."""
+    """Creates and verifies tokens. Tokens are not stored: each contains its own claims."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # The platform's clock may be any; the expiry of a token is in seconds of Unix time.
+        # The clock may count from any time, but a token expires at a Unix time.
         self._offset = time.time() - clock()
         self._secret = secrets.token_bytes(32)
 
     def create(self, apps: Sequence[str], seconds: float) -> str:
-        """A token for these apps, each an alias or an id with or without a path."""
+        """Create a token for apps, each an alias or an endpoint id with or without a path."""
         now = self._now()
         claims = {"allowed_apps": list(apps), "iat": int(now), "exp": now + seconds}
-        content = f"{_segment(encode(_HEADER))}.{_segment(encode(claims))}"
-        return f"{content}.{self._signature(content)}"
+        content = f"{_encode_segment(encode(_HEADER))}.{_encode_segment(encode(claims))}"
+        return f"{content}.{self._sign(content)}"
 
     def is_valid_for(self, token: str, called: CalledId) -> bool:
-        """Whether a token opens a socket of this app now."""
+        """Return whether a token is valid now, for this app."""
         content, _, signature = token.rpartition(".")
-        genuine = self._signature(content)
-        if not hmac.compare_digest(signature.encode(), genuine.encode()):
+        if not hmac.compare_digest(signature.encode(), self._sign(content).encode()):
             return False
-        claims: dict[str, Any] = decode(_bytes_of(content.partition(".")[2]))
-        in_time = self._now() < claims["exp"]
-        return in_time and any(_covers(app, called) for app in claims["allowed_apps"])
+        segment = content.partition(".")[2]
+        padded = segment + "=" * (-len(segment) % 4)
+        claims: dict[str, Any] = decode(base64.urlsafe_b64decode(padded))
+        if self._now() >= claims["exp"]:
+            return False
+        allowed = [app.strip("/") for app in claims["allowed_apps"]]
+        return called.alias in allowed or any(
+            "/" in app and f"{called}/".startswith(f"{app}/") for app in allowed
+        )
 
     def revoke(self) -> None:
-        """Let no token that was given out be good for anything."""
+        """Invalidate all tokens that were created."""
         self._secret = secrets.token_bytes(32)
 
     def _now(self) -> float:
         return self._clock() + self._offset
 
-    def _signature(self, content: str) -> str:
-        return _segment(hmac.digest(self._secret, content.encode(), hashlib.sha256))
+    def _sign(self, content: str) -> str:
+        return _encode_segment(hmac.digest(self._secret, content.encode(), hashlib.sha256))
 
 
-def _covers(allowed: str, called: CalledId) -> bool:
-    allowed = allowed.strip("/")
-    if "/" not in allowed:
-        return called.alias == allowed
-    return f"{called}/".startswith(f"{allowed}/")
-
-
-def _segment(content: bytes) -> str:
+def _encode_segment(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-def _bytes_of(segment: str) -> bytes:
-    return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))

@@ -228,7 +228,7 @@ async def test_cancelled_wait_leaves_no_thread(fal: Emulator) -> None:
         await anyio.to_thread.run_sync(asked.wait)
         tasks.cancel_scope.cancel()
     with anyio.fail_after(10):
-        while fal._platform.record._listeners:
+        while fal._platform.recorder._waiters:
             await anyio.lowlevel.checkpoint()
 
 
@@ -255,13 +255,13 @@ async def test_gate_wait_can_be_cancelled() -> None:
     with anyio.move_on_after(0.01) as scope:
         await gate.wait()
     assert scope.cancelled_caught
-    assert gate._waiters == []
+    assert gate._callbacks == []
 
 
 def test_gate_wait_supports_a_timeout() -> None:
     gate = Gate()
     assert not gate.wait_sync(0.01)
-    assert gate._waiters == []
+    assert gate._callbacks == []
     gate.open()
     assert gate.wait_sync(0.01)
 

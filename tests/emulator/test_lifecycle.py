@@ -183,11 +183,11 @@ def python(script: str, *options: str) -> subprocess.CompletedProcess[str]:
 def test_development_mode_emits_no_warnings() -> None:
     done = python(
         """
-import asyncio, httpx, uvloop
-from fal_async.emulator import Emulator, Fault, _server
+import asyncio, httpx, sys, uvloop
+from fal_async.emulator import Emulator, Fault
 
-for loop in (uvloop.new_event_loop, asyncio.new_event_loop):
-    _server._new_loop = loop
+for module in (uvloop, None):  # without uvloop, the emulator uses the event loop of asyncio
+    sys.modules["uvloop"] = module
     with Emulator() as fal:
         @fal.endpoint("acme/app")
         async def app(arguments):
@@ -229,4 +229,4 @@ def test_import_without_extra_explains_the_install() -> None:
         done = python(f"import sys; sys.modules[{missing!r}] = None; import fal_async.emulator")
         assert done.returncode == 1
         assert 'pip install "fal-async[emulator]"' in done.stderr
-        assert f"the emulator needs {missing}" in done.stderr
+        assert f"the emulator requires {missing}" in done.stderr

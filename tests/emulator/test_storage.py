@@ -13,7 +13,7 @@ from fal_client import StorageACL, StorageACLRule, StorageSettings
 from PIL import Image
 
 from fal_async.emulator import Emulator, Fault, StoredFile
-from fal_async.emulator._storage import etag_of
+from fal_async.emulator._storage import make_etag
 from tests.emulator.test_official_python import rebase
 from tests.support.http import client_of
 
@@ -221,7 +221,7 @@ def test_parts_are_assembled_in_order(fal: Emulator, http: httpx.Client) -> None
         [{"partNumber": 2, "etag": "x"}],
         [{"partNumber": 1, "etag": "x"}],
         [{"partNumber": [1], "etag": "x"}],
-        [{"partNumber": 1, "etag": etag_of(b"one")}] * 2,
+        [{"partNumber": 1, "etag": make_etag(b"one")}] * 2,
     ],
 )
 def test_completion_lists_received_parts(http: httpx.Client, parts: list[dict[str, Any]]) -> None:

@@ -1,1 +1,1 @@
-"""The hosts of the platform, one module each, and how requests find them."""
+"""The hosts of the platform, one module each."""

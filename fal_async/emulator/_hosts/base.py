@@ -1,4 +1,4 @@
-"""What a request asks for, and who may have it."""
+"""Request classification and authorization."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from fal_async.emulator._request import GatewayRequest
     from fal_async.emulator._state import PlatformState
 
+#: Routes that pages without a key request with a token in the URL: a browser's ``EventSource`` and
+#: ``WebSocket`` cannot send headers.
+_TOKEN_ROUTES: frozenset[Route] = frozenset({"stream", "status_stream"})
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request, understood.
+    """A classified request.
 
     Attributes:
-        route: What it is for.
-        called: The endpoint id in its URL.
-        job_id: The request id in its URL, or ``None``.
+        route: The kind of request.
+        called: The endpoint id in the URL.
+        job_id: The request id in the URL, or ``None``.
     """
 
     route: Route
@@ -35,84 +39,81 @@ class Call:
 class Host(Protocol):
     """One host of the platform."""
 
-    def call(self, exchange: GatewayRequest) -> Call:
-        """What a request asks for."""
+    def classify(self, request: GatewayRequest) -> Call:
+        """Classify a request by its method, path and headers."""
         ...
 
-    async def answer(self, exchange: GatewayRequest, call: Call) -> None:
-        """Do it, and response.
+    async def handle(self, request: GatewayRequest, call: Call) -> None:
+        """Process a request, and send the response.
 
         Raises:
-            Refusal: It is not to be done; with the response that says so.
+            RejectedError: The request is rejected.
         """
 
 
 def parse_called_id(text: str) -> CalledId:
-    """The endpoint id in a URL; what is none passes for the name of an app that does not exist."""
+    """Parse the endpoint id in a URL. An invalid id becomes the name of an unknown app."""
     try:
         return parse_id(text)
     except InvalidRequestError:
         return CalledId(text, "")
 
 
-#: Routes that pages without a key use with a token in the URL: a browser's ``EventSource`` and
-#: ``WebSocket`` send no headers.
-_WITH_TOKENS: frozenset[Route] = frozenset({"stream", "status_stream"})
-
-
 def authenticate(
-    platform: PlatformState, exchange: GatewayRequest, call: Call, target: Target | None
+    platform: PlatformState, request: GatewayRequest, call: Call, target: Target | None
 ) -> None:
-    """Let only those pass who may use the endpoint.
+    """Check the credentials of a request.
 
     Raises:
-        Refusal: It is private, and there is no key; or the key or the token is wrong.
+        RejectedError: The endpoint is private and there are no credentials, or the key or token is
+            not valid.
     """
-    token = exchange.parameters.get("fal_jwt_token") if call.route in _WITH_TOKENS else None
+    token = request.parameters.get("fal_jwt_token") if call.route in _TOKEN_ROUTES else None
     if token is not None:
         if not platform.tokens.is_valid_for(token, call.called):
             raise RejectedError(error_response(401, "Unauthorized"))
         return
-    authorization = exchange.headers.get("authorization")
+    authorization = request.headers.get("authorization")
     private = target is None or target.endpoint.private
-    if refusal := platform.accounts.reject_reason(authorization, call.called.app, private=private):
-        raise RejectedError(refusal)
+    if error := platform.accounts.reject_reason(authorization, call.called.app, private=private):
+        raise RejectedError(error)
 
 
-def authorize(platform: PlatformState, exchange: GatewayRequest, call: Call) -> Target:
-    """The endpoint of a call that starts a job, for those who may start one.
+def authorize(platform: PlatformState, request: GatewayRequest, call: Call) -> Target:
+    """Check that a request may start a job, and return its target.
 
     Raises:
-        Refusal: They may not, or there is no such endpoint.
+        RejectedError: The credentials are not valid, the endpoint is unknown, or the account is
+            locked.
     """
     target = platform.registry.resolve(str(call.called))
-    authenticate(platform, exchange, call, target)
+    authenticate(platform, request, call, target)
     if target is None:
         raise RejectedError(error_response(404, f'Application "{call.called.alias}" not found'))
-    if refusal := platform.accounts.locked():
-        raise RejectedError(refusal)
+    if error := platform.accounts.reject_locked():
+        raise RejectedError(error)
     return target
 
 
-def new_job(
+def make_job(
     platform: PlatformState,
-    exchange: GatewayRequest,
+    request: GatewayRequest,
     call: Call,
     target: Target,
     *,
     request_id: str,
     direct: bool,
 ) -> Job:
-    """The job that a call starts."""
+    """Create the job that a request starts."""
     return Job(
         request_id=request_id,
         endpoint=target.id,
         app=call.called.app,
         path=target.path,
-        method=exchange.method,
-        query=exchange.query,
-        headers=exchange.headers,
-        body=exchange.body,
+        method=request.method,
+        query=request.query,
+        headers=request.headers,
+        body=request.body,
         direct=direct,
-        ring=platform.record.notify,
+        on_change=platform.recorder.notify,
     )

@@ -15,7 +15,13 @@ from fal_async.emulator._responses import (
     json_response,
     raw_headers,
 )
-from fal_async.emulator._storage import OWNER, etag_of, label_of, signature_of, signed
+from fal_async.emulator._storage import (
+    OWNER,
+    make_etag,
+    make_signature,
+    parse_metadata,
+    sign_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
     from fal_async.emulator._state import PlatformState
     from fal_async.emulator._storage import PendingUpload, StoredFile
 
-#: Which requests ask for what: method, path, route. Groups are the key and the number of a part.
+#: Routes by method and path. The groups are the key of an upload and the number of a part.
 _ROUTES: tuple[tuple[str, re.Pattern[str], Route], ...] = (
     ("POST", re.compile(r"files/upload"), "upload"),
     ("POST", re.compile(r"files/upload/multipart"), "begin_parts"),
@@ -39,188 +45,194 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], Route], ...] = (
     ("HEAD", re.compile(r"files/b/(\w+)/[^/]*"), "download"),
 )
 _RANGE = re.compile(r"bytes=([0-9]{0,99})-([0-9]{0,99})")
-#: How many bytes of a file are sent at once.
+#: The size of a chunk of a download, in bytes.
 _CHUNK: Final = 65_536
 
 
 class CdnHost:
-    """Takes files in, and gives them out to those who may have them."""
+    """Stores uploads, and serves files to users who may read them."""
 
     def __init__(self, platform: PlatformState) -> None:
         self._platform = platform
-        self._answers: dict[Route, Callable[..., Awaitable[None]]] = {
-            "upload": self._upload,
-            "begin_parts": self._begin_parts,
-            "part": self._part,
-            "sign_part": self._sign_part,
-            "complete": self._complete,
-            "put": self._put,
-            "download": self._download,
+        self._files = platform.files
+        self._handlers: dict[Route, Callable[..., Awaitable[None]]] = {
+            "upload": self.upload,
+            "begin_parts": self.begin_parts,
+            "part": self.upload_part,
+            "sign_part": self.sign_part,
+            "complete": self.complete_parts,
+            "put": self.put,
+            "download": self.download,
         }
 
-    def call(self, exchange: GatewayRequest) -> Call:
-        """What the method and the path say."""
-        route, _ = _match_route(exchange)
+    def classify(self, request: GatewayRequest) -> Call:
+        """Classify a request by its method and path."""
+        route, _ = _match_route(request)
         return Call(route, parse_called_id(""))
 
-    async def answer(self, exchange: GatewayRequest, call: Call) -> None:
-        """Do what is asked for."""
-        route, words = _match_route(exchange)
+    async def handle(self, request: GatewayRequest, call: Call) -> None:
+        """Process a request."""
+        route, groups = _match_route(request)
         if route == "other":
             raise RejectedError(error_response(404, "Not Found"))
-        await self._answers[route](exchange, *words)
+        await self._handlers[route](request, *groups)
 
-    async def _upload(self, exchange: GatewayRequest) -> None:
-        key = self._expect(exchange)
-        stored = self._platform.files.keep(key, exchange.body)
-        await exchange.response(json_response(200, {"access_url": stored.url}))
+    async def upload(self, request: GatewayRequest) -> None:
+        """Store a file that is uploaded in one request."""
+        key = self._begin(request)
+        stored = self._files.complete(key, request.body)
+        await request.respond(json_response(200, {"access_url": stored.url}))
 
-    async def _begin_parts(self, exchange: GatewayRequest) -> None:
-        key = self._expect(exchange)
-        url = self._platform.files.incoming[key].url
-        await exchange.response(json_response(200, {"access_url": url, "uploadId": key}))
+    async def begin_parts(self, request: GatewayRequest) -> None:
+        """Begin a multipart upload."""
+        key = self._begin(request)
+        url = self._files.pending[key].url
+        await request.respond(json_response(200, {"access_url": url, "uploadId": key}))
 
-    async def _part(self, exchange: GatewayRequest, key: str, number: str) -> None:
-        self._require_token(exchange, key)
-        self._incoming(key).parts[int(number)] = exchange.body
-        etag = etag_of(exchange.body)
+    async def upload_part(self, request: GatewayRequest, key: str, number: str) -> None:
+        """Store one part of a multipart upload."""
+        self._require_token(request, key)
+        self._find_upload(key).parts[int(number)] = request.body
+        etag = make_etag(request.body)
         body = {"partNumber": int(number), "etag": etag}
-        await exchange.response(json_response(200, body, {"etag": etag}))
+        await request.respond(json_response(200, body, {"etag": etag}))
 
-    async def _sign_part(self, exchange: GatewayRequest, key: str, number: str) -> None:
-        self._require_owner(exchange)
-        self._incoming(key)
-        url = signed(f"{exchange.location.base}/presigned/{key}/{number}", key)
-        await exchange.response(json_response(200, {"upload_url": url}))
+    async def sign_part(self, request: GatewayRequest, key: str, number: str) -> None:
+        """Return the presigned URL of one part."""
+        self._require_owner(request)
+        self._find_upload(key)
+        url = sign_url(f"{request.location.base}/presigned/{key}/{number}", key)
+        await request.respond(json_response(200, {"upload_url": url}))
 
-    async def _complete(self, exchange: GatewayRequest, key: str) -> None:
-        if not _is_presigned(exchange):
-            self._require_token(exchange)
-        elif not _is_signed(exchange, key):
-            self._require_owner(exchange)
-        content = self._incoming(key).joined(_named_parts(exchange.body))
+    async def complete_parts(self, request: GatewayRequest, key: str) -> None:
+        """Complete a multipart upload, if the listed parts were received."""
+        if not _is_presigned(request):
+            self._require_token(request)
+        elif not _is_signed(request, key):
+            self._require_owner(request)
+        upload = self._find_upload(key)
+        # The official clients spell the field in two ways.
+        try:
+            parts: list[dict[str, Any]] = decode(request.body)["parts"]
+            listed = [
+                (part.get("partNumber", part.get("part_number")), part["etag"]) for part in parts
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RejectedError(error_response(422, "parts is missing")) from error
+        content = upload.join(listed)
         if content is None:
             raise RejectedError(error_response(400, "The parts are not those that were uploaded"))
-        stored = self._platform.files.keep(key, content)
-        await exchange.response(json_response(200, {"access_url": stored.url}))
+        stored = self._files.complete(key, content)
+        await request.respond(json_response(200, {"access_url": stored.url}))
 
-    async def _put(self, exchange: GatewayRequest, key: str) -> None:
-        self._require_token(exchange, key)
-        incoming = self._incoming(key)
-        if exchange.headers.get("content-type") != incoming.label.content_type:
+    async def put(self, request: GatewayRequest, key: str) -> None:
+        """Store a file that is uploaded to a presigned URL."""
+        self._require_token(request, key)
+        upload = self._find_upload(key)
+        if request.headers.get("content-type") != upload.metadata.content_type:
             raise RejectedError(
                 error_response(403, "The content type is not the one that was signed")
             )
-        stored = self._platform.files.keep(key, exchange.body)
-        self._platform.files.incoming[key] = incoming  # the URL may be put to again
-        await exchange.response(Response(200, b"", raw_headers({"etag": stored.etag})))
+        stored = self._files.complete(key, request.body)
+        self._files.pending[key] = upload  # clients may upload to the URL again
+        await request.respond(Response(200, b"", raw_headers({"etag": stored.etag})))
 
-    async def _download(self, exchange: GatewayRequest, file_id: str) -> None:
-        files = self._platform.files
-        stored = files.find(file_id)
-        reader = files.user_of(exchange.headers.get("authorization"))
-        decision = "hide" if stored is None else stored.decision(reader)
-        if stored is None or decision == "hide":
+    async def download(self, request: GatewayRequest, file_id: str) -> None:
+        """Send a file, or one range of it."""
+        stored = self._files.find(file_id)
+        user = self._files.token_user(request.headers.get("authorization"))
+        access = "hide" if stored is None else stored._access(user)
+        if stored is None or access == "hide":
             raise RejectedError(error_response(404, "File not found"))
-        if decision == "forbid":
+        if access == "forbid":
             raise RejectedError(error_response(403, "Access to this file is forbidden"))
-        await self._send_file(exchange, stored)
-
-    async def _send_file(self, exchange: GatewayRequest, stored: StoredFile) -> None:
         headers = {
             "content-type": stored.content_type,
             "etag": stored.etag,
             "accept-ranges": "bytes",
         }
         size = len(stored.content)
-        span = _span(exchange, stored)
-        if span is not None and span.start >= size:
+        content_range = _parse_range(request, stored)
+        if content_range is not None and content_range.start >= size:
             raise RejectedError(
                 Response(416, b"", raw_headers({**headers, "content-range": f"bytes */{size}"}))
             )
-        if span is not None:
-            headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
-        span = span or range(size)
-        headers["content-length"] = str(len(span))
+        if content_range is not None:
+            first, last = content_range.start, content_range.stop - 1
+            headers["content-range"] = f"bytes {first}-{last}/{size}"
+        content_range = content_range or range(size)
+        headers["content-length"] = str(len(content_range))
         status = 206 if "content-range" in headers else 200
         start = {"type": "http.response.start", "status": status, "headers": raw_headers(headers)}
-        await exchange(start)
-        if exchange.method != "HEAD":
-            await self._send(exchange, memoryview(stored.content)[span.start : span.stop])
-        await exchange({"type": "http.response.body", "body": b""})
+        await request.send(start)
+        if request.method != "HEAD":
+            content = memoryview(stored.content)[content_range.start : content_range.stop]
+            await self._send_content(request, content)
+        await request.send({"type": "http.response.body", "body": b""})
 
-    async def _send(self, exchange: GatewayRequest, content: memoryview) -> None:
+    async def _send_content(self, request: GatewayRequest, content: memoryview) -> None:
         bandwidth = self._platform.settings.bandwidth
         for start in range(0, len(content), _CHUNK):
-            if exchange.connection.is_closed:
+            if request.connection.is_closed:
                 break
             chunk = bytes(content[start : start + _CHUNK])
-            await exchange({"type": "http.response.body", "body": chunk, "more_body": True})
+            await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
             if bandwidth is not None:
                 await asyncio.sleep(len(chunk) / bandwidth)
 
-    def _expect(self, exchange: GatewayRequest) -> str:
-        self._require_token(exchange)
-        headers = exchange.headers
+    def _begin(self, request: GatewayRequest) -> str:
+        self._require_token(request)
+        headers = request.headers
         content_type = headers.get("content-type", "application/octet-stream")
-        label = label_of(headers, content_type, headers.get("x-fal-file-name"))
-        return self._platform.files.expect(exchange.location.base, label)
+        metadata = parse_metadata(headers, content_type, headers.get("x-fal-file-name"))
+        return self._files.begin(request.location.base, metadata)
 
-    def _require_token(self, exchange: GatewayRequest, key: str = "") -> None:
-        """Check the signature of presigned URLs, and the token of all others."""
-        authorization = exchange.headers.get("authorization")
-        if _is_presigned(exchange):
-            if authorization is not None:  # storage services let it pass, and have the key now
-                exchange.warnings.append("an Authorization header was sent to a presigned URL")
-            if not _is_signed(exchange, key):
+    def _require_token(self, request: GatewayRequest, key: str = "") -> None:
+        """Check the signature of presigned URLs, and the token of other URLs."""
+        authorization = request.headers.get("authorization")
+        if _is_presigned(request):
+            if authorization is not None:  # storage services accept it, and then have the key
+                request.warnings.append("an Authorization header was sent to a presigned URL")
+            if not _is_signed(request, key):
                 raise RejectedError(error_response(403, "The signature is not the one of this URL"))
-        elif self._platform.files.user_of(authorization) != OWNER:
+        elif self._files.token_user(authorization) != OWNER:
             raise RejectedError(error_response(401, "Invalid token"))
 
-    def _require_owner(self, exchange: GatewayRequest) -> None:
-        authorization = exchange.headers.get("authorization")
-        if refusal := self._platform.accounts.reject_reason(authorization, "storage", private=True):
-            raise RejectedError(refusal)
+    def _require_owner(self, request: GatewayRequest) -> None:
+        authorization = request.headers.get("authorization")
+        if error := self._platform.accounts.reject_reason(authorization, "storage", private=True):
+            raise RejectedError(error)
 
-    def _incoming(self, key: str) -> PendingUpload:
-        incoming = self._platform.files.incoming.get(key)
-        if incoming is None:
+    def _find_upload(self, key: str) -> PendingUpload:
+        upload = self._files.pending.get(key)
+        if upload is None:
             raise RejectedError(error_response(404, "Upload not found"))
-        return incoming
+        return upload
 
 
-def _match_route(exchange: GatewayRequest) -> tuple[Route, tuple[str, ...]]:
+def _match_route(request: GatewayRequest) -> tuple[Route, tuple[str, ...]]:
     for method, path, route in _ROUTES:
-        found = path.fullmatch(exchange.location.path)
-        if found and method == exchange.method:
-            return route, found.groups()
+        match = path.fullmatch(request.location.path)
+        if match and method == request.method:
+            return route, match.groups()
     return "other", ()
 
 
-def _is_presigned(exchange: GatewayRequest) -> bool:
-    return exchange.location.path.startswith("presigned/")
+def _is_presigned(request: GatewayRequest) -> bool:
+    return request.location.path.startswith("presigned/")
 
 
-def _is_signed(exchange: GatewayRequest, key: str) -> bool:
-    return exchange.parameters.get("signature") == signature_of(key)
+def _is_signed(request: GatewayRequest, key: str) -> bool:
+    return request.parameters.get("signature") == make_signature(key)
 
 
-def _named_parts(body: bytes) -> list[tuple[object, object]]:
-    """The parts in the body of a completion, by number and ETag, in either of two spellings."""
-    try:
-        parts: list[dict[str, Any]] = decode(body)["parts"]
-        return [(part.get("partNumber", part.get("part_number")), part["etag"]) for part in parts]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RejectedError(error_response(422, "parts is missing")) from error
-
-
-def _span(exchange: GatewayRequest, stored: StoredFile) -> range | None:
-    """The one range that is asked for; ``None`` for the whole file."""
-    found = _RANGE.fullmatch(exchange.headers.get("range", ""))
-    if found is None or exchange.headers.get("if-range", stored.etag) != stored.etag:
+def _parse_range(request: GatewayRequest, stored: StoredFile) -> range | None:
+    """Return the requested range; ``None`` for the whole file."""
+    match = _RANGE.fullmatch(request.headers.get("range", ""))
+    if match is None or request.headers.get("if-range", stored.etag) != stored.etag:
         return None
     size = len(stored.content)
-    first, last = found.groups()
+    first, last = match.groups()
     if not first:
         return range(max(0, size - int(last)), size) if last else None
     if last and int(last) < int(first):

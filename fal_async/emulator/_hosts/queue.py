@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from fal_async.emulator._hosts.base import Call, authenticate, authorize, new_job, parse_called_id
+from fal_async.emulator._hosts.base import Call, authenticate, authorize, make_job, parse_called_id
 from fal_async.emulator._json import encode
-from fal_async.emulator._options import is_true, max_queue_length, start_timeout
+from fal_async.emulator._options import parse_flag, parse_max_queue_length, parse_start_timeout
 from fal_async.emulator._responses import (
+    EVENT_STREAM_TYPE,
     RejectedError,
     error_response,
     json_response,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fal_async.emulator._state import PlatformState
     from fal_async.types import LogLine
 
-#: What may follow ``/requests/{id}``, and what it asks for.
+#: Routes by the path after ``/requests/{id}``.
 _ROUTES: dict[tuple[str, ...], Route] = {
     (): "result",
     ("response",): "result",
@@ -43,152 +44,157 @@ _METHODS: dict[Route, str] = {
     "result": "GET",
     "cancel": "PUT",
 }
-#: What a header can say of an id that a client made up.
+#: A request id that a header can carry; clients may send any.
 _REQUEST_ID = re.compile(r"[!-~]+")
-_CANCELLED = 499
-_SERVER_ERROR = 500
+_CANCELLED: Final = 499
+_SERVER_ERROR: Final = 500
 _CANCEL_STATUS = {"OK": 200, "CANCELLATION_REQUESTED": 202, "ALREADY_COMPLETED": 400}
-_SSE = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-]
+_STREAM_HEADERS = [EVENT_STREAM_TYPE, (b"cache-control", b"no-cache")]
 
 
 class QueueHost:
-    """Answers calls of ``queue.fal.run``."""
+    """Handles requests to ``queue.fal.run``."""
 
     def __init__(self, platform: PlatformState) -> None:
         self._platform = platform
-        self._answers: dict[Route, Callable[[GatewayRequest, Call], Awaitable[None]]] = {
-            "submit": self._submit,
-            "status": self._status,
-            "status_stream": self._status_stream,
-            "result": self._result,
-            "cancel": self._cancel,
+        self._handlers: dict[Route, Callable[[GatewayRequest, Call], Awaitable[None]]] = {
+            "submit": self.submit,
+            "status": self.status,
+            "status_stream": self.stream_status,
+            "result": self.result,
+            "cancel": self.cancel,
         }
 
-    def call(self, exchange: GatewayRequest) -> Call:
-        """A question about a job if the path ends as those do, else a submit."""
-        path = exchange.location.path
+    def classify(self, request: GatewayRequest) -> Call:
+        """Classify a request by the end of its path. All other paths are submits."""
+        path = request.location.path
         segments = path.split("/")
         for tail, route in _ROUTES.items():
-            at = len(segments) - len(tail) - 2
-            if at > 0 and segments[at] == "requests" and tuple(segments[at + 2 :]) == tail:
-                return Call(route, parse_called_id("/".join(segments[:at])), segments[at + 1])
+            index = len(segments) - len(tail) - 2
+            if index > 0 and segments[index] == "requests" and tuple(segments[index + 2 :]) == tail:
+                called = parse_called_id("/".join(segments[:index]))
+                return Call(route, called, segments[index + 1])
         return Call("submit", parse_called_id(path))
 
-    async def answer(self, exchange: GatewayRequest, call: Call) -> None:
-        """Do what is asked for."""
+    async def handle(self, request: GatewayRequest, call: Call) -> None:
+        """Process a request."""
         method = _METHODS[call.route]
-        if exchange.method != method:
+        if request.method != method:
             raise RejectedError(method_not_allowed(method))
-        await self._answers[call.route](exchange, call)
+        await self._handlers[call.route](request, call)
 
-    async def _submit(self, exchange: GatewayRequest, call: Call) -> None:
-        exchange.request_id = request_id = str(uuid.uuid4())
-        target = authorize(self._platform, exchange, call)
+    async def submit(self, request: GatewayRequest, call: Call) -> None:
+        """Submit a job."""
+        request.request_id = request_id = str(uuid.uuid4())
+        target = authorize(self._platform, request, call)
         scheduler = self._platform.scheduler
-        seconds = start_timeout(exchange.headers)
-        most = max_queue_length(exchange.parameters)
-        if most is not None and scheduler.queue_length(target.endpoint) > most:
-            text = f"More than {most} requests already wait for {target.endpoint.id}"
+        start_timeout = parse_start_timeout(request.headers)
+        max_length = parse_max_queue_length(request.parameters)
+        if max_length is not None and scheduler.queue_length(target.endpoint) > max_length:
+            text = f"More than {max_length} requests already wait for {target.endpoint.id}"
             raise RejectedError(error_response(429, text, {"x-fal-needs-retry": "1"}))
-        job = new_job(self._platform, exchange, call, target, request_id=request_id, direct=False)
+        job = make_job(self._platform, request, call, target, request_id=request_id, direct=False)
         self._platform.jobs.add(job)
-        ahead = scheduler.submit(job, target.endpoint, seconds)
+        position = scheduler.submit(job, target.endpoint, start_timeout)
         accepted = {
             "status": "IN_QUEUE",
-            **_job_urls(exchange, job),
+            **_job_urls(request, job),
             "gateway_request_id": request_id,
-            "queue_position": ahead,
+            "queue_position": position,
         }
-        await exchange.response(json_response(200, accepted))
+        await request.respond(json_response(200, accepted))
 
-    async def _status(self, exchange: GatewayRequest, call: Call) -> None:
-        job = self._job(exchange, call)
+    async def status(self, request: GatewayRequest, call: Call) -> None:
+        """Send the status of a job."""
+        job = self._find_job(request, call)
         logs = None
-        if _wants_logs(exchange):
+        if _wants_logs(request):
             window = self._platform.settings.log_window
             logs = _visible_logs(job, job.logs if window is None else job.logs[-window:])
-        body = self._status_of(exchange, job, logs)
-        await exchange.response(json_response(200 if job.status == "COMPLETED" else 202, body))
+        body = self._make_status(request, job, logs)
+        await request.respond(json_response(200 if job.status == "COMPLETED" else 202, body))
 
-    async def _status_stream(self, exchange: GatewayRequest, call: Call) -> None:
-        job = self._job(exchange, call)
-        with_logs = _wants_logs(exchange)
-        await exchange({"type": "http.response.start", "status": 200, "headers": _SSE})
-        told: dict[str, Any] = {}
-        lines_told = 0
-        while not exchange.connection.is_closed:
-            change = job.watch()
-            lines = job.logs[lines_told:] if with_logs else []
-            now = self._status_of(exchange, job, None)
-            if now != told or lines:
-                told, lines_told = now, lines_told + len(lines)
-                event = {**now, "logs": _visible_logs(job, lines)} if with_logs else now
-                await _send(exchange, b"data: " + encode(event) + b"\n\n")
-            if now["status"] == "COMPLETED":
+    async def stream_status(self, request: GatewayRequest, call: Call) -> None:
+        """Send the status of a job whenever it changes, until it has completed."""
+        job = self._find_job(request, call)
+        with_logs = _wants_logs(request)
+        await request.send(
+            {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
+        )
+        sent: dict[str, Any] = {}
+        lines_sent = 0
+        while not request.connection.is_closed:
+            change = job._wait_for_change()
+            lines = job.logs[lines_sent:] if with_logs else []
+            status = self._make_status(request, job, None)
+            if status != sent or lines:
+                sent, lines_sent = status, lines_sent + len(lines)
+                event = {**status, "logs": _visible_logs(job, lines)} if with_logs else status
+                await _send_chunk(request, b"data: " + encode(event) + b"\n\n")
+            if status["status"] == "COMPLETED":
                 break
-            if not await self._changed(exchange, change):
-                await _send(exchange, b": keep-alive\n\n")
-        await exchange({"type": "http.response.body", "body": b""})
+            if not await self._wait(request, change):
+                await _send_chunk(request, b": keep-alive\n\n")
+        await request.send({"type": "http.response.body", "body": b""})
 
-    async def _changed(self, exchange: GatewayRequest, change: asyncio.Future[bool]) -> bool:
-        """Wait for a change, or for the time to show that the stream is alive."""
+    async def result(self, request: GatewayRequest, call: Call) -> None:
+        """Send the response of a completed job."""
+        job = self._find_job(request, call)
+        if job.response is None:
+            raise RejectedError(error_response(400, "Request is still in progress"))
+        await request.respond(job.response)
+
+    async def cancel(self, request: GatewayRequest, call: Call) -> None:
+        """Cancel a job."""
+        status = self._platform.scheduler.cancel(self._find_job(request, call))
+        await request.respond(json_response(_CANCEL_STATUS[status], {"status": status}))
+
+    async def _wait(self, request: GatewayRequest, change: asyncio.Future[bool]) -> bool:
+        """Wait for a change. Return False if a keep-alive comment is due before."""
 
         def wake(*, changed: bool) -> None:
             if not change.done():
                 change.set_result(changed)
 
         loop = asyncio.get_running_loop()
-        alarm = loop.call_later(self._platform.settings.keep_alive, lambda: wake(changed=False))
-        with exchange.connection.on_disconnect(lambda: wake(changed=True)):
+        timer = loop.call_later(self._platform.settings.keep_alive, lambda: wake(changed=False))
+        with request.connection.on_disconnect(lambda: wake(changed=True)):
             try:
                 return await change
             finally:
-                alarm.cancel()
+                timer.cancel()
 
-    async def _result(self, exchange: GatewayRequest, call: Call) -> None:
-        job = self._job(exchange, call)
-        if job.response is None:
-            raise RejectedError(error_response(400, "Request is still in progress"))
-        await exchange.response(job.response)
-
-    async def _cancel(self, exchange: GatewayRequest, call: Call) -> None:
-        answer = self._platform.scheduler.cancel(self._job(exchange, call))
-        await exchange.response(json_response(_CANCEL_STATUS[answer], {"status": answer}))
-
-    def _job(self, exchange: GatewayRequest, call: Call) -> Job:
-        """The job that is asked about, for those who may know of it."""
+    def _find_job(self, request: GatewayRequest, call: Call) -> Job:
+        """Return the job of a request, and check the credentials."""
         if _REQUEST_ID.fullmatch(call.job_id or ""):
-            exchange.request_id = call.job_id
+            request.request_id = call.job_id
         job = self._platform.jobs.get(call.job_id or "")
         target = self._platform.registry.resolve(job.endpoint if job else str(call.called))
-        authenticate(self._platform, exchange, call, target)
+        authenticate(self._platform, request, call, target)
         if job is None or job.app != call.called.app:
             raise RejectedError(not_found())
         return job
 
-    def _status_of(
-        self, exchange: GatewayRequest, job: Job, logs: Sequence[LogLine] | None
+    def _make_status(
+        self, request: GatewayRequest, job: Job, logs: Sequence[LogLine] | None
     ) -> dict[str, Any]:
-        status: dict[str, Any] = {"status": job.status, **_job_urls(exchange, job), "logs": logs}
+        status: dict[str, Any] = {"status": job.status, **_job_urls(request, job), "logs": logs}
         status["metrics"] = {}
         if job.status == "IN_QUEUE":
             status["queue_position"] = self._platform.scheduler.position(job)
         elif job.status == "COMPLETED":
             status["metrics"] = {"inference_time": job.inference_time}
-            status |= {} if job.response is None else _failure(job.response)
+            status |= {} if job.response is None else _make_error(job.response)
         return status
 
 
 def _visible_logs(job: Job, lines: Sequence[LogLine]) -> Sequence[LogLine] | None:
-    """Log lines as a status has them: those of a job that has not begun are null, not empty."""
+    """Return log lines as a status shows them: null, not empty, before the job has started."""
     return None if job.status == "IN_QUEUE" and not lines else lines
 
 
-def _failure(response: Response) -> dict[str, str]:
-    """What a status tells of a failure of platform or runner; of refused inputs, nothing."""
+def _make_error(response: Response) -> dict[str, str]:
+    """Return the error fields of a status: for server errors, but not for invalid input."""
     error_type = response.error_type
     if error_type is None and response.status == _CANCELLED:
         error_type = "client_cancelled"
@@ -204,13 +210,13 @@ def _failure(response: Response) -> dict[str, str]:
     }
 
 
-def _wants_logs(exchange: GatewayRequest) -> bool:
-    return is_true(exchange.parameters.get("logs", ""))
+def _wants_logs(request: GatewayRequest) -> bool:
+    return parse_flag(request.parameters.get("logs", ""))
 
 
-def _job_urls(exchange: GatewayRequest, job: Job) -> dict[str, str]:
-    """What the job is called, and where it is found, in the style in which the client came."""
-    url = f"{exchange.location.base}/{job.app}/requests/{job.request_id}"
+def _job_urls(request: GatewayRequest, job: Job) -> dict[str, str]:
+    """Return the request id and the URLs of a job, in the form that the client uses."""
+    url = f"{request.location.base}/{job.app}/requests/{job.request_id}"
     return {
         "request_id": job.request_id,
         "response_url": url,
@@ -219,5 +225,5 @@ def _job_urls(exchange: GatewayRequest, job: Job) -> dict[str, str]:
     }
 
 
-async def _send(exchange: GatewayRequest, body: bytes) -> None:
-    await exchange({"type": "http.response.body", "body": body, "more_body": True})
+async def _send_chunk(request: GatewayRequest, body: bytes) -> None:
+    await request.send({"type": "http.response.body", "body": body, "more_body": True})

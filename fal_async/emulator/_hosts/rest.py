@@ -1,4 +1,4 @@
-"""The service of ``rest.fal.ai`` that gives tokens for sockets."""
+"""``rest.fal.ai``: tokens and presigned uploads."""
 
 from __future__ import annotations
 
@@ -15,46 +15,14 @@ from fal_async.emulator._responses import (
     json_response,
     method_not_allowed,
 )
-from fal_async.emulator._storage import OWNER, TOKEN_LIFE, label_of, signed
+from fal_async.emulator._storage import OWNER, TOKEN_LIFETIME, parse_metadata, sign_url
 
 if TYPE_CHECKING:
     from fal_async.emulator._recorder import Route
     from fal_async.emulator._request import GatewayRequest
     from fal_async.emulator._state import PlatformState
-    from fal_async.emulator._tokens import Tokens
 
 __all__ = []
-
-
-#: Seconds that a token is good for unless its caller says otherwise.
-_USUAL_LIFE = 120
-
-
-def token_body(exchange: GatewayRequest, tokens: Tokens) -> str | dict[str, str]:
-    """The token that is asked for: the service has one address for clients, one for documents."""
-    wishes: object = decode_or_none(exchange.body)
-    if not isinstance(wishes, dict):
-        raise RejectedError(error_response(422, "the body must be a JSON object"))
-    wanted = cast("dict[str, Any]", wishes)
-    token = tokens.create(_apps(wanted), _seconds(wanted))
-    return {"token": token} if exchange.location.path.endswith("/realtime") else token
-
-
-def _apps(wanted: dict[str, Any]) -> list[str]:
-    apps: object = wanted.get("allowed_apps", [wanted.get("app")])
-    if isinstance(apps, list):
-        names = [name for name in cast("list[object]", apps) if isinstance(name, str) and name]
-        if names:
-            return names
-    raise RejectedError(error_response(422, "allowed_apps must be a list of apps"))
-
-
-def _seconds(wanted: dict[str, Any]) -> float:
-    seconds: object = wanted.get("token_expiration", wanted.get("duration", _USUAL_LIFE))
-    if isinstance(seconds, int | float) and seconds > 0:
-        return seconds
-    raise RejectedError(error_response(422, "token_expiration must be a number of seconds"))
-
 
 _ROUTES: dict[str, Route] = {
     "tokens": "token",
@@ -63,9 +31,9 @@ _ROUTES: dict[str, Route] = {
     "storage/upload/initiate": "initiate",
     "storage/upload/initiate-multipart": "initiate",
 }
-
-
 _STORAGE_TYPES = {"fal-cdn-v3", "gcs"}
+#: The default lifetime of a token, in seconds.
+_DEFAULT_LIFETIME = 120
 
 
 class _InitiateBody(BaseModel):
@@ -73,61 +41,82 @@ class _InitiateBody(BaseModel):
     file_name: str | None = None
 
 
-class StorageHost:
-    """Answers the storage calls of ``rest.fal.ai``."""
+class RestHost:
+    """Handles requests to ``rest.fal.ai``."""
 
     def __init__(self, platform: PlatformState) -> None:
         self._platform = platform
 
-    def call(self, exchange: GatewayRequest) -> Call:
-        """A storage call, or one of something that is not there."""
-        return Call(_ROUTES.get(exchange.location.path, "other"), parse_called_id(""))
+    def classify(self, request: GatewayRequest) -> Call:
+        """Classify a request by its path."""
+        return Call(_ROUTES.get(request.location.path, "other"), parse_called_id(""))
 
-    async def answer(self, exchange: GatewayRequest, call: Call) -> None:
-        """Give a token, or a URL to upload to."""
+    async def handle(self, request: GatewayRequest, call: Call) -> None:
+        """Send a token, or the URL of an upload."""
         if call.route == "other":
             raise RejectedError(error_response(404, "Not Found"))
-        if exchange.method != "POST":
+        if request.method != "POST":
             raise RejectedError(method_not_allowed("POST"))
-        authorization = exchange.headers.get("authorization")
-        if refusal := self._platform.accounts.reject_reason(authorization, "storage", private=True):
-            raise RejectedError(refusal)
-        if exchange.parameters.get("storage_type", "fal-cdn-v3") not in _STORAGE_TYPES:
+        authorization = request.headers.get("authorization")
+        if error := self._platform.accounts.reject_reason(authorization, "storage", private=True):
+            raise RejectedError(error)
+        if request.parameters.get("storage_type", "fal-cdn-v3") not in _STORAGE_TYPES:
             raise RejectedError(error_response(400, "Invalid storage type"))
-        await exchange.response(json_response(200, self._body(exchange, call.route)))
+        if call.route == "token":
+            body = self.create_token(request)
+        elif call.route == "cdn_token":
+            body = self.create_cdn_token(request)
+        else:
+            body = self.begin_upload(request)
+        await request.respond(json_response(200, body))
 
-    def _body(self, exchange: GatewayRequest, route: Route) -> str | dict[str, str]:
-        if route == "token":
-            return token_body(exchange, self._platform.tokens)
-        return self._token(exchange) if route == "cdn_token" else self._target(exchange)
+    def create_token(self, request: GatewayRequest) -> str | dict[str, str]:
+        """Create a token for WebSockets and streams.
 
-    def _token(self, exchange: GatewayRequest) -> dict[str, str]:
-        end = datetime.now(UTC) + timedelta(seconds=TOKEN_LIFE)
+        Of the two paths, clients use the one with a JSON object as its response; the other is the
+        documented one.
+        """
+        body: object = decode_or_none(request.body)
+        if not isinstance(body, dict):
+            raise RejectedError(error_response(422, "the body must be a JSON object"))
+        fields = cast("dict[str, Any]", body)
+        apps: object = fields.get("allowed_apps", [fields.get("app")])
+        items = cast("list[object]", apps) if isinstance(apps, list) else []
+        names = [name for name in items if isinstance(name, str) and name]
+        if not names:
+            raise RejectedError(error_response(422, "allowed_apps must be a list of apps"))
+        seconds: object = fields.get("token_expiration", fields.get("duration", _DEFAULT_LIFETIME))
+        if not isinstance(seconds, int | float) or seconds <= 0:
+            raise RejectedError(error_response(422, "token_expiration must be a number of seconds"))
+        token = self._platform.tokens.create(names, seconds)
+        return {"token": token} if request.location.path.endswith("/realtime") else token
+
+    def create_cdn_token(self, request: GatewayRequest) -> dict[str, str]:
+        """Create a token for the CDN."""
+        expires_at = datetime.now(UTC) + timedelta(seconds=TOKEN_LIFETIME)
         return {
-            "token": self._platform.files.mint(OWNER),
+            "token": self._platform.files.create_token(OWNER),
             "token_type": "Bearer",
-            "base_url": exchange.cdn_base,
-            "expires_at": end.isoformat(timespec="seconds"),
+            "base_url": request.cdn_base,
+            "expires_at": expires_at.isoformat(timespec="seconds"),
         }
 
-    def _target(self, exchange: GatewayRequest) -> dict[str, str]:
+    def begin_upload(self, request: GatewayRequest) -> dict[str, str]:
+        """Begin an upload to a presigned URL."""
         try:
-            wishes = _InitiateBody.model_validate_json(exchange.body)
+            body = _InitiateBody.model_validate_json(request.body)
         except ValidationError as error:
             raise RejectedError(
-                error_response(422, "content_type is missing, or a name is no text")
+                error_response(422, "content_type must be a string, and file_name if it is given")
             ) from error
-        label = label_of(exchange.headers, wishes.content_type, wishes.file_name)
-        base = exchange.cdn_base
-        key = self._platform.files.expect(base, label)
+        metadata = parse_metadata(request.headers, body.content_type, body.file_name)
+        base = request.cdn_base
+        key = self._platform.files.begin(base, metadata)
         url = f"{base}/presigned/{key}"
+        # Clients append the part number to the URL of these uploads, so it must have no query.
+        is_gcs = request.parameters.get("storage_type") == "gcs"
+        is_signed_later = is_gcs and request.location.path.endswith("-multipart")
         return {
-            "upload_url": url if _is_signed_part_by_part(exchange) else signed(url, key),
-            "file_url": self._platform.files.incoming[key].url,
+            "upload_url": url if is_signed_later else sign_url(url, key),
+            "file_url": self._platform.files.pending[key].url,
         }
-
-
-def _is_signed_part_by_part(exchange: GatewayRequest) -> bool:
-    """Clients append to the URL of these uploads, so nothing may follow its path."""
-    is_gcs = exchange.parameters.get("storage_type") == "gcs"
-    return is_gcs and exchange.location.path.endswith("-multipart")

@@ -1,4 +1,4 @@
-"""``ws.fal.run``: HTTP requests, one after the other, over one WebSocket."""
+"""``ws.fal.run``: HTTP requests in sequence over one WebSocket."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ if TYPE_CHECKING:
     from fal_async.emulator._server.websocket import WebSocket
     from fal_async.emulator._state import PlatformState
 
-#: Headers of the handshake that say nothing about the requests.
-_OF_THE_HANDSHAKE = ("connection", "content-", "sec-websocket-", "upgrade")
+#: Prefixes of handshake headers that the requests do not inherit.
+_HANDSHAKE_HEADERS = ("connection", "content-", "sec-websocket-", "upgrade")
 
 
 class WebSocketHTTPHost:
-    """Answers requests for a WebSocket to ``ws.fal.run``.
+    """Handles WebSocket requests to ``ws.fal.run``.
 
     Args:
-        platform: The platform.
-        answer: Answers one of the requests that come over it.
+        platform: The state of the platform.
+        handle_request: Handles one request over the WebSocket.
     """
 
     def __init__(
-        self, platform: PlatformState, answer: Callable[[GatewayRequest], Awaitable[None]]
+        self,
+        platform: PlatformState,
+        handle_request: Callable[[GatewayRequest], Awaitable[None]],
     ) -> None:
         self._platform = platform
-        self._answer = answer
+        self._handle_request = handle_request
 
-    def call(self, exchange: GatewayRequest) -> Call:
-        """A WebSocket that carries requests to one endpoint."""
-        return Call("over_websocket", parse_called_id(exchange.location.path))
+    def classify(self, request: GatewayRequest) -> Call:
+        """Classify a request as a WebSocket for requests to one endpoint."""
+        return Call("over_websocket", parse_called_id(request.location.path))
 
-    async def answer(self, exchange: GatewayRequest, call: Call) -> None:
-        """Answer request after request."""
-        authorize(self._platform, exchange, call)
-        websocket = exchange.upgrade()
+    async def handle(self, request: GatewayRequest, call: Call) -> None:
+        """Handle the requests over the WebSocket, one after the other."""
+        authorize(self._platform, request, call)
+        websocket = request.upgrade()
         headers = {
             name: value
-            for name, value in exchange.headers.items()
-            if not name.startswith(_OF_THE_HANDSHAKE)
+            for name, value in request.headers.items()
+            if not name.startswith(_HANDSHAKE_HEADERS)
         }
         headers["content-type"] = "application/json"
         try:
@@ -55,48 +57,45 @@ class WebSocketHTTPHost:
             while True:
                 message = await websocket.recv()
                 body = message.encode() if isinstance(message, str) else message
-                await self._answer(exchange.over_websocket(body, headers, _Frames(websocket)))
+                send = _MessageSend(websocket)
+                await self._handle_request(request.over_websocket(body, headers, send))
         except DisconnectedError:
             return
 
 
-class _Frames:
-    """The ASGI ``send`` that writes a response as messages: a start, parts of the body, an end."""
+class _MessageSend:
+    """An ASGI ``send`` that writes a response as messages: a start, chunks of the body, an end."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        self._began = time.perf_counter()
+        self._started = time.perf_counter()
         self._first_byte: float | None = None
-        #: Puts characters together that the parts of the body cut through; ``None`` for bytes.
-        self._text: codecs.IncrementalDecoder | None = None
-        self._identity: dict[str, object] = {}
+        #: Joins characters that chunks of the body divide; ``None`` for binary bodies.
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._common: dict[str, object] = {}
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            await self._start(message["status"], message["headers"])
+            raw_headers: RawHeaders = message["headers"]
+            headers = {
+                name.decode("latin-1").title(): value.decode("latin-1")
+                for name, value in raw_headers
+            }
+            if headers.get("Content-Type", "").startswith("application/json"):
+                self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            self._common = {"request_id": headers["X-Fal-Request-Id"], "status": message["status"]}
+            await self._send_event("start", {"headers": headers})
         elif message["type"] == "http.response.body":
-            await self._chunk(message.get("body", b""))
+            body: bytes = message.get("body", b"")
+            chunk = body if self._decoder is None else self._decoder.decode(body)
+            if chunk:
+                if self._first_byte is None:
+                    self._first_byte = time.perf_counter() - self._started
+                await self._websocket.send(chunk)
             if not message.get("more_body", False):
-                await self._end()
+                seconds = self._first_byte or time.perf_counter() - self._started
+                await self._send_event("end", {"time_to_first_byte_seconds": round(seconds, 6)})
 
-    async def _start(self, status: int, headers: RawHeaders) -> None:
-        names = {name.decode("latin-1").title(): value.decode("latin-1") for name, value in headers}
-        if names.get("Content-Type", "").startswith("application/json"):
-            self._text = codecs.getincrementaldecoder("utf-8")("replace")
-        self._identity = {"request_id": names["X-Fal-Request-Id"], "status": status}
-        await self._say("start", {"headers": names})
-
-    async def _chunk(self, body: bytes) -> None:
-        part = body if self._text is None else self._text.decode(body)
-        if not part:
-            return
-        if self._first_byte is None:
-            self._first_byte = time.perf_counter() - self._began
-        await self._websocket.send(part)
-
-    async def _end(self) -> None:
-        seconds = self._first_byte or time.perf_counter() - self._began
-        await self._say("end", {"time_to_first_byte_seconds": round(seconds, 6)})
-
-    async def _say(self, kind: str, more: dict[str, object]) -> None:
-        await self._websocket.send(encode({"type": kind, **self._identity, **more}).decode())
+    async def _send_event(self, kind: str, fields: dict[str, object]) -> None:
+        event = {"type": kind, **self._common, **fields}
+        await self._websocket.send(encode(event).decode())

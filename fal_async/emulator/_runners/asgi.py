@@ -1,4 +1,4 @@
-"""WebSockets of ASGI apps."""
+"""ASGI apps as runners, over HTTP and WebSocket."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from fal_async.emulator._runners.execution import check_head
 from fal_async.emulator._server.websocket import DisconnectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from fal_async.emulator._jobs import Job
     from fal_async.emulator._recorder import Route
     from fal_async.emulator._responses import Message, RawHeaders, Send
@@ -23,59 +21,143 @@ if TYPE_CHECKING:
 
 __all__ = []
 
+AsgiApp: TypeAlias = Callable[..., Any]
+
 logger = logging.getLogger("fal_async.emulator")
 
-
-#: Headers that are between the client and the server.
-_OF_THE_HANDSHAKE = (b"sec-websocket-", b"upgrade", b"content-length")
-
-
-async def serve_app(
-    app: Callable[..., Awaitable[None]], scope: dict[str, Any], websocket: WebSocket
-) -> None:
-    """Have an app serve a WebSocket.
-
-    Args:
-        app: The app.
-        scope: The scope of the call, as that of an HTTP request would be.
-        websocket: The WebSocket.
-
-    Raises:
-        Refusal: The app turned the client away.
-    """
-    exchange = _Exchange(websocket)
-    headers: RawHeaders = scope["headers"]
-    own: dict[str, object] = {
-        "type": "websocket",
-        "scheme": "ws",
-        "headers": [pair for pair in headers if not pair[0].startswith(_OF_THE_HANDSHAKE)],
-        "subprotocols": websocket.subprotocols,
-        "extensions": {"websocket.http.response": {}},
-    }
-    call = {key: value for key, value in scope.items() if key != "method"}
-    await app({**call, **own}, exchange.receive, exchange.send)
-    if exchange.refusal is not None:
-        raise exchange.refusal
-    if not websocket.was_answered:
-        raise RuntimeError("the app neither accepted nor closed the WebSocket")
-    await websocket.close()
+#: Below version 2.4 of the specification, apps receive a disconnect as a message.
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+#: Headers of the request to the gateway that the app does not receive.
+_GATEWAY_HEADERS = frozenset({"authorization", "connection", "content-length", "transfer-encoding"})
+#: Prefixes of handshake headers that the app does not receive.
+_HANDSHAKE_HEADERS = (b"sec-websocket-", b"upgrade", b"content-length")
+#: The maximum time to wait for an app's shutdown, in seconds.
+_SHUTDOWN_TIMEOUT = 1.0
 
 
-class _Exchange:
-    """The app's two ends of the connection."""
+class AsgiRunner:
+    """An ASGI app, called in this process."""
+
+    streams = False
+    route: Route = "socket"
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+        self._lifespan: _Lifespan | None = None
+
+    async def __call__(self, job: Job, send: Send) -> None:
+        """Respond as the app does."""
+        state = await self._start_up()
+        await serve_http(self._app, job, send, state=state)
+
+    async def serve(self, job: Job, websocket: WebSocket) -> None:
+        """Serve a WebSocket. If the app raises an exception, the connection is closed.
+
+        Raises:
+            RejectedError: The app rejects the WebSocket.
+        """
+        scope = _make_scope(job, state=await self._start_up())
+        headers: RawHeaders = scope["headers"]
+        del scope["method"]
+        scope |= {
+            "type": "websocket",
+            "scheme": "ws",
+            "headers": [pair for pair in headers if not pair[0].startswith(_HANDSHAKE_HEADERS)],
+            "subprotocols": websocket.subprotocols,
+            "extensions": {"websocket.http.response": {}},
+        }
+        channel = _WebSocketChannel(websocket)
+        await self._app(scope, channel.receive, channel.send)
+        if channel.rejection is not None:
+            raise channel.rejection
+        if not websocket.has_response:
+            raise RuntimeError("the app must accept or close the WebSocket")
+        await websocket.close()
+
+    async def cancel(self, job: Job) -> bool:
+        """Send a cancel request to the app, at the job's path with ``/cancel`` appended.
+
+        An app without such a path keeps running.
+        """
+
+        async def discard(message: Message) -> None:
+            """Discard the response: the job's own result shows whether the app has stopped."""
+
+        path = f"{job.path.rstrip('/')}/cancel"
+        state = await self._start_up()
+        try:
+            await serve_http(self._app, job, discard, path=path, body=b"", state=state)
+        except (Exception, SystemExit, KeyboardInterrupt):
+            logger.debug("The app failed to cancel request %s", job.request_id, exc_info=True)
+        return False
+
+    async def aclose(self) -> None:
+        """Shut the app down."""
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None:
+            await lifespan.shut_down()
+
+    async def _start_up(self) -> dict[str, Any]:
+        if self._lifespan is None:
+            self._lifespan = _Lifespan(self._app)
+        return await self._lifespan.start_up()
+
+
+class _Lifespan:
+    """The startup and shutdown of an app."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        self._app = app
+        self._state: dict[str, Any] = {}
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._started = asyncio.Event()
+        self._error: str | None = None
+        self._task = asyncio.create_task(self._run())
+
+    async def start_up(self) -> dict[str, Any]:
+        """Wait until the app has started, and return its state."""
+        await self._started.wait()
+        if self._error is not None:
+            raise RuntimeError(f"cannot start the app: {self._error}")
+        return self._state
+
+    async def shut_down(self) -> None:
+        """Shut the app down, and wait a limited time for it."""
+        self._messages.put_nowait({"type": "lifespan.shutdown"})
+        await asyncio.wait([self._task], timeout=_SHUTDOWN_TIMEOUT)
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        async def send(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                self._error = message.get("message") or "no reason given"
+            self._started.set()
+
+        self._messages.put_nowait({"type": "lifespan.startup"})
+        scope = {"type": "lifespan", "asgi": _ASGI, "state": self._state}
+        try:
+            await self._app(scope, self._messages.get, send)
+        except (Exception, SystemExit, KeyboardInterrupt):
+            logger.debug("The app does not support lifespan", exc_info=True)
+        finally:
+            self._started.set()
+
+
+class _WebSocketChannel:
+    """The ASGI ``receive`` and ``send`` of a WebSocket."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        self._has_begun = False
+        self._connected = False
         self._start: Message = {}
         self._body = b""
-        self.refusal: RejectedError | None = None
+        self.rejection: RejectedError | None = None
 
     async def receive(self) -> Message:
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._connected:
+            self._connected = True
             return {"type": "websocket.connect"}
-        if self.refusal is not None:
+        if self.rejection is not None:
             return {"type": "websocket.disconnect", "code": 1006, "reason": ""}
         try:
             message = await self._websocket.recv()
@@ -92,26 +174,24 @@ class _Exchange:
                 await self._websocket.accept(message.get("subprotocol"))
             case "websocket.send":
                 text = message.get("text")
-                await self._send(message["bytes"] if text is None else text)
-            case "websocket.close" if self._websocket.was_answered:
+                try:
+                    await self._websocket.send(message["bytes"] if text is None else text)
+                except DisconnectedError as error:
+                    # The ASGI specification requires an OSError.
+                    raise OSError("the client has disconnected") from error
+            case "websocket.close" if self._websocket.has_response:
                 await self._websocket.close(message.get("code", 1000), message.get("reason") or "")
             case "websocket.close":
-                self.refusal = RejectedError(error_response(403, "Forbidden"))
+                self.rejection = RejectedError(error_response(403, "Forbidden"))
             case "websocket.http.response.start":
                 check_head(message["status"], message.get("headers", []))
                 self._start = message
             case "websocket.http.response.body":
-                self._refuse_with(message)
+                self._reject(message)
             case kind:
-                raise RuntimeError(f"{kind} has no place here")
+                raise RuntimeError(f"unexpected ASGI message {kind!r}")
 
-    async def _send(self, message: str | bytes) -> None:
-        try:
-            await self._websocket.send(message)
-        except DisconnectedError as error:
-            raise OSError("the client has gone") from error  # what the specification says
-
-    def _refuse_with(self, message: Message) -> None:
+    def _reject(self, message: Message) -> None:
         self._body += message.get("body", b"")
         if not message.get("more_body", False):
             headers = [
@@ -119,104 +199,7 @@ class _Exchange:
                 for name, value in self._start.get("headers", [])
                 if name.lower() != b"content-length"
             ]
-            self.refusal = RejectedError(Response(self._start["status"], self._body, headers))
-
-
-AsgiApp: TypeAlias = Callable[..., Any]
-
-
-#: In this version of the specification apps learn of a caller's hanging up by receiving it.
-_ASGI = {"version": "3.0", "spec_version": "2.3"}
-
-
-#: Headers between the caller and the gateway, which an app does not see.
-_OF_THE_GATEWAY = frozenset({"authorization", "connection", "content-length", "transfer-encoding"})
-
-
-#: Seconds that an app has for its shutdown.
-_SHUTDOWN = 1.0
-
-
-class AsgiRunner:
-    """An ASGI app, called in this process."""
-
-    streams = False
-    route: Route = "socket"
-
-    def __init__(self, app: AsgiApp) -> None:
-        self._app = app
-        self._lifespan: _Lifespan | None = None
-
-    async def __call__(self, job: Job, send: Send) -> None:
-        """Answer as the app does."""
-        state = await self._started()
-        await serve_http(self._app, job, send, state=state)
-
-    async def serve(self, job: Job, websocket: WebSocket) -> None:
-        """Have the app serve a WebSocket; a crash of it cuts the connection."""
-        state = await self._started()
-        await serve_app(self._app, http_scope(job, state=state), websocket)
-
-    async def cancel(self, job: Job) -> bool:
-        """Tell the app, at the job's path with ``/cancel`` appended; if it has none, it goes on."""
-        path = f"{job.path.rstrip('/')}/cancel"
-        state = await self._started()
-        try:
-            await serve_http(self._app, job, _ignore, path=path, body=b"", state=state)
-        except (Exception, SystemExit, KeyboardInterrupt):
-            logger.debug("the app failed to cancel request %s", job.request_id, exc_info=True)
-        return False
-
-    async def aclose(self) -> None:
-        """Run the app's shutdown."""
-        lifespan, self._lifespan = self._lifespan, None
-        if lifespan is not None:
-            await lifespan.shut_down()
-
-    async def _started(self) -> dict[str, Any]:
-        if self._lifespan is None:
-            self._lifespan = _Lifespan(self._app)
-        return await self._lifespan.start_up()
-
-
-class _Lifespan:
-    """The app's own startup and shutdown, around all its jobs."""
-
-    def __init__(self, app: AsgiApp) -> None:
-        self._app = app
-        self._state: dict[str, Any] = {}
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._started = asyncio.Event()
-        self._failure: str | None = None
-        self._task = asyncio.create_task(self._run())
-
-    async def start_up(self) -> dict[str, Any]:
-        """Wait until the app has started; gives what it keeps for its requests."""
-        await self._started.wait()
-        if self._failure is not None:
-            raise RuntimeError(f"the app failed to start: {self._failure}")
-        return self._state
-
-    async def shut_down(self) -> None:
-        """Have the app shut down, if it does so in time."""
-        self._inbox.put_nowait({"type": "lifespan.shutdown"})
-        await asyncio.wait([self._task], timeout=_SHUTDOWN)
-        self._task.cancel()
-
-    async def _run(self) -> None:
-        self._inbox.put_nowait({"type": "lifespan.startup"})
-        scope = {"type": "lifespan", "asgi": _ASGI, "state": self._state}
-        try:
-            await self._app(scope, self._inbox.get, self._send)
-        except (Exception, SystemExit, KeyboardInterrupt):
-            logger.debug("the app has no lifespan", exc_info=True)
-        finally:
-            self._started.set()
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "lifespan.startup.failed":
-            self._failure = message.get("message") or "no reason given"
-        self._started.set()
+            self.rejection = RejectedError(Response(self._start["status"], self._body, headers))
 
 
 async def serve_http(
@@ -228,38 +211,47 @@ async def serve_http(
     body: bytes | None = None,
     state: dict[str, Any] | None = None,
 ) -> None:
-    """Have an app answer a call, at its own path and with its own body unless others are given."""
+    """Call an app for a job.
+
+    Args:
+        app: The app.
+        job: The job.
+        send: The ASGI ``send`` for the response.
+        path: The path of the request. Defaults to that of the job.
+        body: The body of the request. Defaults to that of the job.
+        state: The state of the app's lifespan.
+    """
     pending = [job.body if body is None else body]
-    over = Gate()
-    # Callers of the queue do not wait, and so they do not hang up.
-    if job.direct and not job.cancellation.when_open(over.open):
-        over.open()
+    ended = Gate()
+    # Callers of the queue do not wait for the response, and so they do not disconnect.
+    if job.direct and not job.cancellation._on_open(ended.open):
+        ended.open()
 
     async def receive() -> Message:
         if pending:
             return {"type": "http.request", "body": pending.pop(), "more_body": False}
-        await over.wait()
+        await ended.wait()
         return {"type": "http.disconnect"}
 
-    async def answer(message: Message) -> None:
+    async def send_until_end(message: Message) -> None:
         await send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            over.open()
+            ended.open()
 
-    await app(http_scope(job, path=path, body=body, state=state), receive, answer)
+    await app(_make_scope(job, path=path, body=body, state=state), receive, send_until_end)
 
 
-def http_scope(
+def _make_scope(
     job: Job,
     *,
     path: str | None = None,
     body: bytes | None = None,
     state: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The call as the app sees it: with what the gateway adds, and without the caller's key."""
+    """Return the ASGI scope of a request: with the gateway's headers, without the caller's key."""
     path = job.path if path is None else path
     length = len(job.body if body is None else body)
-    headers = {name: value for name, value in job.headers.items() if name not in _OF_THE_GATEWAY}
+    headers = {name: value for name, value in job.headers.items() if name not in _GATEWAY_HEADERS}
     headers |= {
         "content-length": str(length),
         "x-fal-request-id": job.request_id,
@@ -280,7 +272,3 @@ def http_scope(
         "server": ("127.0.0.1", 80),
         "state": {**(state or {}), "job": job},
     }
-
-
-async def _ignore(message: Message) -> None:
-    """Whether the app obeys shows in the job's own result."""

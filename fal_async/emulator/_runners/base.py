@@ -1,67 +1,88 @@
-"""What stands behind an endpoint id."""
+"""The `Runner` interface, and the parts that runners share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import inspect
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
 from fal_async.emulator._json import encode
-from fal_async.emulator._responses import Response, method_not_allowed, path_not_found
+from fal_async.emulator._responses import (
+    JSON_TYPE,
+    Response,
+    method_not_allowed,
+    path_not_found,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fal_async.emulator._jobs import Job
     from fal_async.emulator._responses import Send
 
-_JSON = (b"content-type", b"application/json")
-_BYTES = (b"content-type", b"application/octet-stream")
+_BINARY_TYPE = (b"content-type", b"application/octet-stream")
+#: The parameters of an ASGI app: scope, receive and send.
+_ASGI_PARAMETERS = 3
 
 
 class Runner(Protocol):
-    """Answers jobs by sending ASGI response messages."""
+    """Responds to jobs by sending ASGI messages."""
 
-    #: Whether a run is over when the caller hangs up.
+    #: Whether a run ends when the caller disconnects.
     streams: bool
 
     async def __call__(self, job: Job, send: Send) -> None:
-        """Answer one job."""
+        """Respond to one job."""
 
     async def cancel(self, job: Job) -> bool:
-        """Tell it that a job was called off; says whether to cancel the task that runs the job."""
+        """Handle the cancellation of a job. Return whether to cancel the task that runs it."""
         ...
 
     async def aclose(self) -> None:
-        """Give back what it holds."""
+        """Release all resources."""
 
 
 class NoRunner:
-    """Where an endpoint has sockets only."""
+    """The runner of an endpoint that serves WebSockets only."""
 
     streams = False
 
     async def __call__(self, job: Job, send: Send) -> None:
-        """Answer that there is nothing."""
+        """Respond that there is no such path."""
         await path_not_found(job.path).send(send)
 
     async def cancel(self, job: Job) -> bool:
-        """Nothing goes on that could be cancelled."""
+        """Do nothing: no job is ever running."""
         return False
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there are no resources."""
 
 
 def check_path(job: Job, paths: tuple[str, ...]) -> Response | None:
-    """The refusal of a call that is not a POST to one of these paths."""
+    """Return the error response to a request that is not a POST to one of these paths."""
     if job.path not in paths:
         return path_not_found(job.path)
     return None if job.method == "POST" else method_not_allowed("POST")
 
 
 def response_from(output: object) -> Response:
-    """The response that an output makes: bytes as they are, anything else as JSON."""
+    """Return the response for an output: bytes unchanged, anything else as JSON."""
     if isinstance(output, bytes | bytearray):
-        return Response(200, bytes(output), [_BYTES])
+        return Response(200, bytes(output), [_BINARY_TYPE])
     if isinstance(output, BaseModel):
-        return Response(200, output.model_dump_json().encode(), [_JSON])
-    return Response(200, encode(output), [_JSON])
+        return Response(200, output.model_dump_json().encode(), [JSON_TYPE])
+    return Response(200, encode(output), [JSON_TYPE])
+
+
+def positional_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters that can be passed by position."""
+    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind in kinds]
+
+
+def is_asgi_app(target: Callable[..., Any]) -> bool:
+    """Return whether a callable is an ASGI app, by the number of its parameters."""
+    return len(positional_parameters(target)) == _ASGI_PARAMETERS

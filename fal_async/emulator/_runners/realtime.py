@@ -1,4 +1,4 @@
-"""What happens in a realtime session: inputs come in, and wait for the app."""
+"""Realtime functions and their sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 from pydantic import BaseModel
 
-from fal_async.emulator._json import decode_packed, encode, encode_packed
+from fal_async.emulator._json import decode_msgpack, encode, encode_msgpack
 from fal_async.emulator._responses import RejectedError, path_not_found
 from fal_async.emulator._runners.functions import iterate_in_threads
 from fal_async.emulator._runners.signatures import inspect_realtime
@@ -29,49 +29,118 @@ if TYPE_CHECKING:
     from fal_async.emulator._runners.threads import DaemonThreads
     from fal_async.emulator._server.websocket import WebSocket
 
-__all__ = ["InputQueue", "cancel_on_disconnect"]
+__all__ = ["RealtimeOptions", "RealtimeRunner"]
+
+_PATHS = frozenset({"/", "/realtime"})
+_NO_INPUTS = "no inputs, reconnect when needed!"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealtimeOptions:
+    """The options of a realtime function. `Emulator.realtime` documents each."""
+
+    buffering: int | None = None
+    session_timeout: float | None = None
+    max_batch_size: int = 1
+    timings: bool = False
+
+
+class RealtimeRunner:
+    """A function of one input or of an iterator of inputs, with one output or several."""
+
+    route: Route = "realtime"
+
+    def __init__(
+        self, function: Callable[..., Any], threads: DaemonThreads, options: RealtimeOptions
+    ) -> None:
+        self._function = function
+        self._threads = threads
+        self._options = options
+        self._signature = inspect_realtime(function, batches=options.max_batch_size > 1)
+
+    async def serve(self, job: Job, websocket: WebSocket) -> None:
+        """Accept the WebSocket, serve a session, and close the WebSocket."""
+        if job.path not in _PATHS:
+            raise RejectedError(path_not_found(job.path))
+        await websocket.accept()
+        try:
+            try:
+                await self._run_session(job, websocket)
+            except DisconnectedError:
+                return
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - sent to the client
+                final = {"type": "x-fal-error", "error": "INTERNAL_ERROR", "reason": str(error)}
+            else:
+                final = {"type": "x-fal-error", "error": "TIMEOUT", "reason": _NO_INPUTS}
+            await websocket.send(encode(final).decode())
+            await websocket.close()
+        except DisconnectedError:
+            return
+
+    async def aclose(self) -> None:
+        """Do nothing: a function has no resources."""
+
+    async def _run_session(self, job: Job, websocket: WebSocket) -> None:
+        """Serve a session until the inputs or the outputs end."""
+        max_buffering = parse_qs(job.query).get("max_buffering", [""])[-1]
+        requested = int(max_buffering) if max_buffering.isdecimal() else 0
+        signature, options = self._signature, self._options
+        inputs = InputQueue(
+            websocket,
+            signature.model,
+            maxlen=requested or options.buffering,
+            timeout=options.session_timeout,
+        )
+        session = _Session(self._function, signature, options, self._threads, job, websocket)
+        async with inputs.receiving():
+            if signature.takes_stream:
+                await session.run(inputs)
+            else:
+                await cancel_on_disconnect(websocket, session.run(inputs))
 
 
 class InputQueue:
-    """The inputs of a session, in the order of their coming; an async iterator of them.
+    """The received inputs of a session, as an async iterator.
 
-    It ends when there was none for too long, or when the client has gone.
+    It ends after the timeout, or when the client has disconnected.
 
     Args:
-        websocket: Where they come from.
-        read: Reads one of them.
-        keep: How many wait at most before the oldest is dropped; ``None`` for any number.
-        timeout: Seconds without an input that end the session; ``None`` for any number.
+        websocket: The WebSocket from which inputs are received.
+        model: The model with which inputs are validated. ``None`` disables validation.
+        maxlen: The number of waiting inputs above which the oldest is dropped. ``None`` for no
+            limit.
+        timeout: The time without inputs after which the session ends, in seconds. ``None`` disables
+            the timeout.
     """
 
     def __init__(
         self,
         websocket: WebSocket,
-        read: Callable[[str | bytes], Any],
+        model: type[BaseModel] | None,
         *,
-        keep: int | None,
+        maxlen: int | None,
         timeout: float | None,
     ) -> None:
         self._websocket = websocket
-        self._read = read
+        self._model = model
         self._timeout = timeout
-        self._waiting: deque[Any] = deque(maxlen=keep)
-        self._news = asyncio.Event()
+        self._waiting: deque[Any] = deque(maxlen=maxlen)
+        self._changed = asyncio.Event()
         self._ended = False
         self._error: Exception | None = None
 
     @asynccontextmanager
     async def receiving(self) -> AsyncGenerator[Self]:
-        """Take inputs in for the length of this block."""
-        task = asyncio.create_task(self._take_in())
+        """Receive inputs during this block."""
+        task = asyncio.create_task(self._receive())
         try:
             yield self
         finally:
             task.cancel()
 
-    def batch(self, size: int) -> list[Any]:
-        """As many more inputs as are waiting, but no more than these."""
-        return [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
+    def pop(self, max_size: int) -> list[Any]:
+        """Remove and return the waiting inputs, up to a maximum number."""
+        return [self._waiting.popleft() for _ in range(min(max_size, len(self._waiting)))]
 
     def __aiter__(self) -> Self:
         return self
@@ -82,32 +151,44 @@ class InputQueue:
                 raise self._error
             if self._ended:
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         return self._waiting.popleft()
 
-    async def _take_in(self) -> None:
+    async def _receive(self) -> None:
         try:
             while True:
                 async with asyncio.timeout(self._timeout):
                     message = await self._websocket.recv()
-                self._waiting.append(self._read(message))
-                self._news.set()
+                if isinstance(message, str):
+                    raise KeyError("bytes")  # noqa: TRY301 - the error of real apps
+                value = decode_msgpack(message)
+                self._waiting.append(
+                    value if self._model is None else self._model.model_validate(value)
+                )
+                self._changed.set()
         except (TimeoutError, DisconnectedError):
             self._ended = True
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
+        except Exception as error:  # noqa: BLE001 -- raised again where inputs are read
             self._error = error
         finally:
-            self._news.set()
+            self._changed.set()
 
 
-async def cancel_on_disconnect(websocket: WebSocket, work: Coroutine[None, None, None]) -> None:
-    """Do the work, but give it up when the client has gone.
+async def cancel_on_disconnect(websocket: WebSocket, run: Coroutine[None, None, None]) -> None:
+    """Await a coroutine, and cancel it if the client disconnects.
 
     Raises:
-        DisconnectedError: It was given up.
+        DisconnectedError: The client has disconnected.
     """
-    task = asyncio.ensure_future(_ending_only_itself(work))
+
+    async def run_contained() -> None:
+        try:
+            await run
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the event loop
+            raise as_exception(error) from error
+
+    task = asyncio.ensure_future(run_contained())
     closing = asyncio.ensure_future(websocket.wait_closed())
     try:
         await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
@@ -121,116 +202,47 @@ async def cancel_on_disconnect(websocket: WebSocket, work: Coroutine[None, None,
             await task
 
 
-async def _ending_only_itself(work: Coroutine[None, None, None]) -> None:
-    try:
-        await work
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise as_exception(error) from error
-
-
-_PATHS = frozenset({"/", "/realtime"})
-
-
-_NO_INPUTS = "no inputs, reconnect when needed!"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RealtimeOptions:
-    """How a realtime app treats its sessions; `Emulator.realtime` documents each."""
-
-    buffering: int | None = None
-    session_timeout: float | None = None
-    max_batch_size: int = 1
-    timings: bool = False
-
-
-class RealtimeRunner:
-    """A function of an input or of an iterator of inputs, with an output or several."""
-
-    route: Route = "realtime"
-
-    def __init__(
-        self, function: Callable[..., Any], threads: DaemonThreads, habits: RealtimeOptions
-    ) -> None:
-        self._function = function
-        self._threads = threads
-        self._habits = habits
-        self._shape = inspect_realtime(function, batches=habits.max_batch_size > 1)
-
-    async def serve(self, job: Job, websocket: WebSocket) -> None:
-        """Hold a session."""
-        if job.path not in _PATHS:
-            raise RejectedError(path_not_found(job.path))
-        await websocket.accept()
-        try:
-            last_words = await self._session(job, websocket)
-            await websocket.send(encode(last_words).decode())
-            await websocket.close()
-        except DisconnectedError:
-            return
-
-    async def aclose(self) -> None:
-        """A function holds nothing."""
-
-    async def _session(self, job: Job, websocket: WebSocket) -> dict[str, str]:
-        """Let the session run its course; gives what is to be said at its end."""
-        inputs = InputQueue(
-            websocket,
-            functools.partial(_read, self._shape),
-            keep=_buffering_wanted(job) or self._habits.buffering,
-            timeout=self._habits.session_timeout,
-        )
-        session = _Session(self._function, self._shape, self._habits, self._threads, job, websocket)
-        try:
-            async with inputs.receiving():
-                if self._shape.takes_stream:
-                    await session.run(inputs)
-                else:
-                    await cancel_on_disconnect(websocket, session.run(inputs))
-        except DisconnectedError:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - it is for the client to read
-            return {"type": "x-fal-error", "error": "INTERNAL_ERROR", "reason": str(error)}
-        return {"type": "x-fal-error", "error": "TIMEOUT", "reason": _NO_INPUTS}
-
-
 @dataclass(slots=True)
 class _Session:
-    """One session of an app."""
+    """One session of a realtime function."""
 
     function: Callable[..., Any]
-    shape: RealtimeSignature
-    habits: RealtimeOptions
+    signature: RealtimeSignature
+    options: RealtimeOptions
     threads: DaemonThreads
     job: Job
     websocket: WebSocket
 
     async def run(self, inputs: InputQueue) -> None:
-        """Answer inputs until there are no more, or the app has said all that it has to say."""
-        if self.shape.takes_stream:
-            await self._answer(inputs)
-        elif self.shape.gives_stream:
+        """Process inputs until there are no more, or the outputs end."""
+        if self.signature.takes_stream:
+            await self._process(inputs)
+        elif self.signature.returns_stream:
             with suppress(StopAsyncIteration):
-                await self._answer(await anext(inputs))
+                await self._process(await anext(inputs))
         else:
             async for first in inputs:
-                await self._answer(first, *inputs.batch(self.habits.max_batch_size - 1))
+                await self._process(first, *inputs.pop(self.options.max_batch_size - 1))
 
-    async def _answer(self, *arguments: object) -> None:
-        began = time.perf_counter()
-        if self.shape.gives_stream:
-            async with aclosing(self._outputs(*arguments)) as outputs:
+    async def _process(self, *arguments: object) -> None:
+        started = time.perf_counter()
+        if self.signature.returns_stream:
+            async with aclosing(self._iterate(await self._call(*arguments))) as outputs:
                 async for output in outputs:
-                    await self.websocket.send(_packed(output))
+                    await self._send(output)
         else:
-            await self.websocket.send(_packed(await self._call(*arguments)))
-        if self.habits.timings:
-            seconds = time.perf_counter() - began
+            await self._send(await self._call(*arguments))
+        if self.options.timings:
+            seconds = time.perf_counter() - started
             timing = {"type": "x-fal-message", "action": "timings", "timing": seconds}
             await self.websocket.send(encode(timing).decode())
 
-    async def _outputs(self, *arguments: object) -> AsyncGenerator[object]:
-        outputs = await self._call(*arguments)
+    async def _send(self, output: object) -> None:
+        if not isinstance(output, dict | BaseModel):
+            raise TypeError(f"Expected a dict or pydantic model as output, got {type(output)}")
+        await self.websocket.send(encode_msgpack(cast("object", output)))
+
+    async def _iterate(self, outputs: object) -> AsyncGenerator[object]:
         if hasattr(outputs, "__aiter__"):
             async for output in cast("AsyncIterable[object]", outputs):
                 yield output
@@ -241,28 +253,9 @@ class _Session:
                     yield output
 
     async def _call(self, *arguments: object) -> Any:
-        if self.shape.takes_job:
+        if self.signature.takes_job:
             arguments = (*arguments, self.job)
-        if not self.shape.is_async:
+        if not self.signature.is_async:
             return await self.threads.call(functools.partial(self.function, *arguments))
         result = self.function(*arguments)
         return result if hasattr(result, "__aiter__") else await result
-
-
-def _read(shape: RealtimeSignature, message: str | bytes) -> Any:
-    if isinstance(message, str):
-        raise KeyError("bytes")
-    value = decode_packed(message)
-    return value if shape.model is None else shape.model.model_validate(value)
-
-
-def _packed(output: object) -> bytes:
-    if not isinstance(output, dict | BaseModel):
-        raise TypeError(f"Expected a dict or pydantic model as output, got {type(output)}")
-    return encode_packed(cast("object", output))
-
-
-def _buffering_wanted(job: Job) -> int | None:
-    """How many inputs the client wants to be kept, if it says."""
-    text = parse_qs(job.query).get("max_buffering", [""])[-1]
-    return int(text) if text.isdecimal() and int(text) else None

@@ -1,11 +1,11 @@
-"""Apps with a socket and a protocol of their own."""
+"""Functions of a raw WebSocket."""
 
 from __future__ import annotations
 
 import inspect
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from fal_async.emulator._runners.signatures import positional
+from fal_async.emulator._runners.base import positional_parameters
 from fal_async.emulator._server.websocket import DisconnectedError
 from fal_async.errors import InvalidRequestError
 
@@ -20,22 +20,30 @@ __all__ = ["FunctionSocketRunner", "Socket", "SocketRunner"]
 
 
 class SocketRunner(Protocol):
-    """Stands behind an endpoint id, for those who come with a WebSocket."""
+    """Serves the WebSockets of an endpoint."""
 
-    #: What such a call is for.
+    #: The route of the requests that it serves.
     route: Route
 
     async def serve(self, job: Job, websocket: WebSocket) -> None:
-        """Accept a WebSocket, or refuse it, and serve it to its end."""
+        """Accept or reject a WebSocket, and serve it until it is closed."""
 
     async def aclose(self) -> None:
-        """Give back what it holds; may be called twice."""
+        """Release all resources. A second call does nothing."""
 
 
 class Socket:
-    """The app's end of a WebSocket: text and bytes, both ways.
+    """The app's side of a WebSocket: it sends and receives text and binary messages.
 
-    ``async for`` gives the messages until the client has gone.
+    Functions that are registered with `Emulator.websocket` receive it. ``async for`` iterates over
+    the received messages until the socket is closed.
+
+    Example:
+        >>> with Emulator() as fal:
+        ...     @fal.websocket("acme/echo")
+        ...     async def echo(socket: Socket) -> None:
+        ...         async for message in socket:
+        ...             await socket.send(message)
     """
 
     def __init__(self, websocket: WebSocket) -> None:
@@ -44,25 +52,31 @@ class Socket:
     async def recv(self) -> str | bytes:
         """Receive the next message.
 
+        Returns:
+            A `str` for a text message, `bytes` for a binary message.
+
         Raises:
-            DisconnectedError: The client has gone, or the socket has been closed.
+            DisconnectedError: The socket is closed, by the client or by the app.
         """
         return await self._websocket.recv()
 
     async def send(self, message: str | bytes) -> None:
         """Send a message.
 
+        Args:
+            message: A `str` is sent as a text message, `bytes` as a binary message.
+
         Raises:
-            DisconnectedError: The client has gone, or the socket has been closed.
+            DisconnectedError: The socket is closed, by the client or by the app.
         """
         await self._websocket.send(message)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the socket, and wait a moment until the client has done so, too.
+        """Close the socket, and wait up to one second until the client has closed it, too.
 
         Args:
-            code: What the client is told.
-            reason: What else it is told, up to 123 bytes.
+            code: The close code.
+            reason: The close reason, up to 123 bytes in UTF-8.
         """
         await self._websocket.close(code, reason)
 
@@ -83,15 +97,17 @@ class FunctionSocketRunner:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         if not inspect.iscoroutinefunction(function):
-            raise InvalidRequestError("a socket is served by an async function, or by an ASGI app")
+            raise InvalidRequestError(
+                f"a WebSocket app must be an async function or an ASGI app, got {function!r}"
+            )
         self._function = function
-        self._count = len(positional(function))
+        self._count = len(positional_parameters(function))
 
     async def serve(self, job: Job, websocket: WebSocket) -> None:
-        """Accept, and have the function do the rest; a crash of it cuts the connection."""
+        """Accept the WebSocket, call the function, and close the WebSocket."""
         await websocket.accept()
         await self._function(*(Socket(websocket), job)[: self._count])
         await websocket.close()
 
     async def aclose(self) -> None:
-        """A function holds nothing."""
+        """Do nothing: a function has no resources."""

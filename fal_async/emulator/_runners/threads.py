@@ -1,4 +1,4 @@
-"""Threads for runners that are plain functions."""
+"""Daemon threads for blocking runners."""
 
 from __future__ import annotations
 
@@ -13,92 +13,93 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
-_Inbox: TypeAlias = "SimpleQueue[Callable[[], None] | None]"
+_TaskQueue: TypeAlias = "SimpleQueue[Callable[[], None] | None]"
 
-#: How long closing waits for all threads that are still busy, in seconds.
-_GRACE = 0.5
+#: The maximum time to wait for all busy threads, in seconds.
+_CLOSE_TIMEOUT = 0.5
 
 
 class DaemonThreads:
-    """As many daemon threads as there are calls at once; idle ones are used again.
+    """A pool of as many daemon threads as there are concurrent calls.
 
-    Daemons, and none of an executor's, so that a runner that hangs cannot keep the process alive.
+    The threads are daemons, which executors do not offer: a runner that blocks forever cannot keep
+    the process alive.
     """
 
     def __init__(self) -> None:
-        self._idle: list[_Inbox] = []
+        self._idle: list[_TaskQueue] = []
         self._alive: set[threading.Thread] = set()
         self._closed = False
 
     def call(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Run the function in a thread, in the caller's context, for the running loop to await."""
+        """Call a function in a thread, in the caller's context.
+
+        Returns:
+            A future of the running event loop.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        inbox = self._idle.pop() if self._idle else self._spawn()
         context = contextvars.copy_context()
-        inbox.put(lambda: _settle(loop, future, context, function))
+
+        def run() -> None:
+            try:
+                result = context.run(function)
+            except BaseException as error:  # noqa: BLE001 -- raised again where it is awaited
+                _set_threadsafe(loop, future, future.set_exception, as_exception(error))
+            else:
+                _set_threadsafe(loop, future, future.set_result, result)
+
+        if self._idle:
+            tasks = self._idle.pop()
+        else:
+            tasks = SimpleQueue()
+            thread = threading.Thread(
+                target=self._work, args=(tasks,), name="fal-runner", daemon=True
+            )
+            self._alive.add(thread)
+            thread.start()
+        tasks.put(run)
         return future
 
     def close(self) -> None:
-        """End the idle threads, and wait a moment for those that are busy."""
+        """End the idle threads, and wait a limited time for the busy ones."""
         self._closed = True
         while self._idle:
             self._idle.pop().put(None)
-        deadline = time.monotonic() + _GRACE
+        deadline = time.monotonic() + _CLOSE_TIMEOUT
         for thread in list(self._alive):
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _spawn(self) -> _Inbox:
-        inbox: _Inbox = SimpleQueue()
-        thread = threading.Thread(target=self._work, args=(inbox,), name="fal-runner", daemon=True)
-        self._alive.add(thread)
-        thread.start()
-        return inbox
-
-    def _work(self, inbox: _Inbox) -> None:
-        while (task := inbox.get()) is not None:
+    def _work(self, tasks: _TaskQueue) -> None:
+        while (task := tasks.get()) is not None:
             task()
-            del task  # whatever it refers to must not live on in an idle thread
-            self._idle.append(inbox)
+            del task  # an idle thread must not keep its objects alive
+            self._idle.append(tasks)
             if self._closed:
                 break
         self._alive.discard(threading.current_thread())
 
 
-def _settle(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[T],
-    context: contextvars.Context,
-    function: Callable[[], T],
-) -> None:
-    try:
-        result = context.run(function)
-    except BaseException as error:  # noqa: BLE001 -- raised again on the waiting thread
-        _report(loop, future, future.set_exception, as_exception(error))
-    else:
-        _report(loop, future, future.set_result, result)
-
-
 def as_exception(error: BaseException) -> Exception:
-    """The error as one that a future can hold, and that no event loop takes for its own end."""
+    """Return an error that a future can hold, and that does not end an event loop."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    as_exception = RuntimeError(f"the runner raised {error!r}")
-    as_exception.__cause__ = error
-    return as_exception
+    wrapped = RuntimeError(f"the runner raised {error!r}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
-def _report(
+def _set_threadsafe(
     loop: asyncio.AbstractEventLoop,
     future: asyncio.Future[Any],
-    settle: Callable[[Any], None],
+    setter: Callable[[Any], None],
     value: object,
 ) -> None:
-    def report() -> None:
+    def set_once() -> None:
         if not future.done():
-            settle(value)
+            setter(value)
 
     try:
-        loop.call_soon_threadsafe(report)
+        loop.call_soon_threadsafe(set_once)
     except RuntimeError:
-        return  # the loop has been closed, so nobody waits any more
+        return  # the event loop is closed, so no task waits for the future

@@ -1,4 +1,4 @@
-"""The server's end of a WebSocket, with a hand on the bytes."""
+"""The server side of a WebSocket, with control over the bytes."""
 
 from __future__ import annotations
 
@@ -19,34 +19,29 @@ from websockets.server import ServerProtocol
 from fal_async.emulator._responses import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from uvicorn.server import ServerState
 
-    from fal_async.emulator._responses import Message, RawHeaders
-    from fal_async.emulator._server.http import App, Connection
+    from fal_async.emulator._responses import App, Message, RawHeaders
+    from fal_async.emulator._server.connection import Connection
 
 __all__ = ["DisconnectedError", "WebSocket"]
 
-
-#: The longest message that a client may send, in bytes.
+#: The maximum size of a message from a client, in bytes.
 MAX_SIZE: Final = 16 * 1024 * 1024
-
-
-#: How many bytes of messages wait for the app before the client has to wait.
+#: The size of buffered messages above which nothing more is read from the client, in bytes.
 _HIGH_WATER: Final = 4 * MAX_SIZE
-
-
-#: Seconds that a client has for its part of a close.
+#: The maximum time to wait for the client's part of the closing handshake, in seconds.
 _CLOSE_TIMEOUT: Final = 1.0
 
 
 class DisconnectedError(Exception):
-    """The client has gone, or the connection has been closed.
+    """The WebSocket is closed, by the client or by the app.
 
     Attributes:
-        code: The code of the close; 1006 when there was none.
-        reason: The reason that was given for it.
+        code: The close code; 1006 if there was no closing handshake.
+        reason: The close reason.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -55,35 +50,17 @@ class DisconnectedError(Exception):
         self.reason = reason
 
 
-class _Cut:
-    """How many bytes may still pass, and the end that comes after them."""
-
-    def __init__(self, left: int, *, reset: bool) -> None:
-        self._left = left
-        self._ending: asyncio.Task[None] | None = None
-        self.reset = reset
-
-    def last_words(self, data: bytes) -> bytes | None:
-        """What may pass of these bytes, if they are the last; ``None`` if more may pass."""
-        if len(data) >= self._left:
-            return data[: self._left]
-        self._left -= len(data)
-        return None
-
-    def begin(self, ending: Coroutine[None, None, None]) -> None:
-        self._ending = asyncio.create_task(ending)
-
-
 class WebSocket:
-    """One WebSocket, from the request for it to its end.
+    """A WebSocket from its handshake request to its end.
 
-    It is accepted or refused first. What `recv` gives are whole messages.
+    The first call is `accept` or `reject`. `recv` returns complete messages.
 
     Attributes:
-        headers: More headers of the answer to the handshake.
-        on_accepted: Told that it was accepted.
-        sent: How many messages were sent.
-        on_sent: Told, with their number, when it was accepted and after each message that was sent.
+        headers: Additional headers of the handshake response.
+        on_accepted: Called when the WebSocket has been accepted.
+        sent: The number of messages sent.
+        on_sent: Awaited with that number when the WebSocket has been accepted, and after each sent
+            message.
     """
 
     def __init__(self, connection: Connection, *, compression: bool = False) -> None:
@@ -92,28 +69,30 @@ class WebSocket:
         self._connection = connection
         self._request: Request | None = None
         self._transport: asyncio.Transport | None = None
-        self._inbox: deque[str | bytes] = deque()
-        self._inbox_size = 0
+        self._messages: deque[str | bytes] = deque()
+        self._messages_size = 0
         self._fragments: list[Frame] = []
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._closed = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
         self.sent: int = 0
-        self._is_silent = False
-        self._cut: _Cut | None = None
+        self._is_stalled = False
+        #: The number of bytes until the connection is truncated, and whether it is reset then.
+        self._truncation: tuple[int, bool] | None = None
+        self._truncating: asyncio.Task[None] | None = None
         self.headers: RawHeaders = []
         self.on_accepted: Callable[[], object] | None = None
         self.on_sent: Callable[[int], Awaitable[None]] | None = None
 
     @property
-    def was_answered(self) -> bool:
-        """Whether the handshake was answered, with a yes or a no."""
+    def has_response(self) -> bool:
+        """Whether the handshake response has been sent."""
         return self._protocol.state is not CONNECTING or self._protocol.eof_sent
 
     @property
     def subprotocols(self) -> list[str]:
-        """What the client offers to speak, the best first."""
+        """The subprotocols that the client offers, in its order of preference."""
         request = self._request
         offers = request.headers.get_all("Sec-WebSocket-Protocol") if request else []
         return [name.strip() for offer in offers for name in offer.split(",")]
@@ -124,7 +103,11 @@ class WebSocket:
         return self._protocol.state is OPEN and not self._connection.is_closed
 
     async def accept(self, subprotocol: str | None = None) -> None:
-        """Answer the handshake: with a yes, unless the request makes no sense."""
+        """Accept the handshake, unless the request is not valid.
+
+        Raises:
+            DisconnectedError: The request is not valid, or the connection is closed.
+        """
         if self._request is None:
             raise DisconnectedError(CloseCode.ABNORMAL_CLOSURE)
         response = self._protocol.accept(self._request)
@@ -138,10 +121,11 @@ class WebSocket:
             raise DisconnectedError(CloseCode.ABNORMAL_CLOSURE)
         if self.on_accepted is not None:
             self.on_accepted()
-        await self._notify_sent()
+        if self.on_sent is not None:
+            await self.on_sent(self.sent)
 
-    async def refuse(self, response: Response) -> None:
-        """Answer the handshake with an ordinary response."""
+    async def reject(self, response: Response) -> None:
+        """Reject the handshake with an HTTP response."""
         headers = Headers(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers
         )
@@ -152,22 +136,22 @@ class WebSocket:
             HandshakeResponse(response.status, phrase, headers, response.body)
         )
         self._flush()
-        self._news.set()
+        self._changed.set()
 
     async def recv(self) -> str | bytes:
         """Receive the next message.
 
         Raises:
-            DisconnectedError: There is none, nor will there be.
+            DisconnectedError: The WebSocket is closed, and all messages have been received.
         """
-        while not self._inbox:
-            # Before the handshake is answered there is nothing yet, but there may be.
-            if self._connection.is_closed or (self.was_answered and not self.is_open):
-                raise self._end()
-            self._news.clear()
-            await self._news.wait()
-        message = self._inbox.popleft()
-        self._inbox_size -= len(message)
+        while not self._messages:
+            # Before the handshake response there are no messages, but the WebSocket may still open.
+            if self._connection.is_closed or (self.has_response and not self.is_open):
+                raise self._disconnected()
+            self._changed.clear()
+            await self._changed.wait()
+        message = self._messages.popleft()
+        self._messages_size -= len(message)
         self._update_flow_control()
         return message
 
@@ -175,10 +159,10 @@ class WebSocket:
         """Send a message.
 
         Raises:
-            DisconnectedError: There is nobody to receive it.
+            DisconnectedError: The WebSocket is closed.
         """
         if not self.is_open:
-            raise self._end()
+            raise self._disconnected()
         if isinstance(message, str):
             self._protocol.send_text(message.encode())
         else:
@@ -186,36 +170,39 @@ class WebSocket:
         self.sent += 1
         self._flush()
         await self._writable.wait()
-        await self._notify_sent()
+        if self.on_sent is not None:
+            await self.on_sent(self.sent)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close in good order, and wait, not for long, until the client has done so, too."""
+        """Perform the closing handshake, and wait a limited time for the client's part."""
         if self.is_open:
             self._protocol.send_close(code, reason)
             self._flush()
-            self._note_end()
+            self._set_closed()
             asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._connection.abort)
-        await self._connection.wait_lost()
+        await self._connection.wait_closed()
 
-    async def drop(self, last_words: bytes = b"", *, reset: bool = False) -> None:
-        """End the connection without a word, or with a few."""
-        await self._connection.end(last_words, reset=reset)
+    async def disconnect(self, final_bytes: bytes = b"", *, reset: bool = False) -> None:
+        """Close or reset the connection without a closing handshake, after sending raw bytes."""
+        await self._connection.close(final_bytes, reset=reset)
 
     async def wait_closed(self) -> None:
         """Wait until messages can no longer be sent."""
         await self._closed.wait()
 
     def stall(self) -> None:
-        """Send nothing more, not even pongs, and read nothing; but stay connected."""
-        self._is_silent = True
+        """Stop sending, pongs included, and stop reading, but stay connected."""
+        self._is_stalled = True
 
-    def cut_after(self, count: int, *, reset: bool) -> None:
-        """Let so many more bytes pass to the client, then end the connection."""
-        self._cut = _Cut(count, reset=reset)
+    def truncate(self, size: int, *, reset: bool) -> None:
+        """Send `size` more bytes to the client, then close or reset the connection."""
+        self._truncation = (size, reset)
         self._write(b"")
 
-    def opened(self, transport: asyncio.Transport, head: bytes) -> bool:
-        """Take over a connection; says whether the request that was read from it is whole."""
+    # The protocol below calls the remaining public methods.
+
+    def open(self, transport: asyncio.Transport, head: bytes) -> bool:
+        """Start with the bytes of a handshake request. Return whether the request is complete."""
         self._transport = transport
         self._protocol.receive_data(head)
         for event in self._protocol.events_received():
@@ -224,9 +211,9 @@ class WebSocket:
         self._flush()
         return self._request is not None
 
-    def received(self, data: bytes) -> None:
-        """Take in what the client sent; nothing for the end of it."""
-        if self._is_silent:
+    def receive(self, data: bytes) -> None:
+        """Process bytes from the client; none for the end of them."""
+        if self._is_stalled:
             return
         if data:
             self._protocol.receive_data(data)
@@ -234,101 +221,101 @@ class WebSocket:
             self._protocol.receive_eof()
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
-                self._take(event)
+                self._receive_frame(event)
         self._flush()
-        if not self.is_open and self.was_answered:
-            self._note_end()
+        if not self.is_open and self.has_response:
+            self._set_closed()
         self._update_flow_control()
 
-    def lost(self) -> None:
-        """Note that the connection is no more."""
+    def connection_lost(self) -> None:
+        """Handle the end of the connection."""
         self._writable.set()
-        self._note_end()
+        self._set_closed()
 
-    def pause(self, *, paused: bool) -> None:
-        """Have senders wait until the client has read what was sent."""
+    def pause_writing(self, *, paused: bool) -> None:
+        """Pause `send` while the write buffer is full."""
         if paused:
             self._writable.clear()
         else:
             self._writable.set()
 
-    def _take(self, frame: Frame) -> None:
+    def _receive_frame(self, frame: Frame) -> None:
         if frame.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
             return
         self._fragments.append(frame)
         if not frame.fin:
             return
-        whole = b"".join(fragment.data for fragment in self._fragments)
+        payload = b"".join(fragment.data for fragment in self._fragments)
         is_text = self._fragments[0].opcode is Opcode.TEXT
         self._fragments.clear()
         try:
-            message = whole.decode() if is_text else whole
+            message = payload.decode() if is_text else payload
         except UnicodeDecodeError:
-            self._protocol.fail(CloseCode.INVALID_DATA, "text that is no UTF-8")
+            self._protocol.fail(CloseCode.INVALID_DATA, "invalid UTF-8 in a text message")
             return
-        self._inbox.append(message)
-        self._inbox_size += len(message)
-        self._news.set()
+        self._messages.append(message)
+        self._messages_size += len(message)
+        self._changed.set()
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
                 self._write(data)
-            elif not self._is_silent:
-                self._half_close()
+                continue
+            transport = self._transport
+            if self._is_stalled or transport is None or transport.is_closing():
+                continue
+            if transport.can_write_eof():
+                # Only half of the connection: closing both could discard what was just sent.
+                transport.write_eof()
+                asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, transport.close)
+            else:
+                transport.close()
 
     def _write(self, data: bytes) -> None:
-        if self._is_silent or self._transport is None:
+        if self._is_stalled or self._transport is None:
             return
-        if self._cut is None or (last_words := self._cut.last_words(data)) is None:
+        if self._truncation is None:
+            self._transport.write(data)
+            return
+        remaining, reset = self._truncation
+        if len(data) < remaining:
+            self._truncation = (remaining - len(data), reset)
             self._transport.write(data)
         else:
-            self._is_silent = True
-            self._cut.begin(self._connection.end(last_words, reset=self._cut.reset))
-
-    def _half_close(self) -> None:
-        """End our half, and let the client end its own: to close at once might lose our words."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if not transport.can_write_eof():
-            transport.close()
-            return
-        transport.write_eof()
-        asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, transport.close)
+            self._is_stalled = True
+            self._truncating = asyncio.create_task(
+                self._connection.close(data[:remaining], reset=reset)
+            )
 
     def _update_flow_control(self) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        if self._inbox_size > _HIGH_WATER:
+        if self._messages_size > _HIGH_WATER:
             self._transport.pause_reading()
         elif not self._transport.is_reading():
             self._transport.resume_reading()
 
-    async def _notify_sent(self) -> None:
-        if self.on_sent is not None:
-            await self.on_sent(self.sent)
-
-    def _note_end(self) -> None:
+    def _set_closed(self) -> None:
         self._closed.set()
-        self._news.set()
+        self._changed.set()
 
-    def _end(self) -> DisconnectedError:
+    def _disconnected(self) -> DisconnectedError:
         close = self._protocol.close_rcvd or self._protocol.close_sent
         if close is None:
             return DisconnectedError(CloseCode.ABNORMAL_CLOSURE)
         return DisconnectedError(close.code, close.reason)
 
 
-class UpgradedProtocol(asyncio.Protocol):
-    """A connection that asked to become a WebSocket, as uvicorn hands it over.
+class WebSocketProtocol(asyncio.Protocol):
+    """The protocol of a connection after its handshake request, in the place of uvicorn's own.
 
-    The app finds the `WebSocket` in its scope; until that is accepted, it can also be answered as
-    an HTTP request is.
+    The app finds the `WebSocket` in its scope. Until the app accepts it, it can also send an HTTP
+    response.
     """
 
     def __init__(self, config: Any, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        self._app: App = config.loaded_app  # whose own type is too vague
+        self._app: App = config.loaded_app  # uvicorn's own type is too general
         self._tasks = server_state.tasks
         self._state = app_state
         self._websocket = WebSocket(app_state["connection"], compression=app_state["compression"])
@@ -337,41 +324,41 @@ class UpgradedProtocol(asyncio.Protocol):
     def connection_made(  # type: ignore[override]  # a server's transports are of this kind
         self, transport: asyncio.Transport
     ) -> None:
-        """Take the connection over."""
+        """Receive the transport from uvicorn's HTTP protocol."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take the request for a WebSocket first, then what comes over it."""
+        """Process the handshake request first, then the frames."""
         if self._is_open:
-            self._websocket.received(data)
+            self._websocket.receive(data)
             return
         self._is_open = True
-        if self._websocket.opened(self._transport, data):
-            task = asyncio.get_running_loop().create_task(self._run(self._scope(data)))
+        if self._websocket.open(self._transport, data):
+            task = asyncio.get_running_loop().create_task(self._run(self._make_scope(data)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def eof_received(self) -> None:
-        """The client will send nothing more."""
-        self._websocket.received(b"")
+        """Process the end of the client's bytes."""
+        self._websocket.receive(b"")
 
     def pause_writing(self) -> None:
-        """The client is slow."""
-        self._websocket.pause(paused=True)
+        """Pause sending: the write buffer is full."""
+        self._websocket.pause_writing(paused=True)
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
-        self._websocket.pause(paused=False)
+        """Resume sending."""
+        self._websocket.pause_writing(paused=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is no more."""
-        self._state["connection"].lost()
-        self._websocket.lost()
+        """Handle the end of the connection."""
+        self._state["connection"].connection_lost()
+        self._websocket.connection_lost()
 
     async def _run(self, scope: Message) -> None:
-        await self._app(scope, _no_body, _Answer(self._websocket))
+        await self._app(scope, _receive_nothing, _RejectingSend(self._websocket))
 
-    def _scope(self, head: bytes) -> Message:
+    def _make_scope(self, head: bytes) -> Message:
         request, *lines = head.decode("latin-1").split("\r\n")
         path, _, query = request.split(" ")[1].partition("?")
         pairs = (line.partition(": ") for line in lines if line)
@@ -389,12 +376,12 @@ class UpgradedProtocol(asyncio.Protocol):
         }
 
 
-async def _no_body() -> Message:
+async def _receive_nothing() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-class _Answer:
-    """An ASGI ``send`` that answers the handshake with an HTTP response."""
+class _RejectingSend:
+    """An ASGI ``send`` that rejects the handshake with an HTTP response."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
@@ -408,4 +395,4 @@ class _Answer:
         self._body += message.get("body", b"")
         if not message.get("more_body", False):
             response = Response(self._start["status"], self._body, self._start["headers"])
-            await self._websocket.refuse(response)
+            await self._websocket.reject(response)
