@@ -64,6 +64,7 @@ class Fault:
         skip: The number of selected requests that succeed first.
 
     Example:
+        >>> from fal_async.emulator import Emulator
         >>> with Emulator() as fal:
         ...     fal.fail("acme/app", Fault(route="status", status=503, times=2))
     """

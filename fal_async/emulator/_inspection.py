@@ -76,7 +76,9 @@ class InspectionMixin:
             TimeoutError: The condition is still false after the timeout.
 
         Example:
-            >>> fal.wait_for(lambda: fal.count("submit") == 1)  # doctest: +SKIP
+            >>> from fal_async.emulator import Emulator
+            >>> with Emulator() as fal:
+            ...     fal.wait_for(lambda: fal.connections == 0)
         """
         self._platform.recorder.wait(predicate, timeout)
 

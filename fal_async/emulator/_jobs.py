@@ -62,6 +62,7 @@ class Job:
             direct run.
 
     Example:
+        >>> from fal_async.emulator import Emulator
         >>> with Emulator() as fal:
         ...     @fal.endpoint("acme/upscale")
         ...     async def upscale(arguments: dict[str, int], job: Job) -> dict[str, int]:

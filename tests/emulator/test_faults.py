@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fal_async.emulator import Emulator, Fault
-from fal_async.emulator._server import http
 from tests.support.http import client_of, completed, echo, submit
 from tests.support.raw_client import RESET, connect, exchange, request
 
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
     from tests.support.http import Arguments
 
 
-@pytest.fixture(params=["the usual loop", "asyncio's own loop"])
+@pytest.fixture(params=["uvloop", "asyncio"])
 def fal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    if request.param == "asyncio's own loop":
-        monkeypatch.setattr(http, "_new_loop", asyncio.new_event_loop)
+    if request.param == "asyncio":
+        monkeypatch.setitem(sys.modules, "uvloop", None)  # makes its import fail
     with Emulator() as emulator:
         emulator.register("acme/app", echo)
         yield emulator

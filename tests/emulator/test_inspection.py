@@ -191,7 +191,7 @@ def test_runner_exception_is_logged(
 
 
 def test_wait_timeout_is_an_error(fal: Emulator) -> None:
-    with pytest.raises(TimeoutError, match=r"within 0\.01 seconds"):
+    with pytest.raises(TimeoutError, match=r"after 0\.01 seconds"):
         fal.wait_for(lambda: False, timeout=0.01)
 
 

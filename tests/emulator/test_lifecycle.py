@@ -64,7 +64,7 @@ def test_occupied_port_is_an_error() -> None:
 
 
 def test_emulator_can_start_only_once() -> None:
-    with Emulator() as fal, pytest.raises(RuntimeError, match="once"):
+    with Emulator() as fal, pytest.raises(RuntimeError, match="twice"):
         fal.start()
     fal.stop()
 

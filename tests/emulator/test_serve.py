@@ -22,10 +22,10 @@ SERVE = """
 import sys
 from fal_async.emulator._serve import serve
 
-def announce(fal):
+def on_started(fal):
     print(fal.url, fal.key, flush=True)
 
-serve(*sys.argv[1:], port=0, announce=announce)
+serve(*sys.argv[1:], port=0, on_started=on_started)
 """
 
 configured = Emulator(key="own:key")
@@ -78,7 +78,7 @@ def test_app_may_be_an_emulator() -> None:
 
 @pytest.mark.parametrize("options", [{"key": "a:b"}, {"allow_origins": ["https://a.example"]}])
 def test_emulator_keeps_its_own_settings(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequestError, match="where it is made"):
+    with pytest.raises(InvalidRequestError, match="constructor"):
         load(f"{__name__}:configured", **options)
 
 
@@ -96,7 +96,7 @@ def test_key_and_origins_are_settings() -> None:
         ("nothing", "module:attribute"),
         ("no_such_module:app", "No module named 'no_such_module'"),
         ("json:no_such_name", "no attribute 'no_such_name'"),
-        (f"{__name__}:something", "but int"),
+        (f"{__name__}:something", "got int"),
     ],
 )
 def test_invalid_app_is_an_error(app: str, text: str) -> None:

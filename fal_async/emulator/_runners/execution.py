@@ -111,21 +111,24 @@ class Executor:
                 if response is not None:
                     check_head(response.status, response.headers)
                 return response
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return _crashed(job)
-        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - ends the app alone
+            return _crashed(job, error)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - apps may raise any
             if timeout.expired():
                 return request_error("request_timeout", "Request timed out")
-            return _crashed(job)
+            return _crashed(job, error)
 
 
-def _crashed(job: Job) -> Response:
-    """Log the exception that is being handled, and return the response of a crashed app."""
-    logger.exception("The runner of %s crashed in request %s", job.endpoint, job.request_id)
-    job.log(encode({"traceback": traceback.format_exc()}).decode(), "ERROR")
+def _crashed(job: Job, error: BaseException) -> Response:
+    """Log the error of a runner, also in the job's log, and return the response."""
+    logger.error(
+        "The runner of %s crashed in request %s", job.endpoint, job.request_id, exc_info=error
+    )
+    text = "".join(traceback.format_exception(error))
+    job.log(encode({"traceback": text}).decode(), "ERROR")
     return internal_server_error()
 
 

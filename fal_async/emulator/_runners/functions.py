@@ -113,7 +113,7 @@ class StreamRunner:
                 async for event in events:
                     # Bytes are sent unchanged, so that a runner can write frames of its own.
                     if not isinstance(event, bytes):
-                        event = b"data: " + response_from(event).body + b"\n\n"  # noqa: PLW2901
+                        event = b"data: " + response_from(event).body + b"\n\n"
                     await stream.write(event)
             finally:
                 stream.stop_heartbeats()

@@ -39,6 +39,7 @@ class Socket:
     the received messages until the socket is closed.
 
     Example:
+        >>> from fal_async.emulator import Emulator
         >>> with Emulator() as fal:
         ...     @fal.websocket("acme/echo")
         ...     async def echo(socket: Socket) -> None:

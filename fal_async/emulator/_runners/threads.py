@@ -49,15 +49,7 @@ class DaemonThreads:
             else:
                 _set_threadsafe(loop, future, future.set_result, result)
 
-        if self._idle:
-            tasks = self._idle.pop()
-        else:
-            tasks = SimpleQueue()
-            thread = threading.Thread(
-                target=self._work, args=(tasks,), name="fal-runner", daemon=True
-            )
-            self._alive.add(thread)
-            thread.start()
+        tasks = self._idle.pop() if self._idle else self._start_thread()
         tasks.put(run)
         return future
 
@@ -69,6 +61,13 @@ class DaemonThreads:
         deadline = time.monotonic() + _CLOSE_TIMEOUT
         for thread in list(self._alive):
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _start_thread(self) -> _TaskQueue:
+        tasks: _TaskQueue = SimpleQueue()
+        thread = threading.Thread(target=self._work, args=(tasks,), name="fal-runner", daemon=True)
+        self._alive.add(thread)
+        thread.start()
+        return tasks
 
     def _work(self, tasks: _TaskQueue) -> None:
         while (task := tasks.get()) is not None:
