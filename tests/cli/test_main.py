@@ -57,7 +57,7 @@ def test_no_arguments_show_the_help(shell: Shell) -> None:
         (["emulate", "--app", "nonsense"], "module:attribute"),
         (["emulate", "--app", "no_such_module:app"], "No module named 'no_such_module'"),
         (["emulate", "--app", "json:no_such_name"], "no_such_name"),
-        (["emulate", "--app", "json:__name__"], "but str"),
+        (["emulate", "--app", "json:__name__"], "got str"),
         (["emulate", "--app", "json.decoder:BACKSLASH"], "'\"'"),
         (["emulate", "--app", "json:loads"], "TypeError: "),
         (["emulate", "--host", "256.0.0.1"], "256.0.0.1"),
