@@ -301,9 +301,9 @@ class _WebSocketConnector:
         return await self._connect(self.url, await credentials.authorization())
 
     async def _connect(self, url: str | Secret, authorization: Secret | None) -> WebSocket:
-        # Late: httpx and websockets are slow to import, and only WebSockets need both.
         if HANDSHAKE_MODULE not in sys.modules:
             await run_in_thread(partial(importlib.import_module, HANDSHAKE_MODULE))
+        # Late: httpx and websockets are slow to import, and only WebSockets need both.
         from fal_async._websocket.handshake import HandshakeRejected, connect_websocket
 
         try:

@@ -1,4 +1,4 @@
-"""HTTP requests over one WebSocket, against scripted peers."""
+"""HTTP over WebSocket: responses, streams, pipelining and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from fal_async.errors import (
     StreamError,
 )
 from tests.support.raw_server import PATIENCE, RawServer
-from tests.support.websocket_server import ScriptedWebSocket, binary, close, closing, speaking, text
+from tests.support.websocket_server import (
+    ScriptedWebSocket,
+    binary,
+    close,
+    closing,
+    text,
+    websocket_script,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -39,7 +46,7 @@ PNG = {"Content-Type": "image/png"}
 async def requests_to(
     script: Callable[[ScriptedWebSocket], None],
 ) -> AsyncGenerator[HTTPOverWebSocket]:
-    with RawServer(speaking(script)) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(websocket_script(script)) as peer:
         requests = HTTPOverWebSocket(await connect_websocket(f"ws://127.0.0.1:{peer.port}/"))
         async with closing(requests):
             yield requests
@@ -54,29 +61,29 @@ def end(request_id: str) -> bytes:
     return text(orjson.dumps({"type": "end", "request_id": request_id, "status": 200}).decode())
 
 
-def asked(socketeer: ScriptedWebSocket) -> Any:
-    frame = socketeer.read()
+def read_request(server: ScriptedWebSocket) -> Any:
+    frame = server.read()
     assert frame.opcode is Opcode.TEXT
     return orjson.loads(bytes(frame.data))
 
 
-def answering(*parts: bytes) -> Callable[[ScriptedWebSocket], None]:
-    """A script that answers one request."""
+def respond_with(*parts: bytes) -> Callable[[ScriptedWebSocket], None]:
+    """Make a script that responds to one request."""
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        asked(socketeer)
-        socketeer.line.send(*parts)
-        socketeer.agree()
+    def script(server: ScriptedWebSocket) -> None:
+        read_request(server)
+        server.send(*parts)
+        server.confirm_close()
 
     return script
 
 
-async def test_a_request_gives_the_status_the_headers_and_the_decoded_result() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        assert asked(socketeer) == {"prompt": "a cat"}
+async def test_response_has_status_headers_and_result() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        assert read_request(server) == {"prompt": "a cat"}
         headers = {**JSON, "X-Fal-Billable-Units": "2"}
-        socketeer.line.send(start("1", 200, headers), text('{"seed"'), binary(b": 5}"), end("1"))
-        socketeer.agree()
+        server.send(start("1", 200, headers), text('{"seed"'), binary(b": 5}"), end("1"))
+        server.confirm_close()
 
     async with requests_to(script) as requests:
         response = await requests.request({"prompt": "a cat"})
@@ -89,17 +96,17 @@ async def test_a_request_gives_the_status_the_headers_and_the_decoded_result() -
     assert [chunk async for chunk in response] == []
 
 
-async def test_an_error_status_is_the_typed_error_and_the_next_request_goes_on() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        asked(socketeer)
+async def test_connection_survives_error_responses() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        read_request(server)
         detail = {"loc": ["body", "prompt"], "msg": "Field required", "type": "missing"}
         body = orjson.dumps({"detail": [detail]}).decode()
-        socketeer.line.send(start("1", 422), text(body), end("1"))
-        asked(socketeer)
-        socketeer.line.send(start("2", 500, PNG), text("boom"), end("2"))
-        asked(socketeer)
-        socketeer.line.send(start("3", 200, {}), text("[3]"), end("3"))
-        socketeer.agree()
+        server.send(start("1", 422), text(body), end("1"))
+        read_request(server)
+        server.send(start("2", 500, PNG), text("boom"), end("2"))
+        read_request(server)
+        server.send(start("3", 200, {}), text("[3]"), end("3"))
+        server.confirm_close()
 
     async with requests_to(script) as requests:
         with pytest.raises(InvalidInputError, match="Field required") as caught:
@@ -110,8 +117,8 @@ async def test_an_error_status_is_the_typed_error_and_the_next_request_goes_on()
         assert (await requests.request({})).result == [3]
 
 
-async def test_events_come_as_they_are_sent() -> None:
-    script = answering(
+async def test_events_are_decoded() -> None:
+    script = respond_with(
         start("1", 200, SSE),
         text('data: {"n": 1}\n\n: comment\n\ndata: {"n"'),
         text(": 2}\n\ndata: text\n\ndata: [DONE]\n\n"),
@@ -123,13 +130,13 @@ async def test_events_come_as_they_are_sent() -> None:
         assert [event async for event in response] == []
 
 
-async def test_a_second_reader_of_a_response_is_refused_and_the_first_goes_on() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        asked(socketeer)
-        socketeer.line.send(start("1", 200, SSE))
+async def test_second_reader_is_rejected() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        read_request(server)
+        server.send(start("1", 200, SSE))
         assert refused.wait(PATIENCE)
-        socketeer.line.send(text("data: 1\n\n"), end("1"))
-        socketeer.agree()
+        server.send(text("data: 1\n\n"), end("1"))
+        server.confirm_close()
 
     async def read() -> None:
         seen.extend([event async for event in response])
@@ -147,8 +154,8 @@ async def test_a_second_reader_of_a_response_is_refused_and_the_first_goes_on() 
     assert seen == [1]
 
 
-async def test_an_error_within_a_stream_is_raised_after_what_came_before() -> None:
-    script = answering(
+async def test_stream_error_is_raised_after_events() -> None:
+    script = respond_with(
         start("1", 200, SSE),
         text('data: 1\n\nevent: error\ndata: {"message": "boom"}\n\n'),
         end("1"),
@@ -160,29 +167,31 @@ async def test_an_error_within_a_stream_is_raised_after_what_came_before() -> No
             await anext(response)
 
 
-async def test_what_is_neither_json_nor_events_comes_in_chunks() -> None:
-    script = answering(start("1", 200, PNG), binary(b"\x89PNG"), binary(b""), text("é"), end("1"))
+async def test_other_content_is_yielded_in_chunks() -> None:
+    script = respond_with(
+        start("1", 200, PNG), binary(b"\x89PNG"), binary(b""), text("é"), end("1")
+    )
     async with requests_to(script) as requests:
         response = await requests.request({})
         assert [chunk async for chunk in response] == [b"\x89PNG", b"", "é".encode()]
 
 
-async def test_several_requests_may_be_sent_ahead_and_are_answered_in_order() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        numbers = [asked(socketeer)["n"] for _ in range(10)]
+async def test_pipelined_responses_arrive_in_order() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        numbers = [read_request(server)["n"] for _ in range(10)]
         for number in numbers:
             request_id = f"id-{number}"
-            socketeer.line.send(start(request_id), text(f'{{"n": {number}}}'), end(request_id))
-        socketeer.agree()
+            server.send(start(request_id), text(f'{{"n": {number}}}'), end(request_id))
+        server.confirm_close()
 
     results: dict[int, WebSocketResponse] = {}
 
-    async def ask(requests: HTTPOverWebSocket, number: int) -> None:
+    async def send_request(requests: HTTPOverWebSocket, number: int) -> None:
         results[number] = await requests.request({"n": number})
 
     async with requests_to(script) as requests, anyio.create_task_group() as tasks:
         for number in range(10):
-            tasks.start_soon(ask, requests, number)
+            tasks.start_soon(send_request, requests, number)
     assert {number: response.result["n"] for number, response in results.items()} == {
         number: number for number in range(10)
     }
@@ -190,13 +199,13 @@ async def test_several_requests_may_be_sent_ahead_and_are_answered_in_order() ->
 
 
 @pytest.mark.parametrize("in_block", [True, False])
-async def test_a_stream_that_is_left_early_makes_room_for_the_next_response(in_block: bool) -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        asked(socketeer)
-        socketeer.line.send(start("1", 200, SSE), text("data: 1\n\ndata: not read\n\n"))
-        asked(socketeer)
-        socketeer.line.send(text("data: 2\n\n") * 3, end("1"), start("2"), text("2"), end("2"))
-        socketeer.agree()
+async def test_closed_stream_unblocks_next_response(in_block: bool) -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        read_request(server)
+        server.send(start("1", 200, SSE), text("data: 1\n\ndata: not read\n\n"))
+        read_request(server)
+        server.send(text("data: 2\n\n") * 3, end("1"), start("2"), text("2"), end("2"))
+        server.confirm_close()
 
     async with requests_to(script) as requests:
         response = await requests.request({})
@@ -210,12 +219,12 @@ async def test_a_stream_that_is_left_early_makes_room_for_the_next_response(in_b
         assert (await requests.request({})).result == 2
 
 
-async def test_a_request_that_is_cancelled_makes_room_for_the_next_response() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        assert asked(socketeer) == {"n": 1}
-        assert asked(socketeer) == {"n": 2}
-        socketeer.line.send(start("1"), text("1"), end("1"), start("2"), text("2"), end("2"))
-        socketeer.agree()
+async def test_cancelled_request_unblocks_next_response() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        assert read_request(server) == {"n": 1}
+        assert read_request(server) == {"n": 2}
+        server.send(start("1"), text("1"), end("1"), start("2"), text("2"), end("2"))
+        server.confirm_close()
 
     async with requests_to(script) as requests:
         async with anyio.create_task_group() as tasks:
@@ -225,20 +234,20 @@ async def test_a_request_that_is_cancelled_makes_room_for_the_next_response() ->
         assert (await requests.request({"n": 2})).result == 2
 
 
-async def test_several_readers_may_wait_behind_a_request_that_was_given_up() -> None:
+async def test_discarded_response_unblocks_all_readers() -> None:
     go = threading.Event()
 
-    def script(socketeer: ScriptedWebSocket) -> None:
+    def script(server: ScriptedWebSocket) -> None:
         for _ in range(4):
-            asked(socketeer)
+            read_request(server)
         assert go.wait(PATIENCE)
         for name in ("1", "2", "3", "4"):
-            socketeer.line.send(start(name), text(name), end(name))
-        socketeer.agree()
+            server.send(start(name), text(name), end(name))
+        server.confirm_close()
 
     results: list[object] = []
 
-    async def ask(requests: HTTPOverWebSocket, number: int) -> None:
+    async def send_request(requests: HTTPOverWebSocket, number: int) -> None:
         response = await requests.request({"n": number})
         results.append((number, response.result))
 
@@ -249,21 +258,21 @@ async def test_several_readers_may_wait_behind_a_request_that_was_given_up() -> 
             tasks.cancel_scope.cancel()
         async with anyio.create_task_group() as tasks:
             for number in (2, 3, 4):
-                tasks.start_soon(ask, requests, number)
+                tasks.start_soon(send_request, requests, number)
                 await anyio.wait_all_tasks_blocked()
             go.set()
     assert results == [(2, 2), (3, 3), (4, 4)]
 
 
-async def test_a_reader_that_waits_for_its_turn_may_be_cancelled() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        asked(socketeer)
-        socketeer.line.send(start("1", 200, SSE), text("data: 1\n\n"))
-        asked(socketeer)
-        asked(socketeer)
+async def test_waiting_reader_may_be_cancelled() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        read_request(server)
+        server.send(start("1", 200, SSE), text("data: 1\n\n"))
+        read_request(server)
+        read_request(server)
         parts = [start(name) + text(name) + end(name) for name in ("2", "3")]
-        socketeer.line.send(end("1"), *parts)
-        socketeer.agree()
+        server.send(end("1"), *parts)
+        server.confirm_close()
 
     async with requests_to(script) as requests:
         stream = await requests.request({})
@@ -273,26 +282,26 @@ async def test_a_reader_that_waits_for_its_turn_may_be_cancelled() -> None:
             tasks.cancel_scope.cancel()
         third: list[WebSocketResponse] = []
 
-        async def ask() -> None:
+        async def send_request() -> None:
             third.append(await requests.request({"n": 3}))
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask)
+            tasks.start_soon(send_request)
             await anyio.wait_all_tasks_blocked()
             assert [event async for event in stream] == [1]
         assert third[0].result == 3
 
 
-@pytest.mark.parametrize("end_of_it", [b"", close(1011, "crash")])
-async def test_a_connection_that_is_lost_is_told_to_all_who_wait(end_of_it: bytes) -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
+@pytest.mark.parametrize("ending", [b"", close(1011, "crash")])
+async def test_lost_connection_raises_in_all_readers(ending: bytes) -> None:
+    def script(server: ScriptedWebSocket) -> None:
         for _ in range(3):
-            asked(socketeer)
-        socketeer.line.send(start("1"), end_of_it)
+            read_request(server)
+        server.send(start("1"), ending)
 
     errors: list[RealtimeDisconnectedError] = []
 
-    async def ask(requests: HTTPOverWebSocket) -> None:
+    async def send_request(requests: HTTPOverWebSocket) -> None:
         try:
             await requests.request({})
         except RealtimeDisconnectedError as error:
@@ -301,30 +310,30 @@ async def test_a_connection_that_is_lost_is_told_to_all_who_wait(end_of_it: byte
     async with requests_to(script) as requests:
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
-                tasks.start_soon(ask, requests)
+                tasks.start_soon(send_request, requests)
         with pytest.raises(RealtimeDisconnectedError):
             await requests.request({})
-    assert [error.close_code for error in errors] == [1011 if end_of_it else 1006] * 3
+    assert [error.close_code for error in errors] == [1011 if ending else 1006] * 3
 
 
-async def test_a_response_that_cannot_be_read_ends_the_connection() -> None:
-    async with requests_to(answering(text("what?"))) as requests:
+async def test_undecodable_response_ends_connection() -> None:
+    async with requests_to(respond_with(text("invalid"))) as requests:
         with pytest.raises(InvalidResponseError, match="did not begin with its start"):
             await requests.request({})
         with pytest.raises(RealtimeDisconnectedError):
             await requests.request({})
 
 
-async def test_a_result_that_is_not_json_is_an_invalid_response() -> None:
-    async with requests_to(answering(start("1"), text("{"), end("1"))) as requests:
+async def test_invalid_json_is_invalid_response() -> None:
+    async with requests_to(respond_with(start("1"), text("{"), end("1"))) as requests:
         with pytest.raises(InvalidResponseError):
             await requests.request({})
 
 
-async def test_compressed_responses_are_whole_or_an_error_and_the_next_request_goes_on() -> None:
+async def test_truncated_compressed_response_raises() -> None:
     body, events = gzip.compress(b'{"n": 1}'), gzip.compress(b"data: 1\n\n" * 3)
 
-    def script(socketeer: ScriptedWebSocket) -> None:
+    def script(server: ScriptedWebSocket) -> None:
         parts = [
             (JSON, [body[:9], body[9:]]),
             (JSON, [body[:-1]]),
@@ -333,11 +342,11 @@ async def test_compressed_responses_are_whole_or_an_error_and_the_next_request_g
             (JSON, [body]),
         ]
         for number, (headers, chunks) in enumerate(parts):
-            asked(socketeer)
+            read_request(server)
             compressed = {**headers, "Content-Encoding": "gzip"}
             name = str(number)
-            socketeer.line.send(start(name, 200, compressed), *map(binary, chunks), end(name))
-        socketeer.agree()
+            server.send(start(name, 200, compressed), *map(binary, chunks), end(name))
+        server.confirm_close()
 
     async with requests_to(script) as requests:
         assert (await requests.request({})).result == {"n": 1}
@@ -350,17 +359,17 @@ async def test_compressed_responses_are_whole_or_an_error_and_the_next_request_g
         assert (await requests.request({})).result == {"n": 1}
 
 
-async def test_a_response_that_is_too_long_is_an_error_and_the_connection_goes_on(
+async def test_connection_survives_too_long_response(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_over_websocket, "MAX_OUTPUT", 1000)
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        asked(socketeer)
-        socketeer.line.send(start("1"), *[binary(b" " * 100)] * 100, end("1"))
-        asked(socketeer)
-        socketeer.line.send(start("2"), binary(b" " * 998), binary(b"{}"), end("2"))
-        socketeer.agree()
+    def script(server: ScriptedWebSocket) -> None:
+        read_request(server)
+        server.send(start("1"), *[binary(b" " * 100)] * 100, end("1"))
+        read_request(server)
+        server.send(start("2"), binary(b" " * 998), binary(b"{}"), end("2"))
+        server.confirm_close()
 
     async with requests_to(script) as requests:
         with pytest.raises(InvalidResponseError, match="more than 1000 bytes"):
@@ -368,8 +377,8 @@ async def test_a_response_that_is_too_long_is_an_error_and_the_connection_goes_o
         assert (await requests.request({})).result == {}
 
 
-async def test_arguments_that_are_no_object_are_refused_and_the_connection_goes_on() -> None:
-    async with requests_to(answering(start("1"), text("1"), end("1"))) as requests:
+async def test_connection_survives_invalid_arguments() -> None:
+    async with requests_to(respond_with(start("1"), text("1"), end("1"))) as requests:
         with pytest.raises(InvalidRequestError):
-            await requests.request([1])  # type: ignore[arg-type]  # that is the point
+            await requests.request([1])  # type: ignore[arg-type]  # invalid on purpose
         assert (await requests.request({})).result == 1

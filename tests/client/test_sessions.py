@@ -1,4 +1,4 @@
-"""Realtime sessions and raw sockets, against websockets' own server and against scripted peers."""
+"""Realtime sessions and WebSocket connections: messages, errors, reconnecting."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tests.support.websocket_server import (
     close,
     closing,
     echo,
-    speaking,
     text,
+    websocket_script,
     websockets_server,
 )
 
@@ -54,7 +54,7 @@ TIMEOUT = (
 )
 
 
-def to(url: str) -> Callable[[], Any]:
+def connect_to(url: str) -> Callable[[], Any]:
     async def open_socket() -> WebSocket:
         return await connect_websocket(url, ping_interval=None)
 
@@ -77,16 +77,15 @@ def open_session(
 
 @asynccontextmanager
 async def session(url: str, **options: Any) -> AsyncGenerator[AsyncRealtimeConnection]:
-    with anyio.fail_after(PATIENCE):
-        async with open_session(to(url), **options) as connection:
-            yield connection
+    async with open_session(connect_to(url), **options) as connection:
+        yield connection
 
 
 @asynccontextmanager
 async def session_with(
     script: Callable[[ScriptedWebSocket], None], **options: Any
 ) -> AsyncGenerator[AsyncRealtimeConnection]:
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with session(f"ws://127.0.0.1:{peer.port}/", **options) as connection:
             yield connection
 
@@ -95,14 +94,14 @@ def packed(value: object) -> bytes:
     return binary(ormsgpack.packb(value))
 
 
-def arguments(socketeer: ScriptedWebSocket) -> Any:
-    """What the client sent."""
-    frame = socketeer.read()
+def arguments(server: ScriptedWebSocket) -> Any:
+    """Read and decode the arguments that the client sent."""
+    frame = server.read()
     assert frame.opcode is Opcode.BINARY
     return ormsgpack.unpackb(bytes(frame.data))
 
 
-async def test_arguments_go_in_and_results_come_out_with_their_bytes() -> None:
+async def test_arguments_and_results_keep_bytes() -> None:
     with websockets_server(echo) as url:
         async with session(url) as connection:
             for value in ({"prompt": "a cat", "seed": 1}, {"image": b"\xff\xd8" * 50_000}, {}):
@@ -110,25 +109,25 @@ async def test_arguments_go_in_and_results_come_out_with_their_bytes() -> None:
                 assert await connection.recv() == value
 
 
-async def test_what_the_platform_says_about_the_session_is_skipped_and_none_is_a_result() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
+async def test_metadata_is_skipped_and_none_is_a_result() -> None:
+    def script(server: ScriptedWebSocket) -> None:
         meta = text('{"type": "x-fal-message", "action": "timings", "timing": 0.1}')
-        socketeer.line.send(
+        server.send(
             meta + packed(None) + meta + packed({"n": 1}) + text("[2]") + text("plain") + meta
         )
-        socketeer.agree()
+        server.confirm_close()
 
     async with session_with(script) as connection:
         assert [await connection.recv() for _ in range(4)] == [None, {"n": 1}, [2], "plain"]
 
 
 @pytest.mark.parametrize("as_text", [True, False])
-async def test_an_error_of_the_app_is_raised_after_what_came_before(as_text: bool) -> None:
+async def test_app_error_is_raised_after_results(as_text: bool) -> None:
     error = {"type": "x-fal-error", "error": "INTERNAL_ERROR", "reason": "boom", "more": 1}
 
-    def script(socketeer: ScriptedWebSocket) -> None:
+    def script(server: ScriptedWebSocket) -> None:
         message = text(orjson.dumps(error).decode()) if as_text else packed(error)
-        socketeer.line.send(packed({"n": 1}) + message + close())
+        server.send(packed({"n": 1}) + message + close())
 
     async with session_with(script) as connection:
         assert await connection.recv() == {"n": 1}
@@ -141,18 +140,18 @@ async def test_an_error_of_the_app_is_raised_after_what_came_before(as_text: boo
         assert (closed.value.close_code, connection.close_code) == (1000, 1000)
 
 
-async def test_a_token_that_is_refused_in_the_session_is_an_authentication_error() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(text('{"status": "error", "error": "Unauthorized"}'))
-        socketeer.agree()
+async def test_rejected_token_raises_authentication_error() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(text('{"status": "error", "error": "Unauthorized"}'))
+        server.confirm_close()
 
     async with session_with(script) as connection:
         with pytest.raises(AuthenticationError, match="the token of the session was rejected"):
             await connection.recv()
 
 
-async def test_the_end_of_an_idle_session_is_told_by_recv() -> None:
-    async with session_with(lambda socketeer: socketeer.line.send(text(TIMEOUT))) as connection:
+async def test_recv_raises_session_timeout() -> None:
+    async with session_with(lambda server: server.send(text(TIMEOUT))) as connection:
         with pytest.raises(RealtimeError) as caught:
             await connection.recv()
         assert (caught.value.error, caught.value.reason) == (
@@ -162,9 +161,9 @@ async def test_the_end_of_an_idle_session_is_told_by_recv() -> None:
 
 
 @pytest.mark.parametrize("end", [text(TIMEOUT) + close(), close(), close(1001), b"\x88\x00"])
-async def test_iteration_ends_with_the_session(end: bytes) -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(packed(1) + packed(2) + end)
+async def test_iteration_ends_with_session(end: bytes) -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(packed(1) + packed(2) + end)
 
     async with session_with(script) as connection:
         assert [result async for result in connection] == [1, 2]
@@ -172,9 +171,9 @@ async def test_iteration_ends_with_the_session(end: bytes) -> None:
 
 
 @pytest.mark.parametrize(("end", "code"), [(close(1011, "crash"), 1011), (b"", 1006)])
-async def test_iteration_raises_when_the_session_does_not_end_well(end: bytes, code: int) -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(packed(1) + end)
+async def test_iteration_raises_abnormal_close(end: bytes, code: int) -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(packed(1) + end)
 
     async with session_with(script) as connection:
         assert await anext(connection) == 1
@@ -183,17 +182,17 @@ async def test_iteration_raises_when_the_session_does_not_end_well(end: bytes, c
         assert (caught.value.close_code, connection.close_code) == (code, code)
 
 
-async def test_iteration_raises_the_errors_of_the_app() -> None:
+async def test_iteration_raises_app_errors() -> None:
     crash = text('{"type": "x-fal-error", "error": "INTERNAL_ERROR"}')
-    async with session_with(lambda socketeer: socketeer.line.send(crash)) as connection:
+    async with session_with(lambda server: server.send(crash)) as connection:
         with pytest.raises(RealtimeError, match="INTERNAL_ERROR"):
             await anext(connection)
 
 
-async def test_what_is_not_msgpack_is_an_invalid_response_and_the_session_goes_on() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(binary(b"\xc1") + packed(1))
-        socketeer.agree()
+async def test_session_survives_undecodable_message() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(binary(b"\xc1") + packed(1))
+        server.confirm_close()
 
     async with session_with(script) as connection:
         with pytest.raises(InvalidResponseError):
@@ -201,7 +200,7 @@ async def test_what_is_not_msgpack_is_an_invalid_response_and_the_session_goes_o
         assert await connection.recv() == 1
 
 
-async def test_arguments_that_cannot_be_sent_are_refused_and_the_session_goes_on() -> None:
+async def test_session_survives_invalid_arguments() -> None:
     with websockets_server(echo) as url:
         async with session(url) as connection:
             for wrong in ([1], "text", {"a": object()}):
@@ -211,7 +210,7 @@ async def test_arguments_that_cannot_be_sent_are_refused_and_the_session_goes_on
             assert await connection.recv() == {"n": 1}
 
 
-async def test_messages_may_be_made_and_read_by_the_caller() -> None:
+async def test_caller_may_encode_and_decode() -> None:
     with websockets_server(echo) as url:
         async with session(url, encode=orjson.dumps, decode=orjson.loads) as connection:
             await connection.send([1, "two"])
@@ -221,7 +220,7 @@ async def test_messages_may_be_made_and_read_by_the_caller() -> None:
             assert await connection.recv() == "{'n': 1}"
 
 
-async def test_closing_ends_the_session_for_the_receiver_too() -> None:
+async def test_close_ends_iteration_of_receiver() -> None:
     with websockets_server(echo) as url:
         async with session(url) as connection:
             assert repr(connection) == "AsyncRealtimeConnection(close_code=None)"
@@ -248,7 +247,7 @@ async def test_closing_ends_the_session_for_the_receiver_too() -> None:
                 await connection.recv()
 
 
-async def test_a_second_receiver_is_refused() -> None:
+async def test_second_receiver_is_rejected() -> None:
     with websockets_server(echo) as url:
         async with session(url) as connection, anyio.create_task_group() as tasks:
             tasks.start_soon(connection.recv)
@@ -258,13 +257,13 @@ async def test_a_second_receiver_is_refused() -> None:
             tasks.cancel_scope.cancel()
 
 
-async def test_a_connection_that_cannot_be_opened_is_a_bare_error() -> None:
+async def test_connection_failure_is_not_grouped() -> None:
     with pytest.raises(ConnectionFailedError):
         async with session("ws://127.0.0.1:9/"):
             raise AssertionError("there is no session")
 
 
-async def test_an_error_in_the_block_comes_out_as_it_is() -> None:
+async def test_error_in_block_is_not_wrapped() -> None:
     with websockets_server(echo) as url:
         with pytest.raises(ZeroDivisionError) as caught:
             async with session(url) as connection:
@@ -272,23 +271,23 @@ async def test_an_error_in_the_block_comes_out_as_it_is() -> None:
         assert caught.value.__context__ is None
 
 
-# Connections that are lost.
+# Lost connections
 
 
-def drop(line: RawConnection) -> None:
-    """Answer one input and go, on every connection, without a word on the odd ones."""
-    socketeer = ScriptedWebSocket(line)
-    answer = {"connection": line.number, **arguments(socketeer)}
-    socketeer.line.send(packed(answer) + (close(1012, "restart") if line.number % 2 == 0 else b""))
+def respond_and_disconnect(connection: RawConnection) -> None:
+    """Respond to one input, then disconnect; with a close frame on every second connection."""
+    server = ScriptedWebSocket(connection)
+    result = {"connection": connection.number, **arguments(server)}
+    server.send(packed(result) + (close(1012, "restart") if connection.number % 2 == 0 else b""))
 
 
-def url_of(peer: RawServer) -> str:
+def server_url(peer: RawServer) -> str:
     return f"ws://127.0.0.1:{peer.port}/"
 
 
-async def test_a_session_that_was_lost_stays_so_unless_asked_otherwise() -> None:
-    with RawServer(drop) as peer:
-        async with session(url_of(peer)) as connection:
+async def test_lost_session_does_not_reconnect_by_default() -> None:
+    with RawServer(respond_and_disconnect) as peer:
+        async with session(server_url(peer)) as connection:
             await connection.send({"n": 1})
             assert await connection.recv() == {"connection": 1, "n": 1}
             for _ in range(2):
@@ -299,9 +298,9 @@ async def test_a_session_that_was_lost_stays_so_unless_asked_otherwise() -> None
     assert len(peer.lines) == 1
 
 
-async def test_the_next_send_opens_a_new_connection_and_the_receiver_hears_of_the_loss() -> None:
-    with RawServer(drop) as peer:
-        async with session(url_of(peer), reconnect=True) as connection:
+async def test_send_reconnects_after_loss() -> None:
+    with RawServer(respond_and_disconnect) as peer:
+        async with session(server_url(peer), reconnect=True) as connection:
             for number, code in ((1, 1006), (2, 1012), (3, 1006)):
                 await connection.send({"n": number})
                 assert await connection.recv() == {"connection": number, "n": number}
@@ -311,12 +310,12 @@ async def test_the_next_send_opens_a_new_connection_and_the_receiver_hears_of_th
     assert len(peer.lines) == 3
 
 
-async def test_what_was_received_before_the_loss_and_the_loss_itself_come_first() -> None:
-    with RawServer(drop) as peer:
-        async with session(url_of(peer), reconnect=True) as connection:
+async def test_messages_before_loss_come_first() -> None:
+    with RawServer(respond_and_disconnect) as peer:
+        async with session(server_url(peer), reconnect=True) as connection:
             await connection.send({"n": 1})
             await anyio.to_thread.run_sync(peer.wait_ended)
-            # Whether a send into the void fails is for the network to say; one of many does.
+            # The first sends on a lost connection may succeed; a later one fails.
             while len(peer.lines) == 1:
                 await connection.send({"n": 2})
             assert await connection.recv() == {"connection": 1, "n": 1}
@@ -325,19 +324,19 @@ async def test_what_was_received_before_the_loss_and_the_loss_itself_come_first(
             assert await connection.recv() == {"connection": 2, "n": 2}
 
 
-async def test_a_receiver_that_waits_hears_of_the_loss() -> None:
+async def test_loss_wakes_up_receiver() -> None:
     go = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        socketeer = ScriptedWebSocket(line)
-        if line.number == 1:
+    def script(connection: RawConnection) -> None:
+        server = ScriptedWebSocket(connection)
+        if connection.number == 1:
             assert go.wait(PATIENCE)
         else:
-            socketeer.line.send(packed(arguments(socketeer)))
-            socketeer.agree()
+            server.send(packed(arguments(server)))
+            server.confirm_close()
 
     with RawServer(script) as peer:
-        async with session(url_of(peer), reconnect=True) as connection:
+        async with session(server_url(peer), reconnect=True) as connection:
             errors: list[RealtimeDisconnectedError] = []
 
             async def receive() -> None:
@@ -355,16 +354,16 @@ async def test_a_receiver_that_waits_hears_of_the_loss() -> None:
             assert await connection.recv() == {"n": 2}
 
 
-async def test_senders_that_meet_a_lost_connection_open_one_together() -> None:
-    def script(line: RawConnection) -> None:
-        socketeer = ScriptedWebSocket(line)
-        if line.number > 1:
+async def test_concurrent_senders_reconnect_once() -> None:
+    def script(connection: RawConnection) -> None:
+        server = ScriptedWebSocket(connection)
+        if connection.number > 1:
             for _ in range(5):
-                socketeer.line.send(packed(arguments(socketeer)))
-            socketeer.agree()
+                server.send(packed(arguments(server)))
+            server.confirm_close()
 
     with RawServer(script) as peer:
-        async with session(url_of(peer), reconnect=True) as connection:
+        async with session(server_url(peer), reconnect=True) as connection:
             with pytest.raises(RealtimeDisconnectedError):
                 await connection.recv()
             async with anyio.create_task_group() as tasks:
@@ -375,41 +374,41 @@ async def test_senders_that_meet_a_lost_connection_open_one_together() -> None:
     assert len(peer.lines) == 2
 
 
-async def test_a_session_that_timed_out_is_opened_again_by_the_next_send() -> None:
-    def script(line: RawConnection) -> None:
-        socketeer = ScriptedWebSocket(line)
-        if line.number == 1:
-            socketeer.line.send(text(TIMEOUT) + close())
+async def test_send_reconnects_after_session_timeout() -> None:
+    def script(connection: RawConnection) -> None:
+        server = ScriptedWebSocket(connection)
+        if connection.number == 1:
+            server.send(text(TIMEOUT) + close())
         else:
-            socketeer.line.send(packed(arguments(socketeer)))
-            socketeer.agree()
+            server.send(packed(arguments(server)))
+            server.confirm_close()
 
     with RawServer(script) as peer:
-        async with session(url_of(peer), reconnect=True) as connection:
+        async with session(server_url(peer), reconnect=True) as connection:
             assert [result async for result in connection] == []
             await connection.send({"n": 1})
             assert await connection.recv() == {"n": 1}
 
 
-async def test_a_session_whose_token_expired_is_opened_again_by_the_next_send() -> None:
-    def script(line: RawConnection) -> None:
-        socketeer = ScriptedWebSocket(line)
-        if line.number == 1:
-            socketeer.line.send(text('{"status": "error", "error": "Unauthorized"}'))
-            socketeer.line.wait_closed()
+async def test_send_reconnects_after_expired_token() -> None:
+    def script(connection: RawConnection) -> None:
+        server = ScriptedWebSocket(connection)
+        if connection.number == 1:
+            server.send(text('{"status": "error", "error": "Unauthorized"}'))
+            server.connection.wait_closed()
         else:
-            socketeer.line.send(packed(arguments(socketeer)))
-            socketeer.agree()
+            server.send(packed(arguments(server)))
+            server.confirm_close()
 
     with RawServer(script) as peer:
-        async with session(url_of(peer), reconnect=True) as connection:
+        async with session(server_url(peer), reconnect=True) as connection:
             with pytest.raises(AuthenticationError):
                 await connection.recv()
             await connection.send({"n": 1})
             assert await connection.recv() == {"n": 1}
 
 
-async def test_a_session_that_was_closed_on_purpose_is_not_opened_again() -> None:
+async def test_closed_session_does_not_reconnect() -> None:
     with websockets_server(echo) as url:
         async with session(url, reconnect=True) as connection:
             await connection.close()
@@ -417,8 +416,8 @@ async def test_a_session_that_was_closed_on_purpose_is_not_opened_again() -> Non
                 await connection.send({})
 
 
-async def test_a_new_connection_that_cannot_be_opened_is_tried_again_by_the_next_send() -> None:
-    with RawServer(drop) as peer:
+async def test_failed_reconnect_is_retried_by_next_send() -> None:
+    with RawServer(respond_and_disconnect) as peer:
         attempts = 0
 
         async def open_socket() -> WebSocket:
@@ -426,85 +425,81 @@ async def test_a_new_connection_that_cannot_be_opened_is_tried_again_by_the_next
             attempts += 1
             if attempts == 2:
                 raise ConnectionFailedError("not now")
-            return await connect_websocket(url_of(peer))
+            return await connect_websocket(server_url(peer))
 
-        with anyio.fail_after(PATIENCE):
-            async with open_session(open_socket, reconnect=True) as connection:
-                await connection.send({"n": 1})
-                assert await connection.recv() == {"connection": 1, "n": 1}
-                with pytest.raises(RealtimeDisconnectedError):
-                    await connection.recv()
-                with pytest.raises(ConnectionFailedError, match="not now"):
-                    await connection.send({"n": 2})
-                await connection.send({"n": 3})
-                assert await connection.recv() == {"connection": 2, "n": 3}
+        async with open_session(open_socket, reconnect=True) as connection:
+            await connection.send({"n": 1})
+            assert await connection.recv() == {"connection": 1, "n": 1}
+            with pytest.raises(RealtimeDisconnectedError):
+                await connection.recv()
+            with pytest.raises(ConnectionFailedError, match="not now"):
+                await connection.send({"n": 2})
+            await connection.send({"n": 3})
+            assert await connection.recv() == {"connection": 2, "n": 3}
 
 
-async def test_opening_again_that_is_cancelled_leaves_a_session_that_can_be_opened_again() -> None:
-    with RawServer(drop) as peer:
+async def test_cancelled_reconnect_can_be_repeated() -> None:
+    with RawServer(respond_and_disconnect) as peer:
         stuck = True
 
         async def open_socket() -> WebSocket:
             if len(peer.lines) == 1 and stuck:
                 await anyio.sleep_forever()
-            return await connect_websocket(url_of(peer))
+            return await connect_websocket(server_url(peer))
 
-        with anyio.fail_after(PATIENCE):
-            async with open_session(open_socket, reconnect=True) as connection:
-                await connection.send({"n": 1})
-                assert await connection.recv() == {"connection": 1, "n": 1}
-                with pytest.raises(RealtimeDisconnectedError):
-                    await connection.recv()
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(connection.send, {"n": 2})
-                    await anyio.wait_all_tasks_blocked()
-                    tasks.cancel_scope.cancel()
-                stuck = False
-                await connection.send({"n": 3})
-                assert await connection.recv() == {"connection": 2, "n": 3}
+        async with open_session(open_socket, reconnect=True) as connection:
+            await connection.send({"n": 1})
+            assert await connection.recv() == {"connection": 1, "n": 1}
+            with pytest.raises(RealtimeDisconnectedError):
+                await connection.recv()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(connection.send, {"n": 2})
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+            stuck = False
+            await connection.send({"n": 3})
+            assert await connection.recv() == {"connection": 2, "n": 3}
 
 
-async def test_closing_while_a_send_opens_a_new_connection_leaves_none_open() -> None:
-    with RawServer(drop) as peer:
+async def test_close_during_reconnect_closes_both() -> None:
+    with RawServer(respond_and_disconnect) as peer:
         go = anyio.Event()
 
         async def open_socket() -> WebSocket:
             if peer.lines:
                 await go.wait()
-            return await connect_websocket(url_of(peer))
+            return await connect_websocket(server_url(peer))
 
         async def send(connection: AsyncRealtimeConnection) -> None:
             with pytest.raises(RealtimeDisconnectedError):
                 await connection.send({"n": 2})
 
-        with anyio.fail_after(PATIENCE):
-            async with open_session(open_socket, reconnect=True) as connection:
-                await connection.send({"n": 1})
-                assert await connection.recv() == {"connection": 1, "n": 1}
-                with pytest.raises(RealtimeDisconnectedError):
-                    await connection.recv()
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(send, connection)
-                    await anyio.wait_all_tasks_blocked()
-                    await connection.close()
-                    go.set()
-            await anyio.to_thread.run_sync(lambda: peer.wait_ended(2))
+        async with open_session(open_socket, reconnect=True) as connection:
+            await connection.send({"n": 1})
+            assert await connection.recv() == {"connection": 1, "n": 1}
+            with pytest.raises(RealtimeDisconnectedError):
+                await connection.recv()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send, connection)
+                await anyio.wait_all_tasks_blocked()
+                await connection.close()
+                go.set()
+        await anyio.to_thread.run_sync(lambda: peer.wait_ended(2))
 
 
-# Raw sockets.
+# WebSocket connections
 
 
 @asynccontextmanager
-async def raw(url: str) -> AsyncGenerator[WebSocketConnection]:
-    with anyio.fail_after(PATIENCE):
-        connection = WebSocketConnection(await to(url)())
-        async with closing(connection):
-            yield connection
+async def raw_connection(url: str) -> AsyncGenerator[WebSocketConnection]:
+    connection = WebSocketConnection(await connect_to(url)())
+    async with closing(connection):
+        yield connection
 
 
-async def test_text_and_bytes_go_both_ways() -> None:
+async def test_text_and_bytes_are_echoed() -> None:
     with websockets_server(echo) as url:
-        async with raw(url) as connection:
+        async with raw_connection(url) as connection:
             for message in ("text", b"bytes", '{"type": "x-fal-error"}'):
                 await connection.send(message)
                 assert await connection.recv() == message
@@ -521,34 +516,32 @@ async def test_text_and_bytes_go_both_ways() -> None:
         (1011, RealtimeDisconnectedError),
     ],
 )
-async def test_iteration_over_a_raw_socket_ends_with_a_good_close(
-    code: int, end: type[Exception]
-) -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(text("one") + binary(b"two") + close(code))
+async def test_iteration_ends_with_normal_close(code: int, end: type[Exception]) -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(text("one") + binary(b"two") + close(code))
 
-    with RawServer(speaking(script)) as peer:
-        async with raw(url_of(peer)) as connection:
+    with RawServer(websocket_script(script)) as peer:
+        async with raw_connection(server_url(peer)) as connection:
             assert [await anext(connection), await anext(connection)] == ["one", b"two"]
             with pytest.raises(end):
                 await anext(connection)
 
 
-async def receive_by_deadline(connection: WebSocketConnection, patience: float) -> list[Any]:
-    with anyio.move_on_after(patience):
+async def receive_by_deadline(connection: WebSocketConnection, timeout: float) -> list[Any]:
+    with anyio.move_on_after(timeout):
         return [await connection.recv()]
     return []
 
 
-async def receive_by_wait_for(connection: WebSocketConnection, patience: float) -> list[Any]:
+async def receive_by_wait_for(connection: WebSocketConnection, timeout: float) -> list[Any]:
     try:
-        return [await asyncio.wait_for(connection.recv(), patience)]
+        return [await asyncio.wait_for(connection.recv(), timeout)]
     except TimeoutError:
         return []
 
 
 @pytest.mark.parametrize("receive", [receive_by_deadline, receive_by_wait_for])
-async def test_a_receive_that_is_cancelled_at_any_moment_loses_no_message(
+async def test_cancelled_recv_loses_no_message(
     fal: Emulator, client: AsyncClient, anyio_backend_name: str, receive: Any
 ) -> None:
     if receive is receive_by_wait_for and anyio_backend_name != "asyncio":
@@ -562,13 +555,12 @@ async def test_a_receive_that_is_cancelled_at_any_moment_loses_no_message(
                 await socket.send(str(number))
 
     got: list[Any] = []
-    with anyio.fail_after(20):
-        async with client.ws_connect("acme/numbers") as connection:
-            for n in range(100):
-                await connection.send("more")
-                got += await receive(connection, n * 0.00001)
-                got += await receive(connection, 0)
-            while len(got) < 300:
-                got.append(await connection.recv())
+    async with client.ws_connect("acme/numbers") as connection:
+        for n in range(100):
+            await connection.send("more")
+            got += await receive(connection, n * 0.00001)
+            got += await receive(connection, 0)
+        while len(got) < 300:
+            got.append(await connection.recv())
 
     assert [int(number) for number in got] == list(range(300))

@@ -1,4 +1,4 @@
-"""The client's calls that open sockets: tokens, keys, addresses, refusals."""
+"""Methods that open WebSockets: authentication, URLs, rejections, closing the client."""
 
 from __future__ import annotations
 
@@ -38,114 +38,116 @@ KEY = "id:secret"
 
 
 class Platform:
-    """Mints tokens over HTTP, and gives sockets to a script.
+    """A platform that issues tokens over HTTP, and runs a script on WebSockets.
 
     Attributes:
-        tokens: What the requests for tokens said.
-        sockets: The paths and the Authorization headers of the handshakes.
+        token_requests: The bodies of the requests for tokens.
+        handshakes: The paths and ``Authorization`` headers of the handshakes.
     """
 
     def __init__(self, script: Callable[[ScriptedWebSocket], None], *, token: bytes = b"") -> None:
-        self.tokens: list[dict[str, Any]] = []
-        self.sockets: list[tuple[str, str | None]] = []
+        self.token_requests: list[dict[str, Any]] = []
+        self.handshakes: list[tuple[str, str | None]] = []
         self._script = script
         self._token = token
 
-    def __call__(self, line: RawConnection) -> None:
-        while not line._buffer and line._fill():
+    def __call__(self, connection: RawConnection) -> None:
+        while not connection._buffer and connection._fill():
             pass
-        if line._buffer.startswith(b"POST"):
-            while request := line.request():
+        if connection._buffer.startswith(b"POST"):
+            while request := connection.request():
                 head, _, body = request.partition(b"\r\n\r\n")
                 assert head.startswith(b"POST /rest/tokens/ HTTP/1.1\r\n")
                 assert f"authorization: key {KEY}".encode() in head.lower()
-                self.tokens.append(orjson.loads(body))
-                token = self._token or b'"token-%d"' % len(self.tokens)
-                line.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(token), token))
-        elif line._buffer:
-            socketeer = ScriptedWebSocket(line)
-            handshake = socketeer.request
-            self.sockets.append((handshake.path, handshake.headers.get("Authorization")))
-            self._script(socketeer)
+                self.token_requests.append(orjson.loads(body))
+                token = self._token or b'"token-%d"' % len(self.token_requests)
+                connection.send(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(token), token)
+                )
+        elif connection._buffer:
+            server = ScriptedWebSocket(connection)
+            handshake = server.request
+            self.handshakes.append((handshake.path, handshake.headers.get("Authorization")))
+            self._script(server)
 
 
-def client_of(peer: RawServer, key: Any = KEY) -> AsyncClient:
+def make_client(peer: RawServer, key: Any = KEY) -> AsyncClient:
     return AsyncClient(key, hosts=Hosts.at(peer.url))
 
 
-def echo(socketeer: ScriptedWebSocket) -> None:
-    while (frame := socketeer.read()).opcode is not Opcode.CLOSE:
+def echo(server: ScriptedWebSocket) -> None:
+    while (frame := server.read()).opcode is not Opcode.CLOSE:
         send = text(bytes(frame.data).decode()) if frame.opcode is Opcode.TEXT else None
-        socketeer.line.send(send or binary(bytes(frame.data)))
-    socketeer.line.send(b"\x88\x02\x03\xe8")
+        server.send(send or binary(bytes(frame.data)))
+    server.send(b"\x88\x02\x03\xe8")
 
 
-async def test_a_session_is_opened_by_a_token() -> None:
+async def test_realtime_authenticates_by_token() -> None:
     platform = Platform(echo)
-    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(platform) as peer:
         async with (
-            client_of(peer) as client,
+            make_client(peer) as client,
             client.realtime("owner/app", max_buffering=5, token_expiration=60) as connection,
         ):
             await connection.send({"image": b"\xff"})
             assert await connection.recv() == {"image": b"\xff"}
-    assert platform.tokens == [{"allowed_apps": ["app"], "token_expiration": 60}]
+    assert platform.token_requests == [{"allowed_apps": ["app"], "token_expiration": 60}]
     path = "/run/owner/app/realtime?max_buffering=5&fal_jwt_token=token-1"
-    assert platform.sockets == [(path, None)]
+    assert platform.handshakes == [(path, None)]
 
 
-async def test_a_session_is_opened_by_the_key_where_that_is_wanted() -> None:
+async def test_use_jwt_false_authenticates_by_key() -> None:
     platform = Platform(echo)
-    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
-        async with client_of(peer) as client:
+    with RawServer(platform) as peer:
+        async with make_client(peer) as client:
             async with client.realtime("owner/app/realtime", use_jwt=False) as connection:
                 await connection.send({})
             async with client.ws_connect("owner/app", path="/chat", use_jwt=False) as socket:
                 await socket.send("hello")
                 assert await socket.recv() == "hello"
-    assert platform.tokens == []
-    assert platform.sockets == [
+    assert platform.token_requests == []
+    assert platform.handshakes == [
         ("/run/owner/app/realtime", f"Key {KEY}"),
         ("/run/owner/app/chat", f"Key {KEY}"),
     ]
 
 
-async def test_a_raw_socket_is_opened_by_a_token() -> None:
+async def test_ws_connect_authenticates_by_token() -> None:
     platform = Platform(echo, token=b'{"token": "abc"}')
-    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
-        async with client_of(peer) as client, client.ws_connect("owner/app") as socket:
+    with RawServer(platform) as peer:
+        async with make_client(peer) as client, client.ws_connect("owner/app") as socket:
             await socket.send(b"hello")
             assert await socket.recv() == b"hello"
-    assert platform.sockets == [("/run/owner/app?fal_jwt_token=abc", None)]
+    assert platform.handshakes == [("/run/owner/app?fal_jwt_token=abc", None)]
 
 
-async def test_requests_over_a_socket_are_let_in_by_the_key() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        assert orjson.loads(bytes(socketeer.read().data)) == {"n": 1}
+async def test_http_over_websocket_authenticates_by_key() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        assert orjson.loads(bytes(server.read().data)) == {"n": 1}
         meta = {"request_id": "1", "status": 200}
-        socketeer.line.send(text(orjson.dumps({"type": "start", **meta}).decode()))
-        socketeer.line.send(text('{"n": 2}'))
-        socketeer.line.send(text(orjson.dumps({"type": "end", **meta}).decode()))
-        socketeer.agree()
+        server.send(text(orjson.dumps({"type": "start", **meta}).decode()))
+        server.send(text('{"n": 2}'))
+        server.send(text(orjson.dumps({"type": "end", **meta}).decode()))
+        server.confirm_close()
 
     platform = Platform(script)
-    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(platform) as peer:
         async with (
-            client_of(peer) as client,
+            make_client(peer) as client,
             client.http_over_websocket("owner/app/dev") as requests,
         ):
             assert (await requests.request({"n": 1})).result == {"n": 2}
-    assert platform.sockets == [("/ws/owner/app/dev", f"Key {KEY}")]
+    assert platform.handshakes == [("/ws/owner/app/dev", f"Key {KEY}")]
 
 
-async def test_each_new_connection_of_a_session_has_a_new_token() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(binary(bytes(socketeer.read().data)))
+async def test_each_reconnect_has_new_token() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(binary(bytes(server.read().data)))
 
     platform = Platform(script)
-    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(platform) as peer:
         async with (
-            client_of(peer) as client,
+            make_client(peer) as client,
             client.realtime("owner/app", reconnect=True) as connection,
         ):
             for number in range(3):
@@ -153,12 +155,12 @@ async def test_each_new_connection_of_a_session_has_a_new_token() -> None:
                 assert await connection.recv() == {"n": number}
                 with pytest.raises(RealtimeDisconnectedError):
                     await connection.recv()
-    assert [path for path, _ in platform.sockets] == [
+    assert [path for path, _ in platform.handshakes] == [
         f"/run/owner/app/realtime?fal_jwt_token=token-{number}" for number in (1, 2, 3)
     ]
 
 
-REFUSALS: list[tuple[int, bytes, type[FalClientError], str]] = [
+REJECTIONS: list[tuple[int, bytes, type[FalClientError], str]] = [
     (401, b'{"detail": "invalid key credentials"}', AuthenticationError, "invalid key credentials"),
     (403, b'{"detail": "not yours"}', PermissionDeniedError, "not yours"),
     (404, b'{"detail": "Application \\"app\\" not found"}', NotFoundError, "not found"),
@@ -167,16 +169,15 @@ REFUSALS: list[tuple[int, bytes, type[FalClientError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "kind", "words"), REFUSALS)
-async def test_a_refused_handshake_is_the_typed_error(
+@pytest.mark.parametrize(("status", "body", "kind", "words"), REJECTIONS)
+async def test_rejected_handshake_raises_typed_error(
     status: int, body: bytes, kind: type[FalClientError], words: str
 ) -> None:
     head = f"HTTP/1.1 {status} No\r\nx-fal-request-id: r-1\r\nContent-Length: {len(body)}\r\n\r\n"
     with (
-        RawServer(lambda line: line.response(head.encode(), body)) as peer,
-        anyio.fail_after(PATIENCE),
+        RawServer(lambda connection: connection.response(head.encode(), body)) as peer,
     ):
-        async with client_of(peer) as client:
+        async with make_client(peer) as client:
             calls: list[AbstractAsyncContextManager[object]] = [
                 client.realtime("owner/app", use_jwt=False),
                 client.ws_connect("owner/app", use_jwt=False),
@@ -186,73 +187,73 @@ async def test_a_refused_handshake_is_the_typed_error(
                 with pytest.raises(FalClientError, match=words) as caught:
                     await call.__aenter__()
                 assert type(caught.value) is kind
-                assert caught.value.request_id == "r-1"  # type: ignore[attr-defined]  # of HTTP errors
+                assert caught.value.request_id == "r-1"  # type: ignore[attr-defined]  # HTTP errors have it
                 assert caught.value.__cause__ is None
 
 
 class Login:
-    """A source of tokens of which the first is refused."""
+    """A source of tokens, the first of which is rejected."""
 
     refreshable = True
 
     def __init__(self) -> None:
-        self.refused: list[Secret] = []
+        self.rejected: list[Secret] = []
 
     async def authorization(self) -> Secret:
-        return Secret("Bearer new" if self.refused else "Bearer old")
+        return Secret("Bearer new" if self.rejected else "Bearer old")
 
     def invalidate(self, value: Secret) -> None:
-        self.refused.append(value)
+        self.rejected.append(value)
 
 
-async def test_a_login_that_is_refused_is_renewed_and_tried_once_more() -> None:
+async def test_rejected_login_is_refreshed_once() -> None:
     sockets: list[str] = []
 
-    def script(line: RawConnection) -> None:
-        if line.number == 1:
-            assert b"authorization: bearer old" in line.request().lower()
-            line.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+    def script(connection: RawConnection) -> None:
+        if connection.number == 1:
+            assert b"authorization: bearer old" in connection.request().lower()
+            connection.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
         else:
-            socketeer = ScriptedWebSocket(line)
-            sockets.append(socketeer.request.headers["Authorization"])
-            socketeer.agree()
+            server = ScriptedWebSocket(connection)
+            sockets.append(server.request.headers["Authorization"])
+            server.confirm_close()
 
     login = Login()
-    with RawServer(script) as peer, anyio.fail_after(PATIENCE):
-        client = client_of(peer)
+    with RawServer(script) as peer:
+        client = make_client(peer)
         client._dispatcher = replace(client._dispatcher, credentials=login)
         async with client, client.realtime("owner/app", use_jwt=False):
             pass
-    assert (login.refused, sockets) == ([Secret("Bearer old")], ["Bearer new"])
+    assert (login.rejected, sockets) == ([Secret("Bearer old")], ["Bearer new"])
 
 
-async def test_a_response_without_a_token_opens_nothing() -> None:
+async def test_missing_token_opens_no_websocket() -> None:
     platform = Platform(echo, token=b'{"detail": "Apps are not allowed"}')
-    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
-        async with client_of(peer) as client:
+    with RawServer(platform) as peer:
+        async with make_client(peer) as client:
             with pytest.raises(InvalidResponseError, match="no token: Apps are not allowed"):
                 await client.realtime("owner/app").__aenter__()
-    assert platform.sockets == []
+    assert platform.handshakes == []
 
 
-async def test_further_headers_go_along_with_the_handshake() -> None:
+async def test_handshake_has_additional_headers() -> None:
     seen: list[str] = []
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        seen.append(socketeer.request.headers["X-Fal-Runner-Hint"])
-        socketeer.agree()
+    def script(server: ScriptedWebSocket) -> None:
+        seen.append(server.request.headers["X-Fal-Runner-Hint"])
+        server.confirm_close()
 
-    with RawServer(Platform(script)) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(Platform(script)) as peer:
         hint = {"X-Fal-Runner-Hint": "h"}
-        async with client_of(peer) as client, client.realtime("owner/app", headers=hint):
+        async with make_client(peer) as client, client.realtime("owner/app", headers=hint):
             pass
     assert seen == ["h"]
 
 
-async def test_messages_may_be_made_and_read_by_the_caller() -> None:
-    with RawServer(Platform(echo)) as peer, anyio.fail_after(PATIENCE):
+async def test_caller_may_encode_and_decode() -> None:
+    with RawServer(Platform(echo)) as peer:
         async with (
-            client_of(peer) as client,
+            make_client(peer) as client,
             client.realtime(
                 "owner/app",
                 encode_message=lambda value: ormsgpack.packb([value]),
@@ -263,7 +264,7 @@ async def test_messages_may_be_made_and_read_by_the_caller() -> None:
             assert await connection.recv() == "anything"
 
 
-def sockets_of(client: AsyncClient) -> list[AbstractAsyncContextManager[Any]]:
+def all_connections(client: AsyncClient) -> list[AbstractAsyncContextManager[Any]]:
     return [
         client.realtime("owner/app"),
         client.realtime("owner/app", use_jwt=False),
@@ -273,21 +274,21 @@ def sockets_of(client: AsyncClient) -> list[AbstractAsyncContextManager[Any]]:
     ]
 
 
-async def test_a_closed_client_opens_no_socket() -> None:
-    with RawServer(Platform(echo)) as peer, anyio.fail_after(PATIENCE):
-        client = client_of(peer)
+async def test_closed_client_opens_no_websocket() -> None:
+    with RawServer(Platform(echo)) as peer:
+        client = make_client(peer)
         await client.aclose()
-        for call in sockets_of(client):
+        for call in all_connections(client):
             with pytest.raises(ClientClosedError):
                 await call.__aenter__()
     assert peer.lines == []
 
 
-async def test_closing_a_client_closes_its_sockets_in_good_order() -> None:
+async def test_closing_client_sends_close_frames() -> None:
     codes: list[int] = []
-    platform = Platform(lambda socketeer: codes.append(socketeer.agree()))
-    with RawServer(platform) as peer, anyio.fail_after(PATIENCE):
-        client = client_of(peer)
+    platform = Platform(lambda server: codes.append(server.confirm_close()))
+    with RawServer(platform) as peer:
+        client = make_client(peer)
         async with (
             client.realtime("owner/app", use_jwt=False) as session,
             client.realtime("owner/app", use_jwt=False, reconnect=True) as lasting,
@@ -309,20 +310,20 @@ async def test_closing_a_client_closes_its_sockets_in_good_order() -> None:
             for call in (session.send({}), socket.send(b""), requests.request({})):
                 with pytest.raises(RealtimeDisconnectedError):
                     await call
-            with pytest.raises(ClientClosedError):  # instead of a new connection
+            with pytest.raises(ClientClosedError):  # no reconnect
                 await lasting.send({})
         assert ends == [[], []]
 
 
-async def test_a_client_that_is_closed_while_a_socket_opens_leaves_none_open() -> None:
-    def script(line: RawConnection) -> None:
+async def test_closing_client_during_handshake() -> None:
+    def script(connection: RawConnection) -> None:
         asked.set()
         assert closed.wait(PATIENCE)
-        ScriptedWebSocket(line).line.wait_closed()
+        ScriptedWebSocket(connection).connection.wait_closed()
 
     asked, closed = threading.Event(), threading.Event()
-    with RawServer(script) as peer, anyio.fail_after(PATIENCE):
-        client = client_of(peer)
+    with RawServer(script) as peer:
+        client = make_client(peer)
 
         async def connect() -> None:
             with pytest.raises(ClientClosedError):
@@ -336,17 +337,16 @@ async def test_a_client_that_is_closed_while_a_socket_opens_leaves_none_open() -
         await anyio.to_thread.run_sync(peer.wait_ended)
 
 
-async def test_closing_a_client_that_is_cancelled_leaves_no_socket_open() -> None:
-    with RawServer(Platform(lambda socketeer: socketeer.line.wait_closed())) as peer:
-        with anyio.fail_after(PATIENCE):
-            client = client_of(peer)
-            async with client.ws_connect("owner/app", use_jwt=False) as socket:
-                with anyio.CancelScope() as scope:
-                    scope.cancel()
-                    await client.aclose()
-                assert scope.cancelled_caught
-                await anyio.to_thread.run_sync(peer.wait_ended)
-                assert socket.close_code == 1006
+async def test_cancelled_client_close_closes_websockets() -> None:
+    with RawServer(Platform(lambda server: server.connection.wait_closed())) as peer:
+        client = make_client(peer)
+        async with client.ws_connect("owner/app", use_jwt=False) as socket:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await client.aclose()
+            assert scope.cancelled_caught
+            await anyio.to_thread.run_sync(peer.wait_ended)
+            assert socket.close_code == 1006
 
 
 WRONG: list[dict[str, Any]] = [
@@ -370,7 +370,7 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_wrong_arguments_are_found_before_anything_is_sent(wrong: dict[str, Any]) -> None:
+async def test_invalid_arguments_are_rejected_before_io(wrong: dict[str, Any]) -> None:
     async with AsyncClient(KEY, hosts=Hosts.at("http://127.0.0.1:9")) as client:
         with pytest.raises(InvalidRequestError):
             await client.realtime(**{"application": "owner/app", **wrong}).__aenter__()

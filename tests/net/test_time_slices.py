@@ -19,7 +19,14 @@ from fal_async._net import threads, time_slices
 from fal_async._net.time_slices import SLICE, SlicedDecoder
 from fal_async._websocket.handshake import connect_websocket
 from tests.support.raw_server import PATIENCE, RawConnection, RawServer
-from tests.support.websocket_server import ScriptedWebSocket, binary, frame, more, speaking, text
+from tests.support.websocket_server import (
+    ScriptedWebSocket,
+    binary,
+    continuation,
+    frame,
+    text,
+    websocket_script,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -60,11 +67,11 @@ def _no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def receiving(sent: bytes) -> AsyncGenerator[WebSocket]:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(sent)
-        socketeer.agree()
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(sent)
+        server.confirm_close()
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         websocket = await connect_websocket(f"ws://127.0.0.1:{peer.port}/")
         try:
             yield websocket
@@ -79,8 +86,8 @@ async def receiving(sent: bytes) -> AsyncGenerator[WebSocket]:
         frame(Opcode.PING, b"") * MANY,
         frame(Opcode.PONG, b"") * MANY,
         frame(Opcode.PONG, b"x" * 125) * MANY,
-        binary(b"x", fin=False) + more(b"y") * MANY + more(b"", fin=True),
-        text("", fin=False) + more(b"") * MANY + more(b"", fin=True),
+        binary(b"x", fin=False) + continuation(b"y") * MANY + continuation(b"", fin=True),
+        text("", fin=False) + continuation(b"") * MANY + continuation(b"", fin=True),
     ],
     ids=["empty pings", "empty pongs", "long pongs", "fragments", "empty fragments"],
 )
@@ -101,11 +108,11 @@ async def test_other_tasks_run_while_messages_are_received_that_are_there(messag
 
 
 async def test_a_close_that_is_not_answered_for_pings_lets_other_tasks_run() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
+    def script(server: ScriptedWebSocket) -> None:
         while True:
-            socketeer.line.send(frame(Opcode.PING, b"") * MANY)
+            server.send(frame(Opcode.PING, b"") * MANY)
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         websocket = await connect_websocket(f"ws://127.0.0.1:{peer.port}/")
         with anyio.move_on_after(0.1) as scope:
             await websocket.close()
@@ -118,14 +125,14 @@ async def test_other_tasks_run_while_parts_of_a_carried_response_arrive() -> Non
     start = {"type": "start", "request_id": "1", "status": 200}
     headers = {"content-type": "application/json"}
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.read()
-        socketeer.line.send(text(orjson.dumps({**start, "headers": headers}).decode()))
-        socketeer.line.send(binary(b" ") * MANY + binary(b'{"a": 1}'))
-        socketeer.line.send(text(orjson.dumps({**start, "type": "end"}).decode()))
-        socketeer.agree()
+    def script(server: ScriptedWebSocket) -> None:
+        server.read()
+        server.send(text(orjson.dumps({**start, "headers": headers}).decode()))
+        server.send(binary(b" ") * MANY + binary(b'{"a": 1}'))
+        server.send(text(orjson.dumps({**start, "type": "end"}).decode()))
+        server.confirm_close()
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         websocket = await connect_websocket(f"ws://127.0.0.1:{peer.port}/")
         async with turns() as other:
             response = await HTTPOverWebSocket(websocket).request({})
@@ -141,13 +148,13 @@ async def test_other_tasks_run_while_lines_of_a_long_chunk_are_decoded(line: byt
     headers = {"content-type": "text/event-stream"}
     slices = 50
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.read()
-        socketeer.line.send(text(orjson.dumps({**start, "headers": headers}).decode()))
-        socketeer.line.send(binary(line * (slices * SLICE // len(line)) + b"\n\ndata: 1\n\n"))
-        socketeer.agree()
+    def script(server: ScriptedWebSocket) -> None:
+        server.read()
+        server.send(text(orjson.dumps({**start, "headers": headers}).decode()))
+        server.send(binary(line * (slices * SLICE // len(line)) + b"\n\ndata: 1\n\n"))
+        server.confirm_close()
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         websocket = await connect_websocket(f"ws://127.0.0.1:{peer.port}/")
         response = await HTTPOverWebSocket(websocket).request({})
         async with turns() as other:

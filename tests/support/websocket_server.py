@@ -1,4 +1,4 @@
-"""The server's side of a WebSocket, frame by frame, for scripts of a `RawServer`."""
+"""WebSocket servers: one that a script controls frame by frame, and the one of websockets."""
 
 from __future__ import annotations
 
@@ -24,28 +24,37 @@ class Closable(Protocol):
 
 
 class ScriptedWebSocket:
-    """Shakes hands, then reads and writes frames; answers nothing by itself."""
+    """The server's side of a WebSocket: accepts the handshake, and sends nothing by itself.
 
-    def __init__(self, line: RawConnection, *, early: bytes = b"") -> None:
-        self.line = line
-        self.protocol = ServerProtocol(max_size=None)
-        self.protocol.receive_data(line.until(b"\r\n\r\n"))
-        (request,) = self.protocol.events_received()
+    Attributes:
+        connection: The connection below the WebSocket.
+        request: The request of the handshake.
+    """
+
+    def __init__(self, connection: RawConnection, *, early: bytes = b"") -> None:
+        self.connection = connection
+        self._protocol = ServerProtocol(max_size=None)
+        self._protocol.receive_data(connection.until(b"\r\n\r\n"))
+        (request,) = self._protocol.events_received()
         assert isinstance(request, Request)
         self.request = request
-        self.protocol.send_response(self.protocol.accept(request))
-        line.send(b"".join(self.protocol.data_to_send()) + early)
+        self._protocol.send_response(self._protocol.accept(request))
+        self.send(b"".join(self._protocol.data_to_send()) + early)
         self._frames: list[Frame] = []
 
+    def send(self, *parts: bytes) -> None:
+        """Send bytes, such as those of `text` and `close`."""
+        self.connection.send(*parts)
+
     def read(self) -> Frame:
-        """The client's next frame."""
+        """Return the client's next frame."""
         while not self._frames:
-            if not self.line._buffer and not self.line._fill():
-                raise ConnectionError("the client left without a frame")
-            self.protocol.receive_data(self.line._take(len(self.line._buffer)))
-            assert self.protocol.parser_exc is None, self.protocol.parser_exc
+            if not self.connection._buffer and not self.connection._fill():
+                raise ConnectionError("the client closed the connection before the next frame")
+            self._protocol.receive_data(self.connection._take(len(self.connection._buffer)))
+            assert self._protocol.parser_exc is None, self._protocol.parser_exc
             self._frames += [
-                each for each in self.protocol.events_received() if isinstance(each, Frame)
+                event for event in self._protocol.events_received() if isinstance(event, Frame)
             ]
         return self._frames.pop(0)
 
@@ -54,15 +63,15 @@ class ScriptedWebSocket:
         assert (frame.opcode, bytes(frame.data)) == (opcode, data)
 
     def close_code(self) -> int:
-        """Read up to the client's close, and give its code."""
+        """Read up to the client's close frame, and return its code."""
         while (frame := self.read()).opcode is not Opcode.CLOSE:
             pass
         return int.from_bytes(frame.data[:2], "big")
 
-    def agree(self) -> int:
-        """Read up to the client's close, and answer it."""
+    def confirm_close(self) -> int:
+        """Read up to the client's close frame, send one with the same code, and return the code."""
         code = self.close_code()
-        self.line.send(close(code))
+        self.send(close(code))
         return code
 
 
@@ -78,7 +87,7 @@ def binary(message: bytes, *, fin: bool = True) -> bytes:
     return frame(Opcode.BINARY, message, fin=fin)
 
 
-def more(part: bytes, *, fin: bool = False) -> bytes:
+def continuation(part: bytes, *, fin: bool = False) -> bytes:
     return frame(Opcode.CONT, part, fin=fin)
 
 
@@ -86,16 +95,18 @@ def close(code: int = 1000, reason: str = "") -> bytes:
     return frame(Opcode.CLOSE, code.to_bytes(2, "big") + reason.encode())
 
 
-def speaking(script: Callable[[ScriptedWebSocket], None]) -> Callable[[RawConnection], None]:
-    """A script of a peer that begins after the handshake."""
-    return lambda line: script(ScriptedWebSocket(line))
+def websocket_script(
+    script: Callable[[ScriptedWebSocket], None],
+) -> Callable[[RawConnection], None]:
+    """Make a script of a `RawServer` from one that starts after the handshake."""
+    return lambda connection: script(ScriptedWebSocket(connection))
 
 
 @contextlib.contextmanager
 def websockets_server(
     handler: Callable[[ServerConnection], None], **options: object
 ) -> Iterator[str]:
-    """websockets' own server, in threads; gives its address."""
+    """Run the server of websockets in threads; yield its URL."""
     with serve(handler, "127.0.0.1", 0, max_size=None, **options) as server:  # type: ignore[arg-type]  # passed on
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -1,4 +1,4 @@
-"""A WebSocket connection, against websockets' own server and against scripted peers."""
+"""WebSocket connection: messages, limits, keepalive, close and cancellation."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from tests.support.websocket_server import (
     binary,
     close,
     closing,
+    continuation,
     echo,
     frame,
-    more,
-    speaking,
     text,
+    websocket_script,
     websockets_server,
 )
 
@@ -56,18 +56,17 @@ SIZES = [0, 1, 125, 126, 65535, 65536, 300_000]
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What happens after some time happens soon."""
+def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten intervals; lengthen the close timeout, on which no test depends."""
     monkeypatch.setattr(module, "IDLE_READ_INTERVAL", 0.001)
-    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 10 * PATIENCE)  # no test is to wait for it
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 10 * PATIENCE)
 
 
 @asynccontextmanager
 async def opened(url: str, **options: object) -> AsyncGenerator[WebSocket]:
-    with anyio.fail_after(PATIENCE):
-        websocket = await connect_websocket(url, **options)  # type: ignore[arg-type]  # passed on
-        async with closing(websocket):
-            yield websocket
+    websocket = await connect_websocket(url, **options)  # type: ignore[arg-type]  # passed on
+    async with closing(websocket):
+        yield websocket
 
 
 def address(peer: RawServer) -> str:
@@ -78,7 +77,7 @@ async def ended(peer: RawServer) -> None:
     await anyio.to_thread.run_sync(peer.wait_ended)
 
 
-async def test_messages_of_any_size_go_both_ways_untouched() -> None:
+async def test_messages_of_any_size_are_echoed() -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             for size in SIZES:
@@ -87,7 +86,7 @@ async def test_messages_of_any_size_go_both_ways_untouched() -> None:
                     assert await websocket.recv() == message
 
 
-async def test_bytes_may_be_sent_from_any_buffer() -> None:
+async def test_send_accepts_any_buffer() -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             for message in (
@@ -97,13 +96,13 @@ async def test_bytes_may_be_sent_from_any_buffer() -> None:
             ):
                 await websocket.send(message)
                 assert await websocket.recv() == b"image"
-            for size in (8, 80_000):  # of items with eight bytes
+            for size in (8, 80_000):  # items of eight bytes
                 numbers = memoryview(bytes(range(8)) * size).cast("Q")
                 await websocket.send(numbers)
                 assert await websocket.recv() == numbers.tobytes()
 
 
-async def test_a_long_message_may_be_changed_once_it_is_sent() -> None:
+async def test_long_message_is_copied_by_send() -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             message = bytearray(b"image" * 1_000_000)
@@ -118,17 +117,17 @@ SCRIPT = (
     + binary(b"\x00" * 130)
     + text("fr", fin=False)
     + frame(Opcode.PING, b"!")
-    + more("ag—".encode()[:3])
+    + continuation("ag—".encode()[:3])
     + frame(Opcode.PONG, b"")
-    + more("ag—".encode()[3:], fin=True)
+    + continuation("ag—".encode()[3:], fin=True)
     + binary(b"", fin=False)
-    + more(b"end", fin=True)
+    + continuation(b"end", fin=True)
 )
 MESSAGES = ["one", b"\x00" * 130, "frag—", b"end"]
 
 
-def slicing(size: int) -> Callable[[httpx.URL], Awaitable[SocketStream]]:
-    """A way to connect by which everything arrives in slices of a size."""
+def connect_in_slices(size: int) -> Callable[[httpx.URL], Awaitable[SocketStream]]:
+    """Make a function that connects so that each read returns at most ``size`` bytes."""
 
     class SlicingStream(SocketStream):
         left = size
@@ -152,33 +151,33 @@ def slicing(size: int) -> Callable[[httpx.URL], Awaitable[SocketStream]]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, len(SCRIPT) - 1, len(SCRIPT) + 1])
-async def test_frames_may_be_cut_anywhere(size: int) -> None:
-    # Slices that are one byte longer than the script cut it at every offset in turn.
+async def test_frames_may_be_split_anywhere(size: int) -> None:
+    # Slices that are one byte longer than the script split it at every offset in turn.
     repetitions = len(SCRIPT) if size > 7 else 3
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(SCRIPT * repetitions)
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(SCRIPT * repetitions)
         for _ in range(repetitions):
-            socketeer.expect(Opcode.PONG, b"?")
-            socketeer.expect(Opcode.PONG, b"!")
-        socketeer.agree()
+            server.expect(Opcode.PONG, b"?")
+            server.expect(Opcode.PONG, b"!")
+        server.confirm_close()
 
-    with RawServer(speaking(script)) as peer:
-        async with opened(address(peer), connect=slicing(size)) as websocket:
+    with RawServer(websocket_script(script)) as peer:
+        async with opened(address(peer), connect=connect_in_slices(size)) as websocket:
             for _ in range(repetitions):
                 assert [await websocket.recv() for _ in MESSAGES] == MESSAGES
 
 
-async def test_frames_may_come_along_with_the_answer_to_the_handshake() -> None:
-    def script(line: RawConnection) -> None:
-        ScriptedWebSocket(line, early=SCRIPT).agree()
+async def test_frames_may_follow_handshake_response() -> None:
+    def script(connection: RawConnection) -> None:
+        ScriptedWebSocket(connection, early=SCRIPT).confirm_close()
 
     with RawServer(script) as peer:
         async with opened(address(peer)) as websocket:
             assert [await websocket.recv() for _ in MESSAGES] == MESSAGES
 
 
-async def test_compression_is_off_unless_asked_for() -> None:
+async def test_compression_is_off_by_default() -> None:
     offers: list[str | None] = []
 
     def handler(connection: ServerConnection) -> None:
@@ -197,82 +196,82 @@ async def test_compression_is_off_unless_asked_for() -> None:
     assert "permessage-deflate" in offers[1]
 
 
-async def test_messages_go_over_tls(authority: trustme.CA) -> None:
+async def test_messages_are_sent_over_tls(authority: trustme.CA) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
 
-    async def secure(url: httpx.URL) -> SocketStream:
+    async def connect_with_tls(url: httpx.URL) -> SocketStream:
         return await connect("localhost", url.port or 443, tls=client)
 
     with websockets_server(echo, ssl=server) as url:
-        async with opened(url.replace("ws", "wss", 1), connect=secure) as websocket:
+        async with opened(url.replace("ws", "wss", 1), connect=connect_with_tls) as websocket:
             for message in ("text", b"x" * 3_000_000):
                 await websocket.send(message)
                 assert await websocket.recv() == message
 
 
-async def test_pings_are_answered_while_nobody_receives() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
+async def test_pongs_are_sent_while_no_task_receives() -> None:
+    def script(server: ScriptedWebSocket) -> None:
         for number in range(3):
-            socketeer.line.send(frame(Opcode.PING, b"%d" % number))
-            socketeer.expect(Opcode.PONG, b"%d" % number)
-        socketeer.line.send(text("done"))
-        heard.set()
-        socketeer.agree()
+            server.send(frame(Opcode.PING, b"%d" % number))
+            server.expect(Opcode.PONG, b"%d" % number)
+        server.send(text("done"))
+        received.set()
+        server.confirm_close()
 
-    heard = threading.Event()
-    with RawServer(speaking(script)) as peer:
+    received = threading.Event()
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
-            await anyio.to_thread.run_sync(heard.wait)
+            await anyio.to_thread.run_sync(received.wait)
             assert await websocket.recv() == "done"
 
 
-async def test_a_peer_that_pings_and_does_not_listen_is_answered_once_it_does(
+async def test_unread_pongs_take_limited_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_PONG_BACKLOG", 10_000)
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(frame(Opcode.PING, b"x" * 125) * 8000)
-        socketeer.line.send(text("that was it"))
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(frame(Opcode.PING, b"x" * 125) * 8000)
+        server.send(text("that was it"))
         assert listen.wait(PATIENCE)
         number = 0
-        while bytes(socketeer.read().data) != b"last":
+        while bytes(server.read().data) != b"last":
             number += 1
             if number % 100 == 0:
-                socketeer.line.send(frame(Opcode.PING, b"last"))
+                server.send(frame(Opcode.PING, b"last"))
 
-    async def narrow(url: httpx.URL) -> SocketStream:
+    async def connect_with_small_buffer(url: httpx.URL) -> SocketStream:
         stream = await connect(url.host, url.port or 80)
         stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         return stream
 
     listen = threading.Event()
-    with RawServer(speaking(script), receive_buffer=4096) as peer:
-        async with opened(address(peer), connect=narrow) as websocket:
+    with RawServer(websocket_script(script), receive_buffer=4096) as peer:
+        async with opened(address(peer), connect=connect_with_small_buffer) as websocket:
             assert await websocket.recv() == "that was it"
             assert 0 < websocket._send_buffer.size < 10_000 + 2 * READ_SIZE
             listen.set()
             await ended(peer)
 
 
-async def test_a_silent_peer_that_answers_pings_is_kept() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
+async def test_pongs_keep_idle_connection_open() -> None:
+    def script(server: ScriptedWebSocket) -> None:
         for _ in range(3):
-            socketeer.expect(Opcode.PING, b"")
-            socketeer.line.send(frame(Opcode.PONG, b""))
-        socketeer.line.send(text("still here"))
-        socketeer.agree()
+            server.expect(Opcode.PING, b"")
+            server.send(frame(Opcode.PONG, b""))
+        server.send(text("still here"))
+        server.confirm_close()
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer), ping_interval=0.01, ping_timeout=5.0) as websocket:
             assert await websocket.recv() == "still here"
 
 
-async def test_a_peer_that_answers_no_ping_is_given_up() -> None:
-    with RawServer(speaking(lambda socketeer: socketeer.line.wait_closed())) as peer:
+async def test_ping_timeout_closes_connection() -> None:
+    with RawServer(websocket_script(lambda server: server.connection.wait_closed())) as peer:
         async with opened(address(peer), ping_interval=0.01, ping_timeout=0.01) as websocket:
             with pytest.raises(RealtimeDisconnectedError) as caught:
                 await websocket.recv()
@@ -285,8 +284,8 @@ async def test_a_peer_that_answers_no_ping_is_given_up() -> None:
                 await websocket.send("anyone?")
 
 
-async def test_a_peer_that_answers_no_ping_is_given_up_while_nobody_receives() -> None:
-    with RawServer(speaking(lambda socketeer: socketeer.line.wait_closed())) as peer:
+async def test_ping_timeout_applies_without_receiver() -> None:
+    with RawServer(websocket_script(lambda server: server.connection.wait_closed())) as peer:
         async with opened(address(peer), ping_interval=0.01, ping_timeout=0.01) as websocket:
             await ended(peer)
             with pytest.raises(RealtimeDisconnectedError):
@@ -294,16 +293,16 @@ async def test_a_peer_that_answers_no_ping_is_given_up_while_nobody_receives() -
 
 
 @pytest.mark.parametrize(
-    "frames", [[binary(b"x" * 101)], [binary(b"x" * 60, fin=False), more(b"x" * 60)]]
+    "frames", [[binary(b"x" * 101)], [binary(b"x" * 60, fin=False), continuation(b"x" * 60)]]
 )
-async def test_a_message_that_is_too_long_ends_the_connection(frames: list[bytes]) -> None:
+async def test_too_long_message_ends_connection(frames: list[bytes]) -> None:
     codes: list[int] = []
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(binary(b"x" * 100), *frames)
-        codes.append(socketeer.agree())
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(binary(b"x" * 100), *frames)
+        codes.append(server.confirm_close())
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer), max_message_size=100) as websocket:
             assert await websocket.recv() == b"x" * 100
             with pytest.raises(InvalidResponseError, match="more than 100 bytes"):
@@ -315,13 +314,13 @@ async def test_a_message_that_is_too_long_ends_the_connection(frames: list[bytes
     assert codes == [1009]
 
 
-async def test_a_compressed_message_that_is_too_long_is_not_inflated() -> None:
-    bomb = bytes(20_000_000)
+async def test_too_long_message_is_not_inflated() -> None:
+    inflated = bytes(20_000_000)
 
     def handler(connection: ServerConnection) -> None:
         connection.send(b"x" * 1000)
         connection.recv()
-        connection.send(bomb)
+        connection.send(inflated)
         with contextlib.suppress(ConnectionClosed):
             connection.recv()
 
@@ -337,7 +336,7 @@ async def test_a_compressed_message_that_is_too_long_is_not_inflated() -> None:
             finally:
                 tracemalloc.stop()
             assert websocket.close_code == 1009
-    assert peak < len(bomb) / 4
+    assert peak < len(inflated) / 4
 
 
 VIOLATIONS = {
@@ -358,15 +357,15 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
-async def test_breaking_the_protocol_ends_the_connection(name: str) -> None:
+async def test_protocol_violation_ends_connection(name: str) -> None:
     frames, code = VIOLATIONS[name]
     codes: list[int] = []
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(text("fine") + frames)
-        codes.append(socketeer.close_code())
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(text("fine") + frames)
+        codes.append(server.close_code())
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
             assert await websocket.recv() == "fine"
             for _ in range(2):
@@ -379,14 +378,14 @@ async def test_breaking_the_protocol_ends_the_connection(name: str) -> None:
     assert codes == [code]
 
 
-async def test_a_receiver_that_does_not_come_stops_the_sender() -> None:
+async def test_full_receive_buffer_stops_reading() -> None:
     messages = [bytes([number]) * 200_000 for number in range(60)]
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(*map(binary, messages))
-        socketeer.agree()
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(*map(binary, messages))
+        server.confirm_close()
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
             while websocket._receive_buffer.size < RECEIVE_LIMIT:
                 await anyio.lowlevel.checkpoint()
@@ -396,13 +395,13 @@ async def test_a_receiver_that_does_not_come_stops_the_sender() -> None:
             assert [await websocket.recv() for _ in messages] == messages
 
 
-async def test_messages_without_content_are_held_in_bounds_too() -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(text("", fin=False) + more(b"") * 1000 + more(b"", fin=True))
-        socketeer.line.send(binary(b"") * 18_000)
-        socketeer.agree()
+async def test_empty_messages_fill_receive_buffer() -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(text("", fin=False) + continuation(b"") * 1000 + continuation(b"", fin=True))
+        server.send(binary(b"") * 18_000)
+        server.confirm_close()
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
             while websocket._receive_buffer.size < RECEIVE_LIMIT:
                 await anyio.lowlevel.checkpoint()
@@ -414,15 +413,15 @@ async def test_messages_without_content_are_held_in_bounds_too() -> None:
                 assert await websocket.recv() == b""
 
 
-async def test_a_peer_that_does_not_read_stops_the_senders_and_loses_nothing() -> None:
+async def test_full_send_buffer_stops_senders() -> None:
     read = threading.Event()
     received: list[bytes] = []
 
-    def script(socketeer: ScriptedWebSocket) -> None:
+    def script(server: ScriptedWebSocket) -> None:
         assert read.wait(PATIENCE)
-        while (message := socketeer.read()).opcode is Opcode.BINARY:
+        while (message := server.read()).opcode is Opcode.BINARY:
             received.append(bytes(message.data))
-        socketeer.line.send(close())
+        server.send(close())
 
     sent: list[bytes] = []
 
@@ -431,7 +430,7 @@ async def test_a_peer_that_does_not_read_stops_the_senders_and_loses_nothing() -
             await websocket.send(name * 1000)
             sent.append(name * 1000)
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
             async with anyio.create_task_group() as tasks:
                 for name in (b"a", b"b", b"c"):
@@ -445,12 +444,12 @@ async def test_a_peer_that_does_not_read_stops_the_senders_and_loses_nothing() -
             read.set()
             await websocket.send(b"last")
         await ended(peer)
-    # A send that was cancelled while it waited has sent nothing.
+    # A send that was cancelled while it waited sent nothing.
     assert sorted(received[:-1]) == sorted(sent)
     assert received[-1] == b"last"
 
 
-async def test_tasks_that_send_at_once_do_not_mix_their_messages() -> None:
+async def test_concurrent_messages_do_not_mix() -> None:
     messages = [bytes([number]) * (number * 300) for number in range(100)]
     with websockets_server(echo) as url:
         async with opened(url) as websocket, anyio.create_task_group() as tasks:
@@ -460,7 +459,7 @@ async def test_tasks_that_send_at_once_do_not_mix_their_messages() -> None:
     assert sorted(received, key=len) == messages
 
 
-async def test_a_second_receiver_is_refused_and_the_first_gets_its_message() -> None:
+async def test_second_receiver_is_rejected() -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket, anyio.create_task_group() as tasks:
             received: list[str | bytes | bytearray] = []
@@ -476,10 +475,10 @@ async def test_a_second_receiver_is_refused_and_the_first_gets_its_message() -> 
     assert received == ["for the first"]
 
 
-async def test_messages_that_are_sent_in_a_row_are_written_together(
+async def test_messages_in_a_row_are_joined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "IDLE_READ_INTERVAL", 60.0)  # reading counts as a turn of the loop
+    monkeypatch.setattr(module, "IDLE_READ_INTERVAL", 60.0)  # a read enables write-through
     streams: list[CountingStream] = []
 
     class CountingStream(SocketStream):
@@ -489,13 +488,13 @@ async def test_messages_that_are_sent_in_a_row_are_written_together(
             self.writes += 1
             return super().send_nowait(item)
 
-    async def counting(url: httpx.URL) -> SocketStream:
+    async def connect_and_count(url: httpx.URL) -> SocketStream:
         stream = await connect(url.host, url.port or 80)
         streams.append(CountingStream(stream._socket))
         return streams[0]
 
     with websockets_server(echo) as url:
-        async with opened(url, connect=counting) as websocket:
+        async with opened(url, connect=connect_and_count) as websocket:
             streams[0].writes = 0
             for number in range(100):
                 await websocket.send(f"message {number}")
@@ -507,25 +506,25 @@ async def test_messages_that_are_sent_in_a_row_are_written_together(
                 assert streams[0].writes == writes
                 await websocket.recv()
             for writes in (6, 6, 8):
-                # With nothing received in between, every other one has to wait for the loop.
+                # Without a read in between, every second message waits for the event loop.
                 await websocket.send("a message of many")
                 assert streams[0].writes == writes
                 await anyio.wait_all_tasks_blocked()
 
 
 @pytest.mark.parametrize("message", [None, 1, {"prompt": "a cat"}, "\ud800"])
-async def test_what_is_no_message_is_refused_and_the_connection_stays_usable(
+async def test_invalid_message_is_rejected(
     message: object,
 ) -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             with pytest.raises(InvalidRequestError):
-                await websocket.send(message)  # type: ignore[arg-type]  # that is the point
+                await websocket.send(message)  # type: ignore[arg-type]  # invalid on purpose
             await websocket.send("a message")
             assert await websocket.recv() == "a message"
 
 
-async def test_closing_tells_the_other_side_and_waits_for_its_answer() -> None:
+async def test_close_waits_for_close_frame() -> None:
     closes: SimpleQueue[tuple[int | None, str | None]] = SimpleQueue()
 
     def handler(connection: ServerConnection) -> None:
@@ -563,7 +562,7 @@ UNSENDABLE = [
 
 
 @pytest.mark.parametrize(("code", "reason"), UNSENDABLE)
-async def test_a_close_that_cannot_be_sent_is_refused(code: Any, reason: Any) -> None:
+async def test_invalid_close_is_rejected(code: Any, reason: Any) -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             with pytest.raises(InvalidRequestError, match="close"):
@@ -572,7 +571,7 @@ async def test_a_close_that_cannot_be_sent_is_refused(code: Any, reason: Any) ->
             assert await websocket.recv() == "still open"
 
 
-async def test_closing_while_another_task_receives_lets_that_task_go() -> None:
+async def test_close_wakes_up_receiver() -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             caught: list[RealtimeDisconnectedError] = []
@@ -590,14 +589,14 @@ async def test_closing_while_another_task_receives_lets_that_task_go() -> None:
             assert [error.close_code for error in caught] == [1000]
 
 
-async def test_messages_that_came_before_the_close_are_delivered() -> None:
+async def test_messages_before_close_are_delivered() -> None:
     codes: list[int] = []
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(text("one") + text("two") + close(4001, "enough") + text("not heard"))
-        codes.append(socketeer.close_code())
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(text("one") + text("two") + close(4001, "enough") + text("not received"))
+        codes.append(server.close_code())
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
             await ended(peer)
             assert [await websocket.recv(), await websocket.recv()] == ["one", "two"]
@@ -609,19 +608,19 @@ async def test_messages_that_came_before_the_close_are_delivered() -> None:
     assert codes == [4001]
 
 
-async def test_a_close_without_a_code_is_one() -> None:
-    with RawServer(speaking(lambda socketeer: socketeer.line.send(b"\x88\x00"))) as peer:
+async def test_close_without_code_has_code_1005() -> None:
+    with RawServer(websocket_script(lambda server: server.send(b"\x88\x00"))) as peer:
         async with opened(address(peer)) as websocket:
             with pytest.raises(RealtimeDisconnectedError) as caught:
                 await websocket.recv()
     assert (caught.value.close_code, caught.value.close_reason) == (1005, "")
 
 
-async def test_a_close_that_is_not_answered_is_not_waited_for(
+async def test_close_timeout_ends_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.01)
-    with RawServer(speaking(lambda socketeer: socketeer.line.wait_closed())) as peer:
+    with RawServer(websocket_script(lambda server: server.connection.wait_closed())) as peer:
         async with opened(address(peer)) as websocket:
             await websocket.close()
             assert (websocket.close_code, websocket.close_reason) == (
@@ -631,12 +630,12 @@ async def test_a_close_that_is_not_answered_is_not_waited_for(
 
 
 @pytest.mark.parametrize("late", [text("late"), frame(Opcode.TEXT, b"\xff")])
-async def test_what_arrives_after_our_close_is_for_nobody(late: bytes) -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        code = socketeer.close_code()
-        socketeer.line.send(late, close(code))
+async def test_messages_after_close_are_discarded(late: bytes) -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        code = server.close_code()
+        server.send(late, close(code))
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
             await websocket.close()
             assert websocket.close_code == 1000
@@ -645,13 +644,13 @@ async def test_what_arrives_after_our_close_is_for_nobody(late: bytes) -> None:
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-async def test_a_connection_that_is_lost_without_a_word_is_told(leave: str) -> None:
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(text("one") + binary(b"half of a message")[:5])
-        socketeer.expect(Opcode.TEXT, b"go")
-        getattr(socketeer.line, leave)()
+async def test_lost_connection_has_code_1006(leave: str) -> None:
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(text("one") + binary(b"half of a message")[:5])
+        server.expect(Opcode.TEXT, b"go")
+        getattr(server.connection, leave)()
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
             assert await websocket.recv() == "one"
             await websocket.send("go")
@@ -664,13 +663,13 @@ async def test_a_connection_that_is_lost_without_a_word_is_told(leave: str) -> N
                 await websocket.send("too late")
 
 
-async def test_a_sender_hears_why_the_other_side_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_send_raises_reason_of_server_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE_READ_INTERVAL", 60.0)
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        socketeer.line.send(text("one") + close(1011, "the app crashed"))
+    def script(server: ScriptedWebSocket) -> None:
+        server.send(text("one") + close(1011, "the app crashed"))
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket:
             await ended(peer)
 
@@ -685,12 +684,12 @@ async def test_a_sender_hears_why_the_other_side_left(monkeypatch: pytest.Monkey
             assert await websocket.recv() == "one"
 
 
-async def test_senders_that_wait_for_room_hear_of_the_loss() -> None:
+async def test_lost_connection_wakes_up_senders() -> None:
     full = threading.Event()
 
-    def script(socketeer: ScriptedWebSocket) -> None:
+    def script(server: ScriptedWebSocket) -> None:
         assert full.wait(PATIENCE)
-        socketeer.line.reset()
+        server.connection.reset()
 
     errors: list[FalClientError] = []
 
@@ -701,7 +700,7 @@ async def test_senders_that_wait_for_room_hear_of_the_loss() -> None:
         except RealtimeDisconnectedError as error:
             errors.append(error)
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with opened(address(peer)) as websocket, anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(send, websocket)
@@ -711,7 +710,7 @@ async def test_senders_that_wait_for_room_hear_of_the_loss() -> None:
     assert len(errors) == 3
 
 
-async def test_a_round_trip_that_is_cancelled_anywhere_leaves_a_usable_connection() -> None:
+async def test_connection_survives_cancellation_anywhere() -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
 
@@ -730,7 +729,7 @@ async def test_a_round_trip_that_is_cancelled_anywhere_leaves_a_usable_connectio
             assert websocket.is_open
 
 
-async def test_a_send_that_is_cancelled_sends_nothing_and_a_recv_loses_nothing() -> None:
+async def test_cancelled_calls_lose_no_message() -> None:
     with websockets_server(echo) as url:
         async with opened(url) as websocket:
             await websocket.send("one")
@@ -748,29 +747,28 @@ async def test_a_send_that_is_cancelled_sends_nothing_and_a_recv_loses_nothing()
             assert [await websocket.recv(), await websocket.recv()] == ["one", "two"]
 
 
-async def test_the_background_tasks_end_with_the_connection() -> None:
-    with RawServer(speaking(lambda socketeer: socketeer.line.send(close()))) as peer:
+async def test_background_tasks_end_with_connection() -> None:
+    with RawServer(websocket_script(lambda server: server.send(close()))) as peer:
         websocket = await connect_websocket(address(peer))
-        with anyio.fail_after(PATIENCE):
-            with pytest.raises(RealtimeDisconnectedError):
-                await websocket.recv()
-            await websocket.close()
+        with pytest.raises(RealtimeDisconnectedError):
+            await websocket.recv()
+        await websocket.close()
         assert all(task.done for task in websocket._background)
 
 
-async def test_connecting_that_is_cancelled_anywhere_leaves_nothing_open(
+async def test_cancelled_connecting_closes_socket(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     streams: list[SocketStream] = []
 
-    async def noting(url: httpx.URL) -> SocketStream:
+    async def connect_and_record(url: httpx.URL) -> SocketStream:
         streams.append(await connect(url.host, url.port or 80))
         return streams[-1]
 
     with websockets_server(echo) as url:
 
         async def use() -> None:
-            websocket = await connect_websocket(url, connect=noting)
+            websocket = await connect_websocket(url, connect=connect_and_record)
             async with closing(websocket):
                 await websocket.send("hello")
                 await websocket.recv()
@@ -784,8 +782,8 @@ async def test_connecting_that_is_cancelled_anywhere_leaves_nothing_open(
     assert not recwarn.list
 
 
-async def test_a_close_that_is_cancelled_closes_at_once() -> None:
-    with RawServer(speaking(lambda socketeer: socketeer.line.wait_closed())) as peer:
+async def test_cancelled_close_closes_at_once() -> None:
+    with RawServer(websocket_script(lambda server: server.connection.wait_closed())) as peer:
         async with opened(address(peer)) as websocket:
             with anyio.CancelScope() as scope:
                 scope.cancel()
@@ -794,7 +792,7 @@ async def test_a_close_that_is_cancelled_closes_at_once() -> None:
             await ended(peer)
 
 
-async def test_an_error_in_the_block_comes_out_as_it_is_and_the_connection_is_closed() -> None:
+async def test_error_in_block_closes_connection() -> None:
     class OwnError(Exception):
         pass
 
@@ -813,49 +811,49 @@ async def test_an_error_in_the_block_comes_out_as_it_is_and_the_connection_is_cl
     assert closes.get(timeout=PATIENCE) == 1000
 
 
-async def test_a_block_that_is_cancelled_closes_the_connection_properly() -> None:
+async def test_cancelled_block_sends_close_frame() -> None:
     answer = threading.Event()
 
-    def script(socketeer: ScriptedWebSocket) -> None:
-        code = socketeer.close_code()
+    def script(server: ScriptedWebSocket) -> None:
+        code = server.close_code()
         assert answer.wait(PATIENCE)
-        socketeer.line.send(close(code))
+        server.send(close(code))
 
-    async def let_it_answer(websocket: WebSocket) -> None:
+    async def confirm_after_cancellation(websocket: WebSocket) -> None:
         while websocket._protocol.close_sent is None:
             await anyio.lowlevel.checkpoint()
         for _ in range(20):
             await anyio.lowlevel.checkpoint()
         answer.set()
 
-    with RawServer(speaking(script)) as peer:
+    with RawServer(websocket_script(script)) as peer:
         async with anyio.create_task_group() as tasks:
             with anyio.CancelScope() as scope:
                 async with opened(address(peer)) as websocket:
-                    tasks.start_soon(let_it_answer, websocket)
+                    tasks.start_soon(confirm_after_cancellation, websocket)
                     scope.cancel()
                     await websocket.recv()
     assert scope.cancelled_caught
     assert websocket.close_code == 1000
 
 
-async def test_what_was_sent_just_before_a_cancellation_goes_out_with_the_close() -> None:
-    heard: SimpleQueue[str | bytes | int | None] = SimpleQueue()
+async def test_close_sends_unsent_messages_first() -> None:
+    received: SimpleQueue[str | bytes | int | None] = SimpleQueue()
 
     def handler(connection: ServerConnection) -> None:
         for message in connection:
-            heard.put(message)
-        heard.put(connection.close_code)
+            received.put(message)
+        received.put(connection.close_code)
 
     async def send_and_cancel(websocket: WebSocket) -> None:
         await websocket.send("a last word")
         scope.cancel()
 
-    with websockets_server(handler) as url, anyio.fail_after(PATIENCE):
+    with websockets_server(handler) as url:
         async with anyio.create_task_group() as tasks:
             with anyio.CancelScope() as scope:
                 async with opened(url) as websocket:
                     tasks.start_soon(send_and_cancel, websocket)
                     await websocket.recv()
     assert websocket.close_code == 1000
-    assert [heard.get(timeout=PATIENCE) for _ in range(2)] == ["a last word", 1000]
+    assert [received.get(timeout=PATIENCE) for _ in range(2)] == ["a last word", 1000]

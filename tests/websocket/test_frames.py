@@ -1,4 +1,4 @@
-"""Frames are cut and built as RFC 6455 says; websockets' own parser is the judge."""
+"""Frames of RFC 6455, compared with the parser of websockets."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STREAM = b"".join(
 
 
 def parse(frame: bytes) -> Frame:
-    """What a server of websockets reads."""
+    """Parse a frame as a server does."""
     reader = StreamReader()
     reader.feed_data(frame)
     parser: Generator[None, None, Frame] = Frame.parse(reader.read_exact, mask=True)
@@ -62,42 +62,42 @@ def whole_frame(first: int, payload: bytes) -> bytes:
     return frame
 
 
-def cut(parts: list[bytes], max_size: int | None = None) -> list[FrameContent]:
-    cutter = FrameReader(max_size)
-    return [piece for part in parts for piece in cutter.feed(part)]
+def read_frames(parts: list[bytes], max_size: int | None = None) -> list[FrameContent]:
+    reader = FrameReader(max_size)
+    return [piece for part in parts for piece in reader.feed(part)]
 
 
-def cut_into_room(parts: list[bytes]) -> list[FrameContent]:
-    """What comes out when what fits is received to where there is room."""
-    cutter = FrameReader(None)
-    pieces: list[FrameContent] = []
+def read_into_buffers(parts: list[bytes]) -> list[FrameContent]:
+    """Read frames, and receive into the buffer of the reader where it has one."""
+    reader = FrameReader(None)
+    contents: list[FrameContent] = []
     for part in parts:
         rest = part
         while rest:
-            room = cutter.buffer
-            if room is None:
-                pieces += cutter.feed(rest)
+            buffer = reader.buffer
+            if buffer is None:
+                contents += reader.feed(rest)
                 break
-            size = min(len(room), len(rest))
-            room[:size] = rest[:size]
-            pieces += cutter.buffer_updated(size)
+            size = min(len(buffer), len(rest))
+            buffer[:size] = rest[:size]
+            contents += reader.buffer_updated(size)
             rest = rest[size:]
-    return pieces
+    return contents
 
 
-def test_a_message_of_any_size_becomes_one_masked_frame() -> None:
+def test_message_is_encoded_as_masked_frame() -> None:
     for size in SIZES:
         for first, opcode in ((TEXT, Opcode.TEXT), (BINARY, Opcode.BINARY)):
             frame = parse(whole_frame(first, b"a" * size))
             assert (frame.opcode, frame.data, frame.fin) == (opcode, b"a" * size, True)
 
 
-def test_masks_differ_from_frame_to_frame() -> None:
+def test_each_frame_has_its_own_mask() -> None:
     assert len({whole_frame(BINARY, b"")[2:6] for _ in range(100)}) > 90
 
 
-def test_whole_messages_come_out_without_their_heads_and_all_else_with_it() -> None:
-    assert cut([STREAM]) == [
+def test_only_whole_messages_are_decoded() -> None:
+    assert read_frames([STREAM]) == [
         (TEXT, b"one"),
         (BINARY, b"x" * 200),
         (0, b"\x89\x01?"),
@@ -109,8 +109,8 @@ def test_whole_messages_come_out_without_their_heads_and_all_else_with_it() -> N
     ]
 
 
-def test_a_message_within_a_fragmented_one_is_left_to_the_parser() -> None:
-    assert cut([b"\x01\x01a" + b"\x81\x01b" + b"\x80\x01c" + b"\x81\x01d"]) == [
+def test_message_between_fragments_goes_to_parser() -> None:
+    assert read_frames([b"\x01\x01a" + b"\x81\x01b" + b"\x80\x01c" + b"\x81\x01d"]) == [
         (0, b"\x01\x01a"),
         (0, b"\x81\x01b"),
         (0, b"\x80\x01c"),
@@ -118,87 +118,89 @@ def test_a_message_within_a_fragmented_one_is_left_to_the_parser() -> None:
     ]
 
 
-def test_messages_of_any_size_survive_being_cut_anywhere() -> None:
+def test_messages_may_be_split_anywhere() -> None:
     for size in SIZES:
         stream = Frame(Opcode.BINARY, b"m" * size).serialize(mask=False) * 2
         step = max(1, len(stream) // 50)
         for at in [*range(1, min(30, len(stream))), *range(30, len(stream), step)]:
-            assert cut([stream[:at], stream[at:]]) == [(BINARY, b"m" * size)] * 2
+            assert read_frames([stream[:at], stream[at:]]) == [(BINARY, b"m" * size)] * 2
 
 
-def test_the_frames_are_the_same_byte_by_byte_and_cut_at_every_offset() -> None:
-    whole = cut([STREAM])
-    assert cut([STREAM[at : at + 1] for at in range(len(STREAM))]) == whole
+def test_frames_may_arrive_byte_by_byte() -> None:
+    whole = read_frames([STREAM])
+    assert read_frames([STREAM[at : at + 1] for at in range(len(STREAM))]) == whole
     for at in range(len(STREAM)):
-        assert cut([STREAM[:at], STREAM[at:]]) == whole
+        assert read_frames([STREAM[:at], STREAM[at:]]) == whole
 
 
-def test_what_is_too_long_is_not_waited_for() -> None:
+def test_too_long_frame_goes_to_parser_at_once() -> None:
     head = Frame(Opcode.BINARY, b"x" * 1000).serialize(mask=False)[:4]
-    assert cut([b"\x81\x01a" + head, b"xx", b"y"], max_size=999) == [
+    assert read_frames([b"\x81\x01a" + head, b"xx", b"y"], max_size=999) == [
         (TEXT, b"a"),
         (0, head),
         (0, b"xx"),
         (0, b"y"),
     ]
-    assert cut([head], max_size=1000) == []
+    assert read_frames([head], max_size=1000) == []
 
 
-def test_a_masked_frame_is_left_to_the_parser_with_all_that_follows() -> None:
+def test_masked_frame_goes_to_parser() -> None:
     masked = whole_frame(TEXT, b"no")
-    assert cut([b"\x81\x01a" + masked, b"\x81\x01b"]) == [
+    assert read_frames([b"\x81\x01a" + masked, b"\x81\x01b"]) == [
         (TEXT, b"a"),
         (0, masked),
         (0, b"\x81\x01b"),
     ]
 
 
-def test_there_is_room_for_the_rest_of_a_long_message_and_no_more(
+def test_buffers_match_rest_of_long_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_BUFFER", 30_000)
     message = b"m" * 70_000
     stream = Frame(Opcode.BINARY, message).serialize(mask=False)
-    cutter = FrameReader(None)
-    assert list(cutter.feed(stream[:5])) == []
-    assert cutter.buffer is None  # nobody knows how much
-    assert list(cutter.feed(stream[5:10_010])) == []
+    reader = FrameReader(None)
+    assert list(reader.feed(stream[:5])) == []
+    assert reader.buffer is None  # the length is not known yet
+    assert list(reader.feed(stream[5:10_010])) == []
     sizes: list[int] = []
-    pieces: list[FrameContent] = []
-    while (room := cutter.buffer) is not None:
-        sizes.append(len(room))
-        room[:] = b"m" * len(room)
-        pieces += cutter.buffer_updated(len(room))
+    contents: list[FrameContent] = []
+    while (buffer := reader.buffer) is not None:
+        sizes.append(len(buffer))
+        buffer[:] = b"m" * len(buffer)
+        contents += reader.buffer_updated(len(buffer))
     assert sizes == [20_000, 30_000, 10_000]
-    assert pieces == [(BINARY, message)]
+    assert contents == [(BINARY, message)]
 
 
-def test_an_announcement_alone_takes_little_memory() -> None:
-    cutter = FrameReader(None)
-    assert list(cutter.feed(b"\x82\x7f" + (2**62).to_bytes(8, "big") + b"x")) == []
-    assert cutter.buffer is not None
-    assert len(cutter.buffer) < module.MAX_BUFFER
+def test_announced_length_takes_little_memory() -> None:
+    reader = FrameReader(None)
+    assert list(reader.feed(b"\x82\x7f" + (2**62).to_bytes(8, "big") + b"x")) == []
+    assert reader.buffer is not None
+    assert len(reader.buffer) < module.MAX_BUFFER
 
 
 @given(
     st.lists(st.integers(0, 3 * MAX_COPIED), max_size=5), st.lists(st.integers(1, 9000), max_size=9)
 )
-def test_messages_are_the_same_whole_in_pieces_and_received_to_their_room(
-    sizes: list[int], cuts: list[int]
-) -> None:
+def test_splitting_and_buffers_keep_messages(sizes: list[int], cuts: list[int]) -> None:
     messages = [bytes([number]) * size for number, size in enumerate(sizes)]
     stream = b"".join(Frame(Opcode.BINARY, each).serialize(mask=False) for each in messages)
     parts, rest = [], stream
     for size in cuts:
         parts.append(rest[:size])
         rest = rest[size:]
-    for pieces in (cut([stream]), cut([*parts, rest]), cut_into_room([*parts, rest])):
-        assert pieces == [(BINARY, message) for message in messages]
+    for contents in (
+        read_frames([stream]),
+        read_frames([*parts, rest]),
+        read_into_buffers([*parts, rest]),
+    ):
+        assert contents == [(BINARY, message) for message in messages]
 
 
 @pytest.mark.parametrize("size", [65_537, 200_003])
 @pytest.mark.parametrize("step", [20, 1000, 65_536])
-def test_a_long_message_becomes_the_same_frame_part_by_part(size: int, step: int) -> None:
+def test_chunked_frame_is_one_masked_frame(size: int, step: int) -> None:
     long, parts = ChunkedFrame(TEXT, b"a" * size), []
     while left := len(long):
         parts.append(long.read(step))
@@ -209,20 +211,18 @@ def test_a_long_message_becomes_the_same_frame_part_by_part(size: int, step: int
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=8))
-def test_garbage_never_breaks_the_cutter_and_nothing_of_it_is_lost(
-    garbage: bytes, cuts: list[int]
-) -> None:
+def test_reader_keeps_every_byte_of_garbage(garbage: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(at, len(garbage)) for at in cuts), len(garbage)]
     parts = [garbage[a:b] for a, b in itertools.pairwise(edges)]
-    pieces = cut(parts, max_size=200)
-    assert list(_merged(pieces)) == list(_merged(cut([garbage], max_size=200)))
-    assert sum(len(data) for _, data in pieces) <= len(garbage)
+    contents = read_frames(parts, max_size=200)
+    assert list(_merged(contents)) == list(_merged(read_frames([garbage], max_size=200)))
+    assert sum(len(data) for _, data in contents) <= len(garbage)
 
 
-def _merged(pieces: list[FrameContent]) -> list[FrameContent]:
-    """Where the bytes for the parser are divided is of no matter."""
+def _merged(contents: list[FrameContent]) -> list[FrameContent]:
+    """Join adjacent bytes for the parser, whose division does not matter."""
     merged: list[FrameContent] = []
-    for first, data in pieces:
+    for first, data in contents:
         if merged and first == 0 == merged[-1][0]:
             merged[-1] = (0, merged[-1][1] + data)
         else:

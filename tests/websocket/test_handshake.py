@@ -1,4 +1,4 @@
-"""Opening a WebSocket: what is sent, and what becomes of answers that are not a WebSocket's."""
+"""WebSocket handshake: request, rejection, failures and proxies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-import anyio
 import httpx
 import pytest
 
@@ -38,16 +37,15 @@ def address(peer: RawServer) -> str:
 
 
 async def connect(peer: RawServer, **options: object) -> WebSocket:
-    with anyio.fail_after(PATIENCE):
-        return await connect_websocket(address(peer), **options)  # type: ignore[arg-type]  # passed on
+    return await connect_websocket(address(peer), **options)  # type: ignore[arg-type]  # passed on
 
 
-async def refusal(*answer: bytes) -> HandshakeRejected:
-    """What comes of an answer after which the server waits."""
+async def rejection(*response: bytes) -> HandshakeRejected:
+    """Return the rejection that a response causes; the server keeps the connection open."""
 
-    def script(line: RawConnection) -> None:
-        line.response(*answer)
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.response(*response)
+        connection.wait_closed()
 
     with RawServer(script) as peer, pytest.raises(HandshakeRejected) as caught:
         await connect(peer)
@@ -61,14 +59,14 @@ async def failure(script: object, **options: object) -> FalClientError:
     return caught.value
 
 
-async def test_the_handshake_asks_for_the_path_and_query_and_carries_the_headers() -> None:
+async def test_handshake_has_path_query_and_headers() -> None:
     requests: list[ScriptedWebSocket] = []
 
-    def script(line: RawConnection) -> None:
-        requests.append(ScriptedWebSocket(line))
-        requests[0].agree()
+    def script(connection: RawConnection) -> None:
+        requests.append(ScriptedWebSocket(connection))
+        requests[0].confirm_close()
 
-    with RawServer(script) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(script) as peer:
         websocket = await connect_websocket(address(peer), {"Authorization": "Key a:b"})
         async with closing(websocket):
             pass
@@ -81,11 +79,11 @@ async def test_the_handshake_asks_for_the_path_and_query_and_carries_the_headers
 
 
 @pytest.mark.parametrize("status", [200, 301, 401, 403, 404, 429, 500, 503])
-async def test_a_refusal_has_its_status_headers_and_body(status: int) -> None:
+async def test_rejection_has_status_headers_and_body(status: int) -> None:
     head = (
         f"HTTP/1.1 {status} No\r\nX-Fal-Request-Id: 1\r\nA: b\r\na: c\r\nContent-Length: 15\r\n\r\n"
     )
-    response = (await refusal(head.encode(), b'{"detail": "x"}')).response
+    response = (await rejection(head.encode(), b'{"detail": "x"}')).response
     assert (response.status_code, response.body, response.request_id) == (
         status,
         b'{"detail": "x"}',
@@ -94,17 +92,19 @@ async def test_a_refusal_has_its_status_headers_and_body(status: int) -> None:
     assert response.headers["a"] == "b, c"
 
 
-async def test_the_body_of_a_refusal_may_come_in_chunks() -> None:
+async def test_rejection_may_be_chunked() -> None:
     head = b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert (await refusal(head, b"3\r\nabc\r\n", b"2\r\nde\r\n0\r\n\r\n")).response.body == b"abcde"
+    assert (
+        await rejection(head, b"3\r\nabc\r\n", b"2\r\nde\r\n0\r\n\r\n")
+    ).response.body == b"abcde"
 
 
-async def test_the_body_of_a_refusal_may_end_with_the_connection() -> None:
+async def test_rejection_may_end_with_connection() -> None:
     for ending in (RawConnection.close, RawConnection.reset):
 
-        def script(line: RawConnection, ending: object = ending) -> None:
-            line.response(b"HTTP/1.0 403 No\r\n\r\nno, ", b"never")
-            ending(line)  # type: ignore[operator]
+        def script(connection: RawConnection, ending: object = ending) -> None:
+            connection.response(b"HTTP/1.0 403 No\r\n\r\nno, ", b"never")
+            ending(connection)  # type: ignore[operator]
 
         with RawServer(script) as peer, pytest.raises(HandshakeRejected) as caught:
             await connect(peer)
@@ -112,17 +112,17 @@ async def test_the_body_of_a_refusal_may_end_with_the_connection() -> None:
         assert b"no, never".startswith(caught.value.response.body)
 
 
-async def test_a_refusal_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_rejection_is_truncated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REJECTION_TIMEOUT", 10 * PATIENCE)
     body = (
-        await refusal(b"HTTP/1.1 500 Oh\r\n\r\n", b"x" * (MAX_REJECTION_SIZE + 1000))
+        await rejection(b"HTTP/1.1 500 Oh\r\n\r\n", b"x" * (MAX_REJECTION_SIZE + 1000))
     ).response.body
     assert body == b"x" * MAX_REJECTION_SIZE
 
 
-async def test_a_refusal_that_stalls_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalled_rejection_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REJECTION_TIMEOUT", 0.05)
-    answer = await refusal(b"HTTP/1.1 429 Slow\r\nContent-Length: 100\r\n\r\nslow ")
+    answer = await rejection(b"HTTP/1.1 429 Slow\r\nContent-Length: 100\r\n\r\nslow ")
     assert (answer.response.status_code, answer.response.body) == (429, b"slow ")
 
 
@@ -137,29 +137,31 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_an_answer_that_is_not_one_to_a_handshake_is_an_invalid_response(name: str) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(WRONG[name])
-        line.wait_closed()
+async def test_invalid_handshake_response_raises(name: str) -> None:
+    def script(connection: RawConnection) -> None:
+        connection.response(WRONG[name])
+        connection.wait_closed()
 
     assert isinstance(await failure(script), InvalidResponseError)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Swi", b"HTTP/1.1 403 No\r\nA: b"])
-async def test_a_connection_that_breaks_during_the_handshake_is_a_failure(answer: bytes) -> None:
-    assert type(await failure(lambda line: line.response(answer))) is ConnectionFailedError
+async def test_closed_handshake_is_connection_failure(answer: bytes) -> None:
     assert (
-        type(await failure(lambda line: (line.response(answer), line.reset())))
+        type(await failure(lambda connection: connection.response(answer))) is ConnectionFailedError
+    )
+    assert (
+        type(await failure(lambda connection: (connection.response(answer), connection.reset())))
         is ConnectionFailedError
     )
 
 
-async def test_a_server_that_does_not_answer_is_given_up() -> None:
+async def test_open_timeout_closes_connection() -> None:
     left = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.request()
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.request()
+        connection.wait_closed()
         left.set()
 
     error = await failure(script, open_timeout=0.05)
@@ -168,7 +170,7 @@ async def test_a_server_that_does_not_answer_is_given_up() -> None:
     assert left.is_set()
 
 
-async def test_a_host_that_cannot_be_reached_is_a_failure_to_connect() -> None:
+async def test_unreachable_host_is_connection_failure() -> None:
     with pytest.raises(ConnectionFailedError, match=r"cannot connect to 127\.0\.0\.1:9"):
         await connect_websocket("ws://127.0.0.1:9/")
 
@@ -176,7 +178,7 @@ async def test_a_host_that_cannot_be_reached_is_a_failure_to_connect() -> None:
 @pytest.mark.parametrize(
     "url", ["http://x/?t=secret", "ws://", "ws://x:y/?t=secret", "ws://x/#secret"]
 )
-async def test_an_address_that_is_none_is_refused_without_showing_it(url: str) -> None:
+async def test_invalid_url_is_rejected_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         await connect_websocket(url)
     assert "secret" not in str(caught.value)
@@ -194,12 +196,15 @@ async def test_an_address_that_is_none_is_refused_without_showing_it(url: str) -
         ("sec-websocket-extensions", "permessage-deflate"),
     ],
 )
-async def test_headers_that_cannot_be_sent_are_refused(name: str, value: str) -> None:
-    with RawServer(lambda line: line.wait_closed()) as peer, pytest.raises(InvalidRequestError):
+async def test_invalid_headers_are_rejected(name: str, value: str) -> None:
+    with (
+        RawServer(lambda connection: connection.wait_closed()) as peer,
+        pytest.raises(InvalidRequestError),
+    ):
         await connect_websocket(address(peer), {name: value})
 
 
-async def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_handshake_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     theirs = logging.getLogger("server")
     with caplog.at_level(logging.DEBUG), websockets_server(echo, logger=theirs) as url:
         websocket = await connect_websocket(f"{url}?t={TOKEN}", {"Authorization": "Key a:b"})
@@ -209,16 +214,16 @@ async def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert [record for record in caplog.records if record.name not in {"asyncio", "server"}] == []
 
 
-async def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def script(line: RawConnection) -> None:
-        assert line.until(b"\r\n\r\n").startswith(b"CONNECT fal.run:80 HTTP/1.1\r\n")
-        line.send(b"HTTP/1.1 200 Connected\r\n\r\n")
-        socketeer = ScriptedWebSocket(line)
-        assert socketeer.request.headers["Host"] == "fal.run"
-        socketeer.line.send(text("through"))
-        socketeer.agree()
+async def test_proxy_of_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(connection: RawConnection) -> None:
+        assert connection.until(b"\r\n\r\n").startswith(b"CONNECT fal.run:80 HTTP/1.1\r\n")
+        connection.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        server = ScriptedWebSocket(connection)
+        assert server.request.headers["Host"] == "fal.run"
+        server.send(text("through"))
+        server.confirm_close()
 
-    with RawServer(script) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(script) as peer:
         monkeypatch.setenv("http_proxy", peer.url)
         monkeypatch.delenv("no_proxy", raising=False)
         websocket = await connect_websocket("ws://fal.run/app")
@@ -226,16 +231,16 @@ async def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) 
             assert await websocket.recv() == "through"
 
 
-async def test_a_proxy_that_refuses_is_a_failure_to_connect() -> None:
-    async def refused(url: httpx.URL) -> object:
+async def test_proxy_error_is_connection_failure() -> None:
+    async def reject(url: httpx.URL) -> object:
         raise ProxyError("the proxy refused the tunnel")
 
     with pytest.raises(ConnectionFailedError, match="the proxy refused the tunnel"):
-        await connect_websocket("ws://fal.run/app", connect=refused)  # type: ignore[arg-type]  # it never returns
+        await connect_websocket("ws://fal.run/app", connect=reject)  # type: ignore[arg-type]  # it never returns
 
 
-async def test_a_plain_address_is_dialled_without_tls() -> None:
-    with RawServer(lambda line: line.wait_closed()) as peer:
+async def test_ws_url_is_connected_without_tls() -> None:
+    with RawServer(lambda connection: connection.wait_closed()) as peer:
         stream = await connect_socket(httpx.URL(address(peer)))
         assert stream._tls is None
         stream.close()

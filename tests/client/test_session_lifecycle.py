@@ -1,4 +1,4 @@
-"""Sessions belong to their client and event loop, not to the task that opened them."""
+"""Lifecycle of sessions: independent of tasks, bound to their client and event loop."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ KINDS = {
 
 @pytest.fixture(params=KINDS.values(), ids=list(KINDS))
 def open_session(request: pytest.FixtureRequest) -> Open:
-    """Each call that opens a session."""
+    """Each method that opens a WebSocket."""
     chosen: Open = request.param
     return chosen
 
 
 class Sessions(RawServer):
-    """A platform whose sessions agree to every close, and whose close codes are noted."""
+    """A platform that confirms every close, and records the close codes."""
 
     def __init__(self) -> None:
-        super().__init__(self._talk)
+        super().__init__(self._confirm_close)
         self.codes: SimpleQueue[int] = SimpleQueue()
 
-    def _talk(self, line: RawConnection) -> None:
-        if line._fill():  # or else the client has left before the handshake
-            self.codes.put(ScriptedWebSocket(line).agree())
+    def _confirm_close(self, connection: RawConnection) -> None:
+        if connection._fill():  # otherwise the client closed before the handshake
+            self.codes.put(ScriptedWebSocket(connection).confirm_close())
 
     def client(self) -> AsyncClient:
         return AsyncClient("id:secret", hosts=Hosts.at(self.url.rstrip("/")))
@@ -80,33 +80,25 @@ async def in_another_task(work: Callable[[], Awaitable[object]]) -> None:
         tasks.start_soon(work)  # type: ignore[arg-type]  # all are coroutine functions
 
 
-async def test_a_block_is_entered_in_one_task_and_left_in_another(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_block_may_span_two_tasks(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
-        with anyio.fail_after(PATIENCE):
-            block = open_session(client)
-            await in_another_task(block.__aenter__)
-            await in_another_task(partial(block.__aexit__, None, None, None))
+        block = open_session(client)
+        await in_another_task(block.__aenter__)
+        await in_another_task(partial(block.__aexit__, None, None, None))
         assert await sessions.next_code() == 1000
 
 
-async def test_an_exit_stack_is_closed_by_another_task(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_another_task_may_close_exit_stack(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
         stack = AsyncExitStack()
-        with anyio.fail_after(PATIENCE):
-            for _ in range(3):
-                await in_another_task(partial(stack.enter_async_context, open_session(client)))
-            await in_another_task(stack.aclose)
+        for _ in range(3):
+            await in_another_task(partial(stack.enter_async_context, open_session(client)))
+        await in_another_task(stack.aclose)
         assert [await sessions.next_code() for _ in range(3)] == [1000] * 3
 
 
-async def test_the_task_that_opened_a_session_goes_on_when_another_closes_it(
-    sessions: Sessions, open_session: Open
-) -> None:
-    entered, closed, went_on = anyio.Event(), anyio.Event(), anyio.Event()
+async def test_closing_does_not_cancel_opening_task(sessions: Sessions, open_session: Open) -> None:
+    entered, closed, continued = anyio.Event(), anyio.Event(), anyio.Event()
     async with sessions.client() as client:
         block = open_session(client)
 
@@ -116,21 +108,18 @@ async def test_the_task_that_opened_a_session_goes_on_when_another_closes_it(
             await closed.wait()
             for _ in range(10):
                 await anyio.lowlevel.checkpoint()
-            went_on.set()
+            continued.set()
 
-        with anyio.fail_after(PATIENCE):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(owner)
-                await entered.wait()
-                await block.__aexit__(None, None, None)
-                closed.set()
-        assert went_on.is_set()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(owner)
+            await entered.wait()
+            await block.__aexit__(None, None, None)
+            closed.set()
+        assert continued.is_set()
         assert await sessions.next_code() == 1000
 
 
-async def test_a_session_outlives_the_scope_in_which_it_was_opened(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_session_outlives_cancel_scope(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
         block = open_session(client)
         with anyio.CancelScope() as scope:
@@ -139,14 +128,11 @@ async def test_a_session_outlives_the_scope_in_which_it_was_opened(
             await anyio.lowlevel.checkpoint()
         assert scope.cancelled_caught
         assert "None" in repr(session) or not hasattr(session, "close_code")
-        with anyio.fail_after(PATIENCE):
-            await block.__aexit__(None, None, None)
+        await block.__aexit__(None, None, None)
         assert await sessions.next_code() == 1000
 
 
-async def test_a_generator_that_is_closed_within_a_session_closes_it(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_closed_generator_closes_session(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
 
         async def frames() -> AsyncGenerator[int, None]:
@@ -154,23 +140,20 @@ async def test_a_generator_that_is_closed_within_a_session_closes_it(
                 for number in range(100):
                     yield number
 
-        with anyio.fail_after(PATIENCE):
-            async with aclosing(frames()) as numbers:
-                async for number in numbers:
-                    if number == 2:
-                        break
-            await anyio.lowlevel.checkpoint()
+        async with aclosing(frames()) as numbers:
+            async for number in numbers:
+                if number == 2:
+                    break
+        await anyio.lowlevel.checkpoint()
         assert await sessions.next_code() == 1000
 
 
-def test_a_generator_that_is_left_by_break_closes_its_session(
-    sessions: Sessions, open_session: Open
-) -> None:
-    complaints: list[dict[str, Any]] = []
+def test_unfinished_generator_closes_session(sessions: Sessions, open_session: Open) -> None:
+    errors: list[dict[str, Any]] = []
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        loop.set_exception_handler(lambda _, context: errors.append(context))
         async with sessions.client() as client:
 
             async def frames() -> AsyncGenerator[int, None]:
@@ -185,12 +168,10 @@ def test_a_generator_that_is_left_by_break_closes_its_session(
             assert await sessions.next_code() == 1000
 
     asyncio.run(main())
-    assert complaints == []
+    assert errors == []
 
 
-async def test_leaving_a_block_that_is_cancelled_anywhere_leaves_nothing_open(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_cancellation_anywhere_closes_session(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
 
         async def use() -> None:
@@ -202,7 +183,7 @@ async def test_leaving_a_block_that_is_cancelled_anywhere_leaves_nothing_open(
         await anyio.to_thread.run_sync(sessions.wait_idle)
 
 
-def test_a_second_native_cancel_leaves_nothing_open(sessions: Sessions, open_session: Open) -> None:
+def test_repeated_native_cancel_closes_session(sessions: Sessions, open_session: Open) -> None:
     async def main() -> None:
         async with sessions.client() as client:
             entered = asyncio.Event()
@@ -224,9 +205,7 @@ def test_a_second_native_cancel_leaves_nothing_open(sessions: Sessions, open_ses
     sessions.wait_idle()
 
 
-async def test_a_block_is_entered_once_and_may_be_left_more_often(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_block_can_be_entered_only_once(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
         block = open_session(client)
         await block.__aexit__(None, None, None)
@@ -237,9 +216,7 @@ async def test_a_block_is_entered_once_and_may_be_left_more_often(
         assert await sessions.next_code() == 1000
 
 
-async def test_a_session_that_nobody_closes_is_told_and_closed(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_unclosed_session_warns_and_closes(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
         session = await open_session(client).__aenter__()
         held = [session]
@@ -249,7 +226,7 @@ async def test_a_session_that_nobody_closes_is_told_and_closed(
         assert await sessions.next_code() == 1001
 
 
-async def test_a_session_may_be_freed_by_any_thread(sessions: Sessions, open_session: Open) -> None:
+async def test_any_thread_may_free_session(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
         held = [await open_session(client).__aenter__()]
 
@@ -265,9 +242,7 @@ async def test_a_session_may_be_freed_by_any_thread(sessions: Sessions, open_ses
         await anyio.to_thread.run_sync(thread.join)
 
 
-async def test_a_session_that_is_held_is_not_freed_with_its_block(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_referenced_session_stays_open(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
         session = await open_session(client).__aenter__()
         gc.collect()
@@ -278,24 +253,21 @@ async def test_a_session_that_is_held_is_not_freed_with_its_block(
         assert await sessions.next_code() == 1000
 
 
-async def test_closing_the_client_ends_the_sessions_of_every_task(
-    sessions: Sessions, open_session: Open
-) -> None:
-    with anyio.fail_after(PATIENCE):
-        client = sessions.client()
-        blocks = [open_session(client) for _ in range(3)]
-        held: list[Any] = []
-        for block in blocks:
-            async with anyio.create_task_group() as tasks:
+async def test_closing_client_closes_all_sessions(sessions: Sessions, open_session: Open) -> None:
+    client = sessions.client()
+    blocks = [open_session(client) for _ in range(3)]
+    held: list[Any] = []
+    for block in blocks:
+        async with anyio.create_task_group() as tasks:
 
-                async def enter(block: Any = block) -> None:
-                    held.append(await block.__aenter__())
+            async def enter(block: Any = block) -> None:
+                held.append(await block.__aenter__())
 
-                tasks.start_soon(enter)
-        await client.aclose()
-        assert [await sessions.next_code() for _ in range(3)] == [1000] * 3
-        for block in blocks:
-            await block.__aexit__(None, None, None)
+            tasks.start_soon(enter)
+    await client.aclose()
+    assert [await sessions.next_code() for _ in range(3)] == [1000] * 3
+    for block in blocks:
+        await block.__aexit__(None, None, None)
 
 
 def run_on_uvloop(main: Callable[[], Any]) -> None:
@@ -313,10 +285,10 @@ if sys.platform != "win32":
 
 
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_a_session_ends_with_its_event_loop(
+def test_session_ends_with_its_event_loop(
     sessions: Sessions, open_session: Open, run: Callable[[Callable[[], Any]], None]
 ) -> None:
-    client = sessions.client()  # which is never closed, but is not freed before its loop has ended
+    client = sessions.client()  # stays open and referenced until its event loop ends
     held: list[Any] = []
 
     async def main() -> None:
@@ -333,9 +305,7 @@ def test_a_session_ends_with_its_event_loop(
     run(later)
 
 
-def test_a_session_of_a_loop_that_is_just_closed_is_dropped(
-    sessions: Sessions, open_session: Open
-) -> None:
+def test_session_of_closed_loop_is_closed(sessions: Sessions, open_session: Open) -> None:
     client = sessions.client()
     loop = asyncio.new_event_loop()
     session = loop.run_until_complete(open_session(client).__aenter__())
@@ -353,9 +323,7 @@ def test_a_session_of_a_loop_that_is_just_closed_is_dropped(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork there")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_does_not_keep_a_session_open(
-    sessions: Sessions, open_session: Open
-) -> None:
+def test_fork_does_not_keep_session_open(sessions: Sessions, open_session: Open) -> None:
     go_on = multiprocessing.get_context("fork").Event()
 
     async def main() -> None:
@@ -373,7 +341,7 @@ def test_a_forked_process_does_not_keep_a_session_open(
 
     children: list[int] = []
     asyncio.run(main())
-    sessions.wait_idle()  # the child has the connection open no more
+    sessions.wait_idle()  # the child process has closed its copy of the socket
     go_on.set()
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
 
@@ -408,9 +376,7 @@ class Test(unittest.IsolatedAsyncioTestCase):
 @pytest.mark.parametrize(
     "kind", ['realtime("a/b", use_jwt=False)', 'ws_connect("a/b", use_jwt=False)']
 )
-def test_fixtures_of_pytest_and_unittest_may_hold_a_session(
-    sessions: Sessions, kind: str, tmp_path: Path
-) -> None:
+def test_fixtures_may_open_sessions(sessions: Sessions, kind: str, tmp_path: Path) -> None:
     test = FIXTURE.format(url=sessions.url.rstrip("/"), kind=kind)
     (tmp_path / "test_it.py").write_text(test)
     scope = "asyncio_default_fixture_loop_scope=function"
@@ -428,19 +394,16 @@ def test_fixtures_of_pytest_and_unittest_may_hold_a_session(
 
 @asynccontextmanager
 async def held_across(session: AbstractAsyncContextManager[Any]) -> AsyncGenerator[Any]:
-    """What applications write around a session, as with `contextlib` they may."""
+    """Wrap a session by `contextlib`, as applications do."""
     async with session as opened:
         yield opened
 
 
-async def test_a_block_of_the_callers_own_is_left_in_another_task(
-    sessions: Sessions, open_session: Open
-) -> None:
+async def test_wrapped_block_may_span_two_tasks(sessions: Sessions, open_session: Open) -> None:
     async with sessions.client() as client:
         block = held_across(open_session(client))
-        with anyio.fail_after(PATIENCE):
-            await in_another_task(block.__aenter__)
-            await in_another_task(partial(block.__aexit__, None, None, None))
+        await in_another_task(block.__aenter__)
+        await in_another_task(partial(block.__aexit__, None, None, None))
         assert await sessions.next_code() == 1000
 
 
@@ -466,7 +429,7 @@ anyio.run(main)
 """
 
 
-def test_the_first_session_loads_its_code_beside_the_event_loop(sessions: Sessions) -> None:
+def test_first_session_imports_in_worker_thread(sessions: Sessions) -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS, sessions.url.rstrip("/")],
         capture_output=True,
