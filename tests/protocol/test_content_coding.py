@@ -1,4 +1,4 @@
-"""Compressed responses are decompressed whole, in bounded pieces, or not at all."""
+"""Content codings: streaming decompression, truncation and limits."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
 @given(
     data=DATA, ways=st.lists(st.sampled_from(WAYS), max_size=MAX_CODINGS), size=st.integers(1, 9999)
 )
-def test_what_was_compressed_comes_back_however_it_is_cut(
+def test_compressed_data_decodes_in_any_chunking(
     data: bytes, ways: list[tuple[str, Callable[[bytes], bytes]]], size: int
 ) -> None:
     body = data
@@ -91,7 +91,7 @@ def test_every_truncation_is_an_error(
             decode(header, [sent])
 
 
-def test_a_truncation_within_a_later_member_is_an_error() -> None:
+def test_truncated_later_member_is_an_error() -> None:
     first, second = gzip.compress(b"one"), gzip.compress(b"two")
     for end in range(1, len(second)):
         with pytest.raises(CodingError):
@@ -99,7 +99,7 @@ def test_a_truncation_within_a_later_member_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(("name", "compress"), [WAYS[0], WAYS[3]])
-def test_damage_is_an_error(name: str, compress: Callable[[bytes], bytes]) -> None:
+def test_corrupt_data_is_an_error(name: str, compress: Callable[[bytes], bytes]) -> None:
     body = compress(b"an output")
     with pytest.raises(CodingError, match="damaged"):
         decode(name, [body[:-1] + bytes([body[-1] ^ 1])])
@@ -107,7 +107,9 @@ def test_damage_is_an_error(name: str, compress: Callable[[bytes], bytes]) -> No
 
 @pytest.mark.parametrize(("name", "compress"), [WAYS[0], WAYS[3], WAYS[4]])
 @pytest.mark.parametrize("split", [False, True])
-def test_only_zeros_may_follow(name: str, compress: Callable[[bytes], bytes], split: bool) -> None:
+def test_only_zeros_may_follow_the_stream(
+    name: str, compress: Callable[[bytes], bytes], split: bool
+) -> None:
     body = compress(b"an output")
     for garbage in (b"x", b"\x1fx", b"\0x", b"HTTP/1.1 200 OK"):
         with pytest.raises(CodingError, match=r"followed by something else|cut off"):
@@ -116,22 +118,22 @@ def test_only_zeros_may_follow(name: str, compress: Callable[[bytes], bytes], sp
 
 
 @pytest.mark.parametrize("name", ["br", "zstd", "gzip, br", "BR", "compress"])
-def test_a_coding_that_is_not_supported_is_named(name: str) -> None:
+def test_unsupported_coding_is_named(name: str) -> None:
     with pytest.raises(CodingError, match=name.split()[-1].lower()):
         content_codings(name)
 
 
-def test_codings_are_bounded_in_number() -> None:
+def test_number_of_codings_is_limited() -> None:
     assert len(content_codings("gzip," * MAX_CODINGS)) == MAX_CODINGS
     with pytest.raises(CodingError, match="more than 5 times"):
         content_codings("gzip, " * (MAX_CODINGS + 1))
 
 
-def test_no_body_is_no_truncation() -> None:
+def test_empty_body_is_not_truncated() -> None:
     assert decode("gzip, deflate", []) == b""
 
 
-def test_a_bomb_goes_off_in_pieces_also_between_two_codings() -> None:
+def test_bomb_is_decoded_in_bounded_chunks() -> None:
     bomb = gzip.compress(gzip.compress(bytes(50_000_000)))
     decoder = ContentDecoder(("gzip", "gzip"))
     decoder.feed(bomb)
@@ -142,7 +144,7 @@ def test_a_bomb_goes_off_in_pieces_also_between_two_codings() -> None:
     assert decoder._between < 20 * PIECE
 
 
-def test_what_unfolds_without_end_between_two_codings_is_stopped(
+def test_endless_intermediate_output_is_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fal_async._protocol.content_coding.MAX_BETWEEN", 100_000)

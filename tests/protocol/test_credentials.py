@@ -1,4 +1,4 @@
-"""Keys and tokens are read and judged before anything is sent."""
+"""Keys, tokens and logins: validation, expiry and refresh requests."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def jwt(claims: object) -> str:
         ("id:secret\u200b", "holds characters that are not printable ASCII"),
     ],
 )
-def test_a_key_is_one_word_of_printable_ascii(key: str, problem: str | None) -> None:
+def test_key_must_be_printable_ascii(key: str, problem: str | None) -> None:
     assert validate_key(key) == problem
 
 
 @given(st.text())
-def test_a_key_without_problem_fits_into_a_header(key: str) -> None:
+def test_valid_key_fits_into_a_header(key: str) -> None:
     if validate_key(key) is None:
         assert key.encode("ascii").strip().split() == [key.encode()]
 
 
-def test_a_key_is_sent_as_key_for_ever() -> None:
+def test_key_is_sent_with_the_key_scheme() -> None:
     assert auth_header_from_key(Secret("id:secret"), "FAL_KEY") == AuthHeader(
         Secret("Key id:secret"), "FAL_KEY", math.inf
     )
@@ -90,7 +90,7 @@ def test_a_key_is_sent_as_key_for_ever() -> None:
         (["FALCON_KEY", "OFFAL_KEY", "FALLBACK_TOKEN", "FAL_LOG_LEVEL"], []),
     ],
 )
-def test_variables_that_look_like_a_key_are_found(names: list[str], found: list[str]) -> None:
+def test_variables_resembling_a_key_are_found(names: list[str], found: list[str]) -> None:
     assert similar_variables(names) == found
 
 
@@ -113,12 +113,12 @@ def test_variables_that_look_like_a_key_are_found(names: list[str], found: list[
         ("a." + base64.urlsafe_b64encode(b"\xff\xfe").decode() + ".c", None),
     ],
 )
-def test_the_expiry_of_a_token_is_read_or_unknown(token: str, expires_at: float | None) -> None:
+def test_token_expiry_is_parsed_or_unknown(token: str, expires_at: float | None) -> None:
     assert expiry(Secret(token)) == expires_at
 
 
 @given(st.text(alphabet="abcXYZ019-_=.é %"))
-def test_no_token_breaks_the_reading_of_its_expiry(token: str) -> None:
+def test_any_token_has_an_expiry_or_none(token: str) -> None:
     assert expiry(Secret(token)) is None or isinstance(expiry(Secret(token)), float)
 
 
@@ -134,7 +134,7 @@ def test_no_token_breaks_the_reading_of_its_expiry(token: str) -> None:
     ],
     ids=["found", "found, unreadable", "issued", "short-lived", "clocks disagree", "unreadable"],
 )
-def test_a_bearer_is_renewed_ahead_of_its_expiry_but_not_for_each_request(
+def test_bearer_token_is_refreshed_before_expiry(
     expires_at: float | None, issued_at: float | None, stale_at: float
 ) -> None:
     token = jwt({"exp": expires_at})
@@ -155,18 +155,18 @@ def test_a_bearer_is_renewed_ahead_of_its_expiry_but_not_for_each_request(
         ("ref\ufffdresh\naccess", None),
     ],
 )
-def test_the_token_file_is_two_lines(text: str, tokens: LoginTokens | None) -> None:
+def test_token_file_has_two_lines(text: str, tokens: LoginTokens | None) -> None:
     assert parse_login(text) == tokens
 
 
 @pytest.mark.parametrize(
     "tokens", [LoginTokens(Secret("refresh")), LoginTokens(Secret("refresh"), Secret("access"))]
 )
-def test_a_token_file_that_was_written_is_read_again(tokens: LoginTokens) -> None:
+def test_token_file_survives_a_round_trip(tokens: LoginTokens) -> None:
     assert parse_login(tokens.to_text().reveal()) == tokens
 
 
-def test_a_renewal_asks_with_the_refresh_token() -> None:
+def test_refresh_request_sends_the_refresh_token() -> None:
     assert refresh_form(LoginTokens(Secret("r1"), Secret("a1"))) == {
         "grant_type": "refresh_token",
         "client_id": "TwXR51Vz8JbY8GUUMy6EyuVR0fTO7N4N",
@@ -182,7 +182,7 @@ def test_a_renewal_asks_with_the_refresh_token() -> None:
         ({"access_token": "a2", "refresh_token": None}, LoginTokens(Secret("r1"), Secret("a2"))),
     ],
 )
-def test_a_renewal_gives_tokens(response: dict[str, Any], tokens: LoginTokens) -> None:
+def test_refresh_response_contains_tokens(response: dict[str, Any], tokens: LoginTokens) -> None:
     assert (
         parse_refresh_response(200, orjson.dumps(response), LoginTokens(Secret("r1"), Secret("a1")))
         == tokens
@@ -205,7 +205,7 @@ def test_a_renewal_gives_tokens(response: dict[str, Any], tokens: LoginTokens) -
         (200, b'{"access_token":"a\\nb"}', InvalidResponseError),
     ],
 )
-def test_a_renewal_that_fails_says_so_without_showing_tokens(
+def test_failed_refresh_hides_the_tokens(
     status_code: int, body: bytes, error: type[FalClientError]
 ) -> None:
     with pytest.raises(error) as caught:
@@ -215,7 +215,7 @@ def test_a_renewal_that_fails_says_so_without_showing_tokens(
         assert secret not in f"{caught.value!s} {caught.value!r} {vars(caught.value)}"
 
 
-def test_tokens_and_grants_do_not_show_their_secrets() -> None:
+def test_token_repr_hides_secrets() -> None:
     values = [
         LoginTokens(Secret("r1"), Secret("a1")),
         auth_header_from_token(Secret("a1"), "here"),

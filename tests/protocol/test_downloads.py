@@ -1,4 +1,4 @@
-"""Downloads as values: what responses say of a file, URLs as they are asked for, and safe names."""
+"""Downloads as values: response metadata, ranges, URLs and safe file names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ ETAG = '"a"'
         (206, {"content-range": "Bytes 0-6/*"}, FileVersion(None, None, 0)),
     ],
 )
-def test_what_a_response_says(status: int, headers: dict[str, str], version: FileVersion) -> None:
+def test_response_metadata_is_parsed(
+    status: int, headers: dict[str, str], version: FileVersion
+) -> None:
     assert FileVersion.of(status, headers) == version
 
 
@@ -56,12 +58,12 @@ def test_what_a_response_says(status: int, headers: dict[str, str], version: Fil
         (200, {"content-encoding": "br"}),
     ],
 )
-def test_responses_without_a_file(status: int, headers: dict[str, str]) -> None:
+def test_invalid_responses_are_refused(status: int, headers: dict[str, str]) -> None:
     with pytest.raises(InvalidResponseError):
         FileVersion.of(status, headers)
 
 
-def test_versions_are_the_same_as_far_as_can_be_told() -> None:
+def test_versions_are_compared_by_validators() -> None:
     version = FileVersion(7, ETAG, 0)
     assert FileVersion(7, ETAG, 3).matches(version)
     assert FileVersion(None, ETAG, 3).matches(version)
@@ -70,13 +72,13 @@ def test_versions_are_the_same_as_far_as_can_be_told() -> None:
     assert not FileVersion(7, None, 3).matches(version)
 
 
-def test_the_size_of_a_file_that_has_ended() -> None:
+def test_size_is_parsed_from_unsatisfied_range() -> None:
     assert size_from_unsatisfied_range({"content-range": "bytes */7"}) == 7
     assert size_from_unsatisfied_range({"content-range": "bytes */*"}) is None
     assert size_from_unsatisfied_range({}) is None
 
 
-def test_the_rest_of_a_file_is_asked_for_where_it_has_an_etag() -> None:
+def test_resume_request_requires_an_etag() -> None:
     def asked(start: int, etag: str | None) -> dict[str, str]:
         operation = download("https://a/b", Credential.NONE, start=start, etag=etag)
         assert (operation.request.method, operation.credential) == ("GET", Credential.NONE)
@@ -100,7 +102,7 @@ def test_the_rest_of_a_file_is_asked_for_where_it_has_an_etag() -> None:
         ("/caf%C3%A9.png", "https://a/caf%C3%A9.png"),
     ],
 )
-def test_redirects(location: str, target: str) -> None:
+def test_redirect_target_is_resolved(location: str, target: str) -> None:
     assert resolve_redirect("https://a/x/y", location) == target
 
 
@@ -108,13 +110,13 @@ def test_redirects(location: str, target: str) -> None:
     "location",
     ["http://a/b", "file:///etc/passwd", "ftp://a", "https://u@a/", "https://[", "data:,a"],
 )
-def test_redirects_that_lead_nowhere(location: str) -> None:
+def test_invalid_redirects_are_refused(location: str) -> None:
     with pytest.raises(InvalidResponseError, match="redirect"):
         resolve_redirect("https://a/x/y", location)
     assert resolve_redirect("http://a/x", "http://b/") == "http://b/"
 
 
-def test_urls_as_they_are_asked_for() -> None:
+def test_urls_are_normalized() -> None:
     assert normalize_url(" https://a/b c.png\n") == "https://a/b%20c.png"
     assert normalize_url("data:text/plain,a b ") == "data:text/plain,a b "
     wrong: Any
@@ -156,7 +158,7 @@ def test_urls_as_they_are_asked_for() -> None:
         (None, "b.mp4"),
     ],
 )
-def test_names_are_safe(named: str | None, name: str) -> None:
+def test_file_names_are_safe(named: str | None, name: str) -> None:
     assert file_name("https://v3.fal.media/a/b.mp4?c", named, ".bin") == name
 
 
@@ -176,7 +178,7 @@ def test_names_are_safe(named: str | None, name: str) -> None:
         ("data:text/plain,/a.txt", "file.bin"),
     ],
 )
-def test_names_come_from_urls(url: str, name: str) -> None:
+def test_names_are_derived_from_urls(url: str, name: str) -> None:
     assert file_name(url, None, ".bin") == name
 
 
@@ -205,7 +207,7 @@ def test_names_fit_into_file_systems(named: str) -> None:
         ("attachment; filename=", ""),
     ],
 )
-def test_a_response_suggests_a_name(disposition: str, name: str | None) -> None:
+def test_suggested_names_are_parsed(disposition: str, name: str | None) -> None:
     assert suggested_name({"content-disposition": disposition}) == name
 
 
@@ -217,7 +219,7 @@ def test_any_suggestion_is_a_safe_name_or_none(parameters: str) -> None:
 
 
 @given(st.text())
-def test_names_that_were_encoded_for_headers_are_those_that_were_given(name: str) -> None:
+def test_encoded_and_plain_names_are_equivalent(name: str) -> None:
     try:
         header = FileMetadata(content_type="a/b", file_name=name).headers.get("x-fal-file-name")
     except InvalidRequestError:
@@ -229,7 +231,7 @@ def test_names_that_were_encoded_for_headers_are_those_that_were_given(name: str
         )
 
 
-def test_files_are_found_however_deep_they_are() -> None:
+def test_files_are_found_at_any_depth() -> None:
     output: Any = {"url": "https://a/b"}
     for _ in range(5000):
         output = {"a": [output]}
@@ -249,13 +251,13 @@ def test_files_are_found_however_deep_they_are() -> None:
         ("data:,a+b%20é", "text/plain", "a+b é".encode()),
     ],
 )
-def test_data_urls(url: str, kind: str, content: bytes) -> None:
+def test_data_urls_are_decoded(url: str, kind: str, content: bytes) -> None:
     assert decode_data_url(url) == (kind, content)
 
 
 @pytest.mark.parametrize(
     "url", ["data:text/plain", "data:,\ud800", "data:;base64,%", "data:;base64,\ud800"]
 )
-def test_data_urls_that_cannot_be_read(url: str) -> None:
+def test_invalid_data_urls_are_refused(url: str) -> None:
     with pytest.raises(InvalidResponseError):
         decode_data_url(url)

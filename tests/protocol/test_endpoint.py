@@ -1,4 +1,4 @@
-"""Endpoint ids, paths and request ids: small slips are forgiven, the rest refused at once."""
+"""Endpoint ids, paths and request ids: normalization and validation."""
 
 from __future__ import annotations
 
@@ -53,28 +53,28 @@ NOT_IDS = [
 
 
 @pytest.mark.parametrize(("text", "endpoint"), IDS)
-def test_an_id_is_taken_apart(text: str, endpoint: Endpoint) -> None:
+def test_endpoint_id_is_parsed(text: str, endpoint: Endpoint) -> None:
     assert parse_endpoint(text) == endpoint
 
 
 @pytest.mark.parametrize("text", NOT_IDS)
-def test_what_is_no_id_is_refused(text: str) -> None:
+def test_invalid_endpoint_id_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError):
         parse_endpoint(text)
 
 
 @pytest.mark.parametrize("value", [None, 7, b"fal-ai/flux", ["fal-ai", "flux"]])
-def test_what_is_no_string_is_refused(value: object) -> None:
+def test_non_string_endpoint_id_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequestError, match="is a string"):
         parse_endpoint(value)
 
 
-def test_the_error_shows_what_an_id_looks_like() -> None:
+def test_error_shows_a_valid_endpoint_id() -> None:
     with pytest.raises(InvalidRequestError, match=r"'flux' is not an endpoint id.*fal-ai/flux/dev"):
         parse_endpoint("flux")
 
 
-def test_a_url_is_named_as_such() -> None:
+def test_url_as_endpoint_id_is_explained() -> None:
     with pytest.raises(InvalidRequestError, match="is a URL"):
         parse_endpoint("https://fal.run/fal-ai/flux")
 
@@ -87,14 +87,14 @@ def test_a_url_is_named_as_such() -> None:
         ("123-app", "123/app", "123/app"),
     ],
 )
-def test_queue_urls_are_made_of_the_id_without_its_path(text: str, app: str, whole: str) -> None:
+def test_queue_urls_omit_the_path_of_the_id(text: str, app: str, whole: str) -> None:
     endpoint = parse_endpoint(text)
     assert endpoint.app == app
     assert str(endpoint) == whole
 
 
 @given(st.one_of(st.text(), st.text("ab1-./~ %?#\\\x00", max_size=12), st.none(), st.binary()))
-def test_parsing_an_id_gives_an_endpoint_or_our_error(value: object) -> None:
+def test_any_id_parses_or_raises_our_error(value: object) -> None:
     try:
         endpoint = parse_endpoint(value)
     except InvalidRequestError:
@@ -121,9 +121,7 @@ def test_parsing_an_id_gives_an_endpoint_or_our_error(value: object) -> None:
         ("v1:predict@2", "v1:predict@2", ""),
     ],
 )
-def test_a_path_is_encoded_once_and_its_query_set_apart(
-    path: str, encoded: str, query: str
-) -> None:
+def test_path_is_encoded_once_without_its_query(path: str, encoded: str, query: str) -> None:
     assert parse_path(path) == (encoded, query)
 
 
@@ -144,14 +142,14 @@ def test_a_path_is_encoded_once_and_its_query_set_apart(
         7,
     ],
 )
-def test_a_path_that_leaves_the_app_is_refused(path: object) -> None:
+def test_path_outside_the_app_is_refused(path: object) -> None:
     with pytest.raises(InvalidRequestError):
         parse_path(path)
 
 
 @given(st.text())
 @example("?%")
-def test_a_path_becomes_url_text_or_our_error(path: str) -> None:
+def test_any_path_is_encoded_or_raises_our_error(path: str) -> None:
     try:
         encoded, query = parse_path(path)
     except InvalidRequestError:
@@ -165,11 +163,11 @@ def test_a_path_becomes_url_text_or_our_error(path: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["764cabcf-b745-4b3e-ae38-1200304cf45b", "a_B-9"])
-def test_a_request_id_is_taken_as_it_is(text: str) -> None:
+def test_request_id_is_kept_unchanged(text: str) -> None:
     assert parse_request_id(text) == text
 
 
 @pytest.mark.parametrize("value", ["", "a/b", "..", "a b", "a?b", "a\n", "ü", None, 7, b"abc"])
-def test_what_is_no_request_id_is_refused(value: object) -> None:
+def test_invalid_request_id_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequestError, match="is not a request id"):
         parse_request_id(value)

@@ -1,4 +1,4 @@
-"""Error responses: every shape becomes the error that says what to do."""
+"""Error responses: class, message, type and details of the error they become."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def error(status: int, body: Any = None, /, **headers: str) -> FalClientHTTPErro
         (302, errors.FalClientHTTPError),
     ],
 )
-def test_the_status_chooses_the_class(status: int, kind: type[FalClientHTTPError]) -> None:
+def test_status_selects_the_error_class(status: int, kind: type[FalClientHTTPError]) -> None:
     assert type(error(status, {"detail": "no"})) is kind
 
 
-def test_a_request_error_has_a_message_and_a_type() -> None:
+def test_request_error_has_a_message_and_type() -> None:
     body = {"detail": "Request timed out", "error_type": "request_timeout"}
     raised = error(504, body, x_fal_request_id="abc")
     assert type(raised) is errors.ServerError
@@ -64,7 +64,7 @@ def test_a_request_error_has_a_message_and_a_type() -> None:
     assert str(raised) == "Request timed out (HTTP 504, request_timeout, request abc)"
 
 
-def test_a_model_error_lists_its_problems() -> None:
+def test_model_error_lists_its_details() -> None:
     raised = error(
         422,
         {
@@ -108,7 +108,7 @@ def test_a_model_error_lists_its_problems() -> None:
         ({"msg": None, "loc": [None, 1.5, ["a"], {}, "a", 0], "x": 1}, ("a", 0)),
     ],
 )
-def test_a_problem_is_read_as_far_as_it_goes(item: dict[str, Any], problem: object) -> None:
+def test_incomplete_detail_is_parsed_leniently(item: dict[str, Any], problem: object) -> None:
     raised = error(422, {"detail": [item, "text", None, 7, {}]})
     expected = problem
     if not isinstance(expected, ErrorDetail):
@@ -117,7 +117,7 @@ def test_a_problem_is_read_as_far_as_it_goes(item: dict[str, Any], problem: obje
     assert raised.details == (expected,)
 
 
-def test_the_type_of_an_unnamed_problem_is_no_error_type() -> None:
+def test_detail_without_type_sets_no_error_type() -> None:
     assert error(422, {"detail": [{"msg": "no"}]}).error_type is None
     assert error(422, {"detail": [{"msg": "no"}, {"msg": "b", "type": "x"}]}).error_type == "x"
 
@@ -133,7 +133,7 @@ def test_the_type_of_an_unnamed_problem_is_no_error_type() -> None:
         (None, {}, None),
     ],
 )
-def test_the_error_type_is_looked_for_in_all_places(
+def test_error_type_is_found_in_every_location(
     body: object, headers: dict[str, str], name: str | None
 ) -> None:
     assert error(500, body, **headers).error_type == name
@@ -177,18 +177,18 @@ PAGE = b"<!DOCTYPE html>\n<html><head><title>502</title></head><center>nginx</ce
         (307, b"moved", "the platform answered with a redirect, which is never followed"),
     ],
 )
-def test_the_message_is_one_string_for_people(status: int, body: object, message: str) -> None:
+def test_message_is_one_readable_string(status: int, body: object, message: str) -> None:
     assert error(status, body).message == message
 
 
-def test_a_long_body_is_cut_in_the_message_and_whole_in_the_body() -> None:
+def test_long_body_is_shortened_only_in_the_message() -> None:
     raised = error(500, b"x" * 10_000)
     assert raised.message == "x" * 500
     assert raised.body == "x" * 10_000
     assert len(error(500, {"detail": ["x" * 10_000]}).message) == 500
 
 
-def test_nesting_that_json_cannot_write_breaks_nothing() -> None:
+def test_unserializable_nesting_is_accepted() -> None:
     deep = b"[" * 1000 + b"]" * 1000  # json writes less than orjson reads
     assert error(500, b'{"detail":' + deep + b"}").message == "a list that cannot be shown"
     assert error(500, deep).message == "a list that cannot be shown"
@@ -207,24 +207,24 @@ def test_nesting_that_json_cannot_write_breaks_nothing() -> None:
         ("forbidden", False),
     ],
 )
-def test_a_locked_account_is_told_from_a_missing_permission(text: str, locked: bool) -> None:
+def test_locked_account_is_not_a_permission_error(text: str, locked: bool) -> None:
     kind = errors.AccountLockedError if locked else errors.PermissionDeniedError
     assert type(error(403, {"detail": text})) is kind
     assert type(error(404, {"detail": text})) is errors.NotFoundError
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_refused_content_has_its_own_error(status: int) -> None:
+def test_content_policy_violation_has_its_own_error(status: int) -> None:
     body = {"detail": [{"loc": ["body"], "msg": "no", "type": "content_policy_violation"}]}
     assert type(error(status, body)) is errors.ContentPolicyError
 
 
-def test_a_cancelled_job_is_told_by_its_type_whatever_the_status() -> None:
+def test_cancelled_job_is_recognized_by_its_type() -> None:
     body = {"detail": "x", "error_type": "client_cancelled"}
     assert type(error(500, body)) is errors.JobCancelledError
 
 
-def test_a_missed_start_is_final() -> None:
+def test_missed_start_deadline_is_final() -> None:
     raised = error(
         504,
         {"detail": "late", "error_type": "request_timeout"},
@@ -253,7 +253,7 @@ def test_a_missed_start_is_final() -> None:
         (500, {"error_type": "runner_disconnected"}, {"x_fal_needs_retry": "false"}, False),
     ],
 )
-def test_retryable_is_what_the_platform_says(
+def test_retryable_header_sets_retryable(
     status: int, body: object, headers: dict[str, str], retryable: bool
 ) -> None:
     assert error(status, body, **headers).retryable is retryable
@@ -278,17 +278,17 @@ def test_retryable_is_what_the_platform_says(
         ("image_too_small", False),
     ],
 )
-def test_the_error_type_tells_what_passes(error_type: str, retryable: bool) -> None:
+def test_error_type_marks_temporary_errors(error_type: str, retryable: bool) -> None:
     assert error(500, {"detail": "x", "error_type": error_type}).retryable is retryable
 
 
-def test_headers_and_the_pause_asked_for_are_kept() -> None:
+def test_headers_and_retry_after_are_kept() -> None:
     raised = error(429, {"detail": "slow down"}, retry_after="7", x_fal_served_from="r1")
     assert raised.retry_after == 7.0
     assert raised.response_headers == {"retry-after": "7", "x-fal-served-from": "r1"}
 
 
-def test_the_id_known_from_elsewhere_stands_in() -> None:
+def test_known_request_id_is_the_fallback() -> None:
     bare = Response(status_code=500)
     named = Response(status_code=500, headers={"x-fal-request-id": "own"})
     assert exception_from_response(bare, request_id="known").request_id == "known"
@@ -296,7 +296,7 @@ def test_the_id_known_from_elsewhere_stands_in() -> None:
     assert exception_from_response(bare).request_id is None
 
 
-def test_only_a_success_passes() -> None:
+def test_only_success_responses_pass() -> None:
     raise_for_status(Response(status_code=204))
     with pytest.raises(errors.NotFoundError) as caught:
         raise_for_status(Response(status_code=404), request_id="abc")
@@ -331,7 +331,7 @@ def test_only_a_success_passes() -> None:
     ),
 )
 @settings(max_examples=50)
-def test_any_response_becomes_an_error_that_can_be_stored(
+def test_any_error_response_can_be_pickled(
     status: int, body: bytes, headers: dict[str, str]
 ) -> None:
     raised = exception_from_response(Response(status_code=status, headers=headers, body=body))

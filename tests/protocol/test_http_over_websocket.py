@@ -1,4 +1,4 @@
-"""HTTP responses carried over a WebSocket, message by message."""
+"""HTTP over WebSocket: messages of requests and responses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def end(request_id: str = "1", **fields: object) -> str:
     return orjson.dumps({"type": "end", "request_id": request_id, "status": 200, **fields}).decode()
 
 
-def test_a_response_is_a_start_parts_and_an_end() -> None:
+def test_response_has_start_body_and_end() -> None:
     frames = ResponseDecoder()
     headers = {"Content-Type": "application/json", "X-N": 5}
     assert not frames.within
@@ -43,7 +43,7 @@ def test_a_response_is_a_start_parts_and_an_end() -> None:
     assert not frames.within
 
 
-def test_responses_follow_one_another() -> None:
+def test_consecutive_responses_are_parsed() -> None:
     frames = ResponseDecoder()
     for request_id in ("1", "2"):
         assert frames.read(start(request_id, status=404)) == ResponseStart(request_id, 404)
@@ -68,7 +68,7 @@ def test_responses_follow_one_another() -> None:
         '"end"',
     ],
 )
-def test_a_body_that_looks_like_something_else_is_body(body: str) -> None:
+def test_ambiguous_body_is_parsed_as_body(body: str) -> None:
     frames = ResponseDecoder()
     frames.read(start("1"))
     assert frames.read(body) == BodyChunk(body.encode())
@@ -76,13 +76,13 @@ def test_a_body_that_looks_like_something_else_is_body(body: str) -> None:
     assert frames.read(end("1")) == ResponseEnd(None)
 
 
-def test_an_end_in_binary_is_body() -> None:
+def test_binary_end_message_is_body() -> None:
     frames = ResponseDecoder()
     frames.read(start("1"))
     assert frames.read(end("1").encode()) == BodyChunk(end("1").encode())
 
 
-def test_the_end_of_another_response_is_an_error() -> None:
+def test_end_of_another_response_is_an_error() -> None:
     frames = ResponseDecoder()
     frames.read(start("1"))
     with pytest.raises(
@@ -106,13 +106,13 @@ def test_the_end_of_another_response_is_an_error() -> None:
         "chunk",
     ],
 )
-def test_a_response_that_does_not_begin_with_its_start_is_an_error(message: str | bytes) -> None:
+def test_response_without_start_is_an_error(message: str | bytes) -> None:
     with pytest.raises(InvalidResponseError, match="did not begin with its start"):
         ResponseDecoder().read(message)
 
 
 @given(st.lists(st.binary(max_size=20) | st.text(max_size=50) | st.sampled_from([start(), end()])))
-def test_garbage_gives_frames_or_an_error_of_ours(messages: list[str | bytes]) -> None:
+def test_any_message_gives_frames_or_our_error(messages: list[str | bytes]) -> None:
     frames = ResponseDecoder()
     try:
         for message in messages:
@@ -121,7 +121,7 @@ def test_garbage_gives_frames_or_an_error_of_ours(messages: list[str | bytes]) -
         pass
 
 
-def test_requests_are_carried_at_the_ws_host() -> None:
+def test_requests_use_the_ws_host() -> None:
     endpoint = parse_endpoint("fal-ai/flux/dev")
     assert endpoint_url(Hosts(), endpoint) == "wss://ws.fal.run/fal-ai/flux/dev"
     assert endpoint_url(Hosts.at("http://x:1"), endpoint) == "ws://x:1/ws/fal-ai/flux/dev"

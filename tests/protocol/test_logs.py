@@ -1,4 +1,4 @@
-"""Each line of a job's log is delivered once, whichever windows the platform sends."""
+"""Job logs: each entry is delivered once from any sequence of windows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def histories(draw: st.DrawFn) -> tuple[list[LogLine], list[int]]:
 
 
 @given(histories(), st.data())
-def test_a_log_arrives_whole_from_any_sequence_of_windows(
+def test_any_window_sequence_gives_the_whole_log(
     history: tuple[list[LogLine], list[int]], data: st.DataObject
 ) -> None:
     log, lengths = history
@@ -51,7 +51,7 @@ def test_a_log_arrives_whole_from_any_sequence_of_windows(
 
 
 @given(histories(), st.data())
-def test_windows_of_the_past_bring_nothing_back(
+def test_past_windows_repeat_no_entries(
     history: tuple[list[LogLine], list[int]], data: st.DataObject
 ) -> None:
     log, lengths = history
@@ -65,13 +65,13 @@ def test_windows_of_the_past_bring_nothing_back(
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=25), st.lists(st.integers(0, 25), max_size=8))
-def test_a_growing_window_needs_no_timestamps(messages: list[str], lengths: list[int]) -> None:
+def test_growing_window_needs_no_timestamps(messages: list[str], lengths: list[int]) -> None:
     log = plain(*messages)
     assert deliver(*(log[:length] for length in sorted(lengths)), log) == log
 
 
 @given(st.integers(0, 25), st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=8))
-def test_distinct_lines_need_no_timestamps(size: int, windows: list[tuple[int, int]]) -> None:
+def test_distinct_entries_need_no_timestamps(size: int, windows: list[tuple[int, int]]) -> None:
     log = plain(*map(str, range(size)))
     cursor = LogCursor()
     delivered: list[LogLine] = []
@@ -88,45 +88,45 @@ def overlap_by_trying(delivered: list[str], window: list[str]) -> int:
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=15), st.lists(st.sampled_from("ab"), max_size=15))
-def test_without_timestamps_the_longest_overlap_is_old(first: list[str], second: list[str]) -> None:
+def test_longest_overlap_counts_without_timestamps(first: list[str], second: list[str]) -> None:
     cursor = LogCursor()
     assert cursor.new_lines(plain(*first)) == plain(*first)
     expected = second[overlap_by_trying(first, second) :]
     assert cursor.new_lines(plain(*second)) == plain(*expected)
 
 
-def test_identical_lines_of_one_window_are_all_delivered() -> None:
+def test_identical_entries_of_a_window_are_kept() -> None:
     assert deliver(plain("step", "step", "step")) == plain("step", "step", "step")
     same = timed("step") * 3
     assert deliver(same, same) == same
 
 
-def test_an_identical_line_that_was_appended_later_is_delivered() -> None:
+def test_identical_appended_entry_is_delivered() -> None:
     assert deliver(plain("step"), plain("step", "step")) == plain("step", "step")
     same = timed("step")
     assert deliver(same, same * 2, same * 2) == same * 2
 
 
-def test_a_line_that_was_inserted_late_is_delivered_alone() -> None:
+def test_late_inserted_entry_is_delivered_alone() -> None:
     first, late, last = timed("a", "late", "b")
     assert deliver([first, last], [first, late, last]) == [first, last, late]
 
 
-def test_a_wait_may_change_from_new_lines_to_growing_windows_and_back() -> None:
+def test_window_kind_may_change_during_a_wait() -> None:
     log = timed("a", "a", "b", "a", "c", "c")
     assert deliver(log[:1], log[1:3], log[:4], log[2:5], log[5:], log) == log
 
 
-def test_lines_without_a_timestamp_among_others_are_told_apart_by_their_order() -> None:
+def test_entries_without_timestamp_keep_their_order() -> None:
     log = [*timed("a"), *plain("step", "step"), *timed("b", start=9)]
     assert deliver(log[:2], log[1:3], log) == log
 
 
-def test_an_empty_window_brings_nothing() -> None:
+def test_empty_window_gives_no_entries() -> None:
     assert deliver([], plain("a"), [], plain("a"), timed(), plain("a", "b")) == plain("a", "b")
 
 
-def test_a_long_log_costs_no_more_than_its_windows() -> None:
+def test_cost_of_long_logs_is_linear() -> None:
     log = plain(*["step"] * 50_000)
     cursor = LogCursor()
     assert cursor.new_lines(log) == log
@@ -161,7 +161,7 @@ def test_a_long_log_costs_no_more_than_its_windows() -> None:
         ({"message": "a"}, plain("a")),
     ],
 )
-def test_whatever_stands_in_logs_becomes_lines(raw: Any, lines: list[LogLine]) -> None:
+def test_any_value_in_logs_becomes_an_entry(raw: Any, lines: list[LogLine]) -> None:
     assert parse_logs(raw) == lines
 
 
@@ -171,7 +171,7 @@ JSON = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(), SCAL
 
 @settings(max_examples=50)
 @given(JSON | st.lists(st.fixed_dictionaries({"message": JSON}, optional={"timestamp": JSON})))
-def test_any_json_becomes_lines_that_a_cursor_takes(raw: Any) -> None:
+def test_any_json_becomes_valid_entries(raw: Any) -> None:
     lines = parse_logs(raw)
     if lines is not None:
         assert LogCursor().new_lines(lines) == lines

@@ -1,4 +1,4 @@
-"""Every API call as a value: where it goes, what it carries, how its response is read."""
+"""Operations: target, content and parser of every API request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def response(status: int, body: object = None) -> Response:
     )
 
 
-def test_a_run_is_posted_to_the_whole_id() -> None:
+def test_run_posts_to_the_full_id() -> None:
     operation = inference.run(HOSTS, FLUX, {"prompt": "a cat"}, headers={"x-fal-tags": "a=b"})
     assert operation.request == Request(
         "POST",
@@ -59,7 +59,7 @@ def test_a_run_is_posted_to_the_whole_id() -> None:
         ("a b?x=1", "https://fal.run/fal-ai/flux/dev/a%20b?x=1"),
     ],
 )
-def test_a_path_is_added_to_the_id(path: str, url: str) -> None:
+def test_path_is_appended_to_the_id(path: str, url: str) -> None:
     assert inference.run(HOSTS, FLUX, {}, path=path).request.url == url
 
 
@@ -70,11 +70,11 @@ def test_a_path_is_added_to_the_id(path: str, url: str) -> None:
         ("/workflows/me/mine/", "https://fal.run/workflows/me/mine"),
     ],
 )
-def test_ids_are_put_in_order(application: str, url: str) -> None:
+def test_ids_are_normalized(application: str, url: str) -> None:
     assert inference.run(HOSTS, parse_endpoint(application), {}).request.url == url
 
 
-def test_hosts_may_have_a_path_of_their_own() -> None:
+def test_hosts_may_include_a_path() -> None:
     hosts = Hosts.at("http://127.0.0.1:8000")
     assert inference.run(hosts, FLUX, {}).request.url == (
         "http://127.0.0.1:8000/run/fal-ai/flux/dev"
@@ -109,44 +109,42 @@ class Input(BaseModel):
         (Input(s=7), [("s", "7"), ("flag", "true")]),
     ],
 )
-def test_a_get_run_carries_its_arguments_in_the_query(
-    arguments: Any, query: list[tuple[str, str]]
-) -> None:
+def test_get_run_sends_arguments_in_the_query(arguments: Any, query: list[tuple[str, str]]) -> None:
     request = inference.run(HOSTS, FLUX, arguments, method="get").request
     assert request.method == "GET"
     assert request.content == b""
     assert parse_qsl(urlsplit(request.url).query, keep_blank_values=True) == query
 
 
-def test_a_head_run_has_no_body_either() -> None:
+def test_head_run_has_no_body() -> None:
     request = inference.run(HOSTS, FLUX, {"a": 1}, method="HEAD").request
     assert (request.url, request.content) == ("https://fal.run/fal-ai/flux/dev?a=1", b"")
 
 
-def test_a_get_run_adds_to_the_query_of_its_path() -> None:
+def test_get_run_extends_the_query_of_its_path() -> None:
     request = inference.run(HOSTS, FLUX, {"b": 2}, method="GET", path="x?a=1").request
     assert request.url == "https://fal.run/fal-ai/flux/dev/x?a=1&b=2"
 
 
 @pytest.mark.parametrize("method", ["PUT", "patch", "DELETE", "OPTIONS"])
-def test_other_methods_carry_a_body(method: str) -> None:
+def test_other_methods_send_a_body(method: str) -> None:
     request = inference.run(HOSTS, FLUX, {"a": 1}, method=method).request
     assert (request.method, request.content) == (method.upper(), b'{"a":1}')
 
 
 @pytest.mark.parametrize("method", ["", "GE T", "GET\r\n", "GÉT", "P0ST"])
-def test_what_is_no_method_is_refused(method: str) -> None:
+def test_invalid_method_is_refused(method: str) -> None:
     with pytest.raises(InvalidRequestError, match="not an HTTP method"):
         inference.run(HOSTS, FLUX, {}, method=method)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_arguments_that_are_no_json_are_refused(method: str) -> None:
+def test_unserializable_arguments_are_refused(method: str) -> None:
     with pytest.raises(InvalidRequestError):
         inference.run(HOSTS, FLUX, {"a": object()}, method=method)
 
 
-def test_a_query_that_is_no_text_is_refused() -> None:
+def test_invalid_query_text_is_refused() -> None:
     for arguments in ({"a": "\ud800"}, {"\ud800": 1}, {"a": ["x", "\udc80"]}):
         with pytest.raises(InvalidRequestError, match="half of a surrogate pair"):
             inference.run(HOSTS, FLUX, arguments, method="GET")
@@ -154,7 +152,7 @@ def test_a_query_that_is_no_text_is_refused() -> None:
     assert url.endswith("?a=1180591620717411303424&a=%C3%A9")
 
 
-def test_a_url_that_no_transport_takes_is_refused() -> None:
+def test_invalid_url_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="at most 65536 characters"):
         inference.run(HOSTS, FLUX, {"prompt": "x" * 70_000}, method="GET")
     room = MAX_URL_LENGTH - len("https://queue.fal.run/fal-ai/flux/dev/")
@@ -163,12 +161,12 @@ def test_a_url_that_no_transport_takes_is_refused() -> None:
         queue.submit(HOSTS, FLUX, {}, path="x" * (room + 1))
 
 
-def test_a_caller_may_choose_what_is_accepted() -> None:
+def test_caller_may_set_the_accept_header() -> None:
     operation = inference.run(HOSTS, FLUX, {}, headers={"accept": "image/png"})
     assert operation.request.headers["accept"] == "image/png"
 
 
-def test_a_run_reads_its_output_or_its_error() -> None:
+def test_run_parses_its_output_or_error() -> None:
     parse = inference.run(HOSTS, FLUX, {}).parse
     assert parse(response(200, {"seed": 7})).value == {"seed": 7}
     with pytest.raises(errors.InvalidInputError):
@@ -177,7 +175,7 @@ def test_a_run_reads_its_output_or_its_error() -> None:
         parse(response(307))
 
 
-def test_a_stream_is_a_run_that_is_read_as_it_comes() -> None:
+def test_stream_is_an_unread_run() -> None:
     operation = inference.stream(HOSTS, FLUX, {"a": 1}, path="/stream", headers={"x-a": "b"})
     assert operation.request == Request(
         "POST",
@@ -191,7 +189,7 @@ def test_a_stream_is_a_run_that_is_read_as_it_comes() -> None:
         operation.parse(response(422))
 
 
-def test_a_submit_is_posted_to_the_queue() -> None:
+def test_submit_posts_to_the_queue() -> None:
     operation = queue.submit(
         HOSTS, FLUX, {"a": 1}, path="x", headers={"x-fal-tags": "a=b"}, query={"fal_webhook": "u/?"}
     )
@@ -206,18 +204,18 @@ def test_a_submit_is_posted_to_the_queue() -> None:
     assert operation.is_billable
 
 
-def test_a_webhook_does_not_collide_with_the_query_of_a_path() -> None:
+def test_webhook_keeps_the_query_of_a_path() -> None:
     operation = queue.submit(HOSTS, FLUX, {}, path="x?a=1", query={"fal_webhook": "u"})
     assert operation.request.url == "https://queue.fal.run/fal-ai/flux/dev/x?a=1&fal_webhook=u"
 
 
-def test_a_bounded_submit_is_not_repeated_on_a_full_queue() -> None:
+def test_limited_submit_is_not_retried_on_full_queue() -> None:
     operation = queue.submit(HOSTS, FLUX, {}, query={"fal_max_queue_length": 0})
     assert operation.request.url == "https://queue.fal.run/fal-ai/flux/dev?fal_max_queue_length=0"
     assert operation.retry is Retry.IF_NOT_SENT
 
 
-def test_a_submit_reads_its_submission() -> None:
+def test_submit_parses_its_submission() -> None:
     parse = queue.submit(HOSTS, FLUX, {}).parse
     assert parse(response(200, {"request_id": "abc"})).request_id == "abc"
     assert parse(response(201, {"request_id": "abc"})).request_id == "abc"
@@ -241,7 +239,7 @@ def test_a_submit_reads_its_submission() -> None:
         ),
     ],
 )
-def test_the_stream_of_statuses_stands_below_the_status(
+def test_status_stream_extends_the_status_url(
     url: str, with_logs: bool, asked: str, streamed: str
 ) -> None:
     status = queue.status(url, with_logs=with_logs, **JOB)
@@ -253,13 +251,13 @@ def test_the_stream_of_statuses_stands_below_the_status(
     assert (watch.retry, watch.lane) == (Retry.IF_NOT_SENT, Lane.WATCH)
 
 
-def test_logs_and_failures_are_not_taken_for_granted() -> None:
+def test_logs_and_error_fields_are_optional() -> None:
     assert queue.status(URL, **JOB).request.url == URL
     assert queue.status_stream(URL, **JOB).request.url == f"{URL}/stream"
     assert queue.result(URL, **JOB).retry is Retry.RESULT
 
 
-def test_calls_have_names_for_logs_and_errors() -> None:
+def test_operations_have_readable_names() -> None:
     calls: list[Callable[..., Operation[Any]]] = [
         inference.run,
         queue.submit,
@@ -276,7 +274,7 @@ def test_calls_have_names_for_logs_and_errors() -> None:
     assert names == ["run", "submit", "stream", "status", "watch", "result", "cancel"]
 
 
-def test_a_status_is_read_from_its_json_whatever_the_success() -> None:
+def test_status_accepts_any_success_code() -> None:
     parse = queue.status(f"{URL}/status", **JOB).parse
     assert parse(response(202, {"status": "IN_QUEUE", "queue_position": 1})) == Queued(1)
     assert parse(response(200, {"status": "IN_PROGRESS"})) == InProgress([])
@@ -284,7 +282,7 @@ def test_a_status_is_read_from_its_json_whatever_the_success() -> None:
 
 
 @pytest.mark.parametrize(("failed", "retry"), [(False, Retry.RESULT), (True, Retry.FAILED_RESULT)])
-def test_a_result_is_fetched_from_its_url(failed: bool, retry: Retry) -> None:
+def test_result_is_fetched_from_its_url(failed: bool, retry: Retry) -> None:
     operation = queue.result(URL, failed=failed, **JOB)
     assert operation.request == Request("GET", URL, {"accept": "*/*"})
     assert operation.retry is retry
@@ -300,9 +298,7 @@ def test_a_result_is_fetched_from_its_url(failed: bool, retry: Retry) -> None:
         (400, {"status": "ALREADY_COMPLETED"}, "ALREADY_COMPLETED"),
     ],
 )
-def test_every_answer_to_a_cancel_but_an_error_is_a_value(
-    status: int, body: object, answer: str
-) -> None:
+def test_cancel_response_becomes_a_value(status: int, body: object, answer: str) -> None:
     operation = queue.cancel(f"{URL}/cancel", **JOB)
     assert operation.request == Request("PUT", f"{URL}/cancel", {"accept": "application/json"})
     assert operation.retry is Retry.IDEMPOTENT
@@ -317,15 +313,13 @@ def test_every_answer_to_a_cancel_but_an_error_is_a_value(
         (500, {"status": "ALREADY_COMPLETED"}, errors.ServerError),
     ],
 )
-def test_a_cancel_that_went_wrong_is_an_error(
-    status: int, body: object, kind: type[Exception]
-) -> None:
+def test_failed_cancel_is_an_error(status: int, body: object, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         queue.cancel(f"{URL}/cancel", **JOB).parse(response(status, body))
 
 
 @pytest.mark.parametrize("build", [queue.status, queue.status_stream, queue.result, queue.cancel])
-def test_errors_about_a_job_name_it(build: Callable[..., Operation[Any]]) -> None:
+def test_job_errors_carry_the_request_id(build: Callable[..., Operation[Any]]) -> None:
     operation = build(URL, **JOB)
     assert operation.request_id == "abc"
     assert operation.application == "fal-ai/flux/dev"
@@ -336,7 +330,7 @@ def test_errors_about_a_job_name_it(build: Callable[..., Operation[Any]]) -> Non
 
 @pytest.mark.parametrize("build", [queue.status, queue.result, queue.cancel])
 @pytest.mark.parametrize(("headers", "name"), [({}, "abc"), ({"x-fal-request-id": "own"}, "own")])
-def test_what_cannot_be_read_about_a_job_names_it_too(
+def test_parse_errors_carry_the_request_id(
     build: Callable[..., Operation[Any]], headers: dict[str, str], name: str
 ) -> None:
     page = Response(status_code=200, headers=headers, body=b"<html>")

@@ -1,4 +1,4 @@
-"""Platform options: what is wrong is refused here, because the platform drops it silently."""
+"""Platform options: validation of values that the platform would drop silently."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from fal_async.errors import InvalidRequestError
 
 
 @pytest.mark.parametrize("value", [1, 0.001, 1e9, 120.0])
-def test_a_duration_is_taken_as_it_is(value: float) -> None:
+def test_duration_is_kept_unchanged(value: float) -> None:
     assert seconds("timeout", value) == value
 
 
-def test_no_duration_is_no_bound() -> None:
+def test_missing_duration_sets_no_limit() -> None:
     assert seconds("timeout", None) is None
 
 
 @pytest.mark.parametrize(
     "value", [0, -1, -0.0, math.inf, -math.inf, math.nan, 10**400, True, False, "5", b"5", [1], 1j]
 )
-def test_what_is_no_duration_is_refused_by_name(value: object) -> None:
+def test_invalid_duration_is_refused_by_name(value: object) -> None:
     with pytest.raises(InvalidRequestError, match="client_timeout"):
         seconds("client_timeout", value)
 
 
-def test_headers_are_merged_in_lower_case_and_the_last_one_wins() -> None:
+def test_headers_are_lowercased_and_last_wins() -> None:
     merged = merge_headers({"X-Fal-Tags": "a=1", "x-one": "1"}, {"X-FAL-TAGS": "b=2"}, {})
     assert merged == {"x-fal-tags": "b=2", "x-one": "1"}
 
 
-def test_spaces_around_a_header_value_are_dropped() -> None:
+def test_header_values_are_stripped() -> None:
     assert merge_headers({"x-one": " \ta b\t "}) == {"x-one": "a b"}
 
 
 @pytest.mark.parametrize("headers", [[("x-one", "1")], "x-one: 1", 1])
-def test_headers_are_a_mapping(headers: Any) -> None:
+def test_headers_must_be_a_mapping(headers: Any) -> None:
     with pytest.raises(InvalidRequestError, match="headers must be a mapping"):
         merge_headers({}, headers)
 
 
 @pytest.mark.parametrize("name", ["", "x y", "x:y", "x\r\ny", "x\x00", "é", "x(y)", None, 1, b"x"])
-def test_a_bad_header_name_is_refused(name: Any) -> None:
+def test_invalid_header_name_is_refused(name: Any) -> None:
     with pytest.raises(InvalidRequestError, match="is not a header name"):
         merge_headers({name: "1"})
 
@@ -61,7 +61,7 @@ def test_a_bad_header_name_is_refused(name: Any) -> None:
     "value",
     ["a\rb", "a\nb", "a\r\nx: y", "a\x00b", "a\x7f", "é", "\ud800", "\u2028", None, 1, b"x"],
 )
-def test_a_bad_header_value_is_refused_without_showing_it(value: Any) -> None:
+def test_invalid_header_value_is_refused_unseen(value: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         merge_headers({"x-secret": value})
     assert str(caught.value) == "the value of the header 'x-secret' must be printable ASCII text"
@@ -80,13 +80,13 @@ def test_a_bad_header_value_is_refused_without_showing_it(value: Any) -> None:
         "content-length",
     ],
 )
-def test_headers_that_frame_the_request_are_the_transports(name: str) -> None:
+def test_framing_headers_are_reserved(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="transport"):
         merge_headers({name: "5"})
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=8), max_size=3))
-def test_merging_lets_no_control_character_through(headers: dict[str, str]) -> None:
+def test_merged_headers_have_no_control_characters(headers: dict[str, str]) -> None:
     try:
         merged = merge_headers(headers)
     except InvalidRequestError:
@@ -97,7 +97,7 @@ def test_merging_lets_no_control_character_through(headers: dict[str, str]) -> N
         assert (name + value).isascii()
 
 
-def test_no_options_are_no_headers() -> None:
+def test_default_options_add_no_headers() -> None:
     assert platform_headers() == {}
 
 
@@ -165,12 +165,12 @@ def test_each_option_has_its_header(options: dict[str, Any], headers: dict[str, 
         {"expires_in": True},
     ],
 )
-def test_an_option_that_the_platform_would_drop_is_refused(options: dict[str, Any]) -> None:
+def test_option_ignored_by_platform_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
         platform_headers(**options)
 
 
-def test_tags_may_be_as_large_as_the_platform_takes_them() -> None:
+def test_tags_may_use_the_full_size_limit() -> None:
     tags = {f"{n}": "x" * 100 for n in range(9)} | {"k" * 64: "x" * 32}
     assert len(platform_headers(tags=tags)["x-fal-tags"]) == 1024
     with pytest.raises(InvalidRequestError, match="1024 bytes in all"):
@@ -190,13 +190,13 @@ def test_tags_may_be_as_large_as_the_platform_takes_them() -> None:
         (None, 0.05, None),
     ],
 )
-def test_what_starts_after_the_deadline_would_run_for_nobody(
+def test_start_timeout_defaults_to_client_timeout(
     start_timeout: float | None, client_timeout: float | None, expected: float | None
 ) -> None:
     assert start_timeout_within(start_timeout, client_timeout) == expected
 
 
-def test_the_query_of_a_submit_has_what_was_asked_for() -> None:
+def test_submit_query_contains_the_options() -> None:
     assert submit_query() == {}
     assert submit_query(webhook_url="HTTPS://me.example/hook?x=1", max_queue_length=0) == {
         "fal_webhook": "HTTPS://me.example/hook?x=1",
@@ -220,12 +220,12 @@ def test_the_query_of_a_submit_has_what_was_asked_for() -> None:
         7,
     ],
 )
-def test_a_webhook_is_an_absolute_url(url: object) -> None:
+def test_webhook_url_must_be_absolute(url: object) -> None:
     with pytest.raises(InvalidRequestError, match="webhook_url"):
         submit_query(webhook_url=cast("str", url))
 
 
 @pytest.mark.parametrize("length", [-1, 2.5, True, "3"])
-def test_a_queue_length_is_a_whole_number(length: object) -> None:
+def test_queue_length_must_be_an_integer(length: object) -> None:
     with pytest.raises(InvalidRequestError, match="max_queue_length"):
         submit_query(max_queue_length=cast("int", length))

@@ -1,4 +1,4 @@
-"""The key goes to the platform's own origins, whatever a response makes a URL look like."""
+"""Trusted origins: the key is sent only to the platform."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ OWN = JobUrls(
         ("https://bücher.example/", "https://bücher.example"),
     ],
 )
-def test_an_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
+def test_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
     assert origin_of(url) == origin
 
 
@@ -95,7 +95,7 @@ def test_an_origin_is_scheme_host_and_port(url: str, origin: str) -> None:
         "https://\ud800/",
     ],
 )
-def test_what_is_no_plain_absolute_url_has_no_origin(url: str) -> None:
+def test_invalid_url_has_no_origin(url: str) -> None:
     assert origin_of(url) is None
 
 
@@ -131,14 +131,14 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("url", FOREIGN)
-def test_a_foreign_url_in_a_response_is_replaced_by_our_own(url: str) -> None:
+def test_foreign_response_url_is_replaced(url: str) -> None:
     endpoint = parse_endpoint("fal-ai/flux/dev")
     named = Submission(request_id="abc", status_url=url, response_url=url, cancel_url=url)
     assert job_urls(HOSTS, endpoint, named) == OWN
 
 
 @pytest.mark.parametrize("value", [7, b"https://queue.fal.run/x", ["x"], None])
-def test_what_is_no_url_at_all_is_replaced(value: object) -> None:
+def test_invalid_response_url_is_replaced(value: object) -> None:
     url = cast("str", value)
     named = Submission(request_id="abc", status_url=url, response_url=url, cancel_url=url)
     assert job_urls(HOSTS, parse_endpoint("fal-ai/flux"), named) == OWN
@@ -152,7 +152,7 @@ def test_what_is_no_url_at_all_is_replaced(value: object) -> None:
         "https://QUEUE.fal.run:443/fal-ai/flux/requests/abc",
     ],
 )
-def test_urls_at_the_queue_and_its_backup_are_followed(base: str) -> None:
+def test_queue_and_backup_urls_are_trusted(base: str) -> None:
     named = Submission(
         request_id="abc",
         status_url=f"{base}/status",
@@ -165,7 +165,7 @@ def test_urls_at_the_queue_and_its_backup_are_followed(base: str) -> None:
     )
 
 
-def test_each_url_is_judged_for_itself() -> None:
+def test_each_url_is_checked_separately() -> None:
     good = "https://queue.fal.run/elsewhere"
     named = Submission(request_id="abc", status_url="https://evil.example", response_url=good)
     urls = job_urls(HOSTS, parse_endpoint("fal-ai/flux"), named)
@@ -176,7 +176,7 @@ def test_each_url_is_judged_for_itself() -> None:
     )
 
 
-def test_another_platform_trusts_itself_and_no_backup() -> None:
+def test_custom_platform_trusts_only_itself() -> None:
     hosts = Hosts.at("http://127.0.0.1:8000")
     endpoint = parse_endpoint("workflows/me/mine/path")
     own = "http://127.0.0.1:8000/queue/workflows/me/mine/requests/abc"
@@ -197,7 +197,7 @@ def test_another_platform_trusts_itself_and_no_backup() -> None:
     ("request_id", "segment"),
     [("a/b", "a%2Fb"), ("../x", "..%2Fx"), ("a?b#c", "a%3Fb%23c"), ("ü", "%C3%BC")],
 )
-def test_an_id_of_the_platform_stays_one_segment(request_id: str, segment: str) -> None:
+def test_request_id_stays_one_path_segment(request_id: str, segment: str) -> None:
     urls = job_urls(HOSTS, parse_endpoint("fal-ai/flux"), Submission(request_id=request_id))
     assert urls.response_url == f"https://queue.fal.run/fal-ai/flux/requests/{segment}"
 
@@ -245,7 +245,7 @@ URLS = st.lists(PIECES, max_size=9).map("".join) | st.text().map("https://{}".fo
 )
 @example("https://queue.fal.run/\\@evil.example")
 @example("https://queue.fal.run?@evil.example/")
-def test_where_the_transport_would_go_is_what_was_judged(url: str) -> None:
+def test_checked_host_is_the_contacted_host(url: str) -> None:
     if not TrustedOrigins(HOSTS.queue).contains(url):
         assert origin_of(url) not in {"https://queue.fal.run", "https://queue.falrun.com"}
         return
@@ -259,7 +259,7 @@ def test_where_the_transport_would_go_is_what_was_judged(url: str) -> None:
     assert not seen.userinfo
 
 
-def test_origins_cover_their_backups_and_nothing_else() -> None:
+def test_origins_cover_only_their_backups() -> None:
     origins = TrustedOrigins(HOSTS.run, HOSTS.queue, "not a url")
     assert origins.contains("https://fal.run/a/b")
     assert origins.contains("https://falrun.com/a/b")
@@ -270,12 +270,12 @@ def test_origins_cover_their_backups_and_nothing_else() -> None:
     assert not TrustedOrigins().contains("")
 
 
-def test_an_origin_without_a_path_is_covered() -> None:
+def test_origin_without_a_path_is_covered() -> None:
     assert TrustedOrigins(HOSTS.run).contains("https://fal.run")
     assert TrustedOrigins(HOSTS.run).contains("https://fal.run?x")
 
 
-def test_moving_keeps_path_and_query() -> None:
+def test_moved_url_keeps_path_and_query() -> None:
     assert (
         replace_origin("https://queue.falrun.com", "https://queue.fal.run/a/b%20c?x=1&y=%26")
         == "https://queue.falrun.com/a/b%20c?x=1&y=%26"
@@ -291,7 +291,7 @@ def test_moving_keeps_path_and_query() -> None:
         ("https://fal.run", "https://fal.run/x"),
     ],
 )
-def test_a_place_below_keeps_the_query(url: str, place: str) -> None:
+def test_appended_path_keeps_the_query(url: str, place: str) -> None:
     assert append_path(url, "x") == place
 
 
@@ -315,18 +315,18 @@ def test_a_place_below_keeps_the_query(url: str, place: str) -> None:
         ("", False),
     ],
 )
-def test_a_token_for_files_goes_to_the_cdn_alone(url: str, trusted: bool) -> None:
+def test_file_token_is_limited_to_the_cdn(url: str, trusted: bool) -> None:
     assert is_cdn(url, HOSTS) is trusted
 
 
-def test_a_cdn_of_ones_own_is_trusted_too() -> None:
+def test_custom_cdn_is_trusted() -> None:
     hosts = Hosts.at("http://127.0.0.1:8000")
     assert is_cdn("http://127.0.0.1:8000/cdn/x", hosts)
     assert is_cdn("https://v3.fal.media/x", hosts)
     assert not is_cdn("http://127.0.0.1:8001/cdn/x", hosts)
 
 
-def test_backups_are_origins_that_stand_for_the_default_hosts() -> None:
+def test_default_hosts_have_backup_origins() -> None:
     assert set(BACKUPS) == {origin_of(HOSTS.run), origin_of(HOSTS.queue)}
     for origin in [*BACKUPS, *BACKUPS.values()]:
         assert origin_of(origin) == origin

@@ -1,4 +1,4 @@
-"""Pauses between looks at a job: growing, bounded, in proportion, out of step."""
+"""Polling delays: growth, limits, jitter and a shared rate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def middle() -> float:
     return 0.5
 
 
-def test_waits_that_only_poll_look_often_at_first() -> None:
+def test_polling_starts_with_short_delays() -> None:
     pauses = list(islice(backoff_delays(middle, POLLING), 12))
     assert [round(pause, 3) for pause in pauses] == [
         0.1,
@@ -44,7 +44,7 @@ def test_waits_that_only_poll_look_often_at_first() -> None:
     ]
 
 
-def test_waits_in_line_look_now_and_then() -> None:
+def test_queued_waits_poll_rarely() -> None:
     assert list(islice(backoff_delays(middle, WAITING_FOR_STREAM), 5)) == [
         2.0,
         4.0,
@@ -54,12 +54,12 @@ def test_waits_in_line_look_now_and_then() -> None:
     ]
 
 
-def test_half_a_pause_is_a_tenth_of_the_time_waited() -> None:
+def test_median_delay_is_a_tenth_of_the_wait() -> None:
     pauses = list(islice(backoff_delays(middle, POLLING), 11))
     assert 0.09 < pauses[-1] / 2 / sum(pauses) < 0.12
 
 
-def test_ten_minutes_take_some_six_hundred_looks() -> None:
+def test_ten_minutes_take_about_600_polls() -> None:
     waited, looks = 0.0, 0
     pauses = backoff_delays(middle, POLLING)
     while waited < 600:
@@ -71,39 +71,39 @@ def test_ten_minutes_take_some_six_hundred_looks() -> None:
 @RHYTHMS
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=30)
-def test_every_pause_is_within_the_bounds(rhythm: BackoffSchedule, seed: int) -> None:
+def test_every_delay_is_within_its_limits(rhythm: BackoffSchedule, seed: int) -> None:
     for pause in islice(backoff_delays(random.Random(seed).random, rhythm), 300):
         assert rhythm.first * (1 - JITTER) <= pause <= rhythm.longest * (1 + JITTER)
 
 
 @RHYTHMS
-def test_two_waits_do_not_ask_in_step(rhythm: BackoffSchedule) -> None:
+def test_two_waits_do_not_poll_in_step(rhythm: BackoffSchedule) -> None:
     one = islice(backoff_delays(random.Random(1).random, rhythm), 50)
     other = islice(backoff_delays(random.Random(2).random, rhythm), 50)
     assert all(a != b for a, b in zip(one, other, strict=True))
 
 
-def test_jitter_uses_the_whole_of_its_range() -> None:
+def test_jitter_covers_its_whole_range() -> None:
     assert next(backoff_delays(lambda: 0.0, POLLING)) == POLLING.first * (1 - JITTER)
     assert next(backoff_delays(lambda: 1.0, POLLING)) == POLLING.first * (1 + JITTER)
 
 
 @pytest.mark.parametrize("waiting", [1, 1000, 20_000, 1_000_000])
 @pytest.mark.parametrize("luck", [0.0, 0.5, 1.0])
-def test_no_job_is_looked_at_less_often_than_once_a_minute(waiting: int, luck: float) -> None:
+def test_every_job_is_polled_once_a_minute(waiting: int, luck: float) -> None:
     pauses = backoff_delays(
         lambda: luck, WAITING_FOR_STREAM, lambda: shared_interval(waiting, 1000)
     )
     assert all(pause <= LONGEST for pause in islice(pauses, 20))
 
 
-def test_a_thousand_waits_look_within_three_seconds() -> None:
+def test_thousand_waits_poll_within_three_seconds() -> None:
     assert (
         next(backoff_delays(lambda: 1.0, WAITING_FOR_STREAM, lambda: shared_interval(1000, 1000)))
         <= 3
     )
 
 
-def test_waits_keep_a_rate_together() -> None:
+def test_waits_share_a_polling_rate() -> None:
     assert shared_interval(20_000, 1000) == 20_000 / 500
     assert shared_interval(1000, 50) == 1000 / 50

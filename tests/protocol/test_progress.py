@@ -1,4 +1,4 @@
-"""Responses tell whether a call has started a job."""
+"""Progress: whether a response shows that a job was started."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ APP = parse_endpoint("acme/app")
         (504, {}, None, None),
     ],
 )
-def test_a_response_tells_whether_a_job_was_started(
+def test_response_shows_whether_a_job_started(
     status: int, headers: dict[str, str], direct: bool | None, queued: bool | None
 ) -> None:
     response = Response(status_code=status, headers=headers)
@@ -63,7 +63,7 @@ def test_a_response_tells_whether_a_job_was_started(
     ],
     ids=lambda operation: f"{operation.name}-{operation.request.method}",
 )
-def test_what_starts_no_job_may_be_repeated_by_every_layer(operation: Operation[object]) -> None:
+def test_harmless_operations_may_be_retried(operation: Operation[object]) -> None:
     harmless = {Retry.IDEMPOTENT, Retry.RESULT, Retry.FAILED_RESULT}
     assert operation.is_billable == (operation.name in {"run", "stream", "submit"})
     if operation.is_billable:

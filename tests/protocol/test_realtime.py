@@ -1,4 +1,4 @@
-"""Realtime sessions: addresses, tokens, and what messages mean."""
+"""Realtime sessions: URLs, tokens and messages."""
 
 from __future__ import annotations
 
@@ -68,23 +68,23 @@ MEANINGS: list[tuple[Any, Message]] = [
 
 
 @pytest.mark.parametrize(("value", "message"), MEANINGS)
-def test_a_message_means_the_same_as_text_and_as_msgpack(value: Any, message: Message) -> None:
+def test_text_and_msgpack_messages_are_equivalent(value: Any, message: Message) -> None:
     assert decode_message(orjson.dumps(value).decode()) == message
     assert decode_message(msgpack.packb(value)) == message
 
 
-def test_text_that_is_not_json_is_taken_as_it_is() -> None:
+def test_invalid_json_text_is_kept_as_text() -> None:
     assert decode_message("hello, {") == DataMessage("hello, {")
     assert decode_message("") == DataMessage("")
 
 
-def test_byte_strings_are_bytes_and_text_is_text_both_ways() -> None:
+def test_bytes_and_text_stay_distinct() -> None:
     value = {"image": b"\xff\xd8\x00", "text": "é—", "list": [b"", ""], "n": 2**63, "x": 0.5}
     assert decode_message(msgpack.packb(value)) == DataMessage(value)
     assert msgpack.unpackb(encode_msgpack(value)) == value
 
 
-def test_map_keys_need_not_be_text() -> None:
+def test_map_keys_may_be_any_type() -> None:
     value = {1: "a", None: "b", b"c": "d"}
     assert decode_message(msgpack.packb(value)) == DataMessage(value)
     assert msgpack.unpackb(encode_msgpack({"map": {1: 2}}), strict_map_key=False) == {"map": {1: 2}}
@@ -101,7 +101,7 @@ def test_map_keys_need_not_be_text() -> None:
         b"\x91" * 100_000,
     ],
 )
-def test_what_is_not_msgpack_is_an_invalid_response(message: bytes) -> None:
+def test_invalid_msgpack_is_an_invalid_response(message: bytes) -> None:
     with pytest.raises(
         InvalidResponseError, match=f"a message of {len(message)} bytes is not msgpack"
     ):
@@ -109,7 +109,7 @@ def test_what_is_not_msgpack_is_an_invalid_response(message: bytes) -> None:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100))
-def test_garbage_gives_a_message_or_an_error_of_ours(garbage: bytes | str) -> None:
+def test_any_bytes_give_a_message_or_our_error(garbage: bytes | str) -> None:
     try:
         message = decode_message(garbage)
     except InvalidResponseError:
@@ -118,7 +118,7 @@ def test_garbage_gives_a_message_or_an_error_of_ours(garbage: bytes | str) -> No
         assert isinstance(message, Message)
 
 
-def test_a_decoder_of_the_callers_gets_the_bytes_and_its_errors_are_its_own() -> None:
+def test_custom_decoder_raises_its_own_errors() -> None:
     assert decode_message(b'{"a": 1}', orjson.loads) == DataMessage({"a": 1})
     assert decode_message(orjson.dumps(CRASH), orjson.loads) == decode_message(
         orjson.dumps(CRASH).decode()
@@ -142,7 +142,7 @@ class Size:
     width: int
 
 
-def test_arguments_may_be_any_mapping_or_model() -> None:
+def test_arguments_may_be_a_mapping_or_model() -> None:
     assert msgpack.unpackb(encode_msgpack(MappingProxyType({"a": OrderedDict(b=1)}))) == {
         "a": {"b": 1}
     }
@@ -164,7 +164,7 @@ def test_arguments_may_be_any_mapping_or_model() -> None:
 
 
 @pytest.mark.parametrize("arguments", [None, [1], "text", b"bytes", 5, object()])
-def test_arguments_that_are_no_mapping_are_refused(arguments: object) -> None:
+def test_non_mapping_arguments_are_refused(arguments: object) -> None:
     with pytest.raises(InvalidRequestError):
         encode_msgpack(arguments)
 
@@ -176,7 +176,7 @@ CIRCLE["circle"] = CIRCLE
 @pytest.mark.parametrize(
     "arguments", [{"a": object()}, {"a": {1, 2}}, {"a": 2**70}, {"a": "\ud800"}, CIRCLE]
 )
-def test_arguments_that_msgpack_cannot_say_are_refused(arguments: object) -> None:
+def test_unserializable_arguments_are_refused(arguments: object) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be written as msgpack"):
         encode_msgpack(arguments)
 
@@ -196,11 +196,11 @@ def test_arguments_that_msgpack_cannot_say_are_refused(arguments: object) -> Non
         ("owner/realtime", "/realtime", "wss://fal.run/owner/realtime/realtime"),
     ],
 )
-def test_the_path_is_added_once(application: str, path: str, url: str) -> None:
+def test_path_is_appended_once(application: str, path: str, url: str) -> None:
     assert realtime_url(HOSTS, parse_endpoint(application), path=path) == url
 
 
-def test_the_token_and_the_buffering_are_in_the_query() -> None:
+def test_query_contains_token_and_buffering() -> None:
     url = realtime_url(LOCAL, parse_endpoint("a/b"), max_buffering=60, path="/r?x=1")
     assert url == "ws://127.0.0.1:8000/run/a/b/r?x=1&max_buffering=60"
     assert with_token(url, Secret("t+/=")) == f"{url}&fal_jwt_token=t%2B%2F%3D"
@@ -208,17 +208,17 @@ def test_the_token_and_the_buffering_are_in_the_query() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 61, -1, True, 1.5, "5"])
-def test_buffering_out_of_its_bounds_is_refused(value: Any) -> None:
+def test_invalid_buffering_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequestError, match="from 1 to 60"):
         realtime_url(HOSTS, parse_endpoint("a/b"), max_buffering=value)
 
 
-def test_a_socket_of_an_app_is_where_its_path_is() -> None:
+def test_websocket_url_contains_the_app_path() -> None:
     assert runner_url(HOSTS, parse_endpoint("a/b")) == "wss://fal.run/a/b"
     assert runner_url(HOSTS, parse_endpoint("a/b/ws"), path="/ws") == "wss://fal.run/a/b/ws/ws"
 
 
-def test_a_token_is_asked_for_by_the_alias_of_the_app() -> None:
+def test_token_request_names_the_app_alias() -> None:
     operation = create_token(HOSTS, parse_endpoint("fal-ai/lcm/turbo"), token_expiration=60)
     request = operation.request
     assert (request.method, request.url) == ("POST", "https://rest.fal.ai/tokens/")
@@ -230,7 +230,7 @@ def test_a_token_is_asked_for_by_the_alias_of_the_app() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, True])
-def test_a_token_that_never_lives_is_refused(seconds: int) -> None:
+def test_token_lifetime_must_be_positive(seconds: int) -> None:
     with pytest.raises(InvalidRequestError, match="token_expiration"):
         create_token(HOSTS, parse_endpoint("a/b"), token_expiration=seconds)
 
@@ -238,7 +238,7 @@ def test_a_token_that_never_lives_is_refused(seconds: int) -> None:
 @pytest.mark.parametrize(
     "body", [b'"a.b.c"', b'{"token": "a.b.c"}', b'{"token": "a.b.c", "detail": "x"}']
 )
-def test_a_token_is_a_string_or_in_an_object(body: bytes) -> None:
+def test_token_is_a_string_or_within_an_object(body: bytes) -> None:
     assert parse_token(Response(status_code=200, body=body)) == "a.b.c"
 
 
@@ -256,7 +256,7 @@ def test_a_token_is_a_string_or_in_an_object(body: bytes) -> None:
         (b"", "the platform gave no token"),
     ],
 )
-def test_what_is_no_token_is_not_taken_for_one(body: bytes, text: str) -> None:
+def test_invalid_token_response_is_refused(body: bytes, text: str) -> None:
     with pytest.raises(InvalidResponseError) as caught:
         parse_token(Response(status_code=200, body=body))
     assert str(caught.value) == text

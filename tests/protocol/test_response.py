@@ -1,4 +1,4 @@
-"""Responses: what is there is read, what is missing breaks nothing, what cannot be read is ours."""
+"""Responses: lenient headers, submissions, statuses and outputs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def response(status: int = 200, body: Any = None, /, **headers: str) -> Response
 @pytest.mark.parametrize(
     ("status", "ok"), [(199, False), (200, True), (204, True), (299, True), (300, False)]
 )
-def test_a_success_is_2xx(status: int, ok: bool) -> None:
+def test_success_is_any_2xx_status(status: int, ok: bool) -> None:
     assert response(status).ok is ok
 
 
@@ -59,18 +59,18 @@ def test_a_success_is_2xx(status: int, ok: bool) -> None:
         ("2", None),
     ],
 )
-def test_both_retry_headers_are_read(name: str, value: str, asks: bool | None) -> None:
+def test_both_retry_headers_are_parsed(name: str, value: str, asks: bool | None) -> None:
     assert Response(status_code=500, headers={name: value}).needs_retry is asks
 
 
-def test_without_a_retry_header_the_platform_is_silent() -> None:
+def test_missing_retry_header_means_unknown() -> None:
     assert response(500).needs_retry is None
 
 
 @pytest.mark.parametrize(
     ("new", "old", "asks"), [("0", "true", False), ("1", "false", True), ("?", "true", True)]
 )
-def test_the_newer_retry_header_wins(new: str, old: str, asks: bool) -> None:
+def test_newer_retry_header_wins(new: str, old: str, asks: bool) -> None:
     assert response(500, x_fal_needs_retry=new, x_fal_retryable=old).needs_retry is asks
 
 
@@ -110,28 +110,28 @@ NOW = "Wed, 21 Oct 2015 07:28:00 GMT"
         ("Wed, 21 Oct 2015 07:28:00 -0000", None),
     ],
 )
-def test_the_pause_asked_for_is_seconds_or_a_date(value: str, pause: float | None) -> None:
+def test_retry_after_is_seconds_or_a_date(value: str, pause: float | None) -> None:
     assert response(429, retry_after=value, date=NOW).retry_after == pause
 
 
 @pytest.mark.parametrize("date", [None, "", "now", ","])
-def test_a_date_to_wait_for_needs_the_date_of_the_response(date: str | None) -> None:
+def test_retry_after_date_needs_the_response_date(date: str | None) -> None:
     headers = {"retry-after": NOW} | ({} if date is None else {"date": date})
     assert Response(status_code=429, headers=headers).retry_after is None
 
 
 @given(st.text(), st.text())
-def test_any_pause_asked_for_is_finite_or_none(value: str, date: str) -> None:
+def test_any_retry_after_is_finite_or_none(value: str, date: str) -> None:
     pause = response(503, retry_after=value, date=date).retry_after
     assert pause is None or 0 <= pause < math.inf
 
 
 @pytest.mark.parametrize(("value", "missed"), [("user", True), (" User", True), ("app", False)])
-def test_a_missed_start_is_told_by_its_header(value: str, missed: bool) -> None:
+def test_missed_start_deadline_has_a_header(value: str, missed: bool) -> None:
     assert response(504, x_fal_request_timeout_type=value).is_start_timeout is missed
 
 
-def test_an_empty_request_id_is_none() -> None:
+def test_empty_request_id_is_none() -> None:
     assert response(200, x_fal_request_id="").request_id is None
     assert response(200, x_fal_request_id="abc").request_id == "abc"
 
@@ -144,16 +144,16 @@ def test_an_empty_request_id_is_none() -> None:
         ("", ""),
     ],
 )
-def test_the_content_type_is_bare_and_lower_case(header: str, kind: str) -> None:
+def test_content_type_omits_its_parameters(header: str, kind: str) -> None:
     assert response(200, content_type=header).content_type == kind
 
 
-def test_text_that_is_not_utf8_is_shown_as_far_as_it_is() -> None:
+def test_invalid_utf8_text_is_decoded_leniently() -> None:
     assert response(200, b"a\xffb").text == "a\ufffdb"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xff", b"<html>", b"[" * 100_000])
-def test_what_is_no_json_is_an_error_that_names_the_request(body: bytes) -> None:
+def test_invalid_json_error_names_the_request(body: bytes) -> None:
     with pytest.raises(InvalidResponseError, match="expected JSON") as caught:
         response(200, body, x_fal_request_id="abc").json()
     assert (caught.value.request_id, caught.value.body) == ("abc", body)
@@ -161,7 +161,7 @@ def test_what_is_no_json_is_an_error_that_names_the_request(body: bytes) -> None
 
 
 @pytest.mark.parametrize("body", [[], None, "a", 1])
-def test_what_is_no_object_is_an_error(body: object) -> None:
+def test_non_object_body_is_an_error(body: object) -> None:
     with pytest.raises(InvalidResponseError, match="expected a JSON object"):
         response(200, orjson.dumps(body)).json_object()
 
@@ -173,7 +173,7 @@ URLS = {
 }
 
 
-def test_a_submission_carries_the_id_and_the_urls() -> None:
+def test_submission_contains_id_and_urls() -> None:
     submission = parse_submission(
         response(200, {"request_id": "abc", "status": "IN_QUEUE", "queue_position": 0, **URLS})
     )
@@ -184,7 +184,7 @@ def test_a_submission_carries_the_id_and_the_urls() -> None:
 
 
 @pytest.mark.parametrize("urls", [{}, dict.fromkeys(URLS), dict.fromkeys(URLS, 7)])
-def test_a_submission_can_do_without_urls(urls: dict[str, object]) -> None:
+def test_submission_urls_are_optional(urls: dict[str, object]) -> None:
     submission = parse_submission(response(200, {"request_id": "abc", **urls}))
     assert (submission.status_url, submission.response_url, submission.cancel_url) == (None,) * 3
 
@@ -202,14 +202,14 @@ def test_a_submission_can_do_without_urls(urls: dict[str, object]) -> None:
         b"[]",
     ],
 )
-def test_the_header_stands_in_for_a_missing_id(body: bytes) -> None:
+def test_header_replaces_a_missing_request_id(body: bytes) -> None:
     assert parse_submission(response(200, body, x_fal_request_id="abc")).request_id == "abc"
 
 
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"request_id":7}', b'{"request_id":"\\ud800x"}', b"", b"<html>", b"[]"]
 )
-def test_a_submission_without_any_id_is_an_error(body: bytes) -> None:
+def test_submission_without_request_id_is_an_error(body: bytes) -> None:
     with pytest.raises(InvalidResponseError) as caught:
         parse_submission(response(200, body))
     assert caught.value.body is not None
@@ -254,13 +254,13 @@ STATUSES: list[tuple[dict[str, Any], Status]] = [
 
 
 @pytest.mark.parametrize(("raw", "status"), STATUSES)
-def test_a_status_is_read_as_far_as_it_goes(raw: dict[str, Any], status: Status) -> None:
+def test_status_is_parsed_leniently(raw: dict[str, Any], status: Status) -> None:
     assert read_status(raw) == status
     assert parse_status(response(202, raw)) == status
 
 
 @pytest.mark.parametrize("body", [b"[]", b"", b"null", b"{"])
-def test_a_status_that_is_no_object_is_an_error(body: bytes) -> None:
+def test_non_object_status_is_an_error(body: bytes) -> None:
     with pytest.raises(InvalidResponseError):
         parse_status(response(200, body))
 
@@ -279,14 +279,14 @@ def test_a_status_that_is_no_object_is_an_error(body: bytes) -> None:
     )
 )
 @settings(max_examples=50)
-def test_no_json_object_breaks_the_reading_of_a_status(raw: dict[str, Any]) -> None:
+def test_any_json_object_is_a_valid_status(raw: dict[str, Any]) -> None:
     status = read_status(raw)
     assert isinstance(status, Queued | InProgress | Completed | Unknown)
     known = raw.get("status") in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
     assert isinstance(status, Unknown) is not known
 
 
-def test_a_log_nested_deeper_than_json_can_be_written_breaks_nothing() -> None:
+def test_deeply_nested_log_is_accepted() -> None:
     deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
     status = read_status({"status": "IN_PROGRESS", "logs": [{"message": deep}]})
     assert status == InProgress([{"message": "a list that cannot be shown"}])
@@ -307,7 +307,7 @@ def test_a_log_nested_deeper_than_json_can_be_written_breaks_nothing() -> None:
         (200, {"status": 7}, "OK"),
     ],
 )
-def test_an_answer_to_a_cancel_is_read(status: int, body: object, answer: str) -> None:
+def test_cancel_response_is_parsed(status: int, body: object, answer: str) -> None:
     assert parse_cancellation(response(status, body)) == answer
 
 
@@ -338,13 +338,13 @@ JSON = "application/json"
         ("application/x-ndjson", b"{}\n{}\n", b"{}\n{}\n"),
     ],
 )
-def test_an_output_is_read_by_its_content_type(kind: str, body: bytes, output: object) -> None:
+def test_content_type_selects_the_output_parser(kind: str, body: bytes, output: object) -> None:
     read = parse_output(response(200, body, content_type=kind))
     assert read.value == output
     assert type(read.value) is type(output)
 
 
-def test_an_empty_204_is_none() -> None:
+def test_empty_204_response_is_none() -> None:
     assert parse_output(response(204)).value is None
 
 
@@ -352,17 +352,17 @@ def test_an_empty_204_is_none() -> None:
     ("body", "value"),
     [(b'{"a":Infinity}', math.inf), (b'\xef\xbb\xbf{"a":1}', 1), (b'{"a":"\\ud800"}', "\ud800")],
 )
-def test_json_beyond_the_standard_is_not_lost(body: bytes, value: object) -> None:
+def test_nonstandard_json_is_preserved(body: bytes, value: object) -> None:
     assert parse_output(response(200, body, content_type=JSON)).value["a"] == value
 
 
 @pytest.mark.parametrize("kind", [JSON, "", "application/problem+json"])
-def test_an_output_that_is_broken_json_is_an_error_of_ours(kind: str) -> None:
+def test_broken_json_output_raises_our_error(kind: str) -> None:
     with pytest.raises(InvalidResponseError):
         parse_output(response(200, b'{"a":', content_type=kind))
 
 
-def test_a_result_knows_about_its_request() -> None:
+def test_result_carries_request_metadata() -> None:
     result = parse_output(
         Response(
             status_code=200,
@@ -380,7 +380,7 @@ def test_a_result_knows_about_its_request() -> None:
     ("header", "units"),
     [("42", 42.0), ("0", 0.0), ("nan", None), ("inf", None), ("", None), ("-1", None), ("x", None)],
 )
-def test_billable_units_are_a_finite_number_or_none(header: str, units: float | None) -> None:
+def test_billable_units_are_finite_or_none(header: str, units: float | None) -> None:
     assert parse_output(response(200, {}, x_fal_billable_units=header)).billable_units == units
 
 

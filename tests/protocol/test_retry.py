@@ -1,4 +1,4 @@
-"""Whether an exchange is repeated, and after how long."""
+"""Retry policy: conditions, attempts and delays."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def response(status: int, body: bytes = b"", /, **headers: str) -> Response:
 
 
 @pytest.mark.parametrize("retry", Retry)
-def test_what_was_never_sent_is_sent_again(retry: Retry) -> None:
+def test_unsent_request_is_retried(retry: Retry) -> None:
     assert pause(UNSENT, retry) is not None
 
 
 @pytest.mark.parametrize("retry", Retry)
-def test_what_may_have_arrived_is_repeated_only_when_reading(retry: Retry) -> None:
+def test_possibly_received_read_is_retried(retry: Retry) -> None:
     assert (pause(SENT, retry) is not None) is (retry in READING)
 
 
@@ -66,7 +66,7 @@ def test_what_may_have_arrived_is_repeated_only_when_reading(retry: Retry) -> No
     ],
     ids=lambda outcome: f"{outcome.status_code}-{'-'.join(outcome.headers)}",
 )
-def test_what_is_final_is_never_repeated(outcome: Response, retry: Retry) -> None:
+def test_final_error_is_never_retried(outcome: Response, retry: Retry) -> None:
     assert pause(outcome, retry) is None
 
 
@@ -82,9 +82,7 @@ def test_what_is_final_is_never_repeated(outcome: Response, retry: Retry) -> Non
         (599, True, False),
     ],
 )
-def test_the_status_decides_where_the_platform_is_silent(
-    status: int, safe: bool, on_refusal: bool
-) -> None:
+def test_status_decides_without_retry_header(status: int, safe: bool, on_refusal: bool) -> None:
     outcome = response(status)
     assert (pause(outcome, Retry.IDEMPOTENT) is not None) is safe
     assert (pause(outcome, Retry.RESULT) is not None) is safe
@@ -94,7 +92,7 @@ def test_the_status_decides_where_the_platform_is_silent(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_job_that_reached_the_gateway_is_not_started_again(status: int) -> None:
+def test_accepted_job_is_not_started_again(status: int) -> None:
     outcome = response(status, x_fal_request_id="abc")
     assert pause(outcome, Retry.IF_REJECTED) is None
     assert pause(outcome, Retry.IDEMPOTENT) is not None
@@ -102,28 +100,28 @@ def test_a_job_that_reached_the_gateway_is_not_started_again(status: int) -> Non
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize("header", ["x_fal_needs_retry", "x_fal_retryable"])
-def test_a_run_that_the_platform_says_to_repeat_is_repeated(status: int, header: str) -> None:
+def test_platform_may_request_a_retry_of_run(status: int, header: str) -> None:
     outcome = response(status, x_fal_request_id="abc", **{header: "1"})
     assert pause(outcome, Retry.IF_REJECTED) is not None
     assert pause(outcome, Retry.IF_NOT_SENT) is None
 
 
-def test_a_refused_input_stays_refused_whatever_the_header_says() -> None:
+def test_validation_error_is_never_retried() -> None:
     assert pause(response(422, x_fal_needs_retry="1"), Retry.IF_REJECTED) is None
 
 
-def test_a_full_queue_is_told_at_once_to_who_bounds_it() -> None:
+def test_full_queue_is_raised_when_length_is_limited() -> None:
     assert pause(response(429), Retry.IF_NOT_SENT) is None
     assert pause(response(429, x_fal_needs_retry="1", retry_after="1"), Retry.IF_NOT_SENT) is None
 
 
-def test_the_error_of_a_failed_job_is_not_asked_for_again() -> None:
+def test_failed_job_error_is_not_retried() -> None:
     outcome = response(503, x_fal_request_id="abc", x_fal_needs_retry="1")
     assert pause(outcome, Retry.FAILED_RESULT) is None
     assert pause(response(503), Retry.FAILED_RESULT) is not None  # of an ingress, not of the job
 
 
-def test_a_500_that_says_the_same_twice_is_the_models_own() -> None:
+def test_repeated_identical_500_is_final() -> None:
     first, second = response(500, b"boom"), response(500, b"boom")
     assert pause(first, Retry.RESULT) is not None
     assert pause(second, Retry.RESULT, attempt=2, previous=first) is None
@@ -134,14 +132,14 @@ def test_a_500_that_says_the_same_twice_is_the_models_own() -> None:
     assert pause(gone, Retry.RESULT, attempt=2, previous=gone) is not None
 
 
-def test_the_attempts_are_counted() -> None:
+def test_attempts_are_limited() -> None:
     policy = RetryPolicy(attempts=3)
     assert pause(UNSENT, policy=policy, attempt=2) is not None
     assert pause(UNSENT, policy=policy, attempt=3) is None
     assert pause(UNSENT, policy=RetryPolicy(attempts=1)) is None
 
 
-def test_the_budget_covers_the_pause() -> None:
+def test_time_budget_includes_the_delay() -> None:
     policy = RetryPolicy(budget=10.0, base_delay=1.0)
     assert pause(UNSENT, policy=policy, elapsed=9.0) == 1.0
     assert pause(UNSENT, policy=policy, elapsed=9.1) is None
@@ -149,18 +147,18 @@ def test_the_budget_covers_the_pause() -> None:
     assert pause(UNSENT, policy=RetryPolicy(budget=0)) is None
 
 
-def test_the_bound_doubles_up_to_the_largest() -> None:
+def test_maximum_delay_doubles_up_to_its_limit() -> None:
     policy = RetryPolicy(attempts=9, base_delay=0.25, max_delay=8.0)
     pauses = [pause(SENT, policy=policy, attempt=attempt) for attempt in range(1, 9)]
     assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
 
 
-def test_a_pause_is_drawn_between_zero_and_its_bound() -> None:
+def test_delay_is_random_below_its_maximum() -> None:
     assert pause(SENT, random=lambda: 0.0) == 0.0
     assert pause(SENT, random=lambda: 0.5, attempt=2) == 0.25
 
 
-def test_a_rate_limit_begins_with_the_pause_that_the_platform_advises() -> None:
+def test_rate_limit_starts_with_the_advised_delay() -> None:
     assert [pause(response(429), attempt=attempt) for attempt in range(1, 5)] == [
         1.0,
         2.0,
@@ -172,11 +170,11 @@ def test_a_rate_limit_begins_with_the_pause_that_the_platform_advises() -> None:
     assert pause(response(503)) == 0.25
 
 
-def test_a_policy_without_pauses_has_none_for_rate_limits_either() -> None:
+def test_zero_delay_policy_covers_rate_limits() -> None:
     assert pause(response(429), policy=RetryPolicy(base_delay=0)) == 0.0
 
 
-def test_the_pause_that_the_platform_asks_for_is_kept() -> None:
+def test_retry_after_is_respected() -> None:
     assert pause(response(429, retry_after="20")) == 20.0
     assert pause(response(503, retry_after="0")) == 0.0
     dates = {
@@ -186,13 +184,13 @@ def test_the_pause_that_the_platform_asks_for_is_kept() -> None:
     assert pause(response(503, **dates)) == 30.0
 
 
-def test_a_platform_that_asks_for_too_long_a_pause_is_not_waited_for() -> None:
+def test_excessive_retry_after_is_final() -> None:
     policy = RetryPolicy(max_retry_after=5.0)
     assert pause(response(429, retry_after="5"), policy=policy) == 5.0
     assert pause(response(429, retry_after="5.1"), policy=policy) is None
 
 
-def test_very_many_attempts_stay_within_the_range_of_numbers() -> None:
+def test_many_attempts_do_not_overflow() -> None:
     policy = RetryPolicy(attempts=10**6, budget=1e9)
     assert pause(SENT, policy=policy, attempt=10**5) == policy.max_delay
     eager = RetryPolicy(attempts=10**6, base_delay=0)
@@ -224,7 +222,7 @@ def test_very_many_attempts_stay_within_the_range_of_numbers() -> None:
     elapsed=st.floats(0, 1e6),
     number=st.floats(0, 1, exclude_max=True),
 )
-def test_a_pause_is_bounded_by_the_policy(
+def test_policy_limits_every_delay(
     outcome: Response | NetworkFailure,
     retry: Retry,
     policy: RetryPolicy,

@@ -1,4 +1,4 @@
-"""JSON and msgpack: what is written and read is what Python's own `json` writes and reads."""
+"""JSON and msgpack: exactly the values of Python's own `json`, or an error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Broken(BaseModel):
         raise ValueError(f"{value} will not do")
 
 
-def test_a_mapping_is_written_as_json() -> None:
+def test_mapping_is_serialized_as_json() -> None:
     assert encode_arguments({"prompt": "café", "n": 1, "x": None}) == (
         '{"prompt":"café","n":1,"x":null}'.encode()
     )
@@ -79,27 +79,27 @@ class Sized(BaseModel):
         (lambda number: Sized(scale=number), r"\['s'\]"),
     ],
 )
-def test_numbers_that_json_has_no_word_for_are_not_sent_as_null(
+def test_nonfinite_numbers_are_not_sent_as_null(
     number: float, wrap: Callable[[float], Any], where: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=f"no word for the number at {where}"):
         encode_arguments(wrap(number))
 
 
-def test_null_and_its_name_are_sent() -> None:
+def test_null_values_and_keys_are_sent() -> None:
     arguments = {"a": [None, "null", 1.5], "b": Size(2.0), "c": MappingProxyType({"d": None})}
     assert encode_arguments(arguments) == (
         b'{"a":[null,"null",1.5],"b":{"scale":2.0,"none":null},"c":{"d":null}}'
     )
 
 
-def test_a_mapping_need_not_be_a_dictionary() -> None:
+def test_any_mapping_type_is_accepted() -> None:
     nested = MappingProxyType({"a": MappingProxyType({"b": 1})})
     assert encode_arguments(nested) == b'{"a":{"b":1}}'
     assert encode_arguments(Result({"a": 1})) == b'{"a":1}'
 
 
-def test_a_model_is_written_by_its_aliases_also_within_a_mapping() -> None:
+def test_nested_model_uses_its_aliases() -> None:
     picture = Picture(url="u", w=64)
     assert encode_arguments(picture) == b'{"url":"u","w":64}'
     assert encode_arguments({"pictures": [picture]}) == b'{"pictures":[{"url":"u","w":64}]}'
@@ -110,11 +110,11 @@ class Place(BaseModel):
     secret: bytes = b"x"
 
 
-def test_what_a_model_holds_is_written_as_pydantic_writes_it() -> None:
+def test_model_fields_use_pydantic_serialization() -> None:
     assert encode_arguments(Place()) == b'{"path":"a","secret":"x"}'
 
 
-def test_dates_and_the_like_are_written_as_the_platform_writes_them() -> None:
+def test_dates_use_the_platform_format() -> None:
     moment = dt.datetime(2026, 2, 17, tzinfo=dt.UTC)
     assert arguments_to_json({"at": moment}) == {"at": "2026-02-17T00:00:00+00:00"}
 
@@ -144,19 +144,19 @@ def test_dates_and_the_like_are_written_as_the_platform_writes_them() -> None:
         object(),
     ],
 )
-def test_arguments_that_cannot_be_sent_are_refused(arguments: Any) -> None:
+def test_unserializable_arguments_are_refused(arguments: Any) -> None:
     with pytest.raises(InvalidRequestError, match="arguments"):
         encode_arguments(arguments)
 
 
-def test_arguments_that_hold_themselves_are_refused() -> None:
+def test_circular_arguments_are_refused() -> None:
     arguments: dict[str, Any] = {}
     arguments["self"] = arguments
     with pytest.raises(InvalidRequestError):
         encode_arguments(arguments)
 
 
-def test_the_error_says_what_cannot_be_written() -> None:
+def test_error_names_the_unserializable_value() -> None:
     with pytest.raises(InvalidRequestError, match="bytes is no type of JSON"):
         encode_arguments({"a": b"x"})
     with pytest.raises(InvalidRequestError, match="1 will not do"):
@@ -187,12 +187,12 @@ def test_the_error_says_what_cannot_be_written() -> None:
         ),
     ],
 )
-def test_json_is_read_as_python_reads_it(body: bytes, value: object) -> None:
+def test_json_is_parsed_like_python_json(body: bytes, value: object) -> None:
     assert decode_json(body) == value
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000, b"1 2", b"nan", b"'a'"])
-def test_what_is_no_json_is_a_value_error(body: bytes) -> None:
+def test_invalid_json_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 -- two decoders, two texts
         decode_json(body)
 
@@ -275,7 +275,7 @@ def same(one: object, other: object) -> bool:
 
 @given(VALUES)
 @settings(max_examples=300)
-def test_what_json_writes_is_written_and_read_back(value: object) -> None:
+def test_json_values_survive_a_round_trip(value: object) -> None:
     expected = json.loads(json.dumps(value))
     for indent in (False, True):
         written = encode_json(value, indent=indent)
@@ -290,7 +290,7 @@ def refuse(constant: str) -> None:
 
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
 @settings(max_examples=300)
-def test_arguments_that_json_writes_are_sent_as_they_are_or_refused(
+def test_json_arguments_are_sent_unchanged(
     arguments: dict[str, Any],
 ) -> None:
     text = json.dumps(arguments)
@@ -327,7 +327,7 @@ NUMBERS = st.from_regex(
 @example("-0")
 @example("1e400")
 @example('{"a":1,"a":2}')
-def test_json_text_is_read_as_python_reads_it(text: str) -> None:
+def test_json_text_is_parsed_like_python_json(text: str) -> None:
     body = text.encode("utf-8", "surrogatepass")
     try:
         expected = json.loads(body)
@@ -368,14 +368,14 @@ class Point:
         np.array(2),
     ],
 )
-def test_what_is_beyond_json_is_written_alike_by_both_encoders(value: object) -> None:
+def test_both_encoders_extend_json_alike(value: object) -> None:
     fast = encode_json({"a": value})
     exact = encode_json({"a": value, "large": 2**70})
     assert json.loads(exact) == {**json.loads(fast), "large": 2**70}
 
 
 @pytest.mark.parametrize("number", [np.float32("nan"), np.float64("inf"), np.float16("-inf")])
-def test_numbers_of_numpy_that_json_has_no_word_for_are_refused(number: object) -> None:
+def test_nonfinite_numpy_numbers_are_refused(number: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"no word for the number at \['a'\]\[0\]"):
         encode_arguments({"a": [number]})
 
@@ -389,7 +389,7 @@ def test_numbers_of_numpy_that_json_has_no_word_for_are_refused(number: object) 
         ({"big": 2**70, "a": object()}, r"object is no type of JSON at \['a'\]"),
     ],
 )
-def test_the_error_says_where_it_is(arguments: dict[str, Any], message: str) -> None:
+def test_error_names_the_location(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         encode_arguments(arguments)
 
@@ -401,7 +401,7 @@ def nested(levels: int) -> dict[str, Any]:
     return value
 
 
-def test_nesting_is_as_deep_as_python_can_or_an_error() -> None:
+def test_nesting_limit_matches_python() -> None:
     assert json.loads(encode_arguments(nested(400))) == nested(400)
     assert decode_json(encode_json(nested(400))) == nested(400)
     with pytest.raises(InvalidRequestError, match="nested too deeply"):
@@ -420,7 +420,7 @@ def test_nesting_is_as_deep_as_python_can_or_an_error() -> None:
         (b"bytes", "a bytes that cannot be shown"),
     ],
 )
-def test_any_value_has_a_text(value: object, text: str) -> None:
+def test_any_value_has_a_text_form(value: object, text: str) -> None:
     assert json_text(value) == text
 
 
@@ -438,7 +438,7 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("seconds", "nanoseconds", "moment"), MOMENTS)
-def test_timestamps_are_read(seconds: int, nanoseconds: int, moment: dt.datetime) -> None:
+def test_timestamps_are_parsed(seconds: int, nanoseconds: int, moment: dt.datetime) -> None:
     sent = message({"t": msgpack.Timestamp(seconds, nanoseconds)})
     assert decode_msgpack(sent) == {"t": moment}
 
@@ -446,7 +446,7 @@ def test_timestamps_are_read(seconds: int, nanoseconds: int, moment: dt.datetime
 @pytest.mark.parametrize(
     "timestamp", [msgpack.Timestamp(1, 1), msgpack.Timestamp(2**60), msgpack.Timestamp(-(2**60))]
 )
-def test_timestamps_that_python_cannot_express_are_left_exact(
+def test_unrepresentable_timestamps_stay_exact(
     timestamp: msgpack.Timestamp,
 ) -> None:
     assert decode_msgpack(message([timestamp])) == [ExtType(-1, timestamp.to_bytes())]
@@ -456,7 +456,7 @@ def test_timestamps_that_python_cannot_express_are_left_exact(
 @example(127, b"")
 @example(-1, b"1234")
 @example(-1, b"\xff" * 8)
-def test_extensions_are_read_and_sent_as_they_are(code: int, data: bytes) -> None:
+def test_extension_types_are_preserved(code: int, data: bytes) -> None:
     extension = b"\xc7" + bytes([len(data), code % 256]) + data
     value = decode_msgpack(b"\x81\xa1a" + extension)["a"]
     if isinstance(value, dt.datetime):
@@ -470,13 +470,13 @@ def test_extensions_are_read_and_sent_as_they_are(code: int, data: bytes) -> Non
         assert msgpack.unpackb(encode_msgpack({"a": value}), ext_hook=ExtType) == {"a": value}
 
 
-def test_extensions_of_the_msgpack_package_are_sent() -> None:
+def test_extensions_of_msgpack_package_are_sent() -> None:
     value = msgpack.ExtType(42, b"abc")
     assert msgpack.unpackb(encode_msgpack({"a": value})) == {"a": value}
 
 
 @given(VALUES)
-def test_messages_are_read_as_msgpack_reads_them(value: object) -> None:
+def test_messages_are_parsed_like_msgpack(value: object) -> None:
     try:
         packed = message(value)
         expected = msgpack.unpackb(packed, strict_map_key=False)
@@ -490,6 +490,6 @@ def test_messages_are_read_as_msgpack_reads_them(value: object) -> None:
 
 
 @given(st.binary(min_size=1, max_size=5))
-def test_more_than_one_value_in_a_message_is_an_error(more: bytes) -> None:
+def test_trailing_value_in_message_is_an_error(more: bytes) -> None:
     with pytest.raises(InvalidResponseError):
         decode_msgpack(message({"a": 1}) + more)

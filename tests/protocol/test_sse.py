@@ -1,4 +1,4 @@
-"""Bytes of an event stream become the same events however they are cut."""
+"""Event stream parser: the same events in any chunking, limits and errors."""
 
 from __future__ import annotations
 
@@ -118,17 +118,17 @@ def case(request: pytest.FixtureRequest) -> tuple[bytes, list[Event]]:
     return stream, events
 
 
-def test_a_stream_is_decoded_whole(case: tuple[bytes, list[Event]]) -> None:
+def test_whole_stream_is_decoded(case: tuple[bytes, list[Event]]) -> None:
     stream, events = case
     assert decode([stream]) == events
 
 
-def test_a_stream_is_decoded_byte_by_byte(case: tuple[bytes, list[Event]]) -> None:
+def test_stream_is_decoded_byte_by_byte(case: tuple[bytes, list[Event]]) -> None:
     stream, events = case
     assert decode(bytewise(stream)) == events
 
 
-def test_a_stream_is_decoded_cut_at_every_offset(case: tuple[bytes, list[Event]]) -> None:
+def test_stream_is_decoded_in_any_two_chunks(case: tuple[bytes, list[Event]]) -> None:
     stream, events = case
     for at in range(len(stream)):
         assert decode([stream[:at], b"", stream[at:]]) == events
@@ -196,7 +196,7 @@ def cut(stream: bytes, lengths: list[int]) -> list[bytes]:
 
 @given(STREAMS, st.lists(st.integers(0, 9), max_size=30))
 @example(BOM + b"data: a\r\n\r\ndata: b\r\r", [1, 1, 6, 2])
-def test_any_chunking_gives_the_events_of_the_rules(stream: bytes, lengths: list[int]) -> None:
+def test_any_chunking_gives_the_same_events(stream: bytes, lengths: list[int]) -> None:
     assert decode(cut(stream, lengths)) == reference(stream)
 
 
@@ -212,9 +212,7 @@ def outcome(chunks: Iterable[bytes]) -> tuple[list[Event], str | None]:
 
 
 @given(STREAMS, st.lists(st.integers(0, 9), max_size=30))
-def test_the_limits_strike_at_the_same_place_in_any_chunking(
-    stream: bytes, lengths: list[int]
-) -> None:
+def test_limits_are_independent_of_chunking(stream: bytes, lengths: list[int]) -> None:
     # `extend` keeps what a failing generator has yielded, so the events before the error count too.
     assert outcome(cut(stream, lengths)) == outcome([stream]) == outcome(bytewise(stream))
 
@@ -233,7 +231,7 @@ def test_the_limits_strike_at_the_same_place_in_any_chunking(
         (b"data\n" * 17 + b"\n", [], "event"),
     ],
 )
-def test_long_lines_and_events_are_refused_after_the_events_before_them(
+def test_oversized_event_fails_after_earlier_events(
     cutter: Callable[[bytes], list[bytes]],
     stream: bytes,
     events: list[Event],
@@ -245,7 +243,7 @@ def test_long_lines_and_events_are_refused_after_the_events_before_them(
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))
-def test_garbage_gives_events_or_nothing(chunks: list[bytes]) -> None:
+def test_any_bytes_give_events_or_nothing(chunks: list[bytes]) -> None:
     assert all(isinstance(event, Event) for event in decode(chunks))
 
 
@@ -263,14 +261,14 @@ def test_garbage_gives_events_or_nothing(chunks: list[bytes]) -> None:
         (b"data: a\n\ndata: b\n: keep-alive\n", True),
     ],
 )
-def test_an_event_that_was_cut_off_is_discarded_and_told(stream: bytes, pending: bool) -> None:
+def test_truncated_event_is_discarded_and_reported(stream: bytes, pending: bool) -> None:
     decoder = SSEDecoder()
     complete = stream.count(b"\n\n") + stream.count(b"\r\n\r\n")
     assert len(list(decoder.feed(stream))) == complete
     assert decoder.pending is pending
 
 
-def test_the_id_and_time_to_reconnect_with_are_known() -> None:
+def test_last_id_and_reconnect_delay_are_kept() -> None:
     decoder = SSEDecoder()
     assert (decoder.last_event_id, decoder.retry) == ("", None)
     assert list(decoder.feed(b"retry: 250\nid: 41\n\nid: 42\ndata: unfinished\n")) == []
@@ -287,16 +285,16 @@ def test_the_id_and_time_to_reconnect_with_are_known() -> None:
         (b"\xe2\x82\n\xac", "\ufffd\n\ufffd"),
     ],
 )
-def test_the_text_of_an_event_says_where_it_is_not_utf_8(data: bytes, text: str) -> None:
+def test_text_error_names_the_invalid_utf8(data: bytes, text: str) -> None:
     assert Event(data).text == text
 
 
-def test_an_event_ended_by_a_bare_cr_does_not_wait_for_more() -> None:
+def test_bare_cr_ends_an_event_immediately() -> None:
     assert decode([b"data: a\r\r"]) == [Event(b"a")]
 
 
 @pytest.mark.parametrize("size", [16 * 1024, 64 * 1024])
-def test_a_line_of_ten_megabytes_arrives_in_pieces(size: int) -> None:
+def test_ten_megabyte_line_arrives_in_chunks(size: int) -> None:
     picture = b"A" * 10_000_000
     stream = b"data: " + picture + b"\n\n"
     chunks = (stream[at : at + size] for at in range(0, len(stream), size))

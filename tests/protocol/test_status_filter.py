@@ -1,4 +1,4 @@
-"""What is new in a row of statuses."""
+"""Status filter: only changes and new log entries are delivered."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ DONE = Completed([], {"inference_time": 0.5})
         ([InProgress([]), DONE], [InProgress([]), DONE]),
     ],
 )
-def test_a_repeated_status_is_dropped(statuses: Sequence[Status], new: list[Status]) -> None:
+def test_repeated_status_is_dropped(statuses: Sequence[Status], new: list[Status]) -> None:
     assert fresh(*statuses) == new
     assert fresh(*(status for status in statuses for _ in range(3))) == new
 
 
-def test_logs_that_were_not_asked_for_are_left_out() -> None:
+def test_unrequested_logs_are_removed() -> None:
     assert fresh(InProgress(lines("a")), InProgress(lines("a", "b"))) == [InProgress([])]
     assert fresh(Completed(lines("a"), {})) == [Completed([], {})]
 
 
-def test_new_lines_are_news_and_old_ones_are_not() -> None:
+def test_only_new_log_entries_are_delivered() -> None:
     assert fresh(
         InProgress([]),
         InProgress(lines("a")),
@@ -72,27 +72,27 @@ def test_new_lines_are_news_and_old_ones_are_not() -> None:
     ]
 
 
-def test_a_line_that_was_written_twice_is_delivered_twice() -> None:
+def test_duplicate_log_entry_is_delivered_twice() -> None:
     assert fresh(InProgress(lines("step")), InProgress(lines("step", "step")), with_logs=True) == [
         InProgress(lines("step")),
         InProgress(lines("step")),
     ]
 
 
-def test_a_silent_status_with_logs_has_an_empty_list() -> None:
+def test_status_without_new_logs_has_empty_list() -> None:
     assert fresh(InProgress([]), Completed([], {}), with_logs=True) == [
         InProgress([]),
         Completed([], {}),
     ]
 
 
-def test_lines_that_come_with_the_end_are_delivered_with_it() -> None:
+def test_final_log_entries_are_delivered() -> None:
     assert fresh(
         InProgress(lines("a")), Completed(lines("a", "b"), {}, "boom", "x"), with_logs=True
     ) == [InProgress(lines("a")), Completed(lines("b"), {}, "boom", "x")]
 
 
-def test_the_status_that_was_given_stays_as_it_was() -> None:
+def test_input_status_is_not_modified() -> None:
     status = InProgress(lines("a"))
     changes = StatusFilter(with_logs=True)
     changes.new_status(status)

@@ -1,4 +1,4 @@
-"""Uploads as values: what is sent where, what may be shown there, and how responses are read."""
+"""Uploads as values: requests, parts, trusted URLs and responses."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ def sent(operation: Operation[Any]) -> tuple[str, str, dict[str, str]]:
         (30, [PartRange(1, 0, 10), PartRange(2, 10, 20), PartRange(3, 20, 30)]),
     ],
 )
-def test_a_file_is_cut_into_parts(size: int, spans: list[PartRange]) -> None:
+def test_file_is_split_into_parts(size: int, spans: list[PartRange]) -> None:
     assert list(uploads.split_into_parts(size, 10)) == spans
 
 
-def test_parts_grow_when_there_would_be_too_many() -> None:
+def test_part_size_grows_for_huge_files() -> None:
     spans = list(uploads.split_into_parts(100_001, 10))
     assert (spans[0].stop, spans[-1].stop, len(spans)) == (11, 100_001, 9091)
     assert all(one.stop == other.start for one, other in pairwise(spans))
 
 
-def test_an_upload_to_the_cdn() -> None:
+def test_cdn_upload_request_is_complete() -> None:
     operation = uploads.upload_to_cdn(CDN, LABEL, NOTHING)
     headers = {
         "content-type": "image/png",
@@ -103,14 +103,14 @@ def test_an_upload_to_the_cdn() -> None:
         operation.parse(response({}, 404))
 
 
-def test_an_upload_without_a_name_says_none() -> None:
+def test_nameless_upload_sends_no_name() -> None:
     assert "x-fal-file-name" not in uploads.upload_to_cdn(CDN, BARE, NOTHING).request.headers
     begin = uploads.start_cdn_multipart(HOSTS, CDN, BARE)
     assert begin.request.headers["x-fal-file-name"] == "upload.bin"  # as the official client does
     assert json.loads(BARE.body) == {"content_type": "image/png", "file_name": "upload.bin"}
 
 
-def test_parts_at_the_cdn() -> None:
+def test_cdn_part_requests_are_complete() -> None:
     operation = uploads.start_cdn_multipart(HOSTS, CDN, LABEL)
     assert operation.request.url == f"{CDN}/files/upload/multipart"
     assert (operation.credential, operation.lane) == (Credential.CDN_TOKEN, Lane.CONTROL)
@@ -145,12 +145,12 @@ def test_parts_at_the_cdn() -> None:
         {"access_url": "ftp://v3.fal.media/a", "uploadId": "u"},
     ],
 )
-def test_parts_go_to_the_cdn_alone(body: Any) -> None:
+def test_parts_are_sent_only_to_the_cdn(body: Any) -> None:
     with pytest.raises(InvalidResponseError):
         uploads.start_cdn_multipart(HOSTS, CDN, LABEL).parse(response(body))
 
 
-def test_a_presigned_upload() -> None:
+def test_presigned_upload_request_is_complete() -> None:
     operation = uploads.initiate(HOSTS, LABEL)
     assert sent(operation) == (
         "POST",
@@ -185,7 +185,7 @@ def test_presigned_parts_keep_their_signature() -> None:
 
 
 @pytest.mark.parametrize("url", [None, 7, "", "a", "file:///a", "ws://a/", "http://u@a/", "http:"])
-def test_urls_that_cannot_be_used(url: object) -> None:
+def test_invalid_upload_urls_are_refused(url: object) -> None:
     body = {"upload_url": url, "file_url": f"{CDN}/a"}
     with pytest.raises(InvalidResponseError, match="upload_url"):
         uploads.initiate(HOSTS, LABEL).parse(response(body))
@@ -203,7 +203,7 @@ BEGUN = MultipartUpload("https://storage.test/a", f"{CDN}/files/a", Credential.N
         (response({"etag": '"y"'}, etag='"x"'), '"x"'),
     ],
 )
-def test_an_etag_is_in_the_header_or_in_the_body(answer: Response, etag: str) -> None:
+def test_etag_is_in_header_or_body(answer: Response, etag: str) -> None:
     assert uploads.upload_part(BEGUN, LABEL, 3, NOTHING).parse(answer) == Part(3, etag, 0)
 
 
@@ -217,12 +217,12 @@ def test_an_etag_is_in_the_header_or_in_the_body(answer: Response, etag: str) ->
         response({"etag": ""}),
     ],
 )
-def test_a_part_without_etag_did_not_arrive(answer: Response) -> None:
+def test_part_without_etag_is_an_error(answer: Response) -> None:
     with pytest.raises(InvalidResponseError, match="ETag"):
         uploads.upload_part(BEGUN, LABEL, 3, NOTHING).parse(answer)
 
 
-def test_a_completion_names_the_parts_in_order() -> None:
+def test_completion_lists_parts_in_order() -> None:
     parts = [Part(3, "c", 1), Part(1, "a", 5), Part(2, "b", 5)]
     operation = uploads.complete(BEGUN, LABEL, parts, 11)
     assert isinstance(operation.request.content, bytes)
@@ -247,7 +247,7 @@ def test_a_completion_names_the_parts_in_order() -> None:
         [Part(1, "a", 5), Part(2, "b", 6)],
     ],
 )
-def test_a_completion_needs_all_parts(parts: list[Part]) -> None:
+def test_completion_requires_every_part(parts: list[Part]) -> None:
     with pytest.raises(UploadError) as caught:
         uploads.complete(BEGUN, LABEL, parts, 10)
     assert (caught.value.uploaded, caught.value.size) == (sum(part.size for part in parts), 10)
@@ -263,11 +263,11 @@ def test_a_completion_needs_all_parts(parts: list[Part]) -> None:
         ("fal_v3", [], ["fal_v3"]),
     ],
 )
-def test_repositories_are_tried_once_each(first: Any, others: Any, order: list[str]) -> None:
+def test_each_repository_is_tried_once(first: Any, others: Any, order: list[str]) -> None:
     assert uploads.repositories(first, others) == order
 
 
-def test_unknown_repositories_are_refused() -> None:
+def test_unknown_repository_is_refused() -> None:
     bad: Any = "floppy"
     with pytest.raises(InvalidRequestError, match="floppy"):
         uploads.repositories(bad, None)
@@ -284,12 +284,12 @@ def test_names_fit_into_headers(name: str, said: str) -> None:
     assert label.headers["x-fal-file-name"] == said
 
 
-def test_content_types_that_are_no_header_are_refused() -> None:
+def test_invalid_content_type_is_refused() -> None:
     with pytest.raises(InvalidRequestError):
         _ = FileMetadata(content_type="a\r\nb").headers
 
 
-def test_lifecycles_are_said_to_both_services() -> None:
+def test_lifecycle_is_sent_to_both_services() -> None:
     acl = StorageACL("forbid", [StorageACLRule("ann", "allow"), StorageACLRule("é", "hide")])
     headers = lifecycle_headers(StorageSettings("7d", acl))
     assert set(headers) == {"x-fal-object-lifecycle", "x-fal-object-lifecycle-preference"}
@@ -308,7 +308,7 @@ def test_lifecycles_are_said_to_both_services() -> None:
     "settings",
     [None, StorageSettings(), StorageSettings("never"), StorageSettings(None, StorageACL())],
 )
-def test_settings_that_say_nothing_are_not_sent(settings: StorageSettings | None) -> None:
+def test_empty_settings_are_not_sent(settings: StorageSettings | None) -> None:
     assert lifecycle_headers(settings) == {}
 
 
@@ -325,18 +325,18 @@ def test_settings_that_say_nothing_are_not_sent(settings: StorageSettings | None
         (None, None),
     ],
 )
-def test_lives(life: Any, seconds: int | None) -> None:
+def test_lifetimes_are_parsed(life: Any, seconds: int | None) -> None:
     assert StorageSettings(life)._expires_in_seconds == seconds
 
 
 @pytest.mark.parametrize("life", [0, -1, True, 1.5, "2h", [1]])
-def test_lives_that_cannot_be(life: Any) -> None:
+def test_invalid_lifetimes_are_refused(life: Any) -> None:
     with pytest.raises(InvalidRequestError):
         StorageSettings(life)
 
 
 @pytest.mark.parametrize("decision", ["maybe", None, 7])
-def test_decisions_that_cannot_be(decision: Any) -> None:
+def test_invalid_access_rules_are_refused(decision: Any) -> None:
     with pytest.raises(InvalidRequestError):
         StorageACLRule("ann", decision)
     if decision is not None:
@@ -358,7 +358,7 @@ def test_decisions_that_cannot_be(decision: Any) -> None:
         (None, None),
     ],
 )
-def test_moments(text: object, moment: float | None) -> None:
+def test_timestamps_are_parsed(text: object, moment: float | None) -> None:
     assert parse_timestamp(text) == moment
 
 
@@ -373,7 +373,7 @@ def token(**changes: object) -> Any:
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the system's zone cannot be changed")
-def test_moments_without_a_zone_are_not_of_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timestamps_without_zone_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
@@ -383,7 +383,7 @@ def test_moments_without_a_zone_are_not_of_this_machines(monkeypatch: pytest.Mon
         time.tzset()
 
 
-def test_a_token_is_asked_for_with_the_key() -> None:
+def test_token_request_uses_the_key() -> None:
     operation = cdn_token(HOSTS, now=lambda: 0.0)
     url = "https://rest.fal.ai/storage/auth/token?storage_type=fal-cdn-v3"
     assert (operation.request.method, operation.request.url) == ("POST", url)
@@ -391,14 +391,14 @@ def test_a_token_is_asked_for_with_the_key() -> None:
     assert (operation.credential, operation.retry) == (Credential.KEY, Retry.IDEMPOTENT)
 
 
-def test_a_token_is_renewed_before_its_end() -> None:
+def test_token_is_refreshed_before_expiry() -> None:
     assert token().renew_at == 3600 - LEEWAY
     assert token(expires_at="1970-01-01T00:20:00Z").renew_at == 1000 + 100  # half of what is left
     for end in ("1970-01-01T00:16:41Z", "1970-01-01T00:00:00Z", None):
         assert token(expires_at=end).renew_at == 1000 + MIN_LIFETIME
 
 
-def test_a_token_names_itself_and_its_place() -> None:
+def test_token_type_and_base_url_are_validated() -> None:
     assert (token().authorization, token().base_url) == ("Bearer t", CDN)
     assert token(token_type=None).authorization == "Bearer t"
     assert token(token_type="Key").authorization == "Key t"
@@ -409,6 +409,6 @@ def test_a_token_names_itself_and_its_place() -> None:
 
 
 @pytest.mark.parametrize("missing", [None, "", 7])
-def test_a_response_without_token(missing: object) -> None:
+def test_incomplete_token_response_is_an_error(missing: object) -> None:
     with pytest.raises(InvalidResponseError, match="token"):
         token(token=missing)
