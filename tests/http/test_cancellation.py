@@ -1,4 +1,4 @@
-"""Calls are cancelled at every wait: nothing is left behind, and the next one works."""
+"""Cancellation: every wait of a request leaves the pool usable."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def check(transport: PooledTransport, call: Callable[[], Coroutine[Any, An
     return cancelled
 
 
-async def test_a_call_over_a_new_connection(transport: PooledTransport) -> None:
+async def test_cancelled_request_on_new_connection(transport: PooledTransport) -> None:
     with RawServer(replying(OK)) as peer:
 
         async def call() -> None:
@@ -71,7 +71,7 @@ async def test_a_call_over_a_new_connection(transport: PooledTransport) -> None:
         assert sockets() == before
 
 
-async def test_a_call_to_a_name_with_several_addresses(transport: PooledTransport) -> None:
+async def test_cancelled_request_to_many_addresses(transport: PooledTransport) -> None:
     with RawServer(replying(OK)) as peer:
         url = f"http://localhost:{peer.port}/"
 
@@ -81,7 +81,7 @@ async def test_a_call_to_a_name_with_several_addresses(transport: PooledTranspor
         assert await check(transport, call) >= 3
 
 
-async def test_a_call_over_an_idle_connection(transport: PooledTransport) -> None:
+async def test_cancelled_request_on_idle_connection(transport: PooledTransport) -> None:
     with RawServer(replying(OK)) as peer:
 
         async def call() -> None:
@@ -92,7 +92,7 @@ async def test_a_call_over_an_idle_connection(transport: PooledTransport) -> Non
         assert idle(transport) == 1
 
 
-async def test_a_call_over_tls(authority: trustme.CA) -> None:
+async def test_cancelled_request_over_tls(authority: trustme.CA) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
     client = ssl.create_default_context()
@@ -106,7 +106,7 @@ async def test_a_call_over_tls(authority: trustme.CA) -> None:
             assert await check(transport, call) >= 3
 
 
-async def test_a_response_that_comes_in_pieces(transport: PooledTransport) -> None:
+async def test_cancelled_read_of_chunked_response(transport: PooledTransport) -> None:
     """The peer sends the next piece when the last one has been read."""
     wanted: list[threading.Semaphore] = []
 
@@ -141,9 +141,7 @@ async def test_a_response_that_comes_in_pieces(transport: PooledTransport) -> No
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_body_that_the_peer_takes_after_a_while(
-    transport: PooledTransport, streamed: bool
-) -> None:
+async def test_cancelled_write_to_slow_server(transport: PooledTransport, streamed: bool) -> None:
     """Sending blocks until all buffers on the way are full and the peer begins to read."""
     gate = threading.Event()
 
@@ -176,7 +174,7 @@ async def _when_blocked(action: Callable[[], None]) -> None:
     action()
 
 
-async def test_a_wait_for_a_place() -> None:
+async def test_cancelled_wait_for_a_connection() -> None:
     """Cancelled while it waits, and in the moment in which the place is handed over."""
     released = threading.Event()
 
@@ -212,7 +210,7 @@ async def test_a_wait_for_a_place() -> None:
 
 
 @pytest.mark.parametrize("read", [True, False], ids=["with-connection", "without"])
-async def test_a_place_that_is_handed_to_someone_cancelled_goes_to_the_next(read: bool) -> None:
+async def test_cancelled_waiter_passes_its_connection_on(read: bool) -> None:
     go_on = threading.Event()
 
     def script(line: RawConnection) -> None:
@@ -244,7 +242,7 @@ async def test_a_place_that_is_handed_to_someone_cancelled_goes_to_the_next(read
         assert len(peer.lines) == (1 if read else 2)
 
 
-async def test_the_reader_of_a_response_hears_that_another_task_has_closed_it(
+async def test_reader_is_notified_of_a_concurrent_close(
     transport: PooledTransport,
 ) -> None:
     def script(line: RawConnection) -> None:
@@ -265,7 +263,7 @@ async def test_the_reader_of_a_response_hears_that_another_task_has_closed_it(
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_nothing_is_sent_once_the_caller_has_been_cancelled(
+async def test_cancelled_caller_sends_nothing(
     transport: PooledTransport,
 ) -> None:
     with RawServer(replying(OK)) as peer:

@@ -1,4 +1,4 @@
-"""Compressed responses: whole or an error, and never more in memory than a limit allows."""
+"""Compressed responses: decoding, truncation and memory limits."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def read_stream(client: AsyncClient) -> None:
         ("aws-chunked", JSON),
     ],
 )
-async def test_a_compressed_output_is_read(
+async def test_compressed_output_is_decoded(
     make: Callable[[], httpx.AsyncBaseTransport | None], encoding: str, body: bytes
 ) -> None:
     with RawServer(replying(response(body, encoding))) as peer, anyio.fail_after(10):
@@ -94,7 +94,7 @@ async def test_a_compressed_output_is_read(
                 assert await client.run("acme/app", {}) == OUTPUT
 
 
-async def test_what_a_transport_has_decompressed_is_not_decompressed_again() -> None:
+async def test_decoded_body_is_not_decoded_again() -> None:
     with (
         RawServer(replying(response(gzip.compress(JSON, mtime=0), "gzip"))) as peer,
         anyio.fail_after(10),
@@ -115,7 +115,7 @@ async def test_what_a_transport_has_decompressed_is_not_decompressed_again() -> 
         ("br", JSON),
     ],
 )
-async def test_a_compressed_body_that_is_not_whole_is_an_error(
+async def test_truncated_compressed_body_is_an_error(
     tmp_path: Path,
     make: Callable[[], httpx.AsyncBaseTransport | None],
     encoding: str,
@@ -134,7 +134,7 @@ async def test_a_compressed_body_that_is_not_whole_is_an_error(
 
 @pytest.mark.parametrize("make", TRANSPORTS.values(), ids=TRANSPORTS)
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "gzip, gzip"])
-async def test_an_output_beyond_the_limit_is_an_error_that_names_it(
+async def test_output_over_the_limit_is_named(
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[], httpx.AsyncBaseTransport | None],
     encoding: str,
@@ -162,7 +162,7 @@ async def test_an_output_beyond_the_limit_is_an_error_that_names_it(
         ("br", b"\0\1\2"),
     ],
 )
-async def test_the_status_of_an_error_survives_whatever_its_body_is(
+async def test_error_status_survives_an_unreadable_body(
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[], httpx.AsyncBaseTransport | None],
     encoding: str,

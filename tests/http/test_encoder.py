@@ -1,3 +1,5 @@
+"""Request encoder: heads, bodies and refused input."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ def written(
     return encode_httpx_request(httpx.Request(method, url, **options))
 
 
-def test_a_request_is_its_line_and_headers_and_a_small_body_in_one_piece() -> None:
+def test_small_request_is_one_buffer() -> None:
     request = written("POST", headers={"X-Name": "value"}, content=b"body")
     assert bytes(request.head) == (
         b"POST /path?q=1 HTTP/1.1\r\nHost: host\r\nX-Name: value\r\nContent-Length: 4\r\n\r\nbody"
@@ -32,19 +34,19 @@ def test_a_request_is_its_line_and_headers_and_a_small_body_in_one_piece() -> No
     assert request.body == b""
 
 
-def test_a_big_body_is_left_for_later() -> None:
+def test_large_body_is_sent_separately() -> None:
     content = b"x" * (MAX_INLINE_BODY + 1)
     request = written("PUT", content=content)
     assert bytes(request.head).endswith(b"\r\n\r\n")
     assert request.body == content
 
 
-def test_a_stream_is_sent_in_chunks_or_with_the_length_that_it_announces() -> None:
+def test_stream_is_chunked_or_has_its_length() -> None:
     assert written("POST", content=parts()).length is None
     assert written("POST", content=parts(), headers={"Content-Length": "6"}).length == 6
 
 
-def test_bytes_can_be_sent_in_chunks() -> None:
+def test_bytes_may_be_sent_in_chunks() -> None:
     request = httpx.Request(
         "POST", "http://host/", content=b"hello", headers={"Transfer-Encoding": "chunked"}
     )
@@ -52,45 +54,45 @@ def test_bytes_can_be_sent_in_chunks() -> None:
     assert bytes(encode_httpx_request(request).head).endswith(b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
 
 
-def test_an_empty_part_is_no_chunk() -> None:
+def test_empty_part_sends_no_chunk() -> None:
     assert (encode_chunk(b""), encode_chunk(b"0123456789abcdef!")) == (
         b"",
         b"11\r\n0123456789abcdef!\r\n",
     )
 
 
-def test_the_host_is_named_even_if_the_headers_do_not() -> None:
+def test_missing_host_header_is_added() -> None:
     request = httpx.Request("GET", "http://host:8000/")
     del request.headers["Host"]
     assert bytes(encode_httpx_request(request).head) == b"GET / HTTP/1.1\r\nHost: host:8000\r\n\r\n"
 
 
-def test_a_request_may_be_the_last_of_its_connection() -> None:
+def test_request_may_close_its_connection() -> None:
     assert written(headers={"Connection": "close"}).closes_connection
     assert not written(headers={"Connection": "keep-alive"}).closes_connection
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Injected: yes", "a\nb", "a\rb", "a\0b"])
-def test_a_header_value_cannot_begin_another_line(value: str) -> None:
+def test_header_value_cannot_inject_a_header(value: str) -> None:
     with pytest.raises(LocalProtocolError, match="X-Name"):
         written(headers={"X-Name": value})
 
 
 @pytest.mark.parametrize("name", ["X\r\nY", "X Y", "X:", "", "X\0", "Ünicode"])
-def test_a_header_name_is_a_token(name: str) -> None:
+def test_header_name_must_be_a_token(name: str) -> None:
     headers = [(name.encode("latin-1"), b"value")]
     with pytest.raises(LocalProtocolError):
         written(headers=headers)
 
 
 @pytest.mark.parametrize("method", ["GE T", "GET\r\nX: y", "", "CONNECT", "GÉT"])
-def test_a_method_is_a_token_and_no_tunnel(method: str) -> None:
+def test_invalid_methods_are_refused(method: str) -> None:
     with pytest.raises(LocalProtocolError):
         written(method)
 
 
 @pytest.mark.parametrize("target", [b"/a b", b"/\r\nX: y", b"", b"/\0", b"/\xff"])
-def test_a_target_has_no_spaces_or_control_characters(target: bytes) -> None:
+def test_target_has_no_spaces_or_controls(target: bytes) -> None:
     with pytest.raises(LocalProtocolError):
         written(extensions={"target": target})
 
@@ -107,18 +109,18 @@ def test_a_target_has_no_spaces_or_control_characters(target: bytes) -> None:
         [("Host", "a"), ("Host", "b"), ("Content-Length", "4")],
     ],
 )
-def test_a_body_has_exactly_one_meaning(headers: list[tuple[str, str]]) -> None:
+def test_body_must_be_unambiguous(headers: list[tuple[str, str]]) -> None:
     with pytest.raises(LocalProtocolError):
         written("POST", headers=headers, content=b"body")
 
 
-def test_a_body_that_no_header_announces_is_refused() -> None:
+def test_unannounced_body_is_refused() -> None:
     request = httpx.Request("POST", "http://host/", content=b"body")
     del request.headers["Content-Length"]
     with pytest.raises(LocalProtocolError):
         encode_httpx_request(request)
 
 
-def test_a_synchronous_stream_is_refused() -> None:
+def test_synchronous_stream_is_refused() -> None:
     with pytest.raises(LocalProtocolError, match="synchronous"):
         written("POST", content=iter([b"one"]))

@@ -1,4 +1,4 @@
-"""What httpx documents as extensions of requests and responses."""
+"""httpx extensions of requests and responses."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def traced(transport: PooledTransport, url: str, **options: Any) -> list[s
     return events
 
 
-async def test_a_trace_tells_of_the_steps_as_httpx_does(transport: PooledTransport) -> None:
+async def test_trace_reports_the_steps_of_httpx(transport: PooledTransport) -> None:
     connect = ["connection.connect_tcp.started", "connection.connect_tcp.complete"]
     with RawServer(replying(CHUNKED + b"2\r\nok\r\n0\r\n\r\n")) as peer, anyio.fail_after(10):
         assert await traced(transport, peer.url) == connect + SENT + READ
@@ -78,7 +78,7 @@ async def test_a_trace_tells_of_the_steps_as_httpx_does(transport: PooledTranspo
         await transport.aclose()
 
 
-async def test_a_trace_tells_what_failed(transport: PooledTransport) -> None:
+async def test_trace_reports_failures(transport: PooledTransport) -> None:
     with RawServer(lambda line: line.response(b"")) as peer, anyio.fail_after(10):
         events = await traced(transport, peer.url)
         assert events[-1] == "http11.receive_response_headers.failed"
@@ -86,7 +86,7 @@ async def test_a_trace_tells_what_failed(transport: PooledTransport) -> None:
     assert (await traced(transport, url))[-1] == "connection.connect_tcp.failed"
 
 
-async def test_a_trace_of_tls_and_the_name_of_the_certificate(authority: trustme.CA) -> None:
+async def test_trace_of_tls_reports_the_server_name(authority: trustme.CA) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("files.example").configure_cert(server)
     trusting = ssl.create_default_context()
@@ -107,7 +107,7 @@ async def test_a_trace_of_tls_and_the_name_of_the_certificate(authority: trustme
             assert tls.server_hostname == "files.example"
 
 
-async def test_a_response_tells_of_its_connection(transport: PooledTransport) -> None:
+async def test_response_exposes_its_connection(transport: PooledTransport) -> None:
     with RawServer(replying(OK)) as peer, anyio.fail_after(10):
         response = await client_of(transport).get(peer.url)
         stream = response.extensions["network_stream"]
@@ -130,7 +130,7 @@ async def test_a_response_tells_of_its_connection(transport: PooledTransport) ->
 
 
 @pytest.mark.parametrize("early", [b"", b"hi "])
-async def test_an_upgraded_connection_is_the_callers(
+async def test_upgraded_connection_belongs_to_caller(
     transport: PooledTransport, early: bytes
 ) -> None:
     left = threading.Event()
@@ -155,7 +155,7 @@ async def test_an_upgraded_connection_is_the_callers(
         await anyio.to_thread.run_sync(left.wait)
 
 
-async def test_what_comes_along_with_an_upgrade_is_not_lost(transport: PooledTransport) -> None:
+async def test_data_after_an_upgrade_is_kept(transport: PooledTransport) -> None:
     with RawServer(lambda line: line.response(UPGRADED + b"hello")) as peer, anyio.fail_after(10):
         async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
             stream = response.extensions["network_stream"]
@@ -165,14 +165,14 @@ async def test_what_comes_along_with_an_upgrade_is_not_lost(transport: PooledTra
         assert got == b"hello"
 
 
-async def test_an_upgrade_that_nobody_asked_for_is_an_error(transport: PooledTransport) -> None:
+async def test_unrequested_upgrade_is_an_error(transport: PooledTransport) -> None:
     with RawServer(lambda line: line.response(UPGRADED)) as peer, anyio.fail_after(10):
         with pytest.raises(httpx.RemoteProtocolError):
             await client_of(transport).get(peer.url)
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_an_upgrade_that_is_refused_is_a_response(transport: PooledTransport) -> None:
+async def test_refused_upgrade_is_a_response(transport: PooledTransport) -> None:
     with RawServer(replying(OK)) as peer, anyio.fail_after(10):
         response = await client_of(transport).get(peer.url, headers=UPGRADE)
         assert (response.status_code, response.text) == (200, "ok")
@@ -180,7 +180,7 @@ async def test_an_upgrade_that_is_refused_is_a_response(transport: PooledTranspo
         await transport.aclose()
 
 
-async def test_an_upgraded_connection_may_go_on_to_tls(
+async def test_upgraded_connection_can_start_tls(
     transport: PooledTransport, authority: trustme.CA
 ) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

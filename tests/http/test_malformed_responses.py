@@ -1,4 +1,4 @@
-"""What the transport makes of peers that do what they should not."""
+"""Malformed responses, early closes and resets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def ask(transport: PooledTransport, peer: RawServer, method: str = "GET") 
     ],
     ids=["garbage", "zeros", "headers", "header", "interim", "upgrade", "ambiguous", "cut"],
 )
-async def test_a_response_that_is_not_http_is_an_error(
+async def test_invalid_http_response_is_an_error(
     transport: PooledTransport, response: bytes
 ) -> None:
     def script(line: RawConnection) -> None:
@@ -66,7 +66,7 @@ async def test_a_response_that_is_not_http_is_an_error(
         CHUNKED + b"5\r\nhello\r\n0\r\n",
     ],
 )
-async def test_a_body_that_is_cut_off_is_an_error(transport: PooledTransport, cut: bytes) -> None:
+async def test_truncated_body_is_an_error(transport: PooledTransport, cut: bytes) -> None:
     with RawServer(lambda line: line.response(cut)) as peer:
         with pytest.raises(
             httpx.RemoteProtocolError, match="closed before the response was complete"
@@ -76,7 +76,7 @@ async def test_a_body_that_is_cut_off_is_an_error(transport: PooledTransport, cu
 
 
 @pytest.mark.parametrize("chunk", [b"zz\r\n", b"5\r\nhelloX\r\n", b"-1\r\n"])
-async def test_a_chunk_that_is_garbage_is_an_error_where_it_comes(
+async def test_invalid_chunk_is_an_error_on_arrival(
     transport: PooledTransport, chunk: bytes
 ) -> None:
     with RawServer(lambda line: line.response(CHUNKED + b"2\r\nhi\r\n" + chunk)) as peer:
@@ -98,7 +98,7 @@ async def test_a_chunk_that_is_garbage_is_an_error_where_it_comes(
 @pytest.mark.parametrize(
     "before", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", OK[:-1]]
 )
-async def test_a_reset_is_an_error_wherever_it_comes(
+async def test_reset_is_an_error_at_any_point(
     transport: PooledTransport, before: bytes, method: str
 ) -> None:
     seen = threading.Event()
@@ -123,16 +123,14 @@ async def test_a_reset_is_an_error_wherever_it_comes(
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_peer_that_closes_without_a_response_is_an_error_even_for_get(
-    transport: PooledTransport, method: str
-) -> None:
+async def test_close_without_response_is_an_error(transport: PooledTransport, method: str) -> None:
     with RawServer(lambda line: line.response(b"")) as peer:
         with pytest.raises(httpx.ReadError, match="closed without a response"):
             await ask(transport, peer, method)
         assert len(peer.lines) == 1
 
 
-async def test_a_slow_drip_is_put_together(transport: PooledTransport) -> None:
+async def test_slow_response_is_reassembled(transport: PooledTransport) -> None:
     raw = (
         b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n"
         + CHUNKED
@@ -151,9 +149,7 @@ async def test_a_slow_drip_is_put_together(transport: PooledTransport) -> None:
 @pytest.mark.parametrize(
     "junk", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"garbage", b"H"]
 )
-async def test_junk_behind_a_response_is_nobodys_response(
-    transport: PooledTransport, junk: bytes
-) -> None:
+async def test_extra_data_belongs_to_no_response(transport: PooledTransport, junk: bytes) -> None:
     """The attack known as response smuggling, in one segment with the response."""
     with RawServer(replying(OK + junk)) as peer:
         assert [await ask(transport, peer) for _ in range(3)] == [b"ok"] * 3
@@ -171,7 +167,7 @@ async def test_junk_behind_a_response_is_nobodys_response(
     ids=["response-to-nobody", "garbage", "half-close", "reset"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_an_idle_connection_on_which_something_happened_is_not_used_again(
+async def test_disturbed_idle_connection_is_not_reused(
     transport: PooledTransport, method: str, more: Callable[[RawConnection], None]
 ) -> None:
     happened = threading.Event()
@@ -201,7 +197,7 @@ def _dies_after_one(line: RawConnection) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-async def test_a_connection_that_dies_of_a_harmless_request_is_replaced(
+async def test_dead_connection_of_safe_request_is_replaced(
     transport: PooledTransport, method: str
 ) -> None:
     response = OK if method != "HEAD" else OK[:-2]
@@ -217,7 +213,7 @@ async def test_a_connection_that_dies_of_a_harmless_request_is_replaced(
         assert [len(line.got) for line in peer.lines] == [2, 2, 1]
 
 
-async def test_a_post_on_a_connection_that_dies_is_not_repeated(transport: PooledTransport) -> None:
+async def test_post_on_dead_connection_is_not_retried(transport: PooledTransport) -> None:
     with RawServer(_dies_after_one) as peer:
         assert await ask(transport, peer, "POST") == b"ok"
         with pytest.raises((httpx.ReadError, httpx.WriteError)):
@@ -226,7 +222,7 @@ async def test_a_post_on_a_connection_that_dies_is_not_repeated(transport: Poole
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_a_body_that_cannot_be_read_again_is_not_repeated(
+async def test_unrepeatable_body_is_not_retried(
     transport: PooledTransport,
 ) -> None:
     with RawServer(_dies_after_one) as peer:
@@ -239,7 +235,7 @@ async def test_a_body_that_cannot_be_read_again_is_not_repeated(
 @pytest.mark.parametrize(
     "leave", [RawConnection.reset, RawConnection.close], ids=["reset", "close"]
 )
-async def test_one_byte_of_a_response_is_enough_not_to_repeat(
+async def test_partial_response_prevents_a_retry(
     transport: PooledTransport, leave: Callable[[RawConnection], None]
 ) -> None:
     def script(line: RawConnection) -> None:
@@ -264,7 +260,7 @@ async def test_one_byte_of_a_response_is_enough_not_to_repeat(
         CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"2\r\nok\r\n0\r\n\r\n",
     ],
 )
-async def test_a_connection_that_is_said_to_end_is_closed(
+async def test_connection_close_header_is_respected(
     transport: PooledTransport, response: bytes
 ) -> None:
     with RawServer(lambda line: line.response(response)) as peer:
@@ -274,7 +270,7 @@ async def test_a_connection_that_is_said_to_end_is_closed(
         assert len(peer.lines) == 2
 
 
-async def test_a_request_may_say_that_the_connection_ends(transport: PooledTransport) -> None:
+async def test_request_may_close_its_connection(transport: PooledTransport) -> None:
     with RawServer(replying(OK)) as peer:
         request = httpx.Request("GET", peer.url, headers={"Connection": "close"})
         response = await transport.handle_async_request(request)
@@ -283,7 +279,7 @@ async def test_a_request_may_say_that_the_connection_ends(transport: PooledTrans
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_response_to_half_a_request_is_delivered_and_its_connection_closed(
+async def test_early_response_closes_the_connection(
     transport: PooledTransport, streamed: bool
 ) -> None:
     """The peer responses when nothing more can be sent, and neither reads on nor closes."""
@@ -320,7 +316,7 @@ async def _repeat(part: bytes) -> AsyncGenerator[bytes, None]:
         yield part
 
 
-async def test_a_response_is_heard_although_the_peer_has_closed(transport: PooledTransport) -> None:
+async def test_response_is_read_after_the_peer_closed(transport: PooledTransport) -> None:
     """Writing fails with a broken pipe, and what the peer said before is still there to be read."""
 
     def script(line: RawConnection) -> None:
@@ -344,7 +340,7 @@ async def test_a_response_is_heard_although_the_peer_has_closed(transport: Poole
 @pytest.mark.parametrize(
     "leave", [RawConnection.reset, RawConnection.close], ids=["reset", "close"]
 )
-async def test_a_peer_that_leaves_while_it_is_sent_to_is_an_error_of_writing(
+async def test_close_during_upload_is_a_write_error(
     transport: PooledTransport, leave: Callable[[RawConnection], None]
 ) -> None:
     def script(line: RawConnection) -> None:
@@ -358,7 +354,7 @@ async def test_a_peer_that_leaves_while_it_is_sent_to_is_an_error_of_writing(
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_a_response_that_begins_early_does_not_stop_a_request_that_is_welcome(
+async def test_early_response_does_not_stop_the_upload(
     transport: PooledTransport,
 ) -> None:
     def script(line: RawConnection) -> None:
@@ -377,7 +373,7 @@ async def test_a_response_that_begins_early_does_not_stop_a_request_that_is_welc
 
 
 @pytest.mark.parametrize("length", [b"2", b"4"])
-async def test_a_stream_that_is_not_as_long_as_announced_is_an_error(
+async def test_stream_of_wrong_length_is_an_error(
     transport: PooledTransport, length: bytes
 ) -> None:
     with RawServer(RawConnection.wait_closed) as peer:
@@ -389,7 +385,7 @@ async def test_a_stream_that_is_not_as_long_as_announced_is_an_error(
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_an_error_of_the_body_is_the_callers_own(transport: PooledTransport) -> None:
+async def test_body_exception_reaches_the_caller(transport: PooledTransport) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"one"
         raise FileNotFoundError("picture.png")
@@ -401,7 +397,7 @@ async def test_an_error_of_the_body_is_the_callers_own(transport: PooledTranspor
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_a_body_is_not_read_ahead_of_its_reader(transport: PooledTransport) -> None:
+async def test_body_is_not_read_ahead(transport: PooledTransport) -> None:
     """The peer can send no more than the sockets' buffers hold until somebody reads."""
     blocked = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Mocks of httpx, as tests of programs use them, hold for requests that do not go over httpx."""
+"""Mocks of httpx: requests that bypass httpx honour them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def respx() -> Any:
 
 
 @pytest.mark.parametrize("using", ["httpcore", "httpx"])
-async def test_a_router_of_respx_answers(respx: Any, using: str) -> None:
+async def test_respx_router_responds(respx: Any, using: str) -> None:
     with respx.mock(using=using) as router:
         route = router.post(RUN).mock(return_value=httpx.Response(200, json={"mocked": True}))
         async with AsyncClient("a:b") as client:
@@ -46,21 +46,21 @@ async def test_a_router_of_respx_answers(respx: Any, using: str) -> None:
     assert call.request.content == b'{"prompt":"a cat"}'
 
 
-async def test_what_a_router_does_not_know_is_not_sent(respx: Any) -> None:
+async def test_unmatched_request_is_not_sent(respx: Any) -> None:
     with respx.mock:
         async with AsyncClient("a:b") as client:
             with pytest.raises(AssertionError, match="not mocked"):
                 await client.run("acme/echo", {})
 
 
-def test_blocking_calls_are_mocked_as_well(respx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocking_requests_are_mocked(respx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with respx.mock, fal_async.sync.SyncClient("a:b") as client:
         respx.post(RUN).mock(return_value=httpx.Response(422, json={"detail": "too small"}))
         with pytest.raises(fal_async.InvalidInputError, match="too small"):
             client.run("acme/echo", {})
 
 
-async def test_a_job_is_mocked_by_the_requests_of_polling(respx: Any) -> None:
+async def test_polling_requests_of_a_job_are_mocked(respx: Any) -> None:
     job = f"{QUEUE}/requests/{JOB}"
     urls = {"response_url": job, "status_url": f"{job}/status", "cancel_url": f"{job}/cancel"}
     seen: list[Status] = []
@@ -81,7 +81,7 @@ async def test_a_job_is_mocked_by_the_requests_of_polling(respx: Any) -> None:
     assert [type(status).__name__ for status in seen] == ["Queued", "Completed"]
 
 
-async def test_a_stream_is_mocked(respx: Any) -> None:
+async def test_stream_is_mocked(respx: Any) -> None:
     events = b'data: {"n": 1}\n\ndata: {"n": 2}\n\n'
     head = {"content-type": "text/event-stream"}
     with respx.mock:
@@ -112,7 +112,7 @@ async def test_a_stream_is_mocked(respx: Any) -> None:
     ],
     ids=["function", "mock", "of the client"],
 )
-async def test_what_a_test_replaces_by_itself_is_used(
+async def test_replaced_httpx_methods_are_used(
     replace: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace(monkeypatch)
@@ -121,7 +121,7 @@ async def test_what_a_test_replaces_by_itself_is_used(
             assert await client.run("acme/echo", {}) in ({"mocked": "/acme/echo"}, {})
 
 
-async def test_a_transport_that_fails_is_an_error_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failing_mock_is_a_transport_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(self: object, request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("mocked")
 
@@ -132,9 +132,7 @@ async def test_a_transport_that_fails_is_an_error_like_any(monkeypatch: pytest.M
             await client.run("acme/echo", {})
 
 
-async def test_a_client_is_itself_again_when_the_mock_is_gone(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_client_recovers_after_the_mock(fal: Emulator, client: AsyncClient) -> None:
     fal.register("acme/echo", lambda arguments: arguments)
     assert await client.run("acme/echo", {"n": 1}) == {"n": 1}
     with mock.patch.object(httpx.AsyncHTTPTransport, "handle_async_request", answer):
@@ -145,7 +143,7 @@ async def test_a_client_is_itself_again_when_the_mock_is_gone(
     assert fal.count("run") == 2
 
 
-async def test_a_cassette_is_recorded_and_replayed(
+async def test_cassette_is_recorded_and_replayed(
     fal: Emulator, client: AsyncClient, tmp_path: Path
 ) -> None:
     vcr = pytest.importorskip("vcr")
@@ -180,7 +178,7 @@ class Traced:
         return await self._wrapped(*args)
 
 
-async def test_tracing_is_no_mock(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tracing_is_not_a_mock(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = httpx.AsyncHTTPTransport.handle_async_request
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", Traced(genuine))
     assert not httpx_is_mocked()

@@ -1,3 +1,5 @@
+"""Response parser: any chunking, repairs, limits and reuse of connections."""
+
 from __future__ import annotations
 
 import pytest
@@ -134,7 +136,7 @@ def fed(*pieces: bytes, bodiless: bool = False) -> ResponseParser:
 
 
 @pytest.mark.parametrize(("raw", "body", "reusable"), RESPONSES)
-def test_a_response_is_read_however_it_is_cut(raw: bytes, body: bytes, reusable: bool) -> None:
+def test_response_is_parsed_in_any_chunking(raw: bytes, body: bytes, reusable: bool) -> None:
     cuts = [[raw[:i], raw[i:]] for i in range(1, len(raw))]
     for pieces in [[raw], [raw[i : i + 1] for i in range(len(raw))], *cuts]:
         response = fed(*pieces)
@@ -144,9 +146,7 @@ def test_a_response_is_read_however_it_is_cut(raw: bytes, body: bytes, reusable:
 
 
 @pytest.mark.parametrize(("raw", "body", "reusable"), RESPONSES)
-def test_a_connection_with_bytes_behind_the_response_is_not_used_again(
-    raw: bytes, body: bytes, reusable: bool
-) -> None:
+def test_trailing_bytes_prevent_reuse(raw: bytes, body: bytes, reusable: bool) -> None:
     for junk in (b"H", b"HTTP/1.1 200 OK\r\n", raw, b"garbage"):
         for pieces in ([raw + junk], [raw, junk]):
             response = fed(*pieces)
@@ -155,7 +155,7 @@ def test_a_connection_with_bytes_behind_the_response_is_not_used_again(
 
 
 @pytest.mark.parametrize(("raw", "body", "reusable"), RESPONSES)
-def test_a_response_that_is_cut_off_fails(raw: bytes, body: bytes, reusable: bool) -> None:
+def test_truncated_response_is_an_error(raw: bytes, body: bytes, reusable: bool) -> None:
     for end in range(1, len(raw)):
         response = fed(raw[:end], b"")
         assert not response.complete
@@ -163,7 +163,7 @@ def test_a_response_that_is_cut_off_fails(raw: bytes, body: bytes, reusable: boo
 
 
 @pytest.mark.parametrize("head", UNTIL_CLOSE)
-def test_a_response_without_a_length_ends_with_its_connection(head: bytes) -> None:
+def test_response_without_length_ends_at_eof(head: bytes) -> None:
     response = fed(head + b"hel", b"lo")
     assert (response.complete, response.read_body()) == (False, b"hello")
     response.feed(b"")
@@ -171,7 +171,7 @@ def test_a_response_without_a_length_ends_with_its_connection(head: bytes) -> No
 
 
 @pytest.mark.parametrize("raw", REPAIRABLE)
-def test_a_head_is_repaired_and_its_connection_not_used_again(raw: bytes) -> None:
+def test_repaired_head_prevents_reuse(raw: bytes) -> None:
     cuts = [[raw[:i], raw[i:]] for i in range(1, len(raw))]
     for pieces in [[raw], [raw[i : i + 1] for i in range(len(raw))], *cuts]:
         response = fed(*pieces)
@@ -182,20 +182,20 @@ def test_a_head_is_repaired_and_its_connection_not_used_again(raw: bytes) -> Non
 
 
 @pytest.mark.parametrize("raw", REPAIRABLE)
-def test_a_repaired_response_that_is_cut_off_fails(raw: bytes) -> None:
+def test_truncated_repaired_response_is_an_error(raw: bytes) -> None:
     for end in range(1, len(raw)):
         response = fed(raw[:end], b"")
         assert not response.complete
         assert isinstance(response.failure, RemoteProtocolError)
 
 
-def test_repaired_headers_are_as_they_were_meant() -> None:
+def test_repaired_headers_keep_their_meaning() -> None:
     response = fed(b"HTTP/1.1 200\nA : b \n\t c\nB:\x7fd\x01e\nLocation: /caf\xc3\xa9\n\n")
     assert response.headers == [(b"A", b"b c"), (b"B", b"d e"), (b"Location", b"/caf\xc3\xa9")]
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
-def test_a_head_that_is_to_be_repaired_is_bounded(end: bytes) -> None:
+def test_repaired_head_has_a_size_limit(end: bytes) -> None:
     response = fed(b"HTTP/1.1 200 OK\n")
     for _ in range(10_000):
         response.feed(b"Name: value" + end)
@@ -205,7 +205,7 @@ def test_a_head_that_is_to_be_repaired_is_bounded(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", [*GARBAGE, *AMBIGUOUS])
-def test_what_is_not_http_is_refused(raw: bytes) -> None:
+def test_invalid_http_is_an_error(raw: bytes) -> None:
     for pieces in ([raw, b""], [*(raw[i : i + 1] for i in range(len(raw))), b""]):
         response = fed(*pieces)
         assert isinstance(response.failure, RemoteProtocolError)
@@ -214,14 +214,14 @@ def test_what_is_not_http_is_refused(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("chunk", BAD_CHUNKS)
-def test_what_came_before_a_bad_chunk_is_kept(chunk: bytes) -> None:
+def test_data_before_an_invalid_chunk_is_kept(chunk: bytes) -> None:
     response = fed(CHUNKED + b"2\r\nhi\r\n" + chunk)
     assert response.read_body()[:2] == b"hi"
     assert isinstance(response.failure, RemoteProtocolError)
     assert not response.complete
 
 
-def test_head_and_reason_are_those_of_the_last_response() -> None:
+def test_informational_responses_are_skipped() -> None:
     response = fed(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 Not Found\r\nA: b\r\n")
     assert not response.has_head
     response.feed(b"A: c\r\nContent-Length: 0\r\n\r\n")
@@ -235,7 +235,7 @@ def test_trailers_are_not_headers() -> None:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
-def test_the_response_to_head_has_no_body_whatever_its_headers_say(framing: bytes) -> None:
+def test_head_response_has_no_body(framing: bytes) -> None:
     raw = b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n"
     for end in range(1, len(raw)):
         response = fed(raw[:end], raw[end:], bodiless=True)
@@ -245,13 +245,13 @@ def test_the_response_to_head_has_no_body_whatever_its_headers_say(framing: byte
 
 @pytest.mark.parametrize("junk", [b"h", b"hello", b"5", b"5\r\nhello\r\n", b"0\r\n\r\n", SIZED])
 @pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
-def test_a_body_where_there_must_be_none_spoils_the_connection(framing: bytes, junk: bytes) -> None:
+def test_unexpected_body_prevents_reuse(framing: bytes, junk: bytes) -> None:
     response = fed(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + junk, bodiless=True)
     assert (response.complete, response.read_body(), response.failure) == (True, b"", None)
     assert not response.reusable
 
 
-def test_the_head_is_bounded_in_bytes_and_in_lines() -> None:
+def test_head_is_limited_in_bytes_and_lines() -> None:
     long = b"HTTP/1.1 200 OK\r\nName: " + b"x" * 70000
     many = b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * (MAX_HEADERS + 2)
     for raw in (long, many, long + b"\r\nContent-Length: 0\r\n\r\n", many + b"\r\n"):
@@ -262,7 +262,7 @@ def test_the_head_is_bounded_in_bytes_and_in_lines() -> None:
             assert isinstance(response.failure, RemoteProtocolError)
 
 
-def test_the_bound_of_the_head_is_exact_whatever_comes_with_it() -> None:
+def test_head_limit_is_exact_in_any_chunking() -> None:
     response = parser(max_header_bytes=100)
     response.feed(b"HTTP/1.1 200 OK\r\nName: " + b"x" * 100 + b"\r\nContent-Length: 2\r\n\r\nok")
     assert isinstance(response.failure, RemoteProtocolError)
@@ -273,7 +273,7 @@ def test_the_bound_of_the_head_is_exact_whatever_comes_with_it() -> None:
 
 
 @pytest.mark.parametrize("flood", [b"X-Trailer: y\r\n", b"1;" + b"x" * 100])
-def test_trailers_and_chunk_extensions_are_bounded(flood: bytes) -> None:
+def test_trailers_and_chunk_extensions_are_limited(flood: bytes) -> None:
     response = fed(CHUNKED, b"0\r\n" if flood.startswith(b"X") else b"")
     for _ in range(10000):
         response.feed(flood)
@@ -282,6 +282,6 @@ def test_trailers_and_chunk_extensions_are_bounded(flood: bytes) -> None:
     raise AssertionError("nothing stopped it")
 
 
-def test_a_response_that_fails_or_ends_lets_go_of_its_parser() -> None:
+def test_finished_response_releases_its_parser() -> None:
     for response in (fed(SIZED + b"hello"), fed(b"garbage"), fed(SIZED, b"")):
         assert response._llhttp is None

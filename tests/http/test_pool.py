@@ -1,4 +1,4 @@
-"""Which connection a request gets, and who waits for how long."""
+"""Connection pool: reuse, limits and expiry."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def together(times: int) -> Callable[[RawConnection], None]:
     return script
 
 
-async def test_the_connection_that_was_used_last_is_used_next(transport: PooledTransport) -> None:
+async def test_most_recent_connection_is_reused_first(transport: PooledTransport) -> None:
     with RawServer(together(3)) as peer:
         await ask_together(transport, peer.url, 3)
         for _ in range(5):
@@ -51,7 +51,7 @@ async def test_the_connection_that_was_used_last_is_used_next(transport: PooledT
         assert (in_use(transport), idle(transport)) == (0, 3)
 
 
-async def test_who_has_waited_longest_is_served_first() -> None:
+async def test_longest_waiter_is_served_first() -> None:
     go_on = threading.Event()
 
     def script(line: RawConnection) -> None:
@@ -70,7 +70,7 @@ async def test_who_has_waited_longest_is_served_first() -> None:
             assert [got[-1:] for got in peer.lines[0].got] == [b"%d" % n for n in range(10)]
 
 
-async def test_a_connection_that_died_while_it_was_handed_over_is_not_used() -> None:
+async def test_connection_lost_in_handover_is_not_used() -> None:
     """The peer closes right behind its response, before the next in line can write."""
     go_on = threading.Event()
 
@@ -96,7 +96,7 @@ async def _ask_or_be_cut(transport: PooledTransport, url: str) -> None:
         return  # the end came after the look at the connection
 
 
-async def test_the_bound_is_for_each_origin() -> None:
+async def test_limit_applies_to_each_origin() -> None:
     with RawServer(together(2)) as one, RawServer(together(2)) as other:
         async with PooledTransport(max_connections=2) as transport:
             async with anyio.create_task_group() as group:
@@ -105,7 +105,7 @@ async def test_the_bound_is_for_each_origin() -> None:
             assert (len(one.lines), len(other.lines)) == (2, 2)
 
 
-async def test_a_place_comes_free_when_connecting_fails() -> None:
+async def test_failed_connect_releases_its_slot() -> None:
     async with PooledTransport(max_connections=1) as transport:
         failures = 0
 
@@ -122,7 +122,7 @@ async def test_a_place_comes_free_when_connecting_fails() -> None:
         assert origins(transport) == []
 
 
-async def test_a_connection_that_is_too_old_is_not_used_again() -> None:
+async def test_expired_connection_is_not_reused() -> None:
     with RawServer(replying(OK)) as peer:
         async with PooledTransport(keepalive_expiry=0) as transport:
             for _ in range(3):
@@ -131,7 +131,7 @@ async def test_a_connection_that_is_too_old_is_not_used_again() -> None:
             assert idle(transport) == 1
 
 
-async def test_old_connections_to_forgotten_origins_are_swept_up() -> None:
+async def test_idle_connections_of_all_origins_expire() -> None:
     with RawServer(replying(OK)) as forgotten, RawServer(replying(OK)) as other:
         async with PooledTransport(keepalive_expiry=0) as transport:
             await ask(transport, forgotten.url)
@@ -141,21 +141,19 @@ async def test_old_connections_to_forgotten_origins_are_swept_up() -> None:
             assert len(origins(transport)) == 1
 
 
-async def test_an_origin_without_connections_is_forgotten(transport: PooledTransport) -> None:
+async def test_unused_origin_is_removed(transport: PooledTransport) -> None:
     with RawServer(lambda line: line.response(OK.replace(b"1.1", b"1.0"))) as peer:
         await ask(transport, peer.url)
         assert origins(transport) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://host/", "http:///path", "/path", "ws://host/"])
-async def test_only_http_urls_with_a_host_can_be_asked(
-    transport: PooledTransport, url: str
-) -> None:
+async def test_only_http_urls_with_host_are_accepted(transport: PooledTransport, url: str) -> None:
     with pytest.raises(httpx.UnsupportedProtocol):
         await ask(transport, url)
 
 
-def test_there_must_be_room_for_a_connection() -> None:
+def test_connection_limit_must_be_positive() -> None:
     with pytest.raises(ValueError, match="max_connections"):
         PooledTransport(max_connections=0)
 
@@ -167,14 +165,14 @@ async def test_requests_need_no_timeouts(transport: PooledTransport) -> None:
             assert await (await transport.handle_async_request(request)).aread() == b"ok"
 
 
-async def test_a_small_response_can_be_read_without_waiting(transport: PooledTransport) -> None:
+async def test_small_response_is_read_without_waiting(transport: PooledTransport) -> None:
     with RawServer(replying(OK)) as peer:
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))
         assert response.read() == b"ok"
         assert (in_use(transport), idle(transport)) == (0, 1)
 
 
-async def test_a_response_that_was_closed_cannot_be_read_on(transport: PooledTransport) -> None:
+async def test_closed_response_cannot_be_read(transport: PooledTransport) -> None:
     def script(line: RawConnection) -> None:
         line.response(OK[:-1])
         line.wait_closed()

@@ -1,4 +1,4 @@
-"""The transport against real servers, by itself and inside of `httpx.AsyncClient`."""
+"""The transport and `httpx.AsyncClient` against real servers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def parts() -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_every_method_arrives(
+async def test_every_method_is_sent(
     client: httpx.AsyncClient, server_url: str, method: str
 ) -> None:
     response = await client.request(method, f"{server_url}/echo", content=b"hello")
@@ -38,7 +38,7 @@ async def test_every_method_arrives(
 
 
 @pytest.mark.parametrize("path", ["echo", "chunks", "none", "unchanged", "gzip"])
-async def test_a_response_to_head_has_no_body(
+async def test_head_response_has_no_body(
     client: httpx.AsyncClient, transport: PooledTransport, server_url: str, path: str
 ) -> None:
     for _ in range(3):
@@ -57,21 +57,17 @@ async def test_some_statuses_have_no_body(
     assert (in_use(transport), idle(transport)) == (0, 1)
 
 
-async def test_a_response_in_chunks_is_put_together(
-    client: httpx.AsyncClient, server_url: str
-) -> None:
+async def test_chunked_response_is_reassembled(client: httpx.AsyncClient, server_url: str) -> None:
     response = await client.get(f"{server_url}/chunks")
     assert response.text == "".join(f"{number}," for number in range(100))
 
 
-async def test_a_streamed_request_is_put_together(
-    client: httpx.AsyncClient, server_url: str
-) -> None:
+async def test_streamed_request_is_reassembled(client: httpx.AsyncClient, server_url: str) -> None:
     response = await client.post(f"{server_url}/echo", content=parts())
     assert response.text == "".join(f"{number}," for number in range(100))
 
 
-async def test_a_streamed_request_may_announce_its_length(
+async def test_streamed_request_may_announce_its_length(
     client: httpx.AsyncClient, server_url: str
 ) -> None:
     headers = {"Content-Length": "290"}
@@ -86,12 +82,14 @@ async def test_compressed_responses_are_decoded(
     assert (await client.get(f"{server_url}/{path}")).content == TEXT
 
 
-async def test_big_bodies_go_both_ways(client: httpx.AsyncClient, server_url: str) -> None:
+async def test_large_bodies_work_in_both_directions(
+    client: httpx.AsyncClient, server_url: str
+) -> None:
     content = bytes(range(256)) * 16384
     assert (await client.post(f"{server_url}/echo", content=content)).content == content
 
 
-async def test_a_response_can_be_read_piece_by_piece(
+async def test_response_can_be_streamed(
     client: httpx.AsyncClient, transport: PooledTransport, server_url: str
 ) -> None:
     async with client.stream("GET", f"{server_url}/big") as response:
@@ -103,7 +101,7 @@ async def test_a_response_can_be_read_piece_by_piece(
     assert size == 64 * 65536
 
 
-async def test_a_response_that_is_left_unread_costs_its_connection(
+async def test_unread_response_closes_its_connection(
     client: httpx.AsyncClient, transport: PooledTransport, server_url: str
 ) -> None:
     async with client.stream("GET", f"{server_url}/big"):
@@ -112,7 +110,7 @@ async def test_a_response_that_is_left_unread_costs_its_connection(
     assert (await client.get(f"{server_url}/chunks")).status_code == 200
 
 
-async def test_a_small_response_gives_its_connection_back_at_once(
+async def test_small_response_releases_its_connection(
     client: httpx.AsyncClient, transport: PooledTransport, uvicorn_url: str
 ) -> None:
     async with client.stream("POST", f"{uvicorn_url}/echo", content=b"hello") as response:
@@ -120,16 +118,14 @@ async def test_a_small_response_gives_its_connection_back_at_once(
         assert (in_use(transport), idle(transport)) == (0, 1)
 
 
-async def test_redirects_cookies_and_the_rest_of_httpx_work(
-    client: httpx.AsyncClient, server_url: str
-) -> None:
+async def test_httpx_redirects_and_cookies_work(client: httpx.AsyncClient, server_url: str) -> None:
     response = await client.post(f"{server_url}/elsewhere", data={"a": "b"}, follow_redirects=True)
     assert (response.text, len(response.history)) == ("a=b", 1)
     files = {"file": ("name.txt", b"hello", "text/plain")}
     assert b"hello" in (await client.post(f"{server_url}/echo", files=files)).content
 
 
-async def test_a_refusal_is_heard_before_the_request_was_sent(
+async def test_early_refusal_is_received(
     client: httpx.AsyncClient, transport: PooledTransport, server_url: str
 ) -> None:
     sent = 0
@@ -146,7 +142,7 @@ async def test_a_refusal_is_heard_before_the_request_was_sent(
     assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_hundreds_of_requests_share_what_connections_there_may_be(server_url: str) -> None:
+async def test_hundreds_of_requests_share_the_connections(server_url: str) -> None:
     transport = PooledTransport(max_connections=5)
     responses: set[str] = set()
     async with httpx.AsyncClient(transport=transport, timeout=30) as client:

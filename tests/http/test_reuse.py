@@ -1,4 +1,4 @@
-"""Kept connections: which requests may use them, and which requests are sent a second time."""
+"""Connection reuse: which requests use idle connections and which are retried."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def dies_of_the_second(first: bytes, line: RawConnection) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_job_whose_connection_dies_is_sent_once_whatever_its_method(method: str) -> None:
+async def test_job_on_dying_connection_is_sent_once(method: str) -> None:
     response = JSON if method != "HEAD" else JSON[:-2]
 
     with RawServer(partial(dies_of_the_second, response)) as peer, anyio.fail_after(10):
@@ -70,7 +70,7 @@ async def test_a_job_whose_connection_dies_is_sent_once_whatever_its_method(meth
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("repeatable", [True, False])
-async def test_the_operation_alone_decides_whether_it_is_repeated(
+async def test_only_the_operation_permits_a_retry(
     carrier: PooledBackend, method: str, repeatable: bool
 ) -> None:
     response = OK if method != "HEAD" else OK[:-2]
@@ -84,7 +84,7 @@ async def test_the_operation_alone_decides_whether_it_is_repeated(
         assert len(peer.lines) == (2 if repeatable else 1)
 
 
-async def test_a_connection_of_a_server_in_trouble_carries_only_what_may_be_repeated(
+async def test_unreliable_connection_needs_safe_requests(
     carrier: PooledBackend,
 ) -> None:
     def script(line: RawConnection) -> None:
@@ -99,7 +99,7 @@ async def test_a_connection_of_a_server_in_trouble_carries_only_what_may_be_repe
         assert [len(line.got) for line in peer.lines] == [1, 2]
 
 
-async def test_a_success_restores_trust_in_a_connection(carrier: PooledBackend) -> None:
+async def test_success_makes_a_connection_reliable(carrier: PooledBackend) -> None:
     def script(line: RawConnection) -> None:
         line.response(FAILED)
         replying(OK)(line)
@@ -125,7 +125,7 @@ async def test_a_success_restores_trust_in_a_connection(carrier: PooledBackend) 
         (b"0", 0, True, False),
     ],
 )
-async def test_a_connection_that_is_about_to_be_closed_is_not_used(
+async def test_expiring_connection_is_not_reused(
     carrier: PooledBackend,
     monkeypatch: pytest.MonkeyPatch,
     announced: bytes,
@@ -142,7 +142,7 @@ async def test_a_connection_that_is_about_to_be_closed_is_not_used(
         assert len(peer.lines) == (1 if is_reused else 2)
 
 
-async def test_an_unreliable_connection_makes_room_for_another() -> None:
+async def test_unreliable_connection_frees_its_slot() -> None:
     carrier = PooledBackend(HTTPConnectionPool(max_connections=1))
     with RawServer(replying(FAILED)) as peer:
         for _ in range(3):
@@ -152,7 +152,7 @@ async def test_an_unreliable_connection_makes_room_for_another() -> None:
     await carrier.aclose()
 
 
-async def test_an_unreliable_connection_is_not_handed_to_who_waits() -> None:
+async def test_unreliable_connection_is_not_handed_over() -> None:
     carrier = PooledBackend(HTTPConnectionPool(max_connections=1))
     with RawServer(lambda line: line.response(FAILED)) as peer:
         async with anyio.create_task_group() as group:
@@ -166,7 +166,7 @@ def _refuses_connections(_: RawConnection) -> None:
     raise AssertionError("nobody connects")
 
 
-async def test_what_was_not_sent_is_told_from_what_was(carrier: PooledBackend) -> None:
+async def test_unsent_requests_are_distinguished(carrier: PooledBackend) -> None:
     transmission = Transmission()
     with RawServer(_refuses_connections) as peer:
         url = peer.url

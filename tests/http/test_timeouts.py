@@ -1,4 +1,4 @@
-"""Every bound has an error of its own, and frees what it had taken."""
+"""Timeouts: each phase has its own error and releases its resources."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def unanswered_port() -> Iterator[int]:
             sock.close()
 
 
-async def test_connecting_is_bounded(transport: PooledTransport, unanswered_port: int) -> None:
+async def test_connect_timeout_raises(transport: PooledTransport, unanswered_port: int) -> None:
     url = f"http://127.0.0.1:{unanswered_port}/"
     with pytest.raises(httpx.ConnectTimeout), anyio.fail_after(10):
         await transport.handle_async_request(request(url, connect=SOON))
     assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_the_tls_handshake_is_part_of_connecting(transport: PooledTransport) -> None:
+async def test_connect_timeout_covers_the_tls_handshake(transport: PooledTransport) -> None:
     with RawServer(RawConnection.wait_closed) as peer:
         url = peer.url.replace("http://", "https://")
         with pytest.raises(httpx.ConnectTimeout), anyio.fail_after(10):
@@ -61,7 +61,9 @@ async def test_the_tls_handshake_is_part_of_connecting(transport: PooledTranspor
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\n"])
-async def test_waiting_for_a_response_is_bounded(transport: PooledTransport, begun: bytes) -> None:
+async def test_read_timeout_covers_the_response_head(
+    transport: PooledTransport, begun: bytes
+) -> None:
     def script(line: RawConnection) -> None:
         line.response(begun)
         line.wait_closed()
@@ -73,7 +75,7 @@ async def test_waiting_for_a_response_is_bounded(transport: PooledTransport, beg
         peer.wait_ended()
 
 
-async def test_a_timeout_is_not_a_dead_connection(transport: PooledTransport) -> None:
+async def test_timed_out_connection_is_not_retried(transport: PooledTransport) -> None:
     def script(line: RawConnection) -> None:
         line.response(OK)
         line.request()
@@ -86,7 +88,7 @@ async def test_a_timeout_is_not_a_dead_connection(transport: PooledTransport) ->
         assert len(peer.lines) == 1
 
 
-async def test_the_silence_between_parts_of_a_body_is_bounded(transport: PooledTransport) -> None:
+async def test_read_timeout_applies_between_chunks(transport: PooledTransport) -> None:
     def script(line: RawConnection) -> None:
         line.response(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
         line.wait_closed()
@@ -106,7 +108,7 @@ async def _repeat(part: bytes) -> AsyncGenerator[bytes, None]:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_writing_is_bounded(transport: PooledTransport, streamed: bool) -> None:
+async def test_write_timeout_raises(transport: PooledTransport, streamed: bool) -> None:
     with RawServer(RawConnection.wait_closed, receive_buffer=65536) as peer:
         # Not a byte is read before the client has given up.
         peer.pause()
@@ -118,7 +120,7 @@ async def test_writing_is_bounded(transport: PooledTransport, streamed: bool) ->
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_a_body_may_take_its_time(transport: PooledTransport) -> None:
+async def test_request_body_has_no_timeout(transport: PooledTransport) -> None:
     """What the caller needs to make the body is not counted, not even after sending had to wait."""
 
     async def body() -> AsyncGenerator[bytes, None]:
@@ -134,7 +136,7 @@ async def test_a_body_may_take_its_time(transport: PooledTransport) -> None:
         assert peer.lines[0].got[0].endswith(b"xy")
 
 
-async def test_waiting_for_a_connection_is_bounded_only_if_asked_for() -> None:
+async def test_pool_timeout_is_optional() -> None:
     transport = PooledTransport(max_connections=1)
     with RawServer(RawConnection.wait_closed) as peer:
         async with transport, anyio.create_task_group() as group:
