@@ -5,18 +5,21 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pickle
+import pickletools
 import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import fal_async
 from fal_async import _config, errors, types
 from fal_async._client import functions
+from tests.support import public_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +67,20 @@ def public_methods(cls: type) -> Iterator[str]:
 def shelf(name: str) -> tuple[int, str]:
     """Where a name stands: constants, then classes, then the rest."""
     return 0 if name.isupper() else 1 if name[0].isupper() else 2, name
+
+
+def pickled_modules(pickled: bytes) -> set[str]:
+    """Find the modules that a pickle names."""
+    found: set[str] = set()
+    strings: list[str] = []
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if "UNICODE" in opcode.name:
+            strings.append(str(argument))
+        elif opcode.name == "GLOBAL":
+            found.add(str(argument).partition(" ")[0])
+        elif opcode.name == "STACK_GLOBAL":
+            found |= {text for text in strings if text.startswith("fal_async")}
+    return found
 
 
 MODULES = module_names()
@@ -184,3 +201,47 @@ def test_configuration_needs_nothing_heavy_either(name: str) -> None:
         check=True,
     )
     assert done.stdout.split() == []
+
+
+def test_public_api_is_as_recorded() -> None:
+    """`python -m tests.support.public_api` renews the record, and a diff shows what changed."""
+    assert public_api.describe() == public_api.RECORD.read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", public_api.samples())
+def test_stored_pickles_are_readable(name: str) -> None:
+    value = public_api.samples()[name]
+    stored: Any = pickle.loads((public_api.DATA / f"{name}.pickle").read_bytes())
+    assert type(stored) is type(value)
+    if isinstance(value, BaseException):
+        assert str(stored) == str(value)
+        assert vars(stored) == vars(value)
+    else:
+        assert stored == value
+    for attribute in ("request_id", "billable_units", "metrics", "retries", "headers"):
+        if isinstance(value, fal_async.Result):
+            assert getattr(stored, attribute) == getattr(value, attribute)
+
+
+@pytest.mark.parametrize("name", public_api.samples())
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_name_public_modules(name: str, protocol: int) -> None:
+    value = public_api.samples()[name]
+    assert pickled_modules(pickle.dumps(value, protocol)) <= {
+        "functools",
+        "builtins",
+        "copy_reg",
+        "__builtin__",
+        *SHOWN,
+    }
+
+
+def test_public_classes_show_public_modules() -> None:
+    private = {
+        f"{name}.{public}: {value.__module__}"
+        for name in SHOWN
+        for public in promised(importlib.import_module(name))
+        if isinstance(value := getattr(importlib.import_module(name), public), type)
+        if value.__module__ not in {"builtins", *SHOWN, "fal_async.sync._file"}
+    }
+    assert private == set()
