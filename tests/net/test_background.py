@@ -1,4 +1,4 @@
-"""Background work goes on without its caller, and ends with its event loop."""
+"""Background tasks: independence of their caller and the end of the event loop."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def nothing_is_left() -> Any:
     assert background._crews == {}
 
 
-async def test_work_goes_on_when_its_caller_is_cancelled() -> None:
+async def test_task_survives_the_cancel_of_its_caller() -> None:
     go_on = anyio.Event()
     finished: list[str] = []
     tasks: list[BackgroundTask] = []
@@ -79,7 +79,7 @@ async def test_work_goes_on_when_its_caller_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize("run_it", [run for run in RUNS if run is not on_trio])
-def test_a_program_that_cancels_all_tasks_of_asyncio_leaves_it_alone(run_it: Run) -> None:
+def test_task_survives_cancel_of_all_asyncio_tasks(run_it: Run) -> None:
     async def main() -> None:
         go_on = anyio.Event()
         task = spawn(go_on.wait)
@@ -98,7 +98,7 @@ def test_a_program_that_cancels_all_tasks_of_asyncio_leaves_it_alone(run_it: Run
     run_it(main)
 
 
-async def test_an_exception_is_logged_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+async def test_exception_is_logged_and_kept(caplog: pytest.LogCaptureFixture) -> None:
     async def fail(number: int) -> None:
         await anyio.lowlevel.checkpoint()
         raise LookupError(number)
@@ -113,7 +113,7 @@ async def test_an_exception_is_logged_and_kept(caplog: pytest.LogCaptureFixture)
     ]
 
 
-async def test_a_program_is_not_ended_by_work_that_wants_to(
+async def test_system_exit_does_not_end_the_program(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def leave() -> None:
@@ -126,7 +126,7 @@ async def test_a_program_is_not_ended_by_work_that_wants_to(
     assert len(caplog.records) == 1
 
 
-async def test_work_is_cancelled_on_demand() -> None:
+async def test_task_can_be_cancelled() -> None:
     task = spawn(anyio.sleep_forever)
     await anyio.lowlevel.checkpoint()
     task.cancel()
@@ -136,7 +136,7 @@ async def test_work_is_cancelled_on_demand() -> None:
     assert (task.cancelled, task.error) == (True, None)
 
 
-async def test_work_sees_the_context_of_its_caller_and_changes_its_own_copy() -> None:
+async def test_task_copies_the_context_of_its_caller() -> None:
     variable: ContextVar[str] = ContextVar("variable", default="none")
     seen: list[str] = []
 
@@ -151,7 +151,7 @@ async def test_work_sees_the_context_of_its_caller_and_changes_its_own_copy() ->
     variable.reset(token)
 
 
-async def test_deadlines_and_groups_work_within_it() -> None:
+async def test_deadlines_and_groups_work_in_tasks() -> None:
     async def work() -> None:
         with anyio.move_on_after(0.01) as scope:
             async with anyio.create_task_group() as group:
@@ -164,7 +164,7 @@ async def test_deadlines_and_groups_work_within_it() -> None:
     assert task.error is None
 
 
-def test_work_is_finished_when_the_loop_ends(run: Run) -> None:
+def test_tasks_finish_when_the_loop_ends(run: Run) -> None:
     finished: list[str] = []
 
     async def more() -> None:
@@ -184,7 +184,7 @@ def test_work_is_finished_when_the_loop_ends(run: Run) -> None:
     assert finished == ["work", "more"]
 
 
-def test_work_that_was_not_begun_is_done_when_the_loop_ends(run: Run) -> None:
+def test_pending_tasks_run_when_the_loop_ends(run: Run) -> None:
     finished: list[int] = []
 
     async def work() -> None:
@@ -198,7 +198,7 @@ def test_work_that_was_not_begun_is_done_when_the_loop_ends(run: Run) -> None:
     assert finished == [1]
 
 
-def test_work_that_takes_longer_than_its_grace_is_cancelled_when_the_loop_ends(run: Run) -> None:
+def test_slow_task_is_cancelled_after_grace_period(run: Run) -> None:
     tasks: list[BackgroundTask] = []
     cleaned: list[int] = []
 
@@ -217,7 +217,7 @@ def test_work_that_takes_longer_than_its_grace_is_cancelled_when_the_loop_ends(r
     assert [task.cancelled for task in tasks] == [True, True]
 
 
-def test_a_program_that_fails_ends_as_any_other(run: Run) -> None:
+def test_failing_program_exits_normally(run: Run) -> None:
     finished: list[int] = []
 
     async def work() -> None:
@@ -233,7 +233,7 @@ def test_a_program_that_fails_ends_as_any_other(run: Run) -> None:
     assert finished == [1]
 
 
-def test_values_of_the_loop_are_closed_after_it(run: Run) -> None:
+def test_loop_values_are_closed_after_tasks(run: Run) -> None:
     order: list[str] = []
     values = PerLoop(lambda: order, close=partial(_note, "closed"))
 
@@ -253,7 +253,7 @@ def _note(event: str, order: list[str]) -> None:
     order.append(event)
 
 
-def test_a_loop_that_is_closed_without_its_end_leaves_no_noise(
+def test_abandoned_loop_emits_no_warnings(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Opening connections, directly and through proxies."""
+"""Connecting: addresses, proxies, TLS and cancellation."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-async def test_a_connection_is_a_byte_stream() -> None:
+async def test_connection_is_a_byte_stream() -> None:
     with RawServer(echo) as peer, anyio.fail_after(10):
         async with await connect("127.0.0.1", peer.port) as stream:
             await stream.send(b"hello")
             assert await stream.receive() == b"hello"
 
 
-async def test_names_are_looked_up_and_every_address_tried() -> None:
+async def test_every_resolved_address_is_tried() -> None:
     """``localhost`` is also ``::1``, where nobody listens."""
     with RawServer(echo) as peer, anyio.fail_after(10):
         async with await connect("localhost", peer.port) as stream:
@@ -54,7 +54,7 @@ async def test_names_are_looked_up_and_every_address_tried() -> None:
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
-async def test_ipv6_addresses_are_dialled(transport: PooledTransport) -> None:
+async def test_ipv6_addresses_are_connected(transport: PooledTransport) -> None:
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
@@ -72,7 +72,7 @@ async def test_ipv6_addresses_are_dialled(transport: PooledTransport) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_a_refusal_is_one_error_in_words(host: str, closed_port: int) -> None:
+async def test_refused_connection_is_one_readable_error(host: str, closed_port: int) -> None:
     with anyio.fail_after(10), pytest.raises(ConnectError) as caught:
         await connect(host, closed_port)
     assert str(caught.value) == f"cannot connect to {host}:{closed_port}: Connection refused"
@@ -80,7 +80,7 @@ async def test_a_refusal_is_one_error_in_words(host: str, closed_port: int) -> N
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..b"])
-async def test_a_name_that_does_not_exist_is_a_failure_to_connect(host: str) -> None:
+async def test_unknown_host_is_a_connect_error(host: str) -> None:
     with anyio.fail_after(20), pytest.raises(ConnectError, match="cannot resolve"):
         await connect(host, 80)
 
@@ -95,7 +95,7 @@ def look_up_as(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> 
     monkeypatch.setattr("fal_async._net.connect.CONNECTION_ATTEMPT_DELAY", 0)
 
 
-async def test_a_slow_address_does_not_hold_up_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_address_does_not_delay_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first address never answers, since its queue is full."""
     slow = socket.create_server(("127.0.0.2", 0), backlog=0)
     port = slow.getsockname()[1]
@@ -113,7 +113,7 @@ async def test_a_slow_address_does_not_hold_up_the_next(monkeypatch: pytest.Monk
         sock.close()
 
 
-async def test_of_several_connections_at_once_all_but_one_are_closed(
+async def test_losing_connect_attempts_are_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with RawServer(RawConnection.wait_closed) as peer:
@@ -138,7 +138,7 @@ def proxying(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> 
     return script
 
 
-async def test_a_proxy_is_asked_for_a_tunnel() -> None:
+async def test_proxy_receives_a_connect_request() -> None:
     with RawServer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
         proxy = httpx.Proxy(f"http://user:pass@127.0.0.1:{peer.port}")
         async with await connect_via_proxy(proxy, "fal.example", 443) as stream:
@@ -151,14 +151,14 @@ async def test_a_proxy_is_asked_for_a_tunnel() -> None:
         ]
 
 
-async def test_an_ipv6_address_is_put_in_brackets_for_a_proxy() -> None:
+async def test_ipv6_address_is_bracketed_for_proxies() -> None:
     with RawServer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
         async with await connect_via_proxy(httpx.Proxy(peer.url), "::1", 80):
             pass
         assert peer.lines[0].got[0].startswith(b"CONNECT [::1]:80 HTTP/1.1\r\n")
 
 
-async def test_tls_goes_through_the_tunnel(authority: trustme.CA) -> None:
+async def test_tls_works_through_the_tunnel(authority: trustme.CA) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("fal.example").configure_cert(server)
     client = ssl.create_default_context()
@@ -188,7 +188,7 @@ async def test_tls_goes_through_the_tunnel(authority: trustme.CA) -> None:
         b"HTTP/1.1 200 OK\r\n\r\nevil",
     ],
 )
-async def test_a_proxy_that_refuses_is_an_error(answer: bytes) -> None:
+async def test_refusing_proxy_is_an_error(answer: bytes) -> None:
     def script(line: RawConnection) -> None:
         line.response(answer)
 
@@ -198,12 +198,12 @@ async def test_a_proxy_that_refuses_is_an_error(answer: bytes) -> None:
         peer.wait_ended()
 
 
-async def test_other_proxies_are_not_connected_through() -> None:
+async def test_unsupported_proxy_is_refused() -> None:
     with pytest.raises(ProxyError, match="got https://"):
         await connect_via_proxy(httpx.Proxy("https://127.0.0.1:1080"), "fal.example", 443)
 
 
-async def test_dialling_through_a_proxy_can_be_cancelled_anywhere() -> None:
+async def test_proxy_connect_is_cancellable_anywhere() -> None:
     with RawServer(proxying(b"HTTP/1.1 200 OK\r\n\r\n")) as peer:  # type: ignore[arg-type]  # a script
 
         async def call() -> None:

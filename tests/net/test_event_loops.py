@@ -1,4 +1,4 @@
-"""One transport in several event loops, threads and processes, with warnings as errors."""
+"""One transport in several event loops, threads and processes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def run_script(script: str, url: str) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_one_loop_after_another_leaves_nothing_open() -> None:
+def test_consecutive_loops_close_everything() -> None:
     script = """
     transport = PooledTransport()
 
@@ -91,7 +91,7 @@ def test_one_loop_after_another_leaves_nothing_open() -> None:
         assert len(peer.lines) == 32 + 40  # a runner keeps its loop
 
 
-def test_a_response_that_nobody_closed_is_closed_with_its_loop() -> None:
+def test_unclosed_response_is_closed_with_its_loop() -> None:
     script = """
     transport = PooledTransport()
     responses = []
@@ -111,7 +111,7 @@ def test_a_response_that_nobody_closed_is_closed_with_its_loop() -> None:
         run_script(script, peer.url)
 
 
-def test_loops_in_several_threads_at_once_do_not_meet() -> None:
+def test_concurrent_loops_are_independent() -> None:
     script = """
     transport = PooledTransport(max_connections=2)
 
@@ -131,7 +131,7 @@ def test_loops_in_several_threads_at_once_do_not_meet() -> None:
         assert 10 <= len(peer.lines) <= 20
 
 
-def test_loops_leave_no_trace_in_the_transport() -> None:
+def test_ended_loops_are_forgotten() -> None:
     script = """
     transport = PooledTransport()
 
@@ -155,9 +155,7 @@ def test_loops_leave_no_trace_in_the_transport() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork here")
 @pytest.mark.parametrize("secure", [False, True])
-def test_a_forked_child_leaves_the_connections_of_its_parent_alone(
-    secure: bool, authority: trustme.CA
-) -> None:
+def test_forked_child_keeps_parent_connections(secure: bool, authority: trustme.CA) -> None:
     """The peer sees a connection of the child's own, and no end of its parent's."""
     script = """
     import warnings
@@ -199,7 +197,7 @@ def test_a_forked_child_leaves_the_connections_of_its_parent_alone(
         assert [len(line.got) for line in peer.lines] == [2, 1, 1, 2, 2]
 
 
-async def test_a_transport_without_an_owner_closes_its_connections(
+async def test_garbage_collected_transport_is_closed(
     anyio_backend: tuple[str, object],
 ) -> None:
     if anyio_backend[0] == "trio":
@@ -213,7 +211,7 @@ async def test_a_transport_without_an_owner_closes_its_connections(
         peer.wait_ended()
 
 
-async def test_closing_is_final_and_can_be_repeated() -> None:
+async def test_close_is_final_and_idempotent() -> None:
     with RawServer(replying(OK)) as peer:
         transport = PooledTransport()
         await transport.handle_async_request(httpx.Request("GET", peer.url))
@@ -224,7 +222,7 @@ async def test_closing_is_final_and_can_be_repeated() -> None:
             await transport.handle_async_request(httpx.Request("GET", peer.url))
 
 
-async def test_closing_works_when_it_is_cancelled() -> None:
+async def test_cancelled_close_still_closes() -> None:
     with RawServer(replying(OK)) as peer:
         transport = PooledTransport()
         await transport.handle_async_request(httpx.Request("GET", peer.url))
@@ -234,7 +232,7 @@ async def test_closing_works_when_it_is_cancelled() -> None:
         peer.wait_ended()
 
 
-async def test_what_is_in_use_is_closed_when_it_comes_free() -> None:
+async def test_busy_connection_is_closed_on_release() -> None:
     go_on = threading.Event()
 
     def script(line: RawConnection) -> None:
@@ -253,7 +251,7 @@ async def test_what_is_in_use_is_closed_when_it_comes_free() -> None:
         peer.wait_ended()
 
 
-async def test_who_waits_for_a_connection_hears_of_the_closing() -> None:
+async def test_close_wakes_waiters_for_a_connection() -> None:
     with RawServer(RawConnection.wait_closed) as peer:
         transport = PooledTransport(max_connections=1)
         async with anyio.create_task_group() as group:
@@ -287,7 +285,7 @@ def _close(thing: Thing) -> None:
     thing.closed += 1
 
 
-def test_a_value_is_made_once_for_each_loop_and_closed_at_its_end() -> None:
+def test_loop_value_is_created_and_closed_once() -> None:
     things: list[Thing] = []
     per_loop = PerLoop(Thing, _close)
 
@@ -302,7 +300,7 @@ def test_a_value_is_made_once_for_each_loop_and_closed_at_its_end() -> None:
     assert [thing.closed for thing in things] == [1, 1, 1]
 
 
-def test_a_value_that_is_popped_is_the_callers() -> None:
+def test_popped_value_belongs_to_the_caller() -> None:
     per_loop = PerLoop(Thing, _close)
     things: list[Thing | None] = []
 
@@ -318,7 +316,7 @@ def test_a_value_that_is_popped_is_the_callers() -> None:
     assert things[0].closed == 0
 
 
-def test_values_may_need_their_loop_to_be_closed() -> None:
+def test_values_may_require_closing_in_their_loop() -> None:
     closed: list[Thing] = []
 
     async def close(thing: Thing) -> None:
@@ -337,7 +335,7 @@ def test_values_may_need_their_loop_to_be_closed() -> None:
     assert [thing.closed for thing in closed] == [1, 1]
 
 
-def test_values_without_anything_to_close_go_with_their_loop() -> None:
+def test_values_without_close_end_with_their_loop() -> None:
     per_loop = PerLoop(Thing)
     refs: list[weakref.ref[Thing]] = []
 
@@ -349,7 +347,7 @@ def test_values_without_anything_to_close_go_with_their_loop() -> None:
     assert refs[0]() is None
 
 
-async def test_the_pool_of_a_loop_is_its_own(transport: PooledTransport) -> None:
+async def test_each_loop_has_its_own_pool(transport: PooledTransport) -> None:
     with RawServer(replying(OK)) as peer:
 
         async def ask() -> int:

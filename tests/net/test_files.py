@@ -1,4 +1,4 @@
-"""Saved files: whole or not at all, wherever a save is cancelled, fails or is killed."""
+"""Saved files: complete or absent after cancellation, errors and kills."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-async def test_a_save_is_cancelled_at_every_wait(tmp_path: Path) -> None:
+async def test_save_is_cancellable_at_every_wait(tmp_path: Path) -> None:
     place = tmp_path / "a.bin"
     place.write_bytes(OLD)
     async for _ in cancel_everywhere(lambda: save_to(place)):
@@ -71,7 +71,7 @@ async def test_a_save_is_cancelled_at_every_wait(tmp_path: Path) -> None:
     assert content_of(tmp_path) == {"a.bin": CONTENT}
 
 
-async def test_a_save_into_a_folder_is_cancelled_at_every_wait(tmp_path: Path) -> None:
+async def test_save_into_folder_is_cancellable(tmp_path: Path) -> None:
     times = 0
     async for _ in cancel_everywhere(lambda: save_to(tmp_path)):
         assert set(content_of(tmp_path).values()) <= {CONTENT}
@@ -89,7 +89,7 @@ async def settled(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("apart", range(4))
-async def test_tasks_of_asyncio_are_cancelled_twice(
+async def test_asyncio_tasks_may_be_cancelled_twice(
     tmp_path: Path, anyio_backend_name: str, apart: int
 ) -> None:
     if anyio_backend_name != "asyncio":
@@ -106,7 +106,7 @@ async def test_tasks_of_asyncio_are_cancelled_twice(
         assert set((await settled(tmp_path)).values()) <= {CONTENT}
 
 
-async def test_a_thread_that_begins_after_the_end_does_nothing() -> None:
+async def test_thread_started_after_the_end_does_nothing() -> None:
     closed: list[str] = []
     resource = ThreadResource(lambda: closed.append("closed"))
     used: list[str] = []
@@ -135,7 +135,7 @@ async def test_a_thread_that_begins_after_the_end_does_nothing() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, *range(CHUNK - 1, len(CONTENT), CHUNK)])
 @pytest.mark.parametrize("target", ["a.bin", "."])
-async def test_a_write_fails_at_every_write(tmp_path: Path, size: int, target: str) -> None:
+async def test_every_failed_write_leaves_no_file(tmp_path: Path, size: int, target: str) -> None:
     place = tmp_path / "a.bin"
     place.write_bytes(OLD)
     with limit_file_size(size), pytest.raises(OSError, match="File too large") as raised:
@@ -161,7 +161,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("target", ["a.bin", ""])
-async def test_a_full_disk_keeps_what_it_held(small_disk: Path, target: str) -> None:
+async def test_full_disk_keeps_the_old_file(small_disk: Path, target: str) -> None:
     (small_disk / "a.bin").write_bytes(OLD)
     with pytest.raises(OSError, match="No space left") as raised:
         await save_to(small_disk / target)
@@ -170,7 +170,7 @@ async def test_a_full_disk_keeps_what_it_held(small_disk: Path, target: str) -> 
     assert content_of(small_disk) == {"a.bin": OLD}
 
 
-async def test_chunks_that_fail_leave_nothing(tmp_path: Path) -> None:
+async def test_failing_chunks_leave_no_file(tmp_path: Path) -> None:
     async def failing() -> AsyncIterator[bytes]:
         yield CONTENT[: 2 * CHUNK]
         raise ZeroDivisionError
@@ -180,9 +180,7 @@ async def test_chunks_that_fail_leave_nothing(tmp_path: Path) -> None:
     assert content_of(tmp_path) == {}
 
 
-async def test_a_coroutine_that_nobody_awaits_any_more_leaves_nothing(
-    tmp_path: Path, anyio_backend_name: str
-) -> None:
+async def test_dropped_coroutine_leaves_no_file(tmp_path: Path, anyio_backend_name: str) -> None:
     if anyio_backend_name != "asyncio":
         pytest.skip("trio ends all tasks")
     never = anyio.Event()
@@ -230,7 +228,7 @@ anyio.run(main)
 """
 
 
-def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+def test_killed_process_leaves_a_complete_file(tmp_path: Path) -> None:
     place = tmp_path / "a.bin"
     for moment in range(5):
         command = [sys.executable, "-c", KILLED, str(place), str(moment)]
@@ -242,7 +240,7 @@ def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(tmp_path: P
         assert place.read_bytes() == str(moment).encode() * 400_000
 
 
-async def test_saves_to_one_path_at_once_are_each_whole(tmp_path: Path) -> None:
+async def test_concurrent_saves_are_each_complete(tmp_path: Path) -> None:
     async with anyio.create_task_group() as group:
         for _ in range(20):
             group.start_soon(save_to, tmp_path / "a.bin")
@@ -254,7 +252,7 @@ async def test_saves_to_one_path_at_once_are_each_whole(tmp_path: Path) -> None:
 
 
 @needs_modes
-async def test_a_link_stays_and_leads_to_the_new_file(tmp_path: Path) -> None:
+async def test_symlink_is_kept_and_its_target_replaced(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     place = tmp_path / "elsewhere" / "a.bin"
     link = tmp_path / "link"
@@ -276,13 +274,13 @@ async def test_a_link_stays_and_leads_to_the_new_file(tmp_path: Path) -> None:
 
 
 @needs_modes
-async def test_a_name_that_is_a_dangling_link_is_taken(tmp_path: Path) -> None:
+async def test_dangling_symlink_is_an_existing_name(tmp_path: Path) -> None:
     (tmp_path / "a.bin").symlink_to("nowhere")
     assert await save_to(tmp_path) == tmp_path / "a-1.bin"
 
 
 @needs_modes
-async def test_other_hard_links_keep_the_old_file(tmp_path: Path) -> None:
+async def test_hard_links_keep_the_old_file(tmp_path: Path) -> None:
     place, other = tmp_path / "a.bin", tmp_path / "other"
     place.write_bytes(OLD)
     other.hardlink_to(place)
@@ -296,7 +294,7 @@ def modes_of_parts(folder: Path) -> set[int]:
 
 @needs_modes
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755, 0o666])
-async def test_a_file_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+async def test_existing_permissions_are_kept(tmp_path: Path, mode: int) -> None:
     place = tmp_path / "a.bin"
     place.write_bytes(OLD)
     place.chmod(mode)
@@ -315,7 +313,7 @@ async def test_a_file_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
 
 @needs_modes
 @pytest.mark.parametrize("target", ["a.bin", "."])
-async def test_a_new_file_has_the_permissions_of_new_files(tmp_path: Path, target: str) -> None:
+async def test_new_file_has_default_permissions(tmp_path: Path, target: str) -> None:
     before = os.umask(0o027)
     try:
         path = await save_to(tmp_path / target)
@@ -326,7 +324,7 @@ async def test_a_new_file_has_the_permissions_of_new_files(tmp_path: Path, targe
 
 @needs_modes
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can")
-async def test_root_leaves_a_file_to_its_owner(tmp_path: Path) -> None:
+async def test_root_keeps_the_owner_of_a_file(tmp_path: Path) -> None:
     place = tmp_path / "a.bin"
     place.write_bytes(OLD)
     os.chown(place, 12345, 54321)
@@ -371,7 +369,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @needs_modes
-def test_what_may_not_be_written_is_named_before_anything_is_fetched(open_folder: Path) -> None:
+def test_unwritable_target_fails_before_download(open_folder: Path) -> None:
     folder = open_folder / "folder"
     folder.mkdir()
     file = open_folder / "file"
@@ -403,9 +401,7 @@ def test_what_may_not_be_written_is_named_before_anything_is_fetched(open_folder
         ("fifo", FileExistsError),
     ],
 )
-async def test_targets_that_cannot_be_are_named(
-    tmp_path: Path, target: str, kind: type[OSError]
-) -> None:
+async def test_invalid_targets_are_named(tmp_path: Path, target: str, kind: type[OSError]) -> None:
     (tmp_path / "file").write_bytes(OLD)
     os.mkfifo(tmp_path / "fifo")
     path = f"{tmp_path}/{target}"
@@ -416,19 +412,17 @@ async def test_targets_that_cannot_be_are_named(
 
 
 @pytest.mark.parametrize("target", ["", "a\0b", b"a", 7, None, "\ud800"])
-async def test_what_is_no_path_is_refused(target: object) -> None:
+async def test_invalid_path_is_refused(target: object) -> None:
     with pytest.raises(InvalidRequestError, match="path"):
         await save_to(target)  # type: ignore[arg-type]  # which is the point
 
 
-async def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
+async def test_longest_file_names_are_supported(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     assert await save_to(path) == path
 
 
-async def test_file_systems_without_hard_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_hard_links_are_not_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "no hard links here")
 
@@ -442,7 +436,7 @@ async def test_file_systems_without_hard_links(
 
 
 @needs_modes
-def test_a_file_is_replaced_at_once_with_the_permissions_that_it_shall_have(
+def test_failed_replacement_keeps_the_old_file(
     tmp_path: Path,
 ) -> None:
     place = tmp_path / "secret"
@@ -457,7 +451,7 @@ def test_a_file_is_replaced_at_once_with_the_permissions_that_it_shall_have(
 
 
 @needs_modes
-def test_ctrl_c_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+def test_keyboard_interrupt_leaves_no_file(tmp_path: Path) -> None:
     script = """
 import sys, fal_async.sync
 from fal_async.emulator import Emulator

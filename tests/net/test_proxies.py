@@ -1,4 +1,4 @@
-"""Which proxy is for which URL, and what a client makes of it."""
+"""Proxies: selection per URL, the environment and errors."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ("wss://fal.run/", "http://two:2"),
     ],
 )
-def test_each_scheme_has_its_proxy(url: str, proxy: str) -> None:
+def test_each_scheme_has_its_own_proxy(url: str, proxy: str) -> None:
     rules = ProxyRules({"http": "http://one:1", "https": "two:2"})
     assert rules.find(httpx.URL(url)) == proxy
 
 
-def test_one_proxy_may_be_for_all_that_have_none() -> None:
+def test_default_proxy_covers_other_schemes() -> None:
     rules = ProxyRules({"all": "http://all:1", "https": "http://two:2"})
     assert rules.find(httpx.URL("http://fal.run/")) == "http://all:1"
     assert rules.find(httpx.URL("https://fal.run/")) == "http://two:2"
@@ -77,7 +77,9 @@ def test_one_proxy_may_be_for_all_that_have_none() -> None:
         ("", [], ["http://fal.run", "http://localhost"]),
     ],
 )
-def test_exceptions_are_reached_directly(entry: str, direct: list[str], proxied: list[str]) -> None:
+def test_exceptions_are_connected_directly(
+    entry: str, direct: list[str], proxied: list[str]
+) -> None:
     rules = ProxyRules({"all": "http://proxy:1", "no": entry})
     for url in direct:
         assert rules.find(httpx.URL(url)) is None, url
@@ -90,7 +92,7 @@ async def ask(carrier: Transport, url: str) -> bytes:
     return response.body
 
 
-def test_without_proxies_the_engine_carries(environment: pytest.MonkeyPatch) -> None:
+def test_clients_without_proxies_use_the_pool(environment: pytest.MonkeyPatch) -> None:
     assert isinstance(select_transport(None), PooledBackend)
     environment.setenv("NO_PROXY", "localhost")
     assert isinstance(select_transport(None), PooledBackend)
@@ -99,7 +101,7 @@ def test_without_proxies_the_engine_carries(environment: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-async def test_the_environment_is_obeyed(environment: pytest.MonkeyPatch, name: str) -> None:
+async def test_environment_proxies_are_used(environment: pytest.MonkeyPatch, name: str) -> None:
     with RawServer(replying(OK)) as proxy, anyio.fail_after(10):
         environment.setenv(name, f"http://user:pass@127.0.0.1:{proxy.port}")
         carrier = select_transport(None)
@@ -111,7 +113,7 @@ async def test_the_environment_is_obeyed(environment: pytest.MonkeyPatch, name: 
         assert b"Proxy-Authorization: Basic " in proxy.lines[0].got[0]
 
 
-async def test_exceptions_of_the_environment_are_obeyed(environment: pytest.MonkeyPatch) -> None:
+async def test_environment_exceptions_are_used(environment: pytest.MonkeyPatch) -> None:
     with RawServer(replying(OK)) as server, anyio.fail_after(10):
         environment.setenv("ALL_PROXY", "http://127.0.0.1:1")
         environment.setenv("NO_PROXY", "127.0.0.0/8")
@@ -121,7 +123,7 @@ async def test_exceptions_of_the_environment_are_obeyed(environment: pytest.Monk
         await carrier.aclose()
 
 
-async def test_https_goes_through_a_tunnel() -> None:
+async def test_https_uses_a_tunnel() -> None:
     with RawServer(replying(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")) as proxy:
         carrier = select_transport(None, {"all": proxy.url})
         with pytest.raises(ProxyError), anyio.fail_after(10):
@@ -131,7 +133,7 @@ async def test_https_goes_through_a_tunnel() -> None:
 
 
 @pytest.mark.parametrize("proxy", ["ftp://proxy:21", "http://"])
-async def test_a_proxy_that_cannot_be_is_an_error_of_the_proxy(proxy: str) -> None:
+async def test_invalid_proxy_is_a_proxy_error(proxy: str) -> None:
     carrier = select_transport(None, {"all": proxy})
     with pytest.raises(ExchangeError):
         await ask(carrier, "http://fal.example/")
@@ -139,14 +141,14 @@ async def test_a_proxy_that_cannot_be_is_an_error_of_the_proxy(proxy: str) -> No
 
 
 @pytest.mark.parametrize("proxies", [{}, {"all": "http://proxy:1"}])
-async def test_what_is_no_url_is_an_error_with_and_without_proxies(proxies: dict[str, str]) -> None:
+async def test_invalid_url_is_an_error_with_any_proxy(proxies: dict[str, str]) -> None:
     carrier = select_transport(None, proxies)
     with pytest.raises(InvalidURL):
         await ask(carrier, "http://fal.example:port/")
     await carrier.aclose()
 
 
-async def test_a_carrier_with_proxies_can_be_prepared_and_is_closed_once() -> None:
+async def test_proxied_transport_is_prepared_and_closed() -> None:
     carrier = select_transport(None, {"all": "http://proxy:1"})
     await carrier.prepare()
     await carrier.aclose()
@@ -156,7 +158,7 @@ async def test_a_carrier_with_proxies_can_be_prepared_and_is_closed_once() -> No
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_connections_to_proxies_are_closed_with_their_loop(backend: str) -> None:
+def test_proxy_connections_close_with_their_loop(backend: str) -> None:
     with RawServer(replying(OK)) as proxy:
         carrier = select_transport(None, {"all": proxy.url})
         for _ in range(2):

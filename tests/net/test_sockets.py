@@ -1,4 +1,4 @@
-"""The byte stream that connections are made of."""
+"""Byte streams over sockets and TLS."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_bytes_arrive_in_order_both_ways(streams: tuple[SocketStream, Sock
                 group.start_soon(receive, stream)
 
 
-async def test_the_end_of_one_half_leaves_the_other(
+async def test_half_close_keeps_the_other_direction(
     streams: tuple[SocketStream, SocketStream],
 ) -> None:
     one, other = streams
@@ -65,7 +65,7 @@ async def test_the_end_of_one_half_leaves_the_other(
         assert await one.receive() == b"bye"
 
 
-async def test_closing_wakes_the_reader(streams: tuple[SocketStream, SocketStream]) -> None:
+async def test_close_wakes_the_reader(streams: tuple[SocketStream, SocketStream]) -> None:
     one, _ = streams
 
     async def receive() -> None:
@@ -80,7 +80,7 @@ async def test_closing_wakes_the_reader(streams: tuple[SocketStream, SocketStrea
             await one.aclose()
 
 
-async def test_closing_wakes_the_writer(streams: tuple[SocketStream, SocketStream]) -> None:
+async def test_close_wakes_the_writer(streams: tuple[SocketStream, SocketStream]) -> None:
     one, _ = streams
 
     async def send() -> None:
@@ -94,7 +94,7 @@ async def test_closing_wakes_the_writer(streams: tuple[SocketStream, SocketStrea
             await one.aclose()
 
 
-async def test_what_is_broken_is_told(streams: tuple[SocketStream, SocketStream]) -> None:
+async def test_broken_stream_raises_an_error(streams: tuple[SocketStream, SocketStream]) -> None:
     one, other = streams
     await other.aclose()
     with pytest.raises(anyio.BrokenResourceError), anyio.fail_after(10):
@@ -103,7 +103,7 @@ async def test_what_is_broken_is_told(streams: tuple[SocketStream, SocketStream]
         await one.receive()
 
 
-async def test_a_receive_that_is_cancelled_loses_nothing(
+async def test_cancelled_receive_loses_nothing(
     streams: tuple[SocketStream, SocketStream],
 ) -> None:
     one, other = streams
@@ -115,7 +115,7 @@ async def test_a_receive_that_is_cancelled_loses_nothing(
         assert await one.receive() == b"hello"
 
 
-async def test_a_stream_is_quiet_until_something_comes(
+async def test_stream_is_quiet_until_data_arrives(
     streams: tuple[SocketStream, SocketStream],
 ) -> None:
     one, other = streams
@@ -131,7 +131,7 @@ async def test_a_stream_is_quiet_until_something_comes(
     assert one.has_unread_data()
 
 
-def test_a_stream_can_be_dropped_without_a_loop() -> None:
+def test_stream_can_be_closed_without_a_loop() -> None:
     one, other = pair()
     one.close_without_loop()
     one.close_without_loop()
@@ -139,7 +139,7 @@ def test_a_stream_can_be_dropped_without_a_loop() -> None:
     other.close_without_loop()
 
 
-async def test_what_tls_has_decrypted_already_is_not_quiet(authority: trustme.CA) -> None:
+async def test_decrypted_data_makes_a_stream_readable(authority: trustme.CA) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
     server.num_tickets = 0
@@ -158,7 +158,7 @@ async def test_what_tls_has_decrypted_already_is_not_quiet(authority: trustme.CA
             assert not stream.has_unread_data()
 
 
-async def test_tls_has_no_halves(authority: trustme.CA) -> None:
+async def test_tls_has_no_half_close(authority: trustme.CA) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
     client = ssl.create_default_context()

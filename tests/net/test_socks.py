@@ -1,4 +1,4 @@
-"""SOCKS5 proxies: tunnels for WebSockets, and the same proxies for HTTP."""
+"""SOCKS5 proxies for HTTP and WebSockets."""
 
 from __future__ import annotations
 
@@ -98,9 +98,7 @@ def greeting(line: RawConnection) -> None:
 @pytest.mark.parametrize("scheme", sorted(proxies.SOCKS_SCHEMES))
 @pytest.mark.parametrize("slowly", [False, True])
 @pytest.mark.parametrize("host", ["fal.example", "127.0.0.1", "::1"])
-async def test_a_proxy_opens_the_tunnel_and_resolves_the_host(
-    scheme: str, host: str, *, slowly: bool
-) -> None:
+async def test_proxy_resolves_the_host(scheme: str, host: str, *, slowly: bool) -> None:
     proxy = SocksProxy(slowly=slowly)
     with RawServer(greeting) as server, RawServer(proxy) as peer, anyio.fail_after(PATIENCE):
         through = httpx.Proxy(f"{scheme}://127.0.0.1:{peer.port}")
@@ -109,7 +107,7 @@ async def test_a_proxy_opens_the_tunnel_and_resolves_the_host(
         assert proxy.asked == [(host, server.port)]
 
 
-async def test_a_proxy_gets_the_password_that_it_asks_for() -> None:
+async def test_proxy_receives_the_requested_password() -> None:
     with RawServer(greeting) as server, anyio.fail_after(PATIENCE):
         for script in (SocksProxy((b"user", b"p@ss")), SocksProxy()):
             with RawServer(script) as peer:
@@ -136,9 +134,7 @@ async def test_a_proxy_gets_the_password_that_it_asks_for() -> None:
         ([b"\x05\x00", b"\x05\x00\x00\x01\x7f"], "closed the connection"),
     ],
 )
-async def test_a_proxy_that_refuses_or_is_none_is_an_error(
-    responses: list[bytes], message: str
-) -> None:
+async def test_refusing_or_invalid_proxy_is_an_error(responses: list[bytes], message: str) -> None:
     def script(line: RawConnection) -> None:
         for response in responses:
             line._fill()
@@ -151,7 +147,7 @@ async def test_a_proxy_that_refuses_or_is_none_is_an_error(
         assert "secret" not in str(caught.value)
 
 
-async def test_a_password_that_is_too_long_is_an_error() -> None:
+async def test_overlong_password_is_an_error() -> None:
     with RawServer(SocksProxy((b"user", b""))) as peer, anyio.fail_after(PATIENCE):
         through = httpx.Proxy(f"socks5://user:{'x' * 256}@127.0.0.1:{peer.port}")
         with pytest.raises(ProxyError):
@@ -160,7 +156,7 @@ async def test_a_password_that_is_too_long_is_an_error() -> None:
         peer.errors.clear()
 
 
-async def test_opening_a_tunnel_can_be_cancelled_anywhere() -> None:
+async def test_tunnel_setup_is_cancellable_anywhere() -> None:
     with RawServer(greeting) as server, RawServer(SocksProxy()) as peer:
 
         async def call() -> None:
@@ -186,7 +182,7 @@ def client_through(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     return make
 
 
-async def test_calls_and_sessions_go_through_the_same_proxy(
+async def test_requests_and_sessions_share_the_proxy(
     fal: Emulator, client_through: Callable[[str], AsyncClient]
 ) -> None:
     fal.register("acme/echo", lambda arguments: arguments)
@@ -214,7 +210,7 @@ async def test_calls_and_sessions_go_through_the_same_proxy(
         ("http://127.0.0.1:port", "cannot use the proxy"),
     ],
 )
-async def test_a_proxy_that_cannot_be_used_is_told_before_anything_is_sent(
+async def test_unusable_proxy_fails_before_the_request(
     client_through: Callable[[str], AsyncClient],
     monkeypatch: pytest.MonkeyPatch,
     proxy: str,

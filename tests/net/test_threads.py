@@ -1,4 +1,4 @@
-"""Worker threads: who leaves holds up nobody, and their number has a bound."""
+"""Worker threads: abandonment, separation by kind and limits."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Blocker:
 
 
 @pytest.mark.parametrize("work", [Work.FILES, Work.SOURCES, Work.LOOKUPS])
-async def test_abandoned_threads_hold_up_nobody(work: Work) -> None:
+async def test_abandoned_threads_delay_nobody(work: Work) -> None:
     with blocked() as blocker, anyio.fail_after(20):
         for _ in range(2):
             await blocker.abandon(SLOTS[work], work)
@@ -61,7 +61,7 @@ async def test_abandoned_threads_hold_up_nobody(work: Work) -> None:
 
 
 @pytest.mark.parametrize("work", [Work.FILES, Work.SOURCES, Work.LOOKUPS])
-async def test_work_of_one_kind_does_not_wait_for_that_of_another(work: Work) -> None:
+async def test_kinds_of_work_do_not_delay_each_other(work: Work) -> None:
     with blocked() as blocker, anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             for _ in range(SLOTS[work] + 1):
@@ -74,7 +74,7 @@ async def test_work_of_one_kind_does_not_wait_for_that_of_another(work: Work) ->
             blocker.end.set()
 
 
-async def test_the_number_of_abandoned_threads_has_a_bound(
+async def test_number_of_abandoned_threads_is_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(threads, "ABANDONED", 3)
@@ -96,7 +96,7 @@ async def test_the_number_of_abandoned_threads_has_a_bound(
                 break
 
 
-async def test_uploads_of_blocking_iterators_that_were_cancelled_hold_up_nothing(
+async def test_cancelled_iterator_uploads_delay_nothing(
     fal: Emulator, client: AsyncClient, tmp_path: Path
 ) -> None:
     with blocked() as blocker, anyio.fail_after(30):
@@ -115,7 +115,7 @@ async def test_uploads_of_blocking_iterators_that_were_cancelled_hold_up_nothing
         assert await client.upload(iter([b"bits"]), "image/png")
 
 
-async def test_lookups_that_were_cancelled_hold_up_no_other(
+async def test_cancelled_dns_lookups_delay_nothing(
     monkeypatch: pytest.MonkeyPatch, tcp_port: int
 ) -> None:
     with blocked() as blocker, anyio.fail_after(20):

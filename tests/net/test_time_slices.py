@@ -1,4 +1,4 @@
-"""No peer holds up the event loop: whoever reads lets other tasks run, whatever is sent."""
+"""Time slices: readers yield to other tasks while data arrives."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def receiving(sent: bytes) -> AsyncGenerator[WebSocket]:
     ],
     ids=["empty pings", "empty pongs", "long pongs", "fragments", "empty fragments"],
 )
-async def test_other_tasks_run_while_frames_that_are_no_messages_arrive(sent: bytes) -> None:
+async def test_control_frames_do_not_block_the_loop(sent: bytes) -> None:
     async with receiving(sent + text("end")) as websocket, turns() as other:
         while await websocket.recv() != "end":
             pass
@@ -100,14 +100,14 @@ async def test_other_tasks_run_while_frames_that_are_no_messages_arrive(sent: by
 
 @pytest.mark.usefixtures("_no_time")
 @pytest.mark.parametrize("message", [binary(b""), text("x")])
-async def test_other_tasks_run_while_messages_are_received_that_are_there(message: bytes) -> None:
+async def test_buffered_messages_do_not_block_the_loop(message: bytes) -> None:
     async with receiving(message * MANY) as websocket, turns() as other:
         for _ in range(MANY):
             await websocket.recv()
     assert other.count > MANY / 2
 
 
-async def test_a_close_that_is_not_answered_for_pings_lets_other_tasks_run() -> None:
+async def test_pings_during_close_do_not_block_the_loop() -> None:
     def script(server: ScriptedWebSocket) -> None:
         while True:
             server.send(frame(Opcode.PING, b"") * MANY)
@@ -121,7 +121,7 @@ async def test_a_close_that_is_not_answered_for_pings_lets_other_tasks_run() -> 
 
 
 @pytest.mark.usefixtures("_no_time")
-async def test_other_tasks_run_while_parts_of_a_carried_response_arrive() -> None:
+async def test_carried_responses_do_not_block_the_loop() -> None:
     start = {"type": "start", "request_id": "1", "status": 200}
     headers = {"content-type": "application/json"}
 
@@ -143,7 +143,7 @@ async def test_other_tasks_run_while_parts_of_a_carried_response_arrive() -> Non
 
 @pytest.mark.usefixtures("_no_time")
 @pytest.mark.parametrize("line", [b"\n", b":\n", b"id:\n", b"event\r\n", b"\r"])
-async def test_other_tasks_run_while_lines_of_a_long_chunk_are_decoded(line: bytes) -> None:
+async def test_long_event_chunks_do_not_block_the_loop(line: bytes) -> None:
     start = {"type": "start", "request_id": "1", "status": 200}
     headers = {"content-type": "text/event-stream"}
     slices = 50
@@ -180,7 +180,7 @@ def responding(body: bytes, *headers: str) -> Callable[[RawConnection], None]:
 
 @pytest.mark.usefixtures("_no_time")
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-async def test_other_tasks_run_while_a_stream_has_no_events(encoding: str) -> None:
+async def test_empty_streams_do_not_block_the_loop(encoding: str) -> None:
     slices = 100
     body = b"\n" * (slices * SLICE) + b"data: {}\n\n"
     if encoding == "gzip":
@@ -197,7 +197,7 @@ async def test_other_tasks_run_while_a_stream_has_no_events(encoding: str) -> No
 
 
 @pytest.mark.parametrize("size", [1, 2])
-async def test_other_tasks_run_while_a_body_comes_in_small_chunks(size: int) -> None:
+async def test_small_chunks_do_not_block_the_loop(size: int) -> None:
     body = b"%d\r\n%b\r\n" % (size, b" " * size) * (20 * SLICE // 6) + b"2\r\n{}\r\n0\r\n\r\n"
     headers = ["content-type: application/json", "transfer-encoding: chunked"]
     with RawServer(responding(body, *headers)) as peer:
@@ -206,7 +206,7 @@ async def test_other_tasks_run_while_a_body_comes_in_small_chunks(size: int) -> 
     assert other.count > 20
 
 
-async def test_other_tasks_run_while_a_long_log_is_decoded() -> None:
+async def test_long_logs_do_not_block_the_loop() -> None:
     lines = 100_000
     status = {"status": "COMPLETED", "logs": [{}] * lines}
     body = orjson.dumps(status)
@@ -230,7 +230,7 @@ async def test_other_tasks_run_while_a_long_log_is_decoded() -> None:
     assert other.count > 20
 
 
-async def test_bytes_after_a_stream_was_closed_are_not_decoded() -> None:
+async def test_closed_stream_decodes_no_more_bytes() -> None:
     decoder = SlicedDecoder(lambda piece: iter([piece]))
     decoder.feed(b"x" * (SLICE + 1))
     assert await decoder.advance()
@@ -239,6 +239,6 @@ async def test_bytes_after_a_stream_was_closed_are_not_decoded() -> None:
     assert list(decoder.items) == []
 
 
-def test_headers_of_one_name_are_joined_in_order() -> None:
+def test_repeated_headers_are_joined_in_order() -> None:
     received = [(b"A", b"1"), (b"b", b"2"), (b"a", b"3"), (b"A", b"4")]
     assert decode_headers(received) == {"a": "1, 3, 4", "b": "2"}

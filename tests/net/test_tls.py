@@ -1,4 +1,4 @@
-"""TLS: who is trusted, what goes wrong, and where a response ends."""
+"""TLS: trust, handshake failures and the end of responses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
         return await (await transport.handle_async_request(request)).aread()
 
 
-async def test_requests_go_over_one_connection(
+async def test_requests_share_one_tls_connection(
     authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
     with RawServer(replying(OK), tls=server_context(authority)) as peer:
@@ -52,7 +52,9 @@ async def test_requests_go_over_one_connection(
             assert len(peer.lines) == 1
 
 
-async def test_big_bodies_go_both_ways(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+async def test_large_bodies_work_in_both_directions(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
     content = bytes(range(256)) * 20000
 
     def script(line: RawConnection) -> None:
@@ -65,14 +67,16 @@ async def test_big_bodies_go_both_ways(authority: trustme.CA, trusting: ssl.SSLC
             assert await ask(transport, peer.url, content=content) == content
 
 
-async def test_a_stranger_is_not_trusted(transport: PooledTransport, authority: trustme.CA) -> None:
+async def test_unknown_certificate_is_not_trusted(
+    transport: PooledTransport, authority: trustme.CA
+) -> None:
     with RawServer(replying(OK), tls=server_context(authority)) as peer:
         with pytest.raises(httpx.ConnectError, match=r"certificate of 127\.0\.0\.1 is not valid"):
             await ask(transport, peer.url)
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_a_certificate_must_be_for_the_host(
+async def test_certificate_must_match_the_host(
     authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
     with RawServer(replying(OK), tls=server_context(authority, "fal.example")) as peer:
@@ -81,7 +85,7 @@ async def test_a_certificate_must_be_for_the_host(
                 await ask(transport, peer.url)
 
 
-async def test_a_peer_that_does_not_speak_tls_is_a_failure_to_connect(
+async def test_plain_server_is_a_connect_error(
     transport: PooledTransport,
 ) -> None:
     plain = RawServer(lambda line: line.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
@@ -90,7 +94,7 @@ async def test_a_peer_that_does_not_speak_tls_is_a_failure_to_connect(
         await ask(transport, url)
 
 
-async def test_a_peer_that_hangs_up_in_the_handshake_is_a_failure_to_connect(
+async def test_close_in_handshake_is_a_connect_error(
     transport: PooledTransport,
 ) -> None:
     mute = RawServer(lambda line: None)
@@ -99,7 +103,7 @@ async def test_a_peer_that_hangs_up_in_the_handshake_is_a_failure_to_connect(
         await ask(transport, url)
 
 
-async def test_a_context_may_not_choose_http_2(
+async def test_context_must_not_select_http_2(
     authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
     server = server_context(authority)
@@ -111,7 +115,7 @@ async def test_a_context_may_not_choose_http_2(
                 await ask(transport, peer.url)
 
 
-async def test_the_shared_context_offers_http_1_and_notices_cut_connections() -> None:
+async def test_shared_context_verifies_and_is_strict() -> None:
     await PooledTransport().prepare()
     context = await connect.shared_context()
     assert await connect.shared_context() is context
@@ -120,7 +124,7 @@ async def test_the_shared_context_offers_http_1_and_notices_cut_connections() ->
     assert context.check_hostname
 
 
-async def test_a_body_that_ends_with_its_connection_must_end_in_order(
+async def test_body_ending_at_eof_requires_close_notify(
     authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
     """Without the closing alert of TLS, anyone on the way could have cut the connection."""
@@ -138,9 +142,7 @@ async def test_a_body_that_ends_with_its_connection_must_end_in_order(
                 await ask(transport, peer.url)
 
 
-async def test_junk_behind_a_response_spoils_the_connection(
-    authority: trustme.CA, trusting: ssl.SSLContext
-) -> None:
+async def test_extra_data_prevents_reuse(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
     """In the same record, and in one of its own that arrives together with it."""
 
     def script(line: RawConnection) -> None:
@@ -161,7 +163,7 @@ async def test_junk_behind_a_response_spoils_the_connection(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_dead_idle_connection_is_replaced(
+async def test_dead_idle_connection_is_replaced(
     authority: trustme.CA, trusting: ssl.SSLContext, version: ssl.TLSVersion
 ) -> None:
     context = server_context(authority)
@@ -173,7 +175,7 @@ async def test_a_dead_idle_connection_is_replaced(
                 await anyio.to_thread.run_sync(peer.wait_ended, number)
 
 
-async def test_user_contexts_are_left_as_they_are(trusting: ssl.SSLContext) -> None:
+async def test_user_context_is_not_modified(trusting: ssl.SSLContext) -> None:
     before = (trusting.options, trusting.verify_mode)
     async with PooledTransport(ssl_context=trusting) as transport:
         await transport.prepare()
@@ -182,7 +184,7 @@ async def test_user_contexts_are_left_as_they_are(trusting: ssl.SSLContext) -> N
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
 @pytest.mark.parametrize("call", ["run", "submit", "status", "realtime", "prepare"])
-async def test_certificates_that_cannot_be_read_are_a_call_that_was_not_sent(
+async def test_unreadable_certificates_send_nothing(
     monkeypatch: pytest.MonkeyPatch, variable: str, call: str
 ) -> None:
     monkeypatch.setattr(connect, "_context", None)
@@ -204,7 +206,7 @@ async def test_certificates_that_cannot_be_read_are_a_call_that_was_not_sent(
         assert caught.value.started is False
 
 
-async def test_httpx_is_told_of_certificates_that_cannot_be_read_in_its_own_words(
+async def test_httpx_reports_unreadable_certificates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connect, "_context", None)
