@@ -10,7 +10,7 @@ import pytest
 
 from fal_async.emulator import AppError, Emulator
 from tests.support.http import Arguments, completed, submit
-from tests.support.websocket_client import assert_not_forwarded, dial, packed
+from tests.support.websocket_client import assert_not_forwarded, connect_websocket, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ def test_app_may_receive_before_accepting_websocket(fal: Emulator) -> None:
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": (await hearing)["text"].upper()})
 
-    with dial(fal, "run/acme/socket") as socket:
+    with connect_websocket(fal, "run/acme/socket") as socket:
         socket.send("hello")
         assert socket.recv(timeout=10) == "HELLO"
 
@@ -148,7 +148,7 @@ def test_app_receives_disconnect_before_response(fal: Emulator) -> None:
             heard.extend([(await receive())["type"] for _ in range(2)])
 
     with pytest.raises(TimeoutError):
-        dial(fal, "run/acme/socket", open_timeout=0.05)
+        connect_websocket(fal, "run/acme/socket", open_timeout=0.05)
     fal.wait_for(lambda: heard == ["websocket.connect", "websocket.disconnect"])
 
 
@@ -188,8 +188,8 @@ async def exiting_session(arguments: Arguments) -> Arguments:
 
 def test_system_exit_of_session_stays_isolated(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(exiting_session)
-    with dial(fal, "run/acme/live/realtime") as socket:
-        socket.send(packed(a=1))
+    with connect_websocket(fal, "run/acme/live/realtime") as socket:
+        socket.send(pack(a=1))
         assert "SystemExit" in str(socket.recv(timeout=10))
     fal.register("acme/app", exiting)
     assert http.post("/run/acme/app", json={}).status_code == 500

@@ -10,10 +10,11 @@ import pytest
 from starlette.responses import StreamingResponse
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
+from fal_async import AsyncClient
 from fal_async.emulator import Fault
 from fal_async.errors import InvalidResponseError, RealtimeDisconnectedError, ServerError
 from tests.support.http import Arguments, echo
-from tests.support.websocket_client import dial, response, socket_client
+from tests.support.websocket_client import connect_websocket, receive_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -43,13 +44,13 @@ def ask(socket: ClientConnection, **arguments: Any) -> None:
 
 def test_status_fault_affects_a_single_request(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", status=503, body="later", headers={"Retry-After": "1"}))
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         ask(socket, n=1)
-        start, body, end = response(socket)
+        start, body, end = receive_response(socket)
         assert (start["status"], start["headers"]["Retry-After"]) == (503, "1")
         assert (body, end["status"]) == ([b"later"], 503)
         ask(socket, n=2)
-        assert json.loads(response(socket)[1][0]) == {"n": 2}
+        assert json.loads(receive_response(socket)[1][0]) == {"n": 2}
     statuses = [(request.route, request.status) for request in fal.requests]
     assert statuses == [("over_websocket", 101), ("run", 503), ("run", 200)]
     assert fal.counters("acme/app").executions == 1
@@ -57,29 +58,32 @@ def test_status_fault_affects_a_single_request(fal: Emulator) -> None:
 
 def test_fault_selects_requests_by_content(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(when=lambda request: request.arguments == {"n": 1}, status=500))
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         for n in range(3):
             ask(socket, n=n)
-        assert [response(socket)[0]["status"] for _ in range(3)] == [200, 500, 200]
+        assert [receive_response(socket)[0]["status"] for _ in range(3)] == [200, 500, 200]
 
 
 def test_stream_fault_applies_to_streams(fal: Emulator) -> None:
     fal.fail("acme/count", Fault(route="stream", status=500))
-    with dial(fal, "ws/acme/count") as socket, dial(fal, "ws/acme/count/stream") as stream:
+    with (
+        connect_websocket(fal, "ws/acme/count") as socket,
+        connect_websocket(fal, "ws/acme/count/stream") as stream,
+    ):
         for caller, status in ((socket, 200), (stream, 500)):
             ask(caller, steps=1)
-            assert response(caller)[0]["status"] == status
+            assert receive_response(caller)[0]["status"] == status
 
 
 def test_response_is_delayed_by_a_gate(fal: Emulator) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(route="run", delay=gate))
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         ask(socket)
         fal.wait_for(lambda: fal.count("run") == 1)
         assert fal.counters("acme/app").executions == 0
         gate.open()
-        assert response(socket)[0]["status"] == 200
+        assert receive_response(socket)[0]["status"] == 200
 
 
 def test_fault_edits_headers_and_body(fal: Emulator) -> None:
@@ -87,16 +91,16 @@ def test_fault_edits_headers_and_body(fal: Emulator) -> None:
         route="run", headers={"X-Cats": "7"}, transform=lambda body: {**body, "more": True}
     )
     fal.fail("acme/app", fault)
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         ask(socket, n=1)
-        start, body, _ = response(socket)
+        start, body, _ = receive_response(socket)
     assert start["headers"]["X-Cats"] == "7"
     assert json.loads(body[0]) == {"n": 1, "more": True}
 
 
 def test_response_is_truncated_within_its_body(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", cut=6))
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         ask(socket, a="üü")
         assert json.loads(socket.recv(timeout=10))["type"] == "start"
         assert socket.recv(timeout=10) == '{"a":"'
@@ -107,7 +111,7 @@ def test_response_is_truncated_within_its_body(fal: Emulator) -> None:
 
 def test_truncation_keeps_only_whole_characters(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", cut=7))
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         ask(socket, a="üü")
         socket.recv(timeout=10)
         assert socket.recv(timeout=10) == '{"a":"'
@@ -119,9 +123,9 @@ def test_split_characters_are_reassembled(fal: Emulator) -> None:
             yield bytes([byte])
 
     fal.register("acme/parts", lambda: StreamingResponse(parts(), media_type="application/json"))
-    with dial(fal, "ws/acme/parts") as socket:
+    with connect_websocket(fal, "ws/acme/parts") as socket:
         ask(socket)
-        assert response(socket)[1] == ['"', "ü", "x", '"']
+        assert receive_response(socket)[1] == ['"', "ü", "x", '"']
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_split_characters_are_reassembled(fal: Emulator) -> None:
 )
 def test_connection_drops_before_the_response(fault: Fault, executions: int, fal: Emulator) -> None:
     fal.fail("acme/app", fault)
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         ask(socket)
         with pytest.raises(ConnectionClosedError) as caught:
             socket.recv(timeout=10)
@@ -147,9 +151,9 @@ def test_connection_drops_before_the_response(fault: Fault, executions: int, fal
 @pytest.mark.parametrize(("after", "executions"), [(0, 0), (1, 1)])
 def test_websocket_is_closed_with_a_code(after: int, executions: int, fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", skip=1, close=1011, body="overloaded", after=after))
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         ask(socket)
-        assert response(socket)[0]["status"] == 200
+        assert receive_response(socket)[0]["status"] == 200
         ask(socket)
         for _ in range(after):
             assert json.loads(socket.recv(timeout=10))["type"] == "start"
@@ -162,16 +166,16 @@ def test_websocket_is_closed_with_a_code(after: int, executions: int, fal: Emula
 
 def test_extra_message_is_injected(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", message="not yours"))
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         ask(socket)
         assert socket.recv(timeout=10) == "not yours"
-        assert response(socket)[0]["status"] == 200
+        assert receive_response(socket)[0]["status"] == 200
 
 
 def test_response_stalls_midway(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", stall=True, after=1))
     impatient: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.3, "close_timeout": 0.05}
-    with dial(fal, PATH, **impatient) as socket:
+    with connect_websocket(fal, PATH, **impatient) as socket:
         ask(socket)
         assert json.loads(socket.recv(timeout=10))["type"] == "start"
         with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
@@ -180,7 +184,10 @@ def test_response_stalls_midway(fal: Emulator) -> None:
 
 async def test_client_raises_one_error_and_continues(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", status=500))
-    async with socket_client(fal) as client, client.http_over_websocket("acme/app") as requests:
+    async with (
+        AsyncClient(fal.key, hosts=fal.hosts) as client,
+        client.http_over_websocket("acme/app") as requests,
+    ):
         with anyio.fail_after(10):
             with pytest.raises(ServerError, match="scripted fault 500") as caught:
                 await requests.request({"n": 1})
@@ -203,7 +210,7 @@ async def test_client_reports_a_missing_response(
     fault: Fault, error: type[Exception], fal: Emulator
 ) -> None:
     fal.fail("acme/app", fault)
-    async with socket_client(fal) as client:
+    async with AsyncClient(fal.key, hosts=fal.hosts) as client:
         with anyio.fail_after(10):
             with pytest.raises(error):
                 async with client.http_over_websocket("acme/app") as requests:
@@ -222,7 +229,10 @@ async def test_client_yields_events_before_truncation(
         async for event in answer:
             events.append(event)  # noqa: PERF401 - they stay when the stream breaks off
 
-    async with socket_client(fal) as client, client.http_over_websocket("acme/count") as requests:
+    async with (
+        AsyncClient(fal.key, hosts=fal.hosts) as client,
+        client.http_over_websocket("acme/count") as requests,
+    ):
         with anyio.fail_after(10):
             answer = await requests.request({"steps": 3})
             with pytest.raises(RealtimeDisconnectedError):

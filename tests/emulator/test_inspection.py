@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from fal_async.emulator import Emulator, Gate, Job, Socket
 from tests.support.http import client_of, completed, echo, submit, waiting
-from tests.support.websocket_client import dial
+from tests.support.websocket_client import connect_websocket
 
 if TYPE_CHECKING:
     from tests.support.http import Arguments
@@ -141,7 +141,7 @@ def test_reset_ends_direct_runs_and_sessions(fal: Emulator) -> None:
     with (
         ThreadPoolExecutor() as threads,
         client_of(fal) as http,
-        dial(fal, "run/acme/socket") as socket,
+        connect_websocket(fal, "run/acme/socket") as socket,
     ):
         call = threads.submit(http.post, "/run/acme/app", json={})
         fal.wait_for(lambda: fal.counters("acme/app").running == 1)

@@ -9,9 +9,10 @@ import pytest
 from pydantic import BaseModel
 from websockets.exceptions import InvalidStatus
 
+from fal_async import AsyncClient
 from fal_async.emulator import Fault
 from tests.support.http import Arguments, echo
-from tests.support.websocket_client import dial, response, socket_client
+from tests.support.websocket_client import connect_websocket, receive_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -31,11 +32,11 @@ async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
 def test_requests_are_processed_in_order(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     ids = set[str]()
-    with dial(fal, "ws/acme/app") as socket:
+    with connect_websocket(fal, "ws/acme/app") as socket:
         for n in range(3):
             socket.send(json.dumps({"n": n}))
         for n in range(3):
-            start, body, end = response(socket)
+            start, body, end = receive_response(socket)
             assert start["status"] == end["status"] == 200
             assert start["headers"]["Content-Type"] == "application/json"
             assert end["time_to_first_byte_seconds"] >= 0
@@ -49,9 +50,9 @@ def test_requests_are_processed_in_order(fal: Emulator) -> None:
 
 def test_stream_events_arrive_as_raw_bytes(fal: Emulator) -> None:
     fal.register("acme/app", count)
-    with dial(fal, "ws/acme/app") as socket:
+    with connect_websocket(fal, "ws/acme/app") as socket:
         socket.send('{"steps": 2}')
-        start, body, _ = response(socket)
+        start, body, _ = receive_response(socket)
     assert start["headers"]["Content-Type"].startswith("text/event-stream")
     assert body == [b'data: {"step":0}\n\n', b'data: {"step":1}\n\n']
 
@@ -63,7 +64,7 @@ def test_error_responses_keep_the_websocket_open(fal: Emulator) -> None:
             raise ValueError
         return {"text": prompt.prompt.upper()}
 
-    with dial(fal, "ws/acme/app") as socket:
+    with connect_websocket(fal, "ws/acme/app") as socket:
         for message, status in (
             ("{}", 422),
             ("no json", 422),
@@ -71,16 +72,16 @@ def test_error_responses_keep_the_websocket_open(fal: Emulator) -> None:
             ('{"prompt": "cat"}', 200),
         ):
             socket.send(message)
-            start, _, end = response(socket)
+            start, _, end = receive_response(socket)
             assert start["status"] == end["status"] == status
 
 
 def test_binary_and_empty_bodies_are_preserved(fal: Emulator) -> None:
     fal.register("acme/app", lambda arguments: b"\x00\xff" * arguments["n"])
-    with dial(fal, "ws/acme/app") as socket:
+    with connect_websocket(fal, "ws/acme/app") as socket:
         for n in (0, 1):
             socket.send(json.dumps({"n": n}))
-            _, body, _ = response(socket)
+            _, body, _ = receive_response(socket)
             assert body == [b"\x00\xff"] * n
 
 
@@ -92,15 +93,15 @@ def test_unauthorized_handshake_is_refused(fal: Emulator) -> None:
         ("ws/acme/none", "", 404),
     ):
         with pytest.raises(InvalidStatus) as caught:
-            dial(fal, path, key=key)
+            connect_websocket(fal, path, key=key)
         assert caught.value.response.status_code == status
 
 
 def test_app_paths_can_be_requested(fal: Emulator) -> None:
     fal.register("acme/app/deep", echo)
-    with dial(fal, "ws/acme/app/deep") as socket:
+    with connect_websocket(fal, "ws/acme/app/deep") as socket:
         socket.send('{"a": 1}')
-        _, body, _ = response(socket)
+        _, body, _ = receive_response(socket)
     assert body == ['{"a":1}']
 
 
@@ -112,14 +113,17 @@ def test_run_limit_is_reported_in_the_response(fal: Emulator) -> None:
         await gate.wait()
         return arguments
 
-    with dial(fal, "ws/acme/app") as busy, dial(fal, "ws/acme/app") as socket:
+    with (
+        connect_websocket(fal, "ws/acme/app") as busy,
+        connect_websocket(fal, "ws/acme/app") as socket,
+    ):
         busy.send("{}")
         fal.wait_for(lambda: fal.counters("acme/app").running == 1)
         socket.send("{}")
-        start, _, _ = response(socket)
+        start, _, _ = receive_response(socket)
         assert start["status"] == 429
         gate.open()
-        assert response(busy)[0]["status"] == 200
+        assert receive_response(busy)[0]["status"] == 200
 
 
 def test_stream_ends_when_client_disconnects(fal: Emulator) -> None:
@@ -133,7 +137,7 @@ def test_stream_ends_when_client_disconnects(fal: Emulator) -> None:
         finally:
             ended.open()
 
-    with dial(fal, "ws/acme/app") as socket:
+    with connect_websocket(fal, "ws/acme/app") as socket:
         socket.send("{}")
         socket.recv(timeout=10)
     fal.wait_for(lambda: ended.is_open)
@@ -142,7 +146,7 @@ def test_stream_ends_when_client_disconnects(fal: Emulator) -> None:
 async def test_client_sends_requests_over_websocket(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     fal.register("acme/count", count)
-    async with socket_client(fal) as client:
+    async with AsyncClient(fal.key, hosts=fal.hosts) as client:
         async with client.http_over_websocket("acme/app") as requests:
             for n in range(3):
                 answer = await requests.request({"n": n})
@@ -155,7 +159,7 @@ async def test_client_sends_requests_over_websocket(fal: Emulator) -> None:
 async def test_client_raises_on_refused_handshake(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     fal.fail("acme/app", Fault(route="over_websocket", status=403))
-    async with socket_client(fal) as client:
+    async with AsyncClient(fal.key, hosts=fal.hosts) as client:
         with pytest.raises(Exception, match="scripted fault 403"):
             async with client.http_over_websocket("acme/app"):
                 raise AssertionError("it was let in")

@@ -9,17 +9,17 @@ import pytest
 from pydantic import BaseModel
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
+from fal_async import AsyncClient
 from fal_async.emulator import Emulator, Fault, Job
 from fal_async.errors import InvalidRequestError, RealtimeDisconnectedError, RealtimeError
 from tests.support.http import Arguments, echo
 from tests.support.websocket_client import (
     TIMEOUT,
     assert_not_forwarded,
-    dial,
-    packed,
-    rest_of,
-    socket_client,
-    unpacked,
+    connect_websocket,
+    pack,
+    receive_all,
+    unpack,
 )
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def test_plain_function_returns_one_output_per_input(fal: Emulator) -> None:
     def double(arguments: Arguments) -> Arguments:
         return {"n": arguments["n"] * 2}
 
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         for n in range(3):
-            socket.send(packed(n=n))
-        assert [unpacked(socket.recv(timeout=10)) for _ in range(3)] == [
+            socket.send(pack(n=n))
+        assert [unpack(socket.recv(timeout=10)) for _ in range(3)] == [
             {"n": 0},
             {"n": 2},
             {"n": 4},
@@ -61,9 +61,9 @@ def test_bytes_and_large_outputs_are_preserved(fal: Emulator) -> None:
     async def grow(arguments: Arguments) -> Arguments:
         return {"image": arguments["image"] * 20}
 
-    with dial(fal, PATH, max_size=None) as socket:
-        socket.send(packed(image=bytes(1_000_000)))
-        assert unpacked(socket.recv(timeout=10)) == {"image": bytes(20_000_000)}
+    with connect_websocket(fal, PATH, max_size=None) as socket:
+        socket.send(pack(image=bytes(1_000_000)))
+        assert unpack(socket.recv(timeout=10)) == {"image": bytes(20_000_000)}
 
 
 def test_models_validate_inputs_and_outputs(fal: Emulator) -> None:
@@ -71,21 +71,21 @@ def test_models_validate_inputs_and_outputs(fal: Emulator) -> None:
     async def shout(prompt: Prompt, job: Job) -> Prompt:
         return Prompt(prompt=f"{prompt.prompt.upper()} {job.path}")
 
-    with dial(fal, PATH) as socket:
-        socket.send(packed(prompt="cat"))
-        assert unpacked(socket.recv(timeout=10)) == {"prompt": "CAT /realtime"}
-        socket.send(packed(prompt=1))
+    with connect_websocket(fal, PATH) as socket:
+        socket.send(pack(prompt="cat"))
+        assert unpack(socket.recv(timeout=10)) == {"prompt": "CAT /realtime"}
+        socket.send(pack(prompt=1))
         error, reason = error_of(socket.recv(timeout=10))
         assert error == "INTERNAL_ERROR"
         assert "1 validation error for Prompt" in reason
-        assert rest_of(socket) == []
+        assert receive_all(socket) == []
 
 
 def test_text_message_ends_the_session(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         socket.send('{"a": 1}')
-        (message,) = rest_of(socket)
+        (message,) = receive_all(socket)
         assert error_of(message) == ("INTERNAL_ERROR", "'bytes'")
         assert socket.close_code == 1000
 
@@ -95,19 +95,19 @@ def test_errors_are_sent_as_error_frames(fal: Emulator) -> None:
     def crash(arguments: Arguments) -> Arguments:
         raise ValueError("no cats today")
 
-    for message, words in ((b"\xc1", ""), (packed(a=1), "no cats today")):
-        with dial(fal, PATH) as socket:
+    for message, words in ((b"\xc1", ""), (pack(a=1), "no cats today")):
+        with connect_websocket(fal, PATH) as socket:
             socket.send(message)
             error, reason = error_of(socket.recv(timeout=10))
             assert error == "INTERNAL_ERROR"
             assert words in reason
-            assert rest_of(socket) == []
+            assert receive_all(socket) == []
 
 
 def test_non_object_output_is_an_error(fal: Emulator) -> None:
     fal.realtime("acme/live")(lambda arguments: "text")
-    with dial(fal, PATH) as socket:
-        socket.send(packed())
+    with connect_websocket(fal, PATH) as socket:
+        socket.send(pack())
         error, reason = error_of(socket.recv(timeout=10))
         assert error == "INTERNAL_ERROR"
         assert "Expected a dict" in reason
@@ -115,10 +115,10 @@ def test_non_object_output_is_an_error(fal: Emulator) -> None:
 
 def test_requested_timings_follow_each_output(fal: Emulator) -> None:
     fal.realtime("acme/live", timings=True)(echo)
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         for n in range(2):
-            socket.send(packed(n=n))
-            assert unpacked(socket.recv(timeout=10)) == {"n": n}
+            socket.send(pack(n=n))
+            assert unpack(socket.recv(timeout=10)) == {"n": n}
             timing = json.loads(socket.recv(timeout=10))
             assert timing.pop("timing") >= 0
             assert timing == {"type": "x-fal-message", "action": "timings"}
@@ -126,8 +126,8 @@ def test_requested_timings_follow_each_output(fal: Emulator) -> None:
 
 def test_idle_session_ends_after_its_timeout(fal: Emulator) -> None:
     fal.realtime("acme/live", session_timeout=0.05)(echo)
-    with dial(fal, PATH) as socket:
-        (message,) = rest_of(socket)
+    with connect_websocket(fal, PATH) as socket:
+        (message,) = receive_all(socket)
         assert error_of(message) == ("TIMEOUT", TIMEOUT)
 
 
@@ -142,14 +142,14 @@ def test_full_buffer_drops_oldest_inputs(fal: Emulator, limit: str) -> None:
         return arguments
 
     query = "" if limit == "app" else "?max_buffering=2"
-    with dial(fal, PATH + query) as socket:
-        socket.send(packed(n=0))
+    with connect_websocket(fal, PATH + query) as socket:
+        socket.send(pack(n=0))
         socket.ping().wait(10)
         for n in range(1, 6):
-            socket.send(packed(n=n))
+            socket.send(pack(n=n))
         socket.ping().wait(10)
         gate.open()
-        answers = [unpacked(socket.recv(timeout=10))["n"] for _ in range(3)]
+        answers = [unpack(socket.recv(timeout=10))["n"] for _ in range(3)]
     assert answers == [0, 4, 5]
 
 
@@ -161,14 +161,14 @@ def test_buffered_inputs_are_batched(fal: Emulator) -> None:
         await gate.wait()
         return {"ns": [arguments["n"] for arguments in inputs]}
 
-    with dial(fal, PATH) as socket:
-        socket.send(packed(n=0))
+    with connect_websocket(fal, PATH) as socket:
+        socket.send(pack(n=0))
         socket.ping().wait(10)
         for n in range(1, 6):
-            socket.send(packed(n=n))
+            socket.send(pack(n=n))
         socket.ping().wait(10)
         gate.open()
-        answers = [unpacked(socket.recv(timeout=10))["ns"] for _ in range(3)]
+        answers = [unpack(socket.recv(timeout=10))["ns"] for _ in range(3)]
     assert answers == [[0], [1, 2, 3], [4, 5]]
 
 
@@ -189,9 +189,9 @@ def a_list_of_numbers(arguments: Arguments) -> Iterator[Arguments]:
 @pytest.mark.parametrize("function", [numbers, async_numbers, a_list_of_numbers])
 def test_generator_yields_many_outputs_per_input(fal: Emulator, function: Any) -> None:
     fal.realtime("acme/live")(function)
-    with dial(fal, PATH) as socket:
-        socket.send(packed(to=3))
-        *outputs, end = rest_of(socket)
+    with connect_websocket(fal, PATH) as socket:
+        socket.send(pack(to=3))
+        *outputs, end = receive_all(socket)
         assert outputs == [{"n": 0}, {"n": 1}, {"n": 2}]
         assert error_of(end) == ("TIMEOUT", TIMEOUT)
 
@@ -201,10 +201,10 @@ def test_input_stream_function_returns_one_output(fal: Emulator) -> None:
     async def total(prompts: AsyncIterator[Prompt]) -> Arguments:
         return {"all": [prompt.prompt async for prompt in prompts]}
 
-    with dial(fal, PATH) as socket:
-        socket.send(packed(prompt="a"))
-        socket.send(packed(prompt="b"))
-        answer, end = rest_of(socket)
+    with connect_websocket(fal, PATH) as socket:
+        socket.send(pack(prompt="a"))
+        socket.send(pack(prompt="b"))
+        answer, end = receive_all(socket)
         assert answer == {"all": ["a", "b"]}
         assert error_of(end) == ("TIMEOUT", TIMEOUT)
 
@@ -217,9 +217,9 @@ def test_client_close_ends_the_input_stream(fal: Emulator) -> None:
         heard.append([arguments["n"] async for arguments in inputs])
         return {}
 
-    with dial(fal, PATH) as socket:
-        socket.send(packed(n=1))
-        socket.send(packed(n=2))
+    with connect_websocket(fal, PATH) as socket:
+        socket.send(pack(n=1))
+        socket.send(pack(n=2))
     fal.wait_for(lambda: bool(heard))
     assert heard == [[1, 2]]
 
@@ -233,12 +233,12 @@ def test_outputs_are_sent_while_inputs_arrive(fal: Emulator) -> None:
                 return
             yield arguments
 
-    with dial(fal, PATH) as socket:
-        assert unpacked(socket.recv(timeout=10)) == {"hello": True}
-        socket.send(packed(n=1))
-        assert unpacked(socket.recv(timeout=10)) == {"n": 1}
-        socket.send(packed())
-        (end,) = rest_of(socket)
+    with connect_websocket(fal, PATH) as socket:
+        assert unpack(socket.recv(timeout=10)) == {"hello": True}
+        socket.send(pack(n=1))
+        assert unpack(socket.recv(timeout=10)) == {"n": 1}
+        socket.send(pack())
+        (end,) = receive_all(socket)
         assert error_of(end) == ("TIMEOUT", TIMEOUT)
 
 
@@ -263,8 +263,8 @@ def test_client_disconnect_cancels_the_app(fal: Emulator) -> None:
             ended.open()
         return {}
 
-    with dial(fal, PATH) as socket:
-        socket.send(packed())
+    with connect_websocket(fal, PATH) as socket:
+        socket.send(pack())
         fal.wait_for(lambda: began.is_open)
     fal.wait_for(lambda: ended.is_open)
     assert not never.is_open
@@ -275,9 +275,9 @@ def test_http_runner_and_session_share_an_id(
 ) -> None:
     fal.realtime("acme/live")(echo)
     fal.register("acme/live", lambda arguments: {"by": "http"})
-    with dial(fal, PATH) as socket:
-        socket.send(packed(by="socket"))
-        assert unpacked(socket.recv(timeout=10)) == {"by": "socket"}
+    with connect_websocket(fal, PATH) as socket:
+        socket.send(pack(by="socket"))
+        assert unpack(socket.recv(timeout=10)) == {"by": "socket"}
 
 
 def test_unknown_app_is_refused_at_the_handshake(fal: Emulator) -> None:
@@ -288,7 +288,7 @@ def test_unknown_app_is_refused_at_the_handshake(fal: Emulator) -> None:
         ("cdn/acme/live", 404),
     ):
         with pytest.raises(InvalidStatus) as caught:
-            dial(fal, path)
+            connect_websocket(fal, path)
         assert caught.value.response.status_code == status
     assert_not_forwarded(fal, "run/acme/plain/realtime")
     assert_not_forwarded(fal, "run/acme/live/other")
@@ -299,24 +299,26 @@ def test_locked_or_full_account_opens_no_session() -> None:
         fal.realtime("acme/live")(echo)
         fal.lock()
         with pytest.raises(InvalidStatus) as caught:
-            dial(fal, PATH)
+            connect_websocket(fal, PATH)
         assert caught.value.response.status_code == 403
         fal.unlock()
-        with dial(fal, PATH), pytest.raises(InvalidStatus) as caught:
-            dial(fal, PATH)
+        with connect_websocket(fal, PATH), pytest.raises(InvalidStatus) as caught:
+            connect_websocket(fal, PATH)
         assert caught.value.response.status_code == 429
 
 
 def test_session_is_routed_by_host_name(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
-    with dial(fal, "acme/live/realtime", headers={"X-Forwarded-Host": "fal.run"}) as socket:
-        socket.send(packed(a=1))
-        assert unpacked(socket.recv(timeout=10)) == {"a": 1}
+    with connect_websocket(
+        fal, "acme/live/realtime", headers={"X-Forwarded-Host": "fal.run"}
+    ) as socket:
+        socket.send(pack(a=1))
+        assert unpack(socket.recv(timeout=10)) == {"a": 1}
 
 
 def test_stop_ends_open_sessions(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
-    with dial(fal, PATH) as socket:
+    with connect_websocket(fal, PATH) as socket:
         fal.stop()
         with pytest.raises(ConnectionClosedError):
             socket.recv(timeout=10)
@@ -324,7 +326,7 @@ def test_stop_ends_open_sessions(fal: Emulator) -> None:
 
 async def test_client_holds_a_session(fal: Emulator) -> None:
     fal.realtime("acme/live", timings=True)(echo)
-    async with socket_client(fal) as client:
+    async with AsyncClient(fal.key, hosts=fal.hosts) as client:
         for use_jwt in (True, False):
             async with client.realtime("acme/live", use_jwt=use_jwt) as session:
                 for n in range(3):
@@ -334,7 +336,10 @@ async def test_client_holds_a_session(fal: Emulator) -> None:
 
 async def test_client_reads_session_to_its_end(fal: Emulator) -> None:
     fal.realtime("acme/live")(async_numbers)
-    async with socket_client(fal) as client, client.realtime("acme/live") as session:
+    async with (
+        AsyncClient(fal.key, hosts=fal.hosts) as client,
+        client.realtime("acme/live") as session,
+    ):
         await session.send({"to": 3})
         assert [item["n"] async for item in session] == [0, 1, 2]
         assert session.close_code == 1000
@@ -345,7 +350,10 @@ async def test_client_raises_app_errors(fal: Emulator) -> None:
     async def crash(prompt: Prompt) -> Arguments:
         raise RuntimeError(prompt.prompt)
 
-    async with socket_client(fal) as client, client.realtime("acme/live") as session:
+    async with (
+        AsyncClient(fal.key, hosts=fal.hosts) as client,
+        client.realtime("acme/live") as session,
+    ):
         await session.send({"prompt": "boom"})
         with pytest.raises(RealtimeError, match="boom"):
             await session.recv()
@@ -355,7 +363,7 @@ async def test_client_reconnects_after_a_fault(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", close=1011, after=1))
     async with (
-        socket_client(fal) as client,
+        AsyncClient(fal.key, hosts=fal.hosts) as client,
         client.realtime("acme/live", reconnect=True) as session,
     ):
         await session.send({"n": 1})

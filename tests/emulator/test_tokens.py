@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 from fal_async.emulator import Emulator, Fault
 from tests.support.http import Arguments, client_of, echo, submit
-from tests.support.websocket_client import Clock, dial, packed, token, unpacked
+from tests.support.websocket_client import Clock, connect_websocket, create_token, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -24,12 +24,12 @@ UNAUTHORIZED = {"status": "error", "error": "Unauthorized"}
 
 
 def opens(fal: Emulator, token: str, app: str = "acme/live") -> bool:
-    with dial(fal, f"run/{app}/realtime?fal_jwt_token={token}", key=None) as socket:
+    with connect_websocket(fal, f"run/{app}/realtime?fal_jwt_token={token}", key=None) as socket:
         with suppress(ConnectionClosedOK):  # it may have been closed already
-            socket.send(packed(a=1))
+            socket.send(pack(a=1))
         answer = socket.recv(timeout=10)
         if isinstance(answer, bytes):
-            assert unpacked(answer) == {"a": 1}
+            assert unpack(answer) == {"a": 1}
             return True
         assert json.loads(answer) == UNAUTHORIZED
         with pytest.raises(ConnectionClosedOK):
@@ -39,7 +39,7 @@ def opens(fal: Emulator, token: str, app: str = "acme/live") -> bool:
 
 def test_client_token_is_a_bare_json_string(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
-    assert opens(fal, token(http))
+    assert opens(fal, create_token(http))
     assert fal.count("token") == 1
     request = fal.requests[-1]
     assert (request.route, request.status) == ("realtime", 101)
@@ -54,7 +54,7 @@ def test_documented_token_is_in_an_object(fal: Emulator, http: httpx.Client) -> 
 
 
 def test_token_is_a_jwt_with_an_expiry(fal: Emulator, http: httpx.Client) -> None:
-    header, claims, _ = token(http, token_expiration=120).split(".")
+    header, claims, _ = create_token(http, token_expiration=120).split(".")
     assert json.loads(base64.urlsafe_b64decode(header + "==")) == {"alg": "HS256", "typ": "JWT"}
     decoded = json.loads(base64.urlsafe_b64decode(claims + "=="))
     assert decoded["allowed_apps"] == ["live"]
@@ -64,13 +64,13 @@ def test_token_is_a_jwt_with_an_expiry(fal: Emulator, http: httpx.Client) -> Non
 @pytest.mark.parametrize("app", ["live", "acme/live", "acme/live/realtime", "/acme/live/"])
 def test_token_covers_alias_app_or_path(fal: Emulator, http: httpx.Client, app: str) -> None:
     fal.realtime("acme/live")(echo)
-    assert opens(fal, token(http, allowed_apps=["other/app", app]))
+    assert opens(fal, create_token(http, allowed_apps=["other/app", app]))
 
 
 @pytest.mark.parametrize("app", ["li", "acme", "acme/li", "other/live", "acme/live/other"])
 def test_token_is_limited_to_its_apps(fal: Emulator, http: httpx.Client, app: str) -> None:
     fal.realtime("acme/live")(echo)
-    assert not opens(fal, token(http, allowed_apps=[app]))
+    assert not opens(fal, create_token(http, allowed_apps=[app]))
 
 
 def test_single_app_may_be_named(fal: Emulator, http: httpx.Client) -> None:
@@ -84,7 +84,7 @@ def test_expired_token_is_reported_over_websocket() -> None:
     clock = Clock()
     with Emulator(clock=clock) as fal, client_of(fal) as http:
         fal.realtime("acme/live")(echo)
-        minted = token(http, token_expiration=120)
+        minted = create_token(http, token_expiration=120)
         clock.now += 119
         assert opens(fal, minted)
         clock.now += 2
@@ -93,15 +93,15 @@ def test_expired_token_is_reported_over_websocket() -> None:
 
 def test_tokens_can_be_revoked(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
-    old = token(http)
+    old = create_token(http)
     fal.revoke_tokens()
     assert not opens(fal, old)
-    assert opens(fal, token(http))
+    assert opens(fal, create_token(http))
 
 
 def test_foreign_token_is_refused(fal: Emulator, http: httpx.Client) -> None:
     fal.realtime("acme/live")(echo)
-    header, claims, signature = token(http).split(".")
+    header, claims, signature = create_token(http).split(".")
     forged = base64.urlsafe_b64encode(b'{"allowed_apps":["live"],"exp":9999999999}').decode()
     for wrong in ("", "x", "a.b.c", f"{header}.{forged}.{signature}", f"{header}.{claims}."):
         assert not opens(fal, wrong)
@@ -125,17 +125,17 @@ def test_token_without_apps_is_refused(http: httpx.Client, body: bytes) -> None:
 def test_faults_apply_to_token_requests(fal: Emulator, http: httpx.Client) -> None:
     fal.fail(None, Fault(route="token", status=403))
     assert http.post("/rest/tokens/", json={"allowed_apps": ["live"]}).status_code == 403
-    assert token(http)
+    assert create_token(http)
 
 
 def test_valid_key_opens_a_websocket(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
-    with dial(fal, "run/acme/live/realtime") as socket:
-        socket.send(packed(a=1))
-        assert unpacked(socket.recv(timeout=10)) == {"a": 1}
+    with connect_websocket(fal, "run/acme/live/realtime") as socket:
+        socket.send(pack(a=1))
+        assert unpack(socket.recv(timeout=10)) == {"a": 1}
     for key, words in (("wrong", b"invalid key credentials"), (None, b"Cannot access")):
         with pytest.raises(InvalidStatus) as caught:
-            dial(fal, "run/acme/live/realtime", key=key)
+            connect_websocket(fal, "run/acme/live/realtime", key=key)
         assert caught.value.response.status_code == 401
         assert words in (caught.value.response.body or b"")
         assert caught.value.response.headers["x-fal-request-id"]
@@ -153,8 +153,8 @@ def test_token_opens_a_stream_without_key() -> None:
             parameters = {"fal_jwt_token": minted}
             return http.post(path, json={}, params=parameters, headers=headers).status_code
 
-        minted = token(http)
-        elsewhere = token(http, allowed_apps=["acme/live/realtime"])
+        minted = create_token(http)
+        elsewhere = create_token(http, allowed_apps=["acme/live/realtime"])
         del http.headers["authorization"]
         assert status("/run/acme/live/stream", minted) == 200
         assert status("/run/acme/live", minted, accept="text/event-stream") == 200
@@ -170,7 +170,7 @@ def test_token_opens_status_stream() -> None:
     with Emulator(clock=clock) as fal, client_of(fal) as http:
         fal.register("acme/live", echo)
         url = submit(http, "acme/live")["status_url"]
-        minted, elsewhere = token(http), token(http, allowed_apps=["other"])
+        minted, elsewhere = create_token(http), create_token(http, allowed_apps=["other"])
         del http.headers["authorization"]
 
         def status(url: str, minted: str) -> int:

@@ -19,15 +19,15 @@ from websockets.exceptions import (
     InvalidStatus,
 )
 
+from fal_async import AsyncClient
 from fal_async.emulator import DisconnectedError, Emulator, Fault, Job, Socket
 from fal_async.errors import InvalidRequestError, InvalidResponseError, RealtimeDisconnectedError
 from tests.support.http import Arguments, echo
 from tests.support.websocket_client import (
     assert_not_forwarded,
-    dial,
-    packed,
-    socket_client,
-    unpacked,
+    connect_websocket,
+    pack,
+    unpack,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def closing(code: int) -> Any:
 
 def test_text_and_bytes_are_delivered(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
-    with dial(fal, "run/acme/socket/any/path?a=1") as socket:
+    with connect_websocket(fal, "run/acme/socket/any/path?a=1") as socket:
         for message in ("text", b"\x00\xff", "", b"", "ü" * 100_000):
             socket.send(message)
             assert socket.recv(timeout=10) == message
@@ -66,7 +66,7 @@ def test_websocket_app_sees_job_and_close_code(fal: Emulator) -> None:
         await socket.send(job.path)
         await socket.close(4001, "enough")
 
-    with dial(fal, "run/acme/socket/chat") as socket:
+    with connect_websocket(fal, "run/acme/socket/chat") as socket:
         assert socket.recv(timeout=10) == "/chat"
         with pytest.raises(ConnectionClosedError) as caught:
             socket.recv(timeout=10)
@@ -79,7 +79,7 @@ def test_returning_function_closes_normally(fal: Emulator) -> None:
     async def leave(socket: Socket) -> None:
         await socket.recv()
 
-    with dial(fal, "run/acme/socket") as socket:
+    with connect_websocket(fal, "run/acme/socket") as socket:
         socket.send("")
         with closing(1000):
             socket.recv(timeout=10)
@@ -90,7 +90,7 @@ def test_crash_drops_the_connection(fal: Emulator) -> None:
     async def crash(socket: Socket) -> None:
         raise ValueError("no")
 
-    with dial(fal, "run/acme/socket") as socket:
+    with connect_websocket(fal, "run/acme/socket") as socket:
         with pytest.raises(ConnectionClosedError) as caught:
             socket.recv(timeout=10)
         assert caught.value.rcvd is None
@@ -110,7 +110,7 @@ def test_websocket_app_sees_client_disconnect(fal: Emulator) -> None:
             done.open()
             raise
 
-    with dial(fal, "run/acme/socket") as socket:
+    with connect_websocket(fal, "run/acme/socket") as socket:
         socket.close(4002)
     fal.wait_for(lambda: done.is_open)
     assert codes == [4002]
@@ -158,7 +158,7 @@ APP = Starlette(
 
 def test_asgi_runner_receives_websockets(fal: Emulator) -> None:
     fal.register("acme/app", APP)
-    with dial(fal, "run/acme/app/chat", subprotocols=["chat", "talk"]) as socket:
+    with connect_websocket(fal, "run/acme/app/chat", subprotocols=["chat", "talk"]) as socket:
         assert socket.subprotocol == "chat"
         assert socket.response is not None
         assert socket.response.headers["x-app"] == "yes"
@@ -170,7 +170,7 @@ def test_asgi_runner_receives_websockets(fal: Emulator) -> None:
 def test_app_may_serve_websockets_only(fal: Emulator) -> None:
     fal.websocket("acme/app")(APP)
     fal.register("acme/app", echo)
-    with dial(fal, "run/acme/app/chat", subprotocols=["chat"]) as socket:
+    with connect_websocket(fal, "run/acme/app/chat", subprotocols=["chat"]) as socket:
         socket.recv(timeout=10)
         socket.send("hello")
         assert socket.recv(timeout=10) == "HELLO"
@@ -180,25 +180,28 @@ def test_asgi_app_may_refuse_or_crash(fal: Emulator) -> None:
     fal.register("acme/app", APP)
     for path in ("closed", "away", "none"):
         assert_not_forwarded(fal, f"run/acme/app/{path}")
-    with dial(fal, "run/acme/app/crash") as socket, pytest.raises(ConnectionClosedError) as broken:
+    with (
+        connect_websocket(fal, "run/acme/app/crash") as socket,
+        pytest.raises(ConnectionClosedError) as broken,
+    ):
         socket.recv(timeout=10)
     assert broken.value.rcvd is None
 
 
 def test_messages_over_16_mib_are_rejected(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
-    with dial(fal, "run/acme/socket") as socket:
+    with connect_websocket(fal, "run/acme/socket") as socket:
         socket.send(bytes(16 * 1024 * 1024 + 1))
         with closing(1009):
             socket.recv(timeout=10)
-    with dial(fal, "run/acme/socket", max_size=None) as socket:
+    with connect_websocket(fal, "run/acme/socket", max_size=None) as socket:
         socket.send(bytes(16 * 1024 * 1024))
         assert len(socket.recv(timeout=10)) == 16 * 1024 * 1024
 
 
 def test_fragmented_messages_are_reassembled(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
-    with dial(fal, "run/acme/socket") as socket:
+    with connect_websocket(fal, "run/acme/socket") as socket:
         socket.send(iter(["a", "b", "c"]))
         assert socket.recv(timeout=10) == "abc"
         assert socket.ping().wait(10)
@@ -206,7 +209,7 @@ def test_fragmented_messages_are_reassembled(fal: Emulator) -> None:
 
 def test_compression_is_off_by_default(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
-    with dial(fal, "run/acme/socket", compression="deflate") as socket:
+    with connect_websocket(fal, "run/acme/socket", compression="deflate") as socket:
         assert socket.response is not None
         assert "sec-websocket-extensions" not in socket.response.headers
         socket.send("text")
@@ -216,11 +219,11 @@ def test_compression_is_off_by_default(fal: Emulator) -> None:
 def test_compression_is_accepted_when_enabled() -> None:
     with Emulator(compression=True) as fal:
         fal.websocket("acme/socket")(repeat)
-        with dial(fal, "run/acme/socket") as socket:
+        with connect_websocket(fal, "run/acme/socket") as socket:
             assert socket.response is not None
             assert "sec-websocket-extensions" not in socket.response.headers
         fal.fail("acme/socket", Fault(cut=1000))
-        with dial(fal, "run/acme/socket", compression="deflate") as socket:
+        with connect_websocket(fal, "run/acme/socket", compression="deflate") as socket:
             assert socket.response is not None
             extensions = socket.response.headers["sec-websocket-extensions"]
             assert extensions.startswith("permessage-deflate")
@@ -235,7 +238,7 @@ async def test_client_compresses_when_allowed() -> None:
     message = "cats " * 20_000
     with Emulator(compression=True) as fal:
         fal.websocket("acme/socket")(repeat)
-        async with socket_client(fal) as client:
+        async with AsyncClient(fal.key, hosts=fal.hosts) as client:
             fal.fail("acme/socket", Fault(cut=1000, times=None))  # whole, it would not get through
             async with client.ws_connect("acme/socket", compression=True) as socket:
                 await socket.send(message)
@@ -265,7 +268,7 @@ def test_websockets_work_over_tls(tmp_path: Path) -> None:
     authority.configure_trust(context)
     with Emulator(certfile=str(chain)) as fal:
         fal.websocket("acme/socket")(repeat)
-        with dial(fal, "run/acme/socket", ssl=context) as socket:
+        with connect_websocket(fal, "run/acme/socket", ssl=context) as socket:
             socket.send(b"x" * 1_000_000)
             assert socket.recv(timeout=10) == b"x" * 1_000_000
 
@@ -274,20 +277,20 @@ def test_fault_refuses_handshake_with_status(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", status=503, body={"detail": "later"}))
     with pytest.raises(InvalidStatus) as caught:
-        dial(fal, LIVE)
+        connect_websocket(fal, LIVE)
     assert caught.value.response.status_code == 503
     assert caught.value.response.body == b'{"detail":"later"}'
     assert [request.status for request in fal.requests] == [503]
-    with dial(fal, LIVE) as socket:
-        socket.send(packed(a=1))
-        assert unpacked(socket.recv(timeout=10)) == {"a": 1}
+    with connect_websocket(fal, LIVE) as socket:
+        socket.send(pack(a=1))
+        assert unpack(socket.recv(timeout=10)) == {"a": 1}
 
 
 def test_fault_closes_like_the_real_edge(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     reason = "Error while forwarding the request"
     fal.fail("acme/live", Fault(route="realtime", close=1011, body=reason))
-    with dial(fal, LIVE) as socket:
+    with connect_websocket(fal, LIVE) as socket:
         with closing(1011) as caught:
             socket.recv(timeout=10)
         assert caught.value.rcvd.reason == reason
@@ -296,7 +299,7 @@ def test_fault_closes_like_the_real_edge(fal: Emulator) -> None:
 def test_fault_closes_after_given_messages(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     fal.fail("acme/socket", Fault(route="socket", close=4000, after=2))
-    with dial(fal, "run/acme/socket") as socket:
+    with connect_websocket(fal, "run/acme/socket") as socket:
         for message in ("a", "b"):
             socket.send(message)
             assert socket.recv(timeout=10) == message
@@ -311,8 +314,8 @@ def test_fault_drops_connection_before_handshake(fal: Emulator) -> None:
     )
     for _ in range(3):
         with pytest.raises((OSError, EOFError, InvalidMessage)):
-            dial(fal, "run/acme/socket")
-    with dial(fal, "run/acme/socket") as socket:
+            connect_websocket(fal, "run/acme/socket")
+    with connect_websocket(fal, "run/acme/socket") as socket:
         socket.send("well")
         assert socket.recv(timeout=10) == "well"
 
@@ -322,11 +325,11 @@ def test_fault_drops_connection_before_handshake(fal: Emulator) -> None:
 def test_fault_truncates_a_frame(fal: Emulator, count: int, reset: bool) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", cut=count, after=1, reset=reset))
-    with dial(fal, LIVE) as socket:
-        socket.send(packed(a=1))
-        assert unpacked(socket.recv(timeout=10)) == {"a": 1}
+    with connect_websocket(fal, LIVE) as socket:
+        socket.send(pack(a=1))
+        assert unpack(socket.recv(timeout=10)) == {"a": 1}
         with suppress(ConnectionClosedError):  # of nothing the end comes before it is sent
-            socket.send(packed(b="0123456789"))
+            socket.send(pack(b="0123456789"))
         with pytest.raises(ConnectionClosedError) as caught:
             socket.recv(timeout=10)
         assert caught.value.rcvd is None
@@ -336,7 +339,7 @@ def test_fault_stalls_the_connection(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     fal.fail("acme/socket", Fault(route="socket", stall=True))
     impatient: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.05, "close_timeout": 0.05}
-    with dial(fal, "run/acme/socket", **impatient) as socket:
+    with connect_websocket(fal, "run/acme/socket", **impatient) as socket:
         socket.send("hello")
         with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
             socket.recv(timeout=10)
@@ -346,7 +349,10 @@ def test_fault_stalls_the_connection(fal: Emulator) -> None:
 async def test_client_survives_invalid_msgpack(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", message=b"\xc1"))
-    async with socket_client(fal) as client, client.realtime("acme/live") as session:
+    async with (
+        AsyncClient(fal.key, hosts=fal.hosts) as client,
+        client.realtime("acme/live") as session,
+    ):
         with pytest.raises(InvalidResponseError):
             await session.recv()
 
@@ -355,7 +361,7 @@ async def test_client_detects_an_idle_peer(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", stall=True))
     async with (
-        socket_client(fal) as client,
+        AsyncClient(fal.key, hosts=fal.hosts) as client,
         client.realtime("acme/live", ping_interval=0.05, ping_timeout=0.05) as session,
     ):
         with pytest.raises(RealtimeDisconnectedError):
@@ -366,7 +372,10 @@ async def test_client_detects_an_idle_peer(fal: Emulator) -> None:
 async def test_client_detects_a_truncated_frame(fal: Emulator, count: int) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", cut=count, reset=True))
-    async with socket_client(fal) as client, client.realtime("acme/live") as session:
+    async with (
+        AsyncClient(fal.key, hosts=fal.hosts) as client,
+        client.realtime("acme/live") as session,
+    ):
         with suppress(RealtimeDisconnectedError):  # of nothing the end comes before it is sent
             await session.send({"a": 1})
         with pytest.raises(RealtimeDisconnectedError):
@@ -376,7 +385,7 @@ async def test_client_detects_a_truncated_frame(fal: Emulator, count: int) -> No
 
 async def test_client_opens_an_app_websocket(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
-    async with socket_client(fal) as client:
+    async with AsyncClient(fal.key, hosts=fal.hosts) as client:
         for use_jwt in (True, False):
             async with client.ws_connect("acme/socket", path="/chat", use_jwt=use_jwt) as socket:
                 for message in ("text", b"\x00\xff", b"x" * 100_000):
@@ -387,9 +396,9 @@ async def test_client_opens_an_app_websocket(fal: Emulator) -> None:
 def test_garbage_replaces_a_frame(fal: Emulator) -> None:
     fal.realtime("acme/live")(echo)
     fal.fail("acme/live", Fault(route="realtime", raw_bytes=b"\xff\xff\xff", after=1))
-    with dial(fal, LIVE) as socket:
-        socket.send(packed(a=1))
-        assert unpacked(socket.recv(timeout=10)) == {"a": 1}
+    with connect_websocket(fal, LIVE) as socket:
+        socket.send(pack(a=1))
+        assert unpack(socket.recv(timeout=10)) == {"a": 1}
         with pytest.raises(ConnectionClosedError, match="1002"):
             socket.recv(timeout=10)
 
@@ -402,8 +411,8 @@ def test_session_arguments_are_recorded(fal: Emulator) -> None:
         heard.append(arguments)
         return {}
 
-    with dial(fal, LIVE) as socket:
-        socket.send(packed(a=[1, {"b": b"c"}]))
+    with connect_websocket(fal, LIVE) as socket:
+        socket.send(pack(a=[1, {"b": b"c"}]))
         socket.recv(timeout=10)
     assert heard == [{"a": [1, {"b": b"c"}]}]
 
@@ -421,6 +430,6 @@ def test_websocket_app_lifespan_runs_once() -> None:
     with Emulator() as fal:
         fal.websocket("acme/app")(app)
         for _ in range(2):
-            with dial(fal, "run/acme/app/chat", subprotocols=["chat"]) as socket:
+            with connect_websocket(fal, "run/acme/app/chat", subprotocols=["chat"]) as socket:
                 socket.recv(timeout=10)
     assert events == ["startup", "shutdown"]

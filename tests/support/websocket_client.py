@@ -1,10 +1,9 @@
-"""Clients of sockets: the websockets library alone, and this library without a face."""
+"""WebSocket client of the websockets library, and messages as the platform sends them."""
 
 from __future__ import annotations
 
 import json
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import ormsgpack
@@ -12,11 +11,7 @@ import pytest
 import websockets.sync.client
 from websockets.exceptions import ConnectionClosedError
 
-from fal_async import AsyncClient
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     import httpx
     from websockets.sync.client import ClientConnection
 
@@ -25,14 +20,10 @@ if TYPE_CHECKING:
 TIMEOUT = "no inputs, reconnect when needed!"
 
 
-@asynccontextmanager
-async def socket_client(fal: Emulator) -> AsyncGenerator[AsyncClient]:
-    async with AsyncClient(fal.key, hosts=fal.hosts) as client:
-        yield client
-
-
-def dial(fal: Emulator, path: str, *, key: str | None = "", **options: Any) -> ClientConnection:
-    """Open a WebSocket, with the emulator's key, another one, or none."""
+def connect_websocket(
+    fal: Emulator, path: str, *, key: str | None = "", **options: Any
+) -> ClientConnection:
+    """Open a WebSocket with the emulator's key, another key, or none (``None``)."""
     headers = {} if key is None else {"Authorization": f"Key {key or fal.key}"}
     headers |= options.pop("headers", {})
     options = {"open_timeout": 10, "close_timeout": 10, "compression": None} | options
@@ -41,36 +32,38 @@ def dial(fal: Emulator, path: str, *, key: str | None = "", **options: Any) -> C
 
 
 def assert_not_forwarded(fal: Emulator, path: str) -> None:
-    """Check that the app refused the handshake, of which the edge tells after accepting it."""
-    with dial(fal, path) as socket, pytest.raises(ConnectionClosedError) as closed:
+    """Check that the app rejected the handshake, after the platform accepted it."""
+    with connect_websocket(fal, path) as socket, pytest.raises(ConnectionClosedError) as closed:
         socket.recv(timeout=10)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1011
     assert closed.value.rcvd.reason == "Error while forwarding the request"
 
 
-def token(http: httpx.Client, **wishes: Any) -> str:
-    body = {"allowed_apps": ["live"], "token_expiration": 120} | wishes
-    minted: str = http.post("/rest/tokens/", json=body).raise_for_status().json()
-    return minted
+def create_token(http: httpx.Client, **fields: Any) -> str:
+    body = {"allowed_apps": ["live"], "token_expiration": 120} | fields
+    token: str = http.post("/rest/tokens/", json=body).raise_for_status().json()
+    return token
 
 
-def packed(**fields: Any) -> bytes:
+def pack(**fields: Any) -> bytes:
     return ormsgpack.packb(fields)
 
 
-def unpacked(message: str | bytes) -> Any:
+def unpack(message: str | bytes) -> Any:
     assert isinstance(message, bytes)
     return ormsgpack.unpackb(message)
 
 
-def rest_of(socket: ClientConnection) -> list[Any]:
-    """The messages up to the close; those of msgpack are unpacked."""
-    return [unpacked(message) if isinstance(message, bytes) else message for message in socket]
+def receive_all(socket: ClientConnection) -> list[Any]:
+    """Receive the messages up to the close; decode binary ones from msgpack."""
+    return [unpack(message) if isinstance(message, bytes) else message for message in socket]
 
 
-def response(socket: ClientConnection) -> tuple[dict[str, Any], list[str | bytes], dict[str, Any]]:
-    """The start, the parts of the body, and the end of the next response that a socket carries."""
+def receive_response(
+    socket: ClientConnection,
+) -> tuple[dict[str, Any], list[str | bytes], dict[str, Any]]:
+    """Receive the start, the body chunks and the end of the next response."""
     start = json.loads(socket.recv(timeout=10))
     assert start["type"] == "start"
     body: list[str | bytes] = []
@@ -84,7 +77,7 @@ def response(socket: ClientConnection) -> tuple[dict[str, Any], list[str | bytes
 
 
 class Clock:
-    """Stands still until it is told otherwise."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
