@@ -1,7 +1,8 @@
-# Made by `python -m tests.generate_sync` from _client/inference.py, _client/queue.py,
-# _client/storage.py and _client/websockets.py; do not edit.
+# Generated from _client/inference.py, _client/queue.py, _client/storage.py and
+# _client/websockets.py by `python -m tests.generate_sync`. Do not edit: change the source and run
+# that command.
 # ruff: noqa: A002 -- the official client's names
-"""The calls of `AsyncClient` as functions, on a client of the running event loop."""
+"""The calls of `AsyncClient` as functions of the default client."""
 
 from __future__ import annotations
 

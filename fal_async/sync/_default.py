@@ -1,9 +1,17 @@
-"""The client of the blocking functions, which programs find as `sync_client`."""
+"""The default client of the blocking functions and of unpickled objects."""
 
 from __future__ import annotations
 
-from fal_async.sync import _client  # pyright: ignore[reportPrivateUsage] -- within the package
+from fal_async._client.client import AsyncClient
+from fal_async.sync._wrappers import SyncClientBase
 
-__all__ = ["sync_client"]
+__all__ = ["default_client"]
 
-sync_client = _client()
+_clients: dict[str, SyncClientBase[AsyncClient]] = {}
+
+
+def default_client() -> SyncClientBase[AsyncClient]:
+    """Return the default client, which all threads share."""
+    if "default" in _clients:
+        return _clients["default"]
+    return _clients.setdefault("default", SyncClientBase(AsyncClient()))

@@ -1,19 +1,33 @@
-# Made by `python -m tests.generate_sync` from _files/file.py; do not edit.
-"""The blocking face of the files of results."""
+# Generated from _files/downloads.py and _files/file.py by `python -m tests.generate_sync`. Do not
+# edit: change the source and run that command.
+"""Files in outputs, and their downloads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fal_async.sync import SyncDownload
-from fal_async.sync._wrappers import SyncFileBase
+from fal_async._files.downloads import Download
+from fal_async.sync._file_base import SyncFileBase
+from fal_async.sync._wrappers import SyncStreamBase
 
 if TYPE_CHECKING:
     import os
     from pathlib import Path
 
 
-__all__ = ["SyncFile"]
+__all__ = ["SyncDownload", "SyncFile"]
+
+
+class SyncDownload(SyncStreamBase[Download, bytes]):
+    """The bytes of a file, chunk by chunk. Leaving ``with`` early closes the connection.
+
+    Example:
+        >>> file = fal_async.sync.SyncFile(url="data:,hello")
+        >>> with file.iter_bytes() as chunks:
+        ...     for chunk in chunks:
+        ...         print(chunk)
+        b'hello'
+    """
 
 
 class SyncFile(SyncFileBase):
@@ -41,7 +55,7 @@ class SyncFile(SyncFileBase):
     """
 
     def iter_bytes(self, *, max_bytes: int | None = None) -> SyncDownload:
-        """The content, chunk by chunk: an iterator, to be closed when it is left early.
+        """The content, chunk by chunk: an async iterator, to be closed when it is left early.
 
         Args:
             max_bytes: The largest size that is accepted, in bytes; ``None`` for any.

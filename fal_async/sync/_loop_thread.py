@@ -1,7 +1,7 @@
-"""A thread that runs an event loop, for the errands of other threads.
+"""A thread that runs an event loop for tasks of other threads.
 
-Errands are handed over through the loop that anyio's token names. Anyio's own portal starts a task
-with one round trip between the threads, and waits for its result with a second one.
+Tasks are scheduled with the native event loop that anyio's token names. The portal of anyio starts
+a task with one round trip between the threads, and waits for its result with a second one.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import anyio
 from anyio.lowlevel import current_token
 
 from fal_async.errors import ClientClosedError, InvalidRequestError
-from fal_async.sync._task import CANCEL_GRACE_PERIOD, LOOK_UP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from fal_async.sync._task import PortalTask
+__all__ = ["CANCEL_GRACE_PERIOD", "WAKE_INTERVAL", "EventLoopThread"]
 
-__all__ = ["EventLoopThread"]
+#: Seconds that a cancelled task has for its cleanup.
+CANCEL_GRACE_PERIOD: Final = 5.0
+#: Seconds between the wake-ups of a waiting thread. Ctrl-C does not wake a thread on Windows, and
+#: on other systems not if the signal arrives just before the thread begins to wait.
+WAKE_INTERVAL: Final = 0.2
 
-import_module("concurrent.futures.thread")  # uvloop needs it, and it cannot load at the end
+import_module("concurrent.futures.thread")  # uvloop needs it, and it cannot load at exit
 
 
 class _NativeLoop(Protocol):
-    """What is used of an asyncio loop."""
+    """The part of asyncio's event loops that the thread uses."""
 
     def call_soon_threadsafe(self, callback: Callable[..., object], /, *args: object) -> object: ...
 
@@ -42,77 +45,88 @@ class _NativeLoop(Protocol):
     ) -> Awaitable[None]: ...
 
 
+class _Task(Protocol):
+    """A task of another thread. The loop's thread calls all methods."""
+
+    def run(self) -> Coroutine[Any, Any, None]: ...
+
+    def cancel(self) -> None: ...
+
+    def finish(self, outcome: None, /) -> None:
+        """Finish without a result, unless the task has finished."""
+
+
 class EventLoopThread:
-    """A daemon thread with an event loop, uvloop where it is installed.
+    """A daemon thread with an event loop: uvloop where it is installed.
 
     Args:
-        at_end: Run on the loop when it ends; ``None`` for nothing.
-        patience: Gives how long that may take, in seconds.
+        on_stop: Awaited on the loop before it stops. ``None`` awaits nothing.
+        stop_timeout: Returns the time limit of `on_stop` in seconds; called on the loop.
     """
 
     def __init__(
         self,
-        at_end: Callable[[], Awaitable[None]] | None,
-        patience: Callable[[], float] = lambda: CANCEL_GRACE_PERIOD,
+        on_stop: Callable[[], Awaitable[None]] | None,
+        stop_timeout: Callable[[], float] = lambda: CANCEL_GRACE_PERIOD,
     ) -> None:
         self._process = os.getpid()
-        self._on_stop = at_end
-        self._patience = patience
-        self._ends_by = -math.inf
+        self._on_stop = on_stop
+        self._stop_timeout = stop_timeout
+        self._stop_deadline = -math.inf
         self._thread = threading.Thread(target=self._run, name="fal-portal", daemon=True)
         self._ready = threading.Event()
         self._loop: _NativeLoop | None = None
-        self._errands: dict[PortalTask[Any, Any], Awaitable[None] | None] = {}
+        self._tasks: dict[_Task, Awaitable[None] | None] = {}
         self._failure: BaseException | None = None
         self._stopping = False
 
     @property
     def in_this_process(self) -> bool:
-        """Whether the thread lives in this process, rather than in the one it was forked from."""
+        """Whether the thread belongs to this process, rather than to the parent of a fork."""
         return self._process == os.getpid()
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller is on this thread."""
+        """Whether the caller runs on this thread."""
         return self._thread is threading.current_thread()
 
     def start(self) -> None:
-        """Start the thread, and wait until its loop runs; or raise what keeps it from running."""
+        """Start the thread and wait until its loop runs, or raise the error that prevents it."""
         try:
             self._thread.start()
             self._ready.wait()
-        except RuntimeError as error:  # since Python 3.12, for all that runs at its end
-            raise ClientClosedError(f"no event loop can be started any more: {error}") from error
-        except BaseException:  # interrupted: a loop that nobody knows of is not to run
+        except RuntimeError as error:  # Python 3.12 starts no thread while the interpreter exits
+            raise ClientClosedError(f"cannot start an event loop: {error}") from error
+        except BaseException:  # interrupted: the caller has no reference to the loop
             self._on_stop, self._stopping = None, True
-            self.soon(self._stop)
+            self.call_soon(self._stop)
             raise
         if self._failure is not None:
             raise self._failure
 
-    def check(self) -> None:
-        """Raise an error if the caller cannot have errands done.
+    def check_usable(self) -> None:
+        """Raise an error if the caller cannot wait for tasks of this loop.
 
         Raises:
-            InvalidRequestError: The caller is on the loop's own thread.
+            InvalidRequestError: The caller runs on the loop's own thread.
             ClientClosedError: The loop was stopped.
         """
         if self.is_current:
             raise InvalidRequestError(
-                "a blocking call was made from async code on the client's own event loop, which "
-                "would stop for ever; await the async client there"
+                "cannot make a blocking call from async code on the client's own event loop, "
+                "because it would block that loop forever; await the async client there"
             )
         if self._stopping or self._loop is None:
             raise ClientClosedError("the client is closed")
 
-    def start_task(self, errand: PortalTask[Any, Any]) -> None:
-        """Start an errand, which will be ended whatever happens."""
-        self._errands[errand] = None
-        if not self.soon(partial(self._spawn, errand, copy_context())):
-            errand.end(None)
+    def start_task(self, task: _Task) -> None:
+        """Start a task. It always finishes, at the latest with the loop."""
+        self._tasks[task] = None
+        if not self.call_soon(partial(self._spawn, task, copy_context())):
+            task.finish(None)
 
-    def soon(self, callback: Callable[[], object]) -> bool:
-        """Call a function on the loop; false when the loop has ended."""
+    def call_soon(self, callback: Callable[[], object]) -> bool:
+        """Call a function on the loop. Return ``False`` if the loop has stopped."""
         if self._loop is None:
             return False
         try:
@@ -122,32 +136,33 @@ class EventLoopThread:
         return True
 
     def stop(self) -> None:
-        """Cancel the errands, end the loop, and wait for that unless it is the loop that asks."""
+        """Cancel the tasks and stop the loop. Wait for its end, unless the loop itself calls."""
         self._stopping = True
-        self.soon(self._stop)
+        self.call_soon(self._stop)
         if not self.is_current:
             self._thread.join(2 * CANCEL_GRACE_PERIOD)
-            while self._thread.is_alive() and monotonic() < self._ends_by:
-                self._thread.join(LOOK_UP)
+            while self._thread.is_alive() and monotonic() < self._stop_deadline:
+                self._thread.join(WAKE_INTERVAL)
 
     # On the loop's thread
 
-    def cancel(self, errand: PortalTask[Any, Any]) -> None:
-        """Cancel an errand, or end it if it was interrupted before it got here."""
-        if self._errands.get(errand) is None:
-            errand.end(None)
+    def cancel(self, task: _Task) -> None:
+        """Cancel a task, or finish it if an interrupt prevented its start."""
+        if self._tasks.get(task) is None:
+            task.finish(None)
         else:
-            errand.cancel()
+            task.cancel()
 
-    def remove(self, errand: PortalTask[Any, Any]) -> None:
-        self._errands.pop(errand, None)
-        if self._stopping and not self._errands:
-            self.soon(self._idle.set)
+    def remove(self, task: _Task) -> None:
+        self._tasks.pop(task, None)
+        if self._stopping and not self._tasks:
+            self.call_soon(self._idle.set)
 
     def _run(self) -> None:
         options = {"use_uvloop": find_spec("uvloop") is not None}
         try:
-            # an empty context, which Python 3.14 may not give: the starter may run another loop
+            # An empty context: the starting thread may run another event loop, and Python 3.14
+            # threads inherit its context.
             Context().run(
                 partial(anyio.run, self._serve, backend="asyncio", backend_options=options)
             )
@@ -157,8 +172,8 @@ class EventLoopThread:
             self._failure = error
         finally:
             self._ready.set()
-            for errand in list(self._errands):
-                errand.end(None)
+            for task in list(self._tasks):
+                task.finish(None)
 
     async def _serve(self) -> None:
         self._idle = anyio.Event()
@@ -169,24 +184,25 @@ class EventLoopThread:
         if self._stopping:
             return
         await self._stopped.wait()
-        if self._errands:
+        if self._tasks:
             with anyio.move_on_after(CANCEL_GRACE_PERIOD):
                 await self._idle.wait()
         if self._on_stop is not None:
-            patience = self._patience()
-            self._ends_by = monotonic() + patience + CANCEL_GRACE_PERIOD
-            with anyio.move_on_after(patience):
+            timeout = self._stop_timeout()
+            self._stop_deadline = monotonic() + timeout + CANCEL_GRACE_PERIOD
+            with anyio.move_on_after(timeout):
                 await self._on_stop()
 
-    def _spawn(self, errand: PortalTask[Any, Any], context: Context) -> None:
+    def _spawn(self, task: _Task, context: Context) -> None:
         if self._stopping:
-            errand.cancel()
-        for variable, value in self._own_variables:  # which event loop runs is not the caller's say
+            task.cancel()
+        # The context of the caller may belong to another event loop.
+        for variable, value in self._own_variables:
             context.run(variable.set, value)
         if self._loop is not None:
-            self._errands[errand] = self._loop.create_task(errand.run(), context=context)
+            self._tasks[task] = self._loop.create_task(task.run(), context=context)
 
     def _stop(self) -> None:
-        for errand in list(self._errands):
-            errand.cancel()
+        for task in list(self._tasks):
+            task.cancel()
         self._stopped.set()

@@ -1,4 +1,4 @@
-"""Outputs on their way to code that blocks."""
+"""`SyncResult`: outputs of blocking calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @set_module("fal_async.sync")
 class SyncResult(Result["SyncFile"]):
-    """A `Result` whose files are read and saved by calls that block.
+    """A `Result` whose files are read and saved by blocking calls.
 
     Example:
         >>> result = fal_async.sync.run("demo/echo", {"file": {"url": "data:,hello"}})
@@ -32,17 +32,18 @@ class SyncResult(Result["SyncFile"]):
 
     @classmethod
     def _from_async(cls, portal: Portal, result: Result) -> SyncResult:
-        """What a portal has brought, as a result whose files come over it as well."""
-        own = cls(result, **result._facts())
-        own._dispatcher, own._portal = result._dispatcher, portal
-        return own
+        """Return the result of an async call, with the portal that downloads its files."""
+        made = cls(result, **result._facts())
+        made._dispatcher, made._portal = result._dispatcher, portal
+        return made
 
     def files(self) -> list[SyncFile]:
-        """The files of the output, wherever they stand in it; see `SyncFile`.
+        """Return all files in the output, at any depth; see `SyncFile`.
 
-        A result that was copied or pickled fetches them with the module-level client.
+        The files of a copied or unpickled result are downloaded by the default client.
         """
-        from fal_async._files.file import files_in_output  # with pydantic, for those who want files
+        # These import pydantic, which outputs without files do not need.
+        from fal_async._files.file import files_in_output
         from fal_async.sync._file import SyncFile
 
         files = files_in_output(self, SyncFile, self._dispatcher)
@@ -50,9 +51,9 @@ class SyncResult(Result["SyncFile"]):
 
 
 def wrap_result(portal: Portal, value: T) -> T:
-    """An output for code that blocks; a `Result` knows where its files come from."""
+    """Return a `Result` as a `SyncResult`, and any other output unchanged."""
     if isinstance(value, Result):
-        return cast(
-            "T", SyncResult._from_async(portal, cast("Result", value))
-        )  # see the types of `sync`
+        # The annotations of blocking calls name `SyncResult` where those of async calls name
+        # `Result`.
+        return cast("T", SyncResult._from_async(portal, cast("Result", value)))
     return value

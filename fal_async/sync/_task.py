@@ -1,9 +1,8 @@
-"""Async work that an event loop does for a thread which waits for it.
+"""A task of an event loop that another thread waits for.
 
-An `PortalTask` is one task on the loop, and one mailbox through which the loop's thread tells the
-other
-thread what happens. Everything rests on one rule: *an errand that was started is ended*, by its
-result, its error or the end of the loop, so a thread that waits always wakes up.
+A `PortalTask` has one queue of events, through which the loop's thread passes items, callbacks and
+the outcome to the waiting thread. One invariant keeps that thread from blocking forever: a task
+that was started finishes with its result, its error or the end of the loop.
 """
 
 from __future__ import annotations
@@ -20,29 +19,18 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 import anyio
 
 from fal_async.errors import ClientClosedError
+from fal_async.sync._loop_thread import CANCEL_GRACE_PERIOD, WAKE_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fal_async.sync._loop_thread import EventLoopThread
 
-__all__ = [
-    "CANCEL_GRACE_PERIOD",
-    "LOOK_UP",
-    "READ_AHEAD",
-    "Item",
-    "Outcome",
-    "PortalTask",
-    "run_in_caller_thread",
-]
+__all__ = ["READ_AHEAD", "Item", "Outcome", "PortalTask", "run_in_caller_thread"]
 
-#: Seconds that an abandoned errand is given to clean up.
-CANCEL_GRACE_PERIOD: Final = 5.0
-#: Items that an errand may be ahead of its thread; waking it up is paid for once in half as many.
+#: Items that a task may produce ahead of its thread. The thread lets the task continue once it has
+#: received half of them, which saves most of the wake-ups.
 READ_AHEAD: Final = 16
-#: Seconds after which a waiting thread looks up: Ctrl-C does not wake it on Windows, and elsewhere
-#: not if the signal comes just before the thread begins to wait.
-LOOK_UP: Final = 0.2
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,11 +39,11 @@ ResultT = TypeVar("ResultT")
 
 
 class Item(Generic[ItemT]):
-    """A value that an errand hands over on its way.
+    """A value that a task produces before its end.
 
     Attributes:
         value: The value.
-        is_received: Whether the user has it.
+        is_received: Whether the user has received it.
     """
 
     __slots__ = ("is_received", "value")
@@ -66,12 +54,12 @@ class Item(Generic[ItemT]):
 
 
 class Outcome(Generic[ResultT]):
-    """How an errand, or a callback, ended; without a value and an error it was cancelled.
+    """The outcome of a task or callback: a value, an error, or neither if it was cancelled.
 
     Attributes:
-        value: What it came to; ``None`` after an error.
-        error: The error that it raised and nobody has received, or ``None``.
-        succeeded: Whether it came to a value.
+        value: The value, or ``None`` after an error.
+        error: The error, or ``None`` if there was none or it was raised already.
+        succeeded: Whether there is a value.
     """
 
     __slots__ = ("error", "succeeded", "value")
@@ -94,31 +82,31 @@ class Outcome(Generic[ResultT]):
 
 
 class _CallbackRequest(Generic[ResultT]):
-    """A callback that the waiting thread is asked to run for its errand."""
+    """A callback that the waiting thread runs for its task."""
 
     def __init__(self, callback: Callable[[], ResultT]) -> None:
         self._callback = callback
         self.outcome: Outcome[ResultT] = Outcome()
-        self.answered = anyio.Event()
+        self.finished = anyio.Event()
 
     def run(self) -> None:
         try:
             self.outcome = Outcome(self._callback())
         except StopIteration:  # which no coroutine can raise
             raise
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
+        except Exception as error:  # noqa: BLE001 -- raised again by the task
             self.outcome = Outcome(error=error)
 
 
 class PortalTask(Generic[ItemT, ResultT]):
-    """Async work on a loop thread, for one other thread that waits for it.
+    """Async work on an event loop thread, and the queue of its events for one waiting thread.
 
     Args:
-        main: The work; it is given the errand, to hand over items.
+        main: The work: a function that receives the task, with which it emits items.
 
     Attributes:
-        outcome: How it ended; ``None`` before that. It is for the waiting thread to forget: what
-            was started for an errand, such as a connection that is kept, refers to it.
+        outcome: The outcome, or ``None`` before the end. The waiting thread clears it, since
+            objects that outlive the task, such as pooled connections, refer to the task.
     """
 
     def __init__(self, main: Callable[[PortalTask[ItemT, ResultT]], Awaitable[ResultT]]) -> None:
@@ -131,75 +119,83 @@ class PortalTask(Generic[ItemT, ResultT]):
         self._drained: anyio.Event | None = None
         self._cancelled = False
         self._items: deque[Item[ItemT]] = deque()
-        self._ended = False
+        self._end_received = False
         self.outcome: Outcome[ResultT] | None = None
 
     # On the waiting thread
 
     @property
     def was_started(self) -> bool:
-        """Whether it was handed to a loop."""
+        """Whether the task was started on a loop."""
         return self._thread is not None
 
     @property
     def running(self) -> bool:
-        """Whether it was started, in this process, and its end has not been received."""
-        return self._thread is not None and not self._ended and self._thread.in_this_process
+        """Whether the task was started in this process and the thread has not received its end."""
+        thread = self._thread
+        return thread is not None and not self._end_received and thread.in_this_process
 
     @property
-    def is_abandoned(self) -> bool:
-        """Whether the waiting thread has gone."""
+    def is_cancelled(self) -> bool:
+        """Whether the waiting thread cancelled the task."""
         return self._cancelled
 
     def start(self, thread: EventLoopThread) -> None:
-        thread.check()
+        thread.check_usable()
         self._thread = thread
         thread.start_task(self)
 
     def receive(self) -> Item[ItemT] | Outcome[ResultT]:
-        """Wait for the next item, or for the end; run callbacks meanwhile."""
+        """Wait for the next item or the outcome, and run callbacks in the meantime."""
         while self._items and self._items[0].is_received:
             self._items.popleft()
-        while isinstance(news := _take(self._events), _CallbackRequest):
-            news.run()
-            self.call_soon(news.answered.set)
-        self._ended = isinstance(news, Outcome)
-        room = self._drained
-        if room is not None and self._events.qsize() <= READ_AHEAD // 2:
+        while True:
+            try:
+                event = self._events.get(timeout=WAKE_INTERVAL)
+            except Empty:
+                continue
+            if not isinstance(event, _CallbackRequest):
+                break
+            event.run()
+            self.call_soon(event.finished.set)
+        self._end_received = isinstance(event, Outcome)
+        drained = self._drained
+        if drained is not None and self._events.qsize() <= READ_AHEAD // 2:
             self._drained = None
-            self.call_soon(room.set)
-        return news
+            self.call_soon(drained.set)
+        return event
 
-    def unreceived(self) -> list[ItemT]:
-        """Return the items that have arrived, and that the user does not have."""
+    def unreceived_items(self) -> list[ItemT]:
+        """Return the items that the task has emitted and the user has not received."""
         return [item.value for item in list(self._items) if not item.is_received]
 
-    def forget_items(self) -> None:
-        """Forget the items, as what was started for the errand refers to it."""
+    def clear_items(self) -> None:
+        """Release the items, since objects that outlive the task refer to it."""
         self._items.clear()
 
     def wait_finished(self) -> Outcome[ResultT]:
-        """Wait for the end, passing over items."""
-        while isinstance(news := self.receive(), Item):
+        """Wait for the outcome, and ignore items."""
+        while isinstance(event := self.receive(), Item):
             pass
-        return news
+        return event
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Call a function on the loop, if there still is one."""
+        """Call a function on the loop, unless the loop has stopped."""
         if self._thread is not None:
-            self._thread.soon(callback)
+            self._thread.call_soon(callback)
 
     def cancel_and_wait(self) -> Outcome[ResultT] | None:
-        """Cancel the work, unless it has ended, and give it a moment to clean up.
+        """Cancel the task if it runs, and wait for its cleanup during the grace period.
 
         Returns:
-            How it ended; ``None`` if it was not started, or has not ended yet.
+            The outcome, or ``None`` if the task was not started or has not finished.
         """
         if self.running and self._thread is not None and self.outcome is None:
             self.call_soon(partial(self._thread.cancel, self))
-            if not self._thread.is_current:  # where the garbage collector closes generators
+            # The garbage collector closes generators on the loop's thread too, which cannot wait.
+            if not self._thread.is_current:
                 self._wait_for_cleanup()
-        self._ended = self.outcome is not None
+        self._end_received = self.outcome is not None
         return self.outcome
 
     def _wait_for_cleanup(self) -> None:
@@ -207,14 +203,14 @@ class PortalTask(Generic[ItemT, ResultT]):
         try:
             while self.outcome is None and (left := deadline - monotonic()) > 0:
                 with suppress(Empty):
-                    self._events.get(timeout=min(left, LOOK_UP))
-        except KeyboardInterrupt as interrupt:  # a second one: no more waiting
+                    self._events.get(timeout=min(left, WAKE_INTERVAL))
+        except KeyboardInterrupt as interrupt:  # a second one ends the grace period
             raise interrupt from None
 
     # On the loop's thread
 
     async def run(self) -> None:
-        """Do the work, and tell the waiting thread how it ended."""
+        """Do the work, and pass its outcome to the waiting thread."""
         _current.set(self)
         outcome: Outcome[ResultT] | None = None
         try:
@@ -225,70 +221,61 @@ class PortalTask(Generic[ItemT, ResultT]):
             pass
         except BaseException as error:  # noqa: BLE001 -- raised again on the waiting thread
             outcome = Outcome(error=error)
-        self.end(outcome)
+        self.finish(outcome)
 
-    async def emit(self, item: ItemT) -> None:
-        """Hand an item over; wait while `READ_AHEAD` of them have not been taken."""
-        handed_over = Item(item)
-        self._items.append(handed_over)  # an interrupt can come just behind the mailbox
-        self._events.put(handed_over)
+    async def emit(self, value: ItemT) -> None:
+        """Pass an item to the waiting thread. Wait while `READ_AHEAD` items are unreceived."""
+        item = Item(value)
+        self._items.append(item)  # an interrupt can come just after the item has left the queue
+        self._events.put(item)
         if self._events.qsize() >= READ_AHEAD:
-            self._drained = room = anyio.Event()
-            if (
-                self._events.qsize() >= READ_AHEAD
-            ):  # still, now that the other thread can see `_drained`
-                await room.wait()
+            self._drained = drained = anyio.Event()
+            # Check again, now that the other thread can see `_drained`.
+            if self._events.qsize() >= READ_AHEAD:
+                await drained.wait()
 
     async def call_in_waiting_thread(self, callback: Callable[[], T]) -> T:
-        """Have the waiting thread run a callback."""
-        question = _CallbackRequest(callback)
-        self._events.put(question)
-        await question.answered.wait()
-        return question.outcome.unwrap()
+        """Run a callback on the waiting thread, and return its result."""
+        request = _CallbackRequest(callback)
+        self._events.put(request)
+        await request.finished.wait()
+        return request.outcome.unwrap()
 
     def cancel(self) -> None:
         self._cancelled = True
         if self._scope is not None:
             self._scope.cancel()
 
-    def end(self, outcome: Outcome[ResultT] | None) -> None:
-        """Tell the waiting thread; ``None`` means that the work was cancelled."""
-        # Kept as well, since an interrupt can come just behind the mailbox.
+    def finish(self, outcome: Outcome[ResultT] | None, /) -> None:
+        """Pass the outcome to the waiting thread, once; ``None`` means that it was cancelled."""
         if self.outcome is None:
-            self.outcome = outcome or Outcome(error=_closed())
-            self._events.put(self.outcome)
+            if outcome is None:
+                error = ClientClosedError("the client was closed before the call was complete")
+                outcome = Outcome(error=error)
+            self.outcome = outcome  # an interrupt can come just after it has left the queue
+            self._events.put(outcome)
         self._main = None
         if self._thread is not None:
             self._thread.remove(self)
 
 
-def _closed() -> ClientClosedError:
-    return ClientClosedError("the client was closed before the call had ended")
-
-
-def _take(mail: SimpleQueue[T]) -> T:
-    while True:
-        with suppress(Empty):
-            return mail.get(timeout=LOOK_UP)
-
-
-_current: ContextVar[PortalTask[Any, Any]] = ContextVar("fal_errand")
+_current: ContextVar[PortalTask[Any, Any]] = ContextVar("fal_portal_task")
 
 
 def run_in_caller_thread(
     callback: Callable[P, Awaitable[None] | None] | None,
 ) -> Callable[P, Awaitable[None]] | None:
-    """Let a callback of async code run on the thread that waits for that code.
+    """Make a callback run on the thread that waits for the current task.
 
-    So it may block and make blocking calls of its own, and Ctrl-C reaches it. What a coroutine
-    function returns is awaited on the loop.
+    The callback may block and make blocking calls of its own, and Ctrl-C interrupts it. The
+    coroutine of a coroutine function is awaited on the loop.
     """
     if not callable(callback):
-        return callback  # none, or what the call will refuse
+        return callback  # None, or a value that the call rejects
 
-    async def relayed(*args: P.args, **kwargs: P.kwargs) -> None:
-        waiting = await _current.get().call_in_waiting_thread(partial(callback, *args, **kwargs))
-        if isawaitable(waiting):
-            await waiting
+    async def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        result = await _current.get().call_in_waiting_thread(partial(callback, *args, **kwargs))
+        if isawaitable(result):
+            await result
 
-    return relayed
+    return call

@@ -7,18 +7,13 @@ from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, overload
 
-from fal_async._files.file import File, FileBase
 from fal_async.errors import ClientClosedError
 from fal_async.sync._portal import Portal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Coroutine, Generator, Iterator, Mapping
 
-    from pydantic import PrivateAttr
-
-    from fal_async._dispatch.dispatcher import Dispatcher
-
-__all__ = ["SyncClientBase", "SyncConnectionBase", "SyncFileBase", "SyncStreamBase", "SyncWrapper"]
+__all__ = ["SyncClientBase", "SyncConnectionBase", "SyncStreamBase", "SyncWrapper"]
 
 V = TypeVar("V")
 MappingT = TypeVar("MappingT", bound="Mapping[str, Any]")
@@ -26,7 +21,7 @@ AsyncT = TypeVar("AsyncT")
 ItemT = TypeVar("ItemT")
 ItemT_co = TypeVar("ItemT_co", covariant=True)
 ClientT = TypeVar("ClientT", bound="_AsyncClient")
-SocketT = TypeVar("SocketT", bound="_AsyncSocket[Any]")
+ConnectionT = TypeVar("ConnectionT", bound="_AsyncConnection[Any]")
 StreamT = TypeVar("StreamT", bound="_AsyncStream[Any]")
 
 
@@ -36,7 +31,7 @@ class _AsyncClient(Protocol):
     def _closing_time(self) -> float: ...
 
 
-class _AsyncSocket(Protocol[ItemT_co]):
+class _AsyncConnection(Protocol[ItemT_co]):
     def __anext__(self) -> Coroutine[Any, Any, ItemT_co]: ...
 
 
@@ -49,7 +44,7 @@ class _AsyncStream(Protocol[ItemT_co]):
 
 
 class SyncWrapper(Generic[AsyncT]):
-    """An async object, and the portal to the loop that it is used on."""
+    """An async object with the portal to its event loop."""
 
     def __init__(self, portal: Portal, wrapped: AsyncT) -> None:
         self._portal = portal
@@ -65,9 +60,9 @@ class SyncWrapper(Generic[AsyncT]):
 
     @staticmethod
     def _unwrap(value: Any) -> Any:
-        """The async object behind a face; other data as it is."""
-        face: Any = value
-        return face._async if isinstance(value, SyncWrapper) else value
+        """Return the async object of a wrapper, and any other value unchanged."""
+        wrapper: Any = value
+        return wrapper._async if isinstance(value, SyncWrapper) else value
 
     def __repr__(self) -> str:
         return repr(self._async).replace(type(self._async).__name__, type(self).__name__, 1)
@@ -82,21 +77,29 @@ class SyncWrapper(Generic[AsyncT]):
 
 
 class SyncClientBase(SyncWrapper[ClientT]):
-    """A client with a portal of its own, which ends with it."""
+    """A client with its own portal, which it closes with itself."""
 
     _shares_portal = False
 
     def __init__(self, client: ClientT) -> None:
-        super().__init__(_portal_of(client), client)
+        timeout = client._closing_time  # pyright: ignore[reportPrivateUsage] -- of its own package
+        super().__init__(Portal(client.aclose, timeout), client)
+
+    @classmethod
+    def _from_base(cls, client: SyncClientBase[ClientT]) -> Self:
+        """Return a client of this class with the portal and the async client of another one."""
+        made = object.__new__(cls)
+        made.__dict__.update(client.__dict__)
+        return made
 
     def __repr__(self) -> str:
         if "_async" not in self.__dict__:
-            return f"<{type(self).__name__}, whose arguments were refused>"
+            return f"<{type(self).__name__} with invalid arguments>"
         return super().__repr__()
 
     @property
     def _client(self) -> Self:
-        """The client that handles are bound to, where programs for the official client find it."""
+        """The client itself: programs for the official client bind handles to this attribute."""
         return self
 
     def __copy__(self) -> Self:
@@ -114,23 +117,18 @@ class SyncClientBase(SyncWrapper[ClientT]):
         self.__dict__.update(state, _portal=Portal(state["_async"].aclose))
 
     def _sharing_portal(self, client: ClientT) -> Self:
-        """Another client on the same loop, which does not end with it."""
-        face = object.__new__(type(self))
-        face.__dict__.update(self.__dict__, _async=client, _shares_portal=True)
-        return face
+        """Return another client on the same loop, which does not close the portal."""
+        made = self._from_base(self)
+        made.__dict__.update(_async=client, _shares_portal=True)
+        return made
 
     def _close(self) -> None:
         if not self._shares_portal:
             self._portal.close()
 
 
-def _portal_of(client: _AsyncClient) -> Portal:
-    patience = client._closing_time  # pyright: ignore[reportPrivateUsage] -- its other half
-    return Portal(client.aclose, patience)
-
-
-class SyncConnectionBase(SyncWrapper[SocketT], Generic[SocketT, ItemT]):
-    """A connection, whose messages are received one by one, so that none is taken and lost."""
+class SyncConnectionBase(SyncWrapper[ConnectionT], Generic[ConnectionT, ItemT]):
+    """A connection. It receives one message per call, so that an interrupt loses none."""
 
     def __iter__(self) -> Self:
         return self
@@ -144,7 +142,7 @@ class SyncConnectionBase(SyncWrapper[SocketT], Generic[SocketT, ItemT]):
 
 
 class SyncStreamBase(SyncWrapper[StreamT], Generic[StreamT, ItemT]):
-    """A stream, which one task of the loop reads, a few items ahead."""
+    """A stream, read by one task of the loop a few items ahead."""
 
     _entered = False
 
@@ -164,48 +162,13 @@ class SyncStreamBase(SyncWrapper[StreamT], Generic[StreamT, ItemT]):
         return self._items
 
     def __next__(self) -> ItemT:
-        for item in self._items:  # unlike `next`, it leaves no moment for an interrupt
+        for item in self._items:  # an interrupt could come between `next` and the return
             return item
         raise StopIteration
 
     def close(self) -> None:
-        """Close the connection. It can be called again."""
+        """Close the stream. Closing it again does nothing."""
         self._items.close()
         if self._entered:
             with suppress(ClientClosedError):
                 self._portal.call(self._async.aclose)
-
-
-class SyncFileBase(FileBase):
-    """A file whose calls go over the portal that its output came by."""
-
-    __slots__ = ("_over",)
-
-    if TYPE_CHECKING:
-        _over: Portal | None = PrivateAttr()
-
-    def _bind(self, dispatcher: Dispatcher) -> Self:
-        """Use a client's dispatcher, on the loop of the call that is under way."""
-        return super()._bind(dispatcher)._bind_portal(Portal.current())
-
-    def _bind_portal(self, portal: Portal | None) -> Self:
-        """Let it be fetched over a portal; ``None`` is that of the module-level functions."""
-        self._over = portal
-        return self
-
-    @property
-    def _portal(self) -> Portal:
-        return getattr(self, "_over", None) or _default_portal()[0]
-
-    @property
-    def _async(self) -> File:
-        file = File(url=self.url, content_type=self.content_type, file_name=self.file_name)
-        return file._bind(getattr(self, "_dispatcher", None) or _default_portal()[1])
-
-
-def _default_portal() -> tuple[Portal, Dispatcher]:
-    """What the module-level functions use, for files on their own."""
-    from fal_async import sync  # the layer above
-
-    client: Any = sync._client()  # pyright: ignore[reportPrivateUsage] -- theirs
-    return client._portal, client._async._dispatcher

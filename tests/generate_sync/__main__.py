@@ -1,7 +1,6 @@
-"""Makes the modules that say again, in another form, what the async classes say.
+"""Generate the blocking API and the module-level functions from the async classes.
 
-``python -m tests.generate_sync`` writes them; with ``--check`` it only tells which are out of date.
-The sources are read as syntax trees, and never imported.
+``python -m tests.generate_sync`` writes the modules; with ``--check`` it lists outdated ones.
 """
 
 from __future__ import annotations
@@ -11,79 +10,81 @@ import re
 import subprocess
 import sys
 from textwrap import fill, indent
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tests.generate_sync.methods import FACES, MARGIN, Method, documented
+from tests.generate_sync.docstrings import NAMES
+from tests.generate_sync.methods import MARGIN, WRAPPED, Method, docstring
 from tests.generate_sync.sources import PACKAGE, Function, Source, public_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
-SYNC_DOCSTRING = '''"""The blocking face of fal_async: the same calls, for code that does not await.
+SYNC_DOCSTRING = '''"""The blocking API of fal_async: the same calls, without ``await``.
 
-``import fal_async.sync as fal_client`` runs code that was written for the official client. Its
-functions share one client; `SyncClient` has settings of its own. What they do happens on an event
-loop in a thread, which the first call starts; callbacks run on the thread that calls.
+``import fal_async.sync as fal_client`` runs code that was written for the official client. The
+functions share a default client; a `SyncClient` has settings of its own. The calls run on an event
+loop in a thread, which the first call starts and all threads of the process share. Callbacks run on
+the calling thread.
 
-Ctrl-C cancels what the call does, and with it the job that it submitted. What arrives in that very
-moment is not lost: a message is received by the next ``recv``, and any other outcome, such as the
+Ctrl-C cancels the call, and with it the job that the call submitted. An outcome that arrives at
+that moment is not lost: the next ``recv`` returns the message. Any other outcome, such as the
 handle of the job, the URL of an upload or a list of the next events of a stream, is the attribute
 ``outcome`` of the `KeyboardInterrupt`.
 """'''
-FILES_DOCSTRING = '"""The blocking face of the files of results."""'
-FUNCTIONS_DOCSTRING = (
-    '"""The calls of `AsyncClient` as functions, on a client of the running event loop."""'
-)
-#: Where the async classes are, and the bases of their faces; {} is the async class. Those that the
-#: package does not show have no face.
-CLASSES = {
-    "AsyncRequestHandle": ("_client/handle", "SyncWrapper[{}]"),
-    "EventStream": ("_client/stream", "SyncStreamBase[{}[E], E]"),
-    "AsyncRealtimeConnection": ("_client/sessions", "SyncConnectionBase[{}, Any]"),
-    "WebSocketConnection": ("_client/sessions", "SyncConnectionBase[{}, str | bytes]"),
-    "WebSocketResponse": ("_client/http_over_websocket", "SyncStreamBase[{}, Any]"),
-    "HTTPOverWebSocket": ("_client/http_over_websocket", "SyncWrapper[{}]"),
-    "Download": ("_files/downloads", "SyncStreamBase[{}, bytes]"),
-    "AsyncClient": ("_client/client", "SyncClientBase[{}]"),
-    "File": ("_files/file", "SyncFileBase"),
+#: The modules of the async classes.
+SOURCES = {
+    "AsyncRequestHandle": "_client/handle",
+    "EventStream": "_client/stream",
+    "AsyncRealtimeConnection": "_client/sessions",
+    "WebSocketConnection": "_client/sessions",
+    "WebSocketResponse": "_client/http_over_websocket",
+    "HTTPOverWebSocket": "_client/http_over_websocket",
+    "AsyncClient": "_client/client",
+    "Download": "_files/downloads",
+    "File": "_files/file",
 }
-#: Names that load when first used, since they need pydantic or httpx, and where they are.
-LATE = {
+FILES = ["Download", "File"]
+OBJECTS = [name for name in SOURCES if name not in {*FILES, "AsyncClient"}]
+#: Public names that load on first use, and their modules; most need pydantic or httpx.
+LAZY = {
     "Arguments": "fal_async",
     "File": "fal_async",
     "PooledTransport": "fal_async",
+    "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",
     "async_client": "fal_async",
-    "sync_client": "fal_async.sync._default",
 }
-#: Type variables that are needed when the module runs; defaults are for type checkers.
-RUNTIME_VARIABLES = """
+#: The type variable of `SyncEventStream`; only type checkers support its default.
+EVENT_VARIABLE = """
+    E = TypeVar("E", default=dict[str, Any])
 else:
     from typing import TypeVar
 
     E = TypeVar("E")
 """
-SHARED_CLIENT = '''
-_clients: dict[str, SyncClient] = {}
-
-
-def _client() -> SyncClient:
-    """The client that the functions share; every thread gets the same one."""
-    return _clients.get("shared") or _clients.setdefault("shared", SyncClient())
+ATTACH = '''
+def attach_to_default(data: dict[str, str]) -> SyncRequestHandle:
+    """Return the handle of a job, bound to the default client."""
+    client = default_client()
+    return SyncRequestHandle(client._portal, client._async.attach(data))
 '''
-
-
+DEFAULT_CLIENT = """
+def _client() -> SyncClient:
+    return SyncClient._from_base(default_client())
+"""
 GETATTR = f"""
-_LATE = {LATE}
+_LAZY = {LAZY}
 
 
 def __getattr__(name: str) -> object:
-    if name in {{"auth", "client"}}:  # which programs for the official client do not import
+    if name in {{"auth", "client"}}:  # programs for the official client do not import them
         return import_module(f"{{__name__}}.{{name}}")
-    if name not in _LATE:
+    if name == "sync_client":
+        value: object = SyncClient._from_base(default_client())
+    elif name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+    else:
         raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
-    value = getattr(import_module(_LATE[name]), name)
     make_resolvable(value)
     globals()[name] = value
     return value
@@ -99,168 +100,244 @@ for _value in list(globals().values()):
 
 
 class AsyncClass:
-    """An async class, with what it inherits."""
+    """An async class with the classes that it inherits methods from."""
 
     def __init__(self, name: str) -> None:
-        module, self.base = CLASSES[name]
-        self.name, self.source = name, Source.read(module)
-        self.node = self.source.classes[name]
-        self.parts = self.source.parts(name)
+        self.name, self.source = name, Source.read(SOURCES[name])
+        self._node = self.source.classes[name]
+        self.bases = self.source.bases(name)
 
     @property
     def sources(self) -> list[Source]:
-        return [self.source, *(source for source, _ in self.parts)]
+        return [self.source, *(source for source, _ in self.bases)]
 
     @property
-    def calls(self) -> list[Method]:
-        """The methods of its parts."""
-        return [method for _, node in self.parts for method in self._methods(node)]
+    def inherited_methods(self) -> list[Method]:
+        return [method for _, node in self.bases for method in self._methods(node)]
 
-    def as_face(self) -> str:
-        own = self._methods(self.node)
-        methods = [*(m for m in own if m.name == "__init__"), *self.calls]
+    def as_wrapper(self) -> str:
+        own = self._methods(self._node)
+        methods = [*(m for m in own if m.name == "__init__"), *self.inherited_methods]
         methods += [method for method in own if method.name != "__init__"]
         body = [*self._properties(), *(method.as_method() for method in methods)]
-        text = documented(self.node, blocking=True) + "\n" + "\n\n".join(body)
-        return f"class {FACES[self.name]}({self.base.format(self.name)}):\n{indent(text, MARGIN)}"
+        text = docstring(self._node, blocking=True) + "\n" + "\n\n".join(body)
+        return f"class {NAMES[self.name]}({WRAPPED[self.name]}):\n{indent(text, MARGIN)}"
 
     def _methods(self, node: ast.ClassDef) -> list[Method]:
-        functions = [part for part in node.body if isinstance(part, Function)]
-        return [
-            method for method in (Method(self.name, part) for part in functions) if method.is_said
-        ]
+        methods = [Method(self.name, part) for part in node.body if isinstance(part, Function)]
+        return [method for method in methods if method.is_wrapped]
 
     def _properties(self) -> Iterable[str]:
-        """The public attributes that are annotated in the class or its constructor."""
-        parts = list(self.node.body)
-        for each in self.node.body:
-            if isinstance(each, ast.FunctionDef) and each.name == "__init__":
-                parts += each.body
-        kinds = {
+        """Return a property for each documented attribute that the class itself annotates."""
+        statements = list(self._node.body)
+        for node in self._node.body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                statements += node.body
+        types = {
             ast.unparse(node.target).removeprefix("self."): ast.unparse(node.annotation)
-            for node in parts
+            for node in statements
             if isinstance(node, ast.AnnAssign)
         }
-        about = (
-            (ast.get_docstring(self.node) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-        )
-        for name, said in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", about, re.MULTILINE):
-            if name in kinds:  # others are inherited, also by the face
-                body = f'"""{" ".join(said.split())}"""\nreturn self._async.{name}'
-                yield f"@property\ndef {name}(self) -> {kinds[name]}:\n{indent(body, MARGIN)}"
+        text = ast.get_docstring(self._node) or ""
+        attributes = text.partition("Attributes:\n")[2].partition("\n\n")[0]
+        for name, about in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", attributes, re.MULTILINE):
+            if name in types:
+                body = f'"""{" ".join(about.split())}"""\nreturn self._async.{name}'
+                yield f"@property\ndef {name}(self) -> {types[name]}:\n{indent(body, MARGIN)}"
 
 
-def functions_module() -> str:
-    """``_functions.py``: the calls as coroutines of a module."""
+def async_functions() -> str:
+    """Generate the calls of `AsyncClient` as functions."""
     client = AsyncClass("AsyncClient")
-    sources = [source for source, _ in client.parts]
+    methods = client.inherited_methods
     return _module(
-        sources,
-        FUNCTIONS_DOCSTRING,
-        "from fal_async._client.default import default_client, load_default_client",
-        _type_checking(sources, set()),
-        _all(method.name for method in client.calls),
-        *(method.as_function(blocking=False) for method in client.calls),
+        [source for source, _ in client.bases],
+        '"""The calls of `AsyncClient` as functions of the default client."""',
+        ["from fal_async._client.default import default_client, load_default_client"],
+        *(method.as_function(blocking=False) for method in methods),
+        public=[method.name for method in methods],
     )
 
 
-def sync_module() -> str:
-    """``sync/__init__.py``: the faces, and the calls as functions of a module."""
-    shown = public_names("__init__")
-    classes = [AsyncClass(name) for name in CLASSES if name in shown and name not in LATE]
-    sources = [source for each in classes for source in each.sources]
-    calls = [method for each in classes for method in each.calls]
-    names = {method.name for method in calls}
-    shared = [name for name in shown if name not in names and name not in LATE]
-    faces = ["SyncResult", *(FACES[each.name] for each in classes)]
-    known_types = _type_checking(
-        sources,
-        {*shared, *faces, *names, *LATE, "wrap_result", "conceal", "UNCHANGED"},
-        LATE,
-    )
+def sync_functions() -> str:
+    """Generate the calls of `SyncClient` as functions."""
+    client = AsyncClass("AsyncClient")
+    methods = client.inherited_methods
     return _module(
-        sources,
+        [source for source, _ in client.bases],
+        '"""The calls of `SyncClient` as functions of the default client."""',
+        [
+            *_wrapper_imports(OBJECTS, "_objects"),
+            "from fal_async.sync._client import SyncClient",
+            "from fal_async.sync._default import default_client",
+        ],
+        DEFAULT_CLIENT,
+        *(method.as_function(blocking=True) for method in methods),
+        public=[method.name for method in methods],
+        blocking=True,
+    )
+
+
+def sync_client() -> str:
+    """Generate `SyncClient`."""
+    client = AsyncClass("AsyncClient")
+    return _module(
+        client.sources,
+        '"""`SyncClient`: the blocking client."""',
+        [
+            *_wrapper_imports(OBJECTS, "_objects"),
+            "from fal_async._client.client import AsyncClient",
+        ],
+        client.as_wrapper(),
+        public=["SyncClient"],
+        blocking=True,
+    )
+
+
+def sync_objects() -> str:
+    """Generate the wrappers of handles, streams and connections."""
+    classes = [AsyncClass(name) for name in OBJECTS]
+    return _module(
+        [source for each in classes for source in each.sources],
+        '"""Blocking wrappers of handles, streams and connections."""',
+        [f"from fal_async.{SOURCES[name].replace('/', '.')} import {name}" for name in OBJECTS]
+        + ["from fal_async.sync._default import default_client"],
+        *(each.as_wrapper() for each in classes),
+        ATTACH,
+        public=["attach_to_default", *(NAMES[name] for name in OBJECTS)],
+        blocking=True,
+    )
+
+
+def sync_file() -> str:
+    """Generate the wrappers of files and downloads."""
+    classes = [AsyncClass(name) for name in FILES]
+    return _module(
+        [source for each in classes for source in each.sources],
+        '"""Files in outputs, and their downloads."""',
+        [
+            "from fal_async._files.downloads import Download",
+            "from fal_async.sync._file_base import SyncFileBase",
+        ],
+        *(each.as_wrapper() for each in classes),
+        public=[NAMES[name] for name in FILES],
+        blocking=True,
+    )
+
+
+def sync_package() -> str:
+    """Generate the public names of the blocking API."""
+    functions = [method.name for method in AsyncClass("AsyncClient").inherited_methods]
+    shared = [
+        name for name in public_names("__init__") if name not in LAZY and name not in functions
+    ]
+    wrappers = [NAMES[name] for name in OBJECTS]
+    lazy = [f"from {module} import {name}" for name, module in LAZY.items()]
+    return _text(
+        ["__init__"],
         SYNC_DOCSTRING,
         "from importlib import import_module",
         f"from fal_async import {', '.join(shared)}",
         "from fal_async._core.annotations import make_resolvable",
-        "from fal_async._config import UNCHANGED",
-        "from fal_async._core.secrets import conceal",
-        "from fal_async.sync._wrappers import SyncClientBase, SyncConnectionBase",
-        "from fal_async.sync._wrappers import SyncStreamBase, SyncWrapper",
-        "from fal_async._client.handle import SupportsAttach, check_client, handle_schema",
-        "from fal_async.sync._task import run_in_caller_thread",
-        "from fal_async.sync._results import SyncResult, wrap_result",
-        known_types.replace("default=Result", "default=SyncResult") + RUNTIME_VARIABLES,
-        _all([*shared, *names, *faces, *LATE]),
-        *(each.as_face() for each in classes),
-        SHARED_CLIENT,
-        *(method.as_function(blocking=True) for method in calls),
+        "from fal_async.sync._client import SyncClient",
+        "from fal_async.sync._default import default_client",
+        f"from fal_async.sync._functions import {', '.join(functions)}",
+        f"from fal_async.sync._objects import {', '.join(wrappers)}",
+        "from fal_async.sync._results import SyncResult",
+        "if TYPE_CHECKING:\n" + indent("\n".join(lazy), MARGIN) + "\n    sync_client: SyncClient",
+        _all([*shared, *functions, *wrappers, *LAZY, "SyncClient", "SyncResult", "sync_client"]),
         GETATTR,
     )
 
 
-def files_module() -> str:
-    """``_sync_files.py``: the face of files, which loads when it is used."""
-    file = AsyncClass("File")
-    return _module(
-        file.sources,
-        FILES_DOCSTRING,
-        "from fal_async.sync._wrappers import SyncFileBase",
-        "from fal_async.sync import SyncDownload",
-        _type_checking(file.sources, set()),
-        _all([FACES[file.name]]),
-        file.as_face(),
-    )
-
-
-#: The modules that are made, and how.
-MODULES = {
-    "_client/functions.py": functions_module,
-    "sync/_file.py": files_module,
-    "sync/__init__.py": sync_module,
+#: The generated modules.
+MODULES: dict[str, Callable[[], str]] = {
+    "_client/functions.py": async_functions,
+    "sync/__init__.py": sync_package,
+    "sync/_client.py": sync_client,
+    "sync/_file.py": sync_file,
+    "sync/_functions.py": sync_functions,
+    "sync/_objects.py": sync_objects,
 }
 
 
-def _module(sources: list[Source], docstring: str, *parts: str) -> str:
-    origins = sorted(f"{source.name}.py" for source in sources)
-    origin = " and ".join(filter(None, [", ".join(origins[:-1]), origins[-1]]))
-    first = f"# Made by `python -m tests.generate_sync` from {origin}; do not edit."
-    comment = fill(first, 100, subsequent_indent="# ", break_on_hyphens=False)
+def _wrapper_imports(names: list[str], module: str) -> list[str]:
+    return [f"from fal_async.sync.{module} import {NAMES[name]}" for name in names]
+
+
+def _module(
+    sources: list[Source],
+    about: str,
+    imports: list[str],
+    *parts: str,
+    public: Iterable[str],
+    blocking: bool = False,
+) -> str:
+    """Return the source text of a module; `_format` removes the imports that it does not need."""
+    if blocking:
+        imports = [
+            *imports,
+            "from fal_async._config import UNCHANGED",
+            "from fal_async._core.secrets import conceal",
+            "from fal_async._client.handle import SupportsAttach, check_client, handle_schema",
+            "from fal_async.sync._results import SyncResult, wrap_result",
+            "from fal_async.sync._task import run_in_caller_thread",
+            "from fal_async.sync._wrappers import SyncClientBase, SyncConnectionBase",
+            "from fal_async.sync._wrappers import SyncStreamBase, SyncWrapper",
+        ]
+    known = {name for line in imports for name in re.split(r"\W+", line.partition(" import ")[2])}
+    variables = {line.split()[0]: line for source in sources[::-1] for line in source.variables}
+    types = "\n".join([*_type_imports(sources, known | {*public}), *variables.values()])
+    if blocking:
+        types = types.replace("default=Result", "default=SyncResult")
+    checking = "if TYPE_CHECKING:\n" + indent(types, MARGIN)
+    if any(part.startswith("class SyncEventStream") for part in parts):
+        checking += EVENT_VARIABLE
+    names = [source.name for source in sources]
+    return _text(names, about, *imports, checking, _all(public), *parts)
+
+
+def _text(origins: Iterable[str], about: str, *parts: str) -> str:
+    *others, last = sorted({f"{name}.py" for name in origins})
+    origin = f"{', '.join(others)} and {last}" if others else last
+    comment = fill(
+        f"# Generated from {origin} by `python -m tests.generate_sync`. "
+        "Do not edit: change the source and run that command.",
+        100,
+        subsequent_indent="# ",
+        break_on_hyphens=False,
+    )
     if any("format: str" in part for part in parts):
         comment += "\n# ruff: noqa: A002 -- the official client's names"
-    start = [f"{comment}\n{docstring}", "from __future__ import annotations"]
+    start = [f"{comment}\n{about}", "from __future__ import annotations"]
     start.append("from typing import TYPE_CHECKING, Any, overload")
     return "\n\n".join([*start, *parts])
 
 
-def _type_checking(
-    sources: list[Source], known: set[str], late: Mapping[str, str] = MappingProxyType({})
-) -> str:
-    """All imports that annotations may need, of which ruff keeps those that they do."""
-    lines = [f"from {module} import {name}" for name, module in late.items()]
-    lines += ["from contextlib import AbstractAsyncContextManager, AbstractContextManager"]
+def _type_imports(sources: list[Source], known: set[str]) -> list[str]:
+    """Return all imports that annotations may need."""
+    lines = ["from contextlib import AbstractAsyncContextManager, AbstractContextManager"]
     lines.append("from collections.abc import Generator, Iterator")
+    if "SyncFile" not in known:
+        lines.append("from fal_async.sync._file import SyncFile")
     for node in (node for source in sources for node in source.imports):
         node.names = [
             each for each in node.names if each.name not in {"TYPE_CHECKING", "Any", *known}
         ]
         if node.names and "__future__" not in ast.unparse(node):
             lines.append(ast.unparse(node))
-    variables = {line.split()[0]: line for source in sources[::-1] for line in source.variables}
-    return "if TYPE_CHECKING:\n" + indent(
-        "\n".join(dict.fromkeys([*lines, *variables.values()])), MARGIN
-    )
+    return list(dict.fromkeys(lines))
 
 
 def _all(names: Iterable[str]) -> str:
     return f"__all__ = {sorted(names)}"
 
 
-def _tidied(text: str, name: str) -> str:
-    path = str((PACKAGE / name).with_name("made.py"))  # what `__init__.py` imports is never pruned
-    sort_and_prune = ["check", "--fix-only", "--quiet", "--select", "F401,F811,I,RUF022"]
-    for command in (sort_and_prune, ["format"]):
+def _format(text: str, name: str) -> str:
+    # ruff keeps unused imports of an `__init__.py`, so the text goes by another name.
+    path = str((PACKAGE / name).with_name("generated.py"))
+    fix = ["check", "--fix-only", "--unsafe-fixes", "--quiet", "--select", "F401,F811,I,RUF022,TC"]
+    for command in (fix, ["format"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--stdin-filename", path, "-"],
             input=text,
@@ -272,23 +349,25 @@ def _tidied(text: str, name: str) -> str:
     return text
 
 
-def stale() -> list[str]:
-    """The modules that are not what would be made now."""
-    return [
-        name
-        for name, make in MODULES.items()
-        if not (PACKAGE / name).exists() or (PACKAGE / name).read_text() != _tidied(make(), name)
-    ]
+def stale() -> dict[str, str]:
+    """Return the modules that are not up to date, with the text that they should have."""
+    current = {name: _format(make(), name) for name, make in MODULES.items()}
+    return {
+        name: text
+        for name, text in current.items()
+        if not (PACKAGE / name).exists() or (PACKAGE / name).read_text("utf-8") != text
+    }
 
 
 def main() -> int:
-    """Write the modules, or with ``--check`` fail if one is out of date."""
-    names = stale()
-    if "--check" not in sys.argv:
-        for name in names:
-            (PACKAGE / name).write_text(_tidied(MODULES[name](), name))
-    sys.stdout.writelines(f"fal_async/{name} was out of date\n" for name in names)
-    return len(names) if "--check" in sys.argv else 0
+    """Write the modules, or with ``--check`` fail if one is not up to date."""
+    modules = stale()
+    check = "--check" in sys.argv
+    for name, text in modules.items():
+        sys.stdout.write(f"fal_async/{name} was out of date\n")
+        if not check:
+            (PACKAGE / name).write_text(text, "utf-8")
+    return len(modules) if check else 0
 
 
 if __name__ == "__main__":

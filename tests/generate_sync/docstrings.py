@@ -1,100 +1,68 @@
-"""How docstrings of async code are said for blocking code."""
+"""Translation of the code in docstrings to blocking code; prose is copied as it is."""
 
 from __future__ import annotations
 
 import ast
 import re
-from textwrap import dedent, wrap
+from textwrap import dedent, indent
 
-__all__ = ["PHRASES", "blocking"]
+__all__ = ["blocking_docstring", "rename"]
 
-#: What is different for blocking code. A test sees to it that each is still there.
-PHRASES = {
-    "A client of the platform, for asyncio, uvloop and trio.": (
-        "A client of the platform, for code that blocks."
-    ),
-    "It may be used by several event loops, one after another; connections are kept for each loop "
-    "and closed with it. Close it with ``async with`` or `aclose`.": (
-        "The first call starts a thread with an event loop, which all threads that use the client "
-        "share; a forked process gets its own. Close it with ``with`` or `close`."
-    ),
-    "a function (sync or async) that gives it and is called for each request": (
-        "a function (sync or async) that gives it and is called for each request, on the event loop"
-    ),
-    "when the task is cancelled,": "on Ctrl-C,",
-    "If the caller is cancelled while": "If the caller is interrupted while",
-    "; sync or async.": ", on the calling thread; awaited if it is async.",
-    "an async iterator, to be closed": "an iterator, to be closed",
-    "Several tasks may send": "Several threads may send",
-    "even if the task is cancelled": "even if the thread is interrupted",
-    "Another task is receiving": "Another thread is receiving",
+#: Names of the async API, and those of the blocking API.
+NAMES = {
+    "AsyncClient": "SyncClient",
+    "AsyncGenerator": "Generator",
+    "AsyncIterator": "Iterator",
+    "AsyncRealtimeConnection": "RealtimeConnection",
+    "AsyncRequestHandle": "SyncRequestHandle",
+    "Download": "SyncDownload",
+    "EventStream": "SyncEventStream",
+    "File": "SyncFile",
+    "HTTPOverWebSocket": "SyncHTTPOverWebSocket",
+    "Result": "SyncResult",
+    "WebSocketConnection": "SyncWebSocketConnection",
+    "WebSocketResponse": "SyncWebSocketResponse",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "aclose": "close",
 }
-#: The width of docstrings, eight columns further to the left than they are written.
-WIDTH = 92
 
+_CODE = re.compile(r"``[^`]+``|`[^`]+`|(?:>>>|\.\.\.) .*")
 _EXAMPLE = re.compile(
     r"^( *)>>> async def main\(\) -> None:\n((?:\1\.\.\. .*\n)+)\1>>> anyio\.run\(main\)(.*)$",
     re.MULTILINE,
 )
 
 
-def blocking(docstring: str) -> str:
-    """A docstring in words for blocking code; names of classes are left as they are."""
-    parts = re.split(r"(\n\n|\n(?= +\w+: ))", docstring)  # paragraphs, and the items of lists
-    docstring = "".join(_rephrased(part) for part in parts)
-    docstring = _EXAMPLE.sub(lambda found: _example(*found.groups()), docstring)
-    return re.sub(r"((?:>>>|\.\.\.) .*)\bfal_async\.", r"\1fal_async.sync.", docstring)
+def rename(code: str) -> str:
+    """Replace the names of the async API in source text."""
+    code = re.sub(r"AsyncGenerator\[(\w+), None\]", r"Generator[\1, None, None]", code)
+    return re.sub(r"\w+", lambda word: NAMES.get(word[0], word[0]), code)
 
 
-def occurs(phrase: str, text: str) -> bool:
-    """Whether a phrase occurs, however it is broken into lines."""
-    return _pattern(phrase).search(text) is not None
+def blocking_docstring(docstring: str) -> str:
+    """Translate the names and examples of a docstring."""
+    docstring = re.sub(r"``async (with|for)``", r"``\1``", docstring)
+    docstring = _EXAMPLE.sub(lambda found: _translate_example(*found.groups()), docstring)
+    docstring = re.sub(r"((?:>>>|\.\.\.) .*)\bfal_async\.", r"\1fal_async.sync.", docstring)
+    return _CODE.sub(lambda code: rename(code[0]), docstring)
 
 
-def _pattern(phrase: str) -> re.Pattern[str]:
-    return re.compile(r"\s+".join(re.escape(word) for word in phrase.split()))
-
-
-def _rephrased(paragraph: str) -> str:
-    text = paragraph
-    for phrase, replacement in PHRASES.items():
-        text = _pattern(phrase).sub(replacement, text)
-    text = re.sub(r"``async (with|for)``", r"``\1``", text)
-    if text == paragraph:
-        return text
-    first, rest, *_ = [line[: -len(line.lstrip())] for line in paragraph.splitlines() * 2]
-    lines = wrap(
-        " ".join(text.split()),
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=rest if "\n" in paragraph else f"{first}    " * bool(first),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return "\n".join(lines)
-
-
-def _example(margin: str, body: str, option: str) -> str:
+def _translate_example(margin: str, body: str, option: str) -> str:
+    """Translate an async ``main`` to statements that doctest runs one by one."""
     code = dedent(body.replace(f"{margin}... ", ""))
     code = re.sub(r"\(await ([\w.]+\([^()]*\))\)(?=[.\[])", r"\1", code)
     code = re.sub(r"\b(await |async (?=with |for ))", "", code)
-    *first, last = _statements(code)
-    if any("print" in statement for statement in first):  # whose output doctest expects there
-        *first, last = f"def main() -> None:\n{_indented(code)}", "main()"
+    lines = code.splitlines()
+    *first, last = [
+        "\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in ast.parse(code).body
+    ]
+    if any("print" in statement for statement in first):  # doctest expects all output at the end
+        *first, last = f"def main() -> None:\n{indent(code.rstrip(), '    ')}", "main()"
     head, *tail = last.splitlines()
     statements = [*first, "\n".join([head + option, *tail])]
-    return "\n".join(f"{margin}{line}" for text in statements for line in _prompted(text))
-
-
-def _indented(code: str) -> str:
-    return "\n".join(f"    {line}" for line in code.splitlines())
-
-
-def _statements(code: str) -> list[str]:
-    lines = code.splitlines()
-    return ["\n".join(lines[node.lineno - 1 : node.end_lineno]) for node in ast.parse(code).body]
-
-
-def _prompted(statement: str) -> list[str]:
-    head, *tail = statement.splitlines()
-    return [f">>> {head}", *(f"... {line}" for line in tail)]
+    translated: list[str] = []
+    for statement in statements:
+        head, *tail = statement.splitlines()
+        translated += [f"{margin}>>> {head}", *(f"{margin}... {line}" for line in tail)]
+    return "\n".join(translated)

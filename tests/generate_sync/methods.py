@@ -1,4 +1,4 @@
-"""How one method of an async class is said by its blocking face, and by a function."""
+"""The wrapper and the function of one method of an async class."""
 
 from __future__ import annotations
 
@@ -7,33 +7,26 @@ import re
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from tests.generate_sync import docstrings as words
+from tests.generate_sync.docstrings import NAMES, blocking_docstring, rename
 
 if TYPE_CHECKING:
     from tests.generate_sync.sources import Function
 
-__all__ = ["FACES", "MARGIN", "Method", "documented", "renamed"]
+__all__ = ["MARGIN", "WRAPPED", "Method", "docstring"]
 
-#: The async classes that have a blocking face, and the names of the faces.
-FACES = {
-    "AsyncRequestHandle": "SyncRequestHandle",
-    "EventStream": "SyncEventStream",
-    "AsyncRealtimeConnection": "RealtimeConnection",
-    "WebSocketConnection": "SyncWebSocketConnection",
-    "WebSocketResponse": "SyncWebSocketResponse",
-    "HTTPOverWebSocket": "SyncHTTPOverWebSocket",
-    "Download": "SyncDownload",
-    "File": "SyncFile",
-    "AsyncClient": "SyncClient",
+#: The async classes that have a wrapper, with the base class of the wrapper.
+WRAPPED = {
+    "AsyncRequestHandle": "SyncWrapper[AsyncRequestHandle]",
+    "EventStream": "SyncStreamBase[EventStream[E], E]",
+    "AsyncRealtimeConnection": "SyncConnectionBase[AsyncRealtimeConnection, Any]",
+    "WebSocketConnection": "SyncConnectionBase[WebSocketConnection, str | bytes]",
+    "WebSocketResponse": "SyncStreamBase[WebSocketResponse, Any]",
+    "HTTPOverWebSocket": "SyncWrapper[HTTPOverWebSocket]",
+    "AsyncClient": "SyncClientBase[AsyncClient]",
+    "Download": "SyncStreamBase[Download, bytes]",
+    "File": "SyncFileBase",
 }
-#: Public methods that are only for neighbours of their class.
-INTERNAL = {
-    ("AsyncRequestHandle", "fetch"),
-    ("AsyncRequestHandle", "follow"),
-}
-#: Public methods that the base of the face has.
-INHERITED = {("EventStream", "aclose"), ("WebSocketResponse", "aclose"), ("Download", "aclose")}
-#: Special methods that a face says; those of other classes are said by its base.
+#: Special methods that a wrapper defines; the base classes define all others.
 SPECIAL = {
     "AsyncClient": {"__init__", "__aenter__", "__aexit__"},
     "AsyncRequestHandle": {
@@ -43,39 +36,23 @@ SPECIAL = {
         "__reduce__",
     },
 }
-#: The bodies that do not follow from the rules.
-BY_HAND = {
+#: Method bodies that differ from those of the async class.
+BODIES = {
     ("AsyncClient", "aclose"): "self._close()",
-    ("AsyncRequestHandle", "__reduce__"): "return attach, (self.to_dict(),)",
-    ("AsyncRequestHandle", "__get_pydantic_core_schema__"): "return handle_schema(cls, attach)",
-    ("AsyncRequestHandle", "from_request_id"): (
-        "check_client(client)\n"
-        'return client.attach({"application": application, "request_id": request_id})'
+    ("AsyncRequestHandle", "__reduce__"): "return attach_to_default, (self.to_dict(),)",
+    ("AsyncRequestHandle", "__get_pydantic_core_schema__"): (
+        "return handle_schema(cls, attach_to_default)"
     ),
 }
-NAMES = {
-    **FACES,
-    "Result": "SyncResult",
-    "AsyncGenerator": "Generator",
-    "AsyncIterator": "Iterator",
-    "aclose": "close",
-    "__aenter__": "__enter__",
-    "__aexit__": "__exit__",
-}
-#: What calls return that give the output of a model.
-OUTPUT = "T"
 MARGIN = "    "
-
-#: What is code in a docstring.
-_CODE = re.compile(r"`[^`]+`|(?:>>>|\.\.\.) .*")
 
 
 class Method:
-    """One method of an async class.
+    """A method of an async class.
 
     Attributes:
-        owner: The class whose face gets it.
-        name: Its name.
+        owner: The name of the class.
+        name: The name of the method.
     """
 
     def __init__(self, owner: str, function: Function) -> None:
@@ -86,135 +63,133 @@ class Method:
         self._is_property = "property" in decorators
         self._is_classmethod = "classmethod" in decorators
         self._is_overload = "overload" in decorators
-        self._is_block = self._returns.startswith("AbstractAsyncContextManager[")
+        self._is_context = self._returns.startswith("AbstractAsyncContextManager[")
         iterators = ("AsyncGenerator[", "AsyncIterator[")
-        self._is_iterator = not self._is_block and self._returns.startswith(iterators)
+        self._is_iterator = not self._is_context and self._returns.startswith(iterators)
         self._is_coroutine = isinstance(function, ast.AsyncFunctionDef) and not (
-            self._is_block or self._is_iterator
+            self._is_context or self._is_iterator
         )
 
     @property
-    def is_said(self) -> bool:
-        """Whether it is said in the face's own text."""
+    def is_wrapped(self) -> bool:
+        """Whether the wrapper defines the method, rather than its base class."""
         if self.name.startswith("_"):
             return self.name in SPECIAL.get(self.owner, ())
-        return (self.owner, self.name) not in INTERNAL | INHERITED
+        return self.name != "aclose" or not WRAPPED[self.owner].startswith("SyncStreamBase")
 
     def as_method(self) -> str:
-        """The method of the face."""
-        text = self._head(self.name, ast.unparse(self._function.args), self._face)
-        return self._with_body(renamed(text), self._method_body(), blocking=True)
+        """Return the source text of the wrapper's method."""
+        parameters = ast.unparse(self._function.args)
+        head = rename(f"def {self.name}({parameters}) -> {self._blocking_type}:")
+        return self._definition(head, self._method_body(), blocking=True)
 
     def as_function(self, *, blocking: bool) -> str:
-        """A function of a module, on a client that its callers share."""
-        client, awaited, returns = "_client()", "", self._face
-        if not blocking:
-            client, awaited, returns = "default_client()", "", self._async_face
-            if self._is_coroutine:
-                client, awaited = "(await load_default_client())", "await "
+        """Return the source text of a module's function, which calls the default client."""
         parameters = ast.unparse(self._function.args).removeprefix("self").removeprefix(", ")
-        head = self._head(self.name, parameters, returns)
-        head = renamed(head) if blocking else f"{awaited and 'async '}{head}"
-        body = f"{self._return}{awaited}{client}.{self.name}({self._arguments(over=False)})"
-        return self._with_body(head, body, blocking=blocking)
+        head = f"def {self.name}({parameters}) -> "
+        client, await_ = "default_client()", ""
+        if blocking:
+            head, client = rename(f"{head}{self._blocking_type}:"), "_client()"
+        else:
+            head += f"{self._plain_type}:"
+            if self._is_coroutine:
+                head = f"async {head}"
+                client, await_ = "(await load_default_client())", "await "
+        arguments = self._arguments(wrapped=False)
+        body = f"{self._return}{await_}{client}.{self.name}({arguments})"
+        return self._definition(head, body, blocking=blocking)
 
-    @staticmethod
-    def _head(name: str, parameters: str, returns: str) -> str:
-        return f"def {name}({parameters}) -> {returns}:"
-
-    def _with_body(self, head: str, body: str, *, blocking: bool) -> str:
+    def _definition(self, head: str, body: str, *, blocking: bool) -> str:
         if self._is_overload:
             return f"@overload\n{head} ..."
         head = f"@property\n{head}" if self._is_property else head
         head = f"@classmethod\n{head}" if self._is_classmethod else head
-        return f"{head}\n{indent(documented(self._function, blocking=blocking) + body, MARGIN)}"
+        return f"{head}\n{indent(docstring(self._function, blocking=blocking) + body, MARGIN)}"
 
     @property
-    def _item(self) -> str:
-        """What a block gives."""
+    def _yielded_type(self) -> str:
+        """The type that an async context manager yields."""
         return self._returns.partition("[")[2].split(",")[0].rstrip("]")
 
     @property
-    def _face(self) -> str:
-        return f"AbstractContextManager[{self._item}]" if self._is_block else self._returns
+    def _blocking_type(self) -> str:
+        if self._is_context:
+            return f"AbstractContextManager[{self._yielded_type}]"
+        return self._returns
 
     @property
-    def _async_face(self) -> str:
-        return f"AbstractAsyncContextManager[{self._item}]" if self._is_block else self._returns
+    def _plain_type(self) -> str:
+        if self._is_context:
+            return f"AbstractAsyncContextManager[{self._yielded_type}]"
+        return self._returns
 
     @property
     def _return(self) -> str:
         return "" if self._returns == "None" else "return "
 
     def _method_body(self) -> str:
-        if (self.owner, self.name) in BY_HAND:
-            return BY_HAND[self.owner, self.name]
+        if (self.owner, self.name) in BODIES:
+            return BODIES[self.owner, self.name]
         if self.name == "__init__":
-            return f"{self._concealed}super().__init__({self.owner}({self._arguments(over=False)}))"
-        if self.name.startswith("_"):  # what is said there holds for a face as well
-            return renamed("\n".join(map(ast.unparse, self._function.body)).replace("await ", ""))
-        return self._concealed + self._return + self._over_portal()
+            arguments = self._arguments(wrapped=False)
+            return f"{self._conceal_key}super().__init__({self.owner}({arguments}))"
+        if self._is_classmethod or self.name.startswith("_"):  # these hold for the wrapper too
+            body = self._function.body[ast.get_docstring(self._function) is not None :]
+            return rename("\n".join(map(ast.unparse, body)).replace("await ", ""))
+        return self._conceal_key + self._return + self._portal_call()
 
     @property
-    def _concealed(self) -> str:
-        """Puts a key out of sight of those who show tracebacks, as the async class does."""
+    def _conceal_key(self) -> str:
+        """A statement that hides the key from tools that show the locals of a traceback."""
         args = self._function.args
         has_key = any(arg.arg == "key" for arg in [*args.args, *args.kwonlyargs])
         return "key = conceal(key)\n" if has_key else ""
 
-    def _over_portal(self) -> str:
-        method, arguments = f"self._async.{self.name}", self._arguments(over=True)
+    def _portal_call(self) -> str:
+        method, arguments = f"self._async.{self.name}", self._arguments(wrapped=True)
         if self._is_property:
             return method
-        handed = ", ".join(filter(None, [method, arguments]))
-        if self._is_block:
-            return f"self._portal.enter({renamed(self._item)}, {handed})"
+        passed = ", ".join(filter(None, [method, arguments]))
+        if self._is_context:
+            return f"self._portal.enter({rename(self._yielded_type)}, {passed})"
         if self._is_iterator:
-            return f"self._portal.iterate({handed})"
-        value = f"self._portal.call({handed})" if self._is_coroutine else f"{method}({arguments})"
-        if self._returns == "Self":
-            return f"self._sharing_portal({value})"
-        if (returned := self._returns.partition("[")[0]) in FACES:
-            return self._brought(FACES[returned], handed, value)
-        return self._brought("wrap_result", handed, value) if self._returns == OUTPUT else value
+            return f"self._portal.iterate({passed})"
+        call = f"self._portal.call({passed})" if self._is_coroutine else f"{method}({arguments})"
+        returned = self._returns.partition("[")[0]
+        if returned == "Self":
+            return f"self._sharing_portal({call})"
+        if returned not in WRAPPED and returned != "T":  # `T` is the output of a model
+            return call
+        wrapper = "wrap_result" if returned == "T" else NAMES[returned]
+        if self._is_coroutine:  # wrapped on the loop, where no interrupt can come between
+            return f"self._portal.call_and_wrap({wrapper}, {passed})"
+        return f"{wrapper}(self._portal, {call})"
 
-    def _brought(self, into: str, handed: str, value: str) -> str:
-        """A value that is made into something else, where nothing can interrupt that."""
-        if self._is_coroutine:
-            return f"self._portal.bring({into}, {handed})"
-        return f"{into}(self._portal, {value})"
+    def _arguments(self, *, wrapped: bool) -> str:
+        """Return the arguments that pass on all parameters.
 
-    def _arguments(self, *, over: bool) -> str:
-        """The parameters, passed on; with care for callbacks and faces on the way ``over``."""
+        Callbacks and wrappers need a conversion on the way from a wrapper to its async object.
+        """
+
+        def argument(arg: ast.arg) -> str:
+            annotation = ast.unparse(arg.annotation) if arg.annotation else ""
+            if wrapped and "Callable[" in annotation and "Awaitable[None]" in annotation:
+                return f"run_in_caller_thread({arg.arg})"
+            if wrapped and WRAPPED.keys() & set(re.findall(r"\w+", annotation)):
+                return f"self._unwrap({arg.arg})"
+            return arg.arg
+
         args = self._function.args
-        passed = [_passed(arg, over=over) for arg in args.args[1:]]
+        passed = [argument(arg) for arg in args.args[1:]]
         passed += [f"*{args.vararg.arg}"] if args.vararg else []
-        passed += [f"{arg.arg}={_passed(arg, over=over)}" for arg in args.kwonlyargs]
+        passed += [f"{arg.arg}={argument(arg)}" for arg in args.kwonlyargs]
         return ", ".join(passed)
 
 
-def _passed(arg: ast.arg, *, over: bool) -> str:
-    annotation = ast.unparse(arg.annotation) if arg.annotation else ""
-    if over and "Callable[" in annotation and "Awaitable[None]" in annotation:
-        return f"run_in_caller_thread({arg.arg})"
-    if over and FACES.keys() & set(re.findall(r"\w+", annotation)):
-        return f"self._unwrap({arg.arg})"
-    return arg.arg
-
-
-def renamed(text: str) -> str:
-    """Source text with the names that its face has."""
-    text = re.sub(r"AsyncGenerator\[(\w+), None\]", r"Generator[\1, None, None]", text)
-    return re.sub(r"\w+", lambda word: NAMES.get(word[0], word[0]), text)
-
-
-def documented(node: Function | ast.ClassDef, *, blocking: bool) -> str:
-    """The docstring, as source text."""
+def docstring(node: Function | ast.ClassDef, *, blocking: bool) -> str:
+    """Return a docstring as source text."""
     text = ast.get_docstring(node)
     if text is None:
         return ""
-    if blocking:
-        text = re.sub(
-            r"`[^`]+`|(>>>|\.\.\.) .*", lambda code: renamed(code[0]), words.blocking(text)
-        )
+    text = blocking_docstring(text) if blocking else text
     return f'"""{text}{chr(10) if chr(10) in text else ""}"""\n'

@@ -1,4 +1,4 @@
-"""Reads what there is to say of the package's async classes, as syntax trees."""
+"""Syntax trees of the async modules, which the generator reads without importing them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass
 class Source:
-    """A module: its classes, and what their annotations need.
+    """A module: its classes, and the names that their annotations need.
 
     Attributes:
-        name: Its name within the package.
-        classes: Its classes.
-        imports: Its imports, from wherever in the module.
-        variables: The type variables that it defines for type checkers.
+        name: The path of the module within the package, without its suffix.
+        classes: The classes by name.
+        imports: The imports, at any depth.
+        variables: The type variables that the module defines for type checkers.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Source:
     @classmethod
     def read(cls, name: str) -> Source:
         source = cls(name)
-        for node in map(_WithConstants(name).visit, _statements(name)):
+        for node in map(_InlineConstants(name).visit, _statements(name)):
             if isinstance(node, ast.ClassDef):
                 source.classes[node.name] = node
             elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -44,20 +44,20 @@ class Source:
                 source.variables.append(ast.unparse(node))
         return source
 
-    def parts(self, name: str) -> list[tuple[Source, ast.ClassDef]]:
-        """The bases of a class that are classes of the package, each with its module."""
-        parts = []
+    def bases(self, name: str) -> list[tuple[Source, ast.ClassDef]]:
+        """Return the bases of a class that are classes of the package, each with its module."""
+        found = []
         for base in self.classes[name].bases:
             for node in self.imports:
-                if isinstance(node, ast.ImportFrom) and _binds(node, ast.unparse(base)):
+                if isinstance(node, ast.ImportFrom) and _imports(node, ast.unparse(base)):
                     module = (node.module or "").removeprefix("fal_async.").replace(".", "/")
                     source = Source.read(module)
-                    parts.append((source, source.classes[ast.unparse(base)]))
-        return parts
+                    found.append((source, source.classes[ast.unparse(base)]))
+        return found
 
 
-class _WithConstants(ast.NodeTransformer):
-    """Puts the values of a module's constants into the defaults of parameters."""
+class _InlineConstants(ast.NodeTransformer):
+    """Replace the module's constants by their values in the defaults of parameters."""
 
     def __init__(self, name: str) -> None:
         self._values = {
@@ -76,7 +76,7 @@ class _WithConstants(ast.NodeTransformer):
 
 
 def public_names(module: str) -> list[str]:
-    """The names in a module's ``__all__``."""
+    """Return the names in a module's ``__all__``."""
     for node in _statements(module):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return [str(name) for name in ast.literal_eval(node.value)]
@@ -84,10 +84,11 @@ def public_names(module: str) -> list[str]:
 
 
 def _statements(name: str) -> list[ast.stmt]:
-    tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text("utf-8"))
     return [node for top in tree.body for node in (top.body if isinstance(top, ast.If) else [top])]
 
 
-def _binds(node: ast.ImportFrom, name: str) -> bool:
-    inside = (node.module or "").startswith("fal_async.")
-    return inside and any(alias.name == name for alias in node.names)
+def _imports(node: ast.ImportFrom, name: str) -> bool:
+    return (node.module or "").startswith("fal_async.") and any(
+        alias.name == name for alias in node.names
+    )

@@ -1,11 +1,11 @@
-"""The client that the blocking functions share."""
+"""The default client of the blocking functions."""
 
 from __future__ import annotations
 
-import fal_async.sync
+from fal_async.sync import _default
 
 
 def close_shared_client() -> None:
-    """Close it; the next call makes another, from the environment as it is then."""
-    if shared := fal_async.sync._clients.pop("shared", None):
-        shared.close()
+    """Close the default client. The next call makes another from the current environment."""
+    if client := _default._clients.pop("default", None):
+        client._close()

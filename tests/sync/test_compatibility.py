@@ -44,7 +44,7 @@ DIFFERENCES = {
         "SyncRequestHandle(cancel_url)",
         "SyncRequestHandle(client)",
         "SyncRequestHandle(portal) is required",
-        "SyncRequestHandle(its_async) is required",
+        "SyncRequestHandle(wrapped) is required",
         "AsyncRequestHandle.client",
         "AsyncRequestHandle(request_id) has to be named",
         "AsyncRequestHandle(response_url) has to be named",
@@ -68,8 +68,8 @@ DIFFERENCES = {
     ]
     + [
         "RealtimeConnection(portal) is required",
-        "RealtimeConnection(its_async) is required",
-        "AsyncRealtimeConnection(line) is required",
+        "RealtimeConnection(wrapped) is required",
+        "AsyncRealtimeConnection(websocket) is required",
         "AsyncRealtimeConnection(encode) is required",
         "AsyncRealtimeConnection(decode) is required",
     ],

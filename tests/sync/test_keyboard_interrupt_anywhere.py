@@ -193,7 +193,7 @@ for delay in range(150):
         interrupts += 1
 say(interrupts, portal.call(echo, "alive"))
 portal.close()
-say(len(portal._threads[os.getpid()]._errands))
+say(len(portal._threads[os.getpid()]._tasks))
 """) == ["150 alive", "0"]
 
 
@@ -470,7 +470,7 @@ say(portal.call(kind))
 #: Interrupts a loop of calls at many moments, of which some are those in which the value arrives.
 TAKE_NUMBERS = """
 import itertools
-from fal_async.sync._portal import READ_AHEAD
+from fal_async.sync._task import READ_AHEAD
 from fal_async._net.tasks import on_abandoned_result
 
 def interrupt(*_):

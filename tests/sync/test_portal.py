@@ -358,7 +358,7 @@ def test_an_errand_that_a_loop_did_not_come_to_is_ended_with_it(
     thread.start()
     errand: PortalTask[None, int] = PortalTask(lambda _: echo(1))
     errand._thread = thread
-    thread._errands[errand] = None  # handed over, but the loop ends before it is begun
+    thread._tasks[errand] = None  # handed over, but the loop ends before it is begun
     thread.stop()
     with pytest.raises(ClientClosedError):
         errand.wait_finished().unwrap()
@@ -514,7 +514,7 @@ def test_an_error_comes_as_itself_after_the_items_before_it(portal: Portal) -> N
     assert caught.value is error
     assert error.__context__ is None
     _, *frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    assert frames == ["iterate", "unwrap", "_iterate_into", "pages"]
+    assert frames == ["iterate", "unwrap", "_emit_all", "pages"]
 
 
 def leave_by_break(portal: Portal, diary: Diary) -> None:
@@ -718,10 +718,10 @@ def test_a_block_is_entered_and_left_in_one_task(portal: Portal) -> None:
 def test_a_block_is_entered_once(portal: Portal) -> None:
     block_of_one = portal.enter(same, block, 1)
     with block_of_one:
-        with pytest.raises(InvalidRequestError, match="once"), block_of_one:
+        with pytest.raises(InvalidRequestError, match="twice"), block_of_one:
             pass
         assert portal.call(echo, 1) == 1
-    with pytest.raises(InvalidRequestError, match="once"):
+    with pytest.raises(InvalidRequestError, match="twice"):
         block_of_one.__enter__()
 
 

@@ -1,0 +1,889 @@
+# Generated from _client/client.py, _client/inference.py, _client/queue.py, _client/storage.py and
+# _client/websockets.py by `python -m tests.generate_sync`. Do not edit: change the source and run
+# that command.
+# ruff: noqa: A002 -- the official client's names
+"""`SyncClient`: the blocking client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fal_async._client.client import AsyncClient
+from fal_async._config import UNCHANGED
+from fal_async._core.secrets import conceal
+from fal_async.sync._objects import (
+    RealtimeConnection,
+    SyncEventStream,
+    SyncHTTPOverWebSocket,
+    SyncRequestHandle,
+    SyncWebSocketConnection,
+)
+from fal_async.sync._results import SyncResult, wrap_result
+from fal_async.sync._task import run_in_caller_thread
+from fal_async.sync._wrappers import SyncClientBase
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import (
+        AsyncIterable,
+        Awaitable,
+        Callable,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from typing import BinaryIO, Self
+
+    import httpx
+    from typing_extensions import TypeVar
+
+    from fal_async._auth.credentials import KeyProvider
+    from fal_async._config import Hosts, Limits, RetryPolicy, Unchanged
+    from fal_async._files.images import Picture
+    from fal_async.types import (
+        Arguments,
+        AsyncFile,
+        Cancellation,
+        Priority,
+        Repository,
+        Status,
+        StorageSettings,
+    )
+
+    T = TypeVar("T", default=SyncResult)
+    E = TypeVar("E", default=dict[str, Any])
+
+__all__ = ["SyncClient"]
+
+
+class SyncClient(SyncClientBase[AsyncClient]):
+    """A client of the platform, for asyncio, uvloop and trio.
+
+    Making one does no I/O. It may be used by several event loops, one after another; connections
+    are kept for each loop and closed with it. Close it with ``with`` or `close`.
+
+    A copy is the same account over the same connections, as from `with_options`. A pickle holds the
+    settings, but neither key nor transport: a client whose key was given refuses to call when it
+    comes out of a pickle, until `with_options` gives it one; one that found its key in the
+    environment searches there again.
+
+    Args:
+        key: The API key, or a function (sync or async) that gives it and is called for each
+            request; ``None`` looks at ``FAL_KEY``, ``FAL_KEY_ID`` with ``FAL_KEY_SECRET``, Colab's
+            secrets, and the tokens of ``fal auth login``, when first needed.
+        default_timeout: The bound of one HTTP exchange of the calls that are over soon (submit,
+            status, result, cancel), in seconds: of connecting, of writing, and of silence; ``None``
+            disables it.
+        hosts: The base URLs; ``None`` reads the environment.
+        transport: Any httpx transport, which the client then owns; ``None`` makes a
+            `PooledTransport`, or one that uses the proxies of the environment.
+        retry: How often an exchange is tried; ``None`` takes the defaults of `RetryPolicy`.
+        limits: How much is done at once; ``None`` takes the defaults of `Limits`.
+
+    Raises:
+        InvalidRequestError: An argument is not usable, such as an empty key.
+
+    Example:
+        >>> with fal_async.sync.SyncClient() as client:
+        ...     result = client.run("demo/echo", {"prompt": "a cat"})
+        >>> print(result["prompt"])
+        a cat
+    """
+
+    def __init__(
+        self,
+        key: str | KeyProvider | None = None,
+        default_timeout: float | None = 120.0,
+        *,
+        hosts: Hosts | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        key = conceal(key)
+        super().__init__(
+            AsyncClient(
+                key, default_timeout, hosts=hosts, transport=transport, retry=retry, limits=limits
+            )
+        )
+
+    def run(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        method: str = "POST",
+        path: str = "",
+        timeout: float | None = None,
+        start_timeout: float | None = None,
+        hint: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        output: type[T] | None = None,
+        tags: Mapping[str, str] | None = None,
+        store_io: bool | None = None,
+        expires_in: int | None = None,
+        auto_upload: bool = True,
+    ) -> T:
+        """Run an app directly and return its output, without the queue.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            method: The HTTP method; with ``"GET"`` the arguments become the query string.
+            path: A path within the app, added to the id.
+            timeout: The deadline of the whole call, in seconds, retries included; ``None`` waits as
+                long as it takes. The run is never started a second time because of it.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` for ever.
+            hint: Requests with the same hint go to the same runner where possible.
+            headers: Further request headers.
+            output: A pydantic model, or any type that pydantic knows, which the output is checked
+                against; ``None`` gives a `SyncResult`, or the plain value where the output is not a
+                JSON object.
+            tags: Up to ten names and values that the platform's usage reports show.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+
+        Raises:
+            FalClientTimeoutError: `timeout` has passed.
+            FalClientHTTPError: The platform or the app answered with an error; the class says of
+                what kind.
+            SubmitOutcomeUnknownError: The connection broke after the call was sent.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidResponseError: The output is not of the type asked for.
+
+        Example:
+            >>> result = fal_async.sync.run("demo/echo", {"prompt": "a cat"})
+            >>> print(result["prompt"])
+            a cat
+        """
+        return self._portal.call_and_wrap(
+            wrap_result,
+            self._async.run,
+            application,
+            arguments,
+            method=method,
+            path=path,
+            timeout=timeout,
+            start_timeout=start_timeout,
+            hint=hint,
+            headers=headers,
+            output=output,
+            tags=tags,
+            store_io=store_io,
+            expires_in=expires_in,
+            auto_upload=auto_upload,
+        )
+
+    def stream(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "/stream",
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        idle_timeout: float | None = None,
+        output: type[E] | None = None,
+        auto_upload: bool = True,
+    ) -> SyncEventStream[E]:
+        """Run an app directly and read its output as it comes.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/any-llm"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: The path within the app that streams.
+            timeout: The deadline of the whole stream, in seconds; ``None`` reads as long as it
+                takes.
+            headers: Further request headers.
+            idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
+                platform's keep-alive comments are no silence. ``None`` for any time.
+            output: A type that each event is checked against; ``None`` gives decoded JSON.
+            auto_upload: Whether files in the arguments are uploaded first; see `run`.
+
+        Raises:
+            FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
+            FalClientHTTPError: The platform or the app answered with an error.
+            StreamError: The app sent an error in the midst of the stream.
+            StreamInterruptedError: The connection was lost; the error says how many events had
+                arrived.
+            SubmitOutcomeUnknownError: The connection broke before the stream began.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidResponseError: An event is not of the type asked for.
+
+        Example:
+            >>> for event in fal_async.sync.stream("demo/stream", {"steps": 2}):
+            ...     print(event["step"])
+            1
+            2
+        """
+        return SyncEventStream(
+            self._portal,
+            self._async.stream(
+                application,
+                arguments,
+                path=path,
+                timeout=timeout,
+                headers=headers,
+                idle_timeout=idle_timeout,
+                output=output,
+                auto_upload=auto_upload,
+            ),
+        )
+
+    def submit(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "",
+        hint: str | None = None,
+        webhook_url: str | None = None,
+        priority: Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+        tags: Mapping[str, str] | None = None,
+        no_retry: bool = False,
+        store_io: bool | None = None,
+        max_queue_length: int | None = None,
+        expires_in: int | None = None,
+        auto_upload: bool = True,
+    ) -> SyncRequestHandle:
+        """Put a job into the queue and return its handle.
+
+        If the caller is cancelled while the answer is on its way, the answer is waited for briefly
+        and the job is cancelled, since nobody could collect it.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: A path within the app, added to the id.
+            hint: Requests with the same hint go to the same runner where possible.
+            webhook_url: Where the platform sends the output when the job has ended; ``None`` for
+                nowhere.
+            priority: ``"low"`` lets other requests pass; ``None`` is normal.
+            headers: Further request headers.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` for ever.
+            tags: Up to ten names and values that the platform's usage reports show.
+            no_retry: Whether the platform must not try a failed job again on another runner.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+                wait for the endpoint; ``None`` for no bound.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+
+        Raises:
+            FalClientHTTPError: The platform refused; the class says in what way.
+            SubmitOutcomeUnknownError: The connection broke after the call was sent; it was not sent
+                again.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> handle = fal_async.sync.submit("demo/echo", {"prompt": "a cat"})
+            >>> print(handle.get())
+            {'prompt': 'a cat'}
+        """
+        return self._portal.call_and_wrap(
+            SyncRequestHandle,
+            self._async.submit,
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            webhook_url=webhook_url,
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+            tags=tags,
+            no_retry=no_retry,
+            store_io=store_io,
+            max_queue_length=max_queue_length,
+            expires_in=expires_in,
+            auto_upload=auto_upload,
+        )
+
+    def subscribe(
+        self,
+        application: str,
+        arguments: Arguments,
+        *,
+        path: str = "",
+        hint: str | None = None,
+        with_logs: bool = False,
+        interval: float | None = None,
+        on_enqueue: Callable[[str], Awaitable[None] | None] | None = None,
+        on_queue_update: Callable[[Status], Awaitable[None] | None] | None = None,
+        priority: Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+        client_timeout: float | None = None,
+        output: type[T] | None = None,
+        tags: Mapping[str, str] | None = None,
+        no_retry: bool = False,
+        store_io: bool | None = None,
+        max_queue_length: int | None = None,
+        expires_in: int | None = None,
+        auto_upload: bool = True,
+    ) -> T:
+        """Put a job into the queue, wait until it has ended, and return its output.
+
+        Leaving early cancels the job: when the task is cancelled, when `client_timeout` passes,
+        when a callback raises. An error of the network leaves the job alone; the error carries its
+        `request_id`.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/flux/dev"``.
+            arguments: The input: a mapping of JSON values, or a pydantic model.
+            path: A path within the app, added to the id.
+            hint: Requests with the same hint go to the same runner where possible.
+            with_logs: Whether the statuses given to `on_queue_update` carry log lines; each line
+                comes once.
+            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
+                stream, and polls with a growing pause where that cannot be had.
+            on_enqueue: Called once with the request id; sync or async.
+            on_queue_update: Called with each status that differs from the one before, or with
+                `interval` after each poll; sync or async.
+            priority: ``"low"`` lets other requests pass; ``None`` is normal.
+            headers: Further request headers.
+            start_timeout: How long the platform may take until a runner starts, in seconds;
+                ``None`` takes `client_timeout`.
+            client_timeout: The deadline of the whole call, in seconds; ``None`` waits as long as it
+                takes.
+            output: A pydantic model, or any type that pydantic knows, which the output is checked
+                against; ``None`` gives a `SyncResult`, or the plain value where the output is not a
+                JSON object.
+            tags: Up to ten names and values that the platform's usage reports show.
+            no_retry: Whether the platform must not try a failed job again on another runner.
+            store_io: Whether the platform stores input and output; ``None`` leaves it to the
+                account's setting.
+            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
+                wait for the endpoint; ``None`` for no bound.
+            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+                setting.
+            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
+                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+
+        Raises:
+            FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
+            FalClientHTTPError: The platform refused, or the job failed; the class says in what way.
+            SubmitOutcomeUnknownError: The connection broke after the job was sent; it was not sent
+                again.
+            ConnectionFailedError: The platform could not be reached; nothing was sent.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+            InvalidResponseError: The output is not of the type asked for.
+
+        Example:
+            >>> seen = []
+            >>> result = fal_async.sync.subscribe(
+            ...     "demo/echo", {"prompt": "a cat"}, on_queue_update=seen.append
+            ... )
+            >>> print(type(seen[-1]).__name__, result)
+            Completed {'prompt': 'a cat'}
+        """
+        return self._portal.call_and_wrap(
+            wrap_result,
+            self._async.subscribe,
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            with_logs=with_logs,
+            interval=interval,
+            on_enqueue=run_in_caller_thread(on_enqueue),
+            on_queue_update=run_in_caller_thread(on_queue_update),
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+            client_timeout=client_timeout,
+            output=output,
+            tags=tags,
+            no_retry=no_retry,
+            store_io=store_io,
+            max_queue_length=max_queue_length,
+            expires_in=expires_in,
+            auto_upload=auto_upload,
+        )
+
+    def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
+        """Ask once how a job stands; see `SyncRequestHandle.status`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+            with_logs: Whether the answer carries the log lines that the platform holds.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return self._portal.call(self._async.status, application, request_id, with_logs=with_logs)
+
+    def result(self, application: str, request_id: str, *, output: type[T] | None = None) -> T:
+        """Wait until a job has ended, and fetch its output; see `SyncRequestHandle.get`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+            output: A type that the output is checked against; ``None`` gives a `SyncResult`.
+
+        Raises:
+            FalClientHTTPError: The job failed; the class says in what way.
+        """
+        return self._portal.call_and_wrap(
+            wrap_result, self._async.result, application, request_id, output=output
+        )
+
+    def cancel(self, application: str, request_id: str) -> Cancellation:
+        """Ask the platform to cancel a job; see `SyncRequestHandle.cancel`.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+
+        Raises:
+            NotFoundError: The job is unknown or has expired.
+        """
+        return self._portal.call(self._async.cancel, application, request_id)
+
+    def get_handle(self, application: str, request_id: str) -> SyncRequestHandle:
+        """The handle of a job whose id is known. Nothing is sent.
+
+        Args:
+            application: The endpoint id that the job was submitted to.
+            request_id: The job's id.
+
+        Raises:
+            InvalidRequestError: One of them cannot be an id.
+        """
+        return self._portal.call_and_wrap(
+            SyncRequestHandle, self._async.get_handle, application, request_id
+        )
+
+    def attach(self, handle: SyncRequestHandle | Mapping[str, str]) -> SyncRequestHandle:
+        """Bind a handle to this client: one that was pickled, or the data of its `to_dict`.
+
+        URLs that are not at the platform's queue are replaced by those that the ids stand for, so
+        that the key goes nowhere else.
+
+        Args:
+            handle: The handle or its data.
+
+        Raises:
+            InvalidRequestError: The data is not that of a handle.
+        """
+        return SyncRequestHandle(self._portal, self._async.attach(self._unwrap(handle)))
+
+    def realtime(
+        self,
+        application: str,
+        *,
+        use_jwt: bool = True,
+        path: str = "/realtime",
+        max_buffering: int | None = None,
+        token_expiration: int = 120,
+        encode_message: Callable[[Any], str | bytes] | None = None,
+        decode_message: Callable[[bytes], Any] | None = None,
+        reconnect: bool = False,
+        max_message_size: int | None = 64 * 1024 * 1024,
+        open_timeout: float | None = 90.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        compression: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[RealtimeConnection]:
+        """Open a session with a realtime app; ``with`` closes it.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
+            use_jwt: Whether to authenticate with a short-lived token in the URL. If false, the key
+                itself is sent in a header.
+            path: The path within the app; it is not added to an id that ends with it.
+            max_buffering: The number of unprocessed inputs that the platform keeps before it drops
+                the oldest, from 1 to 60; ``None`` uses the default of the app.
+            token_expiration: The time during which the token can open connections, in seconds.
+            encode_message: Encodes the arguments of `send` as text or bytes; ``None`` encodes them
+                as msgpack.
+            decode_message: Decodes binary messages; ``None`` decodes them as msgpack.
+            reconnect: Whether `send` opens a new connection, with a new token, after the last one
+                was closed by the server or lost. Inputs without a result are lost; the next `recv`
+                then raises a `RealtimeDisconnectedError`.
+            max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+                limit.
+            open_timeout: The timeout for opening a connection, in seconds, which includes the start
+                of a runner; ``None`` disables it.
+            ping_interval: The time without received data after which to send a ping, in seconds;
+                ``None`` disables pings.
+            ping_timeout: The time to wait for a response to a ping before the connection counts as
+                lost, in seconds; ``None`` disables the timeout.
+            compression: Whether to offer permessage-deflate, which takes much time and saves
+                nothing on images.
+            headers: Additional headers of the handshake.
+
+        Raises:
+            FalClientHTTPError: The platform rejected the token or the connection; the subclass
+                gives the reason.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+
+        Example:
+            >>> with fal_async.sync.realtime("demo/echo") as connection:
+            ...     connection.send({"prompt": "a cat"})
+            ...     result = connection.recv()
+            >>> print(result["prompt"])
+            a cat
+        """
+        return self._portal.enter(
+            RealtimeConnection,
+            self._async.realtime,
+            application,
+            use_jwt=use_jwt,
+            path=path,
+            max_buffering=max_buffering,
+            token_expiration=token_expiration,
+            encode_message=encode_message,
+            decode_message=decode_message,
+            reconnect=reconnect,
+            max_message_size=max_message_size,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            compression=compression,
+            headers=headers,
+        )
+
+    def ws_connect(
+        self,
+        application: str,
+        *,
+        path: str = "",
+        use_jwt: bool = True,
+        max_buffering: int | None = None,
+        token_expiration: int = 120,
+        max_message_size: int | None = 64 * 1024 * 1024,
+        open_timeout: float | None = 90.0,
+        ping_interval: float | None = 20.0,
+        ping_timeout: float | None = 20.0,
+        compression: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[SyncWebSocketConnection]:
+        """Open a WebSocket of an app with its own protocol; ``with`` closes it.
+
+        Args:
+            application: The endpoint id.
+            path: The path within the app, which is added to the id.
+            use_jwt: As for `realtime`.
+            max_buffering: As for `realtime`.
+            token_expiration: As for `realtime`.
+            max_message_size: As for `realtime`.
+            open_timeout: As for `realtime`.
+            ping_interval: As for `realtime`.
+            ping_timeout: As for `realtime`.
+            compression: As for `realtime`.
+            headers: As for `realtime`.
+
+        Raises:
+            FalClientHTTPError: The platform rejected the token or the connection.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+
+        Example:
+            >>> with fal_async.sync.ws_connect("demo/socket", path="/chat") as socket:
+            ...     socket.send("hello")
+            ...     print(socket.recv())
+            hello
+        """
+        return self._portal.enter(
+            SyncWebSocketConnection,
+            self._async.ws_connect,
+            application,
+            path=path,
+            use_jwt=use_jwt,
+            max_buffering=max_buffering,
+            token_expiration=token_expiration,
+            max_message_size=max_message_size,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            compression=compression,
+            headers=headers,
+        )
+
+    def http_over_websocket(
+        self,
+        application: str,
+        *,
+        max_message_size: int | None = 64 * 1024 * 1024,
+        open_timeout: float | None = 90.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[SyncHTTPOverWebSocket]:
+        """Open a WebSocket for many HTTP requests to an endpoint; ``with`` closes it.
+
+        Args:
+            application: The endpoint id, with its path.
+            max_message_size: The maximum size of a received message, in bytes; ``None`` for no
+                limit. A response consists of one or more messages.
+            open_timeout: The timeout for opening the connection, in seconds; ``None`` disables it.
+            headers: Additional headers of the handshake.
+
+        Raises:
+            FalClientHTTPError: The platform rejected the connection.
+            ConnectionFailedError: The connection failed.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+
+        Example:
+            >>> with fal_async.sync.http_over_websocket("demo/echo") as requests:
+            ...     response = requests.request({"prompt": "a cat"})
+            ...     print(response.result["prompt"])
+            a cat
+        """
+        return self._portal.enter(
+            SyncHTTPOverWebSocket,
+            self._async.http_over_websocket,
+            application,
+            max_message_size=max_message_size,
+            open_timeout=open_timeout,
+            headers=headers,
+        )
+
+    def upload(
+        self,
+        data: str
+        | bytes
+        | bytearray
+        | memoryview
+        | os.PathLike[str]
+        | BinaryIO
+        | AsyncFile
+        | Iterable[bytes]
+        | AsyncIterable[bytes],
+        content_type: str,
+        file_name: str | None = None,
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+    ) -> str:
+        """Upload data and return its URL.
+
+        Large data goes up in parts, side by side, each of which is tried again on its own. What can
+        only be read once is held in memory part by part; how much all uploads hold together is
+        bounded by the client's `Limits`.
+
+        Args:
+            data: What to upload: text (in UTF-8), bytes, a path, a file that is open in binary
+                mode, sync or async, from where it stands on, or an iterator, sync or async, of
+                bytes.
+            content_type: Its media type, such as ``"image/png"``.
+            file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform:
+                for long, and everyone who knows the URL.
+            on_progress: Called with the number of bytes sent and of all bytes, which is ``None``
+                for an iterator; sync or async.
+
+        Raises:
+            FalClientHTTPError: The platform refused; a note says how far the upload had come.
+            TransportError: The platform could not be reached.
+            UploadError: The file changed while it was read, or could not be read.
+            InvalidRequestError: An argument is wrong; nothing was sent.
+
+        Example:
+            >>> url = fal_async.sync.upload("hello", "text/plain", "hello.txt")
+            >>> print(url)  # doctest: +ELLIPSIS
+            http.../hello.txt
+        """
+        return self._portal.call(
+            self._async.upload,
+            data,
+            content_type,
+            file_name,
+            repository=repository,
+            fallback_repository=fallback_repository,
+            lifecycle=lifecycle,
+            on_progress=run_in_caller_thread(on_progress),
+        )
+
+    def upload_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+    ) -> str:
+        """Upload a file of this machine and return its URL; see `upload`.
+
+        The media type is the one that its name tells. The file is never in memory as a whole.
+
+        Args:
+            path: Where the file is.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+            on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+
+        Raises:
+            OSError: The file cannot be opened.
+            InvalidRequestError: It is no regular file, or an argument is wrong; nothing was sent.
+            UploadError: The file changed while it was read, or could not be read.
+            FalClientHTTPError: The platform refused; a note says how far the upload had come.
+            TransportError: The platform could not be reached.
+        """
+        return self._portal.call(
+            self._async.upload_file,
+            path,
+            repository=repository,
+            fallback_repository=fallback_repository,
+            lifecycle=lifecycle,
+            on_progress=run_in_caller_thread(on_progress),
+        )
+
+    def upload_image(
+        self,
+        image: Picture,
+        format: str = "jpeg",
+        file_name: str | None = None,
+        *,
+        repository: Repository | None = None,
+        fallback_repository: Repository | Sequence[Repository] | None = None,
+        lifecycle: StorageSettings | None = None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
+    ) -> str:
+        """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
+
+        Args:
+            image: The image. An array has height, width and channels, and numbers from 0 to 255, or
+                fractions from 0 to 1.
+            format: A format that Pillow writes, such as ``"png"``; JPEG drops transparency.
+            file_name: The name that the URL ends with; ``None`` leaves it to the platform.
+            repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
+            fallback_repository: Where it is kept if that fails for another reason than the key;
+                ``None`` is ``"fal"``, and an empty list is nowhere.
+            lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+            on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+
+        Raises:
+            InvalidRequestError: The image cannot be written so; nothing was sent.
+            FalClientHTTPError: The platform refused.
+            TransportError: The platform could not be reached.
+        """
+        return self._portal.call(
+            self._async.upload_image,
+            image,
+            format,
+            file_name,
+            repository=repository,
+            fallback_repository=fallback_repository,
+            lifecycle=lifecycle,
+            on_progress=run_in_caller_thread(on_progress),
+        )
+
+    def download(
+        self, url: str, path: str | os.PathLike[str], *, max_bytes: int | None = None
+    ) -> Path:
+        """Download a file, which appears when it is whole.
+
+        The download is resumed when the connection breaks. The account's key is sent to nobody; a
+        private file on the platform's CDN is asked for with a token.
+
+        Args:
+            url: Where the file is: an http, https or data URL.
+            path: The path of the file, which replaces one that is there but keeps its permissions
+                and owner; a symbolic link is followed. Or a folder that is there, in which the file
+                gets the name that the server suggests or that is in its URL, or one like it that is
+                free.
+            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            FalClientHTTPError: There is no such file, or it is not for this account.
+            TransportError: The connection broke too often, or the file changed meanwhile.
+            InvalidResponseError: The file is too large.
+            InvalidRequestError: The URL cannot be downloaded.
+            OSError: The file cannot be written. The error names the path, and what was there is as
+                it was.
+        """
+        return self._portal.call(self._async.download, url, path, max_bytes=max_bytes)
+
+    @property
+    def default_timeout(self) -> float | None:
+        """The bound of one HTTP exchange of the short calls, in seconds; ``None`` for no bound."""
+        return self._async.default_timeout
+
+    def with_options(
+        self,
+        *,
+        key: str | KeyProvider | Unchanged = UNCHANGED,
+        default_timeout: float | Unchanged | None = UNCHANGED,
+        retry: RetryPolicy | Unchanged | None = UNCHANGED,
+    ) -> Self:
+        """The same client with other settings, sharing the connections; closing it closes nothing.
+
+        Args:
+            key: Another key, or a function that gives it. ``None`` is an error, since it is most
+                often a key that was not found.
+            default_timeout: Another bound, in seconds; ``None`` disables it.
+            retry: Another policy; ``None`` takes the defaults of `RetryPolicy`.
+
+        Raises:
+            InvalidRequestError: An argument is not usable, such as a key that is ``None``.
+
+        Example:
+            >>> client = fal_async.sync.SyncClient()
+            >>> patient = client.with_options(default_timeout=600)
+        """
+        key = conceal(key)
+        return self._sharing_portal(
+            self._async.with_options(key=key, default_timeout=default_timeout, retry=retry)
+        )
+
+    def prepare(self) -> None:
+        """Load code, certificates and the key, which the first calls would do otherwise.
+
+        All that takes long happens in worker threads, so that a service which prepares while it
+        starts never stops its event loop. Nothing is sent, but to renew a login that has run out.
+
+        Raises:
+            MissingCredentialsError: There is no key.
+
+        Example:
+            >>> with fal_async.sync.SyncClient() as client:
+            ...     client.prepare()
+            ...     print(client.run("demo/echo", {"prompt": "a cat"}))
+            {'prompt': 'a cat'}
+        """
+        self._portal.call(self._async.prepare)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel the jobs that `subscribe` waits for, and close connections and sockets.
+
+        Calls that come later raise `ClientClosedError`, and so do the calls of `subscribe` that are
+        waiting. A `submit` or a `run` that is under way is finished. Cancelling takes five seconds
+        and one more for each hundred jobs at most. It goes on when the caller is cancelled, until
+        the event loop ends. The ids of jobs that could not be cancelled are logged as one warning.
+        """
+        self._close()
