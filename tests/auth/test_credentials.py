@@ -1,4 +1,4 @@
-"""The Authorization header is given at once, searched for once, and shown to nobody."""
+"""Credentials: keys, providers, shared searches, copies and pickles."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ def fal_home(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("key", ["id:secret", " id:secret\n", "id:secret\r\n"])
-def test_an_explicit_key_is_stripped_and_given_without_waiting(key: str) -> None:
+def test_explicit_key_is_stripped_and_immediate(key: str) -> None:
     assert at_once(Credentials(key, environ={"FAL_KEY": "other"})) == "Key id:secret"
 
 
 @pytest.mark.parametrize("key", ["", " ", "\n\t", "id: secret", "id\nsecret", "schlüssel", "a\0b"])
-def test_an_explicit_key_that_cannot_be_sent_is_refused_at_once(key: str) -> None:
+def test_unusable_explicit_key_is_refused(key: str) -> None:
     with pytest.raises(InvalidRequestError, match="the key") as caught:
         Credentials(key)
     assert len(key.strip()) < 2 or key not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", [b"id:secret", 5, ["id:secret"]])
-def test_an_explicit_key_that_is_no_string_is_refused(key: Any) -> None:
+def test_non_string_explicit_key_is_refused(key: Any) -> None:
     with pytest.raises(InvalidRequestError, match="must be a string, not"):
         Credentials(key)
 
 
-async def test_a_provider_is_called_for_each_use() -> None:
+async def test_provider_is_called_for_each_use() -> None:
     keys = iter(["first", " second\n"])
     credentials = Credentials(lambda: next(keys))
     assert await credentials.authorization() == "Key first"
     assert await credentials.authorization() == "Key second"
 
 
-async def test_a_provider_may_be_a_coroutine_function() -> None:
+async def test_provider_may_be_a_coroutine_function() -> None:
     async def provider() -> str:
         await anyio.lowlevel.checkpoint()
         return "id:secret"
@@ -65,14 +65,14 @@ async def test_a_provider_may_be_a_coroutine_function() -> None:
     assert await Credentials(provider).authorization() == "Key id:secret"
 
 
-async def test_what_a_provider_gives_is_judged_as_a_key_is() -> None:
+async def test_provided_key_is_validated() -> None:
     for wrong in ("", "a b", None):
         provider: Any = lambda wrong=wrong: wrong  # noqa: E731 -- one line says it
         with pytest.raises(InvalidRequestError):
             await Credentials(provider).authorization()
 
 
-async def test_an_error_of_a_provider_arrives_as_it_is() -> None:
+async def test_provider_exception_is_not_wrapped() -> None:
     def provider() -> str:
         raise LookupError("the vault is sealed")
 
@@ -106,7 +106,7 @@ async def collect(credentials: Credentials, outcomes: list[Secret | FalClientErr
         outcomes.append(error)
 
 
-async def test_a_hundred_first_calls_search_once() -> None:
+async def test_concurrent_calls_share_one_search() -> None:
     environ = CountingEnviron({"FAL_KEY": "id:secret"})
     credentials = Credentials(environ=environ)
     outcomes: list[Secret | FalClientError] = []
@@ -117,7 +117,7 @@ async def test_a_hundred_first_calls_search_once() -> None:
     assert environ.searches == 1
 
 
-async def test_a_hundred_calls_share_one_failure(tmp_path: Path) -> None:
+async def test_concurrent_calls_share_one_failure(tmp_path: Path) -> None:
     environ = CountingEnviron({})
     credentials = Credentials(environ=environ, home=tmp_path)
     outcomes: list[Secret | FalClientError] = []
@@ -130,7 +130,7 @@ async def test_a_hundred_calls_share_one_failure(tmp_path: Path) -> None:
     assert environ.searches == 1
 
 
-async def test_a_hundred_calls_renew_once(fal_home: Path) -> None:
+async def test_concurrent_calls_share_one_refresh(fal_home: Path) -> None:
     log_in(fal_home)
     issuer = Issuer()
     credentials = credentials_of(fal_home, issuer)
@@ -142,7 +142,7 @@ async def test_a_hundred_calls_renew_once(fal_home: Path) -> None:
     assert len(issuer.forms) == 1
 
 
-async def test_who_waited_for_a_cancelled_search_searches_again() -> None:
+async def test_cancelled_search_is_repeated_for_waiters() -> None:
     environ = CountingEnviron({"FAL_KEY": "id:secret"})
     environ.may_go_on.clear()
     credentials = Credentials(environ=environ)
@@ -158,7 +158,7 @@ async def test_who_waited_for_a_cancelled_search_searches_again() -> None:
     assert outcomes == ["Key id:secret"]
 
 
-def test_credentials_serve_one_event_loop_after_another(fal_home: Path) -> None:
+def test_credentials_work_in_consecutive_loops(fal_home: Path) -> None:
     log_in(fal_home)
     issuer, clock = Issuer(), Clock()
     credentials = credentials_of(fal_home, issuer, clock)
@@ -168,7 +168,7 @@ def test_credentials_serve_one_event_loop_after_another(fal_home: Path) -> None:
         clock.now += 86_400
 
 
-def test_a_loop_that_died_in_a_search_does_not_block_the_next() -> None:
+def test_search_in_dead_loop_does_not_block_the_next() -> None:
     environ = CountingEnviron({"FAL_KEY": "id:secret"})
     environ.may_go_on.clear()
     credentials = Credentials(environ=environ)
@@ -185,7 +185,7 @@ def provide() -> str:
     return "id:secret"
 
 
-async def test_no_repr_shows_a_secret(fal_home: Path) -> None:
+async def test_repr_shows_no_secret(fal_home: Path) -> None:
     log_in(fal_home, access=Issuer.access(1))
     found = Credentials(environ={"FAL_KEY": "id:secret"})
     login = credentials_of(fal_home, None)
@@ -201,9 +201,7 @@ async def test_no_repr_shows_a_secret(fal_home: Path) -> None:
     assert list(shown) == list(shown.values())
 
 
-async def test_a_pickle_holds_no_secret_and_searches_where_it_is(
-    fal_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_pickle_contains_no_secret(fal_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log_in(fal_home, access=jwt("access-1", 10_000_000_000))
     monkeypatch.setenv("FAL_KEY", "of-there")
     monkeypatch.delenv("FAL_FORCE_AUTH_BY_USER", raising=False)
@@ -230,18 +228,18 @@ async def test_a_pickle_holds_no_secret_and_searches_where_it_is(
             await restored.authorization()  # another key may be another account's
 
 
-def test_a_provider_is_pickled_by_its_name() -> None:
+def test_provider_is_pickled_by_reference() -> None:
     restored = pickle.loads(pickle.dumps(Credentials(platform.node)))
     assert repr(restored) == "Credentials(<provider>)"
 
 
-def test_a_copy_keeps_its_key() -> None:
+def test_copy_keeps_its_key() -> None:
     credentials = Credentials("id:secret")
     for twin in (copy.copy(credentials), copy.deepcopy({"key": credentials})["key"]):
         assert at_once(twin) == "Key id:secret"
 
 
-def test_a_key_provider_is_any_function_that_gives_a_key() -> None:
+def test_any_function_may_provide_a_key() -> None:
     async def coroutine() -> str:
         return "key"
 

@@ -1,4 +1,4 @@
-"""Keys are found in the environment and in Colab, and what is amiss there is named."""
+"""Key search: environment variables, Colab secrets and error messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         ({"FAL_KEY": "key", "FAL_FORCE_AUTH_BY_USER": "0"}, "Key key"),
     ],
 )
-async def test_a_key_is_found_in_the_environment_and_kept(
+async def test_environment_key_is_found_and_cached(
     environ: dict[str, str], authorization: str, tmp_path: Path
 ) -> None:
     log_in(tmp_path, access=Issuer.access(1))
@@ -45,7 +45,7 @@ async def test_a_key_is_found_in_the_environment_and_kept(
     assert at_once(credentials) == authorization
 
 
-async def test_the_environment_of_the_process_is_read_when_first_needed(
+async def test_environment_is_read_on_first_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     credentials = Credentials()
@@ -54,7 +54,7 @@ async def test_the_environment_of_the_process_is_read_when_first_needed(
     assert await credentials.authorization() == "Key id:secret"
 
 
-async def test_the_login_can_be_forced(tmp_path: Path) -> None:
+async def test_login_can_be_forced(tmp_path: Path) -> None:
     log_in(tmp_path, access=Issuer.access(1))
     environ = {"FAL_KEY": "key", "FAL_FORCE_AUTH_BY_USER": "1", "FAL_HOME_DIR": str(tmp_path)}
     credentials = Credentials(environ=environ, clock=Clock())
@@ -62,7 +62,7 @@ async def test_the_login_can_be_forced(tmp_path: Path) -> None:
     assert await Credentials("mine", environ=environ).authorization() == "Key mine"
 
 
-async def test_a_malformed_key_of_the_environment_is_named_but_not_shown(tmp_path: Path) -> None:
+async def test_malformed_environment_key_stays_secret(tmp_path: Path) -> None:
     for environ in ({"FAL_KEY": "se cret"}, {"FAL_KEY_ID": "se", "FAL_KEY_SECRET": "cr et"}):
         with pytest.raises(MissingCredentialsError, match="holds whitespace") as caught:
             await Credentials(environ=environ, home=tmp_path).authorization()
@@ -70,7 +70,7 @@ async def test_a_malformed_key_of_the_environment_is_named_but_not_shown(tmp_pat
         assert "cr et" not in str(caught.value)
 
 
-async def test_every_place_that_was_looked_at_is_named(tmp_path: Path) -> None:
+async def test_error_names_every_searched_location(tmp_path: Path) -> None:
     environ = {"FAL_KEY": "", "FAL_KEY_ID": "id", "FAL_API_KEY": "hush", "fal_key": "hush"}
     with pytest.raises(MissingCredentialsError) as caught:
         await Credentials(environ=environ, home=tmp_path).authorization()
@@ -84,13 +84,13 @@ async def test_every_place_that_was_looked_at_is_named(tmp_path: Path) -> None:
     assert caught.value.__suppress_context__
 
 
-async def test_keys_that_were_ruled_out_are_named(tmp_path: Path) -> None:
+async def test_error_names_rejected_keys(tmp_path: Path) -> None:
     environ = {"FAL_KEY": "key", "FAL_FORCE_AUTH_BY_USER": "1"}
     with pytest.raises(MissingCredentialsError, match="FAL_FORCE_AUTH_BY_USER=1 rules out"):
         await Credentials(environ=environ, home=tmp_path).authorization()
 
 
-async def test_what_was_not_found_may_be_found_later(tmp_path: Path) -> None:
+async def test_failed_search_is_repeated_later(tmp_path: Path) -> None:
     environ: dict[str, str] = {}
     credentials = Credentials(environ=environ, home=tmp_path)
     with pytest.raises(MissingCredentialsError):
@@ -121,16 +121,14 @@ def colab(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.SimpleNamespace]:
     environment._read_colab_secret.cache_clear()
 
 
-async def test_a_colab_secret_is_asked_for_once(
-    colab: types.SimpleNamespace, tmp_path: Path
-) -> None:
+async def test_colab_secret_is_requested_once(colab: types.SimpleNamespace, tmp_path: Path) -> None:
     for _ in range(2):
         credentials = Credentials(environ={}, home=tmp_path)
         assert await credentials.authorization() == "Key colab:secret"
     assert colab.asked == ["FAL_KEY"]
 
 
-async def test_a_refused_colab_secret_is_not_asked_for_again(
+async def test_refused_colab_secret_is_remembered(
     colab: types.SimpleNamespace, tmp_path: Path
 ) -> None:
     colab.secret = PermissionError("the notebook may not see it")
@@ -140,12 +138,12 @@ async def test_a_refused_colab_secret_is_not_asked_for_again(
     assert colab.asked == ["FAL_KEY"]
 
 
-async def test_colab_is_not_asked_where_a_variable_is_set(colab: types.SimpleNamespace) -> None:
+async def test_environment_key_precedes_colab(colab: types.SimpleNamespace) -> None:
     assert await Credentials(environ={"FAL_KEY": "key"}).authorization() == "Key key"
     assert colab.asked == []
 
 
-async def test_other_notebooks_are_not_taken_for_colab(
+async def test_other_notebooks_are_not_colab(
     colab: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     jupyter: Any = types.SimpleNamespace(get_ipython=lambda: "<ipykernel.zmqshell>")

@@ -1,4 +1,4 @@
-"""A client calls for the account that it was made for, or not at all."""
+"""Identity: copies, pickles and options keep the account of a client."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ COPIES: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("copied", COPIES)
-async def test_a_copy_is_the_same_account(fal: Emulator, copied: Callable[[Any], Any]) -> None:
+async def test_copy_uses_the_same_account(fal: Emulator, copied: Callable[[Any], Any]) -> None:
     async with Tenant("acme", fal.key, fal.hosts) as client:
         twin = copied(client)
         assert await twin.run(ECHO, {}) == {}
@@ -80,7 +80,7 @@ async def test_a_copy_is_the_same_account(fal: Emulator, copied: Callable[[Any],
 
 
 @pytest.mark.parametrize("copied", COPIES)
-def test_a_copy_of_a_blocking_client_is_the_same_account(
+def test_copy_of_blocking_client_uses_same_account(
     fal: Emulator, copied: Callable[[Any], Any]
 ) -> None:
     with SyncTenant("acme", fal.key, fal.hosts) as client:
@@ -95,7 +95,7 @@ def test_a_copy_of_a_blocking_client_is_the_same_account(
         assert client.run(ECHO, {}) == {}
 
 
-async def test_a_copy_keeps_its_transport() -> None:
+async def test_copy_keeps_its_transport() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={"seen": request.headers["authorization"]})
 
@@ -104,7 +104,7 @@ async def test_a_copy_keeps_its_transport() -> None:
 
 
 @pytest.mark.parametrize("kind", [Tenant, SyncTenant])
-async def test_a_pickle_of_a_given_key_calls_for_nobody(fal: Emulator, kind: Any) -> None:
+async def test_unpickled_client_requires_an_explicit_key(fal: Emulator, kind: Any) -> None:
     client = kind("acme", fal.key, fal.hosts)
     data = pickle.dumps(client)
     assert fal.key.encode() not in data
@@ -124,7 +124,7 @@ async def called(client: Any) -> Any:
     return await anyio.to_thread.run_sync(client.run, ECHO, {})
 
 
-async def test_a_pickle_of_a_key_that_was_found_is_searched_for_again(
+async def test_unpickled_client_searches_again(
     fal: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with AsyncClient(hosts=fal.hosts) as client:
@@ -142,7 +142,7 @@ def give_key() -> str:
     return "given:by-a-function"
 
 
-async def test_a_pickle_keeps_a_function_that_gives_the_key(fal: Emulator) -> None:
+async def test_pickle_keeps_the_key_provider(fal: Emulator) -> None:
     fal.accept_key(give_key())
     async with pickle.loads(pickle.dumps(AsyncClient(give_key, hosts=fal.hosts))) as client:
         await client.run(ECHO, {})
@@ -150,14 +150,14 @@ async def test_a_pickle_keeps_a_function_that_gives_the_key(fal: Emulator) -> No
 
 
 @pytest.mark.parametrize("make", [AsyncClient, fal_client.SyncClient])
-def test_a_key_that_was_not_found_is_no_wish_for_another(make: Any) -> None:
+def test_empty_key_option_is_refused(make: Any) -> None:
     client = make("id:secret")
     for key in (None, "", " ", 5, b"id:secret"):
         with pytest.raises(InvalidRequestError, match="key"):
             client.with_options(key=key)
 
 
-def test_options_that_are_left_out_stay_and_none_means_what_it_means_elsewhere() -> None:
+def test_omitted_options_keep_their_values() -> None:
     client = AsyncClient("id:secret", 5, retry=RetryPolicy(attempts=2))
     performers = [
         client.with_options()._dispatcher,
@@ -171,7 +171,7 @@ def test_options_that_are_left_out_stay_and_none_means_what_it_means_elsewhere()
     ]
 
 
-async def test_tokens_for_files_are_shared_by_key_and_not_beyond(fal: Emulator) -> None:
+async def test_file_tokens_are_shared_per_key(fal: Emulator) -> None:
     fal.accept_key("tenant:1")
 
     def tokens() -> list[str]:
@@ -188,7 +188,7 @@ async def test_tokens_for_files_are_shared_by_key_and_not_beyond(fal: Emulator) 
         assert tokens() == [f"Key {fal.key}", "Key tenant:1"]
 
 
-async def test_a_function_that_gives_keys_in_turn_mixes_up_no_tokens(fal: Emulator) -> None:
+async def test_changing_provider_keys_keep_tokens_separate(fal: Emulator) -> None:
     tenant: ContextVar[str] = ContextVar("tenant")
     for name in ("tenant:1", "tenant:2"):
         fal.accept_key(name)

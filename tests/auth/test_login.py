@@ -1,4 +1,4 @@
-"""A login is renewed in time, once, and never lost."""
+"""Login: refresh, storage, locking and cancellation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-async def test_a_fresh_login_is_used_as_it_is(fal_home: Path) -> None:
+async def test_fresh_login_is_used_unchanged(fal_home: Path) -> None:
     file = log_in(fal_home, access=Issuer.access(1))
     before = file.read_text()
     credentials = credentials_of(fal_home, None)
@@ -58,7 +58,7 @@ async def test_a_fresh_login_is_used_as_it_is(fal_home: Path) -> None:
     assert os.listdir(fal_home) == ["auth0_token"]  # noqa: PTH208 -- of names
 
 
-async def test_a_login_is_in_the_home_directory(tmp_path: Path) -> None:
+async def test_login_is_read_from_the_home_directory(tmp_path: Path) -> None:
     (tmp_path / ".fal").mkdir()
     log_in(tmp_path / ".fal", access=Issuer.access(1))
     credentials = Credentials(environ={"FAL_HOME_DIR": " "}, home=tmp_path, clock=Clock())
@@ -70,7 +70,7 @@ async def test_a_login_is_in_the_home_directory(tmp_path: Path) -> None:
     [None, "opaque", jwt("old", NOW - 1), jwt("old", NOW + 300)],
     ids=["none", "unreadable", "expired", "about to expire"],
 )
-async def test_a_stale_login_is_renewed_and_stored(fal_home: Path, access: str | None) -> None:
+async def test_stale_login_is_refreshed_and_stored(fal_home: Path, access: str | None) -> None:
     file = log_in(fal_home, access=access)
     file.chmod(0o644)
     issuer = Issuer()
@@ -81,7 +81,7 @@ async def test_a_stale_login_is_renewed_and_stored(fal_home: Path, access: str |
     assert at_once(credentials) == f"Bearer {Issuer.access(1)}"
 
 
-async def test_only_the_owner_can_read_what_is_stored(fal_home: Path) -> None:
+async def test_stored_login_is_readable_by_owner_only(fal_home: Path) -> None:
     file = log_in(fal_home)
     file.chmod(0o644)
     before = os.umask(0)
@@ -93,7 +93,7 @@ async def test_only_the_owner_can_read_what_is_stored(fal_home: Path) -> None:
         assert (fal_home / name).stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_login_is_renewed_while_the_client_lives(fal_home: Path) -> None:
+async def test_login_is_refreshed_during_client_lifetime(fal_home: Path) -> None:
     log_in(fal_home)
     issuer, clock = Issuer(), Clock()
     credentials = credentials_of(fal_home, issuer, clock)
@@ -109,7 +109,7 @@ async def test_a_login_is_renewed_while_the_client_lives(fal_home: Path) -> None
     ]
 
 
-async def test_a_token_that_ends_soon_is_not_renewed_for_each_request(fal_home: Path) -> None:
+async def test_short_lived_token_is_not_always_refreshed(fal_home: Path) -> None:
     async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
         return 200, b'{"access_token":"opaque"}'
 
@@ -119,7 +119,7 @@ async def test_a_token_that_ends_soon_is_not_renewed_for_each_request(fal_home: 
     assert at_once(credentials) == "Bearer opaque"
 
 
-async def test_a_refused_login_is_renewed_once_for_all_who_were_refused(fal_home: Path) -> None:
+async def test_refused_login_is_refreshed_once_for_all(fal_home: Path) -> None:
     log_in(fal_home, access=jwt("revoked", NOW + 86_400))
     issuer = Issuer()
     credentials = credentials_of(fal_home, issuer)
@@ -132,7 +132,7 @@ async def test_a_refused_login_is_renewed_once_for_all_who_were_refused(fal_home
     assert len(issuer.forms) == 1
 
 
-async def test_a_token_that_someone_else_has_bought_is_used(fal_home: Path) -> None:
+async def test_token_refreshed_by_another_process_is_used(fal_home: Path) -> None:
     log_in(fal_home, access=jwt("old", NOW + 600))
     issuer, clock = Issuer(), Clock()
     credentials = credentials_of(fal_home, issuer, clock)
@@ -150,7 +150,7 @@ async def test_a_token_that_someone_else_has_bought_is_used(fal_home: Path) -> N
         (503, ServerError, "could not be renewed"),
     ],
 )
-async def test_a_renewal_that_fails_leaves_the_login_as_it_was(
+async def test_failed_refresh_keeps_the_login(
     fal_home: Path, status: int, error: type[FalClientError], words: str
 ) -> None:
     file = log_in(fal_home)
@@ -165,7 +165,7 @@ async def test_a_renewal_that_fails_leaves_the_login_as_it_was(
     assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
 
 
-async def test_an_error_of_the_network_arrives_as_it_is(fal_home: Path) -> None:
+async def test_network_error_is_not_wrapped(fal_home: Path) -> None:
     async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
         raise TransportError("the network is unreachable")
 
@@ -175,7 +175,7 @@ async def test_an_error_of_the_network_arrives_as_it_is(fal_home: Path) -> None:
     assert lock_is_free(fal_home)
 
 
-async def test_a_server_that_does_not_answer_is_given_up(
+async def test_unresponsive_server_times_out(
     fal_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
@@ -188,25 +188,25 @@ async def test_a_server_that_does_not_answer_is_given_up(
         await credentials_of(fal_home, post_form).authorization()
 
 
-async def test_a_login_that_cannot_be_renewed_says_so(fal_home: Path) -> None:
+async def test_unrefreshable_login_raises_an_error(fal_home: Path) -> None:
     log_in(fal_home)
     with pytest.raises(MissingCredentialsError, match="cannot be renewed here"):
         await credentials_of(fal_home, None).authorization()
 
 
-async def test_an_empty_token_file_is_no_login(fal_home: Path) -> None:
+async def test_empty_token_file_is_not_a_login(fal_home: Path) -> None:
     log_in(fal_home, "")
     with pytest.raises(MissingCredentialsError, match="auth0_token holds no tokens"):
         await credentials_of(fal_home, Issuer()).authorization()
 
 
-async def test_a_token_file_that_cannot_be_read_is_named(fal_home: Path) -> None:
+async def test_unreadable_token_file_is_named(fal_home: Path) -> None:
     (fal_home / "auth0_token").mkdir()
     with pytest.raises(MissingCredentialsError, match="auth0_token cannot be used: Is a directory"):
         await credentials_of(fal_home, Issuer()).authorization()
 
 
-async def test_nothing_is_spent_where_no_lock_can_be_had(fal_home: Path) -> None:
+async def test_unusable_lock_prevents_the_refresh(fal_home: Path) -> None:
     log_in(fal_home)
     (fal_home / ".portalock").mkdir()
     issuer = Issuer()
@@ -215,7 +215,7 @@ async def test_nothing_is_spent_where_no_lock_can_be_had(fal_home: Path) -> None
     assert issuer.forms == []
 
 
-async def test_tokens_that_cannot_be_stored_are_kept_in_memory(
+async def test_unstorable_tokens_are_kept_in_memory(
     fal_home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = log_in(fal_home)
@@ -235,7 +235,7 @@ async def test_tokens_that_cannot_be_stored_are_kept_in_memory(
     assert await credentials.authorization() == f"Bearer {Issuer.access(7)}"
 
 
-async def test_a_cancelled_renewal_is_heard_out_and_stored(fal_home: Path) -> None:
+async def test_cancelled_refresh_completes_and_is_stored(fal_home: Path) -> None:
     file = log_in(fal_home)
     issuer = Issuer()
     held = issuer.hold()
@@ -252,7 +252,7 @@ async def test_a_cancelled_renewal_is_heard_out_and_stored(fal_home: Path) -> No
     assert len(issuer.forms) == 1
 
 
-def test_a_renewal_survives_the_cancellation_of_its_asyncio_task(fal_home: Path) -> None:
+def test_refresh_survives_asyncio_cancellation(fal_home: Path) -> None:
     file = log_in(fal_home)
 
     async def main() -> None:
@@ -272,7 +272,7 @@ def test_a_renewal_survives_the_cancellation_of_its_asyncio_task(fal_home: Path)
     assert lock_is_free(fal_home)
 
 
-async def test_a_cancelled_renewal_does_not_hold_its_caller_for_ever(
+async def test_cancelled_refresh_has_a_grace_period(
     fal_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(login, "GRACE", 0.01)
@@ -304,7 +304,7 @@ class Signal(Clock):
         return self.now
 
 
-async def test_tokens_are_read_again_under_the_lock(fal_home: Path) -> None:
+async def test_tokens_are_reread_under_the_lock(fal_home: Path) -> None:
     log_in(fal_home, access=jwt("old", NOW))
     issuer, clock = Issuer(), Signal()
     credentials = credentials_of(fal_home, issuer, clock)
@@ -319,9 +319,7 @@ async def test_tokens_are_read_again_under_the_lock(fal_home: Path) -> None:
     assert issuer.forms == []
 
 
-async def test_a_lock_that_is_never_given_back_is_named(
-    fal_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lock_timeout_is_named(fal_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "LOCK_TIMEOUT", 0.2)
     log_in(fal_home)
     issuer = Issuer()
@@ -339,7 +337,7 @@ def open_files(path: Path) -> int:
     return sum(one.exists() and one.samefile(path) for one in descriptors)
 
 
-async def test_whoever_waits_for_the_lock_can_be_cancelled(fal_home: Path) -> None:
+async def test_lock_waiter_can_be_cancelled(fal_home: Path) -> None:
     log_in(fal_home, access=jwt("old", NOW))
     clock = Signal()
     credentials = credentials_of(fal_home, Issuer(), clock)
@@ -352,9 +350,7 @@ async def test_whoever_waits_for_the_lock_can_be_cancelled(fal_home: Path) -> No
     assert lock_is_free(fal_home)
 
 
-async def test_a_lock_that_comes_too_late_is_given_back(
-    fal_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_late_lock_is_released(fal_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trying, may_have_it, take = threading.Event(), threading.Event(), login._try_flock
 
     def take_late(descriptor: int, path: Path) -> bool:
@@ -374,7 +370,7 @@ async def test_a_lock_that_comes_too_late_is_given_back(
     assert issuer.forms == []
 
 
-def test_a_lock_file_that_was_deleted_meanwhile_locks_nothing(tmp_path: Path) -> None:
+def test_deleted_lock_file_is_detected(tmp_path: Path) -> None:
     path = tmp_path / ".portalock"
     with path.open("a") as lock:
         assert login._try_flock(lock.fileno(), path)
@@ -405,7 +401,7 @@ print(anyio.run(credentials.authorization).reveal(), flush=True)
 """
 
 
-def test_processes_that_renew_at_once_spend_one_refresh_token(fal_home: Path) -> None:
+def test_processes_share_one_refresh(fal_home: Path) -> None:
     log_in(fal_home)
     access = jwt("shared", 10_000_000_000)
     command = [sys.executable, "-c", RACER, str(fal_home), access]
@@ -428,7 +424,7 @@ def test_processes_that_renew_at_once_spend_one_refresh_token(fal_home: Path) ->
     assert (fal_home / "auth0_token").read_text() == f"refresh-1\n{access}"
 
 
-def test_threads_with_loops_of_their_own_spend_one_refresh_token(fal_home: Path) -> None:
+def test_threads_share_one_refresh(fal_home: Path) -> None:
     log_in(fal_home)
     issuer = Issuer()
     shared = credentials_of(fal_home, issuer)
