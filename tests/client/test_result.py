@@ -1,4 +1,4 @@
-"""Outputs to types."""
+"""Output types: validation of types and outputs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Picture(BaseModel):
     width: int = Field(512, alias="w")
 
 
-def test_without_a_type_an_output_is_taken_as_it_is() -> None:
+def test_output_without_type_is_unchanged() -> None:
     output = Result({"a": 1})
     assert validate_output(output, None) is output
 
 
-def test_an_output_becomes_the_model_that_was_asked_for() -> None:
+def test_output_becomes_the_requested_model() -> None:
     picture = validate_output(Result({"url": "u", "w": 64}), Picture)
     assert (picture.url, picture.width) == ("u", 64)
 
@@ -41,20 +41,18 @@ class Image(TypedDict):
         ("5", Annotated[int, ["metadata that cannot be hashed"]], 5),
     ],
 )
-def test_an_output_becomes_any_type_that_pydantic_knows(
-    value: object, output: Any, expected: object
-) -> None:
+def test_output_becomes_any_pydantic_type(value: object, output: Any, expected: object) -> None:
     assert validate_output(value, output) == expected
 
 
-def test_a_result_may_be_asked_for_by_name() -> None:
+def test_result_is_a_valid_output_type() -> None:
     output = Result({"a": 1})
     assert validate_output(output, Result) is output
     with pytest.raises(InvalidResponseError, match="not a Result"):
         validate_output([1], Result)
 
 
-def test_an_output_of_another_shape_is_an_error_that_names_the_request() -> None:
+def test_mismatched_output_names_the_request() -> None:
     output = Result({"w": "x"}, request_id="abc")
     with pytest.raises(InvalidResponseError, match="not a Picture") as caught:
         validate_output(output, Picture)
@@ -68,7 +66,7 @@ class Stranger:
 
 
 @pytest.mark.parametrize("output", [Stranger, 7, list[Stranger], list["Nowhere"], "Nowhere"])  # type: ignore[name-defined] # noqa: F821 -- undefined on purpose
-def test_what_is_no_type_of_outputs_is_found_before_anything_is_sent(output: Any) -> None:
+def test_invalid_output_type_fails_before_the_request(output: Any) -> None:
     with pytest.raises(InvalidRequestError, match="is not a type of outputs"):
         check_output_type(output)
     with pytest.raises(InvalidRequestError):
@@ -76,5 +74,5 @@ def test_what_is_no_type_of_outputs_is_found_before_anything_is_sent(output: Any
 
 
 @pytest.mark.parametrize("output", [None, Picture, dict, list[int], Result, str | None])
-def test_what_is_a_type_of_outputs_passes(output: Any) -> None:
+def test_valid_output_types_are_accepted(output: Any) -> None:
     check_output_type(output)
