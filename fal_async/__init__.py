@@ -62,6 +62,7 @@ from fal_async.types import (
 
 if TYPE_CHECKING:
     from fal_async._client.client import AsyncClient
+    from fal_async._client.default import async_client
     from fal_async._client.functions import (
         attach,
         cancel,
@@ -99,7 +100,6 @@ if TYPE_CHECKING:
     from fal_async._client.http_over_websocket import HTTPOverWebSocket, WebSocketResponse
     from fal_async._client.result import Result
     from fal_async._client.sessions import AsyncRealtimeConnection, WebSocketConnection
-    from fal_async._client.shared import async_client
     from fal_async._client.stream import EventStream
     from fal_async._config import Hosts, Limits, RetryPolicy
     from fal_async._files.downloads import Download
@@ -225,7 +225,7 @@ _LAZY = {
     "WebSocketConnection": "_client.sessions",
     "WebSocketResponse": "_client.http_over_websocket",
     "WorkflowEvent": "types",
-    "async_client": "_client.shared",
+    "async_client": "_client.default",
     "attach": "_client.functions",
     "cancel": "_client.functions",
     "download": "_client.functions",

@@ -1,4 +1,4 @@
-"""The client: calls of the platform as coroutines."""
+"""`AsyncClient`: settings and life cycle of the client."""
 
 from __future__ import annotations
 
@@ -40,31 +40,29 @@ __all__ = ["AsyncClient"]
 
 @set_module("fal_async")
 class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
-    """A client of the platform, for asyncio, uvloop and trio.
+    """A client of the platform.
 
-    Making one does no I/O. It may be used by several event loops, one after another; connections
-    are kept for each loop and closed with it. Close it with ``async with`` or `aclose`.
+    The constructor does no I/O. Each event loop that uses the client has its own connections, which
+    are closed with the loop. Close the client with ``async with`` or `aclose`.
 
-    A copy is the same account over the same connections, as from `with_options`. A pickle holds the
-    settings, but neither key nor transport: a client whose key was given refuses to call when it
-    comes out of a pickle, until `with_options` gives it one; one that found its key in the
-    environment searches there again.
+    A copy shares the account and the connections, like the clients that `with_options` makes. A
+    pickle contains the settings, but neither key nor transport. An unpickled client looks up its
+    key in the environment. If its key was an argument, it needs another one from `with_options`.
 
     Args:
-        key: The API key, or a function (sync or async) that gives it and is called for each
-            request; ``None`` looks at ``FAL_KEY``, ``FAL_KEY_ID`` with ``FAL_KEY_SECRET``, Colab's
-            secrets, and the tokens of ``fal auth login``, when first needed.
-        default_timeout: The bound of one HTTP exchange of the calls that are over soon (submit,
-            status, result, cancel), in seconds: of connecting, of writing, and of silence; ``None``
-            disables it.
+        key: The API key, or a function (sync or async) that returns it and is called for each
+            request; ``None`` uses ``FAL_KEY``, ``FAL_KEY_ID`` with ``FAL_KEY_SECRET``, the secrets
+            of Colab, or the tokens of ``fal auth login``, and looks them up on first use.
+        default_timeout: The connect, write and read timeout of short calls (submit, status, result
+            and cancel), in seconds; ``None`` disables it.
         hosts: The base URLs; ``None`` reads the environment.
         transport: Any httpx transport, which the client then owns; ``None`` makes a
-            `PooledTransport`, or one that uses the proxies of the environment.
-        retry: How often an exchange is tried; ``None`` takes the defaults of `RetryPolicy`.
-        limits: How much is done at once; ``None`` takes the defaults of `Limits`.
+            `PooledTransport`, or one for the proxies in the environment.
+        retry: The retry policy; ``None`` uses the defaults of `RetryPolicy`.
+        limits: The concurrency limits; ``None`` uses the defaults of `Limits`.
 
     Raises:
-        InvalidRequestError: An argument is not usable, such as an empty key.
+        InvalidRequestError: An argument is invalid, such as an empty key.
 
     Example:
         >>> async def main() -> None:
@@ -100,19 +98,20 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
 
     @property
     def default_timeout(self) -> float | None:
-        """The bound of one HTTP exchange of the short calls, in seconds; ``None`` for no bound."""
+        """The timeout of short calls, in seconds; ``None`` if it is disabled."""
         return self._dispatcher.timeout
 
     @property
     async def _client(self) -> Self:
-        """The client that handles are bound to, where programs for the official client find it."""
+        """The client itself, under the name that programs for the official client use."""
         return self
 
     def __repr__(self) -> str:
-        own: Dispatcher | None = self.__dict__.get("_dispatcher")
-        if own is None:
-            return f"<{type(self).__name__}, whose arguments were refused>"
-        return f"{type(self).__name__}({own.credentials!r}, {own.timeout!r}, hosts={own.hosts!r})"
+        dispatcher: Dispatcher | None = self.__dict__.get("_dispatcher")
+        if dispatcher is None:
+            return f"<{type(self).__name__} with invalid arguments>"
+        settings = f"{dispatcher.credentials!r}, {dispatcher.timeout!r}, hosts={dispatcher.hosts!r}"
+        return f"{type(self).__name__}({settings})"
 
     def __copy__(self) -> Self:
         return self.with_options()
@@ -121,8 +120,14 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
         return self.with_options()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = self._dispatcher
-        settings = (own.credentials, own.timeout, own.hosts, own.policy, own.resources.limits)
+        dispatcher = self._dispatcher
+        settings = (
+            dispatcher.credentials,
+            dispatcher.timeout,
+            dispatcher.hosts,
+            dispatcher.policy,
+            dispatcher.resources.limits,
+        )
         return {**self.__dict__, "_dispatcher": settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -145,16 +150,18 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
         default_timeout: float | Unchanged | None = UNCHANGED,
         retry: RetryPolicy | Unchanged | None = UNCHANGED,
     ) -> Self:
-        """The same client with other settings, sharing the connections; closing it closes nothing.
+        """Return a client with other settings over the same connections.
+
+        Closing it does not close the connections.
 
         Args:
-            key: Another key, or a function that gives it. ``None`` is an error, since it is most
+            key: Another key, or a function that returns it. ``None`` is an error, since it is most
                 often a key that was not found.
-            default_timeout: Another bound, in seconds; ``None`` disables it.
-            retry: Another policy; ``None`` takes the defaults of `RetryPolicy`.
+            default_timeout: Another timeout, in seconds; ``None`` disables it.
+            retry: Another retry policy; ``None`` uses the defaults of `RetryPolicy`.
 
         Raises:
-            InvalidRequestError: An argument is not usable, such as a key that is ``None``.
+            InvalidRequestError: An argument is invalid, such as a key that is ``None``.
 
         Example:
             >>> client = fal_async.AsyncClient()
@@ -164,8 +171,8 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
         changes: dict[str, Any] = {}
         if key is None:
             raise InvalidRequestError(
-                "key must be a key or a function that gives one, got None: leave it out to keep "
-                "the client's own"
+                "key must be a key or a function that returns one, got None: omit it to keep the "
+                "key of the client"
             )
         if key is not UNCHANGED:
             changes["credentials"] = Credentials(
@@ -181,10 +188,10 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
         return other
 
     async def prepare(self) -> None:
-        """Load code, certificates and the key, which the first calls would do otherwise.
+        """Load modules, certificates and credentials before the first request.
 
-        All that takes long happens in worker threads, so that a service which prepares while it
-        starts never stops its event loop. Nothing is sent, but to renew a login that has run out.
+        Slow steps run in worker threads, so that a service that starts does not block its event
+        loop. Nothing is sent, except to refresh an expired login.
 
         Raises:
             MissingCredentialsError: There is no key.
@@ -209,22 +216,22 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Cancel the jobs that `subscribe` waits for, and close connections and sockets.
+        """Cancel the jobs of all calls of `subscribe`, and close all connections.
 
-        Calls that come later raise `ClientClosedError`, and so do the calls of `subscribe` that are
-        waiting. A `submit` or a `run` that is under way is finished. Cancelling takes five seconds
-        and one more for each hundred jobs at most. It goes on when the caller is cancelled, until
-        the event loop ends. The ids of jobs that could not be cancelled are logged as one warning.
+        Later calls raise `ClientClosedError`, and so do the calls of `subscribe`. Other calls that
+        have been sent are completed. The cancellations take five seconds at most, and one second
+        more for each hundred jobs. They continue when the call is cancelled, until the event loop
+        ends. The ids of jobs that could not be cancelled are logged as one warning.
         """
         if self._owns_resources:
             await self._dispatcher.resources.aclose()
 
     def _closing_time(self) -> float:
-        """How long closing may take on this event loop, in seconds."""
+        """Return the longest time that closing may take on this event loop, in seconds."""
         return self._dispatcher.resources.cancellers.get().grace_period()
 
 
 def _load() -> None:
-    """Load the code that is put off until it is first needed."""
+    """Import the modules that are otherwise imported on first use."""
     for name in ("_files.auto_upload", "_files.file", "_client.sessions", "_websocket.handshake"):
         importlib.import_module(f"fal_async.{name}")

@@ -1,4 +1,4 @@
-"""The default client of each event loop, which the module-level functions use."""
+"""The default client of each event loop, for the module-level functions; `async_client`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from fal_async._client.client import AsyncClient
     from fal_async._net.event_loops import PerLoop
 
-__all__ = ["default_client", "load_default_client"]
+__all__ = ["async_client", "default_client", "load_default_client"]
 
+async_client: AsyncClient
 _clients: PerLoop[AsyncClient] | None = None
 
 
@@ -33,3 +34,13 @@ async def load_default_client() -> AsyncClient:
 
         await load_default_dispatcher()
     return default_client()
+
+
+def __getattr__(name: str) -> AsyncClient:
+    """Make `async_client` on first use, since programs without it need not import the client."""
+    if name != "async_client":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fal_async._client.client import AsyncClient  # late, as above
+
+    globals()[name] = client = AsyncClient()
+    return client

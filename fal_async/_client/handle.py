@@ -1,4 +1,4 @@
-"""Handles: a job as plain data, and what can be done with it."""
+"""`AsyncRequestHandle`: a job in the queue, as plain data."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class SupportsAttach(Protocol[HandleT]):
 
 
 class _Bound:
-    """The client's part that does the calls of a handle, and is no part of its data."""
+    """The dispatcher of a handle, apart from the handle's data."""
 
     __slots__ = ("_dispatcher",)
 
     _dispatcher: Dispatcher
 
-    def _used_with(self, dispatcher: Dispatcher) -> Self:
+    def _bind(self, dispatcher: Dispatcher) -> Self:
         object.__setattr__(self, "_dispatcher", dispatcher)
         return self
 
@@ -62,16 +62,16 @@ class _Bound:
 class AsyncRequestHandle(_Bound):
     """A job in the queue.
 
-    It is plain data: store `to_dict` anywhere, or pickle it, and pick the job up with
-    `AsyncClient.attach` in another process. A pickled handle carries neither client nor key; until
-    it is attached it uses the module-level client.
+    A handle is plain data: store `to_dict` anywhere, or pickle the handle, and continue with
+    `AsyncClient.attach` in another process. A pickled handle contains neither client nor key; it
+    uses the module-level client until it is attached to another.
 
     Attributes:
         request_id: The job's id.
-        response_url: Where its result is.
-        status_url: Where its status is.
-        cancel_url: Where it is cancelled.
-        application: The endpoint id that it was submitted to.
+        response_url: The URL of the job's output.
+        status_url: The URL of the job's status.
+        cancel_url: The URL that cancels the job.
+        application: The endpoint id of the job.
 
     Example:
         >>> async def main() -> None:
@@ -91,21 +91,21 @@ class AsyncRequestHandle(_Bound):
     def from_request_id(
         cls, client: SupportsAttach[AsyncRequestHandle], application: str, request_id: str
     ) -> AsyncRequestHandle:
-        """The handle of a job whose id is known, as `AsyncClient.get_handle` gives it.
+        """Return the handle of a job by its id, like `AsyncClient.get_handle`.
 
         Args:
-            client: The client that it is used with.
-            application: The endpoint id that the job was submitted to.
+            client: The client of the handle.
+            application: The endpoint id of the job.
             request_id: The job's id.
 
         Raises:
-            InvalidRequestError: One of the ids cannot be one, or the client is another library's.
+            InvalidRequestError: One of the ids is invalid, or the client is not of this library.
         """
         check_client(client)
         return client.attach({"application": application, "request_id": request_id})
 
     def to_dict(self) -> dict[str, str]:
-        """The handle as JSON values; `AsyncClient.attach` takes it back."""
+        """Return the handle as JSON values, for `AsyncClient.attach`."""
         return {
             "request_id": self.request_id,
             "response_url": self.response_url,
@@ -127,14 +127,14 @@ class AsyncRequestHandle(_Bound):
         return self
 
     def __reduce__(self) -> tuple[Callable[..., AsyncRequestHandle], tuple[Any, ...]]:
-        # Names of public classes alone, so that other versions of the library can read the pickle.
+        # Names of public classes only, so that other versions of the library can read the pickle.
         return partial(type(self), **self.to_dict()), ()
 
     async def status(self, *, with_logs: bool = False) -> Status:
-        """Ask once how the job stands.
+        """Return the current status of the job.
 
         Args:
-            with_logs: Whether the answer carries the log lines that the platform holds.
+            with_logs: Whether the status contains the job's log lines.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
@@ -152,20 +152,20 @@ class AsyncRequestHandle(_Bound):
     async def iter_events(
         self, *, with_logs: bool = False, interval: float | None = None
     ) -> AsyncGenerator[Status, None]:
-        """Yield the job's statuses as they change, up to and including `Completed`.
+        """Yield each new status of the job, up to and including `Completed`.
 
-        Log lines come exactly once, in order, in the status in which they were first seen.
+        Each log line is yielded once, in order, in the first status that contains it.
 
         Args:
-            with_logs: Whether statuses carry log lines.
-            interval: Poll with this pause, in seconds, and yield the status of each poll, changed
-                or not, so that the body of the loop runs that often; ``None`` listens to the
-                platform's status stream, and polls with a growing pause where that cannot be had.
+            with_logs: Whether statuses contain log lines.
+            interval: The delay between polls of the status, in seconds. The status of each poll is
+                yielded, changed or not. ``None`` uses the platform's status stream, or polls with
+                increasing delays if there is none.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
-            TransportError: The platform could not be reached for longer than the client's retry
-                policy allows.
+            TransportError: The platform was unreachable for longer than the client's retry policy
+                allows.
         """
         watcher = await self._watch(with_logs=with_logs, interval=interval)
         async with aclosing(watcher.statuses()) as statuses:  # closed in order, not by the loop
@@ -179,19 +179,22 @@ class AsyncRequestHandle(_Bound):
         timeout: float | None = None,
         output: type[T] | None = None,
     ) -> T:
-        """Wait until the job has ended, and fetch its output. Leaving early leaves the job alone.
+        """Wait until the job has completed, and return its output.
+
+        Cancelling the call does not cancel the job.
 
         Args:
-            interval: Poll with this pause, in seconds; ``None`` chooses by itself.
-            timeout: How long to wait, in seconds; ``None`` waits as long as it takes.
-            output: A pydantic model, or any type that pydantic knows, which the output is checked
-                against; ``None`` gives a `Result`, or the plain value where the output is not a
-                JSON object.
+            interval: The delay between polls of the status, in seconds; ``None`` uses the
+                platform's status stream, or polls with increasing delays if there is none.
+            timeout: The timeout of the whole call, in seconds; ``None`` disables it.
+            output: A pydantic model, or any type that pydantic can validate; the output is
+                validated against it. ``None`` returns a `Result`, or the plain value of an
+                output that is not a JSON object.
 
         Raises:
-            FalClientTimeoutError: `timeout` has passed; the job goes on.
-            FalClientHTTPError: The job failed; the class says in what way.
-            InvalidResponseError: The output is not of the type asked for.
+            FalClientTimeoutError: The timeout has passed. The job continues.
+            FalClientHTTPError: The job failed. The subclass is the kind of the error.
+            InvalidResponseError: The output does not have the type `output`.
         """
         check_output_type(output)
         timeout = seconds("timeout", timeout)
@@ -206,10 +209,10 @@ class AsyncRequestHandle(_Bound):
         raise state.timeout_error(timeout or 0, self.request_id, last)
 
     async def cancel(self) -> Cancellation:
-        """Ask the platform to cancel the job.
+        """Cancel the job.
 
         Returns:
-            Whether it was removed from the queue, told to stop, or had ended already.
+            Whether the job was removed from the queue, is being cancelled, or had completed before.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
@@ -233,7 +236,7 @@ class AsyncRequestHandle(_Bound):
         )
 
     async def _fetch_result(self, last: Status | None, output: type[T] | None) -> T:
-        """Fetch the output of the job, which has ended; the response tells whether it succeeded."""
+        """Fetch the output of the completed job; raise the job's error if it failed."""
         dispatcher = await self._get_dispatcher()
         fetched = await dispatcher.execute(
             queue.result(
@@ -258,8 +261,13 @@ class AsyncRequestHandle(_Bound):
 
 
 def handle_schema(kind: type[Any], make: Callable[[dict[str, str]], Any]) -> CoreSchema:
-    """The schema of a handle, or of the data of its `to_dict`; it is written as such data."""
-    from pydantic_core import core_schema  # who defines a model has it at hand
+    """Return the schema of handles, which are serialized as the data of `to_dict`.
+
+    Args:
+        kind: The class of the handles.
+        make: Makes a handle from its data.
+    """
+    from pydantic_core import core_schema  # only pydantic itself calls this
 
     text = core_schema.typed_dict_field(core_schema.str_schema())
     names = ("request_id", "response_url", "status_url", "cancel_url", "application")
@@ -276,7 +284,7 @@ def handle_schema(kind: type[Any], make: Callable[[dict[str, str]], Any]) -> Cor
 
 
 def check_client(client: object) -> None:
-    """Refuse what cannot bind a handle, such as a client of httpx."""
+    """Raise an error for an object that cannot bind handles, such as a client of httpx."""
     if not hasattr(client, "attach"):
         raise InvalidRequestError(
             f"client must be a client of fal_async, got {type(client).__name__}"

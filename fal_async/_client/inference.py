@@ -1,4 +1,4 @@
-"""Direct calls: an app answers over the connection that asked it."""
+"""`InferenceMixin`: direct calls, `run` and `stream`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["InferenceMixin"]
 
 
 class InferenceMixin:
-    """The calls that hold a connection for their whole life."""
+    """Direct calls of apps, without the queue."""
 
     _dispatcher: Dispatcher
 
@@ -58,32 +58,33 @@ class InferenceMixin:
             application: The endpoint id, such as ``"fal-ai/flux/dev"``.
             arguments: The input: a mapping of JSON values, or a pydantic model.
             method: The HTTP method; with ``"GET"`` the arguments become the query string.
-            path: A path within the app, added to the id.
-            timeout: The deadline of the whole call, in seconds, retries included; ``None`` waits as
-                long as it takes. The run is never started a second time because of it.
-            start_timeout: How long the platform may take until a runner starts, in seconds;
-                ``None`` for ever.
-            hint: Requests with the same hint go to the same runner where possible.
-            headers: Further request headers.
-            output: A pydantic model, or any type that pydantic knows, which the output is checked
-                against; ``None`` gives a `Result`, or the plain value where the output is not a
-                JSON object.
-            tags: Up to ten names and values that the platform's usage reports show.
-            store_io: Whether the platform stores input and output; ``None`` leaves it to the
-                account's setting.
-            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            path: A path within the app, appended to the endpoint id.
+            timeout: The timeout of the whole call, retries included, in seconds; ``None`` disables
+                it. It never starts a second run.
+            start_timeout: The longest time until a runner starts, in seconds; ``None`` waits
+                without limit.
+            hint: Routes requests with the same hint to the same runner where possible.
+            headers: Additional request headers.
+            output: A pydantic model, or any type that pydantic can validate; the output is
+                validated against it. ``None`` returns a `Result`, or the plain value of an
+                output that is not a JSON object.
+            tags: Up to ten names and values for the platform's usage reports.
+            store_io: Whether the platform stores input and output; ``None`` uses the account's
                 setting.
-            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
-                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+            expires_in: The lifetime of output files, in seconds; ``None`` uses the account's
+                setting.
+            auto_upload: Whether files in the arguments (paths, open files, images, arrays and
+                `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
+                arguments is an error.
 
         Raises:
-            FalClientTimeoutError: `timeout` has passed.
-            FalClientHTTPError: The platform or the app answered with an error; the class says of
-                what kind.
-            SubmitOutcomeUnknownError: The connection broke after the call was sent.
-            ConnectionFailedError: The platform could not be reached; nothing was sent.
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidResponseError: The output is not of the type asked for.
+            FalClientTimeoutError: The timeout has passed.
+            FalClientHTTPError: The platform or the app responded with an error. The subclass is the
+                kind of the error.
+            SubmitOutcomeUnknownError: The connection failed after the request was sent.
+            ConnectionFailedError: The platform is unreachable; nothing was sent.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+            InvalidResponseError: The output does not have the type `output`.
 
         Example:
             >>> async def main() -> None:
@@ -126,29 +127,28 @@ class InferenceMixin:
         output: type[E] | None = None,
         auto_upload: bool = True,
     ) -> EventStream[E]:
-        """Run an app directly and read its output as it comes.
+        """Run an app directly and stream its output.
 
         Args:
             application: The endpoint id, such as ``"fal-ai/any-llm"``.
             arguments: The input: a mapping of JSON values, or a pydantic model.
-            path: The path within the app that streams.
-            timeout: The deadline of the whole stream, in seconds; ``None`` reads as long as it
-                takes.
-            headers: Further request headers.
-            idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
-                platform's keep-alive comments are no silence. ``None`` for any time.
-            output: A type that each event is checked against; ``None`` gives decoded JSON.
+            path: The path of the stream within the app.
+            timeout: The timeout of the whole stream, in seconds; ``None`` disables it.
+            headers: Additional request headers.
+            idle_timeout: The longest time without data, in seconds. Opening the stream counts as
+                such a time; the platform's keep-alive comments count as data. ``None`` disables it.
+            output: The type that each event is validated against; ``None`` returns decoded JSON.
             auto_upload: Whether files in the arguments are uploaded first; see `run`.
 
         Raises:
-            FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
-            FalClientHTTPError: The platform or the app answered with an error.
-            StreamError: The app sent an error in the midst of the stream.
-            StreamInterruptedError: The connection was lost; the error says how many events had
-                arrived.
-            SubmitOutcomeUnknownError: The connection broke before the stream began.
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidResponseError: An event is not of the type asked for.
+            FalClientTimeoutError: One of the timeouts has passed.
+            FalClientHTTPError: The platform or the app responded with an error.
+            StreamError: The app sent an error within the stream.
+            StreamInterruptedError: The connection failed. The error has the number of events that
+                had arrived.
+            SubmitOutcomeUnknownError: The connection failed before the stream began.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+            InvalidResponseError: An event does not have the type `output`.
 
         Example:
             >>> async def main() -> None:

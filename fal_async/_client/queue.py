@@ -1,4 +1,4 @@
-"""`submit`, `subscribe`, `status`, `result`, `cancel`, `get_handle`, `attach`."""
+"""`QueueMixin`: calls about jobs in the queue, from `submit` to `attach`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ __all__ = ["QueueMixin"]
 
 
 class QueueMixin:
-    """The calls about jobs in the queue."""
+    """Calls about jobs in the queue."""
 
     _dispatcher: Dispatcher
 
     async def _cancel_abandoned(self, handle: AsyncRequestHandle) -> None:
-        """Cancel a job whose caller has left before the handle was received."""
+        """Cancel a job whose caller was cancelled before it received the handle."""
         canceller = self._dispatcher.resources.cancellers.get()
         await canceller.wait(canceller.cancel(handle.request_id, handle.cancel))
 
@@ -61,39 +61,40 @@ class QueueMixin:
         expires_in: int | None = None,
         auto_upload: bool = True,
     ) -> AsyncRequestHandle:
-        """Put a job into the queue and return its handle.
+        """Submit a job to the queue and return its handle.
 
-        If the caller is cancelled while the answer is on its way, the answer is waited for briefly
-        and the job is cancelled, since nobody could collect it.
+        Cancelling the call cancels the job, since its output could not be fetched without the
+        handle.
 
         Args:
             application: The endpoint id, such as ``"fal-ai/flux/dev"``.
             arguments: The input: a mapping of JSON values, or a pydantic model.
-            path: A path within the app, added to the id.
-            hint: Requests with the same hint go to the same runner where possible.
-            webhook_url: Where the platform sends the output when the job has ended; ``None`` for
-                nowhere.
-            priority: ``"low"`` lets other requests pass; ``None`` is normal.
-            headers: Further request headers.
-            start_timeout: How long the platform may take until a runner starts, in seconds;
-                ``None`` for ever.
-            tags: Up to ten names and values that the platform's usage reports show.
-            no_retry: Whether the platform must not try a failed job again on another runner.
-            store_io: Whether the platform stores input and output; ``None`` leaves it to the
-                account's setting.
-            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
-                wait for the endpoint; ``None`` for no bound.
-            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            path: A path within the app, appended to the endpoint id.
+            hint: Routes requests with the same hint to the same runner where possible.
+            webhook_url: The URL that the platform sends the output to; ``None`` disables it.
+            priority: ``"low"`` gives precedence to other requests; ``None`` is normal priority.
+            headers: Additional request headers.
+            start_timeout: The longest time until a runner starts, in seconds; ``None`` waits
+                without limit.
+            tags: Up to ten names and values for the platform's usage reports.
+            no_retry: Whether the platform must not retry a failed job on another runner.
+            store_io: Whether the platform stores input and output; ``None`` uses the account's
                 setting.
-            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
-                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+            max_queue_length: The most requests that may wait for the endpoint. If more do, the call
+                raises `RateLimitError` immediately; ``None`` disables the limit.
+            expires_in: The lifetime of output files, in seconds; ``None`` uses the account's
+                setting.
+            auto_upload: Whether files in the arguments (paths, open files, images, arrays and
+                `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
+                arguments is an error.
 
         Raises:
-            FalClientHTTPError: The platform refused; the class says in what way.
-            SubmitOutcomeUnknownError: The connection broke after the call was sent; it was not sent
-                again.
-            ConnectionFailedError: The platform could not be reached; nothing was sent.
-            InvalidRequestError: An argument is wrong; nothing was sent.
+            FalClientHTTPError: The platform rejected the job. The subclass is the kind of
+                the error.
+            SubmitOutcomeUnknownError: The connection failed after the request was sent. The request
+                was not retried.
+            ConnectionFailedError: The platform is unreachable; nothing was sent.
+            InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
             >>> async def main() -> None:
@@ -149,52 +150,52 @@ class QueueMixin:
         expires_in: int | None = None,
         auto_upload: bool = True,
     ) -> T:
-        """Put a job into the queue, wait until it has ended, and return its output.
+        """Submit a job to the queue, wait until it has completed, and return its output.
 
-        Leaving early cancels the job: when the task is cancelled, when `client_timeout` passes,
-        when a callback raises. An error of the network leaves the job alone; the error carries its
-        `request_id`.
+        Cancelling the call cancels the job; so do `client_timeout` and an exception of a callback.
+        A network error does not cancel the job, and has its `request_id`.
 
         Args:
             application: The endpoint id, such as ``"fal-ai/flux/dev"``.
             arguments: The input: a mapping of JSON values, or a pydantic model.
-            path: A path within the app, added to the id.
-            hint: Requests with the same hint go to the same runner where possible.
-            with_logs: Whether the statuses given to `on_queue_update` carry log lines; each line
-                comes once.
-            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
-                stream, and polls with a growing pause where that cannot be had.
+            path: A path within the app, appended to the endpoint id.
+            hint: Routes requests with the same hint to the same runner where possible.
+            with_logs: Whether the statuses for `on_queue_update` contain log lines. Each line is
+                delivered once.
+            interval: The delay between polls of the status, in seconds; ``None`` uses the
+                platform's status stream, or polls with increasing delays if there is none.
             on_enqueue: Called once with the request id; sync or async.
-            on_queue_update: Called with each status that differs from the one before, or with
-                `interval` after each poll; sync or async.
-            priority: ``"low"`` lets other requests pass; ``None`` is normal.
-            headers: Further request headers.
-            start_timeout: How long the platform may take until a runner starts, in seconds;
-                ``None`` takes `client_timeout`.
-            client_timeout: The deadline of the whole call, in seconds; ``None`` waits as long as it
-                takes.
-            output: A pydantic model, or any type that pydantic knows, which the output is checked
-                against; ``None`` gives a `Result`, or the plain value where the output is not a
-                JSON object.
-            tags: Up to ten names and values that the platform's usage reports show.
-            no_retry: Whether the platform must not try a failed job again on another runner.
-            store_io: Whether the platform stores input and output; ``None`` leaves it to the
-                account's setting.
-            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
-                wait for the endpoint; ``None`` for no bound.
-            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            on_queue_update: Called with each new status, or with the status of each poll if there
+                is an `interval`; sync or async.
+            priority: ``"low"`` gives precedence to other requests; ``None`` is normal priority.
+            headers: Additional request headers.
+            start_timeout: The longest time until a runner starts, in seconds; ``None`` uses
+                `client_timeout`.
+            client_timeout: The timeout of the whole call, in seconds; ``None`` disables it.
+            output: A pydantic model, or any type that pydantic can validate; the output is
+                validated against it. ``None`` returns a `Result`, or the plain value of an
+                output that is not a JSON object.
+            tags: Up to ten names and values for the platform's usage reports.
+            no_retry: Whether the platform must not retry a failed job on another runner.
+            store_io: Whether the platform stores input and output; ``None`` uses the account's
                 setting.
-            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
-                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+            max_queue_length: The most requests that may wait for the endpoint. If more do, the call
+                raises `RateLimitError` immediately; ``None`` disables the limit.
+            expires_in: The lifetime of output files, in seconds; ``None`` uses the account's
+                setting.
+            auto_upload: Whether files in the arguments (paths, open files, images, arrays and
+                `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
+                arguments is an error.
 
         Raises:
-            FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
-            FalClientHTTPError: The platform refused, or the job failed; the class says in what way.
-            SubmitOutcomeUnknownError: The connection broke after the job was sent; it was not sent
-                again.
-            ConnectionFailedError: The platform could not be reached; nothing was sent.
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidResponseError: The output is not of the type asked for.
+            FalClientTimeoutError: The timeout has passed, and the job was cancelled.
+            FalClientHTTPError: The platform rejected the job, or the job failed. The subclass is
+                the kind of the error.
+            SubmitOutcomeUnknownError: The connection failed after the job was sent. The job was not
+                submitted again.
+            ConnectionFailedError: The platform is unreachable; nothing was sent.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+            InvalidResponseError: The output does not have the type `output`.
 
         Example:
             >>> async def main() -> None:
@@ -241,12 +242,12 @@ class QueueMixin:
         raise error
 
     async def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
-        """Ask once how a job stands; see `AsyncRequestHandle.status`.
+        """Return the current status of a job; see `AsyncRequestHandle.status`.
 
         Args:
-            application: The endpoint id that the job was submitted to.
+            application: The endpoint id of the job.
             request_id: The job's id.
-            with_logs: Whether the answer carries the log lines that the platform holds.
+            with_logs: Whether the status contains the job's log lines.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
@@ -256,23 +257,23 @@ class QueueMixin:
     async def result(
         self, application: str, request_id: str, *, output: type[T] | None = None
     ) -> T:
-        """Wait until a job has ended, and fetch its output; see `AsyncRequestHandle.get`.
+        """Wait until a job has completed, and return its output; see `AsyncRequestHandle.get`.
 
         Args:
-            application: The endpoint id that the job was submitted to.
+            application: The endpoint id of the job.
             request_id: The job's id.
-            output: A type that the output is checked against; ``None`` gives a `Result`.
+            output: The type that the output is validated against; ``None`` returns a `Result`.
 
         Raises:
-            FalClientHTTPError: The job failed; the class says in what way.
+            FalClientHTTPError: The job failed. The subclass is the kind of the error.
         """
         return await self._make_handle(application, request_id).get(output=output)
 
     async def cancel(self, application: str, request_id: str) -> Cancellation:
-        """Ask the platform to cancel a job; see `AsyncRequestHandle.cancel`.
+        """Cancel a job; see `AsyncRequestHandle.cancel`.
 
         Args:
-            application: The endpoint id that the job was submitted to.
+            application: The endpoint id of the job.
             request_id: The job's id.
 
         Raises:
@@ -281,47 +282,47 @@ class QueueMixin:
         return await self._make_handle(application, request_id).cancel()
 
     async def get_handle(self, application: str, request_id: str) -> AsyncRequestHandle:
-        """The handle of a job whose id is known. Nothing is sent.
+        """Return the handle of a job by its id. Nothing is sent.
 
         Args:
-            application: The endpoint id that the job was submitted to.
+            application: The endpoint id of the job.
             request_id: The job's id.
 
         Raises:
-            InvalidRequestError: One of them cannot be an id.
+            InvalidRequestError: One of the ids is invalid.
         """
         return self._make_handle(application, request_id)
 
     def attach(self, handle: AsyncRequestHandle | Mapping[str, str]) -> AsyncRequestHandle:
-        """Bind a handle to this client: one that was pickled, or the data of its `to_dict`.
+        """Bind a handle to this client: a handle that was unpickled, or the data of `to_dict`.
 
-        URLs that are not at the platform's queue are replaced by those that the ids stand for, so
-        that the key goes nowhere else.
+        URLs that do not belong to the platform's queue are replaced by the URLs for the ids, so
+        that the key is sent to the platform only.
 
         Args:
             handle: The handle or its data.
 
         Raises:
-            InvalidRequestError: The data is not that of a handle.
+            InvalidRequestError: The data is not the data of a handle.
         """
-        facts: Mapping[str, str]
+        data: Mapping[str, str]
         if isinstance(handle, AsyncRequestHandle):
-            facts = handle.to_dict()
+            data = handle.to_dict()
         else:
             check_mapping("handle", handle)
-            facts = handle
+            data = handle
         try:
-            endpoint = parse_endpoint(facts["application"])
-            request_id = parse_request_id(facts["request_id"])
+            endpoint = parse_endpoint(data["application"])
+            request_id = parse_request_id(data["request_id"])
         except KeyError as error:
-            raise InvalidRequestError(f"the data of a handle needs {error.args[0]!r}") from error
+            raise InvalidRequestError(f"handle must have {error.args[0]!r}") from error
         return self._bind(
             endpoint,
             Submission(
                 request_id=request_id,
-                status_url=facts.get("status_url"),
-                response_url=facts.get("response_url"),
-                cancel_url=facts.get("cancel_url"),
+                status_url=data.get("status_url"),
+                response_url=data.get("response_url"),
+                cancel_url=data.get("cancel_url"),
             ),
         )
 
@@ -339,4 +340,4 @@ class QueueMixin:
             cancel_url=urls.cancel_url,
             application=str(endpoint),
         )
-        return handle._used_with(self._dispatcher)  # pyright: ignore[reportPrivateUsage] -- by its maker
+        return handle._bind(self._dispatcher)  # pyright: ignore[reportPrivateUsage] -- the client makes handles

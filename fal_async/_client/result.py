@@ -1,4 +1,4 @@
-"""`Result`; outputs validated and bound to their client."""
+"""`Result`; the validation of outputs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 @set_module("fal_async")
 class Result(dict[str, Any], Generic[FileT]):
-    """The output of a model: a dictionary that also knows about the request.
+    """The output of a model: a dictionary with metadata of the request.
 
     Attributes:
-        request_id: The id of the request, or ``None`` when the platform did not say.
-        billable_units: The units that were charged, or ``None`` when the platform did not say.
-        metrics: Figures of the run; filled by calls that watch the queue.
-        retries: How many times an exchange of the call was repeated.
-        headers: The headers of the response, names in lower case.
+        request_id: The id of the request; ``None`` if the platform did not send it.
+        billable_units: The charged units; ``None`` if the platform did not send them.
+        metrics: The metrics of the run; empty for calls that do not use the queue.
+        retries: The number of retries.
+        headers: The response headers, names in lower case.
 
     Example:
         >>> result = Result({"seed": 7}, request_id="764cabcf")
@@ -70,31 +70,29 @@ class Result(dict[str, Any], Generic[FileT]):
         self._dispatcher: object = None
 
     def _bind(self, dispatcher: object) -> None:
-        """Let a client's performer fetch its files; for clients, who bind what they hand over."""
+        """Set the dispatcher that downloads the files of the output."""
         self._dispatcher = dispatcher
 
     def files(self) -> list[FileT]:
-        """The files of the output, wherever they stand in it; see `File`.
+        """Return all files in the output, at any depth; see `File`.
 
-        A result that was copied or pickled fetches them with the module-level client.
+        The files of a result that was copied or pickled use the module-level client.
         """
-        from fal_async._files.file import (  # with pydantic, for those who want it
-            File,
-            files_in_output,
-        )
+        # Late, since it imports pydantic.
+        from fal_async._files.file import File, files_in_output
 
         files = files_in_output(self, File, self._dispatcher)
-        return cast("list[FileT]", files)  # a result with files of another kind finds its own
+        return cast("list[FileT]", files)  # a subclass with files of another class overrides this
 
-    def _facts(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in Result.__slots__ if name[0] != "_"}
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """A JSON object. A result that is checked stays the same object, with what it knows."""
-        from pydantic_core import core_schema  # who defines a model has it at hand
+        """Return the schema of a JSON object. A result that is validated stays the same object."""
+        from pydantic_core import core_schema  # only pydantic itself calls this
 
         json_object = core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
         made = core_schema.no_info_after_validator_function(cls, json_object)
@@ -108,14 +106,14 @@ class Result(dict[str, Any], Generic[FileT]):
         )
 
     def __reduce__(self) -> tuple[Callable[..., Result[FileT]], tuple[Any, ...]]:
-        # Names of public classes alone, so that other versions of the library can read the pickle.
-        return partial(type(self), dict(self), **self._facts()), ()
+        # Names of public classes only, so that other versions of the library can read the pickle.
+        return partial(type(self), dict(self), **self._metadata()), ()
 
 
 def make_result(
     output: Output, *, request_id: str | None = None, metrics: Mapping[str, Any] | None = None
 ) -> Any:
-    """Make a `Result` of a JSON object, and return any other output as it is."""
+    """Make a `Result` of a JSON object; return any other output unchanged."""
     value: object = output.value
     if not isinstance(value, dict):
         return value
@@ -130,10 +128,10 @@ def make_result(
 
 
 def finalize_output(value: Any, output: type[T] | None, dispatcher: Dispatcher) -> T:
-    """Validate an output against the type that was asked for, and bind it to its client.
+    """Validate an output against its type, and bind it to the client.
 
     Raises:
-        InvalidResponseError: The output is not of that type.
+        InvalidResponseError: The output does not have the type.
     """
     if isinstance(value, Result):
         value._bind(dispatcher)
@@ -143,29 +141,29 @@ def finalize_output(value: Any, output: type[T] | None, dispatcher: Dispatcher) 
         error.stage, error.started = "result", True
         raise
     files = sys.modules.get("fal_async._files.file")
-    if output is not None and files is not None:  # else there is no `File` that it could hold
+    if output is not None and files is not None:  # otherwise the output contains no `File`
         files.bind_files(checked, dispatcher)
     return checked
 
 
 def validate_output(value: Any, output: type[T] | None) -> T:
-    """Check a model's output against any type that pydantic knows; ``None`` takes it as it is."""
+    """Validate an output against any type that pydantic can validate; ``None`` accepts it."""
     if output is None:
         return cast("T", value)
-    from pydantic import ValidationError  # costs 0.1 s to import, so only those pay who use it
+    from pydantic import ValidationError  # late, since it takes 0.1 s to import
 
     try:
         return cast("T", _validator(output)(value))
     except ValidationError as error:
         raise InvalidResponseError(
-            f"the output is not a {getattr(output, '__name__', output)}: {error}",
+            f"output must be of type {getattr(output, '__name__', output)}: {error}",
             request_id=getattr(value, "request_id", None),
             body=value,
         ) from error
 
 
 def check_output_type(output: object) -> None:
-    """Refuse what outputs cannot be checked against, before the job is paid for."""
+    """Raise an error if outputs cannot be validated against a type."""
     if output is not None:
         _validator(output)
 
@@ -173,15 +171,16 @@ def check_output_type(output: object) -> None:
 def _validator(output: object) -> Callable[[object], object]:
     try:
         hash(output)
-    except Exception:  # noqa: BLE001 -- whatever has no hash
-        build = _build_validator.__wrapped__  # annotations may carry lists and the like
+    except Exception:  # noqa: BLE001 -- `__hash__` may raise anything
+        build = _build_validator.__wrapped__  # annotations may contain lists
     else:
         build = _build_validator
     try:
         return build(output)
-    except Exception as error:  # pydantic's own are few of what it raises for what is no type
+    except Exception as error:  # pydantic raises many kinds of errors for invalid types
         raise InvalidRequestError(
-            f"{describe(output)} is not a type of outputs: {explain(error)}"
+            f"output must be a type that pydantic can validate, got {describe(output)}: "
+            f"{explain(error)}"
         ) from error
 
 

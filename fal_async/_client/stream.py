@@ -1,4 +1,4 @@
-"""Streams: the output of an app, as it comes."""
+"""`EventStream`: the output of an app, event by event."""
 
 from __future__ import annotations
 
@@ -43,15 +43,14 @@ __all__ = ["EventStream"]
 
 @set_module("fal_async")
 class EventStream(Generic[T]):
-    """The output of an app, event by event. It is opened by ``async with`` or by the first step.
+    """The output of an app, event by event. ``async with`` or the first iteration opens it.
 
-    Leaving ``async with`` closes the connection, and with it the work, if the app looks for that.
-    So does dropping the stream: where objects are freed when nobody refers to them any more, as in
-    CPython, a loop over a stream that is left early closes it at once.
+    The end of ``async with`` closes the connection, which stops an app that checks for disconnects.
+    Freeing the stream closes it, too: in CPython, breaking out of a loop over a stream to which
+    there is no other reference closes it immediately.
 
-    Each event is its decoded JSON, or its text where it is not JSON. A response that is not a
-    stream
-    of events gives its bytes, chunk by chunk. One task at a time may read.
+    An event is decoded JSON, or text if it is not JSON. A response that is not an event stream
+    yields its bytes, chunk by chunk. A stream has one reader at a time.
 
     Example:
         >>> async def main() -> None:
@@ -86,7 +85,7 @@ class EventStream(Generic[T]):
 
     @property
     def response_headers(self) -> Mapping[str, str]:
-        """The headers of the response, names in lower case; empty before the stream is open."""
+        """The response headers, names in lower case; empty before the stream is open."""
         return self._source.headers
 
     async def __aenter__(self) -> Self:
@@ -110,7 +109,7 @@ class EventStream(Generic[T]):
         return await self._read_more()
 
     async def aclose(self) -> None:
-        """Close the connection. It can be called again, and at any time: the stream ends there."""
+        """Close the connection, which ends the stream. It may be called at any time, repeatedly."""
         self._decoder.drop()
         await self._source.aclose()
 
@@ -122,7 +121,7 @@ class EventStream(Generic[T]):
 
     async def _read_more(self) -> T:
         if self._is_reading:
-            raise InvalidRequestError("another task is reading this stream already")
+            raise InvalidRequestError("cannot read the stream: another task is reading it")
         self._is_reading = True
         try:
             await self._open()
@@ -142,15 +141,15 @@ class EventStream(Generic[T]):
         try:
             chunk = await self._source.next_chunk()
         except ExchangeFailed as error:
-            raise self._broken(error.failure.reason) from error.__cause__
+            raise self._interrupted(error.failure.reason) from error.__cause__
         if chunk is not None:
             return chunk
         if isinstance(self._decoder.decode, _Decoder) and self._decoder.decode.pending:
-            raise self._broken("it ended within an event")
+            raise self._interrupted("it ended within an event")
         raise StopAsyncIteration
 
-    def _broken(self, reason: str) -> Exception:
-        """The error that says how far the stream came; the end, if it was closed on purpose."""
+    def _interrupted(self, reason: str) -> Exception:
+        """Make the error of an interrupted stream, or the end of a stream that was closed."""
         if self._source.was_closed:
             return StopAsyncIteration()
         return StreamInterruptedError(reason, self._events_received, request_id=self.request_id)
@@ -161,7 +160,7 @@ def _decode_raw(chunk: bytes) -> Iterator[Any]:
 
 
 class _Decoder:
-    """Turns the bytes of a stream of events into its items."""
+    """Decodes the chunks of an event stream into its events."""
 
     def __init__(self, source: _ResponseReader, output: type[Any] | None) -> None:
         self._dispatcher = source.dispatcher
@@ -182,12 +181,13 @@ class _Decoder:
 
 
 class _ResponseReader:
-    """The open response of a stream, and the bounds of waiting for it.
+    """Opens and reads the response of a stream within its timeouts.
 
     Attributes:
-        performer: Performs the call.
-        was_closed: Whether it was closed, perhaps before it was open.
-        headers: Those of the response.
+        dispatcher: Executes the operation.
+        was_opened: Whether the request was sent, perhaps without success.
+        was_closed: Whether the stream was closed, perhaps before it was open.
+        headers: The response headers.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class _ResponseReader:
         return is_event_stream(self.headers)
 
     async def open(self) -> None:
-        """Send the request and check the status of the response."""
+        """Send the request and wait for a successful response."""
         with use_call_state(self._state):
             await self._open()
 
@@ -231,24 +231,24 @@ class _ResponseReader:
         self.was_opened = True
         response = await self._with_timeouts(lambda: self.dispatcher.stream(self._operation))
         self._response, self.headers = response, response.headers
-        if self.was_closed:  # in the meantime, by another task
+        if self.was_closed:  # by another task, while this one waited
             await self.aclose()
 
     async def next_chunk(self) -> bytes | None:
-        """The next bytes, or ``None`` at the end; raises `ExchangeFailed`."""
+        """Return the next bytes, or ``None`` at the end; raises `ExchangeFailed`."""
         return (
             None if self._response is None else await self._with_timeouts(self._response.next_chunk)
         )
 
     async def aclose(self) -> None:
-        """Close the connection, once."""
+        """Close the connection."""
         self.was_closed = True
         response, self._response = self._response, None
         if response is not None:
             await response.aclose()
 
     async def _with_timeouts(self, step: Callable[[], Awaitable[R]]) -> R:
-        """Take one step within the bounds. The scope ends with it: none is held across a yield."""
+        """Run one step within the timeouts. Its scope ends with it: none is open across a yield."""
         if self._timeout is None and self._idle_timeout is None:
             return await step()
         idle_deadline = math.inf

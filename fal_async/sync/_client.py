@@ -59,31 +59,29 @@ __all__ = ["SyncClient"]
 
 
 class SyncClient(SyncClientBase[AsyncClient]):
-    """A client of the platform, for asyncio, uvloop and trio.
+    """A client of the platform.
 
-    Making one does no I/O. It may be used by several event loops, one after another; connections
-    are kept for each loop and closed with it. Close it with ``with`` or `close`.
+    The constructor does no I/O. Each event loop that uses the client has its own connections, which
+    are closed with the loop. Close the client with ``with`` or `close`.
 
-    A copy is the same account over the same connections, as from `with_options`. A pickle holds the
-    settings, but neither key nor transport: a client whose key was given refuses to call when it
-    comes out of a pickle, until `with_options` gives it one; one that found its key in the
-    environment searches there again.
+    A copy shares the account and the connections, like the clients that `with_options` makes. A
+    pickle contains the settings, but neither key nor transport. An unpickled client looks up its
+    key in the environment. If its key was an argument, it needs another one from `with_options`.
 
     Args:
-        key: The API key, or a function (sync or async) that gives it and is called for each
-            request; ``None`` looks at ``FAL_KEY``, ``FAL_KEY_ID`` with ``FAL_KEY_SECRET``, Colab's
-            secrets, and the tokens of ``fal auth login``, when first needed.
-        default_timeout: The bound of one HTTP exchange of the calls that are over soon (submit,
-            status, result, cancel), in seconds: of connecting, of writing, and of silence; ``None``
-            disables it.
+        key: The API key, or a function (sync or async) that returns it and is called for each
+            request; ``None`` uses ``FAL_KEY``, ``FAL_KEY_ID`` with ``FAL_KEY_SECRET``, the secrets
+            of Colab, or the tokens of ``fal auth login``, and looks them up on first use.
+        default_timeout: The connect, write and read timeout of short calls (submit, status, result
+            and cancel), in seconds; ``None`` disables it.
         hosts: The base URLs; ``None`` reads the environment.
         transport: Any httpx transport, which the client then owns; ``None`` makes a
-            `PooledTransport`, or one that uses the proxies of the environment.
-        retry: How often an exchange is tried; ``None`` takes the defaults of `RetryPolicy`.
-        limits: How much is done at once; ``None`` takes the defaults of `Limits`.
+            `PooledTransport`, or one for the proxies in the environment.
+        retry: The retry policy; ``None`` uses the defaults of `RetryPolicy`.
+        limits: The concurrency limits; ``None`` uses the defaults of `Limits`.
 
     Raises:
-        InvalidRequestError: An argument is not usable, such as an empty key.
+        InvalidRequestError: An argument is invalid, such as an empty key.
 
     Example:
         >>> with fal_async.sync.SyncClient() as client:
@@ -132,32 +130,33 @@ class SyncClient(SyncClientBase[AsyncClient]):
             application: The endpoint id, such as ``"fal-ai/flux/dev"``.
             arguments: The input: a mapping of JSON values, or a pydantic model.
             method: The HTTP method; with ``"GET"`` the arguments become the query string.
-            path: A path within the app, added to the id.
-            timeout: The deadline of the whole call, in seconds, retries included; ``None`` waits as
-                long as it takes. The run is never started a second time because of it.
-            start_timeout: How long the platform may take until a runner starts, in seconds;
-                ``None`` for ever.
-            hint: Requests with the same hint go to the same runner where possible.
-            headers: Further request headers.
-            output: A pydantic model, or any type that pydantic knows, which the output is checked
-                against; ``None`` gives a `SyncResult`, or the plain value where the output is not a
-                JSON object.
-            tags: Up to ten names and values that the platform's usage reports show.
-            store_io: Whether the platform stores input and output; ``None`` leaves it to the
-                account's setting.
-            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            path: A path within the app, appended to the endpoint id.
+            timeout: The timeout of the whole call, retries included, in seconds; ``None`` disables
+                it. It never starts a second run.
+            start_timeout: The longest time until a runner starts, in seconds; ``None`` waits
+                without limit.
+            hint: Routes requests with the same hint to the same runner where possible.
+            headers: Additional request headers.
+            output: A pydantic model, or any type that pydantic can validate; the output is
+                validated against it. ``None`` returns a `SyncResult`, or the plain value of an
+                output that is not a JSON object.
+            tags: Up to ten names and values for the platform's usage reports.
+            store_io: Whether the platform stores input and output; ``None`` uses the account's
                 setting.
-            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
-                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+            expires_in: The lifetime of output files, in seconds; ``None`` uses the account's
+                setting.
+            auto_upload: Whether files in the arguments (paths, open files, images, arrays and
+                `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
+                arguments is an error.
 
         Raises:
-            FalClientTimeoutError: `timeout` has passed.
-            FalClientHTTPError: The platform or the app answered with an error; the class says of
-                what kind.
-            SubmitOutcomeUnknownError: The connection broke after the call was sent.
-            ConnectionFailedError: The platform could not be reached; nothing was sent.
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidResponseError: The output is not of the type asked for.
+            FalClientTimeoutError: The timeout has passed.
+            FalClientHTTPError: The platform or the app responded with an error. The subclass is the
+                kind of the error.
+            SubmitOutcomeUnknownError: The connection failed after the request was sent.
+            ConnectionFailedError: The platform is unreachable; nothing was sent.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+            InvalidResponseError: The output does not have the type `output`.
 
         Example:
             >>> result = fal_async.sync.run("demo/echo", {"prompt": "a cat"})
@@ -194,29 +193,28 @@ class SyncClient(SyncClientBase[AsyncClient]):
         output: type[E] | None = None,
         auto_upload: bool = True,
     ) -> SyncEventStream[E]:
-        """Run an app directly and read its output as it comes.
+        """Run an app directly and stream its output.
 
         Args:
             application: The endpoint id, such as ``"fal-ai/any-llm"``.
             arguments: The input: a mapping of JSON values, or a pydantic model.
-            path: The path within the app that streams.
-            timeout: The deadline of the whole stream, in seconds; ``None`` reads as long as it
-                takes.
-            headers: Further request headers.
-            idle_timeout: How long the stream may be silent, in seconds, from its opening on; the
-                platform's keep-alive comments are no silence. ``None`` for any time.
-            output: A type that each event is checked against; ``None`` gives decoded JSON.
+            path: The path of the stream within the app.
+            timeout: The timeout of the whole stream, in seconds; ``None`` disables it.
+            headers: Additional request headers.
+            idle_timeout: The longest time without data, in seconds. Opening the stream counts as
+                such a time; the platform's keep-alive comments count as data. ``None`` disables it.
+            output: The type that each event is validated against; ``None`` returns decoded JSON.
             auto_upload: Whether files in the arguments are uploaded first; see `run`.
 
         Raises:
-            FalClientTimeoutError: `timeout` has passed, or the stream was silent for too long.
-            FalClientHTTPError: The platform or the app answered with an error.
-            StreamError: The app sent an error in the midst of the stream.
-            StreamInterruptedError: The connection was lost; the error says how many events had
-                arrived.
-            SubmitOutcomeUnknownError: The connection broke before the stream began.
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidResponseError: An event is not of the type asked for.
+            FalClientTimeoutError: One of the timeouts has passed.
+            FalClientHTTPError: The platform or the app responded with an error.
+            StreamError: The app sent an error within the stream.
+            StreamInterruptedError: The connection failed. The error has the number of events that
+                had arrived.
+            SubmitOutcomeUnknownError: The connection failed before the stream began.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+            InvalidResponseError: An event does not have the type `output`.
 
         Example:
             >>> for event in fal_async.sync.stream("demo/stream", {"steps": 2}):
@@ -256,39 +254,40 @@ class SyncClient(SyncClientBase[AsyncClient]):
         expires_in: int | None = None,
         auto_upload: bool = True,
     ) -> SyncRequestHandle:
-        """Put a job into the queue and return its handle.
+        """Submit a job to the queue and return its handle.
 
-        If the caller is cancelled while the answer is on its way, the answer is waited for briefly
-        and the job is cancelled, since nobody could collect it.
+        Cancelling the call cancels the job, since its output could not be fetched without the
+        handle.
 
         Args:
             application: The endpoint id, such as ``"fal-ai/flux/dev"``.
             arguments: The input: a mapping of JSON values, or a pydantic model.
-            path: A path within the app, added to the id.
-            hint: Requests with the same hint go to the same runner where possible.
-            webhook_url: Where the platform sends the output when the job has ended; ``None`` for
-                nowhere.
-            priority: ``"low"`` lets other requests pass; ``None`` is normal.
-            headers: Further request headers.
-            start_timeout: How long the platform may take until a runner starts, in seconds;
-                ``None`` for ever.
-            tags: Up to ten names and values that the platform's usage reports show.
-            no_retry: Whether the platform must not try a failed job again on another runner.
-            store_io: Whether the platform stores input and output; ``None`` leaves it to the
-                account's setting.
-            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
-                wait for the endpoint; ``None`` for no bound.
-            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            path: A path within the app, appended to the endpoint id.
+            hint: Routes requests with the same hint to the same runner where possible.
+            webhook_url: The URL that the platform sends the output to; ``None`` disables it.
+            priority: ``"low"`` gives precedence to other requests; ``None`` is normal priority.
+            headers: Additional request headers.
+            start_timeout: The longest time until a runner starts, in seconds; ``None`` waits
+                without limit.
+            tags: Up to ten names and values for the platform's usage reports.
+            no_retry: Whether the platform must not retry a failed job on another runner.
+            store_io: Whether the platform stores input and output; ``None`` uses the account's
                 setting.
-            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
-                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+            max_queue_length: The most requests that may wait for the endpoint. If more do, the call
+                raises `RateLimitError` immediately; ``None`` disables the limit.
+            expires_in: The lifetime of output files, in seconds; ``None`` uses the account's
+                setting.
+            auto_upload: Whether files in the arguments (paths, open files, images, arrays and
+                `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
+                arguments is an error.
 
         Raises:
-            FalClientHTTPError: The platform refused; the class says in what way.
-            SubmitOutcomeUnknownError: The connection broke after the call was sent; it was not sent
-                again.
-            ConnectionFailedError: The platform could not be reached; nothing was sent.
-            InvalidRequestError: An argument is wrong; nothing was sent.
+            FalClientHTTPError: The platform rejected the job. The subclass is the kind of
+                the error.
+            SubmitOutcomeUnknownError: The connection failed after the request was sent. The request
+                was not retried.
+            ConnectionFailedError: The platform is unreachable; nothing was sent.
+            InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
             >>> handle = fal_async.sync.submit("demo/echo", {"prompt": "a cat"})
@@ -337,52 +336,52 @@ class SyncClient(SyncClientBase[AsyncClient]):
         expires_in: int | None = None,
         auto_upload: bool = True,
     ) -> T:
-        """Put a job into the queue, wait until it has ended, and return its output.
+        """Submit a job to the queue, wait until it has completed, and return its output.
 
-        Leaving early cancels the job: when the task is cancelled, when `client_timeout` passes,
-        when a callback raises. An error of the network leaves the job alone; the error carries its
-        `request_id`.
+        Cancelling the call cancels the job; so do `client_timeout` and an exception of a callback.
+        A network error does not cancel the job, and has its `request_id`.
 
         Args:
             application: The endpoint id, such as ``"fal-ai/flux/dev"``.
             arguments: The input: a mapping of JSON values, or a pydantic model.
-            path: A path within the app, added to the id.
-            hint: Requests with the same hint go to the same runner where possible.
-            with_logs: Whether the statuses given to `on_queue_update` carry log lines; each line
-                comes once.
-            interval: Poll with this pause, in seconds; ``None`` listens to the platform's status
-                stream, and polls with a growing pause where that cannot be had.
+            path: A path within the app, appended to the endpoint id.
+            hint: Routes requests with the same hint to the same runner where possible.
+            with_logs: Whether the statuses for `on_queue_update` contain log lines. Each line is
+                delivered once.
+            interval: The delay between polls of the status, in seconds; ``None`` uses the
+                platform's status stream, or polls with increasing delays if there is none.
             on_enqueue: Called once with the request id; sync or async.
-            on_queue_update: Called with each status that differs from the one before, or with
-                `interval` after each poll; sync or async.
-            priority: ``"low"`` lets other requests pass; ``None`` is normal.
-            headers: Further request headers.
-            start_timeout: How long the platform may take until a runner starts, in seconds;
-                ``None`` takes `client_timeout`.
-            client_timeout: The deadline of the whole call, in seconds; ``None`` waits as long as it
-                takes.
-            output: A pydantic model, or any type that pydantic knows, which the output is checked
-                against; ``None`` gives a `SyncResult`, or the plain value where the output is not a
-                JSON object.
-            tags: Up to ten names and values that the platform's usage reports show.
-            no_retry: Whether the platform must not try a failed job again on another runner.
-            store_io: Whether the platform stores input and output; ``None`` leaves it to the
-                account's setting.
-            max_queue_length: Refuse with a `RateLimitError`, at once, when more requests than this
-                wait for the endpoint; ``None`` for no bound.
-            expires_in: The life of produced files, in seconds; ``None`` leaves it to the account's
+            on_queue_update: Called with each new status, or with the status of each poll if there
+                is an `interval`; sync or async.
+            priority: ``"low"`` gives precedence to other requests; ``None`` is normal priority.
+            headers: Additional request headers.
+            start_timeout: The longest time until a runner starts, in seconds; ``None`` uses
+                `client_timeout`.
+            client_timeout: The timeout of the whole call, in seconds; ``None`` disables it.
+            output: A pydantic model, or any type that pydantic can validate; the output is
+                validated against it. ``None`` returns a `SyncResult`, or the plain value of an
+                output that is not a JSON object.
+            tags: Up to ten names and values for the platform's usage reports.
+            no_retry: Whether the platform must not retry a failed job on another runner.
+            store_io: Whether the platform stores input and output; ``None`` uses the account's
                 setting.
-            auto_upload: Whether files in the arguments are uploaded first, and replaced by their
-                URLs: paths, open files, images, arrays and `Upload`. If not, they are an error.
+            max_queue_length: The most requests that may wait for the endpoint. If more do, the call
+                raises `RateLimitError` immediately; ``None`` disables the limit.
+            expires_in: The lifetime of output files, in seconds; ``None`` uses the account's
+                setting.
+            auto_upload: Whether files in the arguments (paths, open files, images, arrays and
+                `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
+                arguments is an error.
 
         Raises:
-            FalClientTimeoutError: `client_timeout` has passed; the job was told to stop.
-            FalClientHTTPError: The platform refused, or the job failed; the class says in what way.
-            SubmitOutcomeUnknownError: The connection broke after the job was sent; it was not sent
-                again.
-            ConnectionFailedError: The platform could not be reached; nothing was sent.
-            InvalidRequestError: An argument is wrong; nothing was sent.
-            InvalidResponseError: The output is not of the type asked for.
+            FalClientTimeoutError: The timeout has passed, and the job was cancelled.
+            FalClientHTTPError: The platform rejected the job, or the job failed. The subclass is
+                the kind of the error.
+            SubmitOutcomeUnknownError: The connection failed after the job was sent. The job was not
+                submitted again.
+            ConnectionFailedError: The platform is unreachable; nothing was sent.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+            InvalidResponseError: The output does not have the type `output`.
 
         Example:
             >>> seen = []
@@ -417,12 +416,12 @@ class SyncClient(SyncClientBase[AsyncClient]):
         )
 
     def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
-        """Ask once how a job stands; see `SyncRequestHandle.status`.
+        """Return the current status of a job; see `SyncRequestHandle.status`.
 
         Args:
-            application: The endpoint id that the job was submitted to.
+            application: The endpoint id of the job.
             request_id: The job's id.
-            with_logs: Whether the answer carries the log lines that the platform holds.
+            with_logs: Whether the status contains the job's log lines.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
@@ -430,25 +429,25 @@ class SyncClient(SyncClientBase[AsyncClient]):
         return self._portal.call(self._async.status, application, request_id, with_logs=with_logs)
 
     def result(self, application: str, request_id: str, *, output: type[T] | None = None) -> T:
-        """Wait until a job has ended, and fetch its output; see `SyncRequestHandle.get`.
+        """Wait until a job has completed, and return its output; see `SyncRequestHandle.get`.
 
         Args:
-            application: The endpoint id that the job was submitted to.
+            application: The endpoint id of the job.
             request_id: The job's id.
-            output: A type that the output is checked against; ``None`` gives a `SyncResult`.
+            output: The type that the output is validated against; ``None`` returns a `SyncResult`.
 
         Raises:
-            FalClientHTTPError: The job failed; the class says in what way.
+            FalClientHTTPError: The job failed. The subclass is the kind of the error.
         """
         return self._portal.call_and_wrap(
             wrap_result, self._async.result, application, request_id, output=output
         )
 
     def cancel(self, application: str, request_id: str) -> Cancellation:
-        """Ask the platform to cancel a job; see `SyncRequestHandle.cancel`.
+        """Cancel a job; see `SyncRequestHandle.cancel`.
 
         Args:
-            application: The endpoint id that the job was submitted to.
+            application: The endpoint id of the job.
             request_id: The job's id.
 
         Raises:
@@ -457,30 +456,30 @@ class SyncClient(SyncClientBase[AsyncClient]):
         return self._portal.call(self._async.cancel, application, request_id)
 
     def get_handle(self, application: str, request_id: str) -> SyncRequestHandle:
-        """The handle of a job whose id is known. Nothing is sent.
+        """Return the handle of a job by its id. Nothing is sent.
 
         Args:
-            application: The endpoint id that the job was submitted to.
+            application: The endpoint id of the job.
             request_id: The job's id.
 
         Raises:
-            InvalidRequestError: One of them cannot be an id.
+            InvalidRequestError: One of the ids is invalid.
         """
         return self._portal.call_and_wrap(
             SyncRequestHandle, self._async.get_handle, application, request_id
         )
 
     def attach(self, handle: SyncRequestHandle | Mapping[str, str]) -> SyncRequestHandle:
-        """Bind a handle to this client: one that was pickled, or the data of its `to_dict`.
+        """Bind a handle to this client: a handle that was unpickled, or the data of `to_dict`.
 
-        URLs that are not at the platform's queue are replaced by those that the ids stand for, so
-        that the key goes nowhere else.
+        URLs that do not belong to the platform's queue are replaced by the URLs for the ids, so
+        that the key is sent to the platform only.
 
         Args:
             handle: The handle or its data.
 
         Raises:
-            InvalidRequestError: The data is not that of a handle.
+            InvalidRequestError: The data is not the data of a handle.
         """
         return SyncRequestHandle(self._portal, self._async.attach(self._unwrap(handle)))
 
@@ -825,7 +824,7 @@ class SyncClient(SyncClientBase[AsyncClient]):
 
     @property
     def default_timeout(self) -> float | None:
-        """The bound of one HTTP exchange of the short calls, in seconds; ``None`` for no bound."""
+        """The timeout of short calls, in seconds; ``None`` if it is disabled."""
         return self._async.default_timeout
 
     def with_options(
@@ -835,16 +834,18 @@ class SyncClient(SyncClientBase[AsyncClient]):
         default_timeout: float | Unchanged | None = UNCHANGED,
         retry: RetryPolicy | Unchanged | None = UNCHANGED,
     ) -> Self:
-        """The same client with other settings, sharing the connections; closing it closes nothing.
+        """Return a client with other settings over the same connections.
+
+        Closing it does not close the connections.
 
         Args:
-            key: Another key, or a function that gives it. ``None`` is an error, since it is most
+            key: Another key, or a function that returns it. ``None`` is an error, since it is most
                 often a key that was not found.
-            default_timeout: Another bound, in seconds; ``None`` disables it.
-            retry: Another policy; ``None`` takes the defaults of `RetryPolicy`.
+            default_timeout: Another timeout, in seconds; ``None`` disables it.
+            retry: Another retry policy; ``None`` uses the defaults of `RetryPolicy`.
 
         Raises:
-            InvalidRequestError: An argument is not usable, such as a key that is ``None``.
+            InvalidRequestError: An argument is invalid, such as a key that is ``None``.
 
         Example:
             >>> client = fal_async.sync.SyncClient()
@@ -856,10 +857,10 @@ class SyncClient(SyncClientBase[AsyncClient]):
         )
 
     def prepare(self) -> None:
-        """Load code, certificates and the key, which the first calls would do otherwise.
+        """Load modules, certificates and credentials before the first request.
 
-        All that takes long happens in worker threads, so that a service which prepares while it
-        starts never stops its event loop. Nothing is sent, but to renew a login that has run out.
+        Slow steps run in worker threads, so that a service that starts does not block its event
+        loop. Nothing is sent, except to refresh an expired login.
 
         Raises:
             MissingCredentialsError: There is no key.
@@ -879,11 +880,11 @@ class SyncClient(SyncClientBase[AsyncClient]):
         self.close()
 
     def close(self) -> None:
-        """Cancel the jobs that `subscribe` waits for, and close connections and sockets.
+        """Cancel the jobs of all calls of `subscribe`, and close all connections.
 
-        Calls that come later raise `ClientClosedError`, and so do the calls of `subscribe` that are
-        waiting. A `submit` or a `run` that is under way is finished. Cancelling takes five seconds
-        and one more for each hundred jobs at most. It goes on when the caller is cancelled, until
-        the event loop ends. The ids of jobs that could not be cancelled are logged as one warning.
+        Later calls raise `ClientClosedError`, and so do the calls of `subscribe`. Other calls that
+        have been sent are completed. The cancellations take five seconds at most, and one second
+        more for each hundred jobs. They continue when the call is cancelled, until the event loop
+        ends. The ids of jobs that could not be cancelled are logged as one warning.
         """
         self._close()

@@ -51,16 +51,16 @@ __all__ = [
 class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
     """A job in the queue.
 
-    It is plain data: store `to_dict` anywhere, or pickle it, and pick the job up with
-    `SyncClient.attach` in another process. A pickled handle carries neither client nor key; until
-    it is attached it uses the module-level client.
+    A handle is plain data: store `to_dict` anywhere, or pickle the handle, and continue with
+    `SyncClient.attach` in another process. A pickled handle contains neither client nor key; it
+    uses the module-level client until it is attached to another.
 
     Attributes:
         request_id: The job's id.
-        response_url: Where its result is.
-        status_url: Where its status is.
-        cancel_url: Where it is cancelled.
-        application: The endpoint id that it was submitted to.
+        response_url: The URL of the job's output.
+        status_url: The URL of the job's status.
+        cancel_url: The URL that cancels the job.
+        application: The endpoint id of the job.
 
     Example:
         >>> handle = fal_async.sync.submit("demo/echo", {"prompt": "a cat"})
@@ -75,43 +75,43 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
 
     @property
     def response_url(self) -> str:
-        """Where its result is."""
+        """The URL of the job's output."""
         return self._async.response_url
 
     @property
     def status_url(self) -> str:
-        """Where its status is."""
+        """The URL of the job's status."""
         return self._async.status_url
 
     @property
     def cancel_url(self) -> str:
-        """Where it is cancelled."""
+        """The URL that cancels the job."""
         return self._async.cancel_url
 
     @property
     def application(self) -> str:
-        """The endpoint id that it was submitted to."""
+        """The endpoint id of the job."""
         return self._async.application
 
     @classmethod
     def from_request_id(
         cls, client: SupportsAttach[SyncRequestHandle], application: str, request_id: str
     ) -> SyncRequestHandle:
-        """The handle of a job whose id is known, as `SyncClient.get_handle` gives it.
+        """Return the handle of a job by its id, like `SyncClient.get_handle`.
 
         Args:
-            client: The client that it is used with.
-            application: The endpoint id that the job was submitted to.
+            client: The client of the handle.
+            application: The endpoint id of the job.
             request_id: The job's id.
 
         Raises:
-            InvalidRequestError: One of the ids cannot be one, or the client is another library's.
+            InvalidRequestError: One of the ids is invalid, or the client is not of this library.
         """
         check_client(client)
         return client.attach({"application": application, "request_id": request_id})
 
     def to_dict(self) -> dict[str, str]:
-        """The handle as JSON values; `SyncClient.attach` takes it back."""
+        """Return the handle as JSON values, for `SyncClient.attach`."""
         return self._async.to_dict()
 
     @classmethod
@@ -130,10 +130,10 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
         return attach_to_default, (self.to_dict(),)
 
     def status(self, *, with_logs: bool = False) -> Status:
-        """Ask once how the job stands.
+        """Return the current status of the job.
 
         Args:
-            with_logs: Whether the answer carries the log lines that the platform holds.
+            with_logs: Whether the status contains the job's log lines.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
@@ -143,20 +143,20 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
     def iter_events(
         self, *, with_logs: bool = False, interval: float | None = None
     ) -> Generator[Status, None, None]:
-        """Yield the job's statuses as they change, up to and including `Completed`.
+        """Yield each new status of the job, up to and including `Completed`.
 
-        Log lines come exactly once, in order, in the status in which they were first seen.
+        Each log line is yielded once, in order, in the first status that contains it.
 
         Args:
-            with_logs: Whether statuses carry log lines.
-            interval: Poll with this pause, in seconds, and yield the status of each poll, changed
-                or not, so that the body of the loop runs that often; ``None`` listens to the
-                platform's status stream, and polls with a growing pause where that cannot be had.
+            with_logs: Whether statuses contain log lines.
+            interval: The delay between polls of the status, in seconds. The status of each poll is
+                yielded, changed or not. ``None`` uses the platform's status stream, or polls with
+                increasing delays if there is none.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
-            TransportError: The platform could not be reached for longer than the client's retry
-                policy allows.
+            TransportError: The platform was unreachable for longer than the client's retry policy
+                allows.
         """
         return self._portal.iterate(self._async.iter_events, with_logs=with_logs, interval=interval)
 
@@ -167,29 +167,32 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
         timeout: float | None = None,
         output: type[T] | None = None,
     ) -> T:
-        """Wait until the job has ended, and fetch its output. Leaving early leaves the job alone.
+        """Wait until the job has completed, and return its output.
+
+        Cancelling the call does not cancel the job.
 
         Args:
-            interval: Poll with this pause, in seconds; ``None`` chooses by itself.
-            timeout: How long to wait, in seconds; ``None`` waits as long as it takes.
-            output: A pydantic model, or any type that pydantic knows, which the output is checked
-                against; ``None`` gives a `SyncResult`, or the plain value where the output is not a
-                JSON object.
+            interval: The delay between polls of the status, in seconds; ``None`` uses the
+                platform's status stream, or polls with increasing delays if there is none.
+            timeout: The timeout of the whole call, in seconds; ``None`` disables it.
+            output: A pydantic model, or any type that pydantic can validate; the output is
+                validated against it. ``None`` returns a `SyncResult`, or the plain value of an
+                output that is not a JSON object.
 
         Raises:
-            FalClientTimeoutError: `timeout` has passed; the job goes on.
-            FalClientHTTPError: The job failed; the class says in what way.
-            InvalidResponseError: The output is not of the type asked for.
+            FalClientTimeoutError: The timeout has passed. The job continues.
+            FalClientHTTPError: The job failed. The subclass is the kind of the error.
+            InvalidResponseError: The output does not have the type `output`.
         """
         return self._portal.call_and_wrap(
             wrap_result, self._async.get, interval=interval, timeout=timeout, output=output
         )
 
     def cancel(self) -> Cancellation:
-        """Ask the platform to cancel the job.
+        """Cancel the job.
 
         Returns:
-            Whether it was removed from the queue, told to stop, or had ended already.
+            Whether the job was removed from the queue, is being cancelled, or had completed before.
 
         Raises:
             NotFoundError: The job is unknown or has expired.
@@ -198,15 +201,14 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
 
 
 class SyncEventStream(SyncStreamBase[EventStream[E], E]):
-    """The output of an app, event by event. It is opened by ``with`` or by the first step.
+    """The output of an app, event by event. ``with`` or the first iteration opens it.
 
-    Leaving ``with`` closes the connection, and with it the work, if the app looks for that.
-    So does dropping the stream: where objects are freed when nobody refers to them any more, as in
-    CPython, a loop over a stream that is left early closes it at once.
+    The end of ``with`` closes the connection, which stops an app that checks for disconnects.
+    Freeing the stream closes it, too: in CPython, breaking out of a loop over a stream to which
+    there is no other reference closes it immediately.
 
-    Each event is its decoded JSON, or its text where it is not JSON. A response that is not a
-    stream
-    of events gives its bytes, chunk by chunk. One task at a time may read.
+    An event is decoded JSON, or text if it is not JSON. A response that is not an event stream
+    yields its bytes, chunk by chunk. A stream has one reader at a time.
 
     Example:
         >>> with fal_async.sync.stream("demo/stream", {"steps": 2}) as events:
@@ -223,7 +225,7 @@ class SyncEventStream(SyncStreamBase[EventStream[E], E]):
 
     @property
     def response_headers(self) -> Mapping[str, str]:
-        """The headers of the response, names in lower case; empty before the stream is open."""
+        """The response headers, names in lower case; empty before the stream is open."""
         return self._async.response_headers
 
 

@@ -33,7 +33,7 @@ class SyncResult(Result["SyncFile"]):
     @classmethod
     def _from_async(cls, portal: Portal, result: Result) -> SyncResult:
         """Return the result of an async call, with the portal that downloads its files."""
-        made = cls(result, **result._facts())
+        made = cls(result, **result._metadata())
         made._dispatcher, made._portal = result._dispatcher, portal
         return made
 

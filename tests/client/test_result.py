@@ -48,13 +48,13 @@ def test_output_becomes_any_pydantic_type(value: object, output: Any, expected: 
 def test_result_is_a_valid_output_type() -> None:
     output = Result({"a": 1})
     assert validate_output(output, Result) is output
-    with pytest.raises(InvalidResponseError, match="not a Result"):
+    with pytest.raises(InvalidResponseError, match="must be of type Result"):
         validate_output([1], Result)
 
 
 def test_mismatched_output_names_the_request() -> None:
     output = Result({"w": "x"}, request_id="abc")
-    with pytest.raises(InvalidResponseError, match="not a Picture") as caught:
+    with pytest.raises(InvalidResponseError, match="must be of type Picture") as caught:
         validate_output(output, Picture)
     assert caught.value.request_id == "abc"
     assert caught.value.body is output  # which was paid for
@@ -67,7 +67,7 @@ class Stranger:
 
 @pytest.mark.parametrize("output", [Stranger, 7, list[Stranger], list["Nowhere"], "Nowhere"])  # type: ignore[name-defined] # noqa: F821 -- undefined on purpose
 def test_invalid_output_type_fails_before_the_request(output: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="is not a type of outputs"):
+    with pytest.raises(InvalidRequestError, match="output must be a type"):
         check_output_type(output)
     with pytest.raises(InvalidRequestError):
         validate_output({}, output)

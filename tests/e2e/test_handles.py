@@ -137,7 +137,7 @@ async def test_handmade_handle_cannot_leak_the_key(fal: Emulator, client: AsyncC
         facts = handle.to_dict() | {
             "status_url": f"{foreign.url}/queue/acme/echo/requests/1/status"
         }
-        elsewhere = AsyncRequestHandle(**facts)._used_with(handle._dispatcher)
+        elsewhere = AsyncRequestHandle(**facts)._bind(handle._dispatcher)
         with pytest.raises(InvalidRequestError):
             await elsewhere.status()
 

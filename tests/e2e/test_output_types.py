@@ -23,7 +23,7 @@ async def test_invalid_output_type_starts_no_job(fal: Emulator, client: AsyncCli
 
     with anyio.fail_after(10):
         for call in (client.run, client.subscribe):
-            with pytest.raises(InvalidRequestError, match="is not a type of outputs"):
+            with pytest.raises(InvalidRequestError, match="output must be a type"):
                 await call(ECHO, {}, output=NO_TYPE)
         with pytest.raises(InvalidRequestError):
             client.stream(ECHO, {}, output=NO_TYPE)
