@@ -107,7 +107,7 @@ class LoginTokenFile:
                 os.close(lock)
 
         return await run_to_completion(
-            renew_and_unlock, patience=lambda: GRACE, abandoned=_ignore_result
+            renew_and_unlock, grace_period=lambda: GRACE, on_abandoned=_ignore_result
         )
 
     async def _refresh_locked(self, refused: Secret | None) -> AuthHeader:
@@ -159,7 +159,9 @@ class LoginTokenFile:
         attempt = partial(run_in_thread, self._try_lock)
         with anyio.move_on_after(LOCK_TIMEOUT):
             while True:
-                lock = await run_to_completion(attempt, patience=lambda: GRACE, abandoned=_unlock)
+                lock = await run_to_completion(
+                    attempt, grace_period=lambda: GRACE, on_abandoned=_unlock
+                )
                 if lock is not None:
                     return lock
                 await anyio.sleep(LOCK_POLL_INTERVAL)

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from fal_async._dispatch.call_state import use_call_state
 from fal_async._net.background import spawn
-from fal_async._net.tasks import CLEANUP, run_to_completion
+from fal_async._net.tasks import CLEANUP_TIMEOUT, run_to_completion
 from fal_async.errors import ClientClosedError, FalClientHTTPError, TransportError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class JobCanceller:
 
     def grace_period(self) -> float:
         """Return the longest time to wait for all cancellations, in seconds."""
-        return CLEANUP + self._open.count / RATE
+        return CLEANUP_TIMEOUT + self._open.count / RATE
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscription, which ends when the client closes."""
@@ -130,7 +130,7 @@ class JobCanceller:
         if pending is None:
             pending = PendingCancel(request_id)
             pending.task = spawn(
-                self._cancel, pending, send, grace=self.grace_period, context=context
+                self._cancel, pending, send, grace_period=self.grace_period, context=context
             )
             self._open.cancels[request_id] = pending
         return pending
@@ -179,7 +179,9 @@ class JobCanceller:
                     self._notify()
             raise ClientClosedError("the client was closed before the platform responded")
 
-        return await run_to_completion(work, patience=self.grace_period, abandoned=on_abandoned)
+        return await run_to_completion(
+            work, grace_period=self.grace_period, on_abandoned=on_abandoned
+        )
 
     async def finish(self) -> None:
         """End all subscriptions, cancel their jobs, and wait for the grace period at most."""

@@ -155,7 +155,7 @@ class SharedResources:
                     with shielded_cleanup():  # an httpx transport may take its time
                         await self._close()
 
-            canceller.closing = spawn(finish, grace=canceller.grace_period)
+            canceller.closing = spawn(finish, grace_period=canceller.grace_period)
         with anyio.CancelScope(shield=True):
             await canceller.closing.wait()
 

@@ -1,6 +1,6 @@
-"""How an exchange can fail.
+"""Errors of sending a request and receiving its response.
 
-The names are those of httpx, whose errors `PooledTransport` raises in their place.
+They have the names of httpx's errors, which `PooledTransport` raises instead.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ __all__ = [
 
 
 class ExchangeError(Exception):
-    """There was no whole response.
+    """No complete response was received.
 
     Args:
         message: The reason.
-        permanent: Whether trying again cannot help, because something has to be put right here
-            first.
+        permanent: Whether a retry cannot help, because the cause is on this machine.
 
     Attributes:
-        permanent: As given.
-        unreachable: Whether another host may do better.
-        words: What is said of it; empty for the error's own text.
+        permanent: Whether a retry cannot help.
+        unreachable: Whether a backup host may be reachable.
+        summary: The text of errors for users; empty for the message.
     """
 
     permanent: bool = False
@@ -64,43 +63,43 @@ class ConnectTimeout(ExchangeError):  # noqa: N818 -- httpx's name
 
 
 class PoolTimeout(ExchangeError):  # noqa: N818 -- httpx's name
-    """No connection came free in time."""
+    """No connection became free in time."""
 
-    summary = "no connection came free in time"
+    summary = "no connection became free in time"
 
 
 class ProxyError(ExchangeError):
-    """The proxy refused, or cannot be used."""
+    """The proxy refused the connection, or cannot be used."""
 
 
 class UnsupportedProtocol(ExchangeError):  # noqa: N818 -- httpx's name
-    """The URL is not one of HTTP."""
+    """The scheme of the URL is not supported."""
 
     permanent = True
 
 
 class LocalProtocolError(ExchangeError):
-    """The request cannot be written as HTTP."""
+    """The request is not valid HTTP."""
 
     permanent = True
 
 
 class DecodingError(ExchangeError):
-    """The body of the response cannot be decompressed, or was cut off."""
+    """The body of the response cannot be decompressed, or is truncated."""
 
 
 class RemoteProtocolError(ExchangeError):
-    """The response is not HTTP, or was cut off."""
+    """The response is not valid HTTP, or is truncated."""
 
 
 class ReadError(ExchangeError):
-    """The connection broke while a response was awaited."""
+    """The connection broke before the response was complete."""
 
 
 class ReadTimeout(ExchangeError):  # noqa: N818 -- httpx's name
-    """The peer was silent for too long."""
+    """The peer sent nothing for too long."""
 
-    summary = "the peer was silent for too long"
+    summary = "the peer sent nothing for too long"
 
 
 class WriteError(ExchangeError):
@@ -108,19 +107,19 @@ class WriteError(ExchangeError):
 
 
 class WriteTimeout(ExchangeError):  # noqa: N818 -- httpx's name
-    """The peer took nothing for too long."""
+    """The peer received nothing for too long."""
 
     summary = "sending took too long"
 
 
 class InvalidURL(Exception):  # noqa: N818 -- httpx's name
-    """What was to be called is not a URL."""
+    """The URL is not valid."""
 
 
-_KINDS = {kind.__name__: kind for kind in ExchangeError.__subclasses__()}
+_ERRORS = {kind.__name__: kind for kind in ExchangeError.__subclasses__()}
 
 
 def from_httpx_error(error: Exception) -> type[ExchangeError]:
-    """What an error of httpx, or of one of its like, is called here."""
+    """Return the class of the same name for an error of httpx or httpcore."""
     names = (parent.__name__ for parent in type(error).__mro__)
-    return next((_KINDS[name] for name in names if name in _KINDS), ExchangeError)
+    return next((_ERRORS[name] for name in names if name in _ERRORS), ExchangeError)

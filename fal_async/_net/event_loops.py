@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from anyio.lowlevel import current_token
 
-from fal_async._net.background import finish, step
+from fal_async._net.background import finish, run_nowait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -21,7 +21,7 @@ __all__ = ["PerLoop"]
 
 T = TypeVar("T")
 
-#: Values that only their own loop could have closed, when that loop is gone or another process's.
+#: Values of ended loops, and of loops of the parent process, that only their loop could close.
 _unclosable: list[object] = []
 
 
@@ -32,18 +32,19 @@ class _Slot(Generic[T]):
 
 
 class PerLoop(Generic[T]):
-    """A value for each event loop that asks for it, made on first use.
+    """One value for each event loop, created on first use.
 
-    Event loops finalise the async generators that are still open when they end (``asyncio.run``,
-    ``trio.run`` and uvloop alike), so each value is closed by a generator that is kept open for its
-    loop, after the loop's background tasks have ended. Loops are referred to weakly. A forked
-    process starts anew: what it inherited is closed at once, and never used.
+    When an event loop ends, it finalizes the async generators that are still open
+    (``asyncio.run``, ``trio.run`` and uvloop alike). So a generator that is kept open for the loop
+    closes the value, after the loop's background tasks have ended. References to loops are weak. A
+    forked process closes the values that it inherited at once, and creates its own.
 
     Args:
-        factory: Makes the value; called in the loop that it is for.
+        factory: Creates the value; called in the loop that it is for.
         close: Closes a value when its loop ends. A plain function is preferred: it is also called,
-            outside of any loop, for what a forked process inherited. A coroutine function runs only
-            in its loop, where all waiting is cancelled. ``None`` if nothing is to be closed.
+            outside of any loop, for the values that a forked process inherited. A coroutine
+            function runs only in its loop, where all waiting is cancelled. ``None`` if values need
+            no cleanup.
     """
 
     def __init__(
@@ -58,18 +59,18 @@ class PerLoop(Generic[T]):
         _instances.add(self)
 
     def get(self) -> T:
-        """The value of the running event loop."""
+        """Return the value of the running event loop."""
         loop = current_token().native_token
         slot = self._slots.get(loop)
         return self._add(loop) if slot is None else slot.value
 
     def pop(self) -> T | None:
-        """Forget the value of the running event loop without closing it; ``None`` without one."""
+        """Remove and return the value of the running event loop, if any, without closing it."""
         with self._lock:
             slot = self._slots.pop(current_token().native_token, None)
         if slot is None:
             return None
-        _finish(slot.finalizer)
+        _stop_finalizer(slot.finalizer)
         return slot.value
 
     def _add(self, loop: object) -> T:
@@ -77,22 +78,22 @@ class PerLoop(Generic[T]):
         value = self._factory()
         finalizer = None
         if self._close is not None:
-            finalizer = _keep(value, self._close, weakref.ref(self._slots), loop)
-            step(finalizer.asend(None))
+            finalizer = _close_on_shutdown(value, self._close, weakref.ref(self._slots), loop)
+            run_nowait(finalizer.asend(None))
         with self._lock:
             self._slots[loop] = _Slot(value, finalizer)
         return value
 
     def _drop_closed_loops(self) -> None:
-        """Loops that were closed without finalising their generators left their values open."""
+        """Close the values of loops that were closed without finalizing their generators."""
         with self._lock:
             closed = [loop for loop in self._slots if getattr(loop, "is_closed", bool)()]
             slots = [self._slots.pop(loop) for loop in closed]
         self._close_slots(slots)
 
     def reset_after_fork(self) -> None:
-        """Close what a forked process has inherited."""
-        self._lock = threading.Lock()  # a thread that is not there may hold the old one
+        """Close the values that a forked process has inherited."""
+        self._lock = threading.Lock()  # a thread of the parent may hold the old one
         slots = list(self._slots.values())
         self._slots = WeakKeyDictionary()
         self._close_slots(slots)
@@ -104,10 +105,10 @@ class PerLoop(Generic[T]):
         for slot in slots:
             if self._close is not None:
                 self._close(slot.value)
-            _finish(slot.finalizer)
+            _stop_finalizer(slot.finalizer)
 
 
-async def _keep(
+async def _close_on_shutdown(
     value: T,
     close: Callable[[T], Awaitable[None] | None],
     slots: weakref.ref[WeakKeyDictionary[object, _Slot[T]]],
@@ -117,18 +118,18 @@ async def _keep(
     try:
         yield
     finally:
-        kept = slots()
-        if kept is not None and loop in kept:
-            await finish(loop)  # which may use the value
-        if kept is None or kept.pop(loop, None) is not None:
-            waiting = close(value)
-            if inspect.isawaitable(waiting):
-                await waiting
+        known = slots()
+        if known is not None and loop in known:
+            await finish(loop)  # background tasks may use the value
+        if known is None or known.pop(loop, None) is not None:
+            closing = close(value)
+            if inspect.isawaitable(closing):
+                await closing
 
 
-def _finish(finalizer: AsyncGenerator[None, None] | None) -> None:
+def _stop_finalizer(finalizer: AsyncGenerator[None, None] | None) -> None:
     if finalizer is not None:
-        step(finalizer.aclose())
+        run_nowait(finalizer.aclose())
 
 
 _instances: WeakSet[PerLoop[Any]] = WeakSet()

@@ -1,4 +1,4 @@
-"""Cancellation and groups, tamed: work heard out, cleanup bounded, single failures bare."""
+"""Timeouts, shielded cleanup, work that outlasts its caller, and task groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import anyio
 
@@ -38,103 +38,97 @@ F = TypeVar("F", bound="Callable[..., Any]")
 _log = logging.getLogger("fal_async")
 
 _NO_TIMEOUT = cast("AbstractContextManager[anyio.CancelScope | None, bool]", nullcontext())
-#: How long cleanup after a cancellation may take, in seconds.
-CLEANUP: Final = 5.0
+#: Maximum duration of cleanup after a cancellation, in seconds.
+CLEANUP_TIMEOUT: Final = 5.0
 
 
 def optional_timeout(
     seconds: float | None,
 ) -> AbstractContextManager[anyio.CancelScope | None, bool]:
-    """Cancel a block after this time, in seconds; ``None`` disables it without a cost."""
+    """Return a scope that is cancelled after this time, in seconds.
+
+    ``None`` disables the timeout, and costs nothing.
+    """
     return _NO_TIMEOUT if seconds is None else anyio.move_on_after(seconds)
 
 
-def shielded_cleanup(seconds: float = CLEANUP) -> anyio.CancelScope:
-    """A scope for cleanup that needs I/O: out of reach of cancellation, but not for long."""
+def shielded_cleanup(seconds: float = CLEANUP_TIMEOUT) -> anyio.CancelScope:
+    """Return a scope for cleanup that needs I/O, shielded from cancellation for a limited time."""
     return anyio.move_on_after(seconds, shield=True)
 
 
 async def run_to_completion(
     work: Callable[[], Awaitable[T]],
     *,
-    patience: Callable[[], float],
-    abandoned: Callable[[T], Awaitable[None]],
+    grace_period: Callable[[], float],
+    on_abandoned: Callable[[T], Awaitable[None]],
 ) -> T:
-    """Do work whose outcome must be known even if the caller leaves: in the background.
+    """Do work in the background, so that it completes even if the caller is cancelled.
 
     Args:
-        work: A coroutine function. It goes on when the caller has been cancelled.
-        patience: Gives how long a caller who was cancelled waits for the end of the work and of
-            `abandoned`, in seconds; also their grace period when the event loop ends.
-        abandoned: Called with the outcome, in the background, when the caller has left before it
-            came.
+        work: A coroutine function.
+        grace_period: Returns the time, in seconds, that a cancelled caller waits for the work and
+            for `on_abandoned`. They have the same time when the event loop ends.
+        on_abandoned: Called with the result, in the background, if the caller was cancelled before
+            it received the result.
 
     Returns:
-        The outcome of the work.
+        The result of the work.
     """
-    call = _Call(work, abandoned)
-    task = spawn(call.run, grace=patience)
+    results: list[T] = []
+    error: Exception | None = None
+    is_abandoned = False
+
+    async def run() -> None:
+        nonlocal error
+        try:
+            results.append(await work())
+        except Exception as raised:  # noqa: BLE001 -- raised by the caller below
+            error = raised
+        finally:
+            if is_abandoned and not results:
+                reason = error or "it was cancelled"
+                _log.warning("A call whose caller was cancelled has failed: %s", reason)
+        if is_abandoned and results:
+            await on_abandoned(results[0])
+
+    task = spawn(run, grace_period=grace_period)
     try:
         await task.wait()
-    except BaseException as error:
-        call.left = True
-        _log.debug("a caller has left, and its call is finished in the background")
-        if call.outcomes:
-            task = spawn(abandoned, call.outcomes[0], grace=patience)
-        if not isinstance(error, GeneratorExit):  # then nothing can be awaited any more
-            with shielded_cleanup(patience()):
+    except BaseException as raised:
+        is_abandoned = True
+        _log.debug("The caller was cancelled. Its call completes in the background")
+        if results:
+            task = spawn(on_abandoned, results[0], grace_period=grace_period)
+        if not isinstance(raised, GeneratorExit):  # a closed coroutine cannot wait
+            with shielded_cleanup(grace_period()):
                 await task.wait()
         raise
-    if call.outcomes:
-        return call.outcomes[0]
-    raise call.error or task.error or ClientClosedError("the event loop has ended")
-
-
-class _Call(Generic[T]):
-    """Work that goes on when its caller has left; the outcome, if it came before, in a list."""
-
-    def __init__(
-        self, work: Callable[[], Awaitable[T]], abandoned: Callable[[T], Awaitable[None]]
-    ) -> None:
-        self.outcomes: list[T] = []
-        self.error: Exception | None = None
-        self.left = False
-        self._work = work
-        self._abandoned = abandoned
-
-    async def run(self) -> None:
-        try:
-            self.outcomes.append(await self._work())
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
-            self.error = error
-        finally:
-            if self.left and not self.outcomes:
-                reason = self.error or "it was cut short"
-                _log.warning("a call whose caller has left came to nothing: %s", reason)
-        if self.left and self.outcomes:
-            await self._abandoned(self.outcomes[0])
+    if results:
+        return results[0]
+    raise error or task.error or ClientClosedError("the event loop has ended")
 
 
 @asynccontextmanager
 async def open_task_group() -> AsyncGenerator[TaskGroup, None]:
-    """A task group whose first failure ends it and is raised as itself, not in a group."""
-    failure: BaseException | None = None
+    """Open a task group that raises its first error bare, not in an exception group."""
+    error: BaseException | None = None
     try:
         async with anyio.create_task_group() as group:
             yield group
-    except BaseExceptionGroup as failures:
-        failure = _first_error(failures)
-    if failure is not None:
+    except BaseExceptionGroup as exceptions:
+        error = _first_error(exceptions)
+    if error is not None:
         try:
-            raise failure
+            raise error
         finally:
-            del failure  # its traceback refers to this frame
+            del error  # its traceback refers to this frame
 
 
-def _first_error(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error; a cancellation only where there is nothing else."""
-    _, errors = failures.split(anyio.get_cancelled_exc_class())
-    error = (errors or failures).exceptions[0]
+def _first_error(exceptions: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error, or a cancellation if there is nothing else."""
+    _, errors = exceptions.split(anyio.get_cancelled_exc_class())
+    error = (errors or exceptions).exceptions[0]
     if isinstance(error, BaseExceptionGroup):
         return _first_error(cast("BaseExceptionGroup[BaseException]", error))
     return error

@@ -1,9 +1,9 @@
-"""Blocking work in worker threads that the library does not share with its user.
+"""Blocking work in worker threads, which the library does not share with the application.
 
-A slot belongs to the caller who waits, and is released when that caller goes, be it by
-cancellation. The thread may be blocked for as long as it likes after that: it holds up nobody. Each
-kind of work has slots of its own, so that a slow disk, a slow name server and an iterator of the
-caller's that waits for a camera do not wait for each other.
+A slot belongs to the waiting caller, and is released when the caller returns or is cancelled. A
+thread that stays blocked after that delays no other work. Each kind of work has its own slots. So
+a slow disk, a slow name server and an upload iterator that waits for a camera do not delay each
+other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import threading
 from enum import Enum
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 from weakref import WeakSet
 
@@ -29,25 +28,25 @@ __all__ = ["ResourceClosedError", "ThreadResource", "Work", "decode", "run_in_th
 
 T = TypeVar("T")
 
-#: How many threads may still be blocked in calls of one kind that nobody waits for any more, per
-#: event loop. A thread costs memory, so their number must have a bound.
-ABANDONED: Final = 256
-#: How much received data is decoded at once, which takes milliseconds; more goes to a thread.
-LARGE: Final = 262144
+#: Maximum number of threads per kind of work and event loop that are blocked after their caller was
+#: cancelled. Threads cost memory, so their number must be limited.
+MAX_ABANDONED: Final = 256
+#: Data up to this size is decoded on the event loop, which takes milliseconds, in bytes.
+MAX_INLINE_DECODE: Final = 262144
 
 
 class Work(Enum):
-    """The kinds of blocking work. The value says what the threads are blocked in."""
+    """The kinds of blocking work. Error messages contain the value."""
 
-    FILES = "files of the library's own choice"
+    FILES = "files of the library"
     SOURCES = "iterators and files of uploads"
     LOOKUPS = "lookups of host names"
     CLEANUP = "cleanup"
     DECODING = "decoding"
 
 
-#: How many calls of each kind may be waited for at once, per event loop. Iterators may wait for
-#: each other, so all uploads that a client may send at once by default have room, and more.
+#: Maximum number of concurrent calls of each kind, per event loop. Upload iterators may wait for
+#: each other, so there are more slots than uploads that a client sends at once by default.
 SLOTS: Final = {
     Work.FILES: 8,
     Work.SOURCES: 64,
@@ -58,14 +57,14 @@ SLOTS: Final = {
 
 
 async def run_in_thread(function: Callable[[], T], work: Work = Work.FILES) -> T:
-    """Run a blocking function in a worker thread; a caller that is cancelled abandons it.
+    """Run a blocking function in a worker thread. A cancelled caller does not wait for it.
 
     Args:
-        function: The work.
-        work: Its kind.
+        function: The function.
+        work: The kind of work.
 
     Raises:
-        FalClientError: `ABANDONED` threads are still blocked in work of this kind.
+        FalClientError: `MAX_ABANDONED` threads are still blocked in work of this kind.
     """
     threads = _threads.get(None)
     if threads is None:
@@ -75,31 +74,31 @@ async def run_in_thread(function: Callable[[], T], work: Work = Work.FILES) -> T
 
 
 async def decode(function: Callable[[], T], size: int) -> T:
-    """Run a pure function on received data: in a worker thread if the data is large.
+    """Decode received data, in a worker thread if the data is large.
 
-    There it holds up the event loop no longer than Python takes to switch threads.
+    A worker thread delays the event loop no longer than Python takes to switch threads.
 
     Args:
-        function: The function.
-        size: How many bytes it decodes.
+        function: Decodes the data. It has no side effects.
+        size: The size of the data, in bytes.
     """
-    return await run_in_thread(function, Work.DECODING) if size > LARGE else function()
+    return await run_in_thread(function, Work.DECODING) if size > MAX_INLINE_DECODE else function()
 
 
 class _Threads:
-    """The slots of one event loop."""
+    """The slots and threads of one event loop."""
 
     def __init__(self) -> None:
         self._slots = {
             work: anyio.Semaphore(slots, fast_acquire=True) for work, slots in SLOTS.items()
         }
         self._abandoned: dict[Work, WeakSet[_Call[Any]]] = {work: WeakSet() for work in Work}
-        # Anyio wants a limiter, whose slot a thread holds until it ends, at least on trio.
+        # anyio needs a limiter. On trio, a thread holds its token until it ends.
         self._limiter = anyio.CapacityLimiter(math.inf)
 
     async def run(self, function: Callable[[], T], work: Work) -> T:
         async with self._slots[work]:
-            self._check(work)
+            self._check_abandoned(work)
             call = _Call(function)
             try:
                 return await anyio.to_thread.run_sync(
@@ -109,21 +108,21 @@ class _Threads:
                 if not call.ended:
                     self._abandoned[work].add(call)
 
-    def _check(self, work: Work) -> None:
+    def _check_abandoned(self, work: Work) -> None:
         abandoned = self._abandoned[work]
-        if len(abandoned) < ABANDONED or work is Work.CLEANUP:
+        if len(abandoned) < MAX_ABANDONED or work is Work.CLEANUP:
             return
         blocked = [call for call in abandoned if not call.ended]
         self._abandoned[work] = WeakSet(blocked)
-        if len(blocked) >= ABANDONED:
+        if len(blocked) >= MAX_ABANDONED:
             raise FalClientError(
-                f"{len(blocked)} worker threads are still blocked in {work.value} whose callers "
-                "have been cancelled; let what they read from come to an end"
+                f"cannot start a worker thread: {len(blocked)} threads of cancelled callers are "
+                f"still blocked in {work.value}; end the input that they read from"
             )
 
 
 class _Call(Generic[T]):
-    """A call in a thread, and whether it has ended."""
+    """A function call in a thread."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -144,13 +143,13 @@ class ResourceClosedError(Exception):
 
 
 class ThreadResource:
-    """A resource that worker threads use, one at a time, and that is closed when none does.
+    """A resource that worker threads use, one at a time.
 
-    A cancelled caller leaves its thread behind, which may not even have begun. So a thread that is
-    still at work closes the resource when it is done, and one that begins later does nothing.
+    The thread of a cancelled caller continues, or may not have started yet. A thread that still
+    uses the resource closes it in the end. A thread that starts later does nothing.
 
     Args:
-        close: Closes what is open; called in any thread, possibly more than once.
+        close: Closes the resource; called in any thread, possibly more than once.
         work: The kind of work that the threads do.
     """
 
@@ -164,7 +163,7 @@ class ThreadResource:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is GeneratorExit:  # the event loop is gone, and nothing can be awaited
+        if kind is GeneratorExit:  # a closed coroutine cannot wait
             self.close()
         else:
             await self.aclose()
@@ -173,22 +172,23 @@ class ThreadResource:
         """Use the resource in a thread.
 
         Raises:
-            ResourceClosedError: It is closed.
+            ResourceClosedError: The resource is closed.
         """
-        return await run_in_thread(partial(self._use, use), self._work)
 
-    def _use(self, use: Callable[[], T]) -> T:
-        try:
-            with self._lock:
+        def use_or_close() -> T:
+            try:
+                with self._lock:
+                    if self._closing:
+                        raise ResourceClosedError
+                    return use()
+            finally:
                 if self._closing:
-                    raise ResourceClosedError
-                return use()
-        finally:
-            if self._closing:
-                self.close()
+                    self.close()
+
+        return await run_in_thread(use_or_close, self._work)
 
     def close(self) -> None:
-        """Close the resource now, or have the thread do so that uses it."""
+        """Close the resource now, or after the thread that uses it."""
         self._closing = True
         if self._lock.acquire(blocking=False):
             try:
@@ -197,7 +197,7 @@ class ThreadResource:
                 self._lock.release()
 
     async def aclose(self) -> None:
-        """Close the resource in a thread, after the one that uses it; the wait is bounded."""
+        """Close the resource in a thread, after the one that uses it; wait for a limited time."""
         self._closing = True
         closed = False
 

@@ -1,8 +1,8 @@
-"""Slices of time: whoever works on what a peer has sent lets other tasks run now and then.
+"""Time slices: tasks that process received data let other tasks run regularly.
 
-A peer decides how much work its bytes are, and a byte may be worth microseconds: two make a frame
-of a WebSocket, one is a line of a stream of events. So no reader works until its input is used up;
-each works for a slice of time, then the event loop turns.
+The peer decides how much work its bytes cause, and one byte may take microseconds: two bytes are a
+WebSocket frame, and one is a line of an event stream. So no task processes all of its input at
+once. It works for a time slice, and lets the event loop run other tasks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["SLICE", "TIME_SLICE", "SlicedDecoder", "TimeSlice"]
 
 T = TypeVar("T")
 
-#: How long a task works on received data before other tasks run, in seconds.
+#: Time for which a task processes received data before other tasks run, in seconds.
 TIME_SLICE: Final = 0.005
-#: How many bytes are decoded in one step that cannot be interrupted.
+#: Number of bytes that are decoded without interruption.
 SLICE: Final = 65536
 
 
 class TimeSlice:
-    """The time for which a task may work before other tasks run."""
+    """The time for which a task works before other tasks run."""
 
     __slots__ = ("_end",)
 
@@ -35,24 +35,24 @@ class TimeSlice:
 
     @property
     def is_over(self) -> bool:
-        """Whether other tasks should run now."""
+        """True if other tasks should run now."""
         return monotonic() >= self._end
 
     async def end(self) -> None:
-        """Let other tasks run, then begin the next slice."""
+        """Let other tasks run, and start the next slice."""
         await checkpoint()
         self._end = monotonic() + TIME_SLICE
 
 
 class SlicedDecoder(Generic[T]):
-    """Decodes a stream in slices, however long its chunks are.
+    """Decodes a stream in slices, independent of the size of its chunks.
 
     Args:
-        decode: Gives the items that some bytes complete.
+        decode: Returns the items that the given bytes complete.
 
     Attributes:
-        decode: The same, to be replaced once it is known how to decode.
-        items: The items of the last slice that have not been taken.
+        decode: The same function. It may be replaced once the encoding is known.
+        items: The remaining items of the last slice.
     """
 
     def __init__(self, decode: Callable[[bytes], Iterator[T]]) -> None:
@@ -62,20 +62,20 @@ class SlicedDecoder(Generic[T]):
         self._time_slice = TimeSlice()
 
     def feed(self, chunk: bytes) -> None:
-        """Add a chunk, when the one before is decoded."""
+        """Add a chunk, after the previous one has been decoded."""
         self._rest = memoryview(chunk)
 
     async def advance(self) -> bool:
-        """Decode the next slice, which may have no items; false when a chunk has to be fed."""
+        """Decode the next slice, which may have no items; return ``False`` if it needs a chunk."""
         if self._time_slice.is_over:
             await self._time_slice.end()
         if self._rest is None:
             return False
-        piece, rest = self._rest[:SLICE], self._rest[SLICE:]
+        data, rest = self._rest[:SLICE], self._rest[SLICE:]
         self._rest = rest or None
-        self.items = self.decode(bytes(piece))
+        self.items = self.decode(bytes(data))
         return True
 
     def drop(self) -> None:
-        """Forget what was received."""
+        """Discard the received data."""
         self.items, self._rest = iter(()), None

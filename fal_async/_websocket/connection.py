@@ -92,10 +92,13 @@ class WebSocket:
     def start(self) -> None:
         """Start the background tasks, which end with the connection or with the event loop."""
         # Not in a task group: `asyncio.run` would cancel them before the close frame is sent.
-        self._background = [spawn(self._write, grace=0), spawn(self._read_while_idle, grace=0)]
+        self._background = [
+            spawn(self._write, grace_period=0),
+            spawn(self._read_while_idle, grace_period=0),
+        ]
         if self._ping_interval is not None:
             work = partial(self._keep_alive, self._ping_interval, self._ping_timeout)
-            self._background.append(spawn(work, grace=0))
+            self._background.append(spawn(work, grace_period=0))
 
     def __repr__(self) -> str:
         return f"<WebSocket {'open' if self.is_open else f'closed with {self.close_code}'}>"

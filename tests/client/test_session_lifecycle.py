@@ -72,7 +72,7 @@ class Sessions(RawServer):
 def sessions() -> Iterator[Sessions]:
     with Sessions() as peer:
         yield peer
-    assert background._crews == {}
+    assert background._asyncio_tasks == {}
 
 
 async def in_another_task(work: Callable[[], Awaitable[object]]) -> None:

@@ -343,7 +343,7 @@ async def test_close_has_a_time_limit(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fal_async._dispatch.cancellation.CLEANUP", 0.2)
+    monkeypatch.setattr("fal_async._dispatch.cancellation.CLEANUP_TIMEOUT", 0.2)
     held = fal.gate()
     fal.fail(SLOW, Fault(route="cancel", delay=held))
 

@@ -52,7 +52,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Any:
     yield
-    assert background._crews == {}
+    assert background._asyncio_tasks == {}
 
 
 async def test_task_survives_the_cancel_of_its_caller() -> None:
@@ -109,7 +109,7 @@ async def test_exception_is_logged_and_kept(caplog: pytest.LogCaptureFixture) ->
 
     assert isinstance(task.error, LookupError)
     assert [record.getMessage() for record in caplog.records] == [
-        "background work failed: LookupError(7)"
+        "A background task failed: LookupError(7)"
     ]
 
 
@@ -209,7 +209,7 @@ def test_slow_task_is_cancelled_after_grace_period(run: Run) -> None:
             cleaned.append(number)
 
     async def main() -> None:
-        tasks.extend([spawn(work, 0, grace=0.01), spawn(work, 1, grace=lambda: 0.02)])
+        tasks.extend([spawn(work, 0, grace_period=0.01), spawn(work, 1, grace_period=lambda: 0.02)])
         await anyio.lowlevel.checkpoint()
 
     run(main)

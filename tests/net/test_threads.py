@@ -77,10 +77,12 @@ async def test_kinds_of_work_do_not_delay_each_other(work: Work) -> None:
 async def test_number_of_abandoned_threads_is_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(threads, "ABANDONED", 3)
+    monkeypatch.setattr(threads, "MAX_ABANDONED", 3)
     with blocked() as blocker, anyio.fail_after(20):
         await blocker.abandon(3, Work.SOURCES)
-        with pytest.raises(FalClientError, match="3 worker threads are still blocked in iterators"):
+        with pytest.raises(
+            FalClientError, match="3 threads of cancelled callers are still blocked in iterators"
+        ):
             await run_in_thread(lambda: 1, Work.SOURCES)
         assert await run_in_thread(lambda: 1, Work.FILES) == 1
         await blocker.abandon(4, Work.CLEANUP)

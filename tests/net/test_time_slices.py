@@ -210,7 +210,7 @@ async def test_long_logs_do_not_block_the_loop() -> None:
     lines = 100_000
     status = {"status": "COMPLETED", "logs": [{}] * lines}
     body = orjson.dumps(status)
-    assert len(body) > threads.LARGE
+    assert len(body) > threads.MAX_INLINE_DECODE
     headers = ["content-type: application/json", f"content-length: {len(body)}"]
     with RawServer(responding(body, *headers)) as peer:
         async with client_of(peer) as client:

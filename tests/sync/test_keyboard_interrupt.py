@@ -217,7 +217,7 @@ def test_ctrl_c_while_a_job_is_handed_in_cancels_it(fal: Emulator, platform: Pla
     with Program(fal, HAND_IN) as program:
         fal.wait_for(lambda: fal.count("submit") == 1)
         program.interrupt()
-        program.hear("a caller has left, and its call is finished in the background")
+        program.hear("The caller was cancelled. Its call completes in the background")
         gate.open()
         program.survive()
         program.end()
