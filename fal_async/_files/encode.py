@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["BINARY", "encode", "encode_file", "encode_image", "file_name", "media_type"]
 
 
-#: What is not known to be anything else.
+#: The media type of unknown files.
 BINARY: Final = "application/octet-stream"
 
 
-#: What models take and give that Python does not know on every system.
+#: Media types of models' inputs and outputs that some systems do not know.
 _EXTRA_TYPES: Final = {
     ".avif": "image/avif",
     ".flac": "audio/flac",
@@ -39,19 +39,19 @@ _EXTRA_TYPES: Final = {
 
 
 def file_name(path: object) -> str:
-    """The last part of a path.
+    """Return the last part of a path.
 
     Raises:
-        InvalidRequestError: It is no path.
+        InvalidRequestError: The value is not a path.
     """
     try:
-        return PurePath(os.fsdecode(path)).name  # type: ignore[arg-type]  # what else it is, is told
+        return PurePath(os.fsdecode(path)).name  # type: ignore[arg-type]  # other types raise the error below
     except TypeError as error:
         raise InvalidRequestError(f"not a path: {error}") from error
 
 
 def media_type(name: str) -> str:
-    """The media type of a file of this name. The first call reads files of the system."""
+    """Guess the media type of a file from its name. The first call reads files of the system."""
     suffix = PurePath(name).suffix.lower()
     guessed, coding = mimetypes.guess_type(name)
     if coding is not None:
@@ -60,11 +60,11 @@ def media_type(name: str) -> str:
 
 
 def encode(data: str | bytes, content_type: str) -> str:
-    """Text or bytes as a data URL.
+    """Encode text or bytes as a data URL.
 
     Args:
-        data: What the URL holds; text is written in UTF-8.
-        content_type: Its media type.
+        data: The content. Text is encoded in UTF-8.
+        content_type: The media type.
 
     Example:
         >>> encode("hello", "text/plain")
@@ -75,26 +75,26 @@ def encode(data: str | bytes, content_type: str) -> str:
 
 
 def encode_file(path: str | os.PathLike[str]) -> str:
-    """A file as a data URL, with the media type that its name tells.
+    """Encode a file as a data URL. Its name determines the media type.
 
     Args:
-        path: Where the file is.
+        path: The path of the file.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     path = Path(path)
     return encode(path.read_bytes(), media_type(path.name))
 
 
 def encode_image(image: Picture, format: str = "jpeg") -> str:  # noqa: A002 -- the official name
-    """An image of Pillow, or an array of NumPy, as a data URL.
+    """Encode a Pillow image or a NumPy array as a data URL.
 
     Args:
         image: The image.
         format: A format that Pillow writes, such as ``"png"``.
 
     Raises:
-        InvalidRequestError: The image cannot be written so.
+        InvalidRequestError: The image cannot be encoded in this format.
     """
     return encode(image_bytes(image, format), image_type(format))

@@ -1,4 +1,4 @@
-"""Files in results: what an output says of them, and how they are fetched."""
+"""`File`: a file in an output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from fal_async._core.annotations import set_module
 from fal_async._core.references import FileReference
 from fal_async._dispatch.binding import default_dispatcher
-from fal_async._files.downloads import Download, suggested_name_of
+from fal_async._files.downloads import Download
 from fal_async._net.files import save
 from fal_async._protocol.downloads import decode_data_url, file_name, find_file_objects, is_data_url
 
@@ -26,12 +26,12 @@ __all__ = ["File", "FileBase", "bind_files", "download_to", "files_in_output"]
 
 FileT = TypeVar("FileT", bound="FileBase")
 
-#: The largest file that is read into memory if nothing else is said, in bytes.
+#: The default of the largest file that is read into memory, in bytes.
 MAX_READ: Final = 512 * 1024 * 1024
 
 
 class FileBase(BaseModel, FileReference):
-    """The data of a file, for both APIs.
+    """The fields of a file in an output, for both APIs.
 
     The dispatcher that downloads the file is kept in a slot, which is neither compared nor copied.
     """
@@ -51,27 +51,27 @@ class FileBase(BaseModel, FileReference):
     height: int | None = None
 
     def _bind(self, dispatcher: Dispatcher) -> Self:
-        """Download the file by a client's dispatcher."""
+        """Download the file with a client's dispatcher from now on."""
         self._dispatcher = dispatcher
         return self
 
 
 @set_module("fal_async")
 class File(FileBase):
-    """A file that a model has made.
+    """A file in the output of an endpoint.
 
-    What it says besides is kept as attributes. Downloads are resumed when the connection breaks,
-    and redirects are followed; the account's key is sent to nobody. A copy or pickle of it is
-    fetched with the module-level client. As an argument of another call it is sent as its URL.
+    Additional fields of the output are attributes. Downloads are resumed when the connection
+    breaks, and follow redirects; they never send the account's key. A copy or a pickle uses the
+    module-level client. In the arguments of another call, the file is sent as its URL.
 
     Attributes:
-        url: Where it is: an http, https or data URL.
-        content_type: Its media type, or ``None``.
-        file_name: Its name, or ``None``.
-        file_size: Its size in bytes as the model says, or ``None``; a download goes by the size
-            that the server says.
-        width: The width of a picture or video in pixels, or ``None``.
-        height: The height of a picture or video in pixels, or ``None``.
+        url: An http, https or data URL.
+        content_type: The media type, or ``None``.
+        file_name: The name, or ``None``.
+        file_size: The size in bytes as the endpoint states it, or ``None``. Downloads rely on the
+            size that the server states.
+        width: The width of an image or a video in pixels, or ``None``.
+        height: The height of an image or a video in pixels, or ``None``.
 
     Example:
         >>> async def main() -> None:
@@ -84,43 +84,43 @@ class File(FileBase):
     """
 
     def iter_bytes(self, *, max_bytes: int | None = None) -> Download:
-        """The content, chunk by chunk: an async iterator, to be closed when it is left early.
+        """Iterate over the content chunk by chunk. Close the iterator if you stop early.
 
         Args:
-            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+            max_bytes: The maximum size in bytes. ``None`` accepts any size.
 
         Raises:
-            FalClientHTTPError: There is no such file, or it is not for this account.
-            TransportError: The connection broke too often, or the file changed meanwhile.
+            FalClientHTTPError: The file does not exist, or this account may not read it.
+            TransportError: The connection broke too often, or the file changed during the download.
             InvalidResponseError: The file is too large.
-            InvalidRequestError: The URL cannot be downloaded.
+            InvalidRequestError: The URL is not supported.
         """
         return Download(self._bound(), self.url, max_bytes)
 
     async def read(self, *, max_bytes: int | None = MAX_READ) -> bytes:
-        """The whole content; see `iter_bytes`.
+        """Read the whole content into memory; see `iter_bytes`.
 
         Args:
-            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+            max_bytes: The maximum size in bytes. ``None`` accepts any size.
         """
         async with self.iter_bytes(max_bytes=max_bytes) as chunks:
             return b"".join([chunk async for chunk in chunks])
 
     async def save(self, target: str | os.PathLike[str], *, max_bytes: int | None = None) -> Path:
-        """Write the content to a file, which appears when it is whole; see `iter_bytes`.
+        """Download the content to a file, which appears when it is complete; see `iter_bytes`.
 
         Args:
-            target: The path of the file, which replaces one that is there but keeps its
-                permissions and owner; a symbolic link is followed. Or a folder that is there, in
-                which the file gets its own name, or one like it that is free.
-            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+            target: The path of a file or of an existing folder. An existing file is replaced and
+                keeps its permissions and owner; a symbolic link is followed. In a folder, the file
+                gets its own name, with a number if a file of that name exists.
+            max_bytes: The maximum size in bytes. ``None`` accepts any size.
 
         Returns:
             The path of the file.
 
         Raises:
-            OSError: The file cannot be written. The error names the target, and what was there is
-                as it was.
+            OSError: The file cannot be written. The error names the target, and an existing file
+                keeps its content.
         """
         return await download_to(
             self._bound(), self.url, target, max_bytes, self.file_name, self.content_type
@@ -135,49 +135,65 @@ async def download_to(
     url: str,
     target: str | os.PathLike[str],
     max_bytes: int | None = None,
-    named: str | None = None,
+    name: str | None = None,
     content_type: str | None = None,
 ) -> Path:
-    """Download a file to a path or into a folder, where it gets the name that it has."""
+    """Download a file to a path or into a folder.
 
-    def name() -> str:
+    Args:
+        dispatcher: Executes the requests.
+        url: An http, https or data URL.
+        target: The path of the file or of the folder.
+        max_bytes: The maximum size in bytes. ``None`` accepts any size.
+        name: The name of the file within a folder. ``None`` uses the one that the server suggests,
+            or the one in the URL.
+        content_type: The media type, which determines the suffix of a name without one. ``None`` if
+            it is unknown.
+    """
+
+    def choose_name() -> str:
         kind = content_type or (decode_data_url(url)[0] if is_data_url(url) else "")
-        return file_name(
-            url, named or suggested_name_of(chunks), mimetypes.guess_extension(kind) or ""
-        )
+        suffix = mimetypes.guess_extension(kind) or ""
+        return file_name(url, name or chunks._suggested_name, suffix)
 
     async with Download(dispatcher, url, max_bytes) as chunks:
-        return await save(chunks, target, name)
+        return await save(chunks, target, choose_name)
 
 
 def files_in_output(output: object, kind: type[FileT], dispatcher: object) -> list[FileT]:
-    """The files in an output, bound to the client that it came by."""
+    """Find the files in an output and bind them to a client.
+
+    Fields of an unexpected type are omitted, so that the file is usable nevertheless.
+
+    Args:
+        output: The output.
+        kind: The class of the files.
+        dispatcher: The dispatcher of the client, or ``None``.
+    """
     known = cast("Dispatcher | None", dispatcher)
-    files = [_file(found, kind) for found in find_file_objects(output)]
+    files = [
+        kind.model_validate(
+            {name: value for name, value in found.items() if _is_valid(name, value)}
+        )
+        for found in find_file_objects(output)
+    ]
     return files if known is None else [file._bind(known) for file in files]
 
 
+def _is_valid(name: str, value: Any) -> bool:
+    if name in {"file_size", "width", "height"}:
+        return type(value) is int
+    return name not in {"content_type", "file_name"} or isinstance(value, str)
+
+
 def bind_files(value: object, dispatcher: Dispatcher) -> None:
-    """Let the files in a checked output be fetched by the client that it came by."""
+    """Bind the files in a validated output to a client."""
     if isinstance(value, FileBase):
         value._bind(dispatcher)
     elif isinstance(value, BaseModel):
         for _, item in value:
             bind_files(item, dispatcher)
     elif isinstance(value, list | tuple | dict):
-        inside = cast("dict[object, object] | list[object]", value)
-        for item in inside.values() if isinstance(inside, dict) else inside:
+        items = cast("dict[object, object] | list[object]", value)
+        for item in items.values() if isinstance(items, dict) else items:
             bind_files(item, dispatcher)
-
-
-def _file(found: dict[str, Any], kind: type[FileT]) -> FileT:
-    """What is not as it should be is left out: the file is there all the same."""
-    numbers = {"file_size", "width", "height"}
-    texts = {"content_type", "file_name"}
-    said = {
-        name: value
-        for name, value in found.items()
-        if not (name in numbers and type(value) is not int)
-        and not (name in texts and not isinstance(value, str))
-    }
-    return kind.model_validate(said)

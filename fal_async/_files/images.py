@@ -1,4 +1,4 @@
-"""Pictures in memory, of Pillow or as arrays, as the bytes of image files."""
+"""Pillow images and NumPy arrays as image files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Picture", "image_bytes", "image_type", "is_picture"]
 
-#: Names of formats that Pillow does not know by that name.
+#: Common names of formats, and the names that Pillow uses.
 _FORMATS = {"jpg": "jpeg", "tif": "tiff"}
-#: What JPEG files can hold; everything else becomes RGB, without transparency.
+#: The modes of JPEG files. Other modes are converted to RGB, which drops transparency.
 _JPEG_MODES = frozenset({"1", "L", "RGB", "CMYK", "YCbCr"})
-#: What colours become that PNG files cannot hold.
+#: The modes that PNG files do not support, and those that replace them.
 _PNG_MODES = {
     "CMYK": "RGB",
     "HSV": "RGB",
@@ -28,19 +28,19 @@ _PNG_MODES = {
     "RGBa": "RGBA",
     "YCbCr": "RGB",
 }
-#: Modes whose colour profiles are not those of RGB.
+#: Modes whose colour profiles do not fit RGB.
 _OTHER_COLOURS = frozenset({"CMYK", "LAB", "HSV", "YCbCr"})
-#: The EXIF tag that tells how to turn an image, and its value for one that is not to be turned.
+#: The EXIF tag of the orientation, and its value for an upright image.
 _ORIENTATION = 0x0112
 _UPRIGHT = 1
-#: The channels of arrays, if they have more than height and width.
+#: The valid shapes of arrays after height and width.
 _CHANNELS = frozenset({(), (1,), (2,), (3,), (4,)})
-#: Fractions may leave the range from 0 to 1 by this much, as sums of models do.
-_OVERSHOOT = 0.01
+#: The rounding error by which fractions may exceed the range from 0 to 1.
+_TOLERANCE = 0.01
 
 
 class PillowImage(Protocol):
-    """An image of Pillow."""
+    """A Pillow image."""
 
     @property
     def mode(self) -> str: ...
@@ -48,57 +48,62 @@ class PillowImage(Protocol):
 
 
 class Array(Protocol):
-    """An array of NumPy: height, width and, but for greyscale, channels."""
+    """A NumPy array of height, width and, except for greyscale, channels."""
 
     @property
     def __array_interface__(self) -> Mapping[str, Any]: ...
 
 
-#: An image of Pillow, or an array of NumPy.
+#: A Pillow image or a NumPy array.
 Picture: TypeAlias = PillowImage | Array
 
 
 def is_picture(value: object) -> TypeGuard[Picture]:
-    """Whether a value is a picture."""
+    """Return whether a value is a Pillow image or a NumPy array."""
     return _is_array(value) or all(hasattr(value, name) for name in ("save", "mode", "getbands"))
 
 
 def image_type(format: str) -> str:  # noqa: A002 -- the official client's name
-    """The media type of an image format.
+    """Return the media type of an image format.
 
     Raises:
-        InvalidRequestError: It is not the name of one.
+        InvalidRequestError: The format is not a name.
     """
     if not isinstance(cast("object", format), str):
-        raise InvalidRequestError(f"a format must be a name such as 'png', got {describe(format)}")
+        raise InvalidRequestError(
+            f"the format must be a name such as 'png', got {describe(format)}"
+        )
     return f"image/{_FORMATS.get(format.lower(), format.lower())}"
 
 
 def image_bytes(image: Picture, format: str) -> bytes:  # noqa: A002 -- the official client's name
-    """The picture as a file of the format. It takes a while: call it in a thread.
+    """Encode an image. Encoding takes a while, so call this in a worker thread.
 
     Raises:
-        InvalidRequestError: It cannot be written so, or Pillow is needed and not there.
+        InvalidRequestError: The image cannot be encoded, or Pillow is missing.
     """
     name = image_type(format).partition("/")[2]
     buffer = io.BytesIO()
     try:
-        picture: Any = _from_array(image) if _is_array(image) else _upright(image)
-        mode: str = picture.mode
+        picture: Any = _from_array(image) if _is_array(image) else _turn_upright(image)
+        original_mode: str = picture.mode
+        mode = original_mode
         if name == "jpeg" and mode not in _JPEG_MODES:
             mode = "RGB"
         elif name == "png":
             mode = _PNG_MODES.get(mode, mode)
-        if mode != picture.mode:
-            picture = _converted(picture, mode)
+        if mode != original_mode:
+            picture = picture.convert(mode)
+            if original_mode in _OTHER_COLOURS:
+                picture.info.pop("icc_profile", None)
         picture.save(buffer, format=name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidRequestError(f"the image cannot be written as {format!r}: {error}") from error
+        raise InvalidRequestError(f"cannot encode the image as {format!r}: {error}") from error
     return buffer.getvalue()
 
 
-def _upright(image: Any) -> Any:
-    """The image as its EXIF data tells to show it: files that Pillow writes have no such data."""
+def _turn_upright(image: Any) -> Any:
+    """Apply the orientation of the EXIF data, which Pillow does not write into files."""
     exif: Mapping[int, object] = image.getexif() if hasattr(image, "getexif") else {}
     if exif.get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
         return image
@@ -106,16 +111,8 @@ def _upright(image: Any) -> Any:
     return import_module("PIL.ImageOps").exif_transpose(image)
 
 
-def _converted(image: Any, mode: str) -> Any:
-    """The image in other colours; a profile of the old ones would be wrong for them."""
-    converted = image.convert(mode)
-    if image.mode in _OTHER_COLOURS:
-        converted.info.pop("icc_profile", None)
-    return converted
-
-
 def _is_array(value: object) -> bool:
-    """Whether a value is an array, and not a single number of NumPy."""
+    """Return whether a value is an array, and not a single number of NumPy."""
     return hasattr(value, "__array_interface__") and getattr(value, "shape", ()) != ()
 
 
@@ -124,26 +121,26 @@ def _from_array(array: Any) -> Any:
         pillow = import_module("PIL.Image")  # an optional dependency
     except ImportError as error:
         raise InvalidRequestError(
-            'arrays become images with Pillow: pip install "fal-async[images]"'
+            'arrays can be uploaded as images with Pillow: pip install "fal-async[images]"'
         ) from error
     shape = array.shape
     if len(shape) not in {2, 3} or 0 in shape or shape[2:] not in _CHANNELS:
         raise InvalidRequestError(
-            f"an image has height, width and 1 to 4 channels, and this array the shape {shape}"
+            f"an image has height, width and 1 to 4 channels, got an array of shape {shape}"
         )
     pixels = _pixels(array)
     return pillow.fromarray(pixels[:, :, 0] if shape[2:] == (1,) else pixels)
 
 
 def _pixels(array: Any) -> Any:
-    """Numbers from 0 to 255, whatever stood for them."""
+    """Scale an array to numbers from 0 to 255."""
     kind = array.dtype.kind
     if kind == "b":
         return array.astype("uint8") * 255
-    most, slack = (1, _OVERSHOOT) if kind == "f" else (255, 0)
-    if kind not in "fiu" or not (-slack <= array.min() and array.max() <= most + slack):
+    maximum, tolerance = (1, _TOLERANCE) if kind == "f" else (255, 0)
+    if kind not in "fiu" or not (-tolerance <= array.min() and array.max() <= maximum + tolerance):
         raise InvalidRequestError(
-            "an image has whole numbers from 0 to 255 or fractions from 0 to 1, and this array "
-            + (f"those from {array.min()} to {array.max()}" if kind in "fiu" else f"{array.dtype}")
+            "an image has whole numbers from 0 to 255 or fractions from 0 to 1, got an array of "
+            + (f"{array.min()} to {array.max()}" if kind in "fiu" else f"{array.dtype}")
         )
     return ((array.clip(0, 1) * 255).round() if kind == "f" else array).astype("uint8")

@@ -19,7 +19,7 @@ __all__ = ["SyncDownload", "SyncFile"]
 
 
 class SyncDownload(SyncStreamBase[Download, bytes]):
-    """The bytes of a file, chunk by chunk. Leaving ``with`` early closes the connection.
+    """The content of a file, chunk by chunk. Leaving ``with`` early closes the connection.
 
     Example:
         >>> file = fal_async.sync.SyncFile(url="data:,hello")
@@ -31,20 +31,20 @@ class SyncDownload(SyncStreamBase[Download, bytes]):
 
 
 class SyncFile(SyncFileBase):
-    """A file that a model has made.
+    """A file in the output of an endpoint.
 
-    What it says besides is kept as attributes. Downloads are resumed when the connection breaks,
-    and redirects are followed; the account's key is sent to nobody. A copy or pickle of it is
-    fetched with the module-level client. As an argument of another call it is sent as its URL.
+    Additional fields of the output are attributes. Downloads are resumed when the connection
+    breaks, and follow redirects; they never send the account's key. A copy or a pickle uses the
+    module-level client. In the arguments of another call, the file is sent as its URL.
 
     Attributes:
-        url: Where it is: an http, https or data URL.
-        content_type: Its media type, or ``None``.
-        file_name: Its name, or ``None``.
-        file_size: Its size in bytes as the model says, or ``None``; a download goes by the size
-            that the server says.
-        width: The width of a picture or video in pixels, or ``None``.
-        height: The height of a picture or video in pixels, or ``None``.
+        url: An http, https or data URL.
+        content_type: The media type, or ``None``.
+        file_name: The name, or ``None``.
+        file_size: The size in bytes as the endpoint states it, or ``None``. Downloads rely on the
+            size that the server states.
+        width: The width of an image or a video in pixels, or ``None``.
+        height: The height of an image or a video in pixels, or ``None``.
 
     Example:
         >>> url = fal_async.sync.upload("hello", "text/plain", "hello.txt")
@@ -55,41 +55,41 @@ class SyncFile(SyncFileBase):
     """
 
     def iter_bytes(self, *, max_bytes: int | None = None) -> SyncDownload:
-        """The content, chunk by chunk: an async iterator, to be closed when it is left early.
+        """Iterate over the content chunk by chunk. Close the iterator if you stop early.
 
         Args:
-            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+            max_bytes: The maximum size in bytes. ``None`` accepts any size.
 
         Raises:
-            FalClientHTTPError: There is no such file, or it is not for this account.
-            TransportError: The connection broke too often, or the file changed meanwhile.
+            FalClientHTTPError: The file does not exist, or this account may not read it.
+            TransportError: The connection broke too often, or the file changed during the download.
             InvalidResponseError: The file is too large.
-            InvalidRequestError: The URL cannot be downloaded.
+            InvalidRequestError: The URL is not supported.
         """
         return SyncDownload(self._portal, self._async.iter_bytes(max_bytes=max_bytes))
 
     def read(self, *, max_bytes: int | None = 512 * 1024 * 1024) -> bytes:
-        """The whole content; see `iter_bytes`.
+        """Read the whole content into memory; see `iter_bytes`.
 
         Args:
-            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+            max_bytes: The maximum size in bytes. ``None`` accepts any size.
         """
         return self._portal.call(self._async.read, max_bytes=max_bytes)
 
     def save(self, target: str | os.PathLike[str], *, max_bytes: int | None = None) -> Path:
-        """Write the content to a file, which appears when it is whole; see `iter_bytes`.
+        """Download the content to a file, which appears when it is complete; see `iter_bytes`.
 
         Args:
-            target: The path of the file, which replaces one that is there but keeps its
-                permissions and owner; a symbolic link is followed. Or a folder that is there, in
-                which the file gets its own name, or one like it that is free.
-            max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+            target: The path of a file or of an existing folder. An existing file is replaced and
+                keeps its permissions and owner; a symbolic link is followed. In a folder, the file
+                gets its own name, with a number if a file of that name exists.
+            max_bytes: The maximum size in bytes. ``None`` accepts any size.
 
         Returns:
             The path of the file.
 
         Raises:
-            OSError: The file cannot be written. The error names the target, and what was there is
-                as it was.
+            OSError: The file cannot be written. The error names the target, and an existing file
+                keeps its content.
         """
         return self._portal.call(self._async.save, target, max_bytes=max_bytes)

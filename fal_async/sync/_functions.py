@@ -624,29 +624,30 @@ def upload(
 ) -> str:
     """Upload data and return its URL.
 
-    Large data goes up in parts, side by side, each of which is tried again on its own. What can
-    only be read once is held in memory part by part; how much all uploads hold together is
-    bounded by the client's `Limits`.
+    Large data is uploaded in parts, several at once, and each part is retried on its own. The
+    parts of an iterator are kept in memory until they are sent; the client's `Limits` bound
+    the memory of all uploads together.
 
     Args:
-        data: What to upload: text (in UTF-8), bytes, a path, a file that is open in binary
-            mode, sync or async, from where it stands on, or an iterator, sync or async, of
-            bytes.
-        content_type: Its media type, such as ``"image/png"``.
-        file_name: The name that the URL ends with; ``None`` leaves it to the platform.
-        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
-        fallback_repository: Where it is kept if that fails for another reason than the key;
-            ``None`` is ``"fal"``, and an empty list is nowhere.
-        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform:
-            for long, and everyone who knows the URL.
-        on_progress: Called with the number of bytes sent and of all bytes, which is ``None``
-            for an iterator; sync or async.
+        data: Text, which is encoded in UTF-8, bytes, a path, a file opened in binary mode,
+            which is read from its current position, or an iterator of bytes. Files and
+            iterators may be sync or async.
+        content_type: The media type of the data, such as ``"image/png"``.
+        file_name: The last part of the URL. ``None`` lets the platform choose it.
+        repository: The repository of the file. ``None`` selects ``"fal_v3"``, the CDN.
+        fallback_repository: The repository to use if the first one fails for another reason
+            than the key. ``None`` selects ``"fal"``; an empty list disables the fallback.
+        lifecycle: The expiry and the access rules. ``None`` uses the platform's defaults: the
+            file is kept for long, and everyone who knows the URL can read it.
+        on_progress: Called with the number of bytes sent and the size in bytes, which is
+            ``None`` for an iterator; sync or async.
 
     Raises:
-        FalClientHTTPError: The platform refused; a note says how far the upload had come.
+        FalClientHTTPError: The platform rejected a request. A note states how many bytes had
+            been uploaded.
         TransportError: The platform could not be reached.
-        UploadError: The file changed while it was read, or could not be read.
-        InvalidRequestError: An argument is wrong; nothing was sent.
+        UploadError: The file changed during the upload, or could not be read.
+        InvalidRequestError: An argument is invalid; nothing was sent.
 
     Example:
         >>> url = fal_async.sync.upload("hello", "text/plain", "hello.txt")
@@ -674,21 +675,24 @@ def upload_file(
 ) -> str:
     """Upload a file of this machine and return its URL; see `upload`.
 
-    The media type is the one that its name tells. The file is never in memory as a whole.
+    The name of the file determines the media type. The file is read in chunks, so that it may
+    be larger than the memory.
 
     Args:
-        path: Where the file is.
-        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
-        fallback_repository: Where it is kept if that fails for another reason than the key;
-            ``None`` is ``"fal"``, and an empty list is nowhere.
-        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
-        on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+        path: The path of the file.
+        repository: The repository of the file. ``None`` selects ``"fal_v3"``, the CDN.
+        fallback_repository: The repository to use if the first one fails for another reason
+            than the key. ``None`` selects ``"fal"``; an empty list disables the fallback.
+        lifecycle: The expiry and the access rules. ``None`` uses the platform's defaults.
+        on_progress: Called with the number of bytes sent and the size in bytes; sync or async.
 
     Raises:
         OSError: The file cannot be opened.
-        InvalidRequestError: It is no regular file, or an argument is wrong; nothing was sent.
-        UploadError: The file changed while it was read, or could not be read.
-        FalClientHTTPError: The platform refused; a note says how far the upload had come.
+        InvalidRequestError: The path is not that of a regular file, or an argument is invalid;
+            nothing was sent.
+        UploadError: The file changed during the upload, or could not be read.
+        FalClientHTTPError: The platform rejected a request. A note states how many bytes had
+            been uploaded.
         TransportError: The platform could not be reached.
     """
     return _client().upload_file(
@@ -710,22 +714,22 @@ def upload_image(
     lifecycle: StorageSettings | None = None,
     on_progress: Callable[[int, int | None], Awaitable[None] | None] | None = None,
 ) -> str:
-    """Upload an image of Pillow, or an array of NumPy, and return its URL; see `upload`.
+    """Upload a Pillow image or a NumPy array and return its URL; see `upload`.
 
     Args:
-        image: The image. An array has height, width and channels, and numbers from 0 to 255, or
-            fractions from 0 to 1.
-        format: A format that Pillow writes, such as ``"png"``; JPEG drops transparency.
-        file_name: The name that the URL ends with; ``None`` leaves it to the platform.
-        repository: Where it is kept; ``None`` is ``"fal_v3"``, the CDN.
-        fallback_repository: Where it is kept if that fails for another reason than the key;
-            ``None`` is ``"fal"``, and an empty list is nowhere.
-        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
-        on_progress: Called with the number of bytes sent and of all bytes; sync or async.
+        image: The image. An array has the dimensions height, width and channels, and contains
+            whole numbers from 0 to 255 or fractions from 0 to 1.
+        format: A format that Pillow writes, such as ``"png"``. JPEG drops transparency.
+        file_name: The last part of the URL. ``None`` lets the platform choose it.
+        repository: The repository of the file. ``None`` selects ``"fal_v3"``, the CDN.
+        fallback_repository: The repository to use if the first one fails for another reason
+            than the key. ``None`` selects ``"fal"``; an empty list disables the fallback.
+        lifecycle: The expiry and the access rules. ``None`` uses the platform's defaults.
+        on_progress: Called with the number of bytes sent and the size in bytes; sync or async.
 
     Raises:
-        InvalidRequestError: The image cannot be written so; nothing was sent.
-        FalClientHTTPError: The platform refused.
+        InvalidRequestError: The image cannot be encoded in this format; nothing was sent.
+        FalClientHTTPError: The platform rejected a request.
         TransportError: The platform could not be reached.
     """
     return _client().upload_image(
@@ -740,28 +744,28 @@ def upload_image(
 
 
 def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Path:
-    """Download a file, which appears when it is whole.
+    """Download a file, which appears when it is complete.
 
-    The download is resumed when the connection breaks. The account's key is sent to nobody; a
-    private file on the platform's CDN is asked for with a token.
+    The download is resumed when the connection breaks. It never sends the account's key; a
+    private file on the platform's CDN is requested with a token.
 
     Args:
-        url: Where the file is: an http, https or data URL.
-        path: The path of the file, which replaces one that is there but keeps its permissions
-            and owner; a symbolic link is followed. Or a folder that is there, in which the file
-            gets the name that the server suggests or that is in its URL, or one like it that is
-            free.
-        max_bytes: The largest size that is accepted, in bytes; ``None`` for any.
+        url: An http, https or data URL.
+        path: The path of a file or of an existing folder. An existing file is replaced and
+            keeps its permissions and owner; a symbolic link is followed. In a folder, the file
+            gets the name that the server suggests, or the one in its URL, with a number if a
+            file of that name exists.
+        max_bytes: The maximum size in bytes. ``None`` accepts any size.
 
     Returns:
         The path of the file.
 
     Raises:
-        FalClientHTTPError: There is no such file, or it is not for this account.
-        TransportError: The connection broke too often, or the file changed meanwhile.
+        FalClientHTTPError: The file does not exist, or this account may not read it.
+        TransportError: The connection broke too often, or the file changed during the download.
         InvalidResponseError: The file is too large.
-        InvalidRequestError: The URL cannot be downloaded.
-        OSError: The file cannot be written. The error names the path, and what was there is as
-            it was.
+        InvalidRequestError: The URL is not supported.
+        OSError: The file cannot be written. The error names the path, and an existing file
+            keeps its content.
     """
     return _client().download(url, path, max_bytes=max_bytes)
