@@ -163,15 +163,17 @@ class Answers:
         self.answer = b""
         self._below = below.encode()
 
-    def __call__(self, line: RawConnection) -> None:
-        while request := line.request():
+    def __call__(self, connection: RawConnection) -> None:
+        while request := connection.request():
             path = request.split(b" ")[1]
             if self._below in path:
-                line.send(self.answer)
+                connection.send(self.answer)
                 if b"Content-Length" not in self.answer or not self.answer:
                     return
             else:
-                line.send(head(body=b'{"request_id":"r-1","status":"IN_PROGRESS","token":"t"}'))
+                connection.send(
+                    head(body=b'{"request_id":"r-1","status":"IN_PROGRESS","token":"t"}')
+                )
 
 
 def client_of(peer: RawServer) -> AsyncClient:
@@ -271,9 +273,11 @@ async def test_no_head_of_a_file_ends_in_a_strange_error(tmp_path: Path) -> None
     faults = list[str]()
     first = b""
 
-    def script(line: RawConnection) -> None:
-        if line.request():
-            line.send(first if line.number % 2 else head(b"HTTP/1.1 206 P", body=b"x" * 5))
+    def script(connection: RawConnection) -> None:
+        if connection.request():
+            connection.send(
+                first if connection.number % 2 else head(b"HTTP/1.1 206 P", body=b"x" * 5)
+            )
 
     with RawServer(script) as peer:
         async with client_of(peer) as client:
@@ -304,14 +308,14 @@ async def test_no_event_of_a_stream_ends_in_a_strange_error(event: bytes) -> Non
 async def test_no_message_of_a_socket_ends_in_a_strange_error(event: bytes) -> None:
     said = event[:60000]
 
-    def script(line: RawConnection) -> None:
-        ScriptedWebSocket(line)
-        line.send(frame(Opcode.TEXT, said), frame(Opcode.BINARY, said))
-        line.send(
+    def script(connection: RawConnection) -> None:
+        ScriptedWebSocket(connection)
+        connection.send(frame(Opcode.TEXT, said), frame(Opcode.BINARY, said))
+        connection.send(
             frame(Opcode.TEXT, b'{"type":"x-fal-error","error":%b,"reason":%b}' % (said, said))
         )
-        line.send(frame(Opcode.CLOSE, b"\x0f\xa0" + said[:100]))
-        line.wait_closed()
+        connection.send(frame(Opcode.CLOSE, b"\x0f\xa0" + said[:100]))
+        connection.wait_closed()
 
     async def session(client: AsyncClient) -> Any:
         async with client.realtime(APP, use_jwt=False) as connection:

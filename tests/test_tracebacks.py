@@ -100,14 +100,14 @@ def drop(_: RawConnection) -> bool:
     return False
 
 
-def stay_silent(line: RawConnection) -> bool:
-    line.wait_closed()
+def stay_silent(connection: RawConnection) -> bool:
+    connection.wait_closed()
     return False
 
 
 def sending(*parts: bytes, end: bool = False) -> Callable[[RawConnection], bool]:
-    def fault(line: RawConnection) -> bool:
-        line.send(*parts)
+    def fault(connection: RawConnection) -> bool:
+        connection.send(*parts)
         return not end
 
     return fault
@@ -161,15 +161,15 @@ class Platform:
         self.url = ""
         self.reached = False
 
-    def __call__(self, line: RawConnection) -> None:
-        while request := line.request():
+    def __call__(self, connection: RawConnection) -> None:
+        while request := connection.request():
             path = request.split(b" ")[1].decode()
             if path.startswith(self._at):
                 self.reached = True
-                if not self._fault(line):
+                if not self._fault(connection):
                     return
             else:
-                line.send(response(200, orjson.dumps(self._answer(path))))
+                connection.send(response(200, orjson.dumps(self._answer(path))))
 
     def _answer(self, path: str) -> object:
         if path.startswith("/rest/tokens/"):
@@ -306,7 +306,7 @@ async def test_no_failure_of_a_transport_of_httpx_shows_a_secret(
 async def test_no_failure_to_connect_shows_a_secret(
     call: Callable[[AsyncClient], Awaitable[object]], scheme: str
 ) -> None:
-    with RawServer(lambda line: line.close()) as peer:  # speaks no TLS
+    with RawServer(lambda connection: connection.close()) as peer:  # speaks no TLS
         port = peer.port if scheme == "https" else 9
         hosts = Hosts.at(f"{scheme}://127.0.0.1:{port}")
         async with AsyncClient(KEY, 1, hosts=hosts, retry=QUICK) as client:
@@ -322,7 +322,7 @@ async def test_no_cancelled_call_shows_a_secret(
     caught: list[BaseException] = []
     cancellation = threading.Event()
 
-    def wait_for_cancellation(line: RawConnection) -> bool:
+    def wait_for_cancellation(connection: RawConnection) -> bool:
         cancellation.wait(PATIENCE)  # a submit goes on until its connection is closed
         return False
 
@@ -440,11 +440,11 @@ async def test_no_login_that_cannot_be_renewed_is_shown(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FAL_HOME_DIR", str(tmp_path))
 
-    def script(line: RawConnection) -> None:
-        request = line.request()
+    def script(connection: RawConnection) -> None:
+        request = connection.request()
         assert f"refresh_token={MARK}-refresh".encode() in request
         if answer is not None:
-            line.send(response(answer[0], answer[1].encode()))
+            connection.send(response(answer[0], answer[1].encode()))
 
     with RawServer(script) as peer:
         monkeypatch.setattr("fal_async._auth.login.TOKEN_URL", f"{peer.url}oauth/token")

@@ -295,7 +295,7 @@ async def test_lost_session_does_not_reconnect_by_default() -> None:
                     await connection.recv()
                 with pytest.raises(RealtimeDisconnectedError):
                     await connection.send({"n": 2})
-    assert len(peer.lines) == 1
+    assert len(peer.connections) == 1
 
 
 async def test_send_reconnects_after_loss() -> None:
@@ -307,7 +307,7 @@ async def test_send_reconnects_after_loss() -> None:
                 with pytest.raises(RealtimeDisconnectedError) as caught:
                     await connection.recv()
                 assert (caught.value.close_code, connection.close_code) == (code, code)
-    assert len(peer.lines) == 3
+    assert len(peer.connections) == 3
 
 
 async def test_messages_before_loss_come_first() -> None:
@@ -316,7 +316,7 @@ async def test_messages_before_loss_come_first() -> None:
             await connection.send({"n": 1})
             await anyio.to_thread.run_sync(peer.wait_ended)
             # The first sends on a lost connection may succeed; a later one fails.
-            while len(peer.lines) == 1:
+            while len(peer.connections) == 1:
                 await connection.send({"n": 2})
             assert await connection.recv() == {"connection": 1, "n": 1}
             with pytest.raises(RealtimeDisconnectedError):
@@ -371,7 +371,7 @@ async def test_concurrent_senders_reconnect_once() -> None:
                     tasks.start_soon(connection.send, {"n": number})
             results = [await connection.recv() for _ in range(5)]
             assert sorted(result["n"] for result in results) == [0, 1, 2, 3, 4]
-    assert len(peer.lines) == 2
+    assert len(peer.connections) == 2
 
 
 async def test_send_reconnects_after_session_timeout() -> None:
@@ -443,7 +443,7 @@ async def test_cancelled_reconnect_can_be_repeated() -> None:
         stuck = True
 
         async def open_socket() -> WebSocket:
-            if len(peer.lines) == 1 and stuck:
+            if len(peer.connections) == 1 and stuck:
                 await anyio.sleep_forever()
             return await connect_websocket(server_url(peer))
 
@@ -466,7 +466,7 @@ async def test_close_during_reconnect_closes_both() -> None:
         go = anyio.Event()
 
         async def open_socket() -> WebSocket:
-            if peer.lines:
+            if peer.connections:
                 await go.wait()
             return await connect_websocket(server_url(peer))
 

@@ -175,7 +175,7 @@ async def test_rejected_handshake_raises_typed_error(
 ) -> None:
     head = f"HTTP/1.1 {status} No\r\nx-fal-request-id: r-1\r\nContent-Length: {len(body)}\r\n\r\n"
     with (
-        RawServer(lambda connection: connection.response(head.encode(), body)) as peer,
+        RawServer(lambda connection: connection.respond(head.encode(), body)) as peer,
     ):
         async with make_client(peer) as client:
             calls: list[AbstractAsyncContextManager[object]] = [
@@ -281,7 +281,7 @@ async def test_closed_client_opens_no_websocket() -> None:
         for call in all_connections(client):
             with pytest.raises(ClientClosedError):
                 await call.__aenter__()
-    assert peer.lines == []
+    assert peer.connections == []
 
 
 async def test_closing_client_sends_close_frames() -> None:

@@ -29,7 +29,7 @@ from fal_async import (
 from fal_async._http.transports import PooledBackend
 from fal_async.emulator import Emulator, Fault
 from tests.support.pool_state import in_use
-from tests.support.raw_server import RawServer, replying
+from tests.support.raw_server import RawServer, respond_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -143,7 +143,7 @@ async def test_file_names_keep_unicode_letters(
 async def test_suggested_file_name_is_used(client: AsyncClient, tmp_path: Path) -> None:
     suggestion = b"attachment; filename*=UTF-8''..%2F%C3%BC.png"
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Disposition: %s\r\n\r\nx"
-    with RawServer(replying(head % suggestion)) as peer:
+    with RawServer(respond_with(head % suggestion)) as peer:
         assert (await client.download(f"{peer.url}/1?a", tmp_path)).name == "ü.png"
         file = File(url=f"{peer.url}/1", file_name="own.png")._bind(client._dispatcher)
         assert (await file.save(tmp_path)).name == "own.png"
@@ -263,9 +263,9 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 async def test_announced_size_over_limit_is_refused(client: AsyncClient) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.respond(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
+        connection.wait_closed()
 
     with (
         RawServer(script) as peer,
@@ -276,9 +276,9 @@ async def test_announced_size_over_limit_is_refused(client: AsyncClient) -> None
 
 
 async def test_oversized_download_is_stopped(client: AsyncClient) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(CHUNKED, b"4\r\nfour\r\n4\r\nfive\r\n")
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.respond(CHUNKED, b"4\r\nfour\r\n4\r\nfive\r\n")
+        connection.wait_closed()
 
     with (
         RawServer(script) as peer,
@@ -289,9 +289,9 @@ async def test_oversized_download_is_stopped(client: AsyncClient) -> None:
 
 
 async def test_file_that_shrinks_is_incomplete(client: AsyncClient) -> None:
-    def script(line: RawConnection) -> None:
-        whole = line.number > 1
-        line.response(CHUNKED, b"2\r\nhe\r\n0\r\n\r\n" if whole else b"5\r\nhello\r\n")
+    def script(connection: RawConnection) -> None:
+        whole = connection.number > 1
+        connection.respond(CHUNKED, b"2\r\nhe\r\n0\r\n\r\n" if whole else b"5\r\nhello\r\n")
 
     with (
         RawServer(script) as peer,
@@ -305,14 +305,14 @@ async def test_file_that_shrinks_is_incomplete(client: AsyncClient) -> None:
 async def test_connection_lost_after_last_byte_is_no_error(
     client: AsyncClient, beyond: str
 ) -> None:
-    def script(line: RawConnection) -> None:
-        asked = line.request()
+    def script(connection: RawConnection) -> None:
+        asked = connection.request()
         if b"range: bytes=5-" in asked.lower():
-            line.send(b"HTTP/1.1 416 Beyond\r\nContent-Length: 0\r\n")
-            line.send(b"Content-Range: bytes */%s\r\n\r\n" % beyond.encode())
+            connection.send(b"HTTP/1.1 416 Beyond\r\nContent-Length: 0\r\n")
+            connection.send(b"Content-Range: bytes */%s\r\n\r\n" % beyond.encode())
         else:
-            line.send(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nTransfer-Encoding: chunked\r\n\r\n')
-            line.send(b"5\r\nhello\r\n")  # and no last chunk
+            connection.send(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nTransfer-Encoding: chunked\r\n\r\n')
+            connection.send(b"5\r\nhello\r\n")  # and no last chunk
 
     with RawServer(script) as peer:
         file = File(url=f"{peer.url}/a")._bind(client._dispatcher)

@@ -16,7 +16,7 @@ import pytest
 from fal_async._http.httpx_transport import PooledTransport
 from tests.support.cancel_points import cancel_everywhere
 from tests.support.pool_state import idle, in_use, waiting
-from tests.support.raw_server import OK, RawConnection, RawServer, replying
+from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -60,19 +60,19 @@ async def check(transport: PooledTransport, call: Callable[[], Coroutine[Any, An
 
 
 async def test_cancelled_request_on_new_connection(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
 
         async def call() -> None:
             assert await ask(transport, peer.url, headers={"Connection": "close"}) == b"ok"
 
         before = sockets()
         assert await check(transport, call) >= 2
-        peer.wait_ended(len(peer.lines))
+        peer.wait_ended(len(peer.connections))
         assert sockets() == before
 
 
 async def test_cancelled_request_to_many_addresses(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         url = f"http://localhost:{peer.port}/"
 
         async def call() -> None:
@@ -82,7 +82,7 @@ async def test_cancelled_request_to_many_addresses(transport: PooledTransport) -
 
 
 async def test_cancelled_request_on_idle_connection(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
 
         async def call() -> None:
             assert await ask(transport, peer.url) == b"ok"
@@ -97,7 +97,7 @@ async def test_cancelled_request_over_tls(authority: trustme.CA) -> None:
     authority.issue_cert("127.0.0.1").configure_cert(server)
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    with RawServer(replying(OK), tls=server) as peer:
+    with RawServer(respond_with(OK), tls=server) as peer:
         async with PooledTransport(ssl_context=client) as transport:
 
             async def call() -> None:
@@ -110,16 +110,16 @@ async def test_cancelled_read_of_chunked_response(transport: PooledTransport) ->
     """The peer sends the next piece when the last one has been read."""
     wanted: list[threading.Semaphore] = []
 
-    def script(line: RawConnection) -> None:
-        request = line.request()
+    def script(connection: RawConnection) -> None:
+        request = connection.request()
         if not request:
             return
         number = int(request.split(b" ")[1][1:])
-        line.send(CHUNKED)
+        connection.send(CHUNKED)
         for _ in range(5):
             assert wanted[number].acquire(timeout=10)
-            line.send(b"2\r\nok\r\n")
-        line.send(b"0\r\n\r\n")
+            connection.send(b"2\r\nok\r\n")
+        connection.send(b"0\r\n\r\n")
 
     with RawServer(script) as peer:
 
@@ -145,9 +145,9 @@ async def test_cancelled_write_to_slow_server(transport: PooledTransport, stream
     """Sending blocks until all buffers on the way are full and the peer begins to read."""
     gate = threading.Event()
 
-    def script(line: RawConnection) -> None:
+    def script(connection: RawConnection) -> None:
         assert gate.wait(10)
-        line.response(OK)
+        connection.respond(OK)
 
     async def parts() -> AsyncGenerator[bytes, None]:
         for _ in range(5):
@@ -178,10 +178,10 @@ async def test_cancelled_wait_for_a_connection() -> None:
     """Cancelled while it waits, and in the moment in which the place is handed over."""
     released = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        while line.request():
+    def script(connection: RawConnection) -> None:
+        while connection.request():
             assert released.wait(10)
-            line.send(OK)
+            connection.send(OK)
 
     with RawServer(script) as peer:
         async with PooledTransport(max_connections=1) as transport:
@@ -206,18 +206,18 @@ async def test_cancelled_wait_for_a_connection() -> None:
                 await until(lambda: waiting(transport) == len(scopes) // 2)
                 released.set()
             assert (in_use(transport), waiting(transport), idle(transport)) == (0, 0, 1)
-            assert len(peer.lines) == 1
+            assert len(peer.connections) == 1
 
 
 @pytest.mark.parametrize("read", [True, False], ids=["with-connection", "without"])
 async def test_cancelled_waiter_passes_its_connection_on(read: bool) -> None:
     go_on = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.response(OK[:-1])
+    def script(connection: RawConnection) -> None:
+        connection.respond(OK[:-1])
         assert go_on.wait(10)
-        line.send(OK[-1:])
-        replying(OK)(line)
+        connection.send(OK[-1:])
+        respond_with(OK)(connection)
 
     with RawServer(script) as peer:
         transport = PooledTransport(max_connections=1)
@@ -239,15 +239,15 @@ async def test_cancelled_waiter_passes_its_connection_on(read: bool) -> None:
             assert waiting(transport) == 1
             doomed.cancel()
         assert responses == [b"ok"]
-        assert len(peer.lines) == (1 if read else 2)
+        assert len(peer.connections) == (1 if read else 2)
 
 
 async def test_reader_is_notified_of_a_concurrent_close(
     transport: PooledTransport,
 ) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(CHUNKED)
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.respond(CHUNKED)
+        connection.wait_closed()
 
     with RawServer(script) as peer:
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))
@@ -266,11 +266,11 @@ async def test_reader_is_notified_of_a_concurrent_close(
 async def test_cancelled_caller_sends_nothing(
     transport: PooledTransport,
 ) -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         await ask(transport, peer.url)
         with anyio.CancelScope() as scope:
             scope.cancel()
             await ask(transport, peer.url)
         await transport.aclose()
         peer.wait_ended()
-        assert len(peer.lines[0].got) == 1
+        assert len(peer.connections[0].requests) == 1

@@ -23,7 +23,7 @@ from fal_async import (
 )
 from fal_async._http import response as response_module
 from fal_async._protocol import inference
-from tests.support.raw_server import RawServer, replying
+from tests.support.raw_server import RawServer, respond_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +88,7 @@ async def read_stream(client: AsyncClient) -> None:
 async def test_compressed_output_is_decoded(
     make: Callable[[], httpx.AsyncBaseTransport | None], encoding: str, body: bytes
 ) -> None:
-    with RawServer(replying(response(body, encoding))) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(response(body, encoding))) as peer, anyio.fail_after(10):
         async with client_of(peer, make()) as client:
             for _ in range(2):
                 assert await client.run("acme/app", {}) == OUTPUT
@@ -96,7 +96,7 @@ async def test_compressed_output_is_decoded(
 
 async def test_decoded_body_is_not_decoded_again() -> None:
     with (
-        RawServer(replying(response(gzip.compress(JSON, mtime=0), "gzip"))) as peer,
+        RawServer(respond_with(response(gzip.compress(JSON, mtime=0), "gzip"))) as peer,
         anyio.fail_after(10),
     ):
         async with client_of(peer, Reading()) as client:
@@ -121,7 +121,7 @@ async def test_truncated_compressed_body_is_an_error(
     encoding: str,
     body: bytes,
 ) -> None:
-    with RawServer(replying(response(body, encoding))) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(response(body, encoding))) as peer, anyio.fail_after(10):
         async with client_of(peer, make()) as client:
             with pytest.raises(SubmitOutcomeUnknownError, match=r"compressed response|'br'"):
                 await client.run("acme/app", {})
@@ -144,7 +144,7 @@ async def test_output_over_the_limit_is_named(
         body = gzip.compress(body)
     monkeypatch.setattr(inference, "MAX_OUTPUT", 300_000)
     with (
-        RawServer(lambda line: line.response(response(body, encoding))) as peer,
+        RawServer(lambda connection: connection.respond(response(body, encoding))) as peer,
         anyio.fail_after(10),
     ):
         async with client_of(peer, make()) as client:
@@ -170,7 +170,7 @@ async def test_error_status_survives_an_unreadable_body(
 ) -> None:
     monkeypatch.setattr(response_module, "MAX_ERROR_BODY", 100_000)
     failed = response(body, encoding, 500, "text/plain")
-    with RawServer(lambda line: line.response(failed)) as peer, anyio.fail_after(10):
+    with RawServer(lambda connection: connection.respond(failed)) as peer, anyio.fail_after(10):
         async with client_of(peer, make()) as client:
             with pytest.raises(ServerError) as caught:
                 await client.run("acme/app", {})

@@ -13,7 +13,7 @@ import pytest
 
 from fal_async._http.httpx_transport import PooledTransport
 from tests.support.pool_state import idle, in_use
-from tests.support.raw_server import OK, RawConnection, RawServer, replying
+from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
 if TYPE_CHECKING:
     import trustme
@@ -61,7 +61,7 @@ async def traced(transport: PooledTransport, url: str, **options: Any) -> list[s
 
 async def test_trace_reports_the_steps_of_httpx(transport: PooledTransport) -> None:
     connect = ["connection.connect_tcp.started", "connection.connect_tcp.complete"]
-    with RawServer(replying(CHUNKED + b"2\r\nok\r\n0\r\n\r\n")) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(CHUNKED + b"2\r\nok\r\n0\r\n\r\n")) as peer, anyio.fail_after(10):
         assert await traced(transport, peer.url) == connect + SENT + READ
         assert await traced(transport, peer.url, content=b"x" * 500_000) == SENT + READ
         theirs: list[str] = []
@@ -79,7 +79,7 @@ async def test_trace_reports_the_steps_of_httpx(transport: PooledTransport) -> N
 
 
 async def test_trace_reports_failures(transport: PooledTransport) -> None:
-    with RawServer(lambda line: line.response(b"")) as peer, anyio.fail_after(10):
+    with RawServer(lambda connection: connection.respond(b"")) as peer, anyio.fail_after(10):
         events = await traced(transport, peer.url)
         assert events[-1] == "http11.receive_response_headers.failed"
         url = peer.url
@@ -92,12 +92,12 @@ async def test_trace_of_tls_reports_the_server_name(authority: trustme.CA) -> No
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     named = {"sni_hostname": "files.example"}
-    with RawServer(replying(OK), tls=server) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(OK), tls=server) as peer, anyio.fail_after(10):
         async with PooledTransport(ssl_context=trusting) as transport:
             client = client_of(transport)
             for _ in range(2):
                 assert (await client.get(peer.url, extensions=named)).text == "ok"
-            assert len(peer.lines) == 1
+            assert len(peer.connections) == 1
             # A connection that was checked for one name is not used for another.
             with pytest.raises(httpx.ConnectError, match="certificate"):
                 await client.get(peer.url)
@@ -108,7 +108,7 @@ async def test_trace_of_tls_reports_the_server_name(authority: trustme.CA) -> No
 
 
 async def test_response_exposes_its_connection(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(OK)) as peer, anyio.fail_after(10):
         response = await client_of(transport).get(peer.url)
         stream = response.extensions["network_stream"]
         assert stream.get_extra_info("server_addr") == ("127.0.0.1", peer.port)
@@ -125,7 +125,7 @@ async def test_response_exposes_its_connection(transport: PooledTransport) -> No
             await stream.start_tls(ssl.create_default_context())
         await stream.aclose()
         assert (await client_of(transport).get(peer.url)).text == "ok"
-        assert len(peer.lines) == 1
+        assert len(peer.connections) == 1
         await transport.aclose()
 
 
@@ -135,10 +135,10 @@ async def test_upgraded_connection_belongs_to_caller(
 ) -> None:
     left = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.response(UPGRADED + early)
-        line.send(line.exactly(5).upper())
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.respond(UPGRADED + early)
+        connection.send(connection.exactly(5).upper())
+        connection.wait_closed()
         left.set()
 
     with RawServer(script) as peer, anyio.fail_after(10):
@@ -156,7 +156,10 @@ async def test_upgraded_connection_belongs_to_caller(
 
 
 async def test_data_after_an_upgrade_is_kept(transport: PooledTransport) -> None:
-    with RawServer(lambda line: line.response(UPGRADED + b"hello")) as peer, anyio.fail_after(10):
+    with (
+        RawServer(lambda connection: connection.respond(UPGRADED + b"hello")) as peer,
+        anyio.fail_after(10),
+    ):
         async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
             stream = response.extensions["network_stream"]
             got = b""
@@ -166,14 +169,14 @@ async def test_data_after_an_upgrade_is_kept(transport: PooledTransport) -> None
 
 
 async def test_unrequested_upgrade_is_an_error(transport: PooledTransport) -> None:
-    with RawServer(lambda line: line.response(UPGRADED)) as peer, anyio.fail_after(10):
+    with RawServer(lambda connection: connection.respond(UPGRADED)) as peer, anyio.fail_after(10):
         with pytest.raises(httpx.RemoteProtocolError):
             await client_of(transport).get(peer.url)
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
 async def test_refused_upgrade_is_a_response(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(OK)) as peer, anyio.fail_after(10):
         response = await client_of(transport).get(peer.url, headers=UPGRADE)
         assert (response.status_code, response.text) == (200, "ok")
         assert (in_use(transport), idle(transport)) == (0, 1)
@@ -188,10 +191,10 @@ async def test_upgraded_connection_can_start_tls(
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
 
-    def script(line: RawConnection) -> None:
-        line.response(UPGRADED)
-        line._socket = server.wrap_socket(line._socket, server_side=True)
-        line.send(line.exactly(5).upper())
+    def script(connection: RawConnection) -> None:
+        connection.respond(UPGRADED)
+        connection._socket = server.wrap_socket(connection._socket, server_side=True)
+        connection.send(connection.exactly(5).upper())
 
     with RawServer(script) as peer, anyio.fail_after(10):
         async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.pool_state import idle, in_use
-from tests.support.raw_server import OK, RawConnection, RawServer, replying
+from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -44,10 +44,10 @@ async def ask(transport: PooledTransport, peer: RawServer, method: str = "GET") 
 async def test_invalid_http_response_is_an_error(
     transport: PooledTransport, response: bytes
 ) -> None:
-    def script(line: RawConnection) -> None:
-        line.request()
+    def script(connection: RawConnection) -> None:
+        connection.request()
         try:
-            line.send(response)
+            connection.send(response)
         except OSError:
             return  # the client has seen enough
 
@@ -67,7 +67,7 @@ async def test_invalid_http_response_is_an_error(
     ],
 )
 async def test_truncated_body_is_an_error(transport: PooledTransport, cut: bytes) -> None:
-    with RawServer(lambda line: line.response(cut)) as peer:
+    with RawServer(lambda connection: connection.respond(cut)) as peer:
         with pytest.raises(
             httpx.RemoteProtocolError, match="closed before the response was complete"
         ):
@@ -79,7 +79,7 @@ async def test_truncated_body_is_an_error(transport: PooledTransport, cut: bytes
 async def test_invalid_chunk_is_an_error_on_arrival(
     transport: PooledTransport, chunk: bytes
 ) -> None:
-    with RawServer(lambda line: line.response(CHUNKED + b"2\r\nhi\r\n" + chunk)) as peer:
+    with RawServer(lambda connection: connection.respond(CHUNKED + b"2\r\nhi\r\n" + chunk)) as peer:
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))
         received = bytearray()
 
@@ -103,12 +103,12 @@ async def test_reset_is_an_error_at_any_point(
 ) -> None:
     seen = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.request()
-        line.send(before)
+    def script(connection: RawConnection) -> None:
+        connection.request()
+        connection.send(before)
         if before.endswith((b"\n", b"o")):
             assert seen.wait(10)
-        line.reset()
+        connection.reset()
 
     async def converse() -> None:
         response = await transport.handle_async_request(httpx.Request(method, peer.url))
@@ -119,15 +119,15 @@ async def test_reset_is_an_error_at_any_point(
         with pytest.raises((httpx.ReadError, httpx.WriteError)), anyio.fail_after(10):
             await converse()
         assert (in_use(transport), idle(transport)) == (0, 0)
-        assert len(peer.lines) == 1
+        assert len(peer.connections) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_close_without_response_is_an_error(transport: PooledTransport, method: str) -> None:
-    with RawServer(lambda line: line.response(b"")) as peer:
+    with RawServer(lambda connection: connection.respond(b"")) as peer:
         with pytest.raises(httpx.ReadError, match="closed without a response"):
             await ask(transport, peer, method)
-        assert len(peer.lines) == 1
+        assert len(peer.connections) == 1
 
 
 async def test_slow_response_is_reassembled(transport: PooledTransport) -> None:
@@ -137,9 +137,9 @@ async def test_slow_response_is_reassembled(transport: PooledTransport) -> None:
         + b"2\r\no;\r\n1;x=y\r\nk\r\n0\r\n\r\n"
     )
 
-    def script(line: RawConnection) -> None:
-        while line.request():
-            line.send(*(raw[i : i + 1] for i in range(len(raw))))
+    def script(connection: RawConnection) -> None:
+        while connection.request():
+            connection.send(*(raw[i : i + 1] for i in range(len(raw))))
 
     with RawServer(script) as peer:
         assert [await ask(transport, peer) for _ in range(3)] == [b"o;k"] * 3
@@ -151,18 +151,20 @@ async def test_slow_response_is_reassembled(transport: PooledTransport) -> None:
 )
 async def test_extra_data_belongs_to_no_response(transport: PooledTransport, junk: bytes) -> None:
     """The attack known as response smuggling, in one segment with the response."""
-    with RawServer(replying(OK + junk)) as peer:
+    with RawServer(respond_with(OK + junk)) as peer:
         assert [await ask(transport, peer) for _ in range(3)] == [b"ok"] * 3
-        assert len(peer.lines) == 3
+        assert len(peer.connections) == 3
 
 
 @pytest.mark.parametrize(
     "more",
     [
-        lambda line: line.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nevil"),
-        lambda line: line.send(b"garbage"),
-        lambda line: line.half_close(),
-        lambda line: line.reset(),
+        lambda connection: connection.send(
+            b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nevil"
+        ),
+        lambda connection: connection.send(b"garbage"),
+        lambda connection: connection.half_close(),
+        lambda connection: connection.reset(),
     ],
     ids=["response-to-nobody", "garbage", "half-close", "reset"],
 )
@@ -173,27 +175,27 @@ async def test_disturbed_idle_connection_is_not_reused(
     happened = threading.Event()
     go_on = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.response(OK)
-        if line.number == 1:
+    def script(connection: RawConnection) -> None:
+        connection.respond(OK)
+        if connection.number == 1:
             assert go_on.wait(10)
-            more(line)
+            more(connection)
             happened.set()
-            if line._socket.fileno() >= 0:
-                line.wait_closed()
+            if connection._socket.fileno() >= 0:
+                connection.wait_closed()
 
     with RawServer(script) as peer:
         assert await ask(transport, peer, method) == b"ok"
         go_on.set()
         await anyio.to_thread.run_sync(happened.wait)
         assert await ask(transport, peer, method) == b"ok"
-        assert len(peer.lines) == 2
+        assert len(peer.connections) == 2
 
 
-def _dies_after_one(line: RawConnection) -> None:
+def _dies_after_one(connection: RawConnection) -> None:
     """Response once, take the next request, and close without a word."""
-    line.response(OK)
-    line.request()
+    connection.respond(OK)
+    connection.request()
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
@@ -202,15 +204,15 @@ async def test_dead_connection_of_safe_request_is_replaced(
 ) -> None:
     response = OK if method != "HEAD" else OK[:-2]
 
-    def script(line: RawConnection) -> None:
-        line.response(response)
-        line.request()
+    def script(connection: RawConnection) -> None:
+        connection.respond(response)
+        connection.request()
 
     with RawServer(script) as peer:
         for _ in range(3):
             await ask(transport, peer, method)
-        assert len(peer.lines) == 3
-        assert [len(line.got) for line in peer.lines] == [2, 2, 1]
+        assert len(peer.connections) == 3
+        assert [len(connection.requests) for connection in peer.connections] == [2, 2, 1]
 
 
 async def test_post_on_dead_connection_is_not_retried(transport: PooledTransport) -> None:
@@ -218,7 +220,7 @@ async def test_post_on_dead_connection_is_not_retried(transport: PooledTransport
         assert await ask(transport, peer, "POST") == b"ok"
         with pytest.raises((httpx.ReadError, httpx.WriteError)):
             await ask(transport, peer, "POST")
-        assert len(peer.lines) == 1
+        assert len(peer.connections) == 1
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
@@ -229,7 +231,7 @@ async def test_unrepeatable_body_is_not_retried(
         assert await ask(transport, peer) == b"ok"
         with pytest.raises((httpx.ReadError, httpx.WriteError)):
             await transport.handle_async_request(httpx.Request("PUT", peer.url, content=_one()))
-        assert len(peer.lines) == 1
+        assert len(peer.connections) == 1
 
 
 @pytest.mark.parametrize(
@@ -238,16 +240,16 @@ async def test_unrepeatable_body_is_not_retried(
 async def test_partial_response_prevents_a_retry(
     transport: PooledTransport, leave: Callable[[RawConnection], None]
 ) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(OK)
-        line.response(b"H")
-        leave(line)
+    def script(connection: RawConnection) -> None:
+        connection.respond(OK)
+        connection.respond(b"H")
+        leave(connection)
 
     with RawServer(script) as peer:
         assert await ask(transport, peer) == b"ok"
         with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             await ask(transport, peer)
-        assert len(peer.lines) == 1
+        assert len(peer.connections) == 1
 
 
 @pytest.mark.parametrize(
@@ -263,15 +265,15 @@ async def test_partial_response_prevents_a_retry(
 async def test_connection_close_header_is_respected(
     transport: PooledTransport, response: bytes
 ) -> None:
-    with RawServer(lambda line: line.response(response)) as peer:
+    with RawServer(lambda connection: connection.respond(response)) as peer:
         for _ in range(2):
             assert await ask(transport, peer) == b"ok"
             assert (in_use(transport), idle(transport)) == (0, 0)
-        assert len(peer.lines) == 2
+        assert len(peer.connections) == 2
 
 
 async def test_request_may_close_its_connection(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         request = httpx.Request("GET", peer.url, headers={"Connection": "close"})
         response = await transport.handle_async_request(request)
         assert await response.aread() == b"ok"
@@ -285,10 +287,10 @@ async def test_early_response_closes_the_connection(
     """The peer responses when nothing more can be sent, and neither reads on nor closes."""
     blocked = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.until(b"\r\n\r\n")
+    def script(connection: RawConnection) -> None:
+        connection.until(b"\r\n\r\n")
         assert blocked.wait(10)
-        line.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\n\r\nbig")
+        connection.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\n\r\nbig")
         assert heard.wait(10)
 
     async def respond() -> None:
@@ -319,9 +321,9 @@ async def _repeat(part: bytes) -> AsyncGenerator[bytes, None]:
 async def test_response_is_read_after_the_peer_closed(transport: PooledTransport) -> None:
     """Writing fails with a broken pipe, and what the peer said before is still there to be read."""
 
-    def script(line: RawConnection) -> None:
-        line.until(b"\r\n\r\n")
-        line.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\n\r\nbig")
+    def script(connection: RawConnection) -> None:
+        connection.until(b"\r\n\r\n")
+        connection.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\n\r\nbig")
 
     async def body() -> AsyncGenerator[bytes, None]:
         yield b"x"
@@ -343,9 +345,9 @@ async def test_response_is_read_after_the_peer_closed(transport: PooledTransport
 async def test_close_during_upload_is_a_write_error(
     transport: PooledTransport, leave: Callable[[RawConnection], None]
 ) -> None:
-    def script(line: RawConnection) -> None:
-        line.until(b"\r\n\r\n")
-        leave(line)
+    def script(connection: RawConnection) -> None:
+        connection.until(b"\r\n\r\n")
+        leave(connection)
 
     with RawServer(script) as peer, anyio.fail_after(10):
         request = httpx.Request("POST", peer.url, content=b"x" * 50_000_000)
@@ -357,12 +359,12 @@ async def test_close_during_upload_is_a_write_error(
 async def test_early_response_does_not_stop_the_upload(
     transport: PooledTransport,
 ) -> None:
-    def script(line: RawConnection) -> None:
-        line.until(b"\r\n\r\n")
-        line.send(b"HTTP/1.1 100 Continue\r\n\r\n" + CHUNKED)
-        body = line.exactly(30_000_000)
-        line.send(b"%x\r\n%d\r\n0\r\n\r\n" % (len(str(len(body))), len(body)))
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.until(b"\r\n\r\n")
+        connection.send(b"HTTP/1.1 100 Continue\r\n\r\n" + CHUNKED)
+        body = connection.exactly(30_000_000)
+        connection.send(b"%x\r\n%d\r\n0\r\n\r\n" % (len(str(len(body))), len(body)))
+        connection.wait_closed()
 
     with RawServer(script) as peer, anyio.fail_after(10):
         request = httpx.Request("POST", peer.url, content=b"x" * 30_000_000)
@@ -401,11 +403,11 @@ async def test_body_is_not_read_ahead(transport: PooledTransport) -> None:
     """The peer can send no more than the sockets' buffers hold until somebody reads."""
     blocked = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.response(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
-        line._socket.settimeout(0.5)
+    def script(connection: RawConnection) -> None:
+        connection.respond(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+        connection._socket.settimeout(0.5)
         try:
-            line.send(b"x" * 100_000_000)
+            connection.send(b"x" * 100_000_000)
         except TimeoutError:
             blocked.set()
 

@@ -11,7 +11,7 @@ import pytest
 
 from fal_async._http.httpx_transport import PooledTransport
 from tests.support.pool_state import idle, in_use, origins, waiting
-from tests.support.raw_server import OK, RawConnection, RawServer, replying
+from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,11 @@ def together(times: int) -> Callable[[RawConnection], None]:
     """A script that responses to the first requests when all of them are there."""
     barrier = threading.Barrier(times)
 
-    def script(line: RawConnection) -> None:
-        line.request()
+    def script(connection: RawConnection) -> None:
+        connection.request()
         barrier.wait(10)
-        line.send(OK)
-        replying(OK)(line)
+        connection.send(OK)
+        respond_with(OK)(connection)
 
     return script
 
@@ -47,17 +47,17 @@ async def test_most_recent_connection_is_reused_first(transport: PooledTransport
         await ask_together(transport, peer.url, 3)
         for _ in range(5):
             await ask(transport, peer.url)
-        assert sorted(len(line.got) for line in peer.lines) == [1, 1, 6]
+        assert sorted(len(connection.requests) for connection in peer.connections) == [1, 1, 6]
         assert (in_use(transport), idle(transport)) == (0, 3)
 
 
 async def test_longest_waiter_is_served_first() -> None:
     go_on = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        while line.request():
+    def script(connection: RawConnection) -> None:
+        while connection.request():
             assert go_on.wait(10)
-            line.send(OK)
+            connection.send(OK)
 
     with RawServer(script) as peer:
         async with PooledTransport(max_connections=1) as transport:
@@ -67,17 +67,19 @@ async def test_longest_waiter_is_served_first() -> None:
                     await anyio.wait_all_tasks_blocked()
                 assert (in_use(transport), waiting(transport)) == (1, 9)
                 go_on.set()
-            assert [got[-1:] for got in peer.lines[0].got] == [b"%d" % n for n in range(10)]
+            assert [got[-1:] for got in peer.connections[0].requests] == [
+                b"%d" % n for n in range(10)
+            ]
 
 
 async def test_connection_lost_in_handover_is_not_used() -> None:
     """The peer closes right behind its response, before the next in line can write."""
     go_on = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.request()
+    def script(connection: RawConnection) -> None:
+        connection.request()
         assert go_on.wait(10)
-        line.send(OK)
+        connection.send(OK)
 
     with RawServer(script) as peer:
         async with PooledTransport(max_connections=1) as transport:
@@ -102,7 +104,7 @@ async def test_limit_applies_to_each_origin() -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(ask_together, transport, one.url, 2)
                 group.start_soon(ask_together, transport, other.url, 2)
-            assert (len(one.lines), len(other.lines)) == (2, 2)
+            assert (len(one.connections), len(other.connections)) == (2, 2)
 
 
 async def test_failed_connect_releases_its_slot() -> None:
@@ -123,16 +125,16 @@ async def test_failed_connect_releases_its_slot() -> None:
 
 
 async def test_expired_connection_is_not_reused() -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         async with PooledTransport(keepalive_expiry=0) as transport:
             for _ in range(3):
                 await ask(transport, peer.url)
-            assert len(peer.lines) == 3
+            assert len(peer.connections) == 3
             assert idle(transport) == 1
 
 
 async def test_idle_connections_of_all_origins_expire() -> None:
-    with RawServer(replying(OK)) as forgotten, RawServer(replying(OK)) as other:
+    with RawServer(respond_with(OK)) as forgotten, RawServer(respond_with(OK)) as other:
         async with PooledTransport(keepalive_expiry=0) as transport:
             await ask(transport, forgotten.url)
             await ask(transport, other.url)
@@ -142,7 +144,7 @@ async def test_idle_connections_of_all_origins_expire() -> None:
 
 
 async def test_unused_origin_is_removed(transport: PooledTransport) -> None:
-    with RawServer(lambda line: line.response(OK.replace(b"1.1", b"1.0"))) as peer:
+    with RawServer(lambda connection: connection.respond(OK.replace(b"1.1", b"1.0"))) as peer:
         await ask(transport, peer.url)
         assert origins(transport) == []
 
@@ -159,23 +161,23 @@ def test_connection_limit_must_be_positive() -> None:
 
 
 async def test_requests_need_no_timeouts(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         for timeout in ({}, {"read": None}, {"connect": 5, "read": 5, "write": 5, "pool": 5}):
             request = httpx.Request("GET", peer.url, extensions={"timeout": timeout})
             assert await (await transport.handle_async_request(request)).aread() == b"ok"
 
 
 async def test_small_response_is_read_without_waiting(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))
         assert response.read() == b"ok"
         assert (in_use(transport), idle(transport)) == (0, 1)
 
 
 async def test_closed_response_cannot_be_read(transport: PooledTransport) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(OK[:-1])
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.respond(OK[:-1])
+        connection.wait_closed()
 
     with RawServer(script) as peer:
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))

@@ -15,7 +15,7 @@ from fal_async._http.transmission import Transmission
 from fal_async._http.transports import PooledBackend
 from fal_async._net.errors import ConnectError, ReadError, WriteError
 from tests.support.pool_state import idle
-from tests.support.raw_server import OK, RawConnection, RawServer, replying
+from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,10 +47,10 @@ async def send(
         await opened.read(limit=1000)
 
 
-def dies_of_the_second(first: bytes, line: RawConnection) -> None:
+def dies_of_the_second(first: bytes, connection: RawConnection) -> None:
     """Answer a request, take the next one whole, and close without a word."""
-    line.response(first)
-    line.request()
+    connection.respond(first)
+    connection.request()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -64,7 +64,7 @@ async def test_job_on_dying_connection_is_sent_once(method: str) -> None:
             await client.run("acme/app", {}, method=method)
             with pytest.raises(SubmitOutcomeUnknownError) as caught:
                 await client.run("acme/app", {"n": 2}, method=method)
-        assert [len(line.got) for line in peer.lines] == [2]
+        assert [len(connection.requests) for connection in peer.connections] == [2]
         assert (caught.value.stage, caught.value.started) == ("job", None)
 
 
@@ -81,33 +81,33 @@ async def test_only_the_operation_permits_a_retry(
         else:
             with pytest.raises((ReadError, WriteError)):
                 await send(carrier, peer, repeatable=False, method=method)
-        assert len(peer.lines) == (2 if repeatable else 1)
+        assert len(peer.connections) == (2 if repeatable else 1)
 
 
 async def test_unreliable_connection_needs_safe_requests(
     carrier: PooledBackend,
 ) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(FAILED if line.number == 1 else OK)
-        replying(OK)(line)
+    def script(connection: RawConnection) -> None:
+        connection.respond(FAILED if connection.number == 1 else OK)
+        respond_with(OK)(connection)
 
     with RawServer(script) as peer:
         await send(carrier, peer, repeatable=True)
         await send(carrier, peer, repeatable=False)  # over a new one
-        assert (len(peer.lines), idle(carrier)) == (2, 2)
+        assert (len(peer.connections), idle(carrier)) == (2, 2)
         await send(carrier, peer, repeatable=False)  # over the one that is well
-        assert [len(line.got) for line in peer.lines] == [1, 2]
+        assert [len(connection.requests) for connection in peer.connections] == [1, 2]
 
 
 async def test_success_makes_a_connection_reliable(carrier: PooledBackend) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(FAILED)
-        replying(OK)(line)
+    def script(connection: RawConnection) -> None:
+        connection.respond(FAILED)
+        respond_with(OK)(connection)
 
     with RawServer(script) as peer:
         for repeatable in (True, True, False):
             await send(carrier, peer, repeatable=repeatable)
-        assert [len(line.got) for line in peer.lines] == [3]
+        assert [len(connection.requests) for connection in peer.connections] == [3]
 
 
 @pytest.mark.parametrize(
@@ -135,30 +135,30 @@ async def test_expiring_connection_is_not_reused(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("fal_async._http.pool.monotonic", lambda: now)
-    with RawServer(replying(keeping(announced))) as peer:
+    with RawServer(respond_with(keeping(announced))) as peer:
         await send(carrier, peer, repeatable=True)
         now += idle_for
         await send(carrier, peer, repeatable=repeatable)
-        assert len(peer.lines) == (1 if is_reused else 2)
+        assert len(peer.connections) == (1 if is_reused else 2)
 
 
 async def test_unreliable_connection_frees_its_slot() -> None:
     carrier = PooledBackend(HTTPConnectionPool(max_connections=1))
-    with RawServer(replying(FAILED)) as peer:
+    with RawServer(respond_with(FAILED)) as peer:
         for _ in range(3):
             await send(carrier, peer, repeatable=False)
             assert idle(carrier) == 1
-        assert len(peer.lines) == 3
+        assert len(peer.connections) == 3
     await carrier.aclose()
 
 
 async def test_unreliable_connection_is_not_handed_over() -> None:
     carrier = PooledBackend(HTTPConnectionPool(max_connections=1))
-    with RawServer(lambda line: line.response(FAILED)) as peer:
+    with RawServer(lambda connection: connection.respond(FAILED)) as peer:
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(partial(send, carrier, peer, repeatable=False))
-        assert [len(line.got) for line in peer.lines] == [1, 1, 1]
+        assert [len(connection.requests) for connection in peer.connections] == [1, 1, 1]
     await carrier.aclose()
 
 
@@ -173,6 +173,6 @@ async def test_unsent_requests_are_distinguished(carrier: PooledBackend) -> None
     with pytest.raises(ConnectError):
         await carrier.send("POST", url, {}, b"", {}, transmission)
     assert not transmission.sent
-    with RawServer(lambda line: line.response(b"")) as peer, pytest.raises(ReadError):
+    with RawServer(lambda connection: connection.respond(b"")) as peer, pytest.raises(ReadError):
         await carrier.send("POST", peer.url, {}, b"", {}, transmission)
     assert transmission.sent

@@ -12,7 +12,7 @@ import pytest
 
 from fal_async._http.httpx_transport import PooledTransport
 from tests.support.pool_state import idle, in_use, waiting
-from tests.support.raw_server import OK, RawConnection, RawServer, replying
+from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -64,9 +64,9 @@ async def test_connect_timeout_covers_the_tls_handshake(transport: PooledTranspo
 async def test_read_timeout_covers_the_response_head(
     transport: PooledTransport, begun: bytes
 ) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(begun)
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.respond(begun)
+        connection.wait_closed()
 
     with RawServer(script) as peer:
         with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
@@ -76,22 +76,22 @@ async def test_read_timeout_covers_the_response_head(
 
 
 async def test_timed_out_connection_is_not_retried(transport: PooledTransport) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(OK)
-        line.request()
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.respond(OK)
+        connection.request()
+        connection.wait_closed()
 
     with RawServer(script) as peer:
         await transport.handle_async_request(request(peer.url, "GET"))
         with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
             await transport.handle_async_request(request(peer.url, "GET", read=SOON))
-        assert len(peer.lines) == 1
+        assert len(peer.connections) == 1
 
 
 async def test_read_timeout_applies_between_chunks(transport: PooledTransport) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.respond(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+        connection.wait_closed()
 
     with RawServer(script) as peer:
         response = await transport.handle_async_request(request(peer.url, read=SOON))
@@ -128,12 +128,12 @@ async def test_request_body_has_no_timeout(transport: PooledTransport) -> None:
         await anyio.sleep(0.5)
         yield b"y"
 
-    with RawServer(replying(OK)) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(OK)) as peer, anyio.fail_after(10):
         response = await transport.handle_async_request(
             request(peer.url, content=body(), write=0.4)
         )
         assert response.status_code == 200
-        assert peer.lines[0].got[0].endswith(b"xy")
+        assert peer.connections[0].requests[0].endswith(b"xy")
 
 
 async def test_pool_timeout_is_optional() -> None:

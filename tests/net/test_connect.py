@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from fal_async._http.httpx_transport import PooledTransport
 
 
-def echo(line: RawConnection) -> None:
-    while received := line._socket.recv(65536):
-        line.send(received)
+def echo(connection: RawConnection) -> None:
+    while received := connection._socket.recv(65536):
+        connection.send(received)
 
 
 @pytest.fixture
@@ -131,9 +131,9 @@ async def test_losing_connect_attempts_are_closed(
 def proxying(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> object:
     """A proxy whose tunnels lead to an echo."""
 
-    def script(line: RawConnection) -> None:
-        line.response(answer)
-        echo(line)
+    def script(connection: RawConnection) -> None:
+        connection.respond(answer)
+        echo(connection)
 
     return script
 
@@ -145,7 +145,7 @@ async def test_proxy_receives_a_connect_request() -> None:
             await stream.send(b"hello")
             assert await stream.receive() == b"hello"
         credentials = base64.b64encode(b"user:pass")
-        assert peer.lines[0].got == [
+        assert peer.connections[0].requests == [
             b"CONNECT fal.example:443 HTTP/1.1\r\nHost: fal.example:443\r\n"
             b"Proxy-Authorization: Basic " + credentials + b"\r\n\r\n"
         ]
@@ -155,7 +155,7 @@ async def test_ipv6_address_is_bracketed_for_proxies() -> None:
     with RawServer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
         async with await connect_via_proxy(httpx.Proxy(peer.url), "::1", 80):
             pass
-        assert peer.lines[0].got[0].startswith(b"CONNECT [::1]:80 HTTP/1.1\r\n")
+        assert peer.connections[0].requests[0].startswith(b"CONNECT [::1]:80 HTTP/1.1\r\n")
 
 
 async def test_tls_works_through_the_tunnel(authority: trustme.CA) -> None:
@@ -164,10 +164,10 @@ async def test_tls_works_through_the_tunnel(authority: trustme.CA) -> None:
     client = ssl.create_default_context()
     authority.configure_trust(client)
 
-    def script(line: RawConnection) -> None:
-        line.response(b"HTTP/1.1 200 OK\r\n\r\n")
-        line._socket = server.wrap_socket(line._socket, server_side=True)
-        echo(line)
+    def script(connection: RawConnection) -> None:
+        connection.respond(b"HTTP/1.1 200 OK\r\n\r\n")
+        connection._socket = server.wrap_socket(connection._socket, server_side=True)
+        echo(connection)
 
     with RawServer(script) as peer, anyio.fail_after(10):
         async with await connect_via_proxy(
@@ -189,8 +189,8 @@ async def test_tls_works_through_the_tunnel(authority: trustme.CA) -> None:
     ],
 )
 async def test_refusing_proxy_is_an_error(answer: bytes) -> None:
-    def script(line: RawConnection) -> None:
-        line.response(answer)
+    def script(connection: RawConnection) -> None:
+        connection.respond(answer)
 
     with RawServer(script) as peer, anyio.fail_after(10):
         with pytest.raises(ProxyError):
@@ -211,4 +211,4 @@ async def test_proxy_connect_is_cancellable_anywhere() -> None:
 
         async for _ in cancel_everywhere(call):
             pass
-        peer.wait_ended(len(peer.lines))
+        peer.wait_ended(len(peer.connections))

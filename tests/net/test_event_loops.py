@@ -21,7 +21,7 @@ import pytest
 from fal_async._http.httpx_transport import PooledTransport
 from fal_async._net.event_loops import PerLoop
 from tests.support.pool_state import idle
-from tests.support.raw_server import OK, RawConnection, RawServer, replying
+from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
 if TYPE_CHECKING:
     import trustme
@@ -86,9 +86,9 @@ def test_consecutive_loops_close_everything() -> None:
             first(main)
             second(main)
     """
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         run_script(script, peer.url)
-        assert len(peer.lines) == 32 + 40  # a runner keeps its loop
+        assert len(peer.connections) == 32 + 40  # a runner keeps its loop
 
 
 def test_unclosed_response_is_closed_with_its_loop() -> None:
@@ -103,9 +103,9 @@ def test_unclosed_response_is_closed_with_its_loop() -> None:
         run(main)
     """
 
-    def half_a_response(line: RawConnection) -> None:
-        line.response(OK[:-1])
-        line.wait_closed()
+    def half_a_response(connection: RawConnection) -> None:
+        connection.respond(OK[:-1])
+        connection.wait_closed()
 
     with RawServer(half_a_response) as peer:
         run_script(script, peer.url)
@@ -126,9 +126,9 @@ def test_concurrent_loops_are_independent() -> None:
     for thread in threads:
         thread.join()
     """
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         run_script(script, peer.url)
-        assert 10 <= len(peer.lines) <= 20
+        assert 10 <= len(peer.connections) <= 20
 
 
 def test_ended_loops_are_forgotten() -> None:
@@ -192,9 +192,9 @@ def test_forked_child_keeps_parent_connections(secure: bool, authority: trustme.
     """
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
-    with RawServer(replying(OK), tls=server if secure else None) as peer:
+    with RawServer(respond_with(OK), tls=server if secure else None) as peer:
         run_script(script, peer.url)
-        assert [len(line.got) for line in peer.lines] == [2, 1, 1, 2, 2]
+        assert [len(connection.requests) for connection in peer.connections] == [2, 1, 1, 2, 2]
 
 
 async def test_garbage_collected_transport_is_closed(
@@ -202,7 +202,7 @@ async def test_garbage_collected_transport_is_closed(
 ) -> None:
     if anyio_backend[0] == "trio":
         pytest.skip("trio warns of generators that are forgotten, and rightly so")
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         transport = PooledTransport()
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))
         del transport, response
@@ -212,7 +212,7 @@ async def test_garbage_collected_transport_is_closed(
 
 
 async def test_close_is_final_and_idempotent() -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         transport = PooledTransport()
         await transport.handle_async_request(httpx.Request("GET", peer.url))
         await transport.aclose()
@@ -223,7 +223,7 @@ async def test_close_is_final_and_idempotent() -> None:
 
 
 async def test_cancelled_close_still_closes() -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
         transport = PooledTransport()
         await transport.handle_async_request(httpx.Request("GET", peer.url))
         with anyio.CancelScope() as scope:
@@ -235,11 +235,11 @@ async def test_cancelled_close_still_closes() -> None:
 async def test_busy_connection_is_closed_on_release() -> None:
     go_on = threading.Event()
 
-    def script(line: RawConnection) -> None:
-        line.response(OK[:-1])
+    def script(connection: RawConnection) -> None:
+        connection.respond(OK[:-1])
         assert go_on.wait(10)
-        line.send(OK[-1:])
-        line.wait_closed()
+        connection.send(OK[-1:])
+        connection.wait_closed()
 
     with RawServer(script) as peer:
         transport = PooledTransport()
@@ -348,7 +348,7 @@ def test_values_without_close_end_with_their_loop() -> None:
 
 
 async def test_each_loop_has_its_own_pool(transport: PooledTransport) -> None:
-    with RawServer(replying(OK)) as peer:
+    with RawServer(respond_with(OK)) as peer:
 
         async def ask() -> int:
             await transport.handle_async_request(httpx.Request("GET", peer.url))
@@ -357,4 +357,4 @@ async def test_each_loop_has_its_own_pool(transport: PooledTransport) -> None:
         assert await ask() == 1
         assert await anyio.to_thread.run_sync(anyio.run, ask) == 1
         assert await ask() == 1
-        assert len(peer.lines) == 2
+        assert len(peer.connections) == 2

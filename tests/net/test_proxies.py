@@ -14,7 +14,7 @@ from fal_async._http.transmission import Transmission
 from fal_async._http.transports import PooledBackend, select_transport
 from fal_async._net.errors import ExchangeError, InvalidURL, ProxyError
 from fal_async._net.proxies import ProxyRules
-from tests.support.raw_server import OK, RawServer, replying
+from tests.support.raw_server import OK, RawServer, respond_with
 
 if TYPE_CHECKING:
     from fal_async._http.response import Transport
@@ -102,19 +102,21 @@ def test_clients_without_proxies_use_the_pool(environment: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 async def test_environment_proxies_are_used(environment: pytest.MonkeyPatch, name: str) -> None:
-    with RawServer(replying(OK)) as proxy, anyio.fail_after(10):
+    with RawServer(respond_with(OK)) as proxy, anyio.fail_after(10):
         environment.setenv(name, f"http://user:pass@127.0.0.1:{proxy.port}")
         carrier = select_transport(None)
         for _ in range(3):
             assert await ask(carrier, "http://fal.example/path") == b"ok"
         await carrier.aclose()
-        assert len(proxy.lines) == 1
-        assert proxy.lines[0].got[0].startswith(b"GET http://fal.example/path HTTP/1.1\r\n")
-        assert b"Proxy-Authorization: Basic " in proxy.lines[0].got[0]
+        assert len(proxy.connections) == 1
+        assert (
+            proxy.connections[0].requests[0].startswith(b"GET http://fal.example/path HTTP/1.1\r\n")
+        )
+        assert b"Proxy-Authorization: Basic " in proxy.connections[0].requests[0]
 
 
 async def test_environment_exceptions_are_used(environment: pytest.MonkeyPatch) -> None:
-    with RawServer(replying(OK)) as server, anyio.fail_after(10):
+    with RawServer(respond_with(OK)) as server, anyio.fail_after(10):
         environment.setenv("ALL_PROXY", "http://127.0.0.1:1")
         environment.setenv("NO_PROXY", "127.0.0.0/8")
         carrier = select_transport(None)
@@ -124,12 +126,12 @@ async def test_environment_exceptions_are_used(environment: pytest.MonkeyPatch) 
 
 
 async def test_https_uses_a_tunnel() -> None:
-    with RawServer(replying(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")) as proxy:
+    with RawServer(respond_with(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")) as proxy:
         carrier = select_transport(None, {"all": proxy.url})
         with pytest.raises(ProxyError), anyio.fail_after(10):
             await ask(carrier, "https://fal.example/")
         await carrier.aclose()
-        assert proxy.lines[0].got[0].startswith(b"CONNECT fal.example:443 HTTP/1.1\r\n")
+        assert proxy.connections[0].requests[0].startswith(b"CONNECT fal.example:443 HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize("proxy", ["ftp://proxy:21", "http://"])
@@ -159,7 +161,7 @@ async def test_proxied_transport_is_prepared_and_closed() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_proxy_connections_close_with_their_loop(backend: str) -> None:
-    with RawServer(replying(OK)) as proxy:
+    with RawServer(respond_with(OK)) as proxy:
         carrier = select_transport(None, {"all": proxy.url})
         for _ in range(2):
             anyio.run(ask, carrier, "http://fal.example/", backend=backend)

@@ -146,9 +146,9 @@ async def test_decrypted_data_makes_a_stream_readable(authority: trustme.CA) -> 
     client = ssl.create_default_context()
     authority.configure_trust(client)
 
-    def script(line: RawConnection) -> None:
-        line.send(b"hello")
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        connection.send(b"hello")
+        connection.wait_closed()
 
     with RawServer(script, tls=server) as peer, anyio.fail_after(10):
         async with await connect("127.0.0.1", peer.port, tls=client) as stream:

@@ -42,43 +42,43 @@ class SocksProxy:
         self._credentials = credentials
         self._slowly = slowly
 
-    def __call__(self, line: RawConnection) -> None:
-        version, methods = line.exactly(2)
-        offered = line.exactly(methods)
+    def __call__(self, connection: RawConnection) -> None:
+        version, methods = connection.exactly(2)
+        offered = connection.exactly(methods)
         assert version == 5
         if self._credentials is None:
             assert 0 in offered
-            self._send(line, b"\x05\x00")
+            self._send(connection, b"\x05\x00")
         else:
             assert 2 in offered
-            self._send(line, b"\x05\x02")
-            line.exactly(1)
-            username, password = (line.exactly(line.exactly(1)[0]) for _ in range(2))
+            self._send(connection, b"\x05\x02")
+            connection.exactly(1)
+            username, password = (connection.exactly(connection.exactly(1)[0]) for _ in range(2))
             right = (username, password) == self._credentials
-            self._send(line, b"\x01\x00" if right else b"\x01\x01")
+            self._send(connection, b"\x01\x00" if right else b"\x01\x01")
             if not right:
                 return
-        kind = line.exactly(4)[3]
+        kind = connection.exactly(4)[3]
         if kind == 3:
-            host = line.exactly(line.exactly(1)[0]).decode()
+            host = connection.exactly(connection.exactly(1)[0]).decode()
         else:
             family, size = {1: (socket.AF_INET, 4), 4: (socket.AF_INET6, 16)}[kind]
-            host = socket.inet_ntop(family, line.exactly(size))
-        (port,) = struct.unpack("!H", line.exactly(2))
+            host = socket.inet_ntop(family, connection.exactly(size))
+        (port,) = struct.unpack("!H", connection.exactly(2))
         self.asked.append((host, port))
         with socket.create_connection(("127.0.0.1", port)) as upstream:
-            self._send(line, SUCCEEDED)
-            back = threading.Thread(target=pour, args=(upstream, line._socket))
+            self._send(connection, SUCCEEDED)
+            back = threading.Thread(target=pour, args=(upstream, connection._socket))
             back.start()
-            upstream.sendall(line._take(len(line._buffer)))
-            pour(line._socket, upstream)
+            upstream.sendall(connection._take(len(connection._buffer)))
+            pour(connection._socket, upstream)
             back.join()
 
-    def _send(self, line: RawConnection, response: bytes) -> None:
+    def _send(self, connection: RawConnection, response: bytes) -> None:
         for part in [response[at : at + 1] for at in range(len(response))] * self._slowly or [
             response
         ]:
-            line.send(part)
+            connection.send(part)
 
 
 def pour(source: socket.socket, target: socket.socket) -> None:
@@ -90,9 +90,9 @@ def pour(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-def greeting(line: RawConnection) -> None:
-    line.send(b"hello")
-    line.wait_closed()
+def greeting(connection: RawConnection) -> None:
+    connection.send(b"hello")
+    connection.wait_closed()
 
 
 @pytest.mark.parametrize("scheme", sorted(proxies.SOCKS_SCHEMES))
@@ -135,10 +135,10 @@ async def test_proxy_receives_the_requested_password() -> None:
     ],
 )
 async def test_refusing_or_invalid_proxy_is_an_error(responses: list[bytes], message: str) -> None:
-    def script(line: RawConnection) -> None:
+    def script(connection: RawConnection) -> None:
         for response in responses:
-            line._fill()
-            line.send(response)
+            connection._fill()
+            connection.send(response)
 
     with RawServer(script) as peer, anyio.fail_after(PATIENCE):
         through = httpx.Proxy(f"socks5://user:secret@127.0.0.1:{peer.port}")
@@ -152,7 +152,7 @@ async def test_overlong_password_is_an_error() -> None:
         through = httpx.Proxy(f"socks5://user:{'x' * 256}@127.0.0.1:{peer.port}")
         with pytest.raises(ProxyError):
             await connect_via_proxy(through, "fal.example", 443)
-        peer.lines[0].hang_up()
+        peer.connections[0].stop_reading()
         peer.errors.clear()
 
 

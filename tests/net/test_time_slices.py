@@ -171,9 +171,9 @@ def client_of(peer: RawServer) -> AsyncClient:
 def responding(body: bytes, *headers: str) -> Callable[[RawConnection], None]:
     head = "\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode()
 
-    def script(line: RawConnection) -> None:
-        while line.request():
-            line.send(head, body)
+    def script(connection: RawConnection) -> None:
+        while connection.request():
+            connection.send(head, body)
 
     return script
 

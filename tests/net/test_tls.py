@@ -14,7 +14,7 @@ from fal_async import AsyncClient, ConnectionFailedError, Hosts, RetryPolicy
 from fal_async._http.httpx_transport import PooledTransport
 from fal_async._net import connect
 from tests.support.pool_state import idle, in_use
-from tests.support.raw_server import OK, RawConnection, RawServer, replying
+from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,11 +45,11 @@ async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
 async def test_requests_share_one_tls_connection(
     authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
-    with RawServer(replying(OK), tls=server_context(authority)) as peer:
+    with RawServer(respond_with(OK), tls=server_context(authority)) as peer:
         async with PooledTransport(ssl_context=trusting) as transport:
             for _ in range(3):
                 assert await ask(transport, peer.url) == b"ok"
-            assert len(peer.lines) == 1
+            assert len(peer.connections) == 1
 
 
 async def test_large_bodies_work_in_both_directions(
@@ -57,10 +57,10 @@ async def test_large_bodies_work_in_both_directions(
 ) -> None:
     content = bytes(range(256)) * 20000
 
-    def script(line: RawConnection) -> None:
-        body = line.request().partition(b"\r\n\r\n")[2]
-        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body)
-        line.wait_closed()
+    def script(connection: RawConnection) -> None:
+        body = connection.request().partition(b"\r\n\r\n")[2]
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body), body)
+        connection.wait_closed()
 
     with RawServer(script, tls=server_context(authority)) as peer:
         async with PooledTransport(ssl_context=trusting) as transport:
@@ -70,7 +70,7 @@ async def test_large_bodies_work_in_both_directions(
 async def test_unknown_certificate_is_not_trusted(
     transport: PooledTransport, authority: trustme.CA
 ) -> None:
-    with RawServer(replying(OK), tls=server_context(authority)) as peer:
+    with RawServer(respond_with(OK), tls=server_context(authority)) as peer:
         with pytest.raises(httpx.ConnectError, match=r"certificate of 127\.0\.0\.1 is not valid"):
             await ask(transport, peer.url)
         assert (in_use(transport), idle(transport)) == (0, 0)
@@ -79,7 +79,7 @@ async def test_unknown_certificate_is_not_trusted(
 async def test_certificate_must_match_the_host(
     authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
-    with RawServer(replying(OK), tls=server_context(authority, "fal.example")) as peer:
+    with RawServer(respond_with(OK), tls=server_context(authority, "fal.example")) as peer:
         async with PooledTransport(ssl_context=trusting) as transport:
             with pytest.raises(httpx.ConnectError, match="certificate"):
                 await ask(transport, peer.url)
@@ -88,7 +88,7 @@ async def test_certificate_must_match_the_host(
 async def test_plain_server_is_a_connect_error(
     transport: PooledTransport,
 ) -> None:
-    plain = RawServer(lambda line: line.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    plain = RawServer(lambda connection: connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
     url = plain.url.replace("http:", "https:")
     with plain, pytest.raises(httpx.ConnectError, match="cannot start TLS with"):
         await ask(transport, url)
@@ -97,7 +97,7 @@ async def test_plain_server_is_a_connect_error(
 async def test_close_in_handshake_is_a_connect_error(
     transport: PooledTransport,
 ) -> None:
-    mute = RawServer(lambda line: None)
+    mute = RawServer(lambda connection: None)
     url = mute.url.replace("http:", "https:")
     with mute, pytest.raises(httpx.ConnectError, match="cannot start TLS with"):
         await ask(transport, url)
@@ -129,11 +129,11 @@ async def test_body_ending_at_eof_requires_close_notify(
 ) -> None:
     """Without the closing alert of TLS, anyone on the way could have cut the connection."""
 
-    def script(line: RawConnection) -> None:
-        line.request()
-        line.send(b"HTTP/1.1 200 OK\r\n\r\nok")
-        if line.number == 1:
-            line.unwrap()
+    def script(connection: RawConnection) -> None:
+        connection.request()
+        connection.send(b"HTTP/1.1 200 OK\r\n\r\nok")
+        if connection.number == 1:
+            connection.unwrap()
 
     with RawServer(script, tls=server_context(authority)) as peer:
         async with PooledTransport(ssl_context=trusting) as transport:
@@ -145,21 +145,21 @@ async def test_body_ending_at_eof_requires_close_notify(
 async def test_extra_data_prevents_reuse(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
     """In the same record, and in one of its own that arrives together with it."""
 
-    def script(line: RawConnection) -> None:
-        line.request()
-        if line.number == 1:
-            line.send(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    def script(connection: RawConnection) -> None:
+        connection.request()
+        if connection.number == 1:
+            connection.send(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         else:
-            line._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-            line.send(OK, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-            line._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-        line.wait_closed()
+            connection._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            connection.send(OK, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+            connection._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        connection.wait_closed()
 
     with RawServer(script, tls=server_context(authority)) as peer:
         async with PooledTransport(ssl_context=trusting) as transport:
             for _ in range(4):
                 assert await ask(transport, peer.url) == b"ok"
-            assert len(peer.lines) == 4
+            assert len(peer.connections) == 4
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -168,7 +168,7 @@ async def test_dead_idle_connection_is_replaced(
 ) -> None:
     context = server_context(authority)
     context.minimum_version = context.maximum_version = version
-    with RawServer(lambda line: line.response(OK), tls=context) as peer:
+    with RawServer(lambda connection: connection.respond(OK), tls=context) as peer:
         async with PooledTransport(ssl_context=trusting) as transport:
             for number in range(1, 4):
                 assert await ask(transport, peer.url) == b"ok"

@@ -1,4 +1,4 @@
-"""A peer that does exactly what a test tells it to, byte by byte, in threads of its own."""
+"""A scripted TCP server, which controls every byte that a client receives."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: How long the peer waits for anything, in seconds, before its script fails.
+#: Timeout of every operation of the server, in seconds.
 PATIENCE = 10.0
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class RawConnection:
-    """The peer's end of one connection.
+    """The server's side of one connection.
 
     Attributes:
-        number: Which connection it is, counted from one.
-        got: The requests that were read, as bytes.
+        number: The number of the connection, counted from one.
+        requests: The requests that were read, as bytes.
     """
 
     def __init__(self, sock: socket.socket, number: int) -> None:
         self._socket = sock
         self.number = number
-        self.got: list[bytes] = []
+        self.requests: list[bytes] = []
         self._buffer = bytearray()
 
     def request(self) -> bytes:
-        """Read a whole request, its chunks put together; b"" when the client has left."""
+        """Read a request and join its chunks; return b"" after the client has disconnected."""
         head = self.until(b"\r\n\r\n")
         if not head:
             return b""
@@ -47,7 +47,7 @@ class RawConnection:
                 body += chunk[:-2]
                 if chunk == b"\r\n":
                     break
-        self.got.append(head + body)
+        self.requests.append(head + body)
         return head + body
 
     def until(self, mark: bytes) -> bytes:
@@ -59,7 +59,7 @@ class RawConnection:
     def exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
             if not self._fill():
-                raise ConnectionError("the client left in the middle of a request")
+                raise ConnectionError("the client disconnected within a request")
         return self._take(size)
 
     def _take(self, size: int) -> bytes:
@@ -76,8 +76,8 @@ class RawConnection:
         for part in parts:
             self._socket.sendall(part)
 
-    def response(self, *parts: bytes) -> None:
-        """Read a request, then send."""
+    def respond(self, *parts: bytes) -> None:
+        """Read a request, then send a response."""
         self.request()
         self.send(*parts)
 
@@ -85,20 +85,20 @@ class RawConnection:
         self._socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Break the connection off, so that the client gets an error instead of an end."""
+        """Reset the connection, so that the client gets an error instead of EOF."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
     def close(self) -> None:
         self._socket.close()
 
-    def hang_up(self) -> None:
-        """Hear no more, so that a script which waits for the client comes to its end."""
+    def stop_reading(self) -> None:
+        """Stop reading, which ends scripts that wait for the client."""
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
     def unwrap(self) -> None:
-        """Say the closing alert of TLS."""
+        """Send the closing alert of TLS."""
         assert isinstance(self._socket, ssl.SSLSocket)
         self._socket = self._socket.unwrap()
 
@@ -113,9 +113,9 @@ class RawServer:
     """A server on a free port of the loopback interface; each connection has a thread.
 
     Args:
-        script: What to do with a connection. The connection is closed when it returns.
+        script: Handles one connection, which is closed when the script returns.
         tls: The server's TLS context; ``None`` for plain connections.
-        receive_buffer: How many bytes the peer takes before it reads; ``None`` for the usual.
+        receive_buffer: Size of the receive buffer in bytes; ``None`` for the default size.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class RawServer:
         if receive_buffer is not None:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.port: int = self._listener.getsockname()[1]
-        self.lines: list[RawConnection] = []
+        self.connections: list[RawConnection] = []
         self._changed = threading.Condition()
         self._may_run = threading.Event()
         self._may_run.set()
@@ -150,31 +150,31 @@ class RawServer:
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for line in self.lines:
-            line.hang_up()
+        for connection in self.connections:
+            connection.stop_reading()
         for thread in self._threads:
             thread.join(PATIENCE)
-            assert not thread.is_alive(), "a script of the peer hangs"
+            assert not thread.is_alive(), "a script of the server hangs"
         if error is None:
             assert not self.errors, self.errors
 
     def pause(self) -> None:
-        """Let connections wait with their scripts."""
+        """Hold the scripts of new connections until `resume` is called."""
         self._may_run.clear()
 
     def resume(self) -> None:
-        """Let scripts run again."""
+        """Run the scripts of new connections."""
         self._may_run.set()
 
     def wait_ended(self, count: int = 1) -> None:
-        """Wait until the scripts of so many connections have ended."""
+        """Wait until the scripts of ``count`` connections have ended."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._closed >= count, PATIENCE)
 
     def wait_idle(self) -> None:
         """Wait until the scripts of all connections have ended."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._closed == len(self.lines), PATIENCE)
+            assert self._changed.wait_for(lambda: self._closed == len(self.connections), PATIENCE)
 
     def _accept(self) -> None:
         while True:
@@ -183,34 +183,34 @@ class RawServer:
             except OSError:
                 return
             sock.settimeout(PATIENCE)
-            line = RawConnection(sock, len(self.lines) + 1)
-            self.lines.append(line)
-            thread = threading.Thread(target=self._serve, args=(line,), daemon=True)
+            connection = RawConnection(sock, len(self.connections) + 1)
+            self.connections.append(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _serve(self, line: RawConnection) -> None:
+    def _serve(self, connection: RawConnection) -> None:
         try:
             assert self._may_run.wait(PATIENCE)
             if self._tls is not None:
-                line._socket = self._tls.wrap_socket(line._socket, server_side=True)
-            self._script(line)
+                connection._socket = self._tls.wrap_socket(connection._socket, server_side=True)
+            self._script(connection)
         except (ConnectionError, ssl.SSLError):
-            pass  # the client may leave at any time
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
+            pass  # the client may disconnect at any time
+        except Exception as error:  # noqa: BLE001 -- reported when the server closes
             self.errors.append(error)
         finally:
-            line.close()
+            connection.close()
             with self._changed:
                 self._closed += 1
                 self._changed.notify_all()
 
 
-def replying(*parts: bytes) -> Callable[[RawConnection], None]:
-    """A script that answers every request of a connection with the same bytes."""
+def respond_with(*parts: bytes) -> Callable[[RawConnection], None]:
+    """Return a script that sends the same bytes after every request."""
 
-    def script(line: RawConnection) -> None:
-        while line.request():
-            line.send(*parts)
+    def script(connection: RawConnection) -> None:
+        while connection.request():
+            connection.send(*parts)
 
     return script

@@ -44,7 +44,7 @@ async def rejection(*response: bytes) -> HandshakeRejected:
     """Return the rejection that a response causes; the server keeps the connection open."""
 
     def script(connection: RawConnection) -> None:
-        connection.response(*response)
+        connection.respond(*response)
         connection.wait_closed()
 
     with RawServer(script) as peer, pytest.raises(HandshakeRejected) as caught:
@@ -103,7 +103,7 @@ async def test_rejection_may_end_with_connection() -> None:
     for ending in (RawConnection.close, RawConnection.reset):
 
         def script(connection: RawConnection, ending: object = ending) -> None:
-            connection.response(b"HTTP/1.0 403 No\r\n\r\nno, ", b"never")
+            connection.respond(b"HTTP/1.0 403 No\r\n\r\nno, ", b"never")
             ending(connection)  # type: ignore[operator]
 
         with RawServer(script) as peer, pytest.raises(HandshakeRejected) as caught:
@@ -139,7 +139,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 async def test_invalid_handshake_response_raises(name: str) -> None:
     def script(connection: RawConnection) -> None:
-        connection.response(WRONG[name])
+        connection.respond(WRONG[name])
         connection.wait_closed()
 
     assert isinstance(await failure(script), InvalidResponseError)
@@ -148,10 +148,10 @@ async def test_invalid_handshake_response_raises(name: str) -> None:
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Swi", b"HTTP/1.1 403 No\r\nA: b"])
 async def test_closed_handshake_is_connection_failure(answer: bytes) -> None:
     assert (
-        type(await failure(lambda connection: connection.response(answer))) is ConnectionFailedError
+        type(await failure(lambda connection: connection.respond(answer))) is ConnectionFailedError
     )
     assert (
-        type(await failure(lambda connection: (connection.response(answer), connection.reset())))
+        type(await failure(lambda connection: (connection.respond(answer), connection.reset())))
         is ConnectionFailedError
     )
 
