@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from benchmarks.question import Case, Leg, Measures, Question
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -20,6 +20,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
     return ("trio", {}) if request.param is None else ("asyncio", request.param)
 
 
+@pytest.mark.slow
 async def test_two_thousand_subscriptions_complete(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint("acme/echo")
     async def echo(arguments: dict[str, Any]) -> dict[str, Any]:

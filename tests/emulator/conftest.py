@@ -8,11 +8,14 @@ import pytest
 
 from fal_async.emulator import Emulator
 from tests.support.http import client_of
+from tests.support.javascript import javascript
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import httpx
+
+__all__ = ["javascript"]
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,26 +12,19 @@ from pydantic import BaseModel
 
 from fal_async.emulator import Fault
 from tests.support.http import echo, waiting
+from tests.support.javascript import NODE, NPM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from fal_async.emulator import Emulator, Job
     from tests.support.http import Arguments
 
-PROJECT = Path(__file__).parent / "js"
-NODE = shutil.which("node")
-NPM = shutil.which("npm")
-
-pytestmark = pytest.mark.skipif(not (NODE and NPM), reason="node is not installed")
-
-
-@pytest.fixture(scope="module")
-def project() -> Path:
-    if not (PROJECT / "node_modules" / "@fal-ai").exists():
-        command = [str(NPM), "install", "--no-package-lock", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=55)
-    return PROJECT
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (NODE and NPM), reason="node is not installed"),
+]
 
 
 class Text(BaseModel):
@@ -52,7 +43,7 @@ async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
 
 
 @pytest.mark.parametrize("way", ["middleware", "proxy", "official-proxy"])
-def test_javascript_client_works(fal: Emulator, project: Path, way: str) -> None:
+def test_javascript_client_works(fal: Emulator, javascript: Path, way: str) -> None:
     fal.register("acme/upper", upper)
     fal.register("acme/count", count)
     fal.register("acme/slow", waiting(fal.gate()))
@@ -64,7 +55,13 @@ def test_javascript_client_works(fal: Emulator, project: Path, way: str) -> None
     }
     command = [str(NODE), "calls.cjs", way]
     done = subprocess.run(
-        command, cwd=project, env=environ, capture_output=True, text=True, timeout=50, check=False
+        command,
+        cwd=javascript,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     seen: dict[str, Any] = json.loads(done.stdout)
@@ -118,14 +115,14 @@ def test_javascript_client_works(fal: Emulator, project: Path, way: str) -> None
     assert (submitted.priority, submitted.headers["x-fal-runner-hint"]) == ("low", "lora")
 
 
-def test_javascript_client_uploads_files(fal: Emulator, project: Path) -> None:
+def test_javascript_client_uploads_files(fal: Emulator, javascript: Path) -> None:
     fal.register("acme/echo", echo)
     fal.fail(None, Fault(route="part", status=503, skip=1))
     size = 91 * 1024 * 1024  # it sends parts above 90 MiB, of 10 MiB each
     environ = os.environ | {"EMULATOR_URL": fal.url, "FAL_KEY": fal.key, "SIZE": str(size)}
     done = subprocess.run(
         [str(NODE), "uploads.cjs"],
-        cwd=project,
+        cwd=javascript,
         env=environ,
         capture_output=True,
         text=True,

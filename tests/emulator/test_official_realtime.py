@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fal_client
@@ -16,14 +14,13 @@ import pytest
 
 from fal_async.emulator import Fault, Socket
 from tests.support.http import Arguments, echo
+from tests.support.javascript import NODE, NPM
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
 
     from fal_async.emulator import Emulator
-
-PROJECT = Path(__file__).parent / "js"
-NODE = shutil.which("node")
 
 
 @pytest.fixture
@@ -114,11 +111,9 @@ async def test_async_client_holds_a_session(fal: Emulator, monkeypatch: pytest.M
             assert await session.recv() == {"n": n}
 
 
-@pytest.mark.skipif(not NODE, reason="node is not installed")
-def test_javascript_client_works_in_pages(fal: Emulator) -> None:
-    if not (PROJECT / "node_modules" / "@fal-ai").exists():
-        pytest.skip("the client is not installed")
-
+@pytest.mark.slow
+@pytest.mark.skipif(not (NODE and NPM), reason="node is not installed")
+def test_javascript_client_works_in_pages(fal: Emulator, javascript: Path) -> None:
     @fal.realtime("acme/crash")
     def crash(arguments: Arguments) -> Arguments:
         raise ValueError("boom")
@@ -129,7 +124,7 @@ def test_javascript_client_works_in_pages(fal: Emulator) -> None:
     fal.fail("acme/closed", Fault(route="realtime", close=1011, body="no more"))
     done = subprocess.run(
         [str(NODE), "--experimental-websocket", "realtime.cjs"],
-        cwd=PROJECT,
+        cwd=javascript,
         env=os.environ | {"EMULATOR_URL": fal.url, "FAL_KEY": fal.key},
         capture_output=True,
         timeout=30,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 #: What stands before a program: which client its `import fal_client` finds.
 OURS = """
 import sys

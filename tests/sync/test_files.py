@@ -13,7 +13,6 @@ from pydantic import BaseModel
 import fal_async.sync as fal_client
 from fal_async.emulator import Fault
 from fal_async.sync._portal import Portal
-from fal_async.sync._task import READ_AHEAD
 from tests.support.shared_client import close_shared_client
 
 if TYPE_CHECKING:
@@ -147,8 +146,8 @@ def test_the_bytes_of_a_file_come_chunk_by_chunk(blocking: fal_client.SyncClient
 def test_a_loop_over_a_file_that_is_left_gives_its_connection_back(
     fal: Emulator, blocking: fal_client.SyncClient
 ) -> None:
-    (file,) = blocking.run(ECHO, {"f": {"url": fal.store(bytes(64 * 1024 * 1024), "x/y")}}).files()
-    for _ in range(2 * READ_AHEAD):  # each of which holds a connection and its place for a while
+    (file,) = blocking.run(ECHO, {"f": {"url": fal.store(bytes(16 * 1024 * 1024), "x/y")}}).files()
+    for _ in range(4):
         for _ in file.iter_bytes():
             break
         with file.iter_bytes() as chunks:

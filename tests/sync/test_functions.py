@@ -90,6 +90,7 @@ say([thread.name for thread in threading.enumerate()].count("fal-portal"))
     ) == ["True", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
 def test_a_forked_child_has_its_own_connections(fal: Emulator, end: str) -> None:
     assert said(
@@ -116,6 +117,7 @@ say(fal_client.run("acme/echo", {{"who": "parent"}}), handle.get())
     ]
 
 
+@pytest.mark.slow
 def test_processes_that_are_forked_together_do_not_mix_up_their_responses(fal: Emulator) -> None:
     assert said(
         """
@@ -141,6 +143,7 @@ say([os.waitpid(child, 0)[1] for child in children])
     ) == ["[0, 0, 0, 0]"]
 
 
+@pytest.mark.slow
 def test_a_forking_server_answers_each_request_over_a_connection_of_its_own(fal: Emulator) -> None:
     assert said(
         """
@@ -173,6 +176,7 @@ say(fal_client.run("acme/echo", {"who": "parent"}))
     ) == [*(f"{{'who': 'child {number}'}}" for number in range(4)), "{'who': 'parent'}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_pool_of_processes_can_call(fal: Emulator, method: str) -> None:
     assert said(

@@ -258,6 +258,7 @@ def all_interrupted(call):
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_any_moment_of_a_submit_leaves_no_unknown_job(
     fal: Emulator, platform: Platform
 ) -> None:
@@ -277,6 +278,7 @@ say(*[handle.request_id for handle in handles])
     assert not any(fal.jobs[job_id].cancelled for job_id in ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("receive", ["connection.recv()", "connection.__next__()"])
 def test_ctrl_c_at_any_moment_of_a_receive_loses_no_message(fal: Emulator, receive: str) -> None:
     numbers = itertools.count()

@@ -6,7 +6,10 @@ import pytest
 
 from tests.support.subprocesses import run_script, said
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and forks of POSIX"),
+]
 
 #: A coroutine that is interrupted while it waits, and takes its time to clean up.
 WORK = """

@@ -16,6 +16,7 @@ CHECKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # a cold cache makes them slow
 def test_type_checkers_find_what_the_typing_files_expect_and_nothing_else() -> None:
     running = {
