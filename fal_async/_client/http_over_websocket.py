@@ -150,7 +150,7 @@ class WebSocketResponse:
 
     async def __anext__(self) -> Any:
         if self._reading:
-            raise InvalidRequestError("another task is reading this response already")
+            raise InvalidRequestError("cannot read the response: another task is reading it")
         self._reading = True
         try:
             while True:

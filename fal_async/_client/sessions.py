@@ -55,7 +55,7 @@ class _Receiver:
         return message
 
 
-_redelivered = on_abandoned_result(_Receiver._keep_for_next_call, is_redelivered=True)  # pyright: ignore[reportPrivateUsage] -- of the class above
+_redeliver_abandoned = on_abandoned_result(_Receiver._keep_for_next_call, is_redelivered=True)  # pyright: ignore[reportPrivateUsage] -- of the class above
 
 
 @set_module("fal_async")
@@ -114,7 +114,7 @@ class AsyncRealtimeConnection(_Receiver):
         """
         await self._websocket.send(self._encode(arguments))
 
-    @_redelivered
+    @_redeliver_abandoned
     async def recv(self) -> Any:
         """Receive the next result, which may contain bytes and may be ``None``.
 
@@ -152,7 +152,7 @@ class AsyncRealtimeConnection(_Receiver):
     def __aiter__(self) -> Self:
         return self
 
-    @_redelivered
+    @_redeliver_abandoned
     async def __anext__(self) -> Any:
         try:
             return await self.recv()
@@ -281,7 +281,7 @@ class WebSocketConnection(_Receiver):
         """
         await self._websocket.send(message)
 
-    @_redelivered
+    @_redeliver_abandoned
     async def recv(self) -> str | bytes:
         """Receive the next message.
 
@@ -299,7 +299,7 @@ class WebSocketConnection(_Receiver):
     def __aiter__(self) -> Self:
         return self
 
-    @_redelivered
+    @_redeliver_abandoned
     async def __anext__(self) -> str | bytes:
         try:
             return await self.recv()

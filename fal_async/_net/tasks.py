@@ -1,4 +1,4 @@
-"""Timeouts, shielded cleanup, work that outlasts its caller, and task groups."""
+"""Timeouts, shielded cleanup, task groups, and work and results that outlast their caller."""
 
 from __future__ import annotations
 

@@ -169,7 +169,9 @@ class WebSocket:
             InvalidRequestError: Another task is receiving.
         """
         if self._receiving:
-            raise InvalidRequestError("another task is receiving from this connection already")
+            raise InvalidRequestError(
+                "cannot receive: another task is receiving from this connection"
+            )
         self._receiving = True
         try:
             if self._receive_buffer:

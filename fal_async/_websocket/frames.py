@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BINARY",
     "CHUNK_SIZE",
+    "RAW",
     "TEXT",
     "ChunkedFrame",
     "FrameContent",

@@ -179,9 +179,11 @@ async def _do_handshake(
     for name, value in headers.items():
         lowercase = name.lower()
         if lowercase in _HANDSHAKE_HEADERS or lowercase.startswith("sec-websocket-"):
-            raise InvalidRequestError(f"the header {name} is set by the WebSocket handshake")
+            raise InvalidRequestError(
+                f"cannot set the header {name}: the WebSocket handshake sets it"
+            )
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise InvalidRequestError(f"the header {name!r} is not a valid HTTP header")
+            raise InvalidRequestError(f"the header {name!r} must have a valid name and value")
     try:
         await stream.send(_write_request(protocol, headers, authorization))
         received = await _read_response(stream)

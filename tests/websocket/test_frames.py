@@ -15,6 +15,7 @@ from fal_async._websocket import frames as module
 from fal_async._websocket.frames import (
     BINARY,
     MAX_COPIED,
+    RAW,
     TEXT,
     ChunkedFrame,
     FrameContent,
@@ -56,15 +57,15 @@ def parse(frame: bytes) -> Frame:
     raise AssertionError("the frame is not complete")
 
 
-def whole_frame(first: int, payload: bytes) -> bytes:
-    frame = encode_frame(first, payload)
+def whole_frame(first_byte: int, payload: bytes) -> bytes:
+    frame = encode_frame(first_byte, payload)
     assert isinstance(frame, bytes)
     return frame
 
 
 def read_frames(parts: list[bytes], max_size: int | None = None) -> list[FrameContent]:
     reader = FrameReader(max_size)
-    return [piece for part in parts for piece in reader.feed(part)]
+    return [content for part in parts for content in reader.feed(part)]
 
 
 def read_into_buffers(parts: list[bytes]) -> list[FrameContent]:
@@ -87,8 +88,8 @@ def read_into_buffers(parts: list[bytes]) -> list[FrameContent]:
 
 def test_message_is_encoded_as_masked_frame() -> None:
     for size in SIZES:
-        for first, opcode in ((TEXT, Opcode.TEXT), (BINARY, Opcode.BINARY)):
-            frame = parse(whole_frame(first, b"a" * size))
+        for first_byte, opcode in ((TEXT, Opcode.TEXT), (BINARY, Opcode.BINARY)):
+            frame = parse(whole_frame(first_byte, b"a" * size))
             assert (frame.opcode, frame.data, frame.fin) == (opcode, b"a" * size, True)
 
 
@@ -100,20 +101,20 @@ def test_only_whole_messages_are_decoded() -> None:
     assert read_frames([STREAM]) == [
         (TEXT, b"one"),
         (BINARY, b"x" * 200),
-        (0, b"\x89\x01?"),
-        (0, b"\x01\x02tw"),
-        (0, b"\x8a\x00"),
-        (0, b"\x80\x01o"),
+        (RAW, b"\x89\x01?"),
+        (RAW, b"\x01\x02tw"),
+        (RAW, b"\x8a\x00"),
+        (RAW, b"\x80\x01o"),
         (BINARY, b""),
-        (0, b"\x88\x02\x03\xe8"),
+        (RAW, b"\x88\x02\x03\xe8"),
     ]
 
 
 def test_message_between_fragments_goes_to_parser() -> None:
     assert read_frames([b"\x01\x01a" + b"\x81\x01b" + b"\x80\x01c" + b"\x81\x01d"]) == [
-        (0, b"\x01\x01a"),
-        (0, b"\x81\x01b"),
-        (0, b"\x80\x01c"),
+        (RAW, b"\x01\x01a"),
+        (RAW, b"\x81\x01b"),
+        (RAW, b"\x80\x01c"),
         (TEXT, b"d"),
     ]
 
@@ -137,9 +138,9 @@ def test_too_long_frame_goes_to_parser_at_once() -> None:
     head = Frame(Opcode.BINARY, b"x" * 1000).serialize(mask=False)[:4]
     assert read_frames([b"\x81\x01a" + head, b"xx", b"y"], max_size=999) == [
         (TEXT, b"a"),
-        (0, head),
-        (0, b"xx"),
-        (0, b"y"),
+        (RAW, head),
+        (RAW, b"xx"),
+        (RAW, b"y"),
     ]
     assert read_frames([head], max_size=1000) == []
 
@@ -148,8 +149,8 @@ def test_masked_frame_goes_to_parser() -> None:
     masked = whole_frame(TEXT, b"no")
     assert read_frames([b"\x81\x01a" + masked, b"\x81\x01b"]) == [
         (TEXT, b"a"),
-        (0, masked),
-        (0, b"\x81\x01b"),
+        (RAW, masked),
+        (RAW, b"\x81\x01b"),
     ]
 
 
@@ -181,7 +182,8 @@ def test_announced_length_takes_little_memory() -> None:
 
 
 @given(
-    st.lists(st.integers(0, 3 * MAX_COPIED), max_size=5), st.lists(st.integers(1, 9000), max_size=9)
+    st.lists(st.integers(0, 3 * MAX_COPIED), max_size=5),
+    st.lists(st.integers(1, 9000), max_size=9),
 )
 def test_splitting_and_buffers_keep_messages(sizes: list[int], cuts: list[int]) -> None:
     messages = [bytes([number]) * size for number, size in enumerate(sizes)]
@@ -222,9 +224,9 @@ def test_reader_keeps_every_byte_of_garbage(garbage: bytes, cuts: list[int]) -> 
 def _merged(contents: list[FrameContent]) -> list[FrameContent]:
     """Join adjacent bytes for the parser, whose division does not matter."""
     merged: list[FrameContent] = []
-    for first, data in contents:
-        if merged and first == 0 == merged[-1][0]:
-            merged[-1] = (0, merged[-1][1] + data)
+    for first_byte, data in contents:
+        if merged and first_byte == RAW == merged[-1][0]:
+            merged[-1] = (RAW, merged[-1][1] + data)
         else:
-            merged.append((first, data))
+            merged.append((first_byte, data))
     return merged
