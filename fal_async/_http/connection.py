@@ -284,7 +284,7 @@ class _RequestSender:
         return True
 
     async def _send(self, data: memoryview) -> bool:
-        """Send all data, unless the response says to stop; return whether all was sent."""
+        """Send all data, unless a response makes it pointless; return whether all was sent."""
         while data:
             if self._should_stop():
                 return False

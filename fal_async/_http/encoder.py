@@ -59,7 +59,7 @@ def encode_request(
         host: The value of the ``Host`` header, for requests without one.
         target: Path and query.
         headers: Names and values.
-        body: The body. The headers must contain its length, or say that it is sent in chunks.
+        body: The body. The headers must contain its length, or ``Transfer-Encoding: chunked``.
         query: A signed query, added to the target; ``None`` for none.
 
     Raises:

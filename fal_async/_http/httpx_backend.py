@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPXBackend", "ProxiedBackend", "mocked_backend"]
 
-#: Errors by which a transport says that nothing was sent.
+#: Errors that a transport raises before it sends anything.
 _UNSENT: Final = (
     ConnectError,
     ConnectTimeout,
@@ -163,7 +163,7 @@ _Transports: TypeAlias = dict[str, httpx.AsyncHTTPTransport]
 
 
 class ProxiedBackend:
-    """Sends requests through proxies, over the transport of httpx, where rules say so.
+    """Sends requests through proxies, over the transport of httpx, or directly.
 
     Args:
         rules: The rules that select the proxy of a URL.
@@ -196,10 +196,10 @@ class ProxiedBackend:
             proxy = self._rules.find(httpx.URL(url))
         except httpx.InvalidURL as error:
             raise InvalidURL(str(error)) from error
-        transport = self._direct if proxy is None else await self._connect_via(proxy)
-        return await transport.send(method, url, headers, body, timeouts, transmission, query=query)
-
-    async def _connect_via(self, proxy: str) -> HTTPXBackend:
+        if proxy is None:
+            return await self._direct.send(
+                method, url, headers, body, timeouts, transmission, query=query
+            )
         if self._closed:
             raise RuntimeError("the transport is closed")
         context = await shared_context()
@@ -210,7 +210,8 @@ class ProxiedBackend:
             transports[proxy] = httpx.AsyncHTTPTransport(
                 verify=context, proxy=parse_proxy(proxy), limits=limits
             )
-        return HTTPXBackend(transports[proxy])
+        backend = HTTPXBackend(transports[proxy])
+        return await backend.send(method, url, headers, body, timeouts, transmission, query=query)
 
     async def prepare(self) -> None:
         """Load the trusted certificates."""

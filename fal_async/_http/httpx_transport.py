@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["PooledTransport", "encode_httpx_request"]
 
 #: Methods whose requests can be repeated when a connection turns out to be dead (RFC 9110, section
-#: 9.2.2). An `httpx.Request` says no more about its effect.
+#: 9.2.2). An `httpx.Request` contains no other information about its effect.
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 

@@ -96,7 +96,7 @@ class HTTPConnectionPool:
             origin: The origin to connect to.
             request: The request.
             timeouts: The timeouts.
-            transmission: Says whether the request can be repeated, and records whether it was sent.
+            transmission: The state of the attempt, which is updated.
 
         Raises:
             ExchangeError: There is no response.

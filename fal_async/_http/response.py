@@ -58,7 +58,7 @@ class Transport(Protocol):
             headers: The headers, complete.
             body: The body.
             timeouts: The timeouts of connecting, writing and reading, in seconds.
-            transmission: Says whether the request can be repeated, and records whether it was sent.
+            transmission: The state of the attempt, which is updated.
             query: A signed query, added to the URL; ``None`` for none.
 
         Raises:

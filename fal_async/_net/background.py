@@ -7,7 +7,7 @@ ended. It ends with its work, with `BackgroundTask.cancel`, or with its event lo
 - asyncio, uvloop: ``asyncio.run`` (like every runner that follows it) cancels all tasks, waits for
   them, and finalizes async generators. Background tasks are not among the tasks that it cancels
   (``asyncio.all_tasks`` does not list them). One async generator per loop waits for them at the
-  end. A loop that is closed without ``shutdown_asyncgens`` leaves them unfinished.
+  end. They do not finish if a loop is closed without ``shutdown_asyncgens``.
 - trio: ``trio.run`` cancels its system tasks once the main task has ended, and waits for them.
 
 In both cases the work has a grace period to finish, and is cancelled after it. Connections and

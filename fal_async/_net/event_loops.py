@@ -74,7 +74,11 @@ class PerLoop(Generic[T]):
         return slot.value
 
     def _add(self, loop: object) -> T:
-        self._drop_closed_loops()
+        # The values of loops that were closed without finalizing their generators are still open.
+        with self._lock:
+            closed = [other for other in self._slots if getattr(other, "is_closed", bool)()]
+            slots = [self._slots.pop(other) for other in closed]
+        self._close_slots(slots)
         value = self._factory()
         finalizer = None
         if self._close is not None:
@@ -83,13 +87,6 @@ class PerLoop(Generic[T]):
         with self._lock:
             self._slots[loop] = _Slot(value, finalizer)
         return value
-
-    def _drop_closed_loops(self) -> None:
-        """Close the values of loops that were closed without finalizing their generators."""
-        with self._lock:
-            closed = [loop for loop in self._slots if getattr(loop, "is_closed", bool)()]
-            slots = [self._slots.pop(loop) for loop in closed]
-        self._close_slots(slots)
 
     def reset_after_fork(self) -> None:
         """Close the values that a forked process has inherited."""

@@ -98,7 +98,16 @@ class _Threads:
 
     async def run(self, function: Callable[[], T], work: Work) -> T:
         async with self._slots[work]:
-            self._check_abandoned(work)
+            abandoned = self._abandoned[work]
+            if len(abandoned) >= MAX_ABANDONED and work is not Work.CLEANUP:
+                blocked = [call for call in abandoned if not call.ended]
+                self._abandoned[work] = WeakSet(blocked)
+                if len(blocked) >= MAX_ABANDONED:
+                    raise FalClientError(
+                        f"cannot start a worker thread: {len(blocked)} threads of cancelled "
+                        f"callers are still blocked in {work.value}; end the input that they read "
+                        "from"
+                    )
             call = _Call(function)
             try:
                 return await anyio.to_thread.run_sync(
@@ -107,18 +116,6 @@ class _Threads:
             finally:
                 if not call.ended:
                     self._abandoned[work].add(call)
-
-    def _check_abandoned(self, work: Work) -> None:
-        abandoned = self._abandoned[work]
-        if len(abandoned) < MAX_ABANDONED or work is Work.CLEANUP:
-            return
-        blocked = [call for call in abandoned if not call.ended]
-        self._abandoned[work] = WeakSet(blocked)
-        if len(blocked) >= MAX_ABANDONED:
-            raise FalClientError(
-                f"cannot start a worker thread: {len(blocked)} threads of cancelled callers are "
-                f"still blocked in {work.value}; end the input that they read from"
-            )
 
 
 class _Call(Generic[T]):

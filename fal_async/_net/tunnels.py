@@ -107,23 +107,20 @@ async def _open_socks_tunnel(
                 raise ProxyError("the SOCKS proxy refused the username or password", permanent=True)
         command = socks5.SOCKS5Command.CONNECT
         await stream.send(socks5.SOCKS5CommandRequest.from_address(command, (host, port)).dumps())
-        code = socks5.SOCKS5Reply.loads(await _receive_socks_response(stream)).reply_code
+        response = await _receive_exactly(stream, 4)
+        address_type = response[3]
+        if address_type == 3:  # a name, after its length
+            response += await _receive_exactly(stream, 1)
+            size = response[4]
+        else:
+            size = {1: 4, 4: 16}.get(address_type, -2)
+        response += await _receive_exactly(stream, size + 2)
+        code = socks5.SOCKS5Reply.loads(response).reply_code
     except (ProtocolError, OverflowError) as error:
         raise ProxyError(f"the proxy does not use SOCKS5: {error}") from error
     if code is not socks5.SOCKS5ReplyCode.SUCCEEDED:
         reason = code.name.lower().replace("_", " ")
         raise ProxyError(f"the SOCKS proxy refused the tunnel: {reason}")
-
-
-async def _receive_socks_response(stream: SocketStream) -> bytes:
-    response = await _receive_exactly(stream, 4)
-    address_type = response[3]
-    if address_type == 3:  # a name, after its length
-        response += await _receive_exactly(stream, 1)
-        size = response[4]
-    else:
-        size = {1: 4, 4: 16}.get(address_type, -2)
-    return response + await _receive_exactly(stream, size + 2)
 
 
 async def _receive_exactly(stream: SocketStream, size: int) -> bytes:
