@@ -1,7 +1,7 @@
 """The async-native Python client for fal.ai.
 
-``run``, ``submit`` and ``subscribe`` call models; `AsyncClient` has the same calls and settings of
-its own; `fal_async.emulator` is a local platform to test against. Names load when first used.
+``run``, ``submit`` and ``subscribe`` call models. `AsyncClient` has the same methods, and its own
+settings. `fal_async.emulator` is a local platform for tests. Modules load on first use.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ __all__ = [
     "ws_connect_async",
 ]
 
-#: Names whose modules cost time to import (httpx, anyio), and where they are.
+#: The modules of names that load on first use, since they import httpx, anyio or pydantic.
 _LAZY = {
     "Arguments": "types",
     "AsyncClient": "_client.client",
@@ -246,14 +246,16 @@ _LAZY = {
     "upload_image": "_client.functions",
     "ws_connect": "_client.functions",
 }
-#: Modules that programs for the official client use without importing them.
+#: Modules that programs for the official client use without an import.
 _MODULES = {"auth", "client"}
 
 
 def __getattr__(name: str) -> object:
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
-    found = name.removesuffix("_async") if name in __all__ else name  # as the official client says
+    found = (
+        name.removesuffix("_async") if name in __all__ else name
+    )  # the names of the official client
     if found not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_LAZY[found]}"), found)

@@ -1,4 +1,4 @@
-"""What a client is configured with: frozen, validated values, read once."""
+"""The settings of a client: frozen, validated values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Unchanged(Enum):
         return "<unchanged>"
 
 
-#: The default of a setting that is left as it is; ``None`` is a value of its own.
+#: The default of a setting that is not changed; ``None`` is a value.
 UNCHANGED: Final = Unchanged.UNCHANGED
 
 #: Bytes in a mebibyte.
@@ -41,15 +41,15 @@ class Hosts:
     """The base URLs of the platform.
 
     Attributes:
-        run: Direct runs and streams; realtime sockets are at the same place with the scheme ``ws``
-            or ``wss``.
+        run: Direct runs and streams. Realtime WebSockets use the same URL with the scheme ``ws`` or
+            ``wss``.
         queue: The job queue.
         rest: Tokens, storage and the keys of webhooks.
-        cdn: Uploaded and produced files.
+        cdn: Uploaded files and files in outputs.
         ws: HTTP over WebSocket.
 
     Raises:
-        InvalidRequestError: A URL is not absolute, has the wrong scheme, or carries a query or a
+        InvalidRequestError: A URL is not absolute, has the wrong scheme, or contains a query or a
             password.
 
     Example:
@@ -70,7 +70,7 @@ class Hosts:
 
     @classmethod
     def at(cls, base_url: str) -> Self:
-        """All five under one origin, as the emulator has them: ``/run /queue /rest /cdn /ws``."""
+        """Return the hosts below one URL, at the paths ``/run /queue /rest /cdn /ws``."""
         base = _base_url("run", base_url)
         return cls(
             run=f"{base}/run",
@@ -83,7 +83,9 @@ class Hosts:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
         """Read ``FAL_ASYNC_BASE_URL``, or else ``FAL_RUN_HOST`` and ``FAL_QUEUE_RUN_HOST``."""
-        environ = cast("Mapping[str, str]", Variables(environ))  # an error does not show them all
+        environ = cast(
+            "Mapping[str, str]", Variables(environ)
+        )  # tracebacks do not show the variables
         if base_url := environ.get("FAL_ASYNC_BASE_URL", "").strip():
             return cls.at(base_url)
         run = _bare_host("FAL_RUN_HOST", environ) or "fal.run"
@@ -113,7 +115,7 @@ def _base_url(name: str, url: object) -> str:
 
 
 def _split(url: str) -> SplitResult | None:
-    """The parts of a URL that every reader would split in the same way."""
+    """Split a URL; ``None`` for a URL that parsers split differently."""
     if not url.isprintable() or set(" \\") & set(url):
         return None
     try:
@@ -125,10 +127,10 @@ def _split(url: str) -> SplitResult | None:
 
 
 def check_hosts(hosts: object) -> Hosts:
-    """Check that hosts are a `Hosts`."""
+    """Validate the `hosts` argument."""
     if isinstance(hosts, str):
         raise InvalidRequestError(
-            f"hosts must be a Hosts, got {describe(hosts)}: Hosts.at(...) makes one of a base URL"
+            f"hosts must be a Hosts, got {describe(hosts)}: use Hosts.at(...) for a base URL"
         )
     return check_instance("hosts", hosts, Hosts)
 
@@ -136,23 +138,23 @@ def check_hosts(hosts: object) -> Hosts:
 @set_module("fal_async")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much one client does at once, on each event loop. Waiting for a place is never an error.
+    """The concurrency limits of a client, per event loop. Calls beyond a limit wait.
 
-    The lanes are apart so that calls which wait cannot starve calls which act.
+    Each lane has its own limit, so that calls that wait cannot starve short calls.
 
     Attributes:
-        control: Connections for calls that are over soon: submit, status, result, tokens. As many
-            more are for cancellations, which wait behind no other calls.
-        held: Connections for calls that hold one for their whole life: run and stream.
-        max_streams: Waits on queue jobs that hold a connection; the others wait for that, and poll
-            meanwhile. Keys and endpoints have equal parts.
-        polls_per_second: How many status requests the polling waits send together, per second. With
-            less than one for every 60 waits, jobs are looked at less often than once a minute.
-        uploads: Files, and parts of files, that are sent at once. With `part_size` it bounds the
-            memory that uploads take: as many parts of iterators, or 1 MiB of as many files.
-        downloads: Files that are received at once.
-        part_size: The size of the parts that large uploads are sent in, in bytes.
-        single_shot: The largest upload that is sent in one request, in bytes.
+        control: The connections for short calls: submit, status, result, tokens. Cancellations have
+            as many of their own.
+        held: The connections for calls that use one for their whole duration: run and stream.
+        max_streams: The waits for queue jobs that use a status stream. Further waits poll until a
+            stream is free. Keys and endpoints get equal shares.
+        polls_per_second: The status requests of all polling waits together, per second. With more
+            than 60 waits for each, jobs are polled less often than once a minute.
+        uploads: The files, and parts of files, that are sent at once. With `part_size`, it bounds
+            the memory of uploads: one part for each iterator, or 1 MiB for each file.
+        downloads: The files that are received at once.
+        part_size: The size of the parts of a multipart upload, in bytes.
+        single_shot: The size of the largest upload that is sent in one request, in bytes.
 
     Example:
         >>> Limits(max_streams=32).max_streams
@@ -179,18 +181,18 @@ class Limits:
 @set_module("fal_async")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often, and for how long, an exchange that may be repeated is repeated.
+    """The number and the delays of retries.
 
-    What may be repeated is not a matter of policy: a call that starts a job is repeated only when
-    the first one was certainly not accepted.
+    The policy does not decide which requests are retried: a request that starts a job is retried
+    only if the platform certainly did not accept it.
 
     Attributes:
-        attempts: How often an exchange is tried in all; 1 turns repetition off.
-        base_delay: The upper bound of the first pause, in seconds; it doubles each time, and the
-            pause is drawn at random between zero and the bound.
-        max_delay: The largest bound of a pause, in seconds.
-        budget: How long a call goes on trying, in seconds from its start.
-        max_retry_after: The longest pause that the platform may ask for, in seconds; when it asks
+        attempts: The maximum number of attempts; 1 disables retries.
+        base_delay: The maximum of the first delay, in seconds. It doubles with each attempt, and
+            the delay is random between zero and the maximum.
+        max_delay: The upper bound of that maximum, in seconds.
+        budget: The time for all attempts of a call, in seconds from its start.
+        max_retry_after: The longest delay that the platform may ask for, in seconds. If it asks
             for more, the error is raised at once.
 
     Example:
@@ -211,5 +213,5 @@ class RetryPolicy:
 
 
 def check_policy(policy: object) -> RetryPolicy:
-    """Check that a policy is a `RetryPolicy`; ``None`` is the default one."""
+    """Validate the `retry` argument; ``None`` is the default policy."""
     return RetryPolicy() if policy is None else check_instance("retry", policy, RetryPolicy)

@@ -1,4 +1,4 @@
-"""Credentials for requests of your own, by the names that ``fal_client.auth`` has for them."""
+"""Credentials for your own requests, with the names of ``fal_client.auth``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = [
 ]
 
 _hosts = Hosts.from_environment(os.environ)
-#: The host of direct runs, and that of the queue.
+#: The hosts of direct runs and of the queue.
 FAL_RUN_HOST = urlsplit(_hosts.run).netloc
 FAL_QUEUE_RUN_HOST = urlsplit(_hosts.queue).netloc
 
 
 @dataclass(frozen=True)
 class AuthCredentials:
-    """A value of the Authorization header. It cannot be pickled, and its repr has no token.
+    """The credentials of the Authorization header, without the token in their repr or a pickle.
 
     Attributes:
         scheme: ``"Key"`` for API keys, ``"Bearer"`` for the token of a login.
@@ -45,7 +45,7 @@ class AuthCredentials:
         return f"{self.scheme} {self.token}"
 
     def as_headers(self) -> dict[str, str]:
-        """The header, with its name."""
+        """Return the header as a dictionary."""
         return {"Authorization": self.header_value}
 
     def __reduce__(self) -> NoReturn:
@@ -53,10 +53,10 @@ class AuthCredentials:
 
 
 async def fetch_auth_credentials_async() -> AuthCredentials:
-    """Find the credentials that the module-level functions use, for requests of your own.
+    """Return the credentials of the default client, for your own requests.
 
     Raises:
-        MissingCredentialsError: There are none.
+        MissingCredentialsError: No credentials were found.
     """
     client = await load_default_client()
     value = await client._dispatcher.credentials.authorization()  # pyright: ignore[reportPrivateUsage] -- of its own package
@@ -64,21 +64,21 @@ async def fetch_auth_credentials_async() -> AuthCredentials:
 
 
 def fetch_auth_credentials() -> AuthCredentials:
-    """Find them in code that blocks; see `fetch_auth_credentials_async`.
+    """Return the credentials of the default client; blocks.
 
     Raises:
-        MissingCredentialsError: There are none.
+        MissingCredentialsError: No credentials were found.
     """
-    from fal_async.sync import sync_client  # which imports what this module is imported by
+    from fal_async.sync import sync_client  # late, since it imports this module
 
     return sync_client._portal.call(fetch_auth_credentials_async)  # pyright: ignore[reportPrivateUsage] -- of its own package
 
 
 def fetch_credentials() -> str:
-    """Find the API key; see `fetch_auth_credentials`.
+    """Return the API key of the default client; blocks.
 
     Raises:
-        MissingCredentialsError: There is none; the token of a login is no key.
+        MissingCredentialsError: No API key was found; the token of a login is not one.
     """
     found = fetch_auth_credentials()
     if found.scheme != "Key":

@@ -1,4 +1,4 @@
-"""The names that programs for the official client import from ``fal_client.client``."""
+"""The names of ``fal_client.client``, for programs for the official client."""
 
 from __future__ import annotations
 

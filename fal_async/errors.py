@@ -1,4 +1,4 @@
-"""Every error of the library, by what the caller can do about it.
+"""The exception hierarchy, ordered by what the caller can do about an error.
 
 ::
 
@@ -7,29 +7,28 @@
     ├── InvalidRequestError              fix the call (also a ValueError); nothing was sent
     ├── ClientClosedError                use a client that is open
     ├── FalClientTimeoutError            your deadline passed (also a TimeoutError)
-    ├── TransportError                   no response: the network, or a peer that broke off
-    │   ├── ConnectionFailedError        nothing was sent, safe to repeat
-    │   ├── StreamInterruptedError            the connection of a stream was lost on the way
-    │   ├── RealtimeDisconnectedError    the socket has closed: connect again
-    │   └── SubmitOutcomeUnknownError    a job may have been started, look before repeating
-    ├── StreamError                      the app broke off the stream and says why
+    ├── TransportError                   no response: the network or the peer failed
+    │   ├── ConnectionFailedError        nothing was sent: safe to retry
+    │   ├── StreamInterruptedError       the connection of a stream was lost
+    │   ├── RealtimeDisconnectedError    the WebSocket is closed: connect again
+    │   └── SubmitOutcomeUnknownError    a job may have started: check before you retry
+    ├── StreamError                      the app ended the stream with an error
     ├── UploadError                      the file changed, or could not be read to its end
-    ├── InvalidResponseError                a response that is not what the protocol says
+    ├── InvalidResponseError             a response that violates the protocol
     ├── RealtimeError                    the app ended the session (also a RuntimeError)
-    └── FalClientHTTPError               the platform answered with an error status
+    └── FalClientHTTPError               the platform returned an error status
         ├── AuthenticationError          401: the key is wrong
         ├── PermissionDeniedError        403: the key may not do this
         │   └── AccountLockedError       403: top up the balance, or ask support
         ├── NotFoundError                404: wrong endpoint or request id, or expired
         ├── InvalidInputError            400, 422: fix the arguments
-        │   └── ContentPolicyError       422: the content was refused
+        │   └── ContentPolicyError       422: a content policy rejected the content
         ├── RateLimitError               429: slow down
         ├── JobCancelledError            499: the job was cancelled
-        └── ServerError                  5xx: not your fault
-            └── StartTimeoutError        504: your start_timeout passed before a runner was free
+        └── ServerError                  5xx: the platform or the runner failed
+            └── StartTimeoutError        504: no runner was free within start_timeout
 
-Each error carries its facts as attributes, can be hashed, copied and pickled, and never holds a
-key.
+Errors carry their details as attributes, can be hashed, copied and pickled, and never hold a key.
 """
 
 from __future__ import annotations
@@ -76,24 +75,23 @@ __all__ = [
 
 
 class FalClientError(Exception):
-    """The root of every error that the library raises.
+    """The base class of all errors that the library raises.
 
     Attributes:
-        stage: What the call was doing. ``"upload"``: it sent files, those of arguments included.
-            ``"submit"``: it was about to hand a job over, or was refused one. ``"wait"``: it asked
-            how a queue job stands. ``"job"``: the job itself, which runs while `run` and `stream`
-            wait for it, or has ended with an error of its own. ``"result"``: it fetched or checked
-            an output. ``"download"``: it received a file. ``None`` where none of these applies.
-        started: Whether the call has started a job, or was about one that had been started: true
-            or false where that is certain, ``None`` where it is not known. After false, the call
-            can be repeated without being charged twice.
+        stage: The stage of the call that failed. ``"upload"``: the upload of files, including files
+            in arguments. ``"submit"``: the submission of a job. ``"wait"``: the wait for a job in
+            the queue. ``"job"``: the job itself, which runs while `run` and `stream` wait, or has
+            failed. ``"result"``: the download or validation of an output. ``"download"``: the
+            download of a file. ``None`` if none of these applies.
+        started: Whether a job was started, by this call or before it; ``None`` if that is unknown.
+            If it is false, the call can be repeated and is not charged twice.
     """
 
     stage: Stage | None = None
     started: bool | None = None
 
     def __str__(self) -> str:
-        # Text of peers may hold lone surrogates, which no log and no terminal takes.
+        # The text of a peer may hold lone surrogates, which logs and terminals cannot encode.
         return self._describe().encode(errors="backslashreplace").decode()
 
     def _describe(self) -> str:
@@ -111,13 +109,13 @@ class FalClientError(Exception):
 
 
 class MissingCredentialsError(FalClientError):
-    """No usable credentials were found; the message names every place that was looked at."""
+    """No usable credentials were found; the message lists the sources that were searched."""
 
     started: bool | None = False
 
 
 class InvalidRequestError(FalClientError, ValueError):
-    """The call itself is wrong. It was found before anything was sent."""
+    """An argument of the call is invalid. Nothing was sent."""
 
     started: bool | None = False
 
@@ -126,9 +124,9 @@ class ClientClosedError(FalClientError):
     """The client was closed before or during the call.
 
     Attributes:
-        request_id: The id of the job that the call was about, or ``None``.
-        uncancelled: The ids of jobs that the call has started and that could not be cancelled, so
-            they may be running; empty as a rule.
+        request_id: The id of the job, or ``None``.
+        uncancelled: The ids of jobs that the call started and could not cancel. They may be
+            running. Usually empty.
     """
 
     def __init__(
@@ -140,17 +138,17 @@ class ClientClosedError(FalClientError):
 
 
 class FalClientTimeoutError(FalClientError, TimeoutError):
-    """The deadline that the caller gave has passed.
+    """The deadline of the call has passed.
 
     Attributes:
         timeout: The deadline, in seconds from the start of the call.
         request_id: The id of the job, or ``None`` when it was not known yet.
-        last_status: The last status that was seen, or ``None``.
+        last_status: The last status of the job, or ``None``.
         waiting_for: The limit of the client that the call was waiting for, such as
-            ``"limits.held (1000)"``: others of its calls had taken all of it, and nothing was sent
-            meanwhile. ``None`` when the call was waiting for the platform.
-        uncancelled: The ids of jobs that the call has started and that could not be cancelled, so
-            they may be running; empty as a rule. It is empty for calls that leave jobs alone.
+            ``"limits.held (1000)"``: other calls had used it up, and nothing was sent meanwhile.
+            ``None`` if the call was waiting for the platform.
+        uncancelled: The ids of jobs that the call started and could not cancel. They may be
+            running. Usually empty, and always empty for calls that do not cancel jobs.
     """
 
     def __init__(
@@ -162,7 +160,7 @@ class FalClientTimeoutError(FalClientError, TimeoutError):
         waiting_for: str | None = None,
         uncancelled: Sequence[str] = (),
     ) -> None:
-        super().__init__(timeout)  # a second one would be taken for the text of an OSError
+        super().__init__(timeout)  # a second argument would become the text of the OSError
         self.timeout = timeout
         self.request_id = request_id
         self.last_status = last_status
@@ -180,10 +178,10 @@ class FalClientTimeoutError(FalClientError, TimeoutError):
 
 
 class TransportError(FalClientError):
-    """The exchange broke before a whole response had arrived.
+    """The request failed before a complete response was received.
 
     Attributes:
-        request_id: The id of the job that the exchange was about, or ``None``.
+        request_id: The id of the job, or ``None``.
     """
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
@@ -192,16 +190,16 @@ class TransportError(FalClientError):
 
 
 class ConnectionFailedError(TransportError):
-    """No connection could be made, so nothing was sent."""
+    """The connection could not be established, so nothing was sent."""
 
     started: bool | None = False
 
 
 class StreamInterruptedError(TransportError):
-    """The connection of a stream was lost before its end. What had arrived was delivered.
+    """The connection of a stream was lost before its end. Earlier events were delivered.
 
     Attributes:
-        events: How many events, or chunks of bytes, had arrived.
+        events: The number of events, or chunks of bytes, that were received.
     """
 
     stage: Stage | None = "job"
@@ -216,12 +214,12 @@ class StreamInterruptedError(TransportError):
 
 
 class RealtimeDisconnectedError(TransportError):
-    """The socket of a session is closed, by either side or by a broken network.
+    """The WebSocket of a session was closed by either side, or its connection was lost.
 
     Attributes:
-        close_code: The code of the close, such as 1000 for a normal one; 1006 when the connection
-            was lost without a word.
-        close_reason: What the other side gave as its reason; may be empty.
+        close_code: The close code, such as 1000 for a normal closure; 1006 if the connection was
+            lost without a close frame.
+        close_reason: The reason in the close frame; may be empty.
     """
 
     stage: Stage | None = "job"
@@ -237,17 +235,16 @@ class RealtimeDisconnectedError(TransportError):
 
 
 class SubmitOutcomeUnknownError(TransportError):
-    """A call that starts a paid job was sent, and its response was lost.
+    """A request that starts a billable job was sent, and its response was lost.
 
-    The platform has no way to ask whether the job exists, and sending the call again could start
-    (and bill) a second one. So the library does not: whether to repeat is for the caller to decide.
+    The platform cannot be asked whether the job exists, and a retry could start (and bill) a second
+    job. So the library does not retry: the caller decides.
 
     Attributes:
-        application: The endpoint id that was called.
-        reason: What broke, in words.
-        request_id: The id of the job, where the beginning of the response still told it: then the
-            job
-            can be collected. ``None`` as a rule.
+        application: The endpoint id of the call.
+        reason: The cause, for people.
+        request_id: The id of the job, if the response headers were received: the result can be
+            fetched with it. Usually ``None``.
     """
 
     def __init__(self, application: str, reason: str, *, request_id: str | None = None) -> None:
@@ -264,11 +261,11 @@ class SubmitOutcomeUnknownError(TransportError):
 
 
 class UploadError(FalClientError):
-    """What was to be uploaded is not what it was: it changed, or could not be read to its end.
+    """The file of an upload changed meanwhile, or could not be read to its end.
 
     Attributes:
-        uploaded: How many bytes had been uploaded.
-        size: How many bytes there should have been; ``None`` when that was not known.
+        uploaded: The number of bytes that were uploaded.
+        size: The expected number of bytes; ``None`` if it is unknown.
     """
 
     stage: Stage | None = "upload"
@@ -281,12 +278,12 @@ class UploadError(FalClientError):
 
 
 class InvalidResponseError(FalClientError):
-    """A response arrived whole, but it is not what the protocol says it should be.
+    """A complete response violates the protocol, or does not match the type of ``output=``.
 
     Attributes:
         request_id: The id of the request, or ``None``.
-        body: What came instead of an output: the decoded output that does not match what was asked
-            for, or the bytes that cannot be decoded; ``None`` where nothing was to be had.
+        body: The decoded output that failed validation, or the bytes that cannot be decoded;
+            ``None`` if there is neither.
     """
 
     def __init__(self, message: str, *, request_id: str | None = None, body: Any = None) -> None:
@@ -296,10 +293,10 @@ class InvalidResponseError(FalClientError):
 
 
 class StreamError(FalClientError):
-    """The app sent an error in the midst of a stream. What came before it was delivered.
+    """The app sent an error event. The events before it were delivered.
 
     Attributes:
-        message: What went wrong, for people.
+        message: The error message, for people.
         payload: The whole event: decoded JSON, or text.
         request_id: The id of the request, or ``None``.
     """
@@ -315,12 +312,12 @@ class StreamError(FalClientError):
 
 
 class RealtimeError(FalClientError, RuntimeError):
-    """The app of a realtime session answered with an error. The session is over after it.
+    """The app of a realtime session sent an error, which ends the session.
 
     Attributes:
         error: The kind of error, such as ``"INTERNAL_ERROR"``, or ``"TIMEOUT"`` for a session that
-            was idle for too long or has come to its end.
-        reason: What went wrong, for people; may be empty.
+            was idle for too long or has reached its maximum duration.
+        reason: The error message, for people; may be empty.
         payload: The whole message.
     """
 
@@ -341,14 +338,14 @@ class RealtimeError(FalClientError, RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorDetail:
-    """One thing that is wrong with the input of a model.
+    """One validation error of a model's input.
 
     Attributes:
-        message: The text for people.
-        type: The kind of problem, for programs, such as ``"image_too_small"``.
-        loc: Where it is, such as ``("body", "image_url")``.
-        ctx: Facts about the limit that was broken, such as ``{"min_width": 64}``.
-        url: A page that explains the kind, or ``None``.
+        message: The error message, for people.
+        type: The kind of error, for programs, such as ``"image_too_small"``.
+        loc: The location in the input, such as ``("body", "image_url")``.
+        ctx: The values of the violated limit, such as ``{"min_width": 64}``.
+        url: The page that documents the kind of error, or ``None``.
     """
 
     message: str
@@ -359,19 +356,18 @@ class ErrorDetail:
 
 
 class FalClientHTTPError(FalClientError):
-    """The platform answered, with an error status.
+    """The platform returned a response with an error status.
 
     Attributes:
-        message: What went wrong, always one string.
-        status_code: The HTTP status.
+        message: The error message, always a string.
+        status_code: The HTTP status code.
         error_type: The platform's name for the error, or ``None``.
-        problems: What is wrong with the input, item by item; empty when the error is of another
-            kind.
+        details: The validation errors of the input; empty for errors of another kind.
         request_id: The id of the request, or ``None``.
-        retry_after: How many seconds the platform asks to wait, or ``None``.
-        retryable: Whether the platform says that the same call may succeed later.
-        response_headers: The headers of the response, names in lower case.
-        body: The response's decoded JSON, or its text.
+        retry_after: The number of seconds that the platform asks to wait, or ``None``.
+        retryable: Whether the same call may succeed later, according to the platform.
+        response_headers: The response headers, with names in lower case.
+        body: The response body as decoded JSON, or as text.
 
     Example:
         >>> error = fal_async.FalClientHTTPError("too small", 422, body={"detail": "too small"})
@@ -410,18 +406,18 @@ class FalClientHTTPError(FalClientError):
 
     @property
     def response(self) -> httpx.Response:
-        """The response for code that reads httpx's, made of the status, the headers and the body.
+        """The response as an `httpx.Response`, made from the status, the headers and the body.
 
-        It knows no request, so that no key is in it.
+        It has no request, whose headers would hold the key.
         """
         if self._response is None:
             import httpx  # slower to import than this package; a value, so no input or output
 
-            about_the_wire = {"content-encoding", "content-length", "transfer-encoding"}
+            transfer_headers = {"content-encoding", "content-length", "transfer-encoding"}
             headers = {
                 name: value
                 for name, value in self.response_headers.items()
-                if name.lower() not in about_the_wire
+                if name.lower() not in transfer_headers
             }
             if isinstance(self.body, str) or self.body is None:
                 self._response = httpx.Response(
@@ -437,44 +433,44 @@ class FalClientHTTPError(FalClientError):
         return unpickle, (args, attributes)
 
     def _describe(self) -> str:
-        facts = [f"HTTP {self.status_code}"]
+        details = [f"HTTP {self.status_code}"]
         if self.error_type is not None:
-            facts.append(self.error_type)
+            details.append(self.error_type)
         if self.request_id is not None:
-            facts.append(f"request {self.request_id}")
-        return f"{self.message} ({', '.join(facts)})"
+            details.append(f"request {self.request_id}")
+        return f"{self.message} ({', '.join(details)})"
 
 
 class AuthenticationError(FalClientHTTPError):
-    """The credentials are wrong or have expired."""
+    """The credentials are invalid or have expired."""
 
 
 class PermissionDeniedError(FalClientHTTPError):
-    """The credentials are known but may not do this."""
+    """The credentials are valid but do not permit the call."""
 
 
 class AccountLockedError(PermissionDeniedError):
-    """The account is locked, most often because its balance is used up."""
+    """The account is locked, usually because its balance is used up."""
 
 
 class NotFoundError(FalClientHTTPError):
-    """There is no such endpoint or request, or the request's result has expired."""
+    """The endpoint or the request does not exist, or the result has expired."""
 
 
 class InvalidInputError(FalClientHTTPError):
-    """The model refuses the input; `details` says what is wrong with it, item by item."""
+    """The model rejected the input; `details` lists the validation errors."""
 
 
 class ContentPolicyError(InvalidInputError):
-    """The input or the output was refused by a content policy."""
+    """A content policy rejected the input or the output."""
 
 
 class RateLimitError(FalClientHTTPError):
-    """Too many requests run or wait at this moment."""
+    """Too many requests are running or waiting."""
 
 
 class JobCancelledError(FalClientHTTPError):
-    """The job was cancelled, so there is no result."""
+    """The job was cancelled, so it has no result."""
 
 
 class ServerError(FalClientHTTPError):
@@ -482,4 +478,4 @@ class ServerError(FalClientHTTPError):
 
 
 class StartTimeoutError(ServerError):
-    """The job did not start within the `start_timeout` that was asked for."""
+    """The job did not start within `start_timeout`."""

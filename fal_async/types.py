@@ -61,15 +61,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowEvent:
-    """An event of a workflow's stream, for ``output=`` of `stream`. Its errors are `StreamError`.
+    """An event of a workflow's stream, for ``output=`` of `stream`. Errors raise `StreamError`.
 
     Attributes:
-        type: ``"submit"`` when a step begins, ``"completion"`` when it has ended, ``"output"`` for
-            the result of the whole workflow; other words as they come.
-        node_id: The step, for the first two.
+        type: ``"submit"`` when a step starts, ``"completion"`` when a step has ended, ``"output"``
+            for the result of the workflow, or another type of event.
+        node_id: The id of the step, for ``"submit"`` and ``"completion"``.
         app_id: The endpoint id of the step's app, for ``"submit"``.
         request_id: The id of the step's request, for ``"submit"``.
-        output: What the step came to, or the whole workflow.
+        output: The output of the step or of the workflow.
 
     Example:
         >>> WorkflowEvent(type="completion", node_id="draw", output={"seed": 7}).output
@@ -83,26 +83,26 @@ class WorkflowEvent:
     output: Any = None
 
 
-#: The place in the queue. It can only be lowered.
+#: The priority of a job in the queue.
 Priority = Literal["normal", "low"]
 
 
-#: How long an uploaded file lives: a name, or a number of seconds.
+#: The lifetime of an uploaded file: a name, or a number of seconds.
 ObjectExpiration: TypeAlias = Literal["never", "immediate", "1h", "1d", "7d", "30d", "1y"] | int
 
 
-#: What happens to who wants to read a file: it is given, refused, or looks as if it was not there.
+#: The access to a file: ``"forbid"`` returns 403, and ``"hide"`` returns 404.
 StorageACLDecision = Literal["hide", "forbid", "allow"]
 
 
-#: Where files are kept: ``"fal_v3"`` is the CDN, ``"fal"`` the storage service with presigned URLs.
-#: ``"cdn"`` is an old name of the CDN.
+#: The service that stores uploads: ``"fal_v3"`` is the CDN, ``"fal"`` the storage service with
+#: presigned URLs. ``"cdn"`` is an old name of the CDN.
 Repository = Literal["fal_v3", "cdn", "fal"]
 
 
-_LIVES: Final[Mapping[str, int | None]] = {
+_LIFETIMES: Final[Mapping[str, int | None]] = {
     "never": None,
-    "immediate": 60,  # the platform takes 0 for no end
+    "immediate": 60,  # for the platform, 0 means that the file does not expire
     "1h": 3600,
     "1d": 86_400,
     "7d": 604_800,
@@ -112,15 +112,15 @@ _LIVES: Final[Mapping[str, int | None]] = {
 
 
 class ExtType(NamedTuple):
-    """An extension of msgpack, in messages of realtime sessions: received, and sent.
+    """A msgpack extension in a message of a realtime session.
 
-    Timestamps, an extension of code -1, are received as `datetime.datetime` in UTC, and are an
-    `ExtType` only where that is not as precise. ``msgpack.ExtType`` can be sent just as well.
+    Timestamps, the extension with code -1, are received as `datetime.datetime` in UTC, or as
+    `ExtType` if that would lose precision. A ``msgpack.ExtType`` can be sent as well.
 
     Attributes:
-        code: The kind of extension, from -128 to 127. Those from 0 on are the app's, and only they
+        code: The extension code, from -128 to 127. Apps define the codes from 0 on, and only these
             can be sent.
-        data: Its content.
+        data: The content.
 
     Example:
         >>> ExtType(42, b"abc").code
@@ -132,38 +132,38 @@ class ExtType(NamedTuple):
 
 
 class Cancellation(str):
-    """What the platform answered to a cancel call.
+    """The outcome of a cancel call.
 
-    One of ``"OK"`` (removed from the queue), ``"CANCELLATION_REQUESTED"`` (the runner was told, and
-    may still finish) and ``"ALREADY_COMPLETED"`` (too late).
+    It is ``"OK"`` (the job was removed from the queue), ``"CANCELLATION_REQUESTED"`` (the runner
+    was notified, and may still finish) or ``"ALREADY_COMPLETED"``.
     """
 
     __slots__ = ()
 
     @property
     def accepted(self) -> bool:
-        """Whether the job was removed or told to stop."""
+        """Whether the platform accepted the cancellation."""
         return self != "ALREADY_COMPLETED"
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        from pydantic_core import core_schema  # who defines a model has it at hand
+        from pydantic_core import core_schema  # programs that use pydantic have imported it
 
         return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
 
 @dataclass(frozen=True)
 class StorageACLRule:
-    """What one user may do with a file.
+    """A rule for the access of one user to a file.
 
     Attributes:
         user: The user's nickname or id.
-        decision: What the user may do.
+        decision: The access of the user.
 
     Raises:
-        InvalidRequestError: There is no such decision.
+        InvalidRequestError: The decision is unknown.
     """
 
     user: str
@@ -176,15 +176,15 @@ class StorageACLRule:
 
 @dataclass(frozen=True)
 class StorageACL:
-    """Who may read a file.
+    """Read access to a file.
 
     Attributes:
-        default: What holds for everyone without a rule; ``None`` leaves it to the platform, which
-            lets everyone read who knows the URL.
-        rules: What holds for single users; ``None`` for no rules.
+        default: The access of users without a rule; ``None`` uses the platform's default: everyone
+            who knows the URL can read the file.
+        rules: The rules for single users; ``None`` for no rules.
 
     Raises:
-        InvalidRequestError: There is no such decision.
+        InvalidRequestError: A decision is unknown.
     """
 
     default: StorageACLDecision | None = None
@@ -201,15 +201,15 @@ class StorageACL:
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """How long an uploaded file lives, and who may read it.
+    """The lifetime of an uploaded file, and the access to it.
 
     Attributes:
-        expires_in: Its life: a number of seconds, or a name; ``"immediate"`` is about a minute, and
-            ``"never"`` or ``None`` leaves it to the platform.
-        initial_acl: Who may read it; ``None`` for everyone who knows the URL.
+        expires_in: The lifetime: a number of seconds, or a name; ``"immediate"`` is about a minute,
+            and ``"never"`` or ``None`` uses the platform's default.
+        initial_acl: The read access; ``None`` for everyone who knows the URL.
 
     Raises:
-        InvalidRequestError: The life is none of the names and no positive whole number.
+        InvalidRequestError: The lifetime is not a known name or a positive whole number.
 
     Example:
         >>> StorageSettings(expires_in="1h", initial_acl=StorageACL(default="forbid")).expires_in
@@ -226,34 +226,35 @@ class StorageSettings:
 
     @property
     def _expires_in_seconds(self) -> int | None:
-        """The life in seconds; ``None`` leaves it to the platform."""
-        life = self.expires_in
-        if life is None or (isinstance(life, str) and life in _LIVES):
-            return None if life is None else _LIVES[life]
-        if type(life) is int and 0 < life < 2**63:
-            return life
+        """The lifetime in seconds; ``None`` uses the platform's default."""
+        lifetime = self.expires_in
+        if lifetime is None or (isinstance(lifetime, str) and lifetime in _LIFETIMES):
+            return None if lifetime is None else _LIFETIMES[lifetime]
+        if type(lifetime) is int and 0 < lifetime < 2**63:
+            return lifetime
         raise InvalidRequestError(
-            f"expires_in is a positive whole number of seconds or one of "
-            f"{', '.join(_LIVES)}, got {describe(life)}"
+            f"expires_in must be a positive whole number of seconds or one of "
+            f"{', '.join(_LIFETIMES)}, got {describe(lifetime)}"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """Data to upload, anywhere inside of arguments; its URL takes its place.
+    """Data to upload, anywhere in arguments. Its URL replaces it when the arguments are sent.
 
-    A path, a file that is open in binary mode, sync or async, an upload to a web framework such as
-    Starlette's `UploadFile`, an image of Pillow or an array of NumPy needs no wrapping.
+    Paths, sync and async files that are open in binary mode, uploads to a web framework such as
+    Starlette's `UploadFile`, Pillow images and NumPy arrays need no wrapper.
 
     Attributes:
-        data: What to upload, as `AsyncClient.upload` takes it.
-        content_type: Its media type; ``None`` takes that of an upload, or what the name tells.
-        file_name: The name that the URL ends with; ``None`` takes that of the path, open file or
-            upload, or leaves it to the platform.
-        lifecycle: How long it lives and who may read it; ``None`` leaves it to the platform.
+        data: The data, in any form that `AsyncClient.upload` accepts.
+        content_type: The media type; ``None`` uses that of the upload to a web framework, or
+            guesses it from the file name.
+        file_name: The last segment of the URL; ``None`` uses the name of the path, open file or
+            upload, or else one of the platform's choice.
+        lifecycle: The lifetime and the access; ``None`` uses the platform's defaults.
 
     Raises:
-        InvalidRequestError: What is said of the data is not of its kind.
+        InvalidRequestError: An attribute has the wrong type.
 
     Example:
         >>> async def main() -> None:
@@ -289,7 +290,7 @@ class Upload:
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        from pydantic_core import core_schema  # who defines a model has it at hand
+        from pydantic_core import core_schema  # programs that use pydantic have imported it
 
         return core_schema.is_instance_schema(cls)
 
@@ -297,7 +298,7 @@ class Upload:
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"type": "string", "format": "uri"}  # what is sent in its place
+        return {"type": "string", "format": "uri"}  # arguments are sent with the URL
 
 
 def _check_decision(decision: object) -> None:
@@ -308,20 +309,20 @@ def _check_decision(decision: object) -> None:
 
 
 class AsyncFile(Protocol):
-    """An open file whose methods are coroutines, as of anyio, trio and aiofiles.
+    """An open file with async methods, such as those of anyio, trio and aiofiles.
 
-    The uploads of Starlette and FastAPI are such files, too.
+    The uploads of Starlette and FastAPI are async files, too.
     """
 
     async def read(self, size: int = -1, /) -> bytes:
-        """Read so many bytes, or all of them."""
+        """Read up to ``size`` bytes, or all bytes if it is negative."""
         raise NotImplementedError
 
 
 def __getattr__(name: str) -> object:
     if name != "Arguments":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pydantic import BaseModel  # which takes longer to import than this package
+    from pydantic import BaseModel  # slower to import than this package
 
     value = globals()[name] = Mapping[str, Any] | BaseModel
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from fal_async._core.annotations import set_module
@@ -106,8 +106,11 @@ class Result(dict[str, Any], Generic[FileT]):
         )
 
     def __reduce__(self) -> tuple[Callable[..., Result[FileT]], tuple[Any, ...]]:
-        # Names of public classes only, so that other versions of the library can read the pickle.
-        return partial(type(self), dict(self), **self._metadata()), ()
+        return self._unpickle, (dict(self), self._metadata())
+
+    @classmethod
+    def _unpickle(cls, output: dict[str, Any], attributes: dict[str, Any]) -> Result[FileT]:
+        return cls(output, **attributes)
 
 
 def make_result(

@@ -1,1 +1,1 @@
-"""Values and checks that every layer may use: secrets, argument checks, annotations."""
+"""Values that all layers use: argument checks, secrets, statuses, annotations."""

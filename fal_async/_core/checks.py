@@ -1,7 +1,7 @@
-"""Checks of what callers pass: before anything is sent, and with an error that says what is wrong.
+"""Validation of arguments, before anything is sent.
 
-Callers may be untyped, and values come from configurations and other people's objects. So nothing
-is assumed of a value, not even that it can be printed or compared.
+Callers may be untyped, and pass values from configurations. So the checks assume nothing about a
+value, not even that its repr or a comparison works.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-#: How much of a value an error shows, in characters.
-SHOWN: Final = 200
+#: The maximum length of a value in an error message, in characters.
+MAX_SHOWN: Final = 200
 
 
 def describe(value: object) -> str:
-    """The repr of a value for an error: short, in characters that any log can hold, and always."""
+    """Return the repr of a value for an error message: short, and encodable in UTF-8."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 -- whatever has no hash
+    except Exception:  # noqa: BLE001 -- a method of the caller's object
         return f"<{type(value).__name__}>"
     text = text.encode(errors="backslashreplace").decode()
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
 
 
 def explain(error: Exception) -> str:
-    """What an error says, for another error."""
+    """Return the message of an error, for the message of another."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 -- whatever has no hash
+    except Exception:  # noqa: BLE001 -- a method of the caller's object
         text = ""
     text = text.encode(errors="backslashreplace").decode()
-    return text[:SHOWN] or type(error).__name__
+    return text[:MAX_SHOWN] or type(error).__name__
 
 
 def check_callback(name: str, value: object) -> None:
-    """Refuse a callback that cannot be called."""
+    """Check that a callback is callable or ``None``."""
     if value is not None and not callable(value):
         raise InvalidRequestError(f"{name} must be a function or None, got {describe(value)}")
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Check a switch: what is true or false, and no text, since ``"false"`` would be true."""
+    """Check a flag: any value with a truth value except text, since ``"false"`` is true."""
     try:
         is_set = None if isinstance(value, str | bytes) else bool(value)
-    except Exception:  # noqa: BLE001 -- whatever has no hash
+    except Exception:  # noqa: BLE001 -- a method of the caller's object
         is_set = None
     if is_set is None:
         raise InvalidRequestError(f"{name} must be True or False, got {describe(value)}")
@@ -70,11 +70,12 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_instance(name: str, value: object, kind: type[T]) -> T:
-    """Check that a value is of a class."""
+    """Check that a value is an instance of a class."""
     if not isinstance(value, kind):
-        word = kind.__name__
-        article = "an" if word[0] in "AEIOU" else "a"
-        raise InvalidRequestError(f"{name} must be {article} {word}, got {describe(value)}")
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise InvalidRequestError(
+            f"{name} must be {article} {kind.__name__}, got {describe(value)}"
+        )
     return value
 
 
@@ -85,18 +86,18 @@ def check_mapping(name: str, value: object) -> None:
 
 
 def check_sequence(name: str, value: object) -> None:
-    """Check that a value is a list, a tuple or the like, and no text."""
+    """Check that a value is a sequence other than text."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise InvalidRequestError(f"{name} must be a list or a tuple, got {describe(value)}")
 
 
 def is_one_of(value: object, words: tuple[str, ...]) -> bool:
-    """Whether a value is one of some words."""
+    """Return whether a value is one of the words."""
     return isinstance(value, str) and value in words
 
 
 def check_number(name: str, value: object, *, zero: bool = False, unit: str = "") -> float:
-    """Check a number: finite, and positive unless it may be zero."""
+    """Check that a number is finite, and positive or, with `zero`, zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidRequestError(f"{name} must be a number{unit}, got {describe(value)}")
     if not (value >= 0 if zero else value > 0) or not value <= sys.float_info.max:
@@ -108,13 +109,13 @@ def check_number(name: str, value: object, *, zero: bool = False, unit: str = ""
 
 
 def seconds(name: str, value: object) -> float | None:
-    """Check a duration: a positive, finite number of seconds, or ``None``."""
+    """Check that a duration is a positive, finite number of seconds, or ``None``."""
     return None if value is None else check_number(name, value, unit=" of seconds")
 
 
 def whole_number(name: str, value: object, *, at_least: int = 1, at_most: float = math.inf) -> int:
-    """Check a number: whole, and within bounds."""
-    # What JSON and headers hold has 64 bits.
+    """Check that a number is whole and within bounds."""
+    # The platform's numbers have 64 bits.
     limit = min(at_most, 2**63 - 1)
     if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= limit:
         bounds = f"at least {at_least}" if at_most == math.inf else f"from {at_least} to {at_most}"

@@ -1,4 +1,4 @@
-"""Values that arguments may hold and that stand for something simpler."""
+"""Values in arguments that are sent as simpler ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["FileReference"]
 
 
 class FileReference:
-    """A file that is at a URL already; within arguments, its URL takes its place."""
+    """A file that has a URL; in arguments, it is sent as its URL."""
 
     if TYPE_CHECKING:
         url: str

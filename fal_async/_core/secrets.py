@@ -1,4 +1,4 @@
-"""Secrets: keys, tokens and signed queries, which nothing shows."""
+"""Secrets: keys, tokens and signed queries that no output shows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Secret", "Variables", "conceal"]
 
 @final
 class Secret:
-    """A text that no repr, log, f-string, copy or pickle shows.
+    """A text that no repr, log, f-string or pickle shows.
 
-    Tools that report errors show the local variables of every frame of a traceback. So secrets
-    travel as this from the constructor to the socket, and are revealed only within expressions:
-    no local variable ever holds what `reveal` returns.
+    Error reporters show the local variables of each frame of a traceback. So secrets stay wrapped
+    from the constructor to the socket, and are revealed in expressions only: no local variable
+    holds the result of `reveal`.
 
     Example:
         >>> secret = Secret("id:secret")
@@ -31,7 +31,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself."""
+        """Return the text."""
         return self._text
 
     def __repr__(self) -> str:
@@ -55,23 +55,23 @@ class Secret:
         return self
 
     def __reduce__(self) -> Never:
-        raise TypeError("a secret is in no pickle")
+        raise TypeError("a secret cannot be pickled")
 
 
 class Variables:
-    """Environment variables, some of which are secrets, out of sight as those are.
+    """Environment variables, which may hold secrets.
 
-    It is no `Mapping`: reporters show what mappings hold.
+    The class is not a `Mapping`, since error reporters show the items of mappings.
 
     Args:
-        environ: The variables by their names.
+        environ: The variables by name.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
 
     def get(self, name: str, default: str = "") -> str:
-        """The value of a variable, or else the default."""
+        """Return the value of a variable, or the default."""
         return self._environ.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
@@ -79,11 +79,11 @@ class Variables:
 
 
 def conceal(key: object) -> Any:
-    """The same argument, with a text (or what was given instead of one) out of sight.
+    """Wrap a key that is a text, or an invalid value, in a `Secret`.
 
-    A constructor that takes a key assigns this to its parameter before it does anything else.
-    Functions, ``None``, marks of an enumeration and secrets stay as they are.
+    Constructors assign the result to their parameter first. Functions, ``None``, members of
+    enumerations and secrets are returned unchanged.
     """
     if key is None or isinstance(key, Secret | Enum) or callable(key):
         return key
-    return Secret(cast("str", key))  # judged where it is used
+    return Secret(cast("str", key))  # validated on use

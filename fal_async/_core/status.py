@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Completed", "InProgress", "LogLine", "Queued", "Stage", "Status", "Unknown"]
 
-#: What a call was doing when an error ended it; see `FalClientError`.
+#: The stage of a call that failed; see `FalClientError`.
 Stage: TypeAlias = Literal["upload", "submit", "wait", "job", "result", "download"]
 
 
@@ -22,10 +22,10 @@ class _Message(TypedDict):
 
 
 class LogLine(_Message, total=False):
-    """One line that the app wrote while it worked on the job.
+    """A line in the log of a job.
 
-    ``timestamp`` is ISO 8601, ``level`` one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG. Only
-    ``message`` is always there.
+    ``timestamp`` is in ISO 8601, ``level`` one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG. Only
+    ``message`` is always present.
     """
 
     timestamp: str
@@ -34,8 +34,8 @@ class LogLine(_Message, total=False):
 
 
 def _log_line_schema(source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-    """The fields of a log line, as pydantic checks them; what else is in it is kept."""
-    from pydantic_core import core_schema  # who asks has it at hand
+    """Return the schema of a log line, which keeps unknown fields."""
+    from pydantic_core import core_schema  # programs that use pydantic have imported it
 
     text = core_schema.str_schema()
     fields = {
@@ -46,24 +46,24 @@ def _log_line_schema(source: object, handler: GetCoreSchemaHandler) -> CoreSchem
 
 
 LogLine.__module__ = "fal_async.types"
-# pydantic takes the `TypedDict` of old Pythons from nowhere but `typing_extensions`, which is slow
-# to import; and no class body of a `TypedDict` can have a method.
+# In old Pythons, pydantic accepts no `TypedDict` but that of `typing_extensions`, which is slow to
+# import. The class body of a `TypedDict` cannot define a method.
 setattr(LogLine, "__get_pydantic_core_schema__", _log_line_schema)  # noqa: B010 -- see above
 
 
 @set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The base of what a job can be: `Queued`, `InProgress`, `Completed` or `Unknown`."""
+    """The base class of `Queued`, `InProgress`, `Completed` and `Unknown`."""
 
 
 @set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class Queued(Status):
-    """The job waits.
+    """The job is waiting in the queue.
 
     Attributes:
-        position: How many requests are ahead of it; ``None`` when the platform did not say.
+        position: The number of requests ahead of it; ``None`` if it is unknown.
     """
 
     position: int | None
@@ -72,27 +72,27 @@ class Queued(Status):
 @set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class InProgress(Status):
-    """A runner works on the job.
+    """A runner is executing the job.
 
     Attributes:
-        logs: The log lines; empty when there are none, and when logs were not asked for.
+        logs: The log lines; empty if there are none, or if logs were not requested.
     """
 
     logs: list[LogLine]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "logs", self.logs or [])  # a program may say `None`
+        object.__setattr__(self, "logs", self.logs or [])  # programs may pass `None`
 
 
 @set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class Completed(Status):
-    """The job has ended, which is not to say that it succeeded: fetching the result tells.
+    """The job has ended. It succeeded if fetching the result succeeds.
 
     Attributes:
-        logs: The log lines; empty when there are none, and when logs were not asked for.
-        metrics: Figures of the run, such as ``inference_time`` in seconds.
-        error: What went wrong, for people; ``None`` when the platform reports nothing.
+        logs: The log lines; empty if there are none, or if logs were not requested.
+        metrics: The metrics of the run, such as ``inference_time`` in seconds.
+        error: The error message, for people; ``None`` if the platform reports no error.
         error_type: The platform's name for the error, or ``None``.
     """
 
@@ -102,13 +102,13 @@ class Completed(Status):
     error_type: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "logs", self.logs or [])  # a program may say `None`
+        object.__setattr__(self, "logs", self.logs or [])  # programs may pass `None`
 
 
 @set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
 class Unknown(Status):
-    """A status that this version of the library does not know. Waiting goes on.
+    """A status that this version of the library does not know. Calls keep waiting.
 
     Attributes:
         raw: The status object as the platform sent it.
