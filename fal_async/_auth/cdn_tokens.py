@@ -1,4 +1,4 @@
-"""Tokens for the CDN: fetched when one is needed, kept while they hold."""
+"""`CdnTokens`: short-lived tokens for the CDN, cached per account and event loop."""
 
 from __future__ import annotations
 
@@ -23,120 +23,118 @@ if TYPE_CHECKING:
 
 __all__ = ["CdnTokenCache", "CdnTokens"]
 
+#: The number of accounts whose tokens are cached.
+MAX_ACCOUNTS: Final = 1024
 
-#: How many accounts have their tokens kept.
-MOST_ACCOUNTS: Final = 1024
 
-
-class _Authority(Protocol):
+class _Credentials(Protocol):
     async def authorization(self) -> Secret: ...
 
 
-class _Perform(Protocol):
+class _Execute(Protocol):
     async def __call__(self, operation: Operation[CdnToken], /) -> CdnToken: ...
 
 
 @dataclass(slots=True)
-class _LoopState:
-    """What one account has on one event loop: its tokens are fetched by one task at a time.
+class _Account:
+    """The token of one account, which one task at a time requests.
 
     Attributes:
-        fetching: Held by the task that fetches.
-        token: The last token, or ``None``.
-        fetches: How many times one was fetched.
-        failed: Which of these was the last to fail; 0 for none.
-        failure: What it came to.
+        lock: Held by the task that requests a token.
+        token: The last token; ``None`` before the first.
+        requests: The number of requests for a token.
+        failed_request: The number of the last request that failed; 0 if none did.
+        failure: The error of that request.
     """
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     token: CdnToken | None = None
-    fetches: int = 0
-    failed: int = 0
+    requests: int = 0
+    failed_request: int = 0
     failure: FalClientError | None = None
 
 
 class CdnTokenCache:
-    """The tokens of several accounts on one event loop; those used last are kept."""
+    """The tokens of the last used accounts on one event loop."""
 
     def __init__(self) -> None:
-        self._shelves: dict[Secret, _LoopState] = {}
+        self._accounts: dict[Secret, _Account] = {}
 
-    def get(self, account: Secret) -> _LoopState:
-        """The shelf of an account, of which its Authorization header is the name."""
-        shelf = self._shelves.pop(account, None) or _LoopState()
-        self._shelves[account] = shelf
-        if len(self._shelves) > MOST_ACCOUNTS:
-            del self._shelves[next(iter(self._shelves))]
-        return shelf
+    def get(self, authorization: Secret) -> _Account:
+        """Return the entry of an account, which its Authorization header identifies."""
+        account = self._accounts.pop(authorization, None) or _Account()
+        self._accounts[authorization] = account
+        if len(self._accounts) > MAX_ACCOUNTS:
+            del self._accounts[next(iter(self._accounts))]
+        return account
 
     def discard(self, value: Secret) -> None:
-        """Forget a token."""
-        for shelf in self._shelves.values():
-            if shelf.token is not None and shelf.token.authorization == value:
-                shelf.token = None
+        """Remove a token."""
+        for account in self._accounts.values():
+            if account.token is not None and account.token.authorization == value:
+                account.token = None
 
 
 class CdnTokens:
-    """The tokens of a client, an authority as its key is one.
+    """The source of the Authorization header for the CDN.
 
-    They belong to the account that the client's authority names at the moment: a provider may name
-    one after another, and several clients the same.
+    A token belongs to the account of the client's current key. A key provider may return the keys
+    of several accounts, and several clients may use the same account.
 
     Args:
         hosts: The base URLs.
-        authority: Gives the Authorization header of the account.
-        shelves: Where tokens are kept, perhaps for other clients too.
-        perform: Performs the call that fetches a token.
-        clock: The time of day, in seconds since 1970.
+        credentials: The source of the account's Authorization header.
+        cache: The cached tokens, which other clients may share.
+        execute: Executes the operation that requests a token.
+        clock: Returns the Unix time, in seconds.
     """
 
-    #: A token that is refused is replaced.
+    #: The CDN may reject a token before it expires; a new one replaces it.
     refreshable = True
 
     def __init__(
         self,
         hosts: Hosts,
-        authority: _Authority,
-        shelves: PerLoop[CdnTokenCache],
-        perform: _Perform,
+        credentials: _Credentials,
+        cache: PerLoop[CdnTokenCache],
+        execute: _Execute,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._hosts = hosts
-        self._authority = authority
-        self._shelves = shelves
-        self._perform = perform
+        self._credentials = credentials
+        self._cache = cache
+        self._execute = execute
         self._clock = clock
 
     async def token(self) -> CdnToken:
-        """A token that holds for some time yet."""
-        shelf = self._shelves.get().get(await self._authority.authorization())
-        if (kept := self._cached(shelf)) is not None:
-            return kept
-        fetches = shelf.fetches
-        async with shelf.lock:
-            if (kept := self._cached(shelf)) is not None:  # fetched while this task waited
-                return kept
-            if shelf.failure is not None and shelf.failed > fetches:  # or tried in vain
-                raise copy(shelf.failure)
-            return await self._fetch(shelf)
-
-    async def _fetch(self, shelf: _LoopState) -> CdnToken:
-        shelf.fetches += 1
-        try:
-            shelf.token = token = await self._perform(cdn_token(self._hosts, now=self._clock))
-        except FalClientError as error:
-            shelf.failed, shelf.failure = shelf.fetches, copy(error)  # without what led to it
-            raise
-        return token
+        """Return a token that does not expire soon, from the cache or from the platform."""
+        account = self._cache.get().get(await self._credentials.authorization())
+        if (cached := self._cached(account)) is not None:
+            return cached
+        requests = account.requests
+        async with account.lock:
+            if (cached := self._cached(account)) is not None:  # requested while this task waited
+                return cached
+            if account.failure is not None and account.failed_request > requests:  # likewise
+                raise copy(account.failure)
+            account.requests += 1
+            try:
+                operation = cdn_token(self._hosts, now=self._clock)
+                account.token = token = await self._execute(operation)
+            except FalClientError as error:
+                account.failed_request = account.requests
+                account.failure = copy(error)  # without its traceback
+                raise
+            return token
 
     async def authorization(self) -> Secret:
-        """The value to send now."""
+        """Return the header value to send now."""
         return (await self.token()).authorization
 
     def invalidate(self, value: Secret) -> None:
-        """Forget a token that the CDN has refused."""
-        self._shelves.get().discard(value)
+        """Discard a token that the CDN rejected."""
+        self._cache.get().discard(value)
 
-    def _cached(self, shelf: _LoopState) -> CdnToken | None:
-        token = shelf.token
+    def _cached(self, account: _Account) -> CdnToken | None:
+        token = account.token
         return token if token is not None and self._clock() < token.renew_at else None

@@ -1,4 +1,4 @@
-"""Where the Authorization header comes from."""
+"""`Credentials`: lookup and refresh of the key or login of a client."""
 
 from __future__ import annotations
 
@@ -28,39 +28,41 @@ if TYPE_CHECKING:
 
 __all__ = ["Credentials", "KeyProvider"]
 
-#: A function that gives the key. It is called for each request, on the event loop.
+#: A function that returns the key. It is called for each request, on the event loop.
 KeyProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 
 
 @dataclass(slots=True)
 class _PendingLookup:
-    """A search under way on one event loop, and how it ended."""
+    """A lookup in progress on one event loop, and its failure."""
 
     done: anyio.Event = field(default_factory=anyio.Event)
     failure: FalClientError | None = None
 
 
 class Credentials:
-    """What one client authorizes its requests with, searched for when it is first needed.
+    """The credentials of one client, looked up on first use.
 
-    The places, in order: `key`; ``FAL_KEY``; ``FAL_KEY_ID`` with ``FAL_KEY_SECRET``; the Colab
-    secret ``FAL_KEY``; the login of ``fal auth login``. ``FAL_FORCE_AUTH_BY_USER=1`` leaves only
-    the first and the last. A key that was found is kept; the token of a login is renewed in time.
+    The sources, in order: `key`; ``FAL_KEY``; ``FAL_KEY_ID`` with ``FAL_KEY_SECRET``; the Colab
+    secret ``FAL_KEY``; the login of ``fal auth login``. ``FAL_FORCE_AUTH_BY_USER=1`` disables all
+    but the first and the last. A key is looked up once; the token of a login is refreshed before it
+    expires.
 
-    A pickle holds no key and no connection. What comes out of it searches the environment where it
-    is, unless the key had been given: then it refuses, since another key may be another account's.
-    A provider is pickled as it is.
+    A pickle contains neither key nor connection. Unpickled credentials use the environment of their
+    process. If the key was an argument, they raise an error instead, since another key may belong
+    to another account. A key provider is pickled itself.
 
     Args:
-        key: The key, or a function, sync or async, that gives it and does its own caching; ``None``
-            searches the environment.
-        post_form: Sends the form that renews a login; ``None`` when logins cannot be renewed.
-        environ: The environment; ``None`` is the process's own.
-        home: Where ``.fal`` is when ``FAL_HOME_DIR`` does not say; ``None`` is the user's home.
-        clock: The Unix time in seconds.
+        key: The key, or a function (sync or async) that returns it and does its own caching;
+            ``None`` uses the environment.
+        post_form: Sends the form that refreshes a login; ``None`` disables refreshing.
+        environ: The environment variables; ``None`` uses those of the process.
+        home: The directory that contains ``.fal`` unless ``FAL_HOME_DIR`` is set; ``None`` uses the
+            user's home directory.
+        clock: Returns the Unix time, in seconds.
 
     Raises:
-        InvalidRequestError: `key` cannot be sent.
+        InvalidRequestError: The key is invalid.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Credentials:
     ) -> None:
         key = conceal(key)
         self._provider = key if callable(key) else None
-        self._grant: AuthHeader | None = None
+        self._header: AuthHeader | None = None
         self._is_given = isinstance(key, Secret)
         self._post_form = post_form
         self._environ = None if environ is None else Variables(environ)
@@ -82,24 +84,24 @@ class Credentials:
         self._clock = clock
         self._login: LoginTokenFile | None = None
         self._rejected: Secret | None = None
-        self._flights: dict[object, _PendingLookup] = {}
+        self._lookups: dict[object, _PendingLookup] = {}
         if self._is_given:
-            self._grant = _from_key(key)
+            self._header = _from_key(key)
 
     @property
     def refreshable(self) -> bool:
-        """Whether a value that was refused can be replaced: it is the token of a login."""
+        """Whether a rejected value can be replaced, since it is the token of a login."""
         return self._login is not None
 
     async def authorization(self) -> Secret:
-        """The value of the header, to be sent now.
+        """Return the header value to send now.
 
-        It waits only when a search or a renewal is due, so it is no checkpoint.
+        This is a checkpoint only if a lookup or a refresh is due.
 
         Raises:
-            MissingCredentialsError: There are none, or the login has ended.
-            InvalidRequestError: The provider gave something that cannot be sent.
-            TransportError: The login could not be renewed.
+            MissingCredentialsError: There are no credentials, or the login has expired.
+            InvalidRequestError: The key provider returned an invalid key.
+            TransportError: The login could not be refreshed.
         """
         if self._provider is not None:
             key = conceal(self._provider())
@@ -109,15 +111,15 @@ class Credentials:
         return self._current() or await self._resolve()
 
     def invalidate(self, value: Secret) -> None:
-        """Tell that the platform has refused a value: the next `authorization` gives another.
+        """Discard a token that the platform rejected, so that `authorization` refreshes it.
 
-        Keys are what they are, and stay.
+        A key cannot be refreshed and is kept.
         """
         if self.refreshable and self._current() == value:
-            self._rejected, self._grant = value, None
+            self._rejected, self._header = value, None
 
     def bind(self, post_form: FormPoster) -> None:
-        """Renew logins by way of another connection: that of a client from a pickle."""
+        """Set the function that refreshes logins, for unpickled credentials."""
         self._post_form = post_form
 
     def __repr__(self) -> str:
@@ -125,57 +127,57 @@ class Credentials:
             return "Credentials(<provider>)"
         if self._login is not None:
             return f"Credentials(<{self._login.path}>)"
-        return "Credentials()" if self._grant is None else f"Credentials(<{self._grant.source}>)"
+        return "Credentials()" if self._header is None else f"Credentials(<{self._header.source}>)"
 
     def __getstate__(self) -> dict[str, Any]:
-        blank = dict.fromkeys(("_grant", "_refused", "_environ", "_login", "_post_form"))
-        return {**self.__dict__, **blank, "_flights": {}}
+        blank = dict.fromkeys(("_header", "_rejected", "_environ", "_login", "_post_form"))
+        return {**self.__dict__, **blank, "_lookups": {}}
 
     def __copy__(self) -> Self:
-        return self  # by way of the pickle, a copy would lose its key
+        return self  # a copy by pickling would lose the key
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
     def _current(self) -> Secret | None:
-        grant = self._grant
-        return grant.authorization if grant and self._clock() < grant.refresh_at else None
+        header = self._header
+        return header.authorization if header and self._clock() < header.refresh_at else None
 
     async def _resolve(self) -> Secret:
-        """Search, or wait for the outcome of the search that is under way on this loop."""
+        """Look up the credentials, or wait for the lookup in progress on this event loop."""
         loop = current_token().native_token
-        while (flight := self._flights.get(loop)) is not None:
-            await flight.done.wait()
-            if flight.failure is not None:
-                raise copy(flight.failure)
+        while (pending := self._lookups.get(loop)) is not None:
+            await pending.done.wait()
+            if pending.failure is not None:
+                raise copy(pending.failure)
             if current := self._current():
                 return current
-        flight = self._flights[loop] = _PendingLookup()
+        pending = self._lookups[loop] = _PendingLookup()
         try:
             found = await run_in_thread(self._lookup)
             if isinstance(found, LoginTokenFile):
-                found = await found.refresh(refused=self._rejected)
-            self._grant = found
+                found = await found.refresh(rejected=self._rejected)
+            self._header = found
         except FalClientError as error:
-            flight.failure = error
+            pending.failure = error
             raise
         finally:
-            del self._flights[loop]
-            flight.done.set()
+            del self._lookups[loop]
+            pending.done.set()
         return found.authorization
 
     def _lookup(self) -> AuthHeader | LoginTokenFile:
-        """Find what to send, or the login that must be renewed first; blocking."""
+        """Return a header value, or a login that must be refreshed first; blocking."""
         if self._is_given:
             raise MissingCredentialsError(
-                "this client comes from a pickle, and its key is in no pickle: give it one with "
-                "client.with_options(key=...)"
+                "cannot use an unpickled client without its key, which pickles do not contain: "
+                "set the key with client.with_options(key=...)"
             )
         if self._login is not None:
-            return self._login.find(refused=self._rejected) or self._login
+            return self._login.find(rejected=self._rejected) or self._login
         environ = self._environ or Variables(os.environ)
-        if grant := find_key(environ):
-            return grant
+        if header := find_key(environ):
+            return header
         home = fal_home(environ, self._home)
         login = LoginTokenFile(home, post_form=self._post_form, clock=self._clock)
         try:
@@ -189,10 +191,10 @@ class Credentials:
 
 
 def _from_key(key: object) -> AuthHeader:
-    """What to send for a key that was given: `conceal` has been at it."""
+    """Make the header of a concealed key that was an argument or came from a provider."""
     kind = type(key.reveal()) if isinstance(key, Secret) else type(key)
     if not isinstance(key, Secret) or not issubclass(kind, str):
-        raise InvalidRequestError(f"key must be a string, not {kind.__name__}")
+        raise InvalidRequestError(f"key must be a string, got {kind.__name__}")
     key = Secret(key.reveal().strip())
     if problem := validate_key(key.reveal()):
         raise InvalidRequestError(f"the key {problem}")

@@ -1,4 +1,4 @@
-"""What the process has around it: keys in variables and in Colab, and the place of a login."""
+"""Keys in environment variables and in Colab; the directory of logins."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["fal_home", "find_key", "missing_credentials_message"]
 
 
 def find_key(environ: Variables) -> AuthHeader | None:
-    """The first key in the environment; blocking, as Colab may ask its user.
+    """Return the first key in the environment; blocking, since Colab may ask its user.
 
     Raises:
-        MissingCredentialsError: There is one, but it cannot be sent.
+        MissingCredentialsError: The key is invalid.
     """
     if _login_only(environ):
         return None
@@ -49,52 +49,52 @@ def _login_only(environ: Variables) -> bool:
 
 
 def _key_pair(environ: Variables) -> str:
-    halves = [environ.get(name).strip() for name in ("FAL_KEY_ID", "FAL_KEY_SECRET")]
-    return ":".join(halves) if all(halves) else ""
+    parts = [environ.get(name).strip() for name in ("FAL_KEY_ID", "FAL_KEY_SECRET")]
+    return ":".join(parts) if all(parts) else ""
 
 
 def _colab_secret(_: Variables) -> str:
-    # Whoever runs in Colab has IPython loaded; importing it elsewhere would cost a second.
+    # Colab has imported IPython; importing it elsewhere would take a second.
     shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return _read_colab_secret() if shell is not None and "google.colab" in str(shell()) else ""
 
 
 @functools.cache
 def _read_colab_secret() -> str:
-    """Ask the user, who may be shown a dialog, for the secret: once in the life of the process."""
+    """Read the secret once per process, since Colab may show its user a dialog."""
     try:
         secret = importlib.import_module("google.colab.userdata").get("FAL_KEY")
-    except Exception:  # noqa: BLE001 -- whatever has no hash
+    except Exception:  # noqa: BLE001 -- Colab raises errors of its own classes
         return ""
     return secret if isinstance(secret, str) else ""
 
 
-#: Where a key may be: the name of the place, what is said when there is none, and how to look.
+#: The sources of keys: the name, the message if there is no key, and the lookup.
 _KEY_SOURCES: Final[tuple[tuple[str, str, Callable[[Variables], str]], ...]] = (
     ("FAL_KEY", "is not set", lambda environ: environ.get("FAL_KEY")),
     ("FAL_KEY_ID with FAL_KEY_SECRET", "are not both set", _key_pair),
-    ("the Colab secret FAL_KEY", "is not there", _colab_secret),
+    ("the Colab secret FAL_KEY", "does not exist", _colab_secret),
 )
 
 
 def fal_home(environ: Variables, home: Path | None) -> Path:
-    """Where the official tools keep their files; `home` is the user's own when it is ``None``."""
+    """Return the directory of the official tools; ``None`` uses the user's home directory."""
     if directory := environ.get("FAL_HOME_DIR").strip():
         return _expand_user(directory)
     return (home or _expand_user("~")) / ".fal"
 
 
 def _expand_user(path: str) -> Path:
-    return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib raises where there is no home
+    return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib raises without a home directory
 
 
 def missing_credentials_message(environ: Variables, login_problem: str) -> str:
-    """Say that there are no credentials, where was looked, and what was found that nobody reads."""
-    places = [f"{place} {absence}" for place, absence, _ in _KEY_SOURCES]
+    """Return the message for missing credentials, with all sources and similar variables."""
+    sources = [f"{name} {absence}" for name, absence, _ in _KEY_SOURCES]
     if _login_only(environ):
-        places = ["FAL_FORCE_AUTH_BY_USER=1 rules out the keys of the environment"]
+        sources = ["FAL_FORCE_AUTH_BY_USER=1 disables the keys of the environment"]
     text = "no credentials were found: set FAL_KEY, pass key=, or run `fal auth login`"
-    text += f" (key= was not given; {'; '.join(places)}; {login_problem})"
+    text += f" (key= was not given; {'; '.join(sources)}; {login_problem})"
     if found := similar_variables(environ):
-        text += f". Set but not read: {', '.join(found)}"
+        text += f". Set but not used: {', '.join(found)}"
     return text

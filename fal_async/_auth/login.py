@@ -1,8 +1,8 @@
-"""The login of ``fal auth login``: tokens in a file that is shared with the official tools.
+"""`LoginTokenFile`: the tokens of ``fal auth login``, in a file shared with the official tools.
 
-A refresh token buys one access token and is replaced by the next refresh token. So a renewal holds
-a lock that the official tools honour too, from before the tokens are read until their successors
-are stored, and a cancelled caller does not break it off.
+A refresh token is valid for one refresh, whose response contains the next one. A refresh therefore
+holds a lock that the official tools use too, from reading the tokens until the new ones are stored,
+and continues when its caller is cancelled.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
 
 __all__ = ["FormPoster", "LoginTokenFile"]
 
-#: Sends form fields, texts or secrets, to a URL; returns the status and the body of the answer.
+#: Sends form fields, some of them secret, to a URL; returns the status and the response body.
 FormPoster: TypeAlias = (
     "Callable[[str, Mapping[str, Any]], Awaitable[tuple[int, bytes | memoryview]]]"
 )
 
-#: How long to wait for the lock, in seconds, as the official tools do.
+#: The timeout of the lock, in seconds, like that of the official tools.
 LOCK_TIMEOUT: Final = 20.0
-#: How long to sleep between two tries to take the lock, in seconds.
+#: The delay between two attempts to acquire the lock, in seconds.
 LOCK_POLL_INTERVAL: Final = 0.05
-#: How long the server may take to answer, in seconds: less than others wait for the lock.
+#: The timeout of a refresh, in seconds: shorter than the timeout of the lock.
 REFRESH_TIMEOUT: Final = 15.0
-#: How long a caller who has been cancelled waits for the renewal, in seconds.
+#: How long a cancelled caller waits for the refresh, in seconds.
 GRACE: Final = 5.0
 
 _log = logging.getLogger("fal_async")
@@ -61,9 +61,9 @@ class LoginTokenFile:
     """The token file in a directory.
 
     Args:
-        directory: Where ``fal auth login`` keeps its files.
-        post_form: Sends the renewal; ``None`` when a login cannot be renewed.
-        clock: The Unix time in seconds.
+        directory: The directory of ``fal auth login``.
+        post_form: Sends the form that refreshes the login; ``None`` disables refreshing.
+        clock: Returns the Unix time, in seconds.
     """
 
     def __init__(
@@ -75,64 +75,66 @@ class LoginTokenFile:
         self._clock = clock
         self._unsaved_tokens: LoginTokens | None = None
 
-    def find(self, *, refused: Secret | None = None) -> AuthHeader | None:
-        """Read an access token that may be sent; ``None`` when one must be bought. Blocking.
+    def find(self, *, rejected: Secret | None = None) -> AuthHeader | None:
+        """Read a valid access token; ``None`` if the login must be refreshed. Blocking.
 
         Args:
-            refused: A header value that the platform has refused; ``None`` if none was.
+            rejected: A header value that the platform rejected; ``None`` without one.
 
         Raises:
             MissingCredentialsError: There is no login, or it cannot be read.
         """
         tokens = self._read()
-        # Without the lock the file may be seen half written: with it `refresh` looks again.
-        return None if tokens is None else self._valid_credential(tokens, refused)
+        # The file may be partially written, since this does not hold the lock as `refresh` does.
+        return None if tokens is None else self._valid_header(tokens, rejected)
 
-    async def refresh(self, *, refused: Secret | None = None) -> AuthHeader:
-        """Buy an access token, unless someone else has by the time we hold the lock.
+    async def refresh(self, *, rejected: Secret | None = None) -> AuthHeader:
+        """Refresh the access token, unless another process did so before the lock was acquired.
 
         Args:
-            refused: A header value that the platform has refused; ``None`` if none was.
+            rejected: A header value that the platform rejected; ``None`` without one.
 
         Raises:
-            MissingCredentialsError: The login has ended, or its files cannot be used.
-            TransportError: The server did not answer.
+            MissingCredentialsError: The login has expired, or its files cannot be used.
+            TransportError: The server did not respond.
         """
         lock = await self._lock()
 
-        async def renew_and_unlock() -> AuthHeader:
+        async def refresh_and_unlock() -> AuthHeader:
             try:
-                return await self._refresh_locked(refused)
+                return await self._refresh_locked(rejected)
             finally:
                 os.close(lock)
 
         return await run_to_completion(
-            renew_and_unlock, grace_period=lambda: GRACE, on_abandoned=_ignore_result
+            refresh_and_unlock, grace_period=lambda: GRACE, on_abandoned=_ignore_result
         )
 
-    async def _refresh_locked(self, refused: Secret | None) -> AuthHeader:
+    async def _refresh_locked(self, rejected: Secret | None) -> AuthHeader:
         tokens = await run_in_thread(self._read)
         if tokens is None:
-            raise MissingCredentialsError(f"{self.path} holds no tokens")
-        if grant := self._valid_credential(tokens, refused):
-            return grant
+            raise MissingCredentialsError(f"{self.path} contains no tokens")
+        if header := self._valid_header(tokens, rejected):
+            return header
         if self._post_form is None:
-            raise MissingCredentialsError(f"the login in {self.path} cannot be renewed here")
+            raise MissingCredentialsError(
+                f"cannot refresh the login in {self.path} without a client"
+            )
         with anyio.move_on_after(REFRESH_TIMEOUT):
             status_code, body = await self._post_form(TOKEN_URL, refresh_form(tokens))
             tokens = parse_refresh_response(status_code, body, tokens)
             issued_at = self._clock()
             await run_in_thread(partial(self._store, tokens))
-            assert tokens.access is not None  # noqa: S101 -- `parse_renewal` raises where there is none
+            assert tokens.access is not None  # noqa: S101 -- `parse_refresh_response` raises without one
             return auth_header_from_token(tokens.access, str(self.path), issued_at=issued_at)
-        raise TransportError(f"{TOKEN_URL} did not answer within {REFRESH_TIMEOUT:g} seconds")
+        raise TransportError(f"{TOKEN_URL} did not respond within {REFRESH_TIMEOUT:g} seconds")
 
-    def _valid_credential(self, tokens: LoginTokens, refused: Secret | None) -> AuthHeader | None:
+    def _valid_header(self, tokens: LoginTokens, rejected: Secret | None) -> AuthHeader | None:
         if tokens.access is None:
             return None
-        grant = auth_header_from_token(tokens.access, str(self.path))
-        fresh = self._clock() < grant.refresh_at and grant.authorization != refused
-        return grant if fresh else None
+        header = auth_header_from_token(tokens.access, str(self.path))
+        fresh = self._clock() < header.refresh_at and header.authorization != rejected
+        return header if fresh else None
 
     def _read(self) -> LoginTokens | None:
         if self._unsaved_tokens is not None:
@@ -147,11 +149,11 @@ class LoginTokenFile:
     def _store(self, tokens: LoginTokens) -> None:
         try:
             content = memoryview(tokens.to_text().reveal().encode())
-            write_file(self.path, content, mode=0o600)  # for its owner alone
+            write_file(self.path, content, mode=0o600)
         except OSError as error:
-            # The old refresh token is spent, so the new ones are kept for as long as we live.
+            # The old refresh token is invalid now, so the new tokens are kept in memory.
             self._unsaved_tokens = tokens
-            _log.warning("the renewed login is not in %s: %s", self.path, error.strerror)
+            _log.warning("Cannot write the refreshed login to %s: %s", self.path, error.strerror)
         else:
             self._unsaved_tokens = None
 
@@ -166,7 +168,7 @@ class LoginTokenFile:
                     return lock
                 await anyio.sleep(LOCK_POLL_INTERVAL)
         raise MissingCredentialsError(
-            f"another process has held {self._lock_path} for {LOCK_TIMEOUT:g} seconds"
+            f"cannot lock {self._lock_path}: another process held it for {LOCK_TIMEOUT:g} seconds"
         )
 
     def _try_lock(self) -> int | None:
@@ -185,13 +187,13 @@ class LoginTokenFile:
 
 
 def _try_flock(descriptor: int, path: Path) -> bool:
-    """Lock an open file at once; there is no such lock on Windows, where nobody is kept out."""
+    """Lock an open file without waiting. On Windows, where flock does not exist, do nothing."""
     if sys.platform != "win32":
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-    # The official tools delete the file as they unlock it: a deleted one keeps nobody out.
+    # The official tools delete the file when they unlock it, and a deleted file locks nothing.
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -199,7 +201,7 @@ def _try_flock(descriptor: int, path: Path) -> bool:
 
 
 def _file_error(path: Path, error: OSError) -> MissingCredentialsError:
-    return MissingCredentialsError(f"{path} cannot be used: {error.strerror}")
+    return MissingCredentialsError(f"cannot use {path}: {error.strerror}")
 
 
 async def _unlock(descriptor: int | None) -> None:
@@ -208,4 +210,4 @@ async def _unlock(descriptor: int | None) -> None:
 
 
 async def _ignore_result(_: AuthHeader) -> None:
-    """It is in the file, for whoever asks next."""
+    """Do nothing: the refreshed token is in the file."""

@@ -77,16 +77,16 @@ async def test_error_names_every_searched_location(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "no credentials were found: set FAL_KEY, pass key=, or run `fal auth login` "
         "(key= was not given; FAL_KEY is not set; FAL_KEY_ID with FAL_KEY_SECRET are not both set; "
-        "the Colab secret FAL_KEY is not there; "
+        "the Colab secret FAL_KEY does not exist; "
         f"{tmp_path / '.fal' / 'auth0_token'} does not exist). "
-        "Set but not read: FAL_API_KEY, fal_key"
+        "Set but not used: FAL_API_KEY, fal_key"
     )
     assert caught.value.__suppress_context__
 
 
 async def test_error_names_rejected_keys(tmp_path: Path) -> None:
     environ = {"FAL_KEY": "key", "FAL_FORCE_AUTH_BY_USER": "1"}
-    with pytest.raises(MissingCredentialsError, match="FAL_FORCE_AUTH_BY_USER=1 rules out"):
+    with pytest.raises(MissingCredentialsError, match="FAL_FORCE_AUTH_BY_USER=1 disables"):
         await Credentials(environ=environ, home=tmp_path).authorization()
 
 
@@ -133,7 +133,7 @@ async def test_refused_colab_secret_is_remembered(
 ) -> None:
     colab.secret = PermissionError("the notebook may not see it")
     for _ in range(2):
-        with pytest.raises(MissingCredentialsError, match="Colab secret FAL_KEY is not there"):
+        with pytest.raises(MissingCredentialsError, match="Colab secret FAL_KEY does not exist"):
             await Credentials(environ={}, home=tmp_path).authorization()
     assert colab.asked == ["FAL_KEY"]
 

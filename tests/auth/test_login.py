@@ -132,6 +132,16 @@ async def test_refused_login_is_refreshed_once_for_all(fal_home: Path) -> None:
     assert len(issuer.forms) == 1
 
 
+async def test_rejected_token_is_not_pickled(fal_home: Path) -> None:
+    log_in(fal_home, access=jwt("revoked", NOW + 86_400))
+    credentials = credentials_of(fal_home, None)
+    rejected = await credentials.authorization()
+    credentials.invalidate(rejected)
+
+    state = credentials.__getstate__()
+    assert not [name for name, value in state.items() if value == rejected]
+
+
 async def test_token_refreshed_by_another_process_is_used(fal_home: Path) -> None:
     log_in(fal_home, access=jwt("old", NOW + 600))
     issuer, clock = Issuer(), Clock()
@@ -184,25 +194,27 @@ async def test_unresponsive_server_times_out(
 
     monkeypatch.setattr(login, "REFRESH_TIMEOUT", 0.01)
     log_in(fal_home)
-    with pytest.raises(TransportError, match="did not answer within"):
+    with pytest.raises(TransportError, match="did not respond within"):
         await credentials_of(fal_home, post_form).authorization()
 
 
 async def test_unrefreshable_login_raises_an_error(fal_home: Path) -> None:
     log_in(fal_home)
-    with pytest.raises(MissingCredentialsError, match="cannot be renewed here"):
+    with pytest.raises(
+        MissingCredentialsError, match=r"cannot refresh the login in .* without a client"
+    ):
         await credentials_of(fal_home, None).authorization()
 
 
 async def test_empty_token_file_is_not_a_login(fal_home: Path) -> None:
     log_in(fal_home, "")
-    with pytest.raises(MissingCredentialsError, match="auth0_token holds no tokens"):
+    with pytest.raises(MissingCredentialsError, match="auth0_token contains no tokens"):
         await credentials_of(fal_home, Issuer()).authorization()
 
 
 async def test_unreadable_token_file_is_named(fal_home: Path) -> None:
     (fal_home / "auth0_token").mkdir()
-    with pytest.raises(MissingCredentialsError, match="auth0_token cannot be used: Is a directory"):
+    with pytest.raises(MissingCredentialsError, match=r"cannot use .*auth0_token: Is a directory"):
         await credentials_of(fal_home, Issuer()).authorization()
 
 
@@ -210,7 +222,7 @@ async def test_unusable_lock_prevents_the_refresh(fal_home: Path) -> None:
     log_in(fal_home)
     (fal_home / ".portalock").mkdir()
     issuer = Issuer()
-    with pytest.raises(MissingCredentialsError, match="portalock cannot be used"):
+    with pytest.raises(MissingCredentialsError, match=r"cannot use .*portalock"):
         await credentials_of(fal_home, issuer).authorization()
     assert issuer.forms == []
 
@@ -325,7 +337,7 @@ async def test_lock_timeout_is_named(fal_home: Path, monkeypatch: pytest.MonkeyP
     issuer = Issuer()
     with (fal_home / ".portalock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(MissingCredentialsError, match="another process has held"):
+        with pytest.raises(MissingCredentialsError, match="another process held"):
             await credentials_of(fal_home, issuer).authorization()
         assert open_files(fal_home / ".portalock") == 1
     assert issuer.forms == []

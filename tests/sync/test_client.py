@@ -312,7 +312,7 @@ def test_a_client_can_be_pickled_without_its_key(
     assert fal.key.encode() not in data
     monkeypatch.setenv("FAL_KEY", "another:account")
     with pickle.loads(data) as restored:
-        with pytest.raises(fal_client.MissingCredentialsError, match="comes from a pickle"):
+        with pytest.raises(fal_client.MissingCredentialsError, match="unpickled client"):
             restored.run(ECHO, {"n": 1})
         assert restored.with_options(key=fal.key).run(ECHO, {"n": 1}) == {"n": 1}
 
