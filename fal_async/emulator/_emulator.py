@@ -300,8 +300,8 @@ class Emulator(InspectionMixin):
         - An iterator of inputs, one output: the output is sent when the inputs have ended.
         - An iterator of inputs, an iterator of outputs: outputs are sent as they are produced.
 
-        An input that is annotated with a pydantic model is validated. A second parameter receives
-        the `Job`.
+        Inputs are validated if they are annotated with a pydantic model. A second parameter
+        receives the `Job`.
 
         Args:
             endpoint_id: The endpoint id, without ``/realtime``.
@@ -354,14 +354,9 @@ class Emulator(InspectionMixin):
 
     def _add_socket(self, endpoint_id: str, runner: SocketRunner) -> None:
         endpoint_id = str(parse_id(endpoint_id))
-        earlier = self._platform.registry.get(endpoint_id)
-        if earlier is None:
-            endpoint = Endpoint(
-                id=endpoint_id, runner=NoRunner(), socket=runner, counters=Counters()
-            )
-        else:
-            endpoint = dataclasses.replace(earlier, socket=runner)
-        self._platform.registry.add(endpoint)
+        endpoint = self._platform.registry.get(endpoint_id)
+        endpoint = endpoint or Endpoint(id=endpoint_id, runner=NoRunner(), counters=Counters())
+        self._platform.registry.add(dataclasses.replace(endpoint, socket=runner))
 
     def accept_key(self, key: str) -> None:
         """Accept another API key of the same account."""
@@ -396,9 +391,8 @@ class Emulator(InspectionMixin):
             endpoint_id: The endpoint id. ``None`` for all endpoints.
             faults: The faults.
         """
-        normalized = None if endpoint_id is None else str(parse_id(endpoint_id))
         for fault in faults:
-            self._platform.faults.add(normalized, fault)
+            self._platform.faults.add(endpoint_id and str(parse_id(endpoint_id)), fault)
 
     def gate(self) -> Gate:
         """Create a closed gate, for runners and faults. It opens when the emulator stops."""

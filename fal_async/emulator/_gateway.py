@@ -9,12 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fal_async.emulator._faults import inject_fault
-from fal_async.emulator._hosts.base import Call, Host, parse_called_id
-from fal_async.emulator._hosts.cdn import CdnHost
-from fal_async.emulator._hosts.queue import QueueHost
-from fal_async.emulator._hosts.rest import RestHost
-from fal_async.emulator._hosts.run import RunHost, WebSocketHost
-from fal_async.emulator._hosts.ws import WebSocketHTTPHost
+from fal_async.emulator._hosts import (
+    Call,
+    CdnHost,
+    Host,
+    QueueHost,
+    RestHost,
+    RunHost,
+    WebSocketHost,
+    WebSocketHTTPHost,
+    parse_called_id,
+)
 from fal_async.emulator._options import BadRequestError
 from fal_async.emulator._recorder import RecordedRequest
 from fal_async.emulator._request import BodyTooLargeError, GatewayRequest

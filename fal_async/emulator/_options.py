@@ -10,8 +10,6 @@ from fal_async.emulator._json import decode_or_none
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = []
-
 #: A reason to retry a job, by its name in ``X-Fal-Retry-Config``.
 RetryReason: TypeAlias = Literal["server_error", "timeout", "connection_error"]
 

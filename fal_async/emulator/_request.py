@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._server.connection import Connection
     from fal_async.emulator._server.websocket import WebSocket
 
-__all__ = []
-
 HostName: TypeAlias = Literal["run", "queue", "rest", "cdn", "ws"]
 
 #: Hosts by the first path segment, for clients to which all hosts have one origin.

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._runners.execution import Executor
     from fal_async.emulator._settings import Settings
 
-__all__ = []
-
 Cancellation: TypeAlias = Literal["OK", "CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
 
 _REASON_BY_ERROR_TYPE: dict[str | None, RetryReason] = {
@@ -235,9 +233,16 @@ class Scheduler:
         self._submitted += 1
         entry = QueueEntry(job, self._queue(endpoint), self._submitted)
         self._entries[job] = entry
+
+        def miss_deadline() -> None:
+            entry.missed_deadline = True
+            if entry.task is None:
+                self._dequeue(entry)
+                self._complete(entry, missed_start_deadline())
+
         if start_timeout is not None:
             loop = asyncio.get_running_loop()
-            entry.deadline = loop.call_later(start_timeout, self._miss_deadline, entry)
+            entry.deadline = loop.call_later(start_timeout, miss_deadline)
         position = entry.queue.append(entry)
         endpoint.counters.queued += 1
         self._start_jobs(entry.queue)
@@ -251,12 +256,18 @@ class Scheduler:
         is_first = not job.cancelled
         job._request_cancellation()
         entry.queue.endpoint.counters.cancelled += is_first
-        if entry.task is None:
+        run = entry.task
+        if run is None:
             self._dequeue(entry)
             self._complete(entry, cancelled())
             return "OK"
+
+        async def cancel_runner() -> None:
+            if await entry.queue.endpoint.runner.cancel(job):
+                run.cancel()
+
         if is_first:
-            task = asyncio.create_task(self._cancel_runner(entry, entry.task))
+            task = asyncio.create_task(cancel_runner())
             self._background.add(task)
             task.add_done_callback(self._background.discard)
         return "CANCELLATION_REQUESTED"
@@ -351,16 +362,6 @@ class Scheduler:
         seconds = self._settings.backoff * 2**doublings
         entry.backoff = asyncio.get_running_loop().call_later(seconds, requeue)
         entry.job._notify()
-
-    def _miss_deadline(self, entry: QueueEntry) -> None:
-        entry.missed_deadline = True
-        if entry.task is None:
-            self._dequeue(entry)
-            self._complete(entry, missed_start_deadline())
-
-    async def _cancel_runner(self, entry: QueueEntry, task: asyncio.Task[Response]) -> None:
-        if await entry.queue.endpoint.runner.cancel(entry.job):
-            task.cancel()
 
     def _complete(self, entry: QueueEntry, response: Response) -> None:
         del self._entries[entry.job]

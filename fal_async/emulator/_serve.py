@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._jobs import Job
     from fal_async.emulator._runners.sockets import Socket
 
-__all__ = []
-
 Arguments = dict[str, Any]
 
 _STEPS = 5

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._request import GatewayRequest
     from fal_async.emulator._state import PlatformState
 
-__all__ = []
-
 _ROUTES: dict[str, Route] = {
     "tokens": "token",
     "tokens/realtime": "token",

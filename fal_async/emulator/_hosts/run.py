@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._server.websocket import WebSocket
     from fal_async.emulator._state import PlatformState
 
-__all__ = []
-
 logger = logging.getLogger("fal_async.emulator")
 
 _UNAUTHORIZED = {"status": "error", "error": "Unauthorized"}

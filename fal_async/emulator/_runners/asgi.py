@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._responses import Message, RawHeaders, Send
     from fal_async.emulator._server.websocket import WebSocket
 
-__all__ = []
-
 AsgiApp: TypeAlias = Callable[..., Any]
 
 logger = logging.getLogger("fal_async.emulator")

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._registry import Endpoint
     from fal_async.emulator._responses import Message, RawHeaders, Send
 
-__all__ = []
-
 logger = logging.getLogger("fal_async.emulator")
 
 #: The statuses of final responses.

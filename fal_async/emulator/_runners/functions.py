@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._runners.base import Runner
     from fal_async.emulator._runners.threads import DaemonThreads
 
-__all__ = []
-
 #: An ASGI app, a function of the arguments, or a function of the arguments and the `Job`.
 RunnerFunction: TypeAlias = Callable[..., Any]
 

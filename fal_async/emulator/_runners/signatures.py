@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from fal_async.emulator._jobs import Job
 
-__all__ = []
-
 #: Invalid input costs nothing.
 _FREE = {"x-fal-billable-units": "0"}
 #: The names of stream types. Types are compared by name, because a program may import them for

@@ -6,14 +6,12 @@ import asyncio
 import contextvars
 import threading
 import time
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
-_TaskQueue: TypeAlias = "SimpleQueue[Callable[[], None] | None]"
+_TaskQueue: TypeAlias = SimpleQueue[Callable[[], None] | None]
 
 #: The maximum time to wait for all busy threads, in seconds.
 _CLOSE_TIMEOUT = 0.5
@@ -49,7 +47,15 @@ class DaemonThreads:
             else:
                 _set_threadsafe(loop, future, future.set_result, result)
 
-        tasks = self._idle.pop() if self._idle else self._start_thread()
+        if self._idle:
+            tasks = self._idle.pop()
+        else:
+            tasks = _TaskQueue()
+            thread = threading.Thread(
+                target=self._work, args=(tasks,), name="fal-runner", daemon=True
+            )
+            self._alive.add(thread)
+            thread.start()
         tasks.put(run)
         return future
 
@@ -61,13 +67,6 @@ class DaemonThreads:
         deadline = time.monotonic() + _CLOSE_TIMEOUT
         for thread in list(self._alive):
             thread.join(max(0.0, deadline - time.monotonic()))
-
-    def _start_thread(self) -> _TaskQueue:
-        tasks: _TaskQueue = SimpleQueue()
-        thread = threading.Thread(target=self._work, args=(tasks,), name="fal-runner", daemon=True)
-        self._alive.add(thread)
-        thread.start()
-        return tasks
 
     def _work(self, tasks: _TaskQueue) -> None:
         while (task := tasks.get()) is not None:

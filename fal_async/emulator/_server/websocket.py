@@ -356,7 +356,10 @@ class WebSocketProtocol(asyncio.Protocol):
         self._websocket.connection_lost()
 
     async def _run(self, scope: Message) -> None:
-        await self._app(scope, _receive_nothing, _RejectingSend(self._websocket))
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        await self._app(scope, receive, _RejectingSend(self._websocket))
 
     def _make_scope(self, head: bytes) -> Message:
         request, *lines = head.decode("latin-1").split("\r\n")
@@ -374,10 +377,6 @@ class WebSocketProtocol(asyncio.Protocol):
             "state": dict(self._state),
             "websocket": self._websocket,
         }
-
-
-async def _receive_nothing() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 class _RejectingSend:
