@@ -1,4 +1,4 @@
-"""An emulator, and a plain HTTP client that holds its key."""
+"""A plain HTTP client that sends the key of the emulator."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fal_async.emulator import Emulator
-from tests.support.http import client_of
+from tests.support.http import make_client
 from tests.support.javascript import javascript
 
 if TYPE_CHECKING:
@@ -15,16 +14,12 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from fal_async.emulator import Emulator
+
 __all__ = ["javascript"]
 
 
 @pytest.fixture
-def fal() -> Iterator[Emulator]:
-    with Emulator() as emulator:
-        yield emulator
-
-
-@pytest.fixture
 def http(fal: Emulator) -> Iterator[httpx.Client]:
-    with client_of(fal) as client:
+    with make_client(fal) as client:
         yield client

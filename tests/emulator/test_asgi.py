@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from fal_async.emulator import Emulator
-from tests.support.http import client_of, completed, submit
+from tests.support.http import make_client, submit, wait_for_completed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -85,7 +85,7 @@ def test_app_response_is_returned_unchanged(fal: Emulator, http: httpx.Client) -
 
     fal.register("acme/app", app_of(answer))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     for response in (http.post("/run/acme/app", json={}), http.get(submitted["response_url"])):
         assert (response.status_code, response.text) == (418, "nothing left")
         assert response.headers["content-type"] == "text/plain; charset=utf-8"
@@ -130,7 +130,7 @@ def test_app_is_notified_of_client_disconnect(fal: Emulator) -> None:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     fal.register("acme/app", app_of(stream))
-    with client_of(fal) as http, http.stream("POST", "/run/acme/app/stream", json={}) as response:
+    with make_client(fal) as http, http.stream("POST", "/run/acme/app/stream", json={}) as response:
         next(response.iter_lines())
     assert closed.wait_sync(10)
 
@@ -141,7 +141,7 @@ def test_app_exception_returns_500(fal: Emulator, http: httpx.Client) -> None:
 
     fal.register("acme/app", app_of(crash))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).status_code == 500
     assert "no such cat" in fal.jobs[submitted["request_id"]].logs[0]["message"]
 
@@ -162,7 +162,7 @@ def test_truncated_app_response_is_a_server_error(
 ) -> None:
     fal.register("acme/app", short)
     submitted = submit(http, headers={"X-Fal-No-Retry": "1"})
-    completed(fal)
+    wait_for_completed(fal)
     result = http.get(submitted["response_url"])
     assert result.status_code == 502
     assert result.json()["error_type"] == "runner_incomplete_response"
@@ -188,7 +188,7 @@ def test_app_lifespan_spans_the_emulator() -> None:
     async def answer(request: Request) -> Response:
         return JSONResponse(request.state.model)
 
-    with Emulator() as fal, client_of(fal) as http:
+    with Emulator() as fal, make_client(fal) as http:
         fal.register("acme/app", app_of(answer, lifespan=lifespan))
         for _ in range(2):
             assert http.post("/run/acme/app", json={}).json() == "loaded"
@@ -204,7 +204,7 @@ def test_jobs_fail_when_app_startup_fails(fal: Emulator, http: httpx.Client) -> 
 
     fal.register("acme/app", app_of(show, lifespan=lifespan))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).status_code == 500
     assert "no weights" in fal.jobs[submitted["request_id"]].logs[0]["message"]
 
@@ -217,7 +217,7 @@ def test_app_logs_belong_to_their_job(fal: Emulator, http: httpx.Client) -> None
 
     fal.register("acme/app", app_of(work))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     status = http.get(submitted["status_url"], params={"logs": "1"}).json()
     (line,) = status["logs"]
     assert (line["message"], line["level"], line["labels"]) == ("step", "WARN", {"step": 1})

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from fal_async.emulator import AppError, Emulator
-from tests.support.http import Arguments, completed, submit
+from tests.support.http import Arguments, submit, wait_for_completed
 from tests.support.websocket_client import assert_not_forwarded, connect_websocket, pack
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_asgi_messages_become_valid_responses(
 ) -> None:
     fal.register("acme/app", telling(*messages))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     for response in (http.post("/run/acme/app", json={}), http.get(submitted["response_url"])):
         assert response.status_code == status
         assert response.content == (b'{"detail":"Internal Server Error"}' if body is None else body)
@@ -77,7 +77,7 @@ def test_body_must_match_its_content_length(
 ) -> None:
     fal.register("acme/app", telling({**START, "headers": [(b"content-length", length)]}, BODY))
     submitted = submit(http, headers={"X-Fal-No-Retry": "1"})
-    completed(fal)
+    wait_for_completed(fal)
     result = http.get(submitted["response_url"])
     assert result.json()["error_type"] == "runner_incomplete_response"
     with pytest.raises(httpx.RemoteProtocolError):
@@ -95,7 +95,7 @@ def test_app_receives_disconnect_after_response(fal: Emulator, http: httpx.Clien
 
     fal.register("acme/app", app)
     submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     http.post("/run/acme/app", json={})
     fal.wait_for(lambda: fal.counters("acme/app").running == 0)
     assert heard == ["http.request", "http.disconnect", "http.disconnect"] * 2
@@ -118,7 +118,7 @@ def test_unserializable_error_counts_as_a_crash(
 
     fal.register("acme/app", app)
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     for response in (http.post("/run/acme/app", json={}), http.get(submitted["response_url"])):
         assert (response.status_code, response.json()) == (500, {"detail": "Internal Server Error"})
         assert response.headers["x-fal-request-id"]

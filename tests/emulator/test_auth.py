@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from fal_async.emulator import Emulator
-from tests.support.http import client_of, completed, echo, submit
+from tests.support.http import echo, make_client, submit, wait_for_completed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def test_private_app_requires_a_key(
 def test_job_of_private_app_requires_a_key(fal: Emulator, http: httpx.Client, tail: str) -> None:
     fal.register("acme/app", echo)
     url = submit(http)["response_url"]
-    completed(fal)
+    wait_for_completed(fal)
     del http.headers["Authorization"]
     assert http.get(url + tail).json() == {"detail": 'Cannot access application "acme/app"'}
     assert http.put(url + "/cancel").status_code == 401
@@ -68,7 +68,7 @@ def test_public_app_rejects_an_invalid_key(fal: Emulator, http: httpx.Client) ->
     fal.register("acme/app", echo, auth=False)
     del http.headers["Authorization"]
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).status_code == 200
     response = http.post("/run/acme/app", json={}, headers={"Authorization": "Key wrong"})
     assert response.status_code == 401
@@ -87,7 +87,7 @@ def test_additional_keys_and_bearer_tokens_work(fal: Emulator, http: httpx.Clien
 
 
 def test_custom_key_is_accepted() -> None:
-    with Emulator(key="mine:secret") as fal, client_of(fal) as http:
+    with Emulator(key="mine:secret") as fal, make_client(fal) as http:
         fal.register("acme/app", echo)
         assert fal.key == "mine:secret"
         assert fal.environ == {"FAL_KEY": "mine:secret", "FAL_ASYNC_BASE_URL": fal.url}
@@ -97,7 +97,7 @@ def test_custom_key_is_accepted() -> None:
 def test_locked_account_can_only_read(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     fal.lock()
     for url in ("/run/acme/app", "/queue/acme/app"):
         response = http.post(url, json={})
@@ -121,7 +121,7 @@ def open_fal() -> Iterator[Emulator]:
 
 @pytest.fixture
 def open_http(open_fal: Emulator) -> Iterator[httpx.Client]:
-    with client_of(open_fal) as client:
+    with make_client(open_fal) as client:
         yield client
 
 
@@ -193,7 +193,7 @@ def test_cors_headers_are_sent_once(open_fal: Emulator, open_http: httpx.Client)
     fal.register("acme/app", Starlette(routes=routes, middleware=[allowed]))
     page, another = {"Origin": "https://page.example"}, {"Origin": "https://another.example"}
     submitted = submit(http, headers=page)
-    completed(fal)
+    wait_for_completed(fal)
     for response, origin in (
         (http.post("/run/acme/app", json={}, headers=page), page),
         (http.get(submitted["response_url"], headers=another), another),

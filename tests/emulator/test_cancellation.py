@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fal_async.emulator import AppError
-from tests.support.http import Arguments, completed, echo, submit, waiting
+from tests.support.http import Arguments, echo, gated_echo, submit, wait_for_completed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -24,7 +24,7 @@ CANCELLED = {"detail": "Request cancelled by the client.", "error_type": "client
 
 
 def test_queued_job_is_removed(fal: Emulator, http: httpx.Client) -> None:
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     submit(http)
     queued = submit(http)
     response = http.put(queued["cancel_url"])
@@ -53,7 +53,7 @@ def test_running_coroutine_is_cancelled(fal: Emulator, http: httpx.Client) -> No
     fal.wait_for(lambda: fal.counters("acme/app").executions == 1)
     response = http.put(submitted["cancel_url"])
     assert (response.status_code, response.json()) == (202, {"status": "CANCELLATION_REQUESTED"})
-    completed(fal)
+    wait_for_completed(fal)
     assert cleaned_up.is_open
     result = http.get(submitted["response_url"])
     assert (result.status_code, result.json()) == (499, CANCELLED)
@@ -63,11 +63,11 @@ def test_running_coroutine_is_cancelled(fal: Emulator, http: httpx.Client) -> No
 
 
 def test_job_is_cancelled_before_its_runner_starts(fal: Emulator, http: httpx.Client) -> None:
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     for _ in range(20):
         submitted = submit(http)
         assert http.put(submitted["cancel_url"]).status_code in {200, 202}
-    completed(fal, 20)
+    wait_for_completed(fal, 20)
     counters = fal.counters("acme/app")
     assert (counters.running, counters.queued, counters.cancelled) == (0, 0, 20)
 
@@ -85,7 +85,7 @@ def test_coroutine_may_finish_after_a_cancel(fal: Emulator, http: httpx.Client) 
     fal.wait_for(lambda: fal.counters("acme/app").executions == 1)
     for _ in range(2):
         assert http.put(submitted["cancel_url"]).status_code in {202, 400}
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json() == "as far as it came"
 
 
@@ -107,7 +107,7 @@ def test_coroutine_is_cancelled_only_once(fal: Emulator, http: httpx.Client) -> 
     assert cleaning_up.wait_sync(10)
     assert http.put(submitted["cancel_url"]).json() == {"status": "CANCELLATION_REQUESTED"}
     gate.open()
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json() == "cleaned up"
 
 
@@ -120,7 +120,7 @@ def test_cancelled_job_is_not_retried(fal: Emulator, http: httpx.Client) -> None
     submitted = submit(http)
     fal.wait_for(lambda: fal.counters("acme/app").executions == 1)
     http.put(submitted["cancel_url"])
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).status_code == 503
     assert fal.counters("acme/app").executions == 1
 
@@ -132,7 +132,7 @@ def test_threaded_function_sees_cancel_and_finishes(fal: Emulator, http: httpx.C
 
     submitted = submit(http)
     assert http.put(submitted["cancel_url"]).json() == {"status": "CANCELLATION_REQUESTED"}
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json() is True
 
 
@@ -151,7 +151,7 @@ def test_running_generator_is_closed(fal: Emulator, http: httpx.Client) -> None:
     submitted = submit(http)
     assert started.wait_sync(10)
     http.put(submitted["cancel_url"])
-    completed(fal)
+    wait_for_completed(fal)
     assert closed.is_open
     assert http.get(submitted["response_url"]).status_code == 499
 
@@ -176,7 +176,7 @@ def test_app_receives_cancel_at_the_job_path(fal: Emulator, http: httpx.Client) 
     submitted = submit(http, "acme/app/image")
     fal.wait_for(lambda: submitted["request_id"] in cancelled)
     assert http.put(submitted["cancel_url"]).status_code == 202
-    completed(fal)
+    wait_for_completed(fal)
     result = http.get(submitted["response_url"])
     assert (result.status_code, result.json()) == (499, {"detail": ""})
     status = http.get(submitted["status_url"]).json()
@@ -198,7 +198,7 @@ def test_app_without_cancel_handler_finishes(fal: Emulator, http: httpx.Client) 
     submitted = submit(http)
     assert http.put(submitted["cancel_url"]).status_code == 202
     gate.open()
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json() == {"done": True}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fal_async.emulator import AppError, Emulator
-from tests.support.http import Arguments, client_of, completed, submit, waiting
+from tests.support.http import Arguments, gated_echo, make_client, submit, wait_for_completed
 
 if TYPE_CHECKING:
     import httpx
@@ -23,7 +23,7 @@ def jobs(fal: Emulator, http: httpx.Client) -> dict[str, dict[str, Any]]:
             raise AppError(422, "no")
         return {"done": True}
 
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     submitted = {
         "completed": submit(http, "acme/done"),
         "failed": submit(http, "acme/done", json={"fail": True}),
@@ -32,7 +32,7 @@ def jobs(fal: Emulator, http: httpx.Client) -> dict[str, dict[str, Any]]:
         "cancelled": submit(http),
     }
     http.put(submitted["cancelled"]["cancel_url"])
-    completed(fal, 2, "acme/done")
+    wait_for_completed(fal, 2, "acme/done")
     return submitted
 
 
@@ -139,8 +139,8 @@ def test_model_error_is_not_a_platform_error(
 
 
 def test_account_limit_queues_jobs_and_rejects_runs() -> None:
-    with Emulator(concurrency=1) as fal, client_of(fal) as http:
-        fal.register("acme/app", waiting(fal.gate()))
+    with Emulator(concurrency=1) as fal, make_client(fal) as http:
+        fal.register("acme/app", gated_echo(fal.gate()))
         submit(http)
         assert submit(http)["queue_position"] == 0
         assert http.post("/run/acme/app", json={}).status_code == 429

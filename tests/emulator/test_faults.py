@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fal_async.emulator import Emulator, Fault
-from tests.support.http import client_of, completed, echo, submit
-from tests.support.raw_client import RESET, connect, exchange, request
+from tests.support.http import echo, make_client, submit, wait_for_completed
+from tests.support.raw_client import RESET, connect, encode_request, send_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -65,8 +65,8 @@ def test_fault_applies_to_matching_requests(fal: Emulator, http: httpx.Client) -
     fal.fail("acme/app", Fault(route="status", status=503, times=2, skip=1))
     submitted = submit(http)
     other = submit(http, "acme/other")
-    completed(fal)
-    completed(fal, 1, "acme/other")
+    wait_for_completed(fal)
+    wait_for_completed(fal, 1, "acme/other")
     assert http.get(other["status_url"]).status_code == 200
     statuses = [http.get(submitted["status_url"]).status_code for _ in range(4)]
     assert statuses == [200, 503, 503, 200]
@@ -109,7 +109,7 @@ def test_edit_changes_the_real_response(fal: Emulator, http: httpx.Client) -> No
     )
     submitted = submit(http)
     assert submitted["status_url"] == "https://evil.example/"
-    completed(fal)
+    wait_for_completed(fal)
     response = http.get(submitted["response_url"] + "/status/stream")
     assert response.text == 'data: {"status":"COMPLETED","new":true}\n\n'
 
@@ -135,22 +135,22 @@ def test_delay_holds_the_response_until_gate_opens(fal: Emulator, http: httpx.Cl
 @pytest.mark.parametrize("end", [b"", RESET])
 def test_dropped_request_is_not_processed(fal: Emulator, end: bytes) -> None:
     fal.fail("acme/app", Fault(drop=True, reset=end == RESET))
-    assert exchange(fal, "POST", "/queue/acme/app") == end
+    assert send_request(fal, "POST", "/queue/acme/app") == end
     assert fal.jobs == {}
     assert fal.requests[0].status is None
 
 
 def test_reset_alone_drops_the_request(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(reset=True))
-    assert exchange(fal, "POST", "/run/acme/app") == RESET
+    assert send_request(fal, "POST", "/run/acme/app") == RESET
     assert fal.counters("acme/app").executions == 0
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
 def test_lost_response_keeps_the_job(fal: Emulator, end: bytes) -> None:
     fal.fail("acme/app", Fault(drop_response=True, reset=end == RESET))
-    assert exchange(fal, "POST", "/queue/acme/app") == end
-    completed(fal)
+    assert send_request(fal, "POST", "/queue/acme/app") == end
+    wait_for_completed(fal)
     assert len(fal.jobs) == 1
     assert fal.requests[0].request_id in fal.jobs
 
@@ -158,20 +158,20 @@ def test_lost_response_keeps_the_job(fal: Emulator, end: bytes) -> None:
 @pytest.mark.parametrize("end", [b"", RESET])
 def test_garbage_replaces_the_response(fal: Emulator, end: bytes) -> None:
     fal.fail("acme/app", Fault(raw_bytes=b"HTTP/9.9 \x00 what?\r\n", reset=end == RESET))
-    assert exchange(fal, "POST", "/run/acme/app") == b"HTTP/9.9 \x00 what?\r\n" + end
+    assert send_request(fal, "POST", "/run/acme/app") == b"HTTP/9.9 \x00 what?\r\n" + end
 
 
 def test_long_garbage_arrives_before_the_reset(fal: Emulator) -> None:
     garbage = bytes(5_000_000)
     fal.fail("acme/app", Fault(raw_bytes=garbage, reset=True))
-    assert exchange(fal, "POST", "/run/acme/app") == garbage + RESET
+    assert send_request(fal, "POST", "/run/acme/app") == garbage + RESET
 
 
 @pytest.mark.parametrize("end", [b"", RESET])
 @pytest.mark.parametrize("cut", [0, 1, 6, 7])
 def test_response_is_truncated_within_its_body(fal: Emulator, cut: int, end: bytes) -> None:
     fal.fail("acme/app", Fault(cut=cut, reset=end == RESET))
-    received = exchange(fal, "POST", "/run/acme/app", b'{"a":1}')
+    received = send_request(fal, "POST", "/run/acme/app", b'{"a":1}')
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"content-length: 7" in head
@@ -191,7 +191,7 @@ def test_stream_is_truncated_within_an_event(fal: Emulator, end: bytes) -> None:
             yield step
 
     fal.fail("acme/stream", Fault(cut=15, reset=end == RESET))
-    received = exchange(fal, "POST", "/run/acme/stream")
+    received = send_request(fal, "POST", "/run/acme/stream")
     head, _, body = received.partition(b"\r\n\r\n")
     assert b"transfer-encoding: chunked" in head
     assert body == b"9\r\ndata: 0\n\n\r\n6\r\ndata: \r\n" + end
@@ -202,7 +202,7 @@ def test_delayed_cut_stalls_the_response(fal: Emulator) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(cut=2, delay=gate))
     with connect(fal) as peer:
-        peer.sendall(request(fal, "POST", "/run/acme/app", b'{"a":1}'))
+        peer.sendall(encode_request(fal, "POST", "/run/acme/app", b'{"a":1}'))
         received = b""
         while not received.endswith(b'\r\n\r\n{"'):
             received += peer.recv(65536)
@@ -216,9 +216,9 @@ def test_delayed_cut_stalls_the_response(fal: Emulator) -> None:
 
 def test_status_stream_is_truncated(fal: Emulator, http: httpx.Client) -> None:
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     fal.fail("acme/app", Fault(route="status_stream", cut=20))
-    received = exchange(
+    received = send_request(
         fal, "GET", f"/queue/acme/app/requests/{submitted['request_id']}/status/stream", b""
     )
     assert received.endswith(b'\r\n14\r\ndata: {"status":"COM\r\n')
@@ -227,7 +227,7 @@ def test_status_stream_is_truncated(fal: Emulator, http: httpx.Client) -> None:
 def test_fault_closes_only_its_own_connection(fal: Emulator, http: httpx.Client) -> None:
     assert http.post("/run/acme/app", json={}).status_code == 200
     fal.fail("acme/app", Fault(when=lambda call: "x-drop" in call.headers, reset=True))
-    with client_of(fal) as other, pytest.raises(Exception, match=r"reset|disconnected"):
+    with make_client(fal) as other, pytest.raises(Exception, match=r"reset|disconnected"):
         other.post("/run/acme/app", json={}, headers={"X-Drop": "1"})
     assert http.post("/run/acme/app", json={}).status_code == 200
     assert fal.connections == 1
@@ -246,7 +246,7 @@ def test_runner_fault_fails_the_job(
 ) -> None:
     fal.fail("acme/app", fault)
     submitted = submit(http, headers={"X-Fal-No-Retry": "1"})
-    completed(fal)
+    wait_for_completed(fal)
     body: dict[str, Any] = http.get(submitted["status_url"]).json()
     assert body["error_type"] == error_type
     assert http.get(submitted["response_url"]).status_code == status

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from fal_async.emulator import Emulator, Gate, Job, Socket
-from tests.support.http import client_of, completed, echo, submit, waiting
+from tests.support.http import echo, gated_echo, make_client, submit, wait_for_completed
 from tests.support.websocket_client import connect_websocket
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_requests_are_counted_by_route_and_endpoint(fal: Emulator, http: httpx.C
     fal.register("acme/app", echo)
     fal.register("acme/other", echo)
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     for _ in range(2):
         http.get(submitted["status_url"])
     http.get(submitted["response_url"])
@@ -69,7 +69,7 @@ def test_unknown_counter_is_an_error(fal: Emulator) -> None:
 
 def test_jobs_are_recorded_with_their_outcome(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate))
+    fal.register("acme/app", gated_echo(gate))
     request_id = submit(http, json={"a": 1})["request_id"]
     fal.wait_for(lambda: fal.jobs[request_id].executions == 1)
     job = fal.jobs[request_id]
@@ -86,7 +86,7 @@ def test_jobs_are_recorded_with_their_outcome(fal: Emulator, http: httpx.Client)
 
 def test_connections_are_counted(fal: Emulator) -> None:
     assert fal.connections == 0
-    with client_of(fal) as http:
+    with make_client(fal) as http:
         http.get("/")
         assert fal.connections == 1
     fal.wait_for(lambda: fal.connections == 0)
@@ -99,7 +99,7 @@ async def repeat(socket: Socket) -> None:
 
 def test_reset_cancels_jobs_and_keeps_endpoints(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate), concurrency=1)
+    fal.register("acme/app", gated_echo(gate), concurrency=1)
     running = submit(http)["request_id"]
     waiting_job = submit(http)["request_id"]
     http.put(submit(http)["cancel_url"])
@@ -113,7 +113,7 @@ def test_reset_cancels_jobs_and_keeps_endpoints(fal: Emulator, http: httpx.Clien
     assert (fal.requests, fal.count("submit"), dict(fal.jobs)) == ([], 0, {})
     gate.open()
     assert submit(http)["queue_position"] == 0
-    completed(fal)
+    wait_for_completed(fal)
     assert fal.counters("acme/app").executions == 1
 
 
@@ -131,16 +131,16 @@ def test_reset_frees_slots_of_blocking_runners(fal: Emulator, http: httpx.Client
     fal.reset()
     assert job.cancelled
     submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     stuck.set()
 
 
 def test_reset_ends_direct_runs_and_sessions(fal: Emulator) -> None:
-    fal.register("acme/app", waiting(fal.gate()))
+    fal.register("acme/app", gated_echo(fal.gate()))
     fal.websocket("acme/socket")(repeat)
     with (
         ThreadPoolExecutor() as threads,
-        client_of(fal) as http,
+        make_client(fal) as http,
         connect_websocket(fal, "run/acme/socket") as socket,
     ):
         call = threads.submit(http.post, "/run/acme/app", json={})
@@ -168,7 +168,7 @@ def test_reset_before_start_is_allowed() -> None:
     fal = Emulator()
     fal.lock()
     fal.reset()
-    with fal, client_of(fal) as http:
+    with fal, make_client(fal) as http:
         fal.register("acme/app", echo)
         assert http.post("/run/acme/app", json={}).status_code == 200
 
@@ -182,7 +182,7 @@ def test_runner_exception_is_logged(
 
     fal.register("acme/app", broken)
     http.post(f"/{route}/acme/app", json={})
-    completed(fal) if route == "queue" else None
+    wait_for_completed(fal) if route == "queue" else None
     (record,) = [record for record in caplog.records if record.name == "fal_async.emulator"]
     assert record.levelname == "ERROR"
     assert "acme/app" in record.getMessage()
@@ -197,17 +197,16 @@ def test_wait_timeout_is_an_error(fal: Emulator) -> None:
 
 async def test_async_wait_works_in_any_event_loop(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate), concurrency=1)
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
+    fal.register("acme/app", gated_echo(gate), concurrency=1)
+    async with anyio.create_task_group() as tasks:
 
-            async def call() -> None:
-                await anyio.to_thread.run_sync(lambda: [submit(http) for _ in range(2)])
+        async def call() -> None:
+            await anyio.to_thread.run_sync(lambda: [submit(http) for _ in range(2)])
 
-            tasks.start_soon(call)
-            await fal.wait_for_counters("acme/app", executions=1, queued=1)
-        gate.open()
-        await fal.wait_for_async(lambda: fal.counters("acme/app").completed == 2)
+        tasks.start_soon(call)
+        await fal.wait_for_counters("acme/app", executions=1, queued=1)
+    gate.open()
+    await fal.wait_for_async(lambda: fal.counters("acme/app").completed == 2)
 
 
 async def test_async_wait_timeout_is_an_error(fal: Emulator) -> None:
@@ -227,9 +226,8 @@ async def test_cancelled_wait_leaves_no_thread(fal: Emulator) -> None:
         tasks.start_soon(fal.wait_for_async, never, None)
         await anyio.to_thread.run_sync(asked.wait)
         tasks.cancel_scope.cancel()
-    with anyio.fail_after(10):
-        while fal._platform.recorder._waiters:
-            await anyio.lowlevel.checkpoint()
+    while fal._platform.recorder._waiters:
+        await anyio.lowlevel.checkpoint()
 
 
 async def test_gate_wait_works_in_any_event_loop(fal: Emulator) -> None:
@@ -240,13 +238,12 @@ async def test_gate_wait_works_in_any_event_loop(fal: Emulator) -> None:
         await gate.wait()
         passed.set()
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(passer)
-            await anyio.lowlevel.checkpoint()
-            threading.Thread(target=gate.open).start()
-            await passed.wait()
-        await gate.wait()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(passer)
+        await anyio.lowlevel.checkpoint()
+        threading.Thread(target=gate.open).start()
+        await passed.wait()
+    await gate.wait()
     assert gate.is_open
 
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from fal_async.emulator import Emulator
-from tests.support.http import client_of, echo, submit
-from tests.support.raw_client import connect, everything
+from tests.support.http import echo, make_client, submit
+from tests.support.raw_client import connect, read_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -27,7 +27,7 @@ def own_threads() -> list[str]:
 
 
 def test_stop_releases_thread_and_port() -> None:
-    with Emulator() as fal, client_of(fal) as http:
+    with Emulator() as fal, make_client(fal) as http:
         fal.register("acme/app", echo)
         http.post("/run/acme/app", json={})
         port = httpx.URL(fal.url).port
@@ -42,7 +42,7 @@ def test_stop_closes_idle_connections() -> None:
     with Emulator() as fal, connect(fal) as peer:
         fal.wait_for(lambda: fal.connections == 1)
         fal.stop()
-        assert everything(peer) == b""
+        assert read_all(peer) == b""
 
 
 async def test_emulator_is_an_async_context_manager() -> None:
@@ -74,7 +74,7 @@ def test_emulators_are_independent() -> None:
         one.register("acme/app", lambda arguments: "one")
         other.register("acme/app", lambda arguments: "other")
         for fal, name in ((one, "one"), (other, "other")):
-            with client_of(fal) as http:
+            with make_client(fal) as http:
                 assert http.post("/run/acme/app", json={}).json() == name
             assert fal.counters("acme/app").executions == 1
 
@@ -84,7 +84,7 @@ def test_emulator_supports_ipv6() -> None:
         fal = Emulator(host="::1").start()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    with client_of(fal) as http:
+    with make_client(fal) as http:
         assert fal.url.startswith("http://[::1]:")
         assert http.get("/").status_code == 404
     fal.stop()
@@ -98,7 +98,7 @@ def test_wildcard_address_yields_a_usable_url() -> None:
 def test_stop_cancels_running_jobs(recwarn: pytest.WarningsRecorder) -> None:
     ended: list[str] = []
 
-    with Emulator() as fal, client_of(fal) as http:
+    with Emulator() as fal, make_client(fal) as http:
         fal.register("acme/waiting", echo, concurrency=0)
 
         @fal.endpoint("acme/async")
@@ -142,7 +142,7 @@ def test_stop_cancels_running_jobs(recwarn: pytest.WarningsRecorder) -> None:
 
 def test_resisting_runner_is_cancelled_again() -> None:
     cancellations: list[int] = []
-    with Emulator() as fal, client_of(fal) as http:
+    with Emulator() as fal, make_client(fal) as http:
 
         @fal.endpoint("acme/app")
         async def app(arguments: Arguments) -> None:
@@ -159,7 +159,7 @@ def test_resisting_runner_is_cancelled_again() -> None:
 
 def test_hanging_thread_does_not_block_stop() -> None:
     gate = threading.Event()
-    with Emulator() as fal, client_of(fal) as http:
+    with Emulator() as fal, make_client(fal) as http:
 
         @fal.endpoint("acme/app")
         def app(arguments: Arguments) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from fal_async.emulator import Fault
-from tests.support.http import echo, waiting
+from tests.support.http import echo, gated_echo
 from tests.support.javascript import NODE, NPM
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
 def test_javascript_client_works(fal: Emulator, javascript: Path, way: str) -> None:
     fal.register("acme/upper", upper)
     fal.register("acme/count", count)
-    fal.register("acme/slow", waiting(fal.gate()))
+    fal.register("acme/slow", gated_echo(fal.gate()))
     fal.register("workflows/acme/flow", echo)
     environ = os.environ | {
         "EMULATOR_URL": fal.url,

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from fal_async.emulator import AppError, Emulator, Fault, Job
-from tests.support.http import Arguments, completed, echo, waiting
+from tests.support.http import Arguments, echo, gated_echo, wait_for_completed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -59,7 +59,7 @@ def test_path_of_legacy_id_works(fal: Emulator, official: fal_client.SyncClient)
 
 def test_submit_status_and_result(fal: Emulator, official: fal_client.SyncClient) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate), concurrency=1)
+    fal.register("acme/app", gated_echo(gate), concurrency=1)
     first = official.submit("acme/app", {"job": 1}, hint="lora", priority="low")
     second = official.submit("acme/app", {"job": 2})
     third = official.submit("acme/app", {"job": 3})
@@ -120,12 +120,12 @@ def test_subscribe_reports_progress(fal: Emulator, official: fal_client.SyncClie
 
 
 def test_cancel_works_in_every_state(fal: Emulator, official: fal_client.SyncClient) -> None:
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     running = official.submit("acme/app", {})
     queued = official.submit("acme/app", {})
     queued.cancel()
     running.cancel()
-    completed(fal, 2)
+    wait_for_completed(fal, 2)
     for handle in (running, queued):
         status = handle.status()
         assert isinstance(status, fal_client.Completed)
@@ -149,11 +149,11 @@ def test_official_client_streams(fal: Emulator, official: fal_client.SyncClient)
 
 
 def test_client_timeout_cancels_the_job(fal: Emulator, official: fal_client.SyncClient) -> None:
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     official.submit("acme/app", {})
     with pytest.raises(fal_client.FalClientTimeoutError):
         official.subscribe("acme/app", {}, client_timeout=1.1)
-    completed(fal)
+    wait_for_completed(fal)
     assert fal.count("cancel") == 1
     assert fal.requests[1].headers["x-fal-request-timeout"] == "1.1"
 
@@ -196,7 +196,7 @@ def test_lost_submit_response_is_submitted_again(
 def test_official_async_client_works(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     rebase(fal, monkeypatch)
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate))
+    fal.register("acme/app", gated_echo(gate))
 
     @fal.endpoint("acme/stream")
     async def stream(arguments: Arguments) -> AsyncGenerator[Arguments]:

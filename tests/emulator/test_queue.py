@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.support.http import Arguments, client_of, completed, echo, submit, waiting
+from tests.support.http import Arguments, echo, gated_echo, make_client, submit, wait_for_completed
 
 
 def test_submit_returns_job_urls(fal: Emulator, http: httpx.Client) -> None:
@@ -32,7 +32,7 @@ def test_submit_returns_job_urls(fal: Emulator, http: httpx.Client) -> None:
 
 def test_queued_job_has_a_position(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate), concurrency=1)
+    fal.register("acme/app", gated_echo(gate), concurrency=1)
     running, first, second = (submit(http) for _ in range(3))
     assert [running["queue_position"], first["queue_position"], second["queue_position"]] == [
         0,
@@ -57,7 +57,7 @@ def test_queued_job_has_a_position(fal: Emulator, http: httpx.Client) -> None:
 
 def test_running_job_has_no_position(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate))
+    fal.register("acme/app", gated_echo(gate))
     submitted = submit(http)
     response = http.get(submitted["status_url"])
     assert response.status_code == 202
@@ -75,7 +75,7 @@ def test_running_job_has_no_position(fal: Emulator, http: httpx.Client) -> None:
 def test_completed_job_reports_its_duration(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http, json={"a": [1]})
-    completed(fal)
+    wait_for_completed(fal)
     response = http.get(submitted["status_url"])
     assert response.status_code == 200
     body = response.json()
@@ -96,7 +96,7 @@ def test_completed_job_reports_its_duration(fal: Emulator, http: httpx.Client) -
 
 
 def test_result_is_refused_before_completion(fal: Emulator, http: httpx.Client) -> None:
-    fal.register("acme/app", waiting(fal.gate()))
+    fal.register("acme/app", gated_echo(fal.gate()))
     response = http.get(submit(http)["response_url"])
     assert (response.status_code, response.json()) == (
         400,
@@ -134,7 +134,7 @@ def test_job_of_another_app_returns_404(fal: Emulator, http: httpx.Client) -> No
 
 
 def test_queue_routes_accept_one_method_each(fal: Emulator, http: httpx.Client) -> None:
-    fal.register("acme/app", waiting(fal.gate()))
+    fal.register("acme/app", gated_echo(fal.gate()))
     submitted = submit(http)
     wrong = [
         ("GET", "/queue/acme/app", "POST"),
@@ -150,22 +150,22 @@ def test_queue_routes_accept_one_method_each(fal: Emulator, http: httpx.Client) 
 
 def test_endpoint_concurrency_limits_jobs(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate), concurrency=2)
+    fal.register("acme/app", gated_echo(gate), concurrency=2)
     for _ in range(5):
         submit(http)
     counters = fal.counters("acme/app")
     fal.wait_for(lambda: counters.executions == 2)
     assert (counters.running, counters.queued) == (2, 3)
     gate.open()
-    completed(fal, 5)
+    wait_for_completed(fal, 5)
     assert (counters.running, counters.queued, counters.executions) == (0, 0, 5)
 
 
 def test_account_concurrency_limits_all_jobs() -> None:
-    with Emulator(concurrency=1) as fal, client_of(fal) as http:
+    with Emulator(concurrency=1) as fal, make_client(fal) as http:
         first, second = fal.gate(), fal.gate()
-        fal.register("acme/first", waiting(first))
-        fal.register("acme/second", waiting(second))
+        fal.register("acme/first", gated_echo(first))
+        fal.register("acme/second", gated_echo(second))
         submit(http, "acme/first")
         submit(http, "acme/second")
         assert (fal.counters("acme/first").running, fal.counters("acme/second").queued) == (1, 1)
@@ -174,7 +174,7 @@ def test_account_concurrency_limits_all_jobs() -> None:
 
 
 def test_low_priority_job_runs_last(fal: Emulator, http: httpx.Client) -> None:
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     submit(http)
     low = submit(http, headers={"X-Fal-Queue-Priority": "low"})
     normal = submit(http, headers={"X-Fal-Queue-Priority": "urgent"})
@@ -183,7 +183,7 @@ def test_low_priority_job_runs_last(fal: Emulator, http: httpx.Client) -> None:
 
 
 def test_full_queue_rejects_submit(fal: Emulator, http: httpx.Client) -> None:
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     for _ in range(3):
         submit(http)
     response = http.post("/queue/acme/app?fal_max_queue_length=1", json={})
@@ -202,7 +202,7 @@ def test_requested_logs_are_cumulative(fal: Emulator, http: httpx.Client, flag: 
         job.log("step 2", "ERROR")
 
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     logs = http.get(submitted["status_url"], params={"logs": flag}).json()["logs"]
     assert [(line["message"], line["level"], line["source"]) for line in logs] == [
         ("step 1", "INFO", "USER"),
@@ -214,7 +214,7 @@ def test_requested_logs_are_cumulative(fal: Emulator, http: httpx.Client, flag: 
 
 
 def test_logs_may_be_a_sliding_window() -> None:
-    with Emulator(log_window=2) as fal, client_of(fal) as http:
+    with Emulator(log_window=2) as fal, make_client(fal) as http:
 
         @fal.endpoint("acme/app")
         def app(arguments: Arguments, job: Job) -> None:
@@ -222,7 +222,7 @@ def test_logs_may_be_a_sliding_window() -> None:
                 job.log(f"step {step}")
 
         submitted = submit(http)
-        completed(fal)
+        wait_for_completed(fal)
         logs = http.get(submitted["status_url"], params={"logs": "1"}).json()["logs"]
         assert [line["message"] for line in logs] == ["step 3", "step 4"]
 
@@ -231,13 +231,13 @@ def test_logs_may_be_a_sliding_window() -> None:
 def test_job_past_start_timeout_ends_with_504(
     fal: Emulator, http: httpx.Client, header: str
 ) -> None:
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     submit(http)
     headers = {header: "0.11"}
     if header == "both":
         headers = {"X-Fal-Request-Start-Timeout": "0.11", "X-Fal-Request-Timeout": "3600"}
     submitted = submit(http, headers=headers)
-    completed(fal)
+    wait_for_completed(fal)
     status = http.get(submitted["status_url"])
     assert status.status_code == 200
     assert status.json()["status"] == "COMPLETED"
@@ -263,25 +263,25 @@ def test_invalid_start_timeout_is_rejected(fal: Emulator, http: httpx.Client, se
 
 def test_started_job_meets_its_start_deadline(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate))
+    fal.register("acme/app", gated_echo(gate))
     slow = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
     # Another one whose deadline is over afterwards shows that the first one's is over.
-    fal.register("acme/blocked", waiting(gate), concurrency=1)
+    fal.register("acme/blocked", gated_echo(gate), concurrency=1)
     submit(http, "acme/blocked")
     submit(http, "acme/blocked", headers={"X-Fal-Request-Start-Timeout": "0.12"})
-    completed(fal, 1, "acme/blocked")
+    wait_for_completed(fal, 1, "acme/blocked")
     gate.open()
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(slow["response_url"]).status_code == 200
 
 
 def test_completed_job_has_no_deadline(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     quick = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
-    completed(fal)
+    wait_for_completed(fal)
     fal.register("acme/blocked", echo, concurrency=0)
     submit(http, "acme/blocked", headers={"X-Fal-Request-Start-Timeout": "0.12"})
-    completed(fal, 1, "acme/blocked")
+    wait_for_completed(fal, 1, "acme/blocked")
     assert http.get(quick["response_url"]).status_code == 200
     counters = fal.counters("acme/app")
     assert (counters.queued, counters.completed) == (0, 1)
@@ -289,7 +289,7 @@ def test_completed_job_has_no_deadline(fal: Emulator, http: httpx.Client) -> Non
 
 def test_large_results_expire_earlier() -> None:
     now = [0.0]
-    with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as http:
+    with Emulator(clock=lambda: now[0]) as fal, make_client(fal) as http:
 
         @fal.endpoint("acme/app")
         def app(arguments: Arguments) -> bytes:
@@ -297,7 +297,7 @@ def test_large_results_expire_earlier() -> None:
 
         small = submit(http, json={"size": 9_999})
         large = submit(http, json={"size": 10_000})
-        completed(fal, 2)
+        wait_for_completed(fal, 2)
         for seconds, expected in [(359, [200, 200]), (360, [200, 404]), (3600, [404, 404])]:
             now[0] = seconds
             responses = [http.get(job["response_url"]) for job in (small, large)]
@@ -310,7 +310,7 @@ def test_large_results_expire_earlier() -> None:
 def test_job_can_be_expired_manually(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     fal.expire(submitted["request_id"])
     assert http.get(submitted["response_url"]).status_code == 404
 
@@ -323,7 +323,7 @@ def test_validation_error_appears_only_in_result(fal: Emulator, http: httpx.Clie
         raise AppError(422, [problem])
 
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     status = http.get(submitted["status_url"])
     assert (status.status_code, status.json()["status"]) == (200, "COMPLETED")
     assert "error" not in status.json()
@@ -337,7 +337,7 @@ def test_infrastructure_error_appears_in_status(fal: Emulator, http: httpx.Clien
         raise AppError(500, "on fire", error_type="internal_error", headers={"X-Extra": "yes"})
 
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     status = http.get(submitted["status_url"]).json()
     assert (status["error"], status["error_type"]) == ("on fire", "internal_error")
     result = http.get(submitted["response_url"])
@@ -353,7 +353,7 @@ def test_crash_returns_500_and_logs_a_traceback(fal: Emulator, http: httpx.Clien
         raise LookupError("no such cat")
 
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     status = http.get(submitted["status_url"], params={"logs": "1"}).json()
     (line,) = status["logs"]
     assert (

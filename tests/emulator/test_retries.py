@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fal_async.emulator import AppError, Emulator, Fault, Job
-from tests.support.http import Arguments, client_of, completed, echo, submit
+from tests.support.http import Arguments, echo, make_client, submit, wait_for_completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def failing(times: int, error: AppError) -> Callable[[Arguments, Job], int]:
 def test_failing_runner_is_retried(fal: Emulator, http: httpx.Client, status: int) -> None:
     fal.register("acme/app", failing(2, AppError(status, "GPU error")))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json() == 3
 
 
@@ -37,16 +37,16 @@ def test_failing_runner_is_retried(fal: Emulator, http: httpx.Client, status: in
 def test_other_statuses_are_final(fal: Emulator, http: httpx.Client, status: int) -> None:
     fal.register("acme/app", failing(2, AppError(status)))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).status_code == status
     assert fal.counters("acme/app").executions == 1
 
 
 def test_runner_is_attempted_ten_times(http: httpx.Client) -> None:
-    with Emulator(backoff=0.0) as fal, client_of(fal) as http:
+    with Emulator(backoff=0.0) as fal, make_client(fal) as http:
         fal.register("acme/app", failing(100, AppError(503, "GPU error")))
         submitted = submit(http)
-        completed(fal)
+        wait_for_completed(fal)
         result = http.get(submitted["response_url"])
         assert (result.status_code, result.json()) == (503, {"detail": "GPU error"})
         assert "x-fal-needs-retry" not in result.headers
@@ -56,7 +56,7 @@ def test_runner_is_attempted_ten_times(http: httpx.Client) -> None:
 def test_retries_can_be_disabled(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", failing(2, AppError(503)))
     submitted = submit(http, headers={"X-Fal-No-Retry": "yes"})
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).status_code == 503
     assert fal.counters("acme/app").executions == 1
 
@@ -75,7 +75,7 @@ def test_retries_are_configurable_by_condition(
 ) -> None:
     fal.register("acme/app", failing(2, AppError(503)))
     submit(http, headers={"X-Fal-Retry-Config": config})
-    completed(fal)
+    wait_for_completed(fal)
     assert fal.counters("acme/app").executions == executions
 
 
@@ -83,7 +83,7 @@ def test_retries_are_configurable_by_condition(
 def test_app_may_request_a_retry(fal: Emulator, http: httpx.Client, word: str) -> None:
     fal.register("acme/app", failing(1, AppError(500, headers={"X-Fal-Needs-Retry": word})))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json() == 2
 
 
@@ -91,7 +91,7 @@ def test_app_may_request_a_retry(fal: Emulator, http: httpx.Client, word: str) -
 def test_app_may_forbid_a_retry(fal: Emulator, http: httpx.Client, word: str) -> None:
     fal.register("acme/app", failing(1, AppError(503, headers={"X-Fal-Needs-Retry": word})))
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).status_code == 503
 
 
@@ -99,7 +99,7 @@ def test_truncated_response_is_retried(fal: Emulator, http: httpx.Client) -> Non
     fal.register("acme/app", echo)
     fal.fail("acme/app", Fault(route="runner", drop=True))
     submitted = submit(http, json={"a": 1})
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json() == {"a": 1}
     assert fal.counters("acme/app").executions == 2
 
@@ -109,7 +109,7 @@ def test_truncation_counts_as_server_error(fal: Emulator, http: httpx.Client) ->
     fal.fail("acme/app", Fault(route="runner", drop=True))
     config = '{"server_error": {"retries": 0}, "connection_error": {"retries": 5}}'
     submitted = submit(http, headers={"X-Fal-Retry-Config": config})
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json()["error_type"] == "runner_disconnected"
 
 
@@ -121,12 +121,12 @@ def test_runner_timeout_is_retried(fal: Emulator, http: httpx.Client) -> None:
         return job.executions
 
     submitted = submit(http)
-    completed(fal)
+    wait_for_completed(fal)
     assert http.get(submitted["response_url"]).json() == 2
 
 
 def test_job_is_queued_between_attempts() -> None:
-    with Emulator(backoff=60) as fal, client_of(fal) as http:
+    with Emulator(backoff=60) as fal, make_client(fal) as http:
         fal.register("acme/app", failing(1, AppError(503)))
         submitted = submit(http)
         counters = fal.counters("acme/app")
@@ -140,10 +140,10 @@ def test_job_is_queued_between_attempts() -> None:
 
 
 def test_start_deadline_covers_failed_attempts() -> None:
-    with Emulator(backoff=60) as fal, client_of(fal) as http:
+    with Emulator(backoff=60) as fal, make_client(fal) as http:
         fal.register("acme/app", failing(1, AppError(503)))
         submitted = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
-        completed(fal)
+        wait_for_completed(fal)
         result = http.get(submitted["response_url"])
         assert result.status_code == 504
         assert result.headers["x-fal-request-timeout-type"] == "user"
@@ -160,9 +160,9 @@ def test_no_retry_after_the_start_deadline(fal: Emulator, http: httpx.Client) ->
     submitted = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
     fal.register("acme/blocked", echo, concurrency=0)
     submit(http, "acme/blocked", headers={"X-Fal-Request-Start-Timeout": "0.12"})
-    completed(fal, 1, "acme/blocked")  # and so the other deadline has passed, too
+    wait_for_completed(fal, 1, "acme/blocked")  # and so the other deadline has passed, too
     gate.open()
-    completed(fal)
+    wait_for_completed(fal)
     result = http.get(submitted["response_url"])
     assert (result.status_code, result.headers["x-fal-request-timeout-type"]) == (504, "user")
     assert fal.counters("acme/app").executions == 1
@@ -187,7 +187,7 @@ def test_retried_job_is_queued_first(fal: Emulator, http: httpx.Client) -> None:
     fal.wait_for(lambda: runs == ["first", "second"])
     fal.wait_for(lambda: http.get(jobs[2]["status_url"]).json()["queue_position"] == 1)
     gate.open()
-    completed(fal, 3)
+    wait_for_completed(fal, 3)
     assert runs == ["first", "second", "first", "third"]
 
 

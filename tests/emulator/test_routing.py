@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.http import completed, echo, submit
+from tests.support.http import echo, submit, wait_for_completed
 
 if TYPE_CHECKING:
     import httpx
@@ -38,7 +38,7 @@ def test_host_name_routes_queue_requests(fal: Emulator, http: httpx.Client, host
     assert submitted["response_url"] == url
     assert submitted["status_url"] == f"{url}/status"
     assert submitted["cancel_url"] == f"{url}/cancel"
-    completed(fal)
+    wait_for_completed(fal)
     path = f"/acme/app/requests/{submitted['request_id']}"
     assert http.get(f"{path}/status", headers=at(host)).json()["status_url"] == f"{url}/status"
     assert http.get(path, headers=at(host)).json() == {"a": 1}
@@ -47,7 +47,7 @@ def test_host_name_routes_queue_requests(fal: Emulator, http: httpx.Client, host
 def test_job_is_reachable_in_either_url_style(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     request_id = submit(http)["request_id"]
-    completed(fal)
+    wait_for_completed(fal)
     path = f"/acme/app/requests/{request_id}"
     status = http.get(f"{path}/status", headers=at("queue.fal.run")).json()
     assert status["response_url"] == f"http://queue.fal.run{path}"
@@ -75,7 +75,7 @@ def test_job_urls_omit_the_path_of_the_id(
     normal = app.replace("123-app", "123/app")
     request_id = submitted["request_id"]
     assert submitted["response_url"] == f"{fal.url}/queue/{normal}/requests/{request_id}"
-    completed(fal, 1, f"{app}{tail}")
+    wait_for_completed(fal, 1, f"{app}{tail}")
     output = {"endpoint": f"{normal}{tail}", "path": "/"}
     for prefix in (normal, f"{normal}{tail}", f"{app}{tail}", f"{app}/"):
         url = f"/queue/{prefix}/requests/{request_id}"
@@ -149,7 +149,7 @@ def test_proxy_requests_reach_their_target(fal: Emulator, http: httpx.Client) ->
     assert through_proxy("POST", "https://fal.run/acme/app", json={"a": 1}).json() == {"a": 1}
     submitted = through_proxy("POST", "https://queue.fal.run/acme/app", json={"b": 2}).json()
     assert submitted["status_url"].startswith("https://queue.fal.run/acme/app/requests/")
-    completed(fal)
+    wait_for_completed(fal)
     status = through_proxy("GET", f"{submitted['status_url']}?logs=1").json()
     assert (status["status"], status["logs"]) == ("COMPLETED", [])
     assert through_proxy("GET", submitted["response_url"]).json() == {"b": 2}

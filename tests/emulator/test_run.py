@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse, Response
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.support.http import Arguments, client_of, echo, waiting
+from tests.support.http import Arguments, echo, gated_echo, make_client
 
 
 class Prompt(BaseModel):
@@ -119,7 +119,7 @@ def test_blocking_functions_run_concurrently(fal: Emulator) -> None:
         return meeting.wait(timeout=10)
 
     results: list[int] = []
-    with client_of(fal) as http:
+    with make_client(fal) as http:
 
         def call() -> None:
             results.append(run(http).json())
@@ -275,7 +275,7 @@ def test_system_exit_of_app_is_a_crash(
 
 
 def test_run_past_its_timeout_returns_504(fal: Emulator, http: httpx.Client) -> None:
-    fal.register("acme/app", waiting(fal.gate()), timeout=0.01)
+    fal.register("acme/app", gated_echo(fal.gate()), timeout=0.01)
     response = run(http)
     assert response.status_code == 504
     assert response.json() == {"detail": "Request timed out", "error_type": "request_timeout"}
@@ -293,9 +293,9 @@ def test_runner_reports_billable_units(fal: Emulator, http: httpx.Client) -> Non
 
 @pytest.mark.parametrize("whose", ["endpoint", "account"])
 def test_run_over_the_limit_is_rejected(whose: str) -> None:
-    with Emulator(concurrency=1 if whose == "account" else None) as fal, client_of(fal) as http:
+    with Emulator(concurrency=1 if whose == "account" else None) as fal, make_client(fal) as http:
         gate = fal.gate()
-        fal.register("acme/app", waiting(gate), concurrency=1 if whose == "endpoint" else None)
+        fal.register("acme/app", gated_echo(gate), concurrency=1 if whose == "endpoint" else None)
         http.post("/queue/acme/app", json={}).raise_for_status()
         response = run(http)
         assert response.status_code == 429
@@ -312,8 +312,8 @@ def test_run_over_the_limit_is_rejected(whose: str) -> None:
 
 def test_direct_run_counts_toward_concurrency(fal: Emulator) -> None:
     gate = fal.gate()
-    fal.register("acme/app", waiting(gate), concurrency=1)
-    with client_of(fal) as http:
+    fal.register("acme/app", gated_echo(gate), concurrency=1)
+    with make_client(fal) as http:
         thread = threading.Thread(target=run, args=(http,))
         thread.start()
         counters = fal.counters("acme/app")

@@ -16,7 +16,7 @@ import fal_async
 from fal_async.emulator import Emulator
 from fal_async.emulator._serve import load
 from fal_async.errors import InvalidRequestError
-from tests.support.http import client_of, echo
+from tests.support.http import echo, make_client
 
 SERVE = """
 import sys
@@ -68,7 +68,7 @@ def test_app_is_imported_from_working_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["runners", "add_endpoints"])
 def test_app_may_be_runners_or_a_function(name: str) -> None:
-    with load(f"{__name__}:{name}") as fal, client_of(fal) as http:
+    with load(f"{__name__}:{name}") as fal, make_client(fal) as http:
         assert http.post("/run/acme/echo", json={"a": 1}).json() == {"a": 1}
 
 
@@ -86,7 +86,7 @@ def test_key_and_origins_are_settings() -> None:
     page = {"Origin": "https://page.example"}
     fal = load(f"{__name__}:runners", key="a:b", allow_origins=["https://page.example"])
     assert fal.key == "a:b"
-    with fal, client_of(fal) as http:
+    with fal, make_client(fal) as http:
         assert http.post("/run/acme/echo", json={}, headers=page).status_code == 200
 
 
@@ -105,7 +105,7 @@ def test_invalid_app_is_an_error(app: str, text: str) -> None:
 
 
 def test_demo_endpoints_work() -> None:
-    with load(None) as fal, client_of(fal) as http:
+    with load(None) as fal, make_client(fal) as http:
         job = http.post("/queue/demo/slow", json={"steps": 2, "seconds": 0}).json()
         told = http.get(job["status_url"] + "/stream?logs=1").text
         assert "step 1 of 2" in told

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from fal_async.emulator import Emulator, Job
-from tests.support.http import Arguments, client_of, echo, submit, waiting
+from tests.support.http import Arguments, echo, gated_echo, make_client, submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def events_of(response: httpx.Response) -> Iterator[dict[str, Any]]:
 
 def test_stream_ends_after_the_final_status(fal: Emulator, http: httpx.Client) -> None:
     first = fal.gate()
-    fal.register("acme/app", waiting(first), concurrency=1)
+    fal.register("acme/app", gated_echo(first), concurrency=1)
     running = submit(http)
     ahead = submit(http)
     watched = submit(http)
@@ -82,9 +82,9 @@ def test_each_log_entry_is_sent_once(fal: Emulator, http: httpx.Client) -> None:
 
 
 def test_idle_stream_sends_heartbeats() -> None:
-    with Emulator(keep_alive=0.01) as fal, client_of(fal) as http:
+    with Emulator(keep_alive=0.01) as fal, make_client(fal) as http:
         gate = fal.gate()
-        fal.register("acme/app", waiting(gate))
+        fal.register("acme/app", gated_echo(gate))
         submitted = submit(http)
         with http.stream("GET", submitted["status_url"] + "/stream") as response:
             lines = (line for line in response.iter_lines() if line)
@@ -96,8 +96,8 @@ def test_idle_stream_sends_heartbeats() -> None:
 
 
 def test_stream_ends_when_client_disconnects(fal: Emulator) -> None:
-    fal.register("acme/app", waiting(fal.gate()))
-    with client_of(fal) as http:
+    fal.register("acme/app", gated_echo(fal.gate()))
+    with make_client(fal) as http:
         submitted = submit(http)
         with http.stream("GET", submitted["status_url"] + "/stream") as response:
             next(response.iter_lines())
@@ -105,7 +105,7 @@ def test_stream_ends_when_client_disconnects(fal: Emulator) -> None:
 
 
 def test_last_queued_job_receives_its_position(fal: Emulator, http: httpx.Client) -> None:
-    fal.register("acme/app", waiting(fal.gate()), concurrency=1)
+    fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     jobs = [submit(http) for _ in range(60)]
     with http.stream("GET", jobs[-1]["status_url"] + "/stream") as response:
         events = events_of(response)

@@ -15,7 +15,7 @@ from PIL import Image
 from fal_async.emulator import Emulator, Fault, StoredFile
 from fal_async.emulator._storage import make_etag
 from tests.emulator.test_official_python import rebase
-from tests.support.http import client_of
+from tests.support.http import make_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def official(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[fal_cli
 @pytest.fixture
 def stranger(fal: Emulator) -> Iterator[httpx.Client]:
     """A client without a key."""
-    with client_of(fal) as client:
+    with make_client(fal) as client:
         del client.headers["authorization"]
         yield client
 
@@ -140,7 +140,7 @@ def test_upload_requires_an_account_token(
 
 def test_cdn_tokens_expire(http: httpx.Client) -> None:
     now = [0.0]
-    with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as client:
+    with Emulator(clock=lambda: now[0]) as fal, make_client(fal) as client:
         headers = authorized(client)
         now[0] = 3599.0
         assert client.post("/cdn/files/upload", content=b"", headers=headers).status_code == 200
@@ -290,7 +290,7 @@ def test_individually_signed_parts_work(
 
 def test_expired_file_returns_404(http: httpx.Client) -> None:
     now = [0.0]
-    with Emulator(clock=lambda: now[0]) as fal, client_of(fal) as client:
+    with Emulator(clock=lambda: now[0]) as fal, make_client(fal) as client:
         url = fal.store(b"x", "text/plain", lifecycle={"expiration_duration_seconds": 60})
         now[0] = 59.0
         assert client.get(url).status_code == 200
@@ -379,7 +379,7 @@ def test_faults_apply_to_parts_and_downloads(fal: Emulator, http: httpx.Client) 
 
 def test_slow_cdn_sends_small_chunks(http: httpx.Client) -> None:
     content = bytes(200_000)
-    with Emulator(bandwidth=20e6) as fal, client_of(fal) as client:
+    with Emulator(bandwidth=20e6) as fal, make_client(fal) as client:
         assert client.get(fal.store(content, "video/mp4")).content == content
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.support.http import Arguments, client_of, completed, submit
+from tests.support.http import Arguments, make_client, submit, wait_for_completed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -127,7 +127,7 @@ def test_disconnect_closes_the_generator(fal: Emulator, kind: str) -> None:
             closed.open()
 
     with (
-        client_of(fal) as http,
+        make_client(fal) as http,
         http.stream("POST", f"/run/acme/{kind}/stream", json={}) as response,
     ):
         assert next(response.iter_lines()) == "data: 1"
@@ -155,7 +155,7 @@ def test_early_disconnect_closes_the_generator(fal: Emulator, http: httpx.Client
 def test_queue_stores_the_stream_as_result(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", count)
     submitted = submit(http, json={"steps": 2})
-    completed(fal)
+    wait_for_completed(fal)
     result = http.get(submitted["response_url"])
     assert result.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert result.text == 'data: {"step":0}\n\ndata: {"step":1}\n\n'

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 from fal_async.emulator import Emulator, Fault
-from tests.support.http import Arguments, client_of, echo, submit
+from tests.support.http import Arguments, echo, make_client, submit
 from tests.support.websocket_client import Clock, connect_websocket, create_token, pack, unpack
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_single_app_may_be_named(fal: Emulator, http: httpx.Client) -> None:
 
 def test_expired_token_is_reported_over_websocket() -> None:
     clock = Clock()
-    with Emulator(clock=clock) as fal, client_of(fal) as http:
+    with Emulator(clock=clock) as fal, make_client(fal) as http:
         fal.realtime("acme/live")(echo)
         minted = create_token(http, token_expiration=120)
         clock.now += 119
@@ -143,7 +143,7 @@ def test_valid_key_opens_a_websocket(fal: Emulator) -> None:
 
 def test_token_opens_a_stream_without_key() -> None:
     clock = Clock()
-    with Emulator(clock=clock) as fal, client_of(fal) as http:
+    with Emulator(clock=clock) as fal, make_client(fal) as http:
 
         @fal.endpoint("acme/live")
         async def stream(arguments: Arguments) -> AsyncGenerator[Arguments]:
@@ -167,7 +167,7 @@ def test_token_opens_a_stream_without_key() -> None:
 
 def test_token_opens_status_stream() -> None:
     clock = Clock()
-    with Emulator(clock=clock) as fal, client_of(fal) as http:
+    with Emulator(clock=clock) as fal, make_client(fal) as http:
         fal.register("acme/live", echo)
         url = submit(http, "acme/live")["status_url"]
         minted, elsewhere = create_token(http), create_token(http, allowed_apps=["other"])

@@ -1,4 +1,4 @@
-"""Calls that many tests make, as plain HTTP."""
+"""Requests to the emulator over plain HTTP, and runners for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def client_of(fal: Emulator, **options: Any) -> httpx.Client:
+def make_client(fal: Emulator, **options: Any) -> httpx.Client:
     headers = {"Authorization": f"Key {fal.key}"}
     return httpx.Client(base_url=fal.url, headers=headers, timeout=10, verify=_tls(), **options)
 
@@ -30,7 +30,7 @@ def echo(arguments: Arguments) -> Arguments:
     return arguments
 
 
-def waiting(gate: Gate) -> Callable[[Arguments], Coroutine[None, None, Arguments]]:
+def gated_echo(gate: Gate) -> Callable[[Arguments], Coroutine[None, None, Arguments]]:
     async def wait(arguments: Arguments) -> Arguments:
         await gate.wait()
         return arguments
@@ -44,5 +44,5 @@ def submit(http: httpx.Client, endpoint: str = "acme/app", **options: Any) -> di
     return submitted
 
 
-def completed(fal: Emulator, jobs: int = 1, endpoint: str = "acme/app") -> None:
+def wait_for_completed(fal: Emulator, jobs: int = 1, endpoint: str = "acme/app") -> None:
     fal.wait_for(lambda: fal.counters(endpoint).completed >= jobs)

@@ -1,4 +1,4 @@
-"""A bare socket that says HTTP and shows what comes back, to the byte."""
+"""An HTTP client on a plain socket, which returns the received bytes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import httpx
 if TYPE_CHECKING:
     from fal_async.emulator import Emulator
 
-#: What `exchange` puts at the end when the connection was reset instead of closed.
+#: Appended to the received bytes if the connection was reset instead of closed.
 RESET = b"<reset>"
+
+
+def send_request(fal: Emulator, method: str, path: str, body: bytes = b"{}") -> bytes:
+    """Send a request on a new connection, and return all received bytes."""
+    with closing(connect(fal)) as peer:
+        peer.sendall(encode_request(fal, method, path, body))
+        return read_all(peer)
 
 
 def connect(fal: Emulator) -> socket.socket:
@@ -20,7 +27,7 @@ def connect(fal: Emulator) -> socket.socket:
     return socket.create_connection((url.host, url.port), timeout=10)
 
 
-def request(fal: Emulator, method: str, path: str, body: bytes = b"{}") -> bytes:
+def encode_request(fal: Emulator, method: str, path: str, body: bytes = b"{}") -> bytes:
     return (
         f"{method} {path} HTTP/1.1\r\n"
         "Host: localhost\r\n"
@@ -31,8 +38,8 @@ def request(fal: Emulator, method: str, path: str, body: bytes = b"{}") -> bytes
     ).encode() + body
 
 
-def everything(peer: socket.socket) -> bytes:
-    """All that comes until the other side closes or resets the connection."""
+def read_all(peer: socket.socket) -> bytes:
+    """Return the bytes received until the connection is closed or reset."""
     received = b""
     try:
         while chunk := peer.recv(65536):
@@ -40,9 +47,3 @@ def everything(peer: socket.socket) -> bytes:
     except ConnectionResetError:
         received += RESET
     return received
-
-
-def exchange(fal: Emulator, method: str, path: str, body: bytes = b"{}") -> bytes:
-    with closing(connect(fal)) as peer:
-        peer.sendall(request(fal, method, path, body))
-        return everything(peer)
