@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fal_async._client.client import AsyncClient
 from fal_async._config import UNCHANGED
+from fal_async._core.annotations import set_module
 from fal_async._core.secrets import conceal
 from fal_async.sync._objects import (
     RealtimeConnection,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncClient"]
 
 
+@set_module("fal_async.sync")
 class SyncClient(SyncClientBase[AsyncClient]):
     """A client of the platform.
 

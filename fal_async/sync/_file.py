@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fal_async._core.annotations import set_module
 from fal_async._files.downloads import Download
 from fal_async.sync._file_base import SyncFileBase
 from fal_async.sync._wrappers import SyncStreamBase
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncDownload", "SyncFile"]
 
 
+@set_module("fal_async.sync")
 class SyncDownload(SyncStreamBase[Download, bytes]):
     """The content of a file, chunk by chunk. Leaving ``with`` early closes the connection.
 
@@ -30,6 +32,7 @@ class SyncDownload(SyncStreamBase[Download, bytes]):
     """
 
 
+@set_module("fal_async.sync")
 class SyncFile(SyncFileBase):
     """A file in the output of an endpoint.
 

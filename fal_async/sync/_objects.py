@@ -11,6 +11,7 @@ from fal_async._client.handle import AsyncRequestHandle, SupportsAttach, check_c
 from fal_async._client.http_over_websocket import HTTPOverWebSocket, WebSocketResponse
 from fal_async._client.sessions import AsyncRealtimeConnection, WebSocketConnection
 from fal_async._client.stream import EventStream
+from fal_async._core.annotations import set_module
 from fal_async.sync._default import default_client
 from fal_async.sync._results import SyncResult, wrap_result
 from fal_async.sync._wrappers import SyncConnectionBase, SyncStreamBase, SyncWrapper
@@ -44,10 +45,10 @@ __all__ = [
     "SyncRequestHandle",
     "SyncWebSocketConnection",
     "SyncWebSocketResponse",
-    "attach_to_default",
 ]
 
 
+@set_module("fal_async.sync")
 class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
     """A job in the queue.
 
@@ -118,7 +119,7 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return handle_schema(cls, attach_to_default)
+        return handle_schema(cls, cls._attach_to_default)
 
     def __copy__(self) -> Self:
         return self
@@ -127,7 +128,7 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
         return self
 
     def __reduce__(self) -> tuple[Callable[..., SyncRequestHandle], tuple[Any, ...]]:
-        return attach_to_default, (self.to_dict(),)
+        return type(self)._attach_to_default, (self.to_dict(),)
 
     def status(self, *, with_logs: bool = False) -> Status:
         """Return the current status of the job.
@@ -199,7 +200,14 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
         """
         return self._portal.call(self._async.cancel)
 
+    @classmethod
+    def _attach_to_default(cls, data: dict[str, str]) -> Self:
+        """Return the handle of a job, bound to the default client."""
+        client = default_client()
+        return cls(client._portal, client._async.attach(data))
 
+
+@set_module("fal_async.sync")
 class SyncEventStream(SyncStreamBase[EventStream[E], E]):
     """The output of an app, event by event. ``with`` or the first iteration opens it.
 
@@ -229,6 +237,7 @@ class SyncEventStream(SyncStreamBase[EventStream[E], E]):
         return self._async.response_headers
 
 
+@set_module("fal_async.sync")
 class RealtimeConnection(SyncConnectionBase[AsyncRealtimeConnection, Any]):
     """A session with a realtime app, which receives arguments and sends results.
 
@@ -286,6 +295,7 @@ class RealtimeConnection(SyncConnectionBase[AsyncRealtimeConnection, Any]):
         self._portal.call(self._async.close)
 
 
+@set_module("fal_async.sync")
 class SyncWebSocketConnection(SyncConnectionBase[WebSocketConnection, str | bytes]):
     """A WebSocket of an app with its own protocol, for text and bytes in both directions.
 
@@ -339,6 +349,7 @@ class SyncWebSocketConnection(SyncConnectionBase[WebSocketConnection, str | byte
         self._portal.call(self._async.close, code, reason)
 
 
+@set_module("fal_async.sync")
 class SyncWebSocketResponse(SyncStreamBase[WebSocketResponse, Any]):
     """A response to a request over a WebSocket.
 
@@ -374,6 +385,7 @@ class SyncWebSocketResponse(SyncStreamBase[WebSocketResponse, Any]):
         return self._async.result
 
 
+@set_module("fal_async.sync")
 class SyncHTTPOverWebSocket(SyncWrapper[HTTPOverWebSocket]):
     """A WebSocket for HTTP requests to one endpoint.
 
@@ -404,9 +416,3 @@ class SyncHTTPOverWebSocket(SyncWrapper[HTTPOverWebSocket]):
     def close(self) -> None:
         """Close the connection, and wait up to 5 seconds for the server to confirm."""
         self._portal.call(self._async.close)
-
-
-def attach_to_default(data: dict[str, str]) -> SyncRequestHandle:
-    """Return the handle of a job, bound to the default client."""
-    client = default_client()
-    return SyncRequestHandle(client._portal, client._async.attach(data))

@@ -62,11 +62,13 @@ else:
 
     E = TypeVar("E")
 """
+#: A method that only the wrapper has.
 ATTACH = '''
-def attach_to_default(data: dict[str, str]) -> SyncRequestHandle:
+@classmethod
+def _attach_to_default(cls, data: dict[str, str]) -> Self:
     """Return the handle of a job, bound to the default client."""
     client = default_client()
-    return SyncRequestHandle(client._portal, client._async.attach(data))
+    return cls(client._portal, client._async.attach(data))
 '''
 DEFAULT_CLIENT = """
 def _client() -> SyncClient:
@@ -120,8 +122,10 @@ class AsyncClass:
         methods = [*(m for m in own if m.name == "__init__"), *self.inherited_methods]
         methods += [method for method in own if method.name != "__init__"]
         body = [*self._properties(), *(method.as_method() for method in methods)]
+        body += [ATTACH] if self.name == "AsyncRequestHandle" else []
         text = docstring(self._node, blocking=True) + "\n" + "\n\n".join(body)
-        return f"class {NAMES[self.name]}({WRAPPED[self.name]}):\n{indent(text, MARGIN)}"
+        head = f"class {NAMES[self.name]}({WRAPPED[self.name]}):"
+        return f'@set_module("fal_async.sync")\n{head}\n{indent(text, MARGIN)}'
 
     def _methods(self, node: ast.ClassDef) -> list[Method]:
         methods = [Method(self.name, part) for part in node.body if isinstance(part, Function)]
@@ -203,8 +207,7 @@ def sync_objects() -> str:
         [f"from fal_async.{SOURCES[name].replace('/', '.')} import {name}" for name in OBJECTS]
         + ["from fal_async.sync._default import default_client"],
         *(each.as_wrapper() for each in classes),
-        ATTACH,
-        public=["attach_to_default", *(NAMES[name] for name in OBJECTS)],
+        public=[NAMES[name] for name in OBJECTS],
         blocking=True,
     )
 
@@ -278,6 +281,7 @@ def _module(
         imports = [
             *imports,
             "from fal_async._config import UNCHANGED",
+            "from fal_async._core.annotations import set_module",
             "from fal_async._core.secrets import conceal",
             "from fal_async._client.handle import SupportsAttach, check_client, handle_schema",
             "from fal_async.sync._results import SyncResult, wrap_result",
@@ -291,7 +295,7 @@ def _module(
     if blocking:
         types = types.replace("default=Result", "default=SyncResult")
     checking = "if TYPE_CHECKING:\n" + indent(types, MARGIN)
-    if any(part.startswith("class SyncEventStream") for part in parts):
+    if any("class SyncEventStream" in part for part in parts):
         checking += EVENT_VARIABLE
     names = [source.name for source in sources]
     return _text(names, about, *imports, checking, _all(public), *parts)

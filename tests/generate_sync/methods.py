@@ -39,9 +39,9 @@ SPECIAL = {
 #: Method bodies that differ from those of the async class.
 BODIES = {
     ("AsyncClient", "aclose"): "self._close()",
-    ("AsyncRequestHandle", "__reduce__"): "return attach_to_default, (self.to_dict(),)",
+    ("AsyncRequestHandle", "__reduce__"): "return type(self)._attach_to_default, (self.to_dict(),)",
     ("AsyncRequestHandle", "__get_pydantic_core_schema__"): (
-        "return handle_schema(cls, attach_to_default)"
+        "return handle_schema(cls, cls._attach_to_default)"
     ),
 }
 MARGIN = "    "

@@ -387,4 +387,4 @@ def test_a_client_that_is_dropped_closes_its_connections(
 
 def test_the_async_names_are_those_of_the_async_client() -> None:
     assert asyncio.iscoroutinefunction(fal_client.run_async)
-    assert fal_client.AsyncClient.__module__ == "fal_async._client.client"
+    assert fal_client.AsyncClient.__module__ == "fal_async"
