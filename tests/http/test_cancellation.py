@@ -254,7 +254,7 @@ async def test_reader_is_notified_of_a_concurrent_close(
         async with anyio.create_task_group() as group:
 
             async def read() -> None:
-                with pytest.raises(httpx.ReadError), anyio.fail_after(10):
+                with pytest.raises(httpx.ReadError):
                     await response.aread()
 
             group.start_soon(read)

@@ -88,17 +88,14 @@ async def read_stream(client: AsyncClient) -> None:
 async def test_compressed_output_is_decoded(
     make: Callable[[], httpx.AsyncBaseTransport | None], encoding: str, body: bytes
 ) -> None:
-    with RawServer(respond_with(response(body, encoding))) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(response(body, encoding))) as peer:
         async with client_of(peer, make()) as client:
             for _ in range(2):
                 assert await client.run("acme/app", {}) == OUTPUT
 
 
 async def test_decoded_body_is_not_decoded_again() -> None:
-    with (
-        RawServer(respond_with(response(gzip.compress(JSON, mtime=0), "gzip"))) as peer,
-        anyio.fail_after(10),
-    ):
+    with RawServer(respond_with(response(gzip.compress(JSON, mtime=0), "gzip"))) as peer:
         async with client_of(peer, Reading()) as client:
             assert await client.run("acme/app", {}) == OUTPUT
 
@@ -121,7 +118,7 @@ async def test_truncated_compressed_body_is_an_error(
     encoding: str,
     body: bytes,
 ) -> None:
-    with RawServer(respond_with(response(body, encoding))) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(response(body, encoding))) as peer:
         async with client_of(peer, make()) as client:
             with pytest.raises(SubmitOutcomeUnknownError, match=r"compressed response|'br'"):
                 await client.run("acme/app", {})
@@ -143,10 +140,7 @@ async def test_output_over_the_limit_is_named(
     for _ in range(encoding.count("gzip")):
         body = gzip.compress(body)
     monkeypatch.setattr(inference, "MAX_OUTPUT", 300_000)
-    with (
-        RawServer(lambda connection: connection.respond(response(body, encoding))) as peer,
-        anyio.fail_after(10),
-    ):
+    with RawServer(lambda connection: connection.respond(response(body, encoding))) as peer:
         async with client_of(peer, make()) as client:
             with pytest.raises(InvalidResponseError, match="at most 300000 bytes"):
                 await client.run("acme/app", {})
@@ -170,7 +164,7 @@ async def test_error_status_survives_an_unreadable_body(
 ) -> None:
     monkeypatch.setattr(response_module, "MAX_ERROR_BODY", 100_000)
     failed = response(body, encoding, 500, "text/plain")
-    with RawServer(lambda connection: connection.respond(failed)) as peer, anyio.fail_after(10):
+    with RawServer(lambda connection: connection.respond(failed)) as peer:
         async with client_of(peer, make()) as client:
             with pytest.raises(ServerError) as caught:
                 await client.run("acme/app", {})

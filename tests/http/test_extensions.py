@@ -61,7 +61,7 @@ async def traced(transport: PooledTransport, url: str, **options: Any) -> list[s
 
 async def test_trace_reports_the_steps_of_httpx(transport: PooledTransport) -> None:
     connect = ["connection.connect_tcp.started", "connection.connect_tcp.complete"]
-    with RawServer(respond_with(CHUNKED + b"2\r\nok\r\n0\r\n\r\n")) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(CHUNKED + b"2\r\nok\r\n0\r\n\r\n")) as peer:
         assert await traced(transport, peer.url) == connect + SENT + READ
         assert await traced(transport, peer.url, content=b"x" * 500_000) == SENT + READ
         theirs: list[str] = []
@@ -79,7 +79,7 @@ async def test_trace_reports_the_steps_of_httpx(transport: PooledTransport) -> N
 
 
 async def test_trace_reports_failures(transport: PooledTransport) -> None:
-    with RawServer(lambda connection: connection.respond(b"")) as peer, anyio.fail_after(10):
+    with RawServer(lambda connection: connection.respond(b"")) as peer:
         events = await traced(transport, peer.url)
         assert events[-1] == "http11.receive_response_headers.failed"
         url = peer.url
@@ -92,7 +92,7 @@ async def test_trace_of_tls_reports_the_server_name(authority: trustme.CA) -> No
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     named = {"sni_hostname": "files.example"}
-    with RawServer(respond_with(OK), tls=server) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(OK), tls=server) as peer:
         async with PooledTransport(ssl_context=trusting) as transport:
             client = client_of(transport)
             for _ in range(2):
@@ -108,7 +108,7 @@ async def test_trace_of_tls_reports_the_server_name(authority: trustme.CA) -> No
 
 
 async def test_response_exposes_its_connection(transport: PooledTransport) -> None:
-    with RawServer(respond_with(OK)) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(OK)) as peer:
         response = await client_of(transport).get(peer.url)
         stream = response.extensions["network_stream"]
         assert stream.get_extra_info("server_addr") == ("127.0.0.1", peer.port)
@@ -141,7 +141,7 @@ async def test_upgraded_connection_belongs_to_caller(
         connection.wait_closed()
         left.set()
 
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
             assert response.status_code == 101
             assert in_use(transport) == 1
@@ -156,10 +156,7 @@ async def test_upgraded_connection_belongs_to_caller(
 
 
 async def test_data_after_an_upgrade_is_kept(transport: PooledTransport) -> None:
-    with (
-        RawServer(lambda connection: connection.respond(UPGRADED + b"hello")) as peer,
-        anyio.fail_after(10),
-    ):
+    with RawServer(lambda connection: connection.respond(UPGRADED + b"hello")) as peer:
         async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
             stream = response.extensions["network_stream"]
             got = b""
@@ -169,14 +166,14 @@ async def test_data_after_an_upgrade_is_kept(transport: PooledTransport) -> None
 
 
 async def test_unrequested_upgrade_is_an_error(transport: PooledTransport) -> None:
-    with RawServer(lambda connection: connection.respond(UPGRADED)) as peer, anyio.fail_after(10):
+    with RawServer(lambda connection: connection.respond(UPGRADED)) as peer:
         with pytest.raises(httpx.RemoteProtocolError):
             await client_of(transport).get(peer.url)
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 
 async def test_refused_upgrade_is_a_response(transport: PooledTransport) -> None:
-    with RawServer(respond_with(OK)) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(OK)) as peer:
         response = await client_of(transport).get(peer.url, headers=UPGRADE)
         assert (response.status_code, response.text) == (200, "ok")
         assert (in_use(transport), idle(transport)) == (0, 1)
@@ -196,7 +193,7 @@ async def test_upgraded_connection_can_start_tls(
         connection._socket = server.wrap_socket(connection._socket, server_side=True)
         connection.send(connection.exactly(5).upper())
 
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
             plain = response.extensions["network_stream"]
             secured = await plain.start_tls(trusting, "files.example", timeout=5)

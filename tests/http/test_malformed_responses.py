@@ -22,9 +22,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 async def ask(transport: PooledTransport, peer: RawServer, method: str = "GET") -> bytes:
-    with anyio.fail_after(10):
-        response = await transport.handle_async_request(httpx.Request(method, peer.url))
-        return await response.aread()
+    response = await transport.handle_async_request(httpx.Request(method, peer.url))
+    return await response.aread()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ async def test_reset_is_an_error_at_any_point(
         await response.aread()
 
     with RawServer(script) as peer:
-        with pytest.raises((httpx.ReadError, httpx.WriteError)), anyio.fail_after(10):
+        with pytest.raises((httpx.ReadError, httpx.WriteError)):
             await converse()
         assert (in_use(transport), idle(transport)) == (0, 0)
         assert len(peer.connections) == 1
@@ -298,7 +297,7 @@ async def test_early_response_closes_the_connection(
         blocked.set()
 
     heard = threading.Event()
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         async with aclosing(_repeat(b"x" * 65536)) as endless, anyio.create_task_group() as group:
             group.start_soon(respond)
             content = endless if streamed else b"x" * 50_000_000
@@ -331,7 +330,7 @@ async def test_response_is_read_after_the_peer_closed(transport: PooledTransport
         for _ in range(100):
             yield b"x" * 65536
 
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         async with aclosing(body()) as content:
             request = httpx.Request("POST", peer.url, content=content)
             response = await transport.handle_async_request(request)
@@ -349,7 +348,7 @@ async def test_close_during_upload_is_a_write_error(
         connection.until(b"\r\n\r\n")
         leave(connection)
 
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         request = httpx.Request("POST", peer.url, content=b"x" * 50_000_000)
         with pytest.raises(httpx.WriteError):
             await transport.handle_async_request(request)
@@ -366,7 +365,7 @@ async def test_early_response_does_not_stop_the_upload(
         connection.send(b"%x\r\n%d\r\n0\r\n\r\n" % (len(str(len(body))), len(body)))
         connection.wait_closed()
 
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         request = httpx.Request("POST", peer.url, content=b"x" * 30_000_000)
         response = await transport.handle_async_request(request)
         assert await response.aread() == b"30000000"
@@ -382,7 +381,7 @@ async def test_stream_of_wrong_length_is_an_error(
         async with aclosing(_one()) as body:
             headers = {b"Content-Length": length}
             request = httpx.Request("POST", peer.url, headers=headers, content=body)
-            with pytest.raises(httpx.LocalProtocolError), anyio.fail_after(10):
+            with pytest.raises(httpx.LocalProtocolError):
                 await transport.handle_async_request(request)
         assert (in_use(transport), idle(transport)) == (0, 0)
 
@@ -394,7 +393,7 @@ async def test_body_exception_reaches_the_caller(transport: PooledTransport) -> 
 
     with RawServer(RawConnection.wait_closed) as peer:
         request = httpx.Request("POST", peer.url, content=body())
-        with pytest.raises(FileNotFoundError), anyio.fail_after(10):
+        with pytest.raises(FileNotFoundError):
             await transport.handle_async_request(request)
         assert (in_use(transport), idle(transport)) == (0, 0)
 
@@ -411,7 +410,7 @@ async def test_body_is_not_read_ahead(transport: PooledTransport) -> None:
         except TimeoutError:
             blocked.set()
 
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))
         await anyio.to_thread.run_sync(peer.wait_ended)
         assert blocked.is_set()

@@ -40,11 +40,10 @@ async def send(
     carrier: PooledBackend, peer: RawServer, *, repeatable: bool, method: str = "POST"
 ) -> None:
     headers = {"content-length": "0"}
-    with anyio.fail_after(10):
-        opened = await carrier.send(
-            method, peer.url, headers, b"", {}, Transmission(repeatable=repeatable)
-        )
-        await opened.read(limit=1000)
+    opened = await carrier.send(
+        method, peer.url, headers, b"", {}, Transmission(repeatable=repeatable)
+    )
+    await opened.read(limit=1000)
 
 
 def dies_of_the_second(first: bytes, connection: RawConnection) -> None:
@@ -57,7 +56,7 @@ def dies_of_the_second(first: bytes, connection: RawConnection) -> None:
 async def test_job_on_dying_connection_is_sent_once(method: str) -> None:
     response = JSON if method != "HEAD" else JSON[:-2]
 
-    with RawServer(partial(dies_of_the_second, response)) as peer, anyio.fail_after(10):
+    with RawServer(partial(dies_of_the_second, response)) as peer:
         hosts = Hosts.at(peer.url.rstrip("/"))
         once = RetryPolicy(base_delay=0)
         async with AsyncClient("id:secret", hosts=hosts, retry=once) as client:

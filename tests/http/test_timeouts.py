@@ -47,7 +47,7 @@ def unanswered_port() -> Iterator[int]:
 
 async def test_connect_timeout_raises(transport: PooledTransport, unanswered_port: int) -> None:
     url = f"http://127.0.0.1:{unanswered_port}/"
-    with pytest.raises(httpx.ConnectTimeout), anyio.fail_after(10):
+    with pytest.raises(httpx.ConnectTimeout):
         await transport.handle_async_request(request(url, connect=SOON))
     assert (in_use(transport), idle(transport)) == (0, 0)
 
@@ -55,7 +55,7 @@ async def test_connect_timeout_raises(transport: PooledTransport, unanswered_por
 async def test_connect_timeout_covers_the_tls_handshake(transport: PooledTransport) -> None:
     with RawServer(RawConnection.wait_closed) as peer:
         url = peer.url.replace("http://", "https://")
-        with pytest.raises(httpx.ConnectTimeout), anyio.fail_after(10):
+        with pytest.raises(httpx.ConnectTimeout):
             await transport.handle_async_request(request(url, connect=SOON))
         assert (in_use(transport), idle(transport)) == (0, 0)
 
@@ -69,7 +69,7 @@ async def test_read_timeout_covers_the_response_head(
         connection.wait_closed()
 
     with RawServer(script) as peer:
-        with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
+        with pytest.raises(httpx.ReadTimeout):
             await transport.handle_async_request(request(peer.url, read=SOON))
         assert (in_use(transport), idle(transport)) == (0, 0)
         peer.wait_ended()
@@ -83,7 +83,7 @@ async def test_timed_out_connection_is_not_retried(transport: PooledTransport) -
 
     with RawServer(script) as peer:
         await transport.handle_async_request(request(peer.url, "GET"))
-        with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
+        with pytest.raises(httpx.ReadTimeout):
             await transport.handle_async_request(request(peer.url, "GET", read=SOON))
         assert len(peer.connections) == 1
 
@@ -97,7 +97,7 @@ async def test_read_timeout_applies_between_chunks(transport: PooledTransport) -
         response = await transport.handle_async_request(request(peer.url, read=SOON))
         pieces = response.aiter_raw()
         assert await anext(pieces) == b"hello"
-        with pytest.raises(httpx.ReadTimeout), anyio.fail_after(10):
+        with pytest.raises(httpx.ReadTimeout):
             await anext(pieces)
         assert (in_use(transport), idle(transport)) == (0, 0)
 
@@ -114,7 +114,7 @@ async def test_write_timeout_raises(transport: PooledTransport, streamed: bool) 
         peer.pause()
         async with aclosing(_repeat(b"x" * 65536)) as endless:
             content = endless if streamed else b"x" * 50_000_000
-            with pytest.raises(httpx.WriteTimeout), anyio.fail_after(10):
+            with pytest.raises(httpx.WriteTimeout):
                 await transport.handle_async_request(request(peer.url, content=content, write=SOON))
         peer.resume()
         assert (in_use(transport), idle(transport)) == (0, 0)
@@ -128,7 +128,7 @@ async def test_request_body_has_no_timeout(transport: PooledTransport) -> None:
         await anyio.sleep(0.5)
         yield b"y"
 
-    with RawServer(respond_with(OK)) as peer, anyio.fail_after(10):
+    with RawServer(respond_with(OK)) as peer:
         response = await transport.handle_async_request(
             request(peer.url, content=body(), write=0.4)
         )
@@ -142,7 +142,7 @@ async def test_pool_timeout_is_optional() -> None:
         async with transport, anyio.create_task_group() as group:
             group.start_soon(transport.handle_async_request, request(peer.url))
             await anyio.wait_all_tasks_blocked()
-            with pytest.raises(httpx.PoolTimeout), anyio.fail_after(10):
+            with pytest.raises(httpx.PoolTimeout):
                 await transport.handle_async_request(request(peer.url, pool=SOON))
             assert (in_use(transport), waiting(transport)) == (1, 0)
             with anyio.move_on_after(SOON) as scope:

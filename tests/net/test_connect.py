@@ -39,7 +39,7 @@ def closed_port() -> Iterator[int]:
 
 
 async def test_connection_is_a_byte_stream() -> None:
-    with RawServer(echo) as peer, anyio.fail_after(10):
+    with RawServer(echo) as peer:
         async with await connect("127.0.0.1", peer.port) as stream:
             await stream.send(b"hello")
             assert await stream.receive() == b"hello"
@@ -47,7 +47,7 @@ async def test_connection_is_a_byte_stream() -> None:
 
 async def test_every_resolved_address_is_tried() -> None:
     """``localhost`` is also ``::1``, where nobody listens."""
-    with RawServer(echo) as peer, anyio.fail_after(10):
+    with RawServer(echo) as peer:
         async with await connect("localhost", peer.port) as stream:
             await stream.send(b"hello")
             assert await stream.receive() == b"hello"
@@ -59,7 +59,7 @@ async def test_ipv6_addresses_are_connected(transport: PooledTransport) -> None:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
         pytest.skip("there is no IPv6 here")
-    with listener, anyio.fail_after(10):
+    with listener:
         port = listener.getsockname()[1]
         async with await connect("::1", port):
             pass
@@ -73,7 +73,7 @@ async def test_ipv6_addresses_are_connected(transport: PooledTransport) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_refused_connection_is_one_readable_error(host: str, closed_port: int) -> None:
-    with anyio.fail_after(10), pytest.raises(ConnectError) as caught:
+    with pytest.raises(ConnectError) as caught:
         await connect(host, closed_port)
     assert str(caught.value) == f"cannot connect to {host}:{closed_port}: Connection refused"
     assert isinstance(caught.value.__cause__, OSError)
@@ -81,7 +81,7 @@ async def test_refused_connection_is_one_readable_error(host: str, closed_port: 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".invalid", "a..b"])
 async def test_unknown_host_is_a_connect_error(host: str) -> None:
-    with anyio.fail_after(20), pytest.raises(ConnectError, match="cannot resolve"):
+    with pytest.raises(ConnectError, match="cannot resolve"):
         await connect(host, 80)
 
 
@@ -105,10 +105,9 @@ async def test_slow_address_does_not_delay_the_next(monkeypatch: pytest.MonkeyPa
         sock.connect_ex(("127.0.0.2", port))
     quick = socket.create_server(("127.0.0.1", port))
     look_up_as(monkeypatch, ("127.0.0.2", port), ("127.0.0.1", port))
-    with anyio.fail_after(10):
-        async with await connect("two.example", port) as stream:
-            raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-            assert raw.getpeername() == ("127.0.0.1", port)
+    async with await connect("two.example", port) as stream:
+        raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+        assert raw.getpeername() == ("127.0.0.1", port)
     for sock in [slow, quick, *queued]:
         sock.close()
 
@@ -139,7 +138,7 @@ def proxying(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> 
 
 
 async def test_proxy_receives_a_connect_request() -> None:
-    with RawServer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
+    with RawServer(proxying()) as peer:  # type: ignore[arg-type]  # a script
         proxy = httpx.Proxy(f"http://user:pass@127.0.0.1:{peer.port}")
         async with await connect_via_proxy(proxy, "fal.example", 443) as stream:
             await stream.send(b"hello")
@@ -152,7 +151,7 @@ async def test_proxy_receives_a_connect_request() -> None:
 
 
 async def test_ipv6_address_is_bracketed_for_proxies() -> None:
-    with RawServer(proxying()) as peer, anyio.fail_after(10):  # type: ignore[arg-type]  # a script
+    with RawServer(proxying()) as peer:  # type: ignore[arg-type]  # a script
         async with await connect_via_proxy(httpx.Proxy(peer.url), "::1", 80):
             pass
         assert peer.connections[0].requests[0].startswith(b"CONNECT [::1]:80 HTTP/1.1\r\n")
@@ -169,7 +168,7 @@ async def test_tls_works_through_the_tunnel(authority: trustme.CA) -> None:
         connection._socket = server.wrap_socket(connection._socket, server_side=True)
         echo(connection)
 
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         async with await connect_via_proxy(
             httpx.Proxy(peer.url), "fal.example", 443, tls=client
         ) as stream:
@@ -192,7 +191,7 @@ async def test_refusing_proxy_is_an_error(answer: bytes) -> None:
     def script(connection: RawConnection) -> None:
         connection.respond(answer)
 
-    with RawServer(script) as peer, anyio.fail_after(10):
+    with RawServer(script) as peer:
         with pytest.raises(ProxyError):
             await connect_via_proxy(httpx.Proxy(peer.url), "fal.example", 443)
         peer.wait_ended()

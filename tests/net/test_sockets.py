@@ -46,11 +46,10 @@ async def test_bytes_arrive_in_order_both_ways(streams: tuple[SocketStream, Sock
             received += await stream.receive(1_000_000)
         assert received == content
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            for stream in streams:
-                group.start_soon(send, stream)
-                group.start_soon(receive, stream)
+    async with anyio.create_task_group() as group:
+        for stream in streams:
+            group.start_soon(send, stream)
+            group.start_soon(receive, stream)
 
 
 async def test_half_close_keeps_the_other_direction(
@@ -58,11 +57,10 @@ async def test_half_close_keeps_the_other_direction(
 ) -> None:
     one, other = streams
     await one.send_eof()
-    with anyio.fail_after(10):
-        with pytest.raises(anyio.EndOfStream):
-            await other.receive()
-        await other.send(b"bye")
-        assert await one.receive() == b"bye"
+    with pytest.raises(anyio.EndOfStream):
+        await other.receive()
+    await other.send(b"bye")
+    assert await one.receive() == b"bye"
 
 
 async def test_close_wakes_the_reader(streams: tuple[SocketStream, SocketStream]) -> None:
@@ -72,12 +70,11 @@ async def test_close_wakes_the_reader(streams: tuple[SocketStream, SocketStream]
         with pytest.raises(anyio.ClosedResourceError):
             await one.receive()
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(receive)
-            await anyio.wait_all_tasks_blocked()
-            await one.aclose()
-            await one.aclose()
+    async with anyio.create_task_group() as group:
+        group.start_soon(receive)
+        await anyio.wait_all_tasks_blocked()
+        await one.aclose()
+        await one.aclose()
 
 
 async def test_close_wakes_the_writer(streams: tuple[SocketStream, SocketStream]) -> None:
@@ -87,19 +84,18 @@ async def test_close_wakes_the_writer(streams: tuple[SocketStream, SocketStream]
         with pytest.raises(anyio.ClosedResourceError):
             await one.send(b"x" * 10_000_000)
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(send)
-            await anyio.wait_all_tasks_blocked()
-            await one.aclose()
+    async with anyio.create_task_group() as group:
+        group.start_soon(send)
+        await anyio.wait_all_tasks_blocked()
+        await one.aclose()
 
 
 async def test_broken_stream_raises_an_error(streams: tuple[SocketStream, SocketStream]) -> None:
     one, other = streams
     await other.aclose()
-    with pytest.raises(anyio.BrokenResourceError), anyio.fail_after(10):
+    with pytest.raises(anyio.BrokenResourceError):
         await one.send(b"x")
-    with pytest.raises(anyio.EndOfStream), anyio.fail_after(10):
+    with pytest.raises(anyio.EndOfStream):
         await one.receive()
 
 
@@ -111,8 +107,7 @@ async def test_cancelled_receive_loses_nothing(
     with anyio.CancelScope() as scope:
         scope.cancel()
         await one.receive()
-    with anyio.fail_after(10):
-        assert await one.receive() == b"hello"
+    assert await one.receive() == b"hello"
 
 
 async def test_stream_is_quiet_until_data_arrives(
@@ -150,7 +145,7 @@ async def test_decrypted_data_makes_a_stream_readable(authority: trustme.CA) -> 
         connection.send(b"hello")
         connection.wait_closed()
 
-    with RawServer(script, tls=server) as peer, anyio.fail_after(10):
+    with RawServer(script, tls=server) as peer:
         async with await connect("127.0.0.1", peer.port, tls=client) as stream:
             assert await stream.receive(1) == b"h"
             assert stream.has_unread_data()

@@ -100,7 +100,7 @@ def greeting(connection: RawConnection) -> None:
 @pytest.mark.parametrize("host", ["fal.example", "127.0.0.1", "::1"])
 async def test_proxy_resolves_the_host(scheme: str, host: str, *, slowly: bool) -> None:
     proxy = SocksProxy(slowly=slowly)
-    with RawServer(greeting) as server, RawServer(proxy) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(greeting) as server, RawServer(proxy) as peer:
         through = httpx.Proxy(f"{scheme}://127.0.0.1:{peer.port}")
         async with await connect_via_proxy(through, host, server.port) as stream:
             assert await stream.receive() == b"hello"
@@ -108,7 +108,7 @@ async def test_proxy_resolves_the_host(scheme: str, host: str, *, slowly: bool) 
 
 
 async def test_proxy_receives_the_requested_password() -> None:
-    with RawServer(greeting) as server, anyio.fail_after(PATIENCE):
+    with RawServer(greeting) as server:
         for script in (SocksProxy((b"user", b"p@ss")), SocksProxy()):
             with RawServer(script) as peer:
                 through = httpx.Proxy(f"socks5://user:p%40ss@127.0.0.1:{peer.port}")
@@ -140,7 +140,7 @@ async def test_refusing_or_invalid_proxy_is_an_error(responses: list[bytes], mes
             connection._fill()
             connection.send(response)
 
-    with RawServer(script) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(script) as peer:
         through = httpx.Proxy(f"socks5://user:secret@127.0.0.1:{peer.port}")
         with pytest.raises(ProxyError, match=message) as caught:
             await connect_via_proxy(through, "fal.example", 443)
@@ -148,7 +148,7 @@ async def test_refusing_or_invalid_proxy_is_an_error(responses: list[bytes], mes
 
 
 async def test_overlong_password_is_an_error() -> None:
-    with RawServer(SocksProxy((b"user", b""))) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(SocksProxy((b"user", b""))) as peer:
         through = httpx.Proxy(f"socks5://user:{'x' * 256}@127.0.0.1:{peer.port}")
         with pytest.raises(ProxyError):
             await connect_via_proxy(through, "fal.example", 443)
@@ -193,7 +193,7 @@ async def test_requests_and_sessions_share_the_proxy(
             await socket.send(message)
 
     proxy = SocksProxy()
-    with RawServer(proxy) as peer, anyio.fail_after(PATIENCE):
+    with RawServer(proxy) as peer:
         async with client_through(f"socks5://127.0.0.1:{peer.port}") as client:
             assert await client.run("acme/echo", {"a": 1}) == {"a": 1}
             async with client.realtime("acme/live") as session:

@@ -54,7 +54,7 @@ class Blocker:
 
 @pytest.mark.parametrize("work", [Work.FILES, Work.SOURCES, Work.LOOKUPS])
 async def test_abandoned_threads_delay_nobody(work: Work) -> None:
-    with blocked() as blocker, anyio.fail_after(20):
+    with blocked() as blocker:
         for _ in range(2):
             await blocker.abandon(SLOTS[work], work)
         assert await run_in_thread(lambda: 1, work) == 1
@@ -62,7 +62,7 @@ async def test_abandoned_threads_delay_nobody(work: Work) -> None:
 
 @pytest.mark.parametrize("work", [Work.FILES, Work.SOURCES, Work.LOOKUPS])
 async def test_kinds_of_work_do_not_delay_each_other(work: Work) -> None:
-    with blocked() as blocker, anyio.fail_after(20):
+    with blocked() as blocker:
         async with anyio.create_task_group() as group:
             for _ in range(SLOTS[work] + 1):
                 group.start_soon(run_in_thread, blocker.block, work)
@@ -78,7 +78,7 @@ async def test_number_of_abandoned_threads_is_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(threads, "MAX_ABANDONED", 3)
-    with blocked() as blocker, anyio.fail_after(20):
+    with blocked() as blocker:
         await blocker.abandon(3, Work.SOURCES)
         with pytest.raises(
             FalClientError, match="3 threads of cancelled callers are still blocked in iterators"
@@ -101,7 +101,7 @@ async def test_number_of_abandoned_threads_is_limited(
 async def test_cancelled_iterator_uploads_delay_nothing(
     fal: Emulator, client: AsyncClient, tmp_path: Path
 ) -> None:
-    with blocked() as blocker, anyio.fail_after(30):
+    with blocked() as blocker:
 
         def bits() -> Iterator[bytes]:
             yield b"x" * (1 << 20)
@@ -120,7 +120,7 @@ async def test_cancelled_iterator_uploads_delay_nothing(
 async def test_cancelled_dns_lookups_delay_nothing(
     monkeypatch: pytest.MonkeyPatch, tcp_port: int
 ) -> None:
-    with blocked() as blocker, anyio.fail_after(20):
+    with blocked() as blocker:
         with monkeypatch.context() as patched:
             patched.setattr(socket, "getaddrinfo", blocker.block)
             for _ in range(SLOTS[Work.LOOKUPS] + 1):

@@ -18,7 +18,7 @@ from fal_async._http.response import decode_headers
 from fal_async._net import threads, time_slices
 from fal_async._net.time_slices import SLICE, SlicedDecoder
 from fal_async._websocket.handshake import connect_websocket
-from tests.support.raw_server import PATIENCE, RawConnection, RawServer
+from tests.support.raw_server import RawConnection, RawServer
 from tests.support.websocket_server import (
     ScriptedWebSocket,
     binary,
@@ -52,11 +52,10 @@ class Turns:
 async def turns() -> AsyncGenerator[Turns]:
     """A task that runs as often as the reader lets it."""
     other = Turns()
-    with anyio.fail_after(3 * PATIENCE):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(other.run)
-            yield other
-            tasks.cancel_scope.cancel()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other.run)
+        yield other
+        tasks.cancel_scope.cancel()
 
 
 @pytest.fixture
