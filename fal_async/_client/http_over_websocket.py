@@ -57,10 +57,7 @@ class HTTPOverWebSocket:
     def __init__(self, websocket: WebSocket) -> None:
         self._pipeline = _Pipeline(websocket)
 
-    async def _close_response(self, response: WebSocketResponse) -> None:
-        await response.aclose()
-
-    @on_abandoned_result(_close_response)
+    @on_abandoned_result(lambda _, response: response.aclose())
     async def request(self, arguments: Arguments) -> WebSocketResponse:
         """Send a request, and receive its response: all of it, or the headers of a stream.
 

@@ -161,12 +161,10 @@ class FrameReader:
             buffer[: len(part)] = part
             yield from self.buffer_updated(len(part))
             received = received[len(part) :]
-        if received:
-            if self._header:
-                received, self._header = self._header + received, b""
-            yield from self._split(received)
-
-    def _split(self, received: bytes) -> Iterator[FrameContent]:
+        if not received:
+            return
+        if self._header:
+            received, self._header = self._header + received, b""
         start, end = 0, len(received)
         while start < end and not self._failed:
             header = _parse_header(received, start, end)
