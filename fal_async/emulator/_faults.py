@@ -44,8 +44,9 @@ class Fault:
             ``None`` sends ``{"detail": ...}``. With `close`, the close reason.
         transform: A function that transforms the decoded JSON of the real response, or of each
             event of a stream.
-        delay: The time in seconds, or a gate, to wait for before the fault is injected. Without
-            other attributes, the request is only delayed.
+        delay: The time in seconds, or a gate, to wait for before the fault is injected. With `cut`,
+            the connection stays open for this time after the truncated body. Without other
+            attributes, the request is only delayed.
         cut: The number of bytes after which the body is truncated.
         drop: Whether to close the connection without processing the request.
         drop_response: Whether to process the request, and then to close the connection without a
@@ -66,7 +67,9 @@ class Fault:
     Example:
         >>> from fal_async.emulator import Emulator
         >>> with Emulator() as fal:
+        ...     fal.register("acme/app", lambda arguments: arguments)
         ...     fal.fail("acme/app", Fault(route="status", status=503, times=2))
+        ...     fal.fail("acme/app", Fault(route="submit", drop_response=True))
     """
 
     route: Route | None = None

@@ -22,8 +22,16 @@ class Gate:
     also in several at once. `Emulator.gate` creates a gate that opens when the emulator stops.
 
     Example:
-        >>> gate = Gate()
-        >>> gate.open()
+        >>> from fal_async.emulator import Emulator
+        >>> with Emulator() as fal:
+        ...     gate = fal.gate()
+        ...
+        ...     @fal.endpoint("acme/app")
+        ...     async def app(arguments: dict[str, int]) -> dict[str, int]:
+        ...         await gate.wait()
+        ...         return arguments
+        ...
+        ...     gate.open()
         >>> gate.is_open
         True
     """

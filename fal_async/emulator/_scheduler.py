@@ -143,9 +143,9 @@ class EndpointQueue:
 
 
 class Scheduler:
-    """Starts jobs as slots become free. Call its methods in the emulator's event loop.
+    """Starts jobs as slots become free. A run holds a slot of the account and of its endpoint.
 
-    A run holds a slot of the account and one of its endpoint.
+    All methods must be called in the emulator's event loop.
 
     Args:
         settings: The limit of the account, and the retries.

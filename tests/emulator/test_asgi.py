@@ -71,7 +71,7 @@ def test_app_handles_every_method_directly(fal: Emulator, http: httpx.Client) ->
 
 
 def test_app_response_is_returned_unchanged(fal: Emulator, http: httpx.Client) -> None:
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         return PlainTextResponse(
             "nothing left",
             status_code=418,
@@ -83,7 +83,7 @@ def test_app_response_is_returned_unchanged(fal: Emulator, http: httpx.Client) -
             },
         )
 
-    fal.register("acme/app", app_of(answer))
+    fal.register("acme/app", app_of(respond))
     submitted = submit(http)
     wait_for_completed(fal)
     for response in (http.post("/run/acme/app", json={}), http.get(submitted["response_url"])):
@@ -185,11 +185,11 @@ def test_app_lifespan_spans_the_emulator() -> None:
         yield {"model": "loaded"}
         happened.append("stop")
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         return JSONResponse(request.state.model)
 
     with Emulator() as fal, make_client(fal) as http:
-        fal.register("acme/app", app_of(answer, lifespan=lifespan))
+        fal.register("acme/app", app_of(respond, lifespan=lifespan))
         for _ in range(2):
             assert http.post("/run/acme/app", json={}).json() == "loaded"
         assert happened == ["start"]

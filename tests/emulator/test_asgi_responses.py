@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def telling(*messages: dict[str, Any]) -> AsgiApp:
-    """An app that answers with these messages, by their types without the first two words."""
+    """Return an app that sends these messages, given by the last word of their types."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def jobs(fal: Emulator, http: httpx.Client) -> dict[str, dict[str, Any]]:
-    """A job in each state that a job can be in."""
+    """Return one job in each state."""
 
     @fal.endpoint("acme/done")
     def done(arguments: Arguments) -> Arguments:
@@ -84,7 +84,7 @@ def test_trailing_slash_is_not_redirected(
 
 
 @pytest.mark.parametrize(
-    ("state", "status", "answer"),
+    ("state", "status", "cancel_status"),
     [
         ("completed", 400, "ALREADY_COMPLETED"),
         ("failed", 400, "ALREADY_COMPLETED"),
@@ -98,10 +98,10 @@ def test_cancel_responds_in_every_job_state(
     jobs: dict[str, dict[str, Any]],
     state: str,
     status: int,
-    answer: str,
+    cancel_status: str,
 ) -> None:
     response = http.put(jobs[state]["cancel_url"])
-    assert (response.status_code, response.json()) == (status, {"status": answer})
+    assert (response.status_code, response.json()) == (status, {"status": cancel_status})
 
 
 @pytest.mark.parametrize(

@@ -162,9 +162,9 @@ def test_garbage_replaces_the_response(fal: Emulator, end: bytes) -> None:
 
 
 def test_long_garbage_arrives_before_the_reset(fal: Emulator) -> None:
-    garbage = bytes(5_000_000)
-    fal.fail("acme/app", Fault(raw_bytes=garbage, reset=True))
-    assert send_request(fal, "POST", "/run/acme/app") == garbage + RESET
+    content = bytes(5_000_000)
+    fal.fail("acme/app", Fault(raw_bytes=content, reset=True))
+    assert send_request(fal, "POST", "/run/acme/app") == content + RESET
 
 
 @pytest.mark.parametrize("end", [b"", RESET])

@@ -37,18 +37,18 @@ def endpoints(fal: Emulator) -> None:
     fal.register("acme/count", count)
 
 
-def ask(socket: ClientConnection, **arguments: Any) -> None:
+def send_request(socket: ClientConnection, **arguments: Any) -> None:
     socket.send(json.dumps(arguments))
 
 
 def test_status_fault_affects_a_single_request(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", status=503, body="later", headers={"Retry-After": "1"}))
     with connect_websocket(fal, PATH) as socket:
-        ask(socket, n=1)
+        send_request(socket, n=1)
         start, body, end = receive_response(socket)
         assert (start["status"], start["headers"]["Retry-After"]) == (503, "1")
         assert (body, end["status"]) == ([b"later"], 503)
-        ask(socket, n=2)
+        send_request(socket, n=2)
         assert json.loads(receive_response(socket)[1][0]) == {"n": 2}
     statuses = [(request.route, request.status) for request in fal.requests]
     assert statuses == [("over_websocket", 101), ("run", 503), ("run", 200)]
@@ -59,7 +59,7 @@ def test_fault_selects_requests_by_content(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(when=lambda request: request.arguments == {"n": 1}, status=500))
     with connect_websocket(fal, PATH) as socket:
         for n in range(3):
-            ask(socket, n=n)
+            send_request(socket, n=n)
         assert [receive_response(socket)[0]["status"] for _ in range(3)] == [200, 500, 200]
 
 
@@ -70,7 +70,7 @@ def test_stream_fault_applies_to_streams(fal: Emulator) -> None:
         connect_websocket(fal, "ws/acme/count/stream") as stream,
     ):
         for caller, status in ((socket, 200), (stream, 500)):
-            ask(caller, steps=1)
+            send_request(caller, steps=1)
             assert receive_response(caller)[0]["status"] == status
 
 
@@ -78,7 +78,7 @@ def test_response_is_delayed_by_a_gate(fal: Emulator) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(route="run", delay=gate))
     with connect_websocket(fal, PATH) as socket:
-        ask(socket)
+        send_request(socket)
         fal.wait_for(lambda: fal.count("run") == 1)
         assert fal.counters("acme/app").executions == 0
         gate.open()
@@ -91,7 +91,7 @@ def test_fault_edits_headers_and_body(fal: Emulator) -> None:
     )
     fal.fail("acme/app", fault)
     with connect_websocket(fal, PATH) as socket:
-        ask(socket, n=1)
+        send_request(socket, n=1)
         start, body, _ = receive_response(socket)
     assert start["headers"]["X-Cats"] == "7"
     assert json.loads(body[0]) == {"n": 1, "more": True}
@@ -100,7 +100,7 @@ def test_fault_edits_headers_and_body(fal: Emulator) -> None:
 def test_response_is_truncated_within_its_body(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", cut=6))
     with connect_websocket(fal, PATH) as socket:
-        ask(socket, a="üü")
+        send_request(socket, a="üü")
         assert json.loads(socket.recv(timeout=10))["type"] == "start"
         assert socket.recv(timeout=10) == '{"a":"'
         with pytest.raises(ConnectionClosedError):
@@ -111,7 +111,7 @@ def test_response_is_truncated_within_its_body(fal: Emulator) -> None:
 def test_truncation_keeps_only_whole_characters(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", cut=7))
     with connect_websocket(fal, PATH) as socket:
-        ask(socket, a="üü")
+        send_request(socket, a="üü")
         socket.recv(timeout=10)
         assert socket.recv(timeout=10) == '{"a":"'
 
@@ -123,7 +123,7 @@ def test_split_characters_are_reassembled(fal: Emulator) -> None:
 
     fal.register("acme/parts", lambda: StreamingResponse(parts(), media_type="application/json"))
     with connect_websocket(fal, "ws/acme/parts") as socket:
-        ask(socket)
+        send_request(socket)
         assert receive_response(socket)[1] == ['"', "ü", "x", '"']
 
 
@@ -135,12 +135,12 @@ def test_split_characters_are_reassembled(fal: Emulator) -> None:
         (Fault(route="run", raw_bytes=b"\xff\xff\xff"), 0),
         (Fault(route="run", drop_response=True), 1),
     ],
-    ids=["drop", "reset", "garbage", "lost"],
+    ids=["drop", "reset", "raw_bytes", "drop_response"],
 )
 def test_connection_drops_before_the_response(fault: Fault, executions: int, fal: Emulator) -> None:
     fal.fail("acme/app", fault)
     with connect_websocket(fal, PATH) as socket:
-        ask(socket)
+        send_request(socket)
         with pytest.raises(ConnectionClosedError) as caught:
             socket.recv(timeout=10)
     assert caught.value.rcvd is None
@@ -151,9 +151,9 @@ def test_connection_drops_before_the_response(fault: Fault, executions: int, fal
 def test_websocket_is_closed_with_a_code(after: int, executions: int, fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", skip=1, close=1011, body="overloaded", after=after))
     with connect_websocket(fal, PATH) as socket:
-        ask(socket)
+        send_request(socket)
         assert receive_response(socket)[0]["status"] == 200
-        ask(socket)
+        send_request(socket)
         for _ in range(after):
             assert json.loads(socket.recv(timeout=10))["type"] == "start"
         with pytest.raises(ConnectionClosed, match="received 1011") as caught:
@@ -166,16 +166,16 @@ def test_websocket_is_closed_with_a_code(after: int, executions: int, fal: Emula
 def test_extra_message_is_injected(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", message="not yours"))
     with connect_websocket(fal, PATH) as socket:
-        ask(socket)
+        send_request(socket)
         assert socket.recv(timeout=10) == "not yours"
         assert receive_response(socket)[0]["status"] == 200
 
 
 def test_response_stalls_midway(fal: Emulator) -> None:
     fal.fail("acme/app", Fault(route="run", stall=True, after=1))
-    impatient: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.3, "close_timeout": 0.05}
-    with connect_websocket(fal, PATH, **impatient) as socket:
-        ask(socket)
+    options: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.3, "close_timeout": 0.05}
+    with connect_websocket(fal, PATH, **options) as socket:
+        send_request(socket)
         assert json.loads(socket.recv(timeout=10))["type"] == "start"
         with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
             socket.recv(timeout=10)
@@ -202,7 +202,7 @@ async def test_client_raises_one_error_and_continues(fal: Emulator) -> None:
         (Fault(route="run", raw_bytes=b"\xff\xff\xff"), InvalidResponseError),
         (Fault(route="run", message="no start"), InvalidResponseError),
     ],
-    ids=["cut", "lost", "close", "garbage", "message"],
+    ids=["cut", "drop_response", "close", "raw_bytes", "message"],
 )
 async def test_client_reports_a_missing_response(
     fault: Fault, error: type[Exception], fal: Emulator
@@ -222,15 +222,15 @@ async def test_client_yields_events_before_truncation(
     fal.fail("acme/count", Fault(route="run", cut=len(b'data: {"step":0}\n\ndata: ')))
     events: list[Any] = []
 
-    async def read_on(answer: WebSocketResponse) -> None:
-        async for event in answer:
-            events.append(event)  # noqa: PERF401 - they stay when the stream breaks off
+    async def read_on(response_stream: WebSocketResponse) -> None:
+        async for event in response_stream:
+            events.append(event)  # noqa: PERF401 - kept when the stream is interrupted
 
     async with (
         AsyncClient(fal.key, hosts=fal.hosts) as client,
         client.http_over_websocket("acme/count") as requests,
     ):
-        answer = await requests.request({"steps": 3})
+        response_stream = await requests.request({"steps": 3})
         with pytest.raises(RealtimeDisconnectedError):
-            await read_on(answer)
+            await read_on(response_stream)
     assert events == [{"step": 0}]

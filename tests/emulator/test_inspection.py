@@ -23,15 +23,15 @@ def test_requests_are_recorded_in_order(fal: Emulator, http: httpx.Client) -> No
     fal.register("acme/app", echo)
     submitted = submit(http, "acme/app", params={"fal_webhook": "https://a.b"}, json={"a": 1})
     http.get("/nowhere")
-    sent, lost = fal.requests
+    sent, unknown = fal.requests
     assert (sent.route, sent.endpoint, sent.method) == ("submit", "acme/app", "POST")
     assert (sent.host, sent.path, sent.status) == ("queue", "/queue/acme/app", 200)
     assert sent.query == "fal_webhook=https%3A%2F%2Fa.b"
     assert sent.headers["authorization"] == f"Key {fal.key}"
     assert sent.arguments == {"a": 1}
     assert sent.request_id == submitted["request_id"]
-    assert (lost.route, lost.endpoint, lost.host, lost.status) == ("other", "", "", 404)
-    assert lost.arguments is None
+    assert (unknown.route, unknown.endpoint, unknown.host, unknown.status) == ("other", "", "", 404)
+    assert unknown.arguments is None
 
 
 def test_long_recorded_bodies_are_shortened(fal: Emulator, http: httpx.Client) -> None:
@@ -216,15 +216,15 @@ async def test_async_wait_timeout_is_an_error(fal: Emulator) -> None:
 
 
 async def test_cancelled_wait_leaves_no_thread(fal: Emulator) -> None:
-    asked = threading.Event()
+    evaluated = threading.Event()
 
     def never() -> bool:
-        asked.set()
+        evaluated.set()
         return False
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fal.wait_for_async, never, None)
-        await anyio.to_thread.run_sync(asked.wait)
+        await anyio.to_thread.run_sync(evaluated.wait)
         tasks.cancel_scope.cancel()
     while fal._platform.recorder._waiters:
         await anyio.lowlevel.checkpoint()
@@ -234,12 +234,12 @@ async def test_gate_wait_works_in_any_event_loop(fal: Emulator) -> None:
     gate = fal.gate()
     passed = anyio.Event()
 
-    async def passer() -> None:
+    async def wait() -> None:
         await gate.wait()
         passed.set()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(passer)
+        tasks.start_soon(wait)
         await anyio.lowlevel.checkpoint()
         threading.Thread(target=gate.open).start()
         await passed.wait()

@@ -126,8 +126,8 @@ def test_stop_cancels_running_jobs(recwarn: pytest.WarningsRecorder) -> None:
         jobs = [submit(http, f"acme/{name}") for name in ("async", "gate")]
         fal.wait_for(lambda: all(fal.jobs[job["request_id"]].executions == 1 for job in jobs))
         status = http.stream("GET", jobs[0]["status_url"] + "/stream")
-        with status as told, http.stream("POST", "/run/acme/stream", json={}) as streamed:
-            lines = [told.iter_lines(), streamed.iter_lines()]
+        with status as statuses, http.stream("POST", "/run/acme/stream", json={}) as streamed:
+            lines = [statuses.iter_lines(), streamed.iter_lines()]
             for each in lines:
                 next(each)
             fal.stop()

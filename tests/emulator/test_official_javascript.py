@@ -42,8 +42,8 @@ async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
         yield {"step": step}
 
 
-@pytest.mark.parametrize("way", ["middleware", "proxy", "official-proxy"])
-def test_javascript_client_works(fal: Emulator, javascript: Path, way: str) -> None:
+@pytest.mark.parametrize("access", ["middleware", "proxy", "official-proxy"])
+def test_javascript_client_works(fal: Emulator, javascript: Path, access: str) -> None:
     fal.register("acme/upper", upper)
     fal.register("acme/count", count)
     fal.register("acme/slow", gated_echo(fal.gate()))
@@ -53,7 +53,7 @@ def test_javascript_client_works(fal: Emulator, javascript: Path, way: str) -> N
         "PROXY_URL": fal.proxy_url,
         "FAL_KEY": fal.key,
     }
-    command = [str(NODE), "calls.cjs", way]
+    command = [str(NODE), "calls.cjs", access]
     done = subprocess.run(
         command,
         cwd=javascript,
@@ -118,7 +118,7 @@ def test_javascript_client_works(fal: Emulator, javascript: Path, way: str) -> N
 def test_javascript_client_uploads_files(fal: Emulator, javascript: Path) -> None:
     fal.register("acme/echo", echo)
     fal.fail(None, Fault(route="part", status=503, skip=1))
-    size = 91 * 1024 * 1024  # it sends parts above 90 MiB, of 10 MiB each
+    size = 91 * 1024 * 1024  # the client uploads in parts of 10 MiB above 90 MiB
     environ = os.environ | {"EMULATOR_URL": fal.url, "FAL_KEY": fal.key, "SIZE": str(size)}
     done = subprocess.run(
         [str(NODE), "uploads.cjs"],
@@ -131,7 +131,7 @@ def test_javascript_client_uploads_files(fal: Emulator, javascript: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     stored = {name: fal.files[url] for name, url in json.loads(done.stdout).items()}
-    said = {"expiration_duration_seconds": 3600, "initial_acl": {"default": "hide"}}
+    lifecycle = {"expiration_duration_seconds": 3600, "initial_acl": {"default": "hide"}}
     kinds = {name: (file.content_type, file.parts) for name, file in stored.items()}
     assert kinds == {
         "named": ("text/plain", 0),
@@ -140,7 +140,7 @@ def test_javascript_client_uploads_files(fal: Emulator, javascript: Path) -> Non
         "input": ("image/png", 0),
     }
     assert stored["named"].file_name == "a b.txt"
-    assert stored["named"].lifecycle == stored["large"].lifecycle == said
+    assert stored["named"].lifecycle == stored["large"].lifecycle == lifecycle
     assert stored["input"].content == b"input"
     assert stored["large"].content == bytes([7]) * size
     assert fal.count("part") == 11

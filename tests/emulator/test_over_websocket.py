@@ -149,11 +149,11 @@ async def test_client_sends_requests_over_websocket(fal: Emulator) -> None:
     async with AsyncClient(fal.key, hosts=fal.hosts) as client:
         async with client.http_over_websocket("acme/app") as requests:
             for n in range(3):
-                answer = await requests.request({"n": n})
-                assert answer.result == {"n": n}
+                output = await requests.request({"n": n})
+                assert output.result == {"n": n}
         async with client.http_over_websocket("acme/count") as requests:
-            answer = await requests.request({"steps": 3})
-            assert answer.status_code == 200
+            output = await requests.request({"steps": 3})
+            assert output.status_code == 200
 
 
 async def test_client_raises_on_refused_handshake(fal: Emulator) -> None:

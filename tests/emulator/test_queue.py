@@ -265,7 +265,7 @@ def test_started_job_meets_its_start_deadline(fal: Emulator, http: httpx.Client)
     gate = fal.gate()
     fal.register("acme/app", gated_echo(gate))
     slow = submit(http, headers={"X-Fal-Request-Start-Timeout": "0.11"})
-    # Another one whose deadline is over afterwards shows that the first one's is over.
+    # A second job with a later deadline shows that the first deadline has passed.
     fal.register("acme/blocked", gated_echo(gate), concurrency=1)
     submit(http, "acme/blocked")
     submit(http, "acme/blocked", headers={"X-Fal-Request-Start-Timeout": "0.12"})

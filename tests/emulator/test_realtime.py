@@ -149,8 +149,8 @@ def test_full_buffer_drops_oldest_inputs(fal: Emulator, limit: str) -> None:
             socket.send(pack(n=n))
         socket.ping().wait(10)
         gate.open()
-        answers = [unpack(socket.recv(timeout=10))["n"] for _ in range(3)]
-    assert answers == [0, 4, 5]
+        outputs = [unpack(socket.recv(timeout=10))["n"] for _ in range(3)]
+    assert outputs == [0, 4, 5]
 
 
 def test_buffered_inputs_are_batched(fal: Emulator) -> None:
@@ -168,8 +168,8 @@ def test_buffered_inputs_are_batched(fal: Emulator) -> None:
             socket.send(pack(n=n))
         socket.ping().wait(10)
         gate.open()
-        answers = [unpack(socket.recv(timeout=10))["ns"] for _ in range(3)]
-    assert answers == [[0], [1, 2, 3], [4, 5]]
+        outputs = [unpack(socket.recv(timeout=10))["ns"] for _ in range(3)]
+    assert outputs == [[0], [1, 2, 3], [4, 5]]
 
 
 def numbers(arguments: Arguments) -> Iterator[Arguments]:
@@ -204,8 +204,8 @@ def test_input_stream_function_returns_one_output(fal: Emulator) -> None:
     with connect_websocket(fal, PATH) as socket:
         socket.send(pack(prompt="a"))
         socket.send(pack(prompt="b"))
-        answer, end = receive_all(socket)
-        assert answer == {"all": ["a", "b"]}
+        output, end = receive_all(socket)
+        assert output == {"all": ["a", "b"]}
         assert error_of(end) == ("TIMEOUT", TIMEOUT)
 
 
@@ -226,7 +226,7 @@ def test_client_close_ends_the_input_stream(fal: Emulator) -> None:
 
 def test_outputs_are_sent_while_inputs_arrive(fal: Emulator) -> None:
     @fal.realtime("acme/live")
-    async def converse(inputs: AsyncIterator[Arguments]) -> AsyncGenerator[Arguments]:
+    async def respond(inputs: AsyncIterator[Arguments]) -> AsyncGenerator[Arguments]:
         yield {"hello": True}
         async for arguments in inputs:
             if not arguments:

@@ -107,9 +107,9 @@ def test_invalid_app_is_an_error(app: str, text: str) -> None:
 def test_demo_endpoints_work() -> None:
     with load(None) as fal, make_client(fal) as http:
         job = http.post("/queue/demo/slow", json={"steps": 2, "seconds": 0}).json()
-        told = http.get(job["status_url"] + "/stream?logs=1").text
-        assert "step 1 of 2" in told
-        assert "step 2 of 2" in told
+        events_text = http.get(job["status_url"] + "/stream?logs=1").text
+        assert "step 1 of 2" in events_text
+        assert "step 2 of 2" in events_text
         assert http.get(job["response_url"]).json() == {"steps": 2, "seconds": 0}
         assert http.post("/run/demo/fail", json={}).status_code == 422
         assert http.post("/run/demo/fail", json={"status": 403}).status_code == 403

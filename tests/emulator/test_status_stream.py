@@ -73,12 +73,12 @@ def test_each_log_entry_is_sent_once(fal: Emulator, http: httpx.Client) -> None:
 
     submitted = submit(http)
     with http.stream("GET", submitted["status_url"] + "/stream?logs=1") as response:
-        told = []
+        messages = []
         for event in events_of(response):
-            told += [line["message"] for line in event["logs"]]
-            if len(told) < len(steps):
-                steps[len(told)].open()
-    assert told == ["the same line"] * 3
+            messages += [line["message"] for line in event["logs"]]
+            if len(messages) < len(steps):
+                steps[len(messages)].open()
+    assert messages == ["the same line"] * 3
 
 
 def test_idle_stream_sends_heartbeats() -> None:

@@ -40,13 +40,13 @@ def official(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[fal_cli
     monkeypatch.setattr(fal_client.SyncClient, "_get_cdn_client", remembered)
     client = fal_client.SyncClient(key=fal.key)
     yield client
-    for each in (client._client, *opened):  # the client itself never closes them
+    for each in (client._client, *opened):  # the official client never closes them
         each.close()
 
 
 @pytest.fixture
 def stranger(fal: Emulator) -> Iterator[httpx.Client]:
-    """A client without a key."""
+    """Return a client without a key."""
     with make_client(fal) as client:
         del client.headers["authorization"]
         yield client
@@ -56,8 +56,8 @@ def token(http: httpx.Client) -> dict[str, str]:
     response = http.post(
         f"{STORAGE}/auth/token?storage_type=fal-cdn-v3", json={}
     ).raise_for_status()
-    minted: dict[str, str] = response.json()
-    return minted
+    created: dict[str, str] = response.json()
+    return created
 
 
 def authorized(http: httpx.Client, **headers: str) -> dict[str, str]:
@@ -75,10 +75,10 @@ def only(fal: Emulator) -> StoredFile:
 
 
 def test_token_names_its_cdn_and_expiry(fal: Emulator, http: httpx.Client) -> None:
-    minted = token(http)
-    assert minted["base_url"] == fal.hosts.cdn
-    assert minted["token_type"] == "Bearer"
-    assert minted["expires_at"].endswith("+00:00")
+    created = token(http)
+    assert created["base_url"] == fal.hosts.cdn
+    assert created["token_type"] == "Bearer"
+    assert created["expires_at"].endswith("+00:00")
     assert (fal.count("cdn_token"), fal.requests[0].host) == (1, "rest")
 
 
@@ -162,12 +162,12 @@ def test_cdn_tokens_expire(http: httpx.Client) -> None:
     ],
 )
 def test_invalid_lifecycle_is_rejected(fal: Emulator, http: httpx.Client, lifecycle: str) -> None:
-    said = {"x-fal-object-lifecycle": lifecycle}
-    headers = authorized(http, **said)
+    lifecycle_headers = {"x-fal-object-lifecycle": lifecycle}
+    headers = authorized(http, **lifecycle_headers)
     for response in (
         http.post("/cdn/files/upload", content=b"a", headers=headers),
         http.post("/cdn/files/upload/multipart", headers=headers),
-        http.post(f"{STORAGE}/upload/initiate", json=PICTURE, headers=said),
+        http.post(f"{STORAGE}/upload/initiate", json=PICTURE, headers=lifecycle_headers),
     ):
         assert response.status_code == 422
         assert response.json()["detail"].startswith("The lifecycle is not valid")
@@ -175,8 +175,8 @@ def test_invalid_lifecycle_is_rejected(fal: Emulator, http: httpx.Client, lifecy
 
 
 def test_unknown_lifecycle_fields_are_kept(fal: Emulator, http: httpx.Client) -> None:
-    said = '{"initial_acl": {"rules": [], "note": 1}, "more": [2]}'
-    headers = authorized(http, **{"x-fal-object-lifecycle": said})
+    lifecycle_headers = '{"initial_acl": {"rules": [], "note": 1}, "more": [2]}'
+    headers = authorized(http, **{"x-fal-object-lifecycle": lifecycle_headers})
     http.post("/cdn/files/upload", content=b"a", headers=headers).raise_for_status()
     assert only(fal).lifecycle == {"initial_acl": {"rules": [], "note": 1}, "more": [2]}
 
@@ -277,7 +277,7 @@ def test_individually_signed_parts_work(
 ) -> None:
     target = initiate(http, "initiate-multipart", "gcs")
     path = target["upload_url"]
-    assert "?" not in path  # the parts' numbers are appended to it
+    assert "?" not in path  # clients append the part number to the path
     assert stranger.post(f"{path}/1").status_code == 401
     assert stranger.put(f"{path}/1", content=b"one").status_code == 403
     signed = http.post(f"{path}/1").json()["upload_url"]
@@ -320,7 +320,7 @@ def test_access_rules_match_users(fal: Emulator, stranger: httpx.Client) -> None
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "content"),
+    ("content_range", "status", "content"),
     [
         ("bytes=2-", 206, b"cdef"),
         ("bytes=2-3", 206, b"cd"),
@@ -337,10 +337,10 @@ def test_access_rules_match_users(fal: Emulator, stranger: httpx.Client) -> None
     ],
 )
 def test_range_requests_work(
-    fal: Emulator, http: httpx.Client, asked: str, status: int, content: bytes
+    fal: Emulator, http: httpx.Client, content_range: str, status: int, content: bytes
 ) -> None:
     url = fal.store(b"abcdef", "text/plain")
-    response = http.get(url, headers={"range": asked})
+    response = http.get(url, headers={"range": content_range})
     assert (response.status_code, response.content) == (status, content)
     if status == 206:
         start = b"abcdef".index(content)

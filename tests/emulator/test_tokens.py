@@ -27,11 +27,11 @@ def opens(fal: Emulator, token: str, app: str = "acme/live") -> bool:
     with connect_websocket(fal, f"run/{app}/realtime?fal_jwt_token={token}", key=None) as socket:
         with suppress(ConnectionClosedOK):  # it may have been closed already
             socket.send(pack(a=1))
-        answer = socket.recv(timeout=10)
-        if isinstance(answer, bytes):
-            assert unpack(answer) == {"a": 1}
+        message = socket.recv(timeout=10)
+        if isinstance(message, bytes):
+            assert unpack(message) == {"a": 1}
             return True
-        assert json.loads(answer) == UNAUTHORIZED
+        assert json.loads(message) == UNAUTHORIZED
         with pytest.raises(ConnectionClosedOK):
             socket.recv(timeout=10)
         return False
@@ -84,11 +84,11 @@ def test_expired_token_is_reported_over_websocket() -> None:
     clock = Clock()
     with Emulator(clock=clock) as fal, make_client(fal) as http:
         fal.realtime("acme/live")(echo)
-        minted = create_token(http, token_expiration=120)
+        valid_token = create_token(http, token_expiration=120)
         clock.now += 119
-        assert opens(fal, minted)
+        assert opens(fal, valid_token)
         clock.now += 2
-        assert not opens(fal, minted)
+        assert not opens(fal, valid_token)
 
 
 def test_tokens_can_be_revoked(fal: Emulator, http: httpx.Client) -> None:
@@ -149,20 +149,20 @@ def test_token_opens_a_stream_without_key() -> None:
         async def stream(arguments: Arguments) -> AsyncGenerator[Arguments]:
             yield arguments
 
-        def status(path: str, minted: str, **headers: str) -> int:
-            parameters = {"fal_jwt_token": minted}
+        def status(path: str, valid_token: str, **headers: str) -> int:
+            parameters = {"fal_jwt_token": valid_token}
             return http.post(path, json={}, params=parameters, headers=headers).status_code
 
-        minted = create_token(http)
+        valid_token = create_token(http)
         elsewhere = create_token(http, allowed_apps=["acme/live/realtime"])
         del http.headers["authorization"]
-        assert status("/run/acme/live/stream", minted) == 200
-        assert status("/run/acme/live", minted, accept="text/event-stream") == 200
+        assert status("/run/acme/live/stream", valid_token) == 200
+        assert status("/run/acme/live", valid_token, accept="text/event-stream") == 200
         assert status("/run/acme/live/stream", elsewhere) == 401
-        assert status("/run/acme/live", minted) == 401  # only streams
-        assert status("/queue/acme/live", minted) == 401
+        assert status("/run/acme/live", valid_token) == 401  # the token is valid for streams only
+        assert status("/queue/acme/live", valid_token) == 401
         clock.now += 121
-        assert status("/run/acme/live/stream", minted) == 401
+        assert status("/run/acme/live/stream", valid_token) == 401
 
 
 def test_token_opens_status_stream() -> None:
@@ -170,15 +170,15 @@ def test_token_opens_status_stream() -> None:
     with Emulator(clock=clock) as fal, make_client(fal) as http:
         fal.register("acme/live", echo)
         url = submit(http, "acme/live")["status_url"]
-        minted, elsewhere = create_token(http), create_token(http, allowed_apps=["other"])
+        valid_token, elsewhere = create_token(http), create_token(http, allowed_apps=["other"])
         del http.headers["authorization"]
 
-        def status(url: str, minted: str) -> int:
-            return http.get(url, params={"fal_jwt_token": minted}).status_code
+        def status(url: str, valid_token: str) -> int:
+            return http.get(url, params={"fal_jwt_token": valid_token}).status_code
 
-        assert status(f"{url}/stream", minted) == 200
+        assert status(f"{url}/stream", valid_token) == 200
         assert status(f"{url}/stream", elsewhere) == 401
         assert status(f"{url}/stream", "") == 401
-        assert status(url, minted) == 401
+        assert status(url, valid_token) == 401
         clock.now += 121
-        assert status(f"{url}/stream", minted) == 401
+        assert status(f"{url}/stream", valid_token) == 401

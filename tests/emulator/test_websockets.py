@@ -239,7 +239,7 @@ async def test_client_compresses_when_allowed() -> None:
     with Emulator(compression=True) as fal:
         fal.websocket("acme/socket")(repeat)
         async with AsyncClient(fal.key, hosts=fal.hosts) as client:
-            fal.fail("acme/socket", Fault(cut=1000, times=None))  # whole, it would not get through
+            fal.fail("acme/socket", Fault(cut=1000, times=None))  # truncates an uncompressed one
             async with client.ws_connect("acme/socket", compression=True) as socket:
                 await socket.send(message)
                 assert await socket.recv() == message
@@ -328,7 +328,7 @@ def test_fault_truncates_a_frame(fal: Emulator, count: int, reset: bool) -> None
     with connect_websocket(fal, LIVE) as socket:
         socket.send(pack(a=1))
         assert unpack(socket.recv(timeout=10)) == {"a": 1}
-        with suppress(ConnectionClosedError):  # of nothing the end comes before it is sent
+        with suppress(ConnectionClosedError):  # cut=0 ends the connection before the send
             socket.send(pack(b="0123456789"))
         with pytest.raises(ConnectionClosedError) as caught:
             socket.recv(timeout=10)
@@ -338,8 +338,8 @@ def test_fault_truncates_a_frame(fal: Emulator, count: int, reset: bool) -> None
 def test_fault_stalls_the_connection(fal: Emulator) -> None:
     fal.websocket("acme/socket")(repeat)
     fal.fail("acme/socket", Fault(route="socket", stall=True))
-    impatient: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.05, "close_timeout": 0.05}
-    with connect_websocket(fal, "run/acme/socket", **impatient) as socket:
+    options: dict[str, Any] = {"ping_interval": 0.05, "ping_timeout": 0.05, "close_timeout": 0.05}
+    with connect_websocket(fal, "run/acme/socket", **options) as socket:
         socket.send("hello")
         with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
             socket.recv(timeout=10)
@@ -376,7 +376,7 @@ async def test_client_detects_a_truncated_frame(fal: Emulator, count: int) -> No
         AsyncClient(fal.key, hosts=fal.hosts) as client,
         client.realtime("acme/live") as session,
     ):
-        with suppress(RealtimeDisconnectedError):  # of nothing the end comes before it is sent
+        with suppress(RealtimeDisconnectedError):  # cut=0 ends the connection before the send
             await session.send({"a": 1})
         with pytest.raises(RealtimeDisconnectedError):
             await session.recv()
