@@ -242,6 +242,6 @@ def test_public_classes_show_public_modules() -> None:
         for name in SHOWN
         for public in promised(importlib.import_module(name))
         if isinstance(value := getattr(importlib.import_module(name), public), type)
-        if value.__module__ not in {"builtins", *SHOWN, "fal_async.sync._file"}
+        if value.__module__ not in {"builtins", *SHOWN}
     }
     assert private == set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fal_async._client.result import Result, check_output_type, finalize_output, make_result
@@ -118,7 +117,7 @@ class AsyncRequestHandle(_Bound):
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return handle_schema(cls, lambda data: cls(**data))
+        return handle_schema(cls, cls._unpickle)
 
     def __copy__(self) -> Self:
         return self
@@ -127,8 +126,11 @@ class AsyncRequestHandle(_Bound):
         return self
 
     def __reduce__(self) -> tuple[Callable[..., AsyncRequestHandle], tuple[Any, ...]]:
-        # Names of public classes only, so that other versions of the library can read the pickle.
-        return partial(type(self), **self.to_dict()), ()
+        return self._unpickle, (self.to_dict(),)
+
+    @classmethod
+    def _unpickle(cls, data: dict[str, str]) -> AsyncRequestHandle:
+        return cls(**data)
 
     async def status(self, *, with_logs: bool = False) -> Status:
         """Return the current status of the job.

@@ -152,6 +152,7 @@ def samples() -> dict[str, object]:
         "result": fal_async.Result(output, **facts),
         "sync_result": fal_async.sync.SyncResult(output, **facts),
         "file": fal_async.Result(output).files()[0],
+        "sync_file": fal_async.sync.SyncResult(output).files()[0],
         "error": error,
         "timeout_error": fal_async.FalClientTimeoutError(5.0, JOB, fal_async.Queued(3)),
         "completed": fal_async.Completed([{"message": "drawing"}], {"inference_time": 0.5}),
