@@ -1,4 +1,4 @@
-"""What a callback was told, for tests to wait on; and what a program said."""
+"""`CallbackRecorder`; the messages of programs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ T = TypeVar("T")
 
 
 class CallbackRecorder(list[T], Generic[T]):
-    """A list that is a callback, too."""
+    """A callback that records its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._news: anyio.Event | None = None
+        self._changed: anyio.Event | None = None
 
     def __call__(self, item: T) -> None:
         self.append(item)
-        if self._news is not None:
-            self._news.set()
+        if self._changed is not None:
+            self._changed.set()
 
     async def until(self, holds: Callable[[CallbackRecorder[T]], bool]) -> None:
-        """Wait until something is so of what was heard."""
+        """Wait until a condition holds for the recorded arguments."""
         while not holds(self):
-            self._news = anyio.Event()
-            await self._news.wait()
+            self._changed = anyio.Event()
+            await self._changed.wait()
 
 
 def said(stderr: bytes) -> list[bytes]:
-    """The lines of a program in development mode, without those on slow steps.
+    """Return the lines of a program in development mode, without those about slow steps.
 
-    How slow a step is depends on how busy the machine is.
+    The duration of a step depends on the load of the machine.
     """
     return [line for line in stderr.splitlines() if not line.startswith(b"Executing ")]

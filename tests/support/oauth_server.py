@@ -1,4 +1,4 @@
-"""A login to test with: its directory, its token server, and a clock."""
+"""A login for tests: its directory, its token server, and a clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ def jwt(name: str, exp: float) -> str:
 
 
 class Held:
-    """A token server that does not answer yet."""
+    """The pause of a token server.
+
+    Attributes:
+        asked: Set when a request has arrived.
+        may_answer: Set by the test to end the pause.
+    """
 
     def __init__(self) -> None:
         self.asked = anyio.Event()
@@ -36,7 +41,7 @@ class Held:
 
 
 class Issuer:
-    """The token server: a refresh token is good once, and an access token for a day."""
+    """A token server: a refresh token is valid once, an access token for a day."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -58,7 +63,7 @@ class Issuer:
         return 200, json.dumps(response).encode()
 
     def hold(self) -> Held:
-        """Answer no more until told to."""
+        """Pause all further responses."""
         self.held = Held()
         return self.held
 
@@ -75,7 +80,7 @@ class Clock:
 
 
 def log_in(directory: Path, refresh: str = "refresh-0", access: str | None = None) -> Path:
-    """Leave the file that ``fal auth login`` leaves."""
+    """Write the file of ``fal auth login``."""
     file = directory / "auth0_token"
     file.write_text("\n".join(filter(None, (refresh, access))))
     return file
@@ -84,13 +89,13 @@ def log_in(directory: Path, refresh: str = "refresh-0", access: str | None = Non
 def credentials_of(
     directory: Path, post_form: FormPoster | None, clock: Callable[[], float] | None = None
 ) -> Credentials:
-    """Credentials that find nothing but the login in a directory."""
+    """Return credentials whose only source is the login in a directory."""
     environ = {"FAL_HOME_DIR": str(directory)}
     return Credentials(post_form=post_form, environ=environ, clock=clock or Clock())
 
 
 def at_once(credentials: Credentials) -> str:
-    """The value, if it comes without waiting: no event loop runs here."""
+    """Return the header value, which must not require waiting: there is no event loop."""
     with pytest.raises(StopIteration) as stopped:
         credentials.authorization().send(None)
     value = stopped.value.value
