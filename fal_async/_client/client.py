@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from fal_async._auth.credentials import Credentials
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from fal_async._auth.credentials import KeyProvider
 
 __all__ = ["AsyncClient"]
+
+#: Modules that are imported on first use, since they are slow to import.
+_LATE_MODULES = ("_files.auto_upload", "_files.file", "_client.sessions", "_websocket.handshake")
 
 
 @set_module("fal_async")
@@ -205,7 +209,8 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
             {'prompt': 'a cat'}
         """
         dispatcher = self._dispatcher
-        await run_in_thread(_load)
+        for name in _LATE_MODULES:
+            await run_in_thread(partial(importlib.import_module, f"fal_async.{name}"))
         await dispatcher.resources.prepare()
         await dispatcher.credentials.authorization()
 
@@ -229,9 +234,3 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
     def _closing_time(self) -> float:
         """Return the longest time that closing may take on this event loop, in seconds."""
         return self._dispatcher.resources.cancellers.get().grace_period()
-
-
-def _load() -> None:
-    """Import the modules that are otherwise imported on first use."""
-    for name in ("_files.auto_upload", "_files.file", "_client.sessions", "_websocket.handshake"):
-        importlib.import_module(f"fal_async.{name}")

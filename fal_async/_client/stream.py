@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 import anyio
 
@@ -74,7 +74,7 @@ class EventStream(Generic[T]):
     ) -> None:
         self._source = _ResponseReader(dispatcher, operation, prepare, timeout, idle_timeout)
         self._output = output
-        self._decoder: SlicedDecoder[T] = SlicedDecoder(_decode_raw)
+        self._decoder: SlicedDecoder[T] = SlicedDecoder(lambda chunk: iter((cast("T", chunk),)))
         self._events_received = 0
         self._is_reading = False
 
@@ -155,10 +155,6 @@ class EventStream(Generic[T]):
         return StreamInterruptedError(reason, self._events_received, request_id=self.request_id)
 
 
-def _decode_raw(chunk: bytes) -> Iterator[Any]:
-    yield chunk
-
-
 class _Decoder:
     """Decodes the chunks of an event stream into its events."""
 
@@ -174,10 +170,9 @@ class _Decoder:
 
     def __call__(self, chunk: bytes) -> Iterator[Any]:
         values = read_events(self._decoder.feed(chunk), request_id=self._request_id)
-        return values if self._output is None else self._validated(values, self._output)
-
-    def _validated(self, values: Iterator[Any], output: type[T]) -> Iterator[T]:
-        return (finalize_output(value, output, self._dispatcher) for value in values)
+        if self._output is None:
+            return values
+        return (finalize_output(value, self._output, self._dispatcher) for value in values)
 
 
 class _ResponseReader:

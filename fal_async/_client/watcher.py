@@ -120,13 +120,26 @@ class JobWatcher:
             await self._close_stream()
 
     async def _find_stream(self) -> bool:
-        """Open a stream if there is none and a slot is free; otherwise wait for the next poll."""
-        if self._response is None and (
-            (self._streams_left > 0 and self._lanes.streams.try_acquire(self._share))
-            or await self._wait_before_poll()
-        ):
-            await self._open_stream()
-        return self._response is not None
+        """Return whether a stream is open: open one when a slot is free before the next poll."""
+        if self._response is not None:
+            return True
+        streams = self._lanes.streams
+        has_slot = self._streams_left > 0 and streams.try_acquire(self._share)
+        if not has_slot and not await self._wait_before_poll():
+            return False
+        try:
+            self._response = await self._dispatcher.stream(
+                self._watch, release_slot=partial(streams.release, self._share)
+            )
+        except (FalClientHTTPError, TransportError, InvalidResponseError):
+            self._disable_streaming()  # a failure that is not the stream's own fails polls as well
+            return False
+        self._decoder = SlicedDecoder(SSEDecoder().feed)
+        if is_event_stream(self._response.headers):
+            return True
+        await self._close_stream()
+        self._disable_streaming()
+        return False
 
     async def _wait_before_poll(self) -> bool:
         """Wait until the next poll is due; return true once a slot was acquired before that."""
@@ -153,20 +166,6 @@ class JobWatcher:
     def _shared_interval(self) -> float:
         waiting = self._lanes.streams.waiting(self._share)
         return shared_interval(waiting, self._dispatcher.resources.limits.polls_per_second)
-
-    async def _open_stream(self) -> None:
-        """Open a stream in the slot that was acquired."""
-        release_slot = partial(self._lanes.streams.release, self._share)
-        try:
-            response = await self._dispatcher.stream(self._watch, release_slot=release_slot)
-        except (FalClientHTTPError, TransportError, InvalidResponseError):
-            self._disable_streaming()  # a failure that is not the stream's own fails polls as well
-            return
-        self._response = response
-        self._decoder = SlicedDecoder(SSEDecoder().feed)
-        if not is_event_stream(response.headers):
-            await self._close_stream()
-            self._disable_streaming()
 
     async def _receive(self) -> Status | None:
         """Receive the next status; ``None`` when the stream or its slot has to be released."""
