@@ -235,8 +235,8 @@ def test_provider_is_pickled_by_reference() -> None:
 
 def test_copy_keeps_its_key() -> None:
     credentials = Credentials("id:secret")
-    for twin in (copy.copy(credentials), copy.deepcopy({"key": credentials})["key"]):
-        assert at_once(twin) == "Key id:secret"
+    for copied in (copy.copy(credentials), copy.deepcopy({"key": credentials})["key"]):
+        assert at_once(copied) == "Key id:secret"
 
 
 def test_any_function_may_provide_a_key() -> None:

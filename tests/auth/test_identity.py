@@ -70,11 +70,11 @@ COPIES: list[Callable[[Any], Any]] = [
 @pytest.mark.parametrize("copied", COPIES)
 async def test_copy_uses_the_same_account(fal: Emulator, copied: Callable[[Any], Any]) -> None:
     async with Tenant("acme", fal.key, fal.hosts) as client:
-        twin = copied(client)
-        assert await twin.run(ECHO, {}) == {}
+        copied_client = copied(client)
+        assert await copied_client.run(ECHO, {}) == {}
         assert shown(fal) == [f"Key {fal.key}"]
-        assert (type(twin), twin.tenant) == (Tenant, "acme")
-        async with twin:
+        assert (type(copied_client), copied_client.tenant) == (Tenant, "acme")
+        async with copied_client:
             pass
         assert await client.run(ECHO, {}) == {}  # closing the copy has closed nothing
 
@@ -84,22 +84,22 @@ def test_copy_of_blocking_client_uses_same_account(
     fal: Emulator, copied: Callable[[Any], Any]
 ) -> None:
     with SyncTenant("acme", fal.key, fal.hosts) as client:
-        twin = copied(client)
-        assert twin.run(ECHO, {}) == {}
+        copied_client = copied(client)
+        assert copied_client.run(ECHO, {}) == {}
         assert shown(fal) == [f"Key {fal.key}"]
-        assert (type(twin), twin.tenant) == (SyncTenant, "acme")
-        with twin:
+        assert (type(copied_client), copied_client.tenant) == (SyncTenant, "acme")
+        with copied_client:
             pass
-        del twin
+        del copied_client
         gc.collect()
         assert client.run(ECHO, {}) == {}
 
 
 async def test_copy_keeps_its_transport() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={"seen": request.headers["authorization"]})
 
-    async with AsyncClient("mine:secret", transport=httpx.MockTransport(answer)) as client:
+    async with AsyncClient("mine:secret", transport=httpx.MockTransport(respond)) as client:
         assert await copy.copy(client).run(ECHO, {}) == {"seen": "Key mine:secret"}
 
 
@@ -159,12 +159,12 @@ def test_empty_key_option_is_refused(make: Any) -> None:
 
 def test_omitted_options_keep_their_values() -> None:
     client = AsyncClient("id:secret", 5, retry=RetryPolicy(attempts=2))
-    performers = [
+    dispatchers = [
         client.with_options()._dispatcher,
         client.with_options(default_timeout=None)._dispatcher,
         client.with_options(retry=None)._dispatcher,
     ]
-    assert [(each.timeout, each.policy.attempts) for each in performers] == [
+    assert [(each.timeout, each.policy.attempts) for each in dispatchers] == [
         (5, 2),
         (None, 2),
         (5, RetryPolicy().attempts),

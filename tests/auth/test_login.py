@@ -365,11 +365,11 @@ async def test_lock_waiter_can_be_cancelled(fal_home: Path) -> None:
 async def test_late_lock_is_released(fal_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trying, may_have_it, take = threading.Event(), threading.Event(), login._try_flock
 
-    def take_late(descriptor: int, path: Path) -> bool:
+    def acquire_late(descriptor: int, path: Path) -> bool:
         trying.set()
         return may_have_it.wait(10) and take(descriptor, path)
 
-    monkeypatch.setattr(login, "_try_flock", take_late)
+    monkeypatch.setattr(login, "_try_flock", acquire_late)
     log_in(fal_home)
     issuer = Issuer()
     with anyio.fail_after(10):

@@ -317,11 +317,11 @@ async def test_closing_client_sends_close_frames() -> None:
 
 async def test_closing_client_during_handshake() -> None:
     def script(connection: RawConnection) -> None:
-        asked.set()
+        requested.set()
         assert closed.wait(PATIENCE)
         ScriptedWebSocket(connection).connection.wait_closed()
 
-    asked, closed = threading.Event(), threading.Event()
+    requested, closed = threading.Event(), threading.Event()
     with RawServer(script) as peer:
         client = make_client(peer)
 
@@ -331,7 +331,7 @@ async def test_closing_client_during_handshake() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(connect)
-            await anyio.to_thread.run_sync(asked.wait)
+            await anyio.to_thread.run_sync(requested.wait)
             await client.aclose()
             closed.set()
         await anyio.to_thread.run_sync(peer.wait_ended)

@@ -304,9 +304,9 @@ async def test_queue_position_changes_are_reported(
                 await client.subscribe(SLOW, {}, on_queue_update=seen)
 
             group.start_soon(follow)
-            await seen.until(lambda heard: Queued(1) in heard)
+            await seen.until(lambda reported: Queued(1) in reported)
             await handles[1].cancel()
-            await seen.until(lambda heard: Queued(0) in heard)
+            await seen.until(lambda reported: Queued(0) in reported)
             gate.open()
 
     assert seen[:3] == [Queued(1), Queued(0), InProgress([])]

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from fal_async import AsyncClient, ClientClosedError
-from tests.support.callbacks import said
+from tests.support.callbacks import stderr_lines
 
 if TYPE_CHECKING:
     from fal_async.emulator import Emulator
@@ -39,7 +39,7 @@ def run_script(fal: Emulator, script: str) -> None:
         timeout=50,
         check=False,
     )
-    assert said(done.stderr) == []
+    assert stderr_lines(done.stderr) == []
     assert done.returncode == 0
     fal.wait_for(lambda: fal.connections == 0)
 

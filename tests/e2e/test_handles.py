@@ -21,7 +21,7 @@ from fal_async import (
     ServerError,
 )
 from fal_async.emulator import AppError, Emulator, Fault
-from tests.support.callbacks import said
+from tests.support.callbacks import stderr_lines
 
 ECHO = "acme/echo/deep/path"
 
@@ -61,7 +61,7 @@ async def test_pickled_handle_works_in_another_process(fal: Emulator, client: As
     )
 
     assert done.stdout.split() == [b"1", b"1"]
-    assert said(done.stderr) == []
+    assert stderr_lines(done.stderr) == []
 
 
 async def test_pickled_handle_carries_no_key(fal: Emulator, client: AsyncClient) -> None:
@@ -167,10 +167,10 @@ async def test_pickled_error_keeps_its_request_id(fal: Emulator, client: AsyncCl
 
     error = caught.value
     assert error.request_id == handle.request_id
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(twin) is ServerError
-        assert vars(twin) == vars(error)
-        assert str(twin) == str(error)
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(copied) is ServerError
+        assert vars(copied) == vars(error)
+        assert str(copied) == str(error)
     assert len({error, error}) == 1
     assert fal.key.partition(":")[2] not in repr(error) + str(error) + repr(vars(error))
 
@@ -184,10 +184,10 @@ async def test_client_pickle_keeps_options_without_key(
         pickled = pickle.dumps(client)
 
     assert fal.key.encode() not in pickled
-    async with pickle.loads(pickled) as twin:
+    async with pickle.loads(pickled) as copied:
         with anyio.fail_after(10):
-            assert await twin.run(ECHO, {"n": 1}) == {"n": 1}
-        assert "7.5" in repr(twin)
+            assert await copied.run(ECHO, {"n": 1}) == {"n": 1}
+        assert "7.5" in repr(copied)
 
 
 def test_environment_hosts_are_read_by_the_client(

@@ -22,7 +22,7 @@ def talk(fal: Emulator) -> str:
     """An endpoint that writes its lines as fast as they are seen."""
 
     @fal.endpoint(TALK)
-    async def speak(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+    async def write_logs(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
         for line in LINES:
             job.log(line)
             await anyio.sleep(0.02)
@@ -78,7 +78,7 @@ async def test_sliding_window_logs_arrive_once() -> None:
     with Emulator(log_window=30) as fal:
 
         @fal.endpoint(TALK)
-        async def speak(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
+        async def write_logs(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
             for line in lines:
                 job.log(line)
                 await anyio.sleep(0.005)

@@ -247,10 +247,10 @@ async def test_result_of_cancelled_job_is_a_typed_error(fal: Emulator, client: A
     first = await client.submit("acme/busy", {})
     second = await client.submit("acme/busy", {})
     assert isinstance(await second.status(), Queued)
-    removed, told = await second.cancel(), await first.cancel()
+    removed, requested = await second.cancel(), await first.cancel()
 
     assert removed.accepted
-    assert told == "CANCELLATION_REQUESTED"
+    assert requested == "CANCELLATION_REQUESTED"
     for handle in (first, second):
         with pytest.raises(JobCancelledError), anyio.fail_after(10):
             await handle.get()

@@ -16,7 +16,7 @@ import pytest
 
 from fal_async import AsyncClient, ClientClosedError, FalClientTimeoutError, Limits
 from fal_async.emulator import Emulator, Fault, Gate, Job
-from tests.support.callbacks import CallbackRecorder, said
+from tests.support.callbacks import CallbackRecorder, stderr_lines
 from tests.support.cancel_points import cancel_everywhere
 
 if TYPE_CHECKING:
@@ -64,19 +64,19 @@ async def test_cancel_at_every_wait_leaves_no_job(fal: Emulator, client: AsyncCl
     assert len(fal.jobs) > 1
 
 
-async def cancel_natively(task: asyncio.Task[Any], pauses: list[float]) -> None:
+async def cancel_natively(task: asyncio.Task[Any], delays: list[float]) -> None:
     task.cancel()
-    for pause in pauses:
-        await asyncio.sleep(pause)
+    for delay in delays:
+        await asyncio.sleep(delay)
         task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
-@pytest.mark.parametrize("pauses", [[0.0], [0.0, 0.0, 0.0], [0.001, 0.001]])
+@pytest.mark.parametrize("delays", [[0.0], [0.0, 0.0, 0.0], [0.001, 0.001]])
 @pytest.mark.parametrize("call", ["subscribe", "submit"])
 async def test_repeated_native_cancels_leave_no_job(
-    fal: Emulator, client: AsyncClient, anyio_backend_name: str, pauses: list[float], call: str
+    fal: Emulator, client: AsyncClient, anyio_backend_name: str, delays: list[float], call: str
 ) -> None:
     if anyio_backend_name != "asyncio":
         return
@@ -87,7 +87,7 @@ async def test_repeated_native_cancels_leave_no_job(
         if task.done():
             await (await task).cancel()  # a handle, which is the caller's
         else:
-            await cancel_natively(task, pauses)
+            await cancel_natively(task, delays)
     with anyio.fail_after(10):
         await fal.wait_for_async(lambda: not running(fal))
 
@@ -109,7 +109,7 @@ async def test_double_cancel_still_reads_the_submission(
 Call: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 
 
-async def leave(calls: list[Call], when: Call) -> None:
+async def cancel_calls(calls: list[Call], when: Call) -> None:
     """Make calls side by side, and cancel all of them after something."""
     async with anyio.create_task_group() as group:
         for call in calls:
@@ -131,14 +131,14 @@ async def test_cancel_works_while_all_slots_are_in_use(fal: Emulator) -> None:
         async def other() -> None:
             await client.submit(SLOW, {"other": True})
 
-        async def taken() -> None:
+        async def slots_in_use() -> None:
             await fal.wait_for_async(lambda: fal.count("status_stream") == 1)
             fal.fail(SLOW, Fault(route="submit", delay=held))
             others.start_soon(other)
             await fal.wait_for_async(lambda: fal.count("submit") == 2)
 
         with anyio.fail_after(10):
-            await leave([call], taken)
+            await cancel_calls([call], slots_in_use)
         assert [job.cancelled for job in fal.jobs.values()] == [True]
         held.open()
 
@@ -151,7 +151,7 @@ async def test_hundreds_of_abandoned_jobs_are_cancelled(fal: Emulator) -> None:
         async def call() -> None:
             await client.subscribe(SLOW, {}, on_enqueue=ids)
 
-        await leave([call] * 200, lambda: ids.until(lambda heard: len(heard) == 200))
+        await cancel_calls([call] * 200, lambda: ids.until(lambda reported: len(reported) == 200))
         assert running(fal) == []
 
 
@@ -169,7 +169,9 @@ async def test_temporary_key_failure_delays_the_cancels(fal: Emulator) -> None:
         async def call() -> None:
             await client.subscribe(SLOW, {}, on_enqueue=ids)
 
-        await leave([call], lambda: fal.wait_for_async(lambda: fal.count("status_stream") == 1))
+        await cancel_calls(
+            [call], lambda: fal.wait_for_async(lambda: fal.count("status_stream") == 1)
+        )
     await nothing_runs(fal, 1)
 
 
@@ -195,7 +197,7 @@ async def test_permanent_key_failure_warns_once_with_ids(
             await fal.wait_for_async(lambda: fal.count("status_stream") == 3)
             sealed = True
 
-        await leave([call] * 3, seal)
+        await cancel_calls([call] * 3, seal)
     (warning,) = warnings(caplog)
     assert warning.startswith("3 jobs could not be cancelled and may be running: ")
     assert all(request_id in warning for request_id in ids)
@@ -475,7 +477,7 @@ def run_program(fal: Emulator, program: str) -> tuple[int, list[bytes]]:
     ) as child:
         fal.wait_for(lambda: fal.counters(SLOW).executions == 3, timeout=30)
         _, stderr = child.communicate(b"\n", timeout=50)
-    return child.returncode, said(stderr)
+    return child.returncode, stderr_lines(stderr)
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
@@ -494,9 +496,9 @@ def test_exiting_program_leaves_no_job(fal: Emulator, program: str) -> None:
 )
 def test_unfinished_loop_warns_with_the_job_ids(fal: Emulator, program: str) -> None:
     _, lines = run_program(fal, f"import logging; logging.raiseExceptions = False\n{program}")
-    told = b"\n".join(lines)
-    assert b"may be running" in told
-    assert all(request_id.encode() in told for request_id in running(fal))
+    output = b"\n".join(lines)
+    assert b"may be running" in output
+    assert all(request_id.encode() in output for request_id in running(fal))
 
 
 UVICORN = """

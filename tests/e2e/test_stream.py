@@ -313,7 +313,7 @@ async def test_workflow_yields_its_steps(fal: Emulator, client: AsyncClient) -> 
 
 
 async def test_workflow_events_are_typed(fal: Emulator, client: AsyncClient) -> None:
-    told: list[dict[str, Any]] = [
+    steps: list[dict[str, Any]] = [
         {"type": "submit", "node_id": "draw", "app_id": "acme/draw", "request_id": "abc"},
         {"type": "completion", "node_id": "draw", "output": {"seed": 7}},
         {"type": "news of tomorrow", "more": 1},
@@ -323,7 +323,7 @@ async def test_workflow_events_are_typed(fal: Emulator, client: AsyncClient) -> 
 
     @fal.endpoint("workflows/acme/flow")
     def flow(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield from told
+        yield from steps
 
     stream = client.stream("workflows/acme/flow", {}, path="", output=WorkflowEvent)
     seen, error = await collect_until(StreamError, stream)
@@ -334,7 +334,7 @@ async def test_workflow_events_are_typed(fal: Emulator, client: AsyncClient) -> 
         WorkflowEvent(type="news of tomorrow"),
         WorkflowEvent(type="output"),
     ]
-    assert (error.message, error.payload) == ("out of paint", told[-1])
+    assert (error.message, error.payload) == ("out of paint", steps[-1])
 
 
 async def test_other_content_type_yields_bytes(fal: Emulator, client: AsyncClient) -> None:

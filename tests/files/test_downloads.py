@@ -129,9 +129,9 @@ async def test_file_names_keep_unicode_letters(
 ) -> None:
     names = ["übel näme.png", "日本 100%.png", "a+b&c=d#e?.png", "😀.webp"]
     for name in names:
-        place = tmp_path / name
-        place.write_bytes(name.encode())
-        for url in (await client.upload_file(place), (await client.run(ECHO, {"f": place}))["f"]):
+        target = tmp_path / name
+        target.write_bytes(name.encode())
+        for url in (await client.upload_file(target), (await client.run(ECHO, {"f": target}))["f"]):
             folder = tmp_path / "out"
             folder.mkdir()
             saved = await client.download(url, folder)
@@ -153,10 +153,10 @@ async def test_suggested_file_name_is_used(client: AsyncClient, tmp_path: Path) 
 async def test_existing_target_file_is_replaced(
     client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
-    place = tmp_path / "a.mp4"
-    place.write_bytes(b"old")
-    assert await client.download(url, place) == place
-    assert place.read_bytes() == CONTENT
+    target = tmp_path / "a.mp4"
+    target.write_bytes(b"old")
+    assert await client.download(url, target) == target
+    assert target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("target", ["nothing/", "nothing/a.mp4"])
@@ -306,8 +306,8 @@ async def test_connection_lost_after_last_byte_is_no_error(
     client: AsyncClient, beyond: str
 ) -> None:
     def script(connection: RawConnection) -> None:
-        asked = connection.request()
-        if b"range: bytes=5-" in asked.lower():
+        request = connection.request()
+        if b"range: bytes=5-" in request.lower():
             connection.send(b"HTTP/1.1 416 Beyond\r\nContent-Length: 0\r\n")
             connection.send(b"Content-Range: bytes */%s\r\n\r\n" % beyond.encode())
         else:
@@ -375,12 +375,12 @@ async def test_response_without_a_file_is_an_error(
     fal: Emulator, client: AsyncClient, url: str, tmp_path: Path
 ) -> None:
     fal.fail(None, Fault(route="download", status=204))
-    carrier = client._dispatcher.resources.transport
-    assert isinstance(carrier, PooledBackend)
+    transport = client._dispatcher.resources.transport
+    assert isinstance(transport, PooledBackend)
     with pytest.raises(InvalidResponseError, match="204"):
         await client.download(url, tmp_path / "a.mp4")
     assert names_in(tmp_path) == []
-    assert in_use(carrier) == 0
+    assert in_use(transport) == 0
 
 
 async def test_server_size_determines_completeness(client: AsyncClient, url: str) -> None:
@@ -492,15 +492,15 @@ async def test_cancelled_download_leaves_no_file(
 ) -> None:
     gate = fal.gate()
     fal.fail(None, Fault(route="download", cut=100_000, delay=gate))
-    carrier = client._dispatcher.resources.transport
-    assert isinstance(carrier, PooledBackend)
+    transport = client._dispatcher.resources.transport
+    assert isinstance(transport, PooledBackend)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(client.download, url, tmp_path)
             await fal.wait_for_async(lambda: fal.count("download") == 1)
             await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
-    assert in_use(carrier) == 0
+    assert in_use(transport) == 0
     assert names_in(tmp_path) == []
     assert await (await file_at(client, url)).read() == CONTENT
 
@@ -509,17 +509,19 @@ async def test_early_exit_releases_the_connection(
     fal: Emulator, client: AsyncClient, url: str
 ) -> None:
     file = await file_at(client, url)
-    carrier = client._dispatcher.resources.transport
-    assert isinstance(carrier, PooledBackend)
+    transport = client._dispatcher.resources.transport
+    assert isinstance(transport, PooledBackend)
     async with file.iter_bytes() as chunks:
         async for _ in chunks:
             break
-    assert in_use(carrier) == 0
+    assert in_use(transport) == 0
     async for _ in file.iter_bytes():
         break
-    assert in_use(carrier) == 0
-    lane = client._dispatcher.resources.lanes.get()._semaphores
-    assert {places.value for name, places in lane.items() if name.name == "DOWNLOAD"} == {64}
+    assert in_use(transport) == 0
+    semaphores = client._dispatcher.resources.lanes.get()._semaphores
+    assert {
+        semaphore.value for name, semaphore in semaphores.items() if name.name == "DOWNLOAD"
+    } == {64}
 
 
 async def test_stored_results_use_the_default_client(

@@ -362,14 +362,14 @@ async def test_arrays_without_image_shape_are_refused(
 async def test_lifetime_and_access_rules_are_sent(fal: Emulator, client: AsyncClient) -> None:
     acl = StorageACL(default="hide", rules=[StorageACLRule("ann", "allow")])
     settings = StorageSettings(expires_in="1h", initial_acl=acl)
-    said = {
+    lifecycle = {
         "expiration_duration_seconds": 3600,
         "initial_acl": {"default": "hide", "rules": [{"user": "ann", "decision": "allow"}]},
     }
     for repository in ("fal_v3", "fal"):
         for data in (SMALL, LARGE):
             url = await client.upload(data, "video/mp4", repository=repository, lifecycle=settings)
-            assert fal.files[url].lifecycle == said
+            assert fal.files[url].lifecycle == lifecycle
 
 
 async def test_unicode_names_are_percent_encoded(fal: Emulator, client: AsyncClient) -> None:
@@ -567,14 +567,14 @@ async def test_next_repository_is_used_on_failure(
 
 
 async def test_next_repository_receives_all_parts(fal: Emulator, client: AsyncClient) -> None:
-    told: list[int] = []
+    progress: list[int] = []
     last = Fault(route="part", status=400, when=is_part(8))
     fal.fail(None, last)
-    url = await client.upload(LARGE, "video/mp4", on_progress=lambda sent, _: told.append(sent))
+    url = await client.upload(LARGE, "video/mp4", on_progress=lambda sent, _: progress.append(sent))
     assert (fal.files[url].content, fal.files[url].parts) == (LARGE, 8)
     assert fal.count("part") == 2 * 8
-    assert told == sorted(told)
-    assert told[-1] == len(LARGE)
+    assert progress == sorted(progress)
+    assert progress[-1] == len(LARGE)
 
 
 async def test_next_repository_receives_one_shot_sources(
@@ -611,22 +611,22 @@ async def test_empty_repository_list_is_an_error(fal: Emulator, client: AsyncCli
 async def test_progress_callbacks_may_be_sync_or_async(
     fal: Emulator, client: AsyncClient, content: bytes
 ) -> None:
-    told: list[tuple[int, int | None]] = []
+    progress: list[tuple[int, int | None]] = []
 
-    async def heard(sent: int, size: int | None) -> None:
+    async def record(sent: int, size: int | None) -> None:
         await checkpoint()
-        told.append((sent, size))
+        progress.append((sent, size))
 
     fal.fail(None, Fault(route="part", status=503, when=is_part(2)))
-    await client.upload(content, "video/mp4", on_progress=heard)
-    assert [size for _, size in told] == [len(content)] * len(told)
-    assert [sent for sent, _ in told] == sorted({sent for sent, _ in told})
-    assert told[-1][0] == len(content)
-    told.clear()
+    await client.upload(content, "video/mp4", on_progress=record)
+    assert [size for _, size in progress] == [len(content)] * len(progress)
+    assert [sent for sent, _ in progress] == sorted({sent for sent, _ in progress})
+    assert progress[-1][0] == len(content)
+    progress.clear()
     await client.upload(
-        bits(content), "video/mp4", on_progress=lambda *told_of: told.append(told_of)
+        bits(content), "video/mp4", on_progress=lambda *update: progress.append(update)
     )
-    assert told[-1][0] == len(content)
+    assert progress[-1][0] == len(content)
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=len)
@@ -648,18 +648,18 @@ async def test_callback_exception_ends_the_upload(
 async def test_iterator_exception_ends_the_upload(
     fal: Emulator, client: AsyncClient, content: bytes
 ) -> None:
-    left: list[str] = []
+    closed: list[str] = []
 
     async def broken() -> AsyncIterator[bytes]:
         try:
             yield content
             raise OSError("the disk is gone")
         finally:
-            left.append("closed")
+            closed.append("closed")
 
     with pytest.raises(OSError, match="the disk is gone"):
         await client.upload(broken(), "video/mp4")
-    assert left == ["closed"]
+    assert closed == ["closed"]
     assert fal.files == {}
 
 
@@ -667,14 +667,14 @@ async def test_iterator_exception_ends_the_upload(
 async def test_failed_upload_closes_its_generators(
     fal: Emulator, client: AsyncClient, raises: bool
 ) -> None:
-    left: list[str] = []
+    closed: list[str] = []
 
     def many() -> Iterator[bytes]:
         try:
             while True:
                 yield LARGE
         finally:
-            left.append("closed")
+            closed.append("closed")
 
     async def async_many() -> AsyncIterator[bytes]:
         try:
@@ -682,10 +682,10 @@ async def test_failed_upload_closes_its_generators(
                 yield LARGE
         finally:
             await checkpoint()  # cleanup may wait
-            left.append("closed")
+            closed.append("closed")
 
     for each in (many(), async_many()):
-        left.clear()
+        closed.clear()
         with anyio.CancelScope() as scope:
             if raises:
                 fal.fail(None, Fault(route="part", status=400))
@@ -693,7 +693,7 @@ async def test_failed_upload_closes_its_generators(
                     await client.upload(each, "video/mp4")
             else:
                 await client.upload(each, "video/mp4", on_progress=lambda *_: scope.cancel())
-        assert left == ["closed"]
+        assert closed == ["closed"]
 
 
 async def test_running_generator_is_closed_afterwards(client: AsyncClient) -> None:
@@ -859,8 +859,8 @@ async def test_iterators_are_read_within_the_budget(fal: Emulator) -> None:
                 group.start_soon(client.upload, counting(), "video/mp4")
             await fal.wait_for_async(lambda: fal.count("part") == 6 + 2)
             await anyio.wait_all_tasks_blocked()
-            room = (6 + 2) * limits.part_size  # six parts have left, two are held
-            assert given <= room + 6 * KIB  # and of each, one bit beyond to know whether it ends
+            budget = (6 + 2) * limits.part_size  # six parts have left, two are held
+            assert given <= budget + 6 * KIB  # and of each, one bit beyond to know whether it ends
             gate.open()
     assert [stored.content for stored in fal.files.values()] == [LARGE] * 6
 
@@ -873,8 +873,8 @@ async def test_cancelled_upload_closes_everything(
     content = SMALL if route == "upload" else LARGE
     large.write_bytes(content)  # noqa: ASYNC240 -- nobody waits for this loop
     fal.fail(None, Fault(route=route, delay=fal.gate(), times=None))
-    carrier = client._dispatcher.resources.transport
-    assert isinstance(carrier, PooledBackend)
+    transport = client._dispatcher.resources.transport
+    assert isinstance(transport, PooledBackend)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             if shape == "file":
@@ -883,8 +883,8 @@ async def test_cancelled_upload_closes_everything(
                 group.start_soon(client.upload, async_bits(content), "video/mp4")
             await fal.wait_for_async(lambda: fal.count(route) > 0)
             group.cancel_scope.cancel()
-        assert in_use(carrier) == 0
-        resting = idle(carrier)
+        assert in_use(transport) == 0
+        resting = idle(transport)
         await fal.wait_for_async(lambda: fal.connections == resting)
         fal.reset()
         assert (await client.upload(LARGE, "video/mp4")).startswith("http")
@@ -892,19 +892,19 @@ async def test_cancelled_upload_closes_everything(
 
 
 async def test_upload_waiting_for_data_can_be_cancelled(client: AsyncClient) -> None:
-    left: list[str] = []
+    closed: list[str] = []
 
     async def endless() -> AsyncIterator[bytes]:
         try:
             yield LARGE[:KIB]
             await anyio.sleep_forever()
         finally:
-            left.append("closed")
+            closed.append("closed")
 
     with anyio.move_on_after(0.05) as scope:
         await client.upload(endless(), "video/mp4")
     assert scope.cancelled_caught
-    assert left == ["closed"]
+    assert closed == ["closed"]
     assert client._dispatcher.resources.lanes.get().buffers.value == LIMITS.uploads
 
 
@@ -937,11 +937,11 @@ async def test_module_level_upload_functions_work(
 
 
 def test_blocking_uploads_work(fal: Emulator, large: Path) -> None:
-    told: CallbackRecorder[tuple[int, int | None]] = CallbackRecorder()
+    progress: CallbackRecorder[tuple[int, int | None]] = CallbackRecorder()
     with fal_async.sync.SyncClient(fal.key, hosts=fal.hosts, limits=LIMITS) as client:
-        url = client.upload_file(large, on_progress=lambda *sent: told((sent[0], sent[1])))
+        url = client.upload_file(large, on_progress=lambda *sent: progress((sent[0], sent[1])))
         assert fal.files[url].content == LARGE
-        assert told[-1] == (len(LARGE), len(LARGE))
+        assert progress[-1] == (len(LARGE), len(LARGE))
 
 
 def test_data_urls_are_encoded(large: Path) -> None:

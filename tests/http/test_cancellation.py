@@ -37,7 +37,7 @@ async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
     request = httpx.Request("POST", url, **options)  # type: ignore[arg-type]  # of httpx, passed on
     response = await transport.handle_async_request(request)
     try:
-        return b"".join([piece async for piece in response.aiter_raw()])
+        return b"".join([chunk async for chunk in response.aiter_raw()])
     finally:
         await response.aclose()
 

@@ -133,13 +133,13 @@ async def test_response_exposes_its_connection(transport: PooledTransport) -> No
 async def test_upgraded_connection_belongs_to_caller(
     transport: PooledTransport, early: bytes
 ) -> None:
-    left = threading.Event()
+    disconnected = threading.Event()
 
     def script(connection: RawConnection) -> None:
         connection.respond(UPGRADED + early)
         connection.send(connection.exactly(5).upper())
         connection.wait_closed()
-        left.set()
+        disconnected.set()
 
     with RawServer(script) as peer:
         async with client_of(transport).stream("GET", peer.url, headers=UPGRADE) as response:
@@ -152,7 +152,7 @@ async def test_upgraded_connection_belongs_to_caller(
             await stream.write(b"hello", timeout=5)
             assert await stream.read(100) == b"HELLO"
         assert (in_use(transport), idle(transport)) == (0, 0)
-        await anyio.to_thread.run_sync(left.wait)
+        await anyio.to_thread.run_sync(disconnected.wait)
 
 
 async def test_data_after_an_upgrade_is_kept(transport: PooledTransport) -> None:

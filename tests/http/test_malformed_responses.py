@@ -234,15 +234,15 @@ async def test_unrepeatable_body_is_not_retried(
 
 
 @pytest.mark.parametrize(
-    "leave", [RawConnection.reset, RawConnection.close], ids=["reset", "close"]
+    "disconnect", [RawConnection.reset, RawConnection.close], ids=["reset", "close"]
 )
 async def test_partial_response_prevents_a_retry(
-    transport: PooledTransport, leave: Callable[[RawConnection], None]
+    transport: PooledTransport, disconnect: Callable[[RawConnection], None]
 ) -> None:
     def script(connection: RawConnection) -> None:
         connection.respond(OK)
         connection.respond(b"H")
-        leave(connection)
+        disconnect(connection)
 
     with RawServer(script) as peer:
         assert await ask(transport, peer) == b"ok"
@@ -290,13 +290,13 @@ async def test_early_response_closes_the_connection(
         connection.until(b"\r\n\r\n")
         assert blocked.wait(10)
         connection.send(b"HTTP/1.1 413 Too Big\r\nContent-Length: 3\r\n\r\nbig")
-        assert heard.wait(10)
+        assert response_received.wait(10)
 
     async def respond() -> None:
         await anyio.wait_all_tasks_blocked()
         blocked.set()
 
-    heard = threading.Event()
+    response_received = threading.Event()
     with RawServer(script) as peer:
         async with aclosing(_repeat(b"x" * 65536)) as endless, anyio.create_task_group() as group:
             group.start_soon(respond)
@@ -305,7 +305,7 @@ async def test_early_response_closes_the_connection(
             response = await transport.handle_async_request(request)
         assert (response.status_code, await response.aread()) == (413, b"big")
         assert (in_use(transport), idle(transport)) == (0, 0)
-        heard.set()
+        response_received.set()
 
 
 async def _one() -> AsyncGenerator[bytes, None]:
@@ -339,14 +339,14 @@ async def test_response_is_read_after_the_peer_closed(transport: PooledTransport
 
 
 @pytest.mark.parametrize(
-    "leave", [RawConnection.reset, RawConnection.close], ids=["reset", "close"]
+    "disconnect", [RawConnection.reset, RawConnection.close], ids=["reset", "close"]
 )
 async def test_close_during_upload_is_a_write_error(
-    transport: PooledTransport, leave: Callable[[RawConnection], None]
+    transport: PooledTransport, disconnect: Callable[[RawConnection], None]
 ) -> None:
     def script(connection: RawConnection) -> None:
         connection.until(b"\r\n\r\n")
-        leave(connection)
+        disconnect(connection)
 
     with RawServer(script) as peer:
         request = httpx.Request("POST", peer.url, content=b"x" * 50_000_000)

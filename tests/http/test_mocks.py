@@ -24,7 +24,7 @@ QUEUE = "https://queue.fal.run/acme/echo"
 JOB = "764cabcf-b745-4b3e-ae38-1200304cf45b"
 
 
-async def answer(self: object, request: httpx.Request) -> httpx.Response:
+async def respond(self: object, request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"mocked": request.url.path}, request=request)
 
 
@@ -96,7 +96,7 @@ async def test_stream_is_mocked(respx: Any) -> None:
 @pytest.mark.parametrize(
     "replace",
     [
-        lambda patch: patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer),
+        lambda patch: patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", respond),
         lambda patch: patch.setattr(
             httpx.AsyncHTTPTransport,
             "handle_async_request",
@@ -133,7 +133,7 @@ async def test_failing_mock_is_a_transport_error(monkeypatch: pytest.MonkeyPatch
 async def test_client_recovers_after_the_mock(fal: Emulator, client: AsyncClient) -> None:
     fal.register("acme/echo", lambda arguments: arguments)
     assert await client.run("acme/echo", {"n": 1}) == {"n": 1}
-    with mock.patch.object(httpx.AsyncHTTPTransport, "handle_async_request", answer):
+    with mock.patch.object(httpx.AsyncHTTPTransport, "handle_async_request", respond):
         assert httpx_is_mocked()
         assert await client.run("acme/echo", {"n": 2}) == {"mocked": "/run/acme/echo"}
     assert not httpx_is_mocked()

@@ -128,18 +128,18 @@ def parser(*, bodiless: bool = False, max_header_bytes: int = 65536) -> Response
     return ResponseParser(no_body=bodiless, max_header_bytes=max_header_bytes)
 
 
-def fed(*pieces: bytes, bodiless: bool = False) -> ResponseParser:
+def fed(*chunks: bytes, bodiless: bool = False) -> ResponseParser:
     response = parser(bodiless=bodiless)
-    for piece in pieces:
-        response.feed(piece)
+    for chunk in chunks:
+        response.feed(chunk)
     return response
 
 
 @pytest.mark.parametrize(("raw", "body", "reusable"), RESPONSES)
 def test_response_is_parsed_in_any_chunking(raw: bytes, body: bytes, reusable: bool) -> None:
     cuts = [[raw[:i], raw[i:]] for i in range(1, len(raw))]
-    for pieces in [[raw], [raw[i : i + 1] for i in range(len(raw))], *cuts]:
-        response = fed(*pieces)
+    for chunks in [[raw], [raw[i : i + 1] for i in range(len(raw))], *cuts]:
+        response = fed(*chunks)
         assert response.failure is None
         assert response.complete
         assert (response.read_body(), response.reusable) == (body, reusable)
@@ -148,8 +148,8 @@ def test_response_is_parsed_in_any_chunking(raw: bytes, body: bytes, reusable: b
 @pytest.mark.parametrize(("raw", "body", "reusable"), RESPONSES)
 def test_trailing_bytes_prevent_reuse(raw: bytes, body: bytes, reusable: bool) -> None:
     for junk in (b"H", b"HTTP/1.1 200 OK\r\n", raw, b"garbage"):
-        for pieces in ([raw + junk], [raw, junk]):
-            response = fed(*pieces)
+        for chunks in ([raw + junk], [raw, junk]):
+            response = fed(*chunks)
             assert (response.complete, response.read_body(), response.failure) == (True, body, None)
             assert not response.reusable
 
@@ -173,8 +173,8 @@ def test_response_without_length_ends_at_eof(head: bytes) -> None:
 @pytest.mark.parametrize("raw", REPAIRABLE)
 def test_repaired_head_prevents_reuse(raw: bytes) -> None:
     cuts = [[raw[:i], raw[i:]] for i in range(1, len(raw))]
-    for pieces in [[raw], [raw[i : i + 1] for i in range(len(raw))], *cuts]:
-        response = fed(*pieces)
+    for chunks in [[raw], [raw[i : i + 1] for i in range(len(raw))], *cuts]:
+        response = fed(*chunks)
         assert response.failure is None
         assert (response.status, response.complete, response.read_body()) == (200, True, b"hello")
         assert not response.reusable
@@ -206,8 +206,8 @@ def test_repaired_head_has_a_size_limit(end: bytes) -> None:
 
 @pytest.mark.parametrize("raw", [*GARBAGE, *AMBIGUOUS])
 def test_invalid_http_is_an_error(raw: bytes) -> None:
-    for pieces in ([raw, b""], [*(raw[i : i + 1] for i in range(len(raw))), b""]):
-        response = fed(*pieces)
+    for chunks in ([raw, b""], [*(raw[i : i + 1] for i in range(len(raw))), b""]):
+        response = fed(*chunks)
         assert isinstance(response.failure, RemoteProtocolError)
         assert not response.has_head
         assert not response.reusable

@@ -22,7 +22,7 @@ async def ask(transport: PooledTransport, url: str, body: bytes = b"") -> bytes:
     return await (await transport.handle_async_request(request)).aread()
 
 
-async def ask_together(transport: PooledTransport, url: str, times: int) -> None:
+async def send_concurrently(transport: PooledTransport, url: str, times: int) -> None:
     async with anyio.create_task_group() as group:
         for _ in range(times):
             group.start_soon(ask, transport, url)
@@ -43,7 +43,7 @@ def together(times: int) -> Callable[[RawConnection], None]:
 
 async def test_most_recent_connection_is_reused_first(transport: PooledTransport) -> None:
     with RawServer(together(3)) as peer:
-        await ask_together(transport, peer.url, 3)
+        await send_concurrently(transport, peer.url, 3)
         for _ in range(5):
             await ask(transport, peer.url)
         assert sorted(len(connection.requests) for connection in peer.connections) == [1, 1, 6]
@@ -84,13 +84,13 @@ async def test_connection_lost_in_handover_is_not_used() -> None:
         async with PooledTransport(max_connections=1) as transport:
             async with anyio.create_task_group() as group:
                 for _ in range(10):
-                    group.start_soon(_ask_or_be_cut, transport, peer.url)
+                    group.start_soon(_send_or_fail, transport, peer.url)
                 await anyio.wait_all_tasks_blocked()
                 go_on.set()
             assert (in_use(transport), waiting(transport)) == (0, 0)
 
 
-async def _ask_or_be_cut(transport: PooledTransport, url: str) -> None:
+async def _send_or_fail(transport: PooledTransport, url: str) -> None:
     try:
         await ask(transport, url)
     except (httpx.ReadError, httpx.WriteError):
@@ -101,8 +101,8 @@ async def test_limit_applies_to_each_origin() -> None:
     with RawServer(together(2)) as one, RawServer(together(2)) as other:
         async with PooledTransport(max_connections=2) as transport:
             async with anyio.create_task_group() as group:
-                group.start_soon(ask_together, transport, one.url, 2)
-                group.start_soon(ask_together, transport, other.url, 2)
+                group.start_soon(send_concurrently, transport, one.url, 2)
+                group.start_soon(send_concurrently, transport, other.url, 2)
             assert (len(one.connections), len(other.connections)) == (2, 2)
 
 
@@ -180,9 +180,9 @@ async def test_closed_response_cannot_be_read(transport: PooledTransport) -> Non
     with RawServer(script) as peer:
         response = await transport.handle_async_request(httpx.Request("GET", peer.url))
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        pieces = aiter(response.stream)
-        assert await anext(pieces) == b"o"
+        chunks = aiter(response.stream)
+        assert await anext(chunks) == b"o"
         await response.aclose()
         with pytest.raises(httpx.ReadError, match="closed before its end"):
-            await anext(pieces)
+            await anext(chunks)
         peer.wait_ended()

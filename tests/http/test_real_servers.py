@@ -95,8 +95,8 @@ async def test_response_can_be_streamed(
     async with client.stream("GET", f"{server_url}/big") as response:
         assert in_use(transport) == 1
         size = 0
-        async for piece in response.aiter_raw():
-            size += len(piece)
+        async for chunk in response.aiter_raw():
+            size += len(chunk)
         assert (in_use(transport), idle(transport)) == (0, 1)
     assert size == 64 * 65536
 

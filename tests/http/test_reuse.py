@@ -30,17 +30,17 @@ def keeping(seconds: bytes) -> bytes:
 
 
 @pytest.fixture
-async def carrier() -> AsyncIterator[PooledBackend]:
+async def transport() -> AsyncIterator[PooledBackend]:
     pooled = PooledBackend(HTTPConnectionPool(keepalive_expiry=1000))
     yield pooled
     await pooled.aclose()
 
 
 async def send(
-    carrier: PooledBackend, peer: RawServer, *, repeatable: bool, method: str = "POST"
+    transport: PooledBackend, peer: RawServer, *, repeatable: bool, method: str = "POST"
 ) -> None:
     headers = {"content-length": "0"}
-    opened = await carrier.send(
+    opened = await transport.send(
         method, peer.url, headers, b"", {}, Transmission(repeatable=repeatable)
     )
     await opened.read(limit=1000)
@@ -70,42 +70,42 @@ async def test_job_on_dying_connection_is_sent_once(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_only_the_operation_permits_a_retry(
-    carrier: PooledBackend, method: str, repeatable: bool
+    transport: PooledBackend, method: str, repeatable: bool
 ) -> None:
     response = OK if method != "HEAD" else OK[:-2]
     with RawServer(partial(dies_of_the_second, response)) as peer:
-        await send(carrier, peer, repeatable=repeatable, method=method)
+        await send(transport, peer, repeatable=repeatable, method=method)
         if repeatable:
-            await send(carrier, peer, repeatable=True, method=method)
+            await send(transport, peer, repeatable=True, method=method)
         else:
             with pytest.raises((ReadError, WriteError)):
-                await send(carrier, peer, repeatable=False, method=method)
+                await send(transport, peer, repeatable=False, method=method)
         assert len(peer.connections) == (2 if repeatable else 1)
 
 
 async def test_unreliable_connection_needs_safe_requests(
-    carrier: PooledBackend,
+    transport: PooledBackend,
 ) -> None:
     def script(connection: RawConnection) -> None:
         connection.respond(FAILED if connection.number == 1 else OK)
         respond_with(OK)(connection)
 
     with RawServer(script) as peer:
-        await send(carrier, peer, repeatable=True)
-        await send(carrier, peer, repeatable=False)  # over a new one
-        assert (len(peer.connections), idle(carrier)) == (2, 2)
-        await send(carrier, peer, repeatable=False)  # over the one that is well
+        await send(transport, peer, repeatable=True)
+        await send(transport, peer, repeatable=False)  # over a new one
+        assert (len(peer.connections), idle(transport)) == (2, 2)
+        await send(transport, peer, repeatable=False)  # over the one that is well
         assert [len(connection.requests) for connection in peer.connections] == [1, 2]
 
 
-async def test_success_makes_a_connection_reliable(carrier: PooledBackend) -> None:
+async def test_success_makes_a_connection_reliable(transport: PooledBackend) -> None:
     def script(connection: RawConnection) -> None:
         connection.respond(FAILED)
         respond_with(OK)(connection)
 
     with RawServer(script) as peer:
         for repeatable in (True, True, False):
-            await send(carrier, peer, repeatable=repeatable)
+            await send(transport, peer, repeatable=repeatable)
         assert [len(connection.requests) for connection in peer.connections] == [3]
 
 
@@ -125,7 +125,7 @@ async def test_success_makes_a_connection_reliable(carrier: PooledBackend) -> No
     ],
 )
 async def test_expiring_connection_is_not_reused(
-    carrier: PooledBackend,
+    transport: PooledBackend,
     monkeypatch: pytest.MonkeyPatch,
     announced: bytes,
     idle_for: float,
@@ -135,43 +135,43 @@ async def test_expiring_connection_is_not_reused(
     now = 1000.0
     monkeypatch.setattr("fal_async._http.pool.monotonic", lambda: now)
     with RawServer(respond_with(keeping(announced))) as peer:
-        await send(carrier, peer, repeatable=True)
+        await send(transport, peer, repeatable=True)
         now += idle_for
-        await send(carrier, peer, repeatable=repeatable)
+        await send(transport, peer, repeatable=repeatable)
         assert len(peer.connections) == (1 if is_reused else 2)
 
 
 async def test_unreliable_connection_frees_its_slot() -> None:
-    carrier = PooledBackend(HTTPConnectionPool(max_connections=1))
+    transport = PooledBackend(HTTPConnectionPool(max_connections=1))
     with RawServer(respond_with(FAILED)) as peer:
         for _ in range(3):
-            await send(carrier, peer, repeatable=False)
-            assert idle(carrier) == 1
+            await send(transport, peer, repeatable=False)
+            assert idle(transport) == 1
         assert len(peer.connections) == 3
-    await carrier.aclose()
+    await transport.aclose()
 
 
 async def test_unreliable_connection_is_not_handed_over() -> None:
-    carrier = PooledBackend(HTTPConnectionPool(max_connections=1))
+    transport = PooledBackend(HTTPConnectionPool(max_connections=1))
     with RawServer(lambda connection: connection.respond(FAILED)) as peer:
         async with anyio.create_task_group() as group:
             for _ in range(3):
-                group.start_soon(partial(send, carrier, peer, repeatable=False))
+                group.start_soon(partial(send, transport, peer, repeatable=False))
         assert [len(connection.requests) for connection in peer.connections] == [1, 1, 1]
-    await carrier.aclose()
+    await transport.aclose()
 
 
 def _refuses_connections(_: RawConnection) -> None:
     raise AssertionError("nobody connects")
 
 
-async def test_unsent_requests_are_distinguished(carrier: PooledBackend) -> None:
+async def test_unsent_requests_are_distinguished(transport: PooledBackend) -> None:
     transmission = Transmission()
     with RawServer(_refuses_connections) as peer:
         url = peer.url
     with pytest.raises(ConnectError):
-        await carrier.send("POST", url, {}, b"", {}, transmission)
+        await transport.send("POST", url, {}, b"", {}, transmission)
     assert not transmission.sent
     with RawServer(lambda connection: connection.respond(b"")) as peer, pytest.raises(ReadError):
-        await carrier.send("POST", peer.url, {}, b"", {}, transmission)
+        await transport.send("POST", peer.url, {}, b"", {}, transmission)
     assert transmission.sent

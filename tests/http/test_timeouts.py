@@ -95,10 +95,10 @@ async def test_read_timeout_applies_between_chunks(transport: PooledTransport) -
 
     with RawServer(script) as peer:
         response = await transport.handle_async_request(request(peer.url, read=SOON))
-        pieces = response.aiter_raw()
-        assert await anext(pieces) == b"hello"
+        chunks = response.aiter_raw()
+        assert await anext(chunks) == b"hello"
         with pytest.raises(httpx.ReadTimeout):
-            await anext(pieces)
+            await anext(chunks)
         assert (in_use(transport), idle(transport)) == (0, 0)
 
 

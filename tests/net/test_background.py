@@ -115,10 +115,10 @@ async def test_exception_is_logged_and_kept(caplog: pytest.LogCaptureFixture) ->
 async def test_system_exit_does_not_end_the_program(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def leave() -> None:
+    async def exit_program() -> None:
         raise SystemExit(3)
 
-    task = spawn(leave)
+    task = spawn(exit_program)
     await task.wait()
     assert isinstance(task.error, SystemExit)
     assert len(caplog.records) == 1

@@ -33,9 +33,9 @@ def echo(connection: RawConnection) -> None:
 @pytest.fixture
 def closed_port() -> Iterator[int]:
     """A port that refuses connections."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        yield occupied.getsockname()[1]
 
 
 async def test_connection_is_a_byte_stream() -> None:
@@ -127,11 +127,11 @@ async def test_losing_connect_attempts_are_closed(
             await anyio.to_thread.run_sync(peer.wait_idle)
 
 
-def proxying(answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> object:
+def proxying(response: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> object:
     """A proxy whose tunnels lead to an echo."""
 
     def script(connection: RawConnection) -> None:
-        connection.respond(answer)
+        connection.respond(response)
         echo(connection)
 
     return script
@@ -177,7 +177,7 @@ async def test_tls_works_through_the_tunnel(authority: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
         b"garbage\r\n\r\n",
@@ -187,9 +187,9 @@ async def test_tls_works_through_the_tunnel(authority: trustme.CA) -> None:
         b"HTTP/1.1 200 OK\r\n\r\nevil",
     ],
 )
-async def test_refusing_proxy_is_an_error(answer: bytes) -> None:
+async def test_refusing_proxy_is_an_error(response: bytes) -> None:
     def script(connection: RawConnection) -> None:
-        connection.respond(answer)
+        connection.respond(response)
 
     with RawServer(script) as peer:
         with pytest.raises(ProxyError):

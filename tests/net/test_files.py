@@ -62,12 +62,12 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 
 async def test_save_is_cancellable_at_every_wait(tmp_path: Path) -> None:
-    place = tmp_path / "a.bin"
-    place.write_bytes(OLD)
-    async for _ in cancel_everywhere(lambda: save_to(place)):
+    path = tmp_path / "a.bin"
+    path.write_bytes(OLD)
+    async for _ in cancel_everywhere(lambda: save_to(path)):
         (content,) = content_of(tmp_path).values()
         assert content in {OLD, CONTENT}
-        place.write_bytes(OLD)
+        path.write_bytes(OLD)
     assert content_of(tmp_path) == {"a.bin": CONTENT}
 
 
@@ -110,11 +110,11 @@ async def test_thread_started_after_the_end_does_nothing() -> None:
     closed: list[str] = []
     resource = ThreadResource(lambda: closed.append("closed"))
     used: list[str] = []
-    entered, leave = threading.Event(), threading.Event()
+    entered, resume = threading.Event(), threading.Event()
 
     def use() -> None:
         entered.set()
-        leave.wait(10)
+        resume.wait(10)
         used.append("used")
 
     async with anyio.create_task_group() as group:
@@ -123,7 +123,7 @@ async def test_thread_started_after_the_end_does_nothing() -> None:
         group.cancel_scope.cancel()
     resource.close()
     assert closed == []
-    leave.set()
+    resume.set()
     with anyio.fail_after(10):
         while not closed:
             await anyio.lowlevel.checkpoint()
@@ -136,8 +136,8 @@ async def test_thread_started_after_the_end_does_nothing() -> None:
 @pytest.mark.parametrize("size", [0, 1, *range(CHUNK - 1, len(CONTENT), CHUNK)])
 @pytest.mark.parametrize("target", ["a.bin", "."])
 async def test_every_failed_write_leaves_no_file(tmp_path: Path, size: int, target: str) -> None:
-    place = tmp_path / "a.bin"
-    place.write_bytes(OLD)
+    path = tmp_path / "a.bin"
+    path.write_bytes(OLD)
     with limit_file_size(size), pytest.raises(OSError, match="File too large") as raised:
         await save_to(tmp_path / target)
     assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / target))
@@ -229,15 +229,15 @@ anyio.run(main)
 
 
 def test_killed_process_leaves_a_complete_file(tmp_path: Path) -> None:
-    place = tmp_path / "a.bin"
+    path = tmp_path / "a.bin"
     for moment in range(5):
-        command = [sys.executable, "-c", KILLED, str(place), str(moment)]
+        command = [sys.executable, "-c", KILLED, str(path), str(moment)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(0.003 * moment)  # to be killed at one moment or another
             process.kill()
-        assert place.read_bytes() == str(moment).encode() * 400_000
+        assert path.read_bytes() == str(moment).encode() * 400_000
 
 
 async def test_concurrent_saves_are_each_complete(tmp_path: Path) -> None:
@@ -254,15 +254,15 @@ async def test_concurrent_saves_are_each_complete(tmp_path: Path) -> None:
 @needs_modes
 async def test_symlink_is_kept_and_its_target_replaced(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    place = tmp_path / "elsewhere" / "a.bin"
+    path = tmp_path / "elsewhere" / "a.bin"
     link = tmp_path / "link"
     link.symlink_to("elsewhere/a.bin")
     for before in (None, OLD):
         if before is not None:
-            place.write_bytes(before)
+            path.write_bytes(before)
         assert await save_to(link) == link
         assert link.is_symlink()
-        assert content_of(place.parent) == {"a.bin": CONTENT}
+        assert content_of(path.parent) == {"a.bin": CONTENT}
     link.unlink()
     link.symlink_to("nowhere/a.bin")
     with pytest.raises(FileNotFoundError, match="link"):
@@ -281,10 +281,10 @@ async def test_dangling_symlink_is_an_existing_name(tmp_path: Path) -> None:
 
 @needs_modes
 async def test_hard_links_keep_the_old_file(tmp_path: Path) -> None:
-    place, other = tmp_path / "a.bin", tmp_path / "other"
-    place.write_bytes(OLD)
-    other.hardlink_to(place)
-    await save_to(place)
+    path, other = tmp_path / "a.bin", tmp_path / "other"
+    path.write_bytes(OLD)
+    other.hardlink_to(path)
+    await save_to(path)
     assert content_of(tmp_path) == {"a.bin": CONTENT, "other": OLD}
 
 
@@ -295,9 +295,9 @@ def modes_of_parts(folder: Path) -> set[int]:
 @needs_modes
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755, 0o666])
 async def test_existing_permissions_are_kept(tmp_path: Path, mode: int) -> None:
-    place = tmp_path / "a.bin"
-    place.write_bytes(OLD)
-    place.chmod(mode)
+    path = tmp_path / "a.bin"
+    path.write_bytes(OLD)
+    path.chmod(mode)
     seen: set[int] = set()
 
     async def watched() -> AsyncIterator[bytes]:
@@ -305,8 +305,8 @@ async def test_existing_permissions_are_kept(tmp_path: Path, mode: int) -> None:
             seen.update(modes_of_parts(tmp_path))
             yield chunk
 
-    await save(watched(), place, lambda: "")
-    assert stat.S_IMODE(place.stat().st_mode) == mode
+    await save(watched(), path, lambda: "")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
     assert seen
     assert not any(early & ~mode for early in seen)
 
@@ -325,11 +325,11 @@ async def test_new_file_has_default_permissions(tmp_path: Path, target: str) -> 
 @needs_modes
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can")
 async def test_root_keeps_the_owner_of_a_file(tmp_path: Path) -> None:
-    place = tmp_path / "a.bin"
-    place.write_bytes(OLD)
-    os.chown(place, 12345, 54321)
-    await save_to(place)
-    assert (place.stat().st_uid, place.stat().st_gid) == (12345, 54321)
+    path = tmp_path / "a.bin"
+    path.write_bytes(OLD)
+    os.chown(path, 12345, 54321)
+    await save_to(path)
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
 
 
 READ_ONLY = """
@@ -439,15 +439,15 @@ async def test_hard_links_are_not_required(tmp_path: Path, monkeypatch: pytest.M
 def test_failed_replacement_keeps_the_old_file(
     tmp_path: Path,
 ) -> None:
-    place = tmp_path / "secret"
-    write_file(place, OLD, mode=0o600)
-    place.chmod(0o644)
+    path = tmp_path / "secret"
+    write_file(path, OLD, mode=0o600)
+    path.chmod(0o644)
     with limit_file_size(2), pytest.raises(OSError, match="too large"):
-        write_file(place, b"new", mode=0o600)
+        write_file(path, b"new", mode=0o600)
     assert content_of(tmp_path) == {"secret": OLD}
-    write_file(place, b"new", mode=0o600)
+    write_file(path, b"new", mode=0o600)
     assert content_of(tmp_path) == {"secret": b"new"}
-    assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 @needs_modes

@@ -87,8 +87,10 @@ def test_exceptions_are_connected_directly(
         assert rules.find(httpx.URL(url)) == "http://proxy:1", url
 
 
-async def ask(carrier: Transport, url: str) -> bytes:
-    response = await (await carrier.send("GET", url, {}, b"", {}, Transmission())).read(limit=1000)
+async def ask(transport: Transport, url: str) -> bytes:
+    response = await (await transport.send("GET", url, {}, b"", {}, Transmission())).read(
+        limit=1000
+    )
     return response.body
 
 
@@ -104,10 +106,10 @@ def test_clients_without_proxies_use_the_pool(environment: pytest.MonkeyPatch) -
 async def test_environment_proxies_are_used(environment: pytest.MonkeyPatch, name: str) -> None:
     with RawServer(respond_with(OK)) as proxy:
         environment.setenv(name, f"http://user:pass@127.0.0.1:{proxy.port}")
-        carrier = select_transport(None)
+        transport = select_transport(None)
         for _ in range(3):
-            assert await ask(carrier, "http://fal.example/path") == b"ok"
-        await carrier.aclose()
+            assert await ask(transport, "http://fal.example/path") == b"ok"
+        await transport.aclose()
         assert len(proxy.connections) == 1
         assert (
             proxy.connections[0].requests[0].startswith(b"GET http://fal.example/path HTTP/1.1\r\n")
@@ -119,51 +121,51 @@ async def test_environment_exceptions_are_used(environment: pytest.MonkeyPatch) 
     with RawServer(respond_with(OK)) as server:
         environment.setenv("ALL_PROXY", "http://127.0.0.1:1")
         environment.setenv("NO_PROXY", "127.0.0.0/8")
-        carrier = select_transport(None)
-        assert isinstance(carrier, ProxiedBackend)
-        assert await ask(carrier, server.url) == b"ok"
-        await carrier.aclose()
+        transport = select_transport(None)
+        assert isinstance(transport, ProxiedBackend)
+        assert await ask(transport, server.url) == b"ok"
+        await transport.aclose()
 
 
 async def test_https_uses_a_tunnel() -> None:
     with RawServer(respond_with(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")) as proxy:
-        carrier = select_transport(None, {"all": proxy.url})
+        transport = select_transport(None, {"all": proxy.url})
         with pytest.raises(ProxyError):
-            await ask(carrier, "https://fal.example/")
-        await carrier.aclose()
+            await ask(transport, "https://fal.example/")
+        await transport.aclose()
         assert proxy.connections[0].requests[0].startswith(b"CONNECT fal.example:443 HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize("proxy", ["ftp://proxy:21", "http://"])
 async def test_invalid_proxy_is_a_proxy_error(proxy: str) -> None:
-    carrier = select_transport(None, {"all": proxy})
+    transport = select_transport(None, {"all": proxy})
     with pytest.raises(ExchangeError):
-        await ask(carrier, "http://fal.example/")
-    await carrier.aclose()
+        await ask(transport, "http://fal.example/")
+    await transport.aclose()
 
 
 @pytest.mark.parametrize("proxies", [{}, {"all": "http://proxy:1"}])
 async def test_invalid_url_is_an_error_with_any_proxy(proxies: dict[str, str]) -> None:
-    carrier = select_transport(None, proxies)
+    transport = select_transport(None, proxies)
     with pytest.raises(InvalidURL):
-        await ask(carrier, "http://fal.example:port/")
-    await carrier.aclose()
+        await ask(transport, "http://fal.example:port/")
+    await transport.aclose()
 
 
 async def test_proxied_transport_is_prepared_and_closed() -> None:
-    carrier = select_transport(None, {"all": "http://proxy:1"})
-    await carrier.prepare()
-    await carrier.aclose()
-    await carrier.aclose()
+    transport = select_transport(None, {"all": "http://proxy:1"})
+    await transport.prepare()
+    await transport.aclose()
+    await transport.aclose()
     with pytest.raises(RuntimeError, match="closed"):
-        await ask(carrier, "http://fal.example/")
+        await ask(transport, "http://fal.example/")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_proxy_connections_close_with_their_loop(backend: str) -> None:
     with RawServer(respond_with(OK)) as proxy:
-        carrier = select_transport(None, {"all": proxy.url})
+        transport = select_transport(None, {"all": proxy.url})
         for _ in range(2):
-            anyio.run(ask, carrier, "http://fal.example/", backend=backend)
+            anyio.run(ask, transport, "http://fal.example/", backend=backend)
         gc.collect()
         proxy.wait_ended(2)

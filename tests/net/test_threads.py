@@ -112,8 +112,8 @@ async def test_cancelled_iterator_uploads_delay_nothing(
                 group.start_soon(client.upload, bits(), "image/png")
                 await run_in_thread(blocker.entered.acquire, Work.CLEANUP)
                 group.cancel_scope.cancel()
-        place = await client.download("data:,hello", tmp_path / "hello")
-        assert place.read_bytes() == b"hello"
+        path = await client.download("data:,hello", tmp_path / "hello")
+        assert path.read_bytes() == b"hello"
         assert await client.upload(iter([b"bits"]), "image/png")
 
 

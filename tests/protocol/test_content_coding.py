@@ -55,9 +55,9 @@ def decode(header: str, chunks: Sequence[bytes]) -> bytes:
     decoded = bytearray()
     for chunk in chunks:
         decoder.feed(chunk)
-        while (piece := decoder.step()) is not None:
-            assert len(piece) <= max(PIECE, len(chunk))
-            decoded += piece
+        while (output := decoder.step()) is not None:
+            assert len(output) <= max(PIECE, len(chunk))
+            decoded += output
     decoder.finish()
     return bytes(decoded)
 
@@ -138,9 +138,9 @@ def test_bomb_is_decoded_in_bounded_chunks() -> None:
     decoder = ContentDecoder(("gzip", "gzip"))
     decoder.feed(bomb)
     for _ in range(20):
-        piece = decoder.step()
-        assert piece is not None
-        assert len(piece) <= PIECE
+        output = decoder.step()
+        assert output is not None
+        assert len(output) <= PIECE
     assert decoder._between < 20 * PIECE
 
 

@@ -79,15 +79,15 @@ def test_size_is_parsed_from_unsatisfied_range() -> None:
 
 
 def test_resume_request_requires_an_etag() -> None:
-    def asked(start: int, etag: str | None) -> dict[str, str]:
+    def headers_for(start: int, etag: str | None) -> dict[str, str]:
         operation = download("https://a/b", Credential.NONE, start=start, etag=etag)
         assert (operation.request.method, operation.credential) == ("GET", Credential.NONE)
         return {name: operation.request.headers[name] for name in ("range", "if-range")
                 if name in operation.request.headers}  # fmt: skip
 
-    assert asked(0, ETAG) == {}
-    assert asked(5, None) == {}
-    assert asked(5, ETAG) == {"range": "bytes=5-", "if-range": ETAG}
+    assert headers_for(0, ETAG) == {}
+    assert headers_for(5, None) == {}
+    assert headers_for(5, ETAG) == {"range": "bytes=5-", "if-range": ETAG}
 
 
 @pytest.mark.parametrize(

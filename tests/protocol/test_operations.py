@@ -155,10 +155,10 @@ def test_invalid_query_text_is_refused() -> None:
 def test_invalid_url_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="at most 65536 characters"):
         inference.run(HOSTS, FLUX, {"prompt": "x" * 70_000}, method="GET")
-    room = MAX_URL_LENGTH - len("https://queue.fal.run/fal-ai/flux/dev/")
-    assert len(queue.submit(HOSTS, FLUX, {}, path="x" * room).request.url) == MAX_URL_LENGTH
+    available = MAX_URL_LENGTH - len("https://queue.fal.run/fal-ai/flux/dev/")
+    assert len(queue.submit(HOSTS, FLUX, {}, path="x" * available).request.url) == MAX_URL_LENGTH
     with pytest.raises(InvalidRequestError):
-        queue.submit(HOSTS, FLUX, {}, path="x" * (room + 1))
+        queue.submit(HOSTS, FLUX, {}, path="x" * (available + 1))
 
 
 def test_caller_may_set_the_accept_header() -> None:
@@ -226,7 +226,7 @@ def test_submit_parses_its_submission() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "with_logs", "asked", "streamed"),
+    ("url", "with_logs", "status_url", "stream_url"),
     [
         (f"{URL}/status", False, f"{URL}/status", f"{URL}/status/stream"),
         (f"{URL}/status", True, f"{URL}/status?logs=1", f"{URL}/status/stream?logs=1"),
@@ -240,12 +240,12 @@ def test_submit_parses_its_submission() -> None:
     ],
 )
 def test_status_stream_extends_the_status_url(
-    url: str, with_logs: bool, asked: str, streamed: str
+    url: str, with_logs: bool, status_url: str, stream_url: str
 ) -> None:
     status = queue.status(url, with_logs=with_logs, **JOB)
     watch = queue.status_stream(url, with_logs=with_logs, **JOB)
-    assert (status.request.method, status.request.url) == ("GET", asked)
-    assert (watch.request.method, watch.request.url) == ("GET", streamed)
+    assert (status.request.method, status.request.url) == ("GET", status_url)
+    assert (watch.request.method, watch.request.url) == ("GET", stream_url)
     assert watch.request.headers == {"accept": "text/event-stream"}
     assert (status.retry, status.lane) == (Retry.IDEMPOTENT, Lane.CONTROL)
     assert (watch.retry, watch.lane) == (Retry.IF_NOT_SENT, Lane.WATCH)
@@ -291,18 +291,18 @@ def test_result_is_fetched_from_its_url(failed: bool, retry: Retry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "answer"),
+    ("status", "body", "outcome"),
     [
         (200, {"status": "OK"}, "OK"),
         (202, {"status": "CANCELLATION_REQUESTED"}, "CANCELLATION_REQUESTED"),
         (400, {"status": "ALREADY_COMPLETED"}, "ALREADY_COMPLETED"),
     ],
 )
-def test_cancel_response_becomes_a_value(status: int, body: object, answer: str) -> None:
+def test_cancel_response_becomes_a_value(status: int, body: object, outcome: str) -> None:
     operation = queue.cancel(f"{URL}/cancel", **JOB)
     assert operation.request == Request("PUT", f"{URL}/cancel", {"accept": "application/json"})
     assert operation.retry is Retry.IDEMPOTENT
-    assert operation.parse(response(status, body)) == answer
+    assert operation.parse(response(status, body)) == outcome
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_request_id_stays_one_path_segment(request_id: str, segment: str) -> Non
     assert urls.response_url == f"https://queue.fal.run/fal-ai/flux/requests/{segment}"
 
 
-PIECES = st.sampled_from(
+FRAGMENTS = st.sampled_from(
     [
         "https://",
         "http://",
@@ -237,11 +237,11 @@ PIECES = st.sampled_from(
         "user",
     ]
 )
-URLS = st.lists(PIECES, max_size=9).map("".join) | st.text().map("https://{}".format)
+URLS = st.lists(FRAGMENTS, max_size=9).map("".join) | st.text().map("https://{}".format)
 
 
 @given(
-    URLS | PIECES.flatmap(lambda tail: URLS.map(lambda url: f"https://queue.fal.run{tail}{url}"))
+    URLS | FRAGMENTS.flatmap(lambda tail: URLS.map(lambda url: f"https://queue.fal.run{tail}{url}"))
 )
 @example("https://queue.fal.run/\\@evil.example")
 @example("https://queue.fal.run?@evil.example/")
@@ -283,7 +283,7 @@ def test_moved_url_keeps_path_and_query() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "expected"),
     [
         ("https://fal.run/a", "https://fal.run/a/x"),
         ("https://fal.run/a/", "https://fal.run/a/x"),
@@ -291,8 +291,8 @@ def test_moved_url_keeps_path_and_query() -> None:
         ("https://fal.run", "https://fal.run/x"),
     ],
 )
-def test_appended_path_keeps_the_query(url: str, place: str) -> None:
-    assert append_path(url, "x") == place
+def test_appended_path_keeps_the_query(url: str, expected: str) -> None:
+    assert append_path(url, "x") == expected
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from fal_async._protocol.retry import (
     shared_interval,
 )
 
-RHYTHMS = pytest.mark.parametrize("rhythm", [POLLING, WAITING_FOR_STREAM])
+RHYTHMS = pytest.mark.parametrize("polling", [POLLING, WAITING_FOR_STREAM])
 
 
 def middle() -> float:
@@ -27,8 +27,8 @@ def middle() -> float:
 
 
 def test_polling_starts_with_short_delays() -> None:
-    pauses = list(islice(backoff_delays(middle, POLLING), 12))
-    assert [round(pause, 3) for pause in pauses] == [
+    delays = list(islice(backoff_delays(middle, POLLING), 12))
+    assert [round(delay, 3) for delay in delays] == [
         0.1,
         0.125,
         0.156,
@@ -55,15 +55,15 @@ def test_queued_waits_poll_rarely() -> None:
 
 
 def test_median_delay_is_a_tenth_of_the_wait() -> None:
-    pauses = list(islice(backoff_delays(middle, POLLING), 11))
-    assert 0.09 < pauses[-1] / 2 / sum(pauses) < 0.12
+    delays = list(islice(backoff_delays(middle, POLLING), 11))
+    assert 0.09 < delays[-1] / 2 / sum(delays) < 0.12
 
 
 def test_ten_minutes_take_about_600_polls() -> None:
     waited, looks = 0.0, 0
-    pauses = backoff_delays(middle, POLLING)
+    delays = backoff_delays(middle, POLLING)
     while waited < 600:
-        waited += next(pauses)
+        waited += next(delays)
         looks += 1
     assert 600 < looks < 620
 
@@ -71,15 +71,15 @@ def test_ten_minutes_take_about_600_polls() -> None:
 @RHYTHMS
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=30)
-def test_every_delay_is_within_its_limits(rhythm: BackoffSchedule, seed: int) -> None:
-    for pause in islice(backoff_delays(random.Random(seed).random, rhythm), 300):
-        assert rhythm.first * (1 - JITTER) <= pause <= rhythm.longest * (1 + JITTER)
+def test_every_delay_is_within_its_limits(polling: BackoffSchedule, seed: int) -> None:
+    for delay in islice(backoff_delays(random.Random(seed).random, polling), 300):
+        assert polling.first * (1 - JITTER) <= delay <= polling.longest * (1 + JITTER)
 
 
 @RHYTHMS
-def test_two_waits_do_not_poll_in_step(rhythm: BackoffSchedule) -> None:
-    one = islice(backoff_delays(random.Random(1).random, rhythm), 50)
-    other = islice(backoff_delays(random.Random(2).random, rhythm), 50)
+def test_two_waits_do_not_poll_in_step(polling: BackoffSchedule) -> None:
+    one = islice(backoff_delays(random.Random(1).random, polling), 50)
+    other = islice(backoff_delays(random.Random(2).random, polling), 50)
     assert all(a != b for a, b in zip(one, other, strict=True))
 
 
@@ -91,10 +91,10 @@ def test_jitter_covers_its_whole_range() -> None:
 @pytest.mark.parametrize("waiting", [1, 1000, 20_000, 1_000_000])
 @pytest.mark.parametrize("luck", [0.0, 0.5, 1.0])
 def test_every_job_is_polled_once_a_minute(waiting: int, luck: float) -> None:
-    pauses = backoff_delays(
+    delays = backoff_delays(
         lambda: luck, WAITING_FOR_STREAM, lambda: shared_interval(waiting, 1000)
     )
-    assert all(pause <= LONGEST for pause in islice(pauses, 20))
+    assert all(delay <= LONGEST for delay in islice(delays, 20))
 
 
 def test_thousand_waits_poll_within_three_seconds() -> None:

@@ -78,7 +78,7 @@ NOW = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
 @pytest.mark.parametrize(
-    ("value", "pause"),
+    ("value", "delay"),
     [
         ("0", 0.0),
         ("7", 7.0),
@@ -110,8 +110,8 @@ NOW = "Wed, 21 Oct 2015 07:28:00 GMT"
         ("Wed, 21 Oct 2015 07:28:00 -0000", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(value: str, pause: float | None) -> None:
-    assert response(429, retry_after=value, date=NOW).retry_after == pause
+def test_retry_after_is_seconds_or_a_date(value: str, delay: float | None) -> None:
+    assert response(429, retry_after=value, date=NOW).retry_after == delay
 
 
 @pytest.mark.parametrize("date", [None, "", "now", ","])
@@ -122,8 +122,8 @@ def test_retry_after_date_needs_the_response_date(date: str | None) -> None:
 
 @given(st.text(), st.text())
 def test_any_retry_after_is_finite_or_none(value: str, date: str) -> None:
-    pause = response(503, retry_after=value, date=date).retry_after
-    assert pause is None or 0 <= pause < math.inf
+    delay = response(503, retry_after=value, date=date).retry_after
+    assert delay is None or 0 <= delay < math.inf
 
 
 @pytest.mark.parametrize(("value", "missed"), [("user", True), (" User", True), ("app", False)])
@@ -293,7 +293,7 @@ def test_deeply_nested_log_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "answer"),
+    ("status", "body", "cancelled"),
     [
         (200, {"status": "OK"}, "OK"),
         (202, {"status": "CANCELLATION_REQUESTED"}, "CANCELLATION_REQUESTED"),
@@ -307,8 +307,8 @@ def test_deeply_nested_log_is_accepted() -> None:
         (200, {"status": 7}, "OK"),
     ],
 )
-def test_cancel_response_is_parsed(status: int, body: object, answer: str) -> None:
-    assert parse_cancellation(response(status, body)) == answer
+def test_cancel_response_is_parsed(status: int, body: object, cancelled: str) -> None:
+    assert parse_cancellation(response(status, body)) == cancelled
 
 
 JSON = "application/json"

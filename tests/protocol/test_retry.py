@@ -21,7 +21,7 @@ def almost_one() -> float:
     return 1.0
 
 
-def pause(
+def delay(
     outcome: Response | NetworkFailure,
     retry: Retry = Retry.IDEMPOTENT,
     policy: RetryPolicy | None = None,
@@ -38,12 +38,12 @@ def response(status: int, body: bytes = b"", /, **headers: str) -> Response:
 
 @pytest.mark.parametrize("retry", Retry)
 def test_unsent_request_is_retried(retry: Retry) -> None:
-    assert pause(UNSENT, retry) is not None
+    assert delay(UNSENT, retry) is not None
 
 
 @pytest.mark.parametrize("retry", Retry)
 def test_possibly_received_read_is_retried(retry: Retry) -> None:
-    assert (pause(SENT, retry) is not None) is (retry in READING)
+    assert (delay(SENT, retry) is not None) is (retry in READING)
 
 
 @pytest.mark.parametrize("retry", Retry)
@@ -67,7 +67,7 @@ def test_possibly_received_read_is_retried(retry: Retry) -> None:
     ids=lambda outcome: f"{outcome.status_code}-{'-'.join(outcome.headers)}",
 )
 def test_final_error_is_never_retried(outcome: Response, retry: Retry) -> None:
-    assert pause(outcome, retry) is None
+    assert delay(outcome, retry) is None
 
 
 @pytest.mark.parametrize(
@@ -84,117 +84,117 @@ def test_final_error_is_never_retried(outcome: Response, retry: Retry) -> None:
 )
 def test_status_decides_without_retry_header(status: int, safe: bool, on_refusal: bool) -> None:
     outcome = response(status)
-    assert (pause(outcome, Retry.IDEMPOTENT) is not None) is safe
-    assert (pause(outcome, Retry.RESULT) is not None) is safe
-    assert (pause(outcome, Retry.FAILED_RESULT) is not None) is (status >= 500)
-    assert (pause(outcome, Retry.IF_REJECTED) is not None) is on_refusal
-    assert pause(outcome, Retry.IF_NOT_SENT) is None
+    assert (delay(outcome, Retry.IDEMPOTENT) is not None) is safe
+    assert (delay(outcome, Retry.RESULT) is not None) is safe
+    assert (delay(outcome, Retry.FAILED_RESULT) is not None) is (status >= 500)
+    assert (delay(outcome, Retry.IF_REJECTED) is not None) is on_refusal
+    assert delay(outcome, Retry.IF_NOT_SENT) is None
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_accepted_job_is_not_started_again(status: int) -> None:
     outcome = response(status, x_fal_request_id="abc")
-    assert pause(outcome, Retry.IF_REJECTED) is None
-    assert pause(outcome, Retry.IDEMPOTENT) is not None
+    assert delay(outcome, Retry.IF_REJECTED) is None
+    assert delay(outcome, Retry.IDEMPOTENT) is not None
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize("header", ["x_fal_needs_retry", "x_fal_retryable"])
 def test_platform_may_request_a_retry_of_run(status: int, header: str) -> None:
     outcome = response(status, x_fal_request_id="abc", **{header: "1"})
-    assert pause(outcome, Retry.IF_REJECTED) is not None
-    assert pause(outcome, Retry.IF_NOT_SENT) is None
+    assert delay(outcome, Retry.IF_REJECTED) is not None
+    assert delay(outcome, Retry.IF_NOT_SENT) is None
 
 
 def test_validation_error_is_never_retried() -> None:
-    assert pause(response(422, x_fal_needs_retry="1"), Retry.IF_REJECTED) is None
+    assert delay(response(422, x_fal_needs_retry="1"), Retry.IF_REJECTED) is None
 
 
 def test_full_queue_is_raised_when_length_is_limited() -> None:
-    assert pause(response(429), Retry.IF_NOT_SENT) is None
-    assert pause(response(429, x_fal_needs_retry="1", retry_after="1"), Retry.IF_NOT_SENT) is None
+    assert delay(response(429), Retry.IF_NOT_SENT) is None
+    assert delay(response(429, x_fal_needs_retry="1", retry_after="1"), Retry.IF_NOT_SENT) is None
 
 
 def test_failed_job_error_is_not_retried() -> None:
     outcome = response(503, x_fal_request_id="abc", x_fal_needs_retry="1")
-    assert pause(outcome, Retry.FAILED_RESULT) is None
-    assert pause(response(503), Retry.FAILED_RESULT) is not None  # of an ingress, not of the job
+    assert delay(outcome, Retry.FAILED_RESULT) is None
+    assert delay(response(503), Retry.FAILED_RESULT) is not None  # of an ingress, not of the job
 
 
 def test_repeated_identical_500_is_final() -> None:
     first, second = response(500, b"boom"), response(500, b"boom")
-    assert pause(first, Retry.RESULT) is not None
-    assert pause(second, Retry.RESULT, attempt=2, previous=first) is None
-    assert pause(second, Retry.IDEMPOTENT, attempt=2, previous=first) is not None
-    assert pause(response(500, b"other"), Retry.RESULT, attempt=2, previous=first) is not None
-    assert pause(SENT, Retry.RESULT, attempt=2, previous=first) is not None
+    assert delay(first, Retry.RESULT) is not None
+    assert delay(second, Retry.RESULT, attempt=2, previous=first) is None
+    assert delay(second, Retry.IDEMPOTENT, attempt=2, previous=first) is not None
+    assert delay(response(500, b"other"), Retry.RESULT, attempt=2, previous=first) is not None
+    assert delay(SENT, Retry.RESULT, attempt=2, previous=first) is not None
     gone = response(503, b"boom")
-    assert pause(gone, Retry.RESULT, attempt=2, previous=gone) is not None
+    assert delay(gone, Retry.RESULT, attempt=2, previous=gone) is not None
 
 
 def test_attempts_are_limited() -> None:
     policy = RetryPolicy(attempts=3)
-    assert pause(UNSENT, policy=policy, attempt=2) is not None
-    assert pause(UNSENT, policy=policy, attempt=3) is None
-    assert pause(UNSENT, policy=RetryPolicy(attempts=1)) is None
+    assert delay(UNSENT, policy=policy, attempt=2) is not None
+    assert delay(UNSENT, policy=policy, attempt=3) is None
+    assert delay(UNSENT, policy=RetryPolicy(attempts=1)) is None
 
 
 def test_time_budget_includes_the_delay() -> None:
     policy = RetryPolicy(budget=10.0, base_delay=1.0)
-    assert pause(UNSENT, policy=policy, elapsed=9.0) == 1.0
-    assert pause(UNSENT, policy=policy, elapsed=9.1) is None
-    assert pause(response(503, retry_after="11"), policy=policy) is None
-    assert pause(UNSENT, policy=RetryPolicy(budget=0)) is None
+    assert delay(UNSENT, policy=policy, elapsed=9.0) == 1.0
+    assert delay(UNSENT, policy=policy, elapsed=9.1) is None
+    assert delay(response(503, retry_after="11"), policy=policy) is None
+    assert delay(UNSENT, policy=RetryPolicy(budget=0)) is None
 
 
 def test_maximum_delay_doubles_up_to_its_limit() -> None:
     policy = RetryPolicy(attempts=9, base_delay=0.25, max_delay=8.0)
-    pauses = [pause(SENT, policy=policy, attempt=attempt) for attempt in range(1, 9)]
-    assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
+    delays = [delay(SENT, policy=policy, attempt=attempt) for attempt in range(1, 9)]
+    assert delays == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0]
 
 
 def test_delay_is_random_below_its_maximum() -> None:
-    assert pause(SENT, random=lambda: 0.0) == 0.0
-    assert pause(SENT, random=lambda: 0.5, attempt=2) == 0.25
+    assert delay(SENT, random=lambda: 0.0) == 0.0
+    assert delay(SENT, random=lambda: 0.5, attempt=2) == 0.25
 
 
 def test_rate_limit_starts_with_the_advised_delay() -> None:
-    assert [pause(response(429), attempt=attempt) for attempt in range(1, 5)] == [
+    assert [delay(response(429), attempt=attempt) for attempt in range(1, 5)] == [
         1.0,
         2.0,
         4.0,
         8.0,
     ]
-    assert pause(response(429), policy=RetryPolicy(base_delay=3.0)) == 3.0
-    assert pause(response(429), policy=RetryPolicy(max_delay=0.5)) == 0.5
-    assert pause(response(503)) == 0.25
+    assert delay(response(429), policy=RetryPolicy(base_delay=3.0)) == 3.0
+    assert delay(response(429), policy=RetryPolicy(max_delay=0.5)) == 0.5
+    assert delay(response(503)) == 0.25
 
 
 def test_zero_delay_policy_covers_rate_limits() -> None:
-    assert pause(response(429), policy=RetryPolicy(base_delay=0)) == 0.0
+    assert delay(response(429), policy=RetryPolicy(base_delay=0)) == 0.0
 
 
 def test_retry_after_is_respected() -> None:
-    assert pause(response(429, retry_after="20")) == 20.0
-    assert pause(response(503, retry_after="0")) == 0.0
+    assert delay(response(429, retry_after="20")) == 20.0
+    assert delay(response(503, retry_after="0")) == 0.0
     dates = {
         "retry_after": "Wed, 21 Oct 2015 07:28:30 GMT",
         "date": "Wed, 21 Oct 2015 07:28:00 GMT",
     }
-    assert pause(response(503, **dates)) == 30.0
+    assert delay(response(503, **dates)) == 30.0
 
 
 def test_excessive_retry_after_is_final() -> None:
     policy = RetryPolicy(max_retry_after=5.0)
-    assert pause(response(429, retry_after="5"), policy=policy) == 5.0
-    assert pause(response(429, retry_after="5.1"), policy=policy) is None
+    assert delay(response(429, retry_after="5"), policy=policy) == 5.0
+    assert delay(response(429, retry_after="5.1"), policy=policy) is None
 
 
 def test_many_attempts_do_not_overflow() -> None:
     policy = RetryPolicy(attempts=10**6, budget=1e9)
-    assert pause(SENT, policy=policy, attempt=10**5) == policy.max_delay
+    assert delay(SENT, policy=policy, attempt=10**5) == policy.max_delay
     eager = RetryPolicy(attempts=10**6, base_delay=0)
-    assert pause(SENT, policy=eager, attempt=10**5) == 0.0
+    assert delay(SENT, policy=eager, attempt=10**5) == 0.0
 
 
 @given(

@@ -182,8 +182,8 @@ CONTENT = [
     b"\xff",
     b"\xe2\x82",
 ]
-PIECES = st.sampled_from(SYNTAX) | st.sampled_from(CONTENT) | st.binary(max_size=3)
-STREAMS = st.lists(PIECES, max_size=40).map(b"".join)
+FRAGMENTS = st.sampled_from(SYNTAX) | st.sampled_from(CONTENT) | st.binary(max_size=3)
+STREAMS = st.lists(FRAGMENTS, max_size=40).map(b"".join)
 
 
 def cut(stream: bytes, lengths: list[int]) -> list[bytes]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 HOSTS = Hosts()
 CDN = "https://v3.fal.media"
-LABEL = FileMetadata(content_type="image/png", file_name="a.png", lifecycle={"x-life": "1"})
+METADATA = FileMetadata(content_type="image/png", file_name="a.png", lifecycle={"x-life": "1"})
 BARE = FileMetadata(content_type="image/png")
 
 
@@ -87,7 +87,7 @@ def test_part_size_grows_for_huge_files() -> None:
 
 
 def test_cdn_upload_request_is_complete() -> None:
-    operation = uploads.upload_to_cdn(CDN, LABEL, NOTHING)
+    operation = uploads.upload_to_cdn(CDN, METADATA, NOTHING)
     headers = {
         "content-type": "image/png",
         "x-fal-file-name": "a.png",
@@ -111,7 +111,7 @@ def test_nameless_upload_sends_no_name() -> None:
 
 
 def test_cdn_part_requests_are_complete() -> None:
-    operation = uploads.start_cdn_multipart(HOSTS, CDN, LABEL)
+    operation = uploads.start_cdn_multipart(HOSTS, CDN, METADATA)
     assert operation.request.url == f"{CDN}/files/upload/multipart"
     assert (operation.credential, operation.lane) == (Credential.CDN_TOKEN, Lane.CONTROL)
     url = "https://v3b.fal.media/files/a?b=c"
@@ -119,7 +119,7 @@ def test_cdn_part_requests_are_complete() -> None:
     assert begun == MultipartUpload(
         "https://v3b.fal.media/files/a/multipart/u%2F1?b=c", url, Credential.CDN_TOKEN
     )
-    part = uploads.upload_part(begun, LABEL, 7, NOTHING)
+    part = uploads.upload_part(begun, METADATA, 7, NOTHING)
     assert sent(part) == (
         "PUT",
         "https://v3b.fal.media/files/a/multipart/u%2F1/7?b=c",
@@ -147,11 +147,11 @@ def test_cdn_part_requests_are_complete() -> None:
 )
 def test_parts_are_sent_only_to_the_cdn(body: Any) -> None:
     with pytest.raises(InvalidResponseError):
-        uploads.start_cdn_multipart(HOSTS, CDN, LABEL).parse(response(body))
+        uploads.start_cdn_multipart(HOSTS, CDN, METADATA).parse(response(body))
 
 
 def test_presigned_upload_request_is_complete() -> None:
-    operation = uploads.initiate(HOSTS, LABEL)
+    operation = uploads.initiate(HOSTS, METADATA)
     assert sent(operation) == (
         "POST",
         "https://rest.fal.ai/storage/upload/initiate?storage_type=fal-cdn-v3",
@@ -164,7 +164,7 @@ def test_presigned_upload_request_is_complete() -> None:
     signature = Secret("signature=1")
     assert target == PresignedTarget("https://storage.test/a", body["file_url"], signature)
     assert "signature=1" not in repr(target)
-    put = uploads.upload_to_presigned(target, LABEL, NOTHING)
+    put = uploads.upload_to_presigned(target, METADATA, NOTHING)
     assert sent(put) == ("PUT", "https://storage.test/a", {"content-type": "image/png"})
     assert put.request.signature == signature
     assert put.credential is Credential.NONE
@@ -172,13 +172,13 @@ def test_presigned_upload_request_is_complete() -> None:
 
 
 def test_presigned_parts_keep_their_signature() -> None:
-    operation = uploads.start_multipart(HOSTS, LABEL)
+    operation = uploads.start_multipart(HOSTS, METADATA)
     assert "/storage/upload/initiate-multipart?" in operation.request.url
     body = {"upload_url": "https://storage.test/a?signature=1", "file_url": f"{CDN}/files/a"}
     begun = operation.parse(response(body))
-    part = uploads.upload_part(begun, LABEL, 2, NOTHING)
+    part = uploads.upload_part(begun, METADATA, 2, NOTHING)
     assert part.request.url == "https://storage.test/a/2"
-    done = uploads.complete(begun, LABEL, [], 0)
+    done = uploads.complete(begun, METADATA, [], 0)
     assert done.request.url == "https://storage.test/a/complete"
     assert part.request.signature == done.request.signature == Secret("signature=1")
     assert {part.credential, done.credential} == {Credential.NONE}
@@ -188,7 +188,7 @@ def test_presigned_parts_keep_their_signature() -> None:
 def test_invalid_upload_urls_are_refused(url: object) -> None:
     body = {"upload_url": url, "file_url": f"{CDN}/a"}
     with pytest.raises(InvalidResponseError, match="upload_url"):
-        uploads.initiate(HOSTS, LABEL).parse(response(body))
+        uploads.initiate(HOSTS, METADATA).parse(response(body))
 
 
 BEGUN = MultipartUpload("https://storage.test/a", f"{CDN}/files/a", Credential.NONE)
@@ -204,7 +204,7 @@ BEGUN = MultipartUpload("https://storage.test/a", f"{CDN}/files/a", Credential.N
     ],
 )
 def test_etag_is_in_header_or_body(answer: Response, etag: str) -> None:
-    assert uploads.upload_part(BEGUN, LABEL, 3, NOTHING).parse(answer) == Part(3, etag, 0)
+    assert uploads.upload_part(BEGUN, METADATA, 3, NOTHING).parse(answer) == Part(3, etag, 0)
 
 
 @pytest.mark.parametrize(
@@ -219,12 +219,12 @@ def test_etag_is_in_header_or_body(answer: Response, etag: str) -> None:
 )
 def test_part_without_etag_is_an_error(answer: Response) -> None:
     with pytest.raises(InvalidResponseError, match="ETag"):
-        uploads.upload_part(BEGUN, LABEL, 3, NOTHING).parse(answer)
+        uploads.upload_part(BEGUN, METADATA, 3, NOTHING).parse(answer)
 
 
 def test_completion_lists_parts_in_order() -> None:
     parts = [Part(3, "c", 1), Part(1, "a", 5), Part(2, "b", 5)]
-    operation = uploads.complete(BEGUN, LABEL, parts, 11)
+    operation = uploads.complete(BEGUN, METADATA, parts, 11)
     assert isinstance(operation.request.content, bytes)
     assert json.loads(operation.request.content) == {
         "parts": [
@@ -249,7 +249,7 @@ def test_completion_lists_parts_in_order() -> None:
 )
 def test_completion_requires_every_part(parts: list[Part]) -> None:
     with pytest.raises(UploadError) as caught:
-        uploads.complete(BEGUN, LABEL, parts, 10)
+        uploads.complete(BEGUN, METADATA, parts, 10)
     assert (caught.value.uploaded, caught.value.size) == (sum(part.size for part in parts), 10)
 
 
@@ -276,12 +276,12 @@ def test_unknown_repository_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "header"),
     [("a b.png", "a b.png"), ("naïve.png", "na%C3%AFve.png"), ("a\r\nb: c", "a%0D%0Ab: c")],
 )
-def test_names_fit_into_headers(name: str, said: str) -> None:
-    label = FileMetadata(content_type="image/png", file_name=name)
-    assert label.headers["x-fal-file-name"] == said
+def test_names_fit_into_headers(name: str, header: str) -> None:
+    metadata = FileMetadata(content_type="image/png", file_name=name)
+    assert metadata.headers["x-fal-file-name"] == header
 
 
 def test_invalid_content_type_is_refused() -> None:

@@ -31,7 +31,7 @@ class CallbackRecorder(list[T], Generic[T]):
             await self._changed.wait()
 
 
-def said(stderr: bytes) -> list[bytes]:
+def stderr_lines(stderr: bytes) -> list[bytes]:
     """Return the lines of a program in development mode, without those about slow steps.
 
     The duration of a step depends on the load of the machine.

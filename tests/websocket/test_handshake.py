@@ -157,17 +157,17 @@ async def test_closed_handshake_is_connection_failure(answer: bytes) -> None:
 
 
 async def test_open_timeout_closes_connection() -> None:
-    left = threading.Event()
+    disconnected = threading.Event()
 
     def script(connection: RawConnection) -> None:
         connection.request()
         connection.wait_closed()
-        left.set()
+        disconnected.set()
 
     error = await failure(script, open_timeout=0.05)
     assert type(error) is ConnectionFailedError
     assert str(error) == "cannot open the WebSocket: no response within 0.05 seconds"
-    assert left.is_set()
+    assert disconnected.is_set()
 
 
 async def test_unreachable_host_is_connection_failure() -> None:
