@@ -1,4 +1,4 @@
-"""What differs between two APIs for somebody who writes for the first and gets the second."""
+"""Differences between two APIs for code that was written for the first one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _POSITIONAL = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 def differences(theirs: Any, ours: Any, name: str = "") -> Iterator[str]:
-    """Each public name, parameter and default of the first that the second has not.
+    """Yield each public name, parameter and default of the first API that the second lacks.
 
-    What the second has besides is no difference, unless a call must give it.
+    Additions of the second API are no differences, unless they are required parameters.
     """
     if isinstance(theirs, ModuleType | type):
         for each in _public(theirs):
@@ -45,7 +45,7 @@ def _public(thing: Any) -> list[str]:
 
 
 def _is_field(kind: Any, name: str) -> bool:
-    """Whether instances have it: fields of dataclasses, and the facts that an error is made of."""
+    """Whether instances have the attribute: fields of dataclasses, parameters of errors."""
     if is_dataclass(kind):
         return any(field.name == name for field in fields(kind))
     is_error = isinstance(kind, type) and issubclass(kind, Exception)

@@ -1,4 +1,4 @@
-"""Small programs that run in processes of their own, where signals, forks and exits do no harm."""
+"""Programs in processes of their own, for signals, forks and interpreter exits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fal_async.sync._portal import Portal
 
 portal = Portal()
 warnings.filterwarnings("ignore", ".*use of fork.*")
-logging.getLogger("asyncio").setLevel(logging.ERROR)  # a slow machine is no finding
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns on slow machines
 
 def ctrl_c():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -39,7 +39,7 @@ async def echo(value):
 """
 
 
-def started(source: str, **environment: str) -> subprocess.Popen[str]:
+def start_program(source: str, **environment: str) -> subprocess.Popen[str]:
     """Start a program after `PREAMBLE`, in development mode and with warnings as errors."""
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", "-c", PREAMBLE + dedent(source)],
@@ -52,9 +52,9 @@ def started(source: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def run_script(source: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run such a program to its end."""
-    with started(source, **environment) as process:
+def run_program(source: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program after `PREAMBLE` until it exits."""
+    with start_program(source, **environment) as process:
         try:
             out, err = process.communicate(timeout=30)
         except BaseException:
@@ -63,9 +63,9 @@ def run_script(source: str, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def said(source: str, **environment: str) -> list[str]:
-    """The lines that a program prints, which must end well and write nothing to stderr."""
-    done = run_script(source, **environment)
+def printed_lines(source: str, **environment: str) -> list[str]:
+    """Return the lines that a program prints. It must exit with 0 and write nothing to stderr."""
+    done = run_program(source, **environment)
     assert done.stderr == "", done.stderr
     assert done.returncode == 0, done
     return done.stdout.splitlines()
@@ -74,10 +74,10 @@ def said(source: str, **environment: str) -> list[str]:
 _inherited = Portal()
 
 
-def call_in_a_child(answers: Any) -> None:
-    """What the processes that `multiprocessing` starts are to do."""
+def call_in_child(results: Any) -> None:
+    """Make a call in a process that `multiprocessing` started."""
 
     async def thread_name() -> str:
         return threading.current_thread().name
 
-    answers.put((multiprocessing.current_process().name, _inherited.call(thread_name)))
+    results.put((multiprocessing.current_process().name, _inherited.call(thread_name)))

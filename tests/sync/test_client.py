@@ -1,4 +1,4 @@
-"""The blocking client against the emulator."""
+"""Blocking client: calls, callbacks, streams, threads and life cycle."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_submit_returns_a_handle_that_blocks(blocking: fal_client.SyncClient) ->
     assert blocking.cancel(ECHO, handle.request_id) == "ALREADY_COMPLETED"
 
 
-def test_a_handle_is_plain_data(blocking: fal_client.SyncClient) -> None:
+def test_handle_is_plain_data(blocking: fal_client.SyncClient) -> None:
     handle = blocking.submit(ECHO, {"prompt": "a cat"})
     by_id = blocking.get_handle(ECHO, handle.request_id)
     by_data = blocking.attach(json.loads(json.dumps(handle.to_dict())))
@@ -108,7 +108,7 @@ def test_a_handle_is_plain_data(blocking: fal_client.SyncClient) -> None:
     assert by_pickle.get() == {"prompt": "a cat"}
 
 
-def test_subscribe_calls_back_on_the_calling_thread(blocking: fal_client.SyncClient) -> None:
+def test_callbacks_run_on_calling_thread(blocking: fal_client.SyncClient) -> None:
     told: list[object] = []
     threads = set()
 
@@ -129,7 +129,7 @@ def test_subscribe_calls_back_on_the_calling_thread(blocking: fal_client.SyncCli
     assert told[-1] is fal_client.Completed
 
 
-def test_subscribe_awaits_a_callback_that_is_async(blocking: fal_client.SyncClient) -> None:
+def test_subscribe_awaasync_class_callbacks(blocking: fal_client.SyncClient) -> None:
     told = []
 
     async def on_queue_update(status: fal_client.Status) -> None:
@@ -139,9 +139,7 @@ def test_subscribe_awaits_a_callback_that_is_async(blocking: fal_client.SyncClie
     assert told[-1] is fal_client.Completed
 
 
-def test_what_is_no_callback_is_refused_before_anything_is_sent(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_invalid_callback_sends_no_request(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     calls: Any = blocking
     with pytest.raises(fal_client.InvalidRequestError, match="on_enqueue must be a function"):
         calls.subscribe(ECHO, {}, on_enqueue=3)
@@ -153,7 +151,7 @@ def test_what_is_no_callback_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("error", [LookupError("enough"), KeyboardInterrupt()])
-def test_an_error_in_a_callback_cancels_the_job_and_arrives_as_itself(
+def test_callback_error_cancels_job(
     fal: Emulator, blocking: fal_client.SyncClient, gate: Gate, error: BaseException
 ) -> None:
     def refuse(status: fal_client.Status) -> None:
@@ -165,15 +163,13 @@ def test_an_error_in_a_callback_cancels_the_job_and_arrives_as_itself(
     assert cancels(fal) == list(fal.jobs)
 
 
-def test_a_deadline_cancels_the_job(
-    fal: Emulator, blocking: fal_client.SyncClient, gate: Gate
-) -> None:
+def test_deadline_cancels_job(fal: Emulator, blocking: fal_client.SyncClient, gate: Gate) -> None:
     with pytest.raises(fal_client.FalClientTimeoutError) as caught:
         blocking.subscribe(SLOW, {}, client_timeout=0.2)
     assert cancels(fal) == [caught.value.request_id]
 
 
-def test_closing_from_another_thread_wakes_the_waiter_and_cancels_its_job(
+def test_close_wakes_waiting_thread(
     fal: Emulator, blocking: fal_client.SyncClient, gate: Gate
 ) -> None:
     with ThreadPoolExecutor() as pool:
@@ -187,7 +183,7 @@ def test_closing_from_another_thread_wakes_the_waiter_and_cancels_its_job(
         blocking.run(ECHO, {})
 
 
-def test_a_stream_is_an_iterator(fal: Emulator, blocking: fal_client.SyncClient) -> None:
+def test_stream_is_iterator(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     fal.register("acme/count", count_to_three)
     assert list(blocking.stream("acme/count", {})) == [{"n": 1}, {"n": 2}, {"n": 3}]
     stream = blocking.stream("acme/count", {})
@@ -196,9 +192,7 @@ def test_a_stream_is_an_iterator(fal: Emulator, blocking: fal_client.SyncClient)
     assert list(stream) == [{"n": 2}, {"n": 3}]
 
 
-def test_a_stream_goes_on_where_a_loop_has_left_it(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_stream_continues_after_break(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     fal.register("acme/count", count_to_three)
     with blocking.stream("acme/count", {}) as stream:
         assert stream.response_headers["content-type"].startswith("text/event-stream")
@@ -209,9 +203,7 @@ def test_a_stream_goes_on_where_a_loop_has_left_it(
     assert list(stream) == []
 
 
-def test_leaving_a_stream_closes_its_connection(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_stream_exit_closes_connection(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     left = []
 
     async def endless(arguments: dict[str, Any]) -> AsyncGenerator[dict[str, int], None]:
@@ -245,16 +237,14 @@ def leave_by_break(stream: fal_client.SyncEventStream[Any]) -> None:
         break
 
 
-def test_an_error_that_opens_a_stream_is_that_of_the_async_client(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_stream_errors_match_async_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     with pytest.raises(fal_client.NotFoundError), blocking.stream("acme/nothing", {}):
         pass
     with pytest.raises(fal_client.NotFoundError):
         next(blocking.stream("acme/nothing", {}))
 
 
-def test_an_upload_tells_its_progress_on_the_calling_thread(
+def test_upload_progress_on_calling_thread(
     blocking: fal_client.SyncClient,
 ) -> None:
     threads = set()
@@ -267,9 +257,7 @@ def test_an_upload_tells_its_progress_on_the_calling_thread(
     assert threads == {threading.current_thread()}
 
 
-def test_errors_are_those_of_the_async_client(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_errors_match_async_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     def refuse(arguments: dict[str, Any]) -> None:
         raise AppError(422, "too dark")
 
@@ -282,7 +270,7 @@ def test_errors_are_those_of_the_async_client(
         blocking.run("no id", {})
 
 
-def test_many_threads_use_one_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
+def test_threads_share_one_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     before = portal_threads()
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(lambda n: blocking.subscribe(ECHO, {"n": n}), range(64)))
@@ -290,9 +278,7 @@ def test_many_threads_use_one_client(fal: Emulator, blocking: fal_client.SyncCli
     assert len(portal_threads() - before) == 1
 
 
-def test_a_client_with_other_options_shares_the_loop_and_closes_nothing(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_with_options_shares_event_loop(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     before = portal_threads()
     wrong = blocking.with_options(key="wrong:key")
     with pytest.raises(fal_client.AuthenticationError):
@@ -305,7 +291,7 @@ def test_a_client_with_other_options_shares_the_loop_and_closes_nothing(
         wrong.run(ECHO, {})
 
 
-def test_a_client_can_be_pickled_without_its_key(
+def test_pickled_client_has_no_key(
     blocking: fal_client.SyncClient, fal: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = pickle.dumps(blocking)
@@ -317,18 +303,18 @@ def test_a_client_can_be_pickled_without_its_key(
         assert restored.with_options(key=fal.key).run(ECHO, {"n": 1}) == {"n": 1}
 
 
-def test_the_repr_shows_no_key(blocking: fal_client.SyncClient, fal: Emulator) -> None:
+def test_repr_hides_key(blocking: fal_client.SyncClient, fal: Emulator) -> None:
     assert repr(blocking).startswith("SyncClient(")
     assert fal.key not in repr(blocking)
 
 
-async def test_a_blocking_call_works_within_a_running_loop(
+async def test_call_inside_running_event_loop(
     blocking: fal_client.SyncClient,
 ) -> None:
     assert blocking.run(ECHO, {"n": 1}) == {"n": 1}
 
 
-async def test_handlers_of_a_web_framework_may_block(
+async def test_call_inside_web_framework_handler(
     blocking: fal_client.SyncClient,
 ) -> None:
     def in_a_thread(request: Request) -> JSONResponse:
@@ -345,7 +331,7 @@ async def test_handlers_of_a_web_framework_may_block(
                 assert (await http.get(path)).json() == {"path": path}
 
 
-def test_closing_closes_the_transport_that_was_given(fal: Emulator) -> None:
+def test_close_closes_given_transport(fal: Emulator) -> None:
     closed: list[str] = []
 
     class Transport(httpx.AsyncHTTPTransport):
@@ -359,23 +345,21 @@ def test_closing_closes_the_transport_that_was_given(fal: Emulator) -> None:
     assert closed == ["fal-portal"]
 
 
-def test_a_stream_may_outlive_its_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
+def test_stream_outlives_client(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     fal.register("acme/count", count_to_three)
     with blocking.stream("acme/count", {}) as stream:
         assert next(stream) == {"n": 1}
         blocking.close()
 
 
-def test_a_client_that_was_not_used_closes_without_ado(fal: Emulator) -> None:
+def test_unused_client_closes_silently(fal: Emulator) -> None:
     with fal_client.SyncClient(fal.key, hosts=fal.hosts) as client:
         pass
     with pytest.raises(fal_client.ClientClosedError):
         client.run(ECHO, {})
 
 
-def test_a_client_that_is_dropped_closes_its_connections(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_dropped_client_closes_connections(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     before = portal_threads()
     client = fal_client.SyncClient(fal.key, hosts=fal.hosts)
     handle = client.submit(ECHO, {"n": 1})
@@ -385,6 +369,6 @@ def test_a_client_that_is_dropped_closes_its_connections(
     assert not portal_threads() - before
 
 
-def test_the_async_names_are_those_of_the_async_client() -> None:
+def test_async_names_are_exported() -> None:
     assert asyncio.iscoroutinefunction(fal_client.run_async)
     assert fal_client.AsyncClient.__module__ == "fal_async"

@@ -1,4 +1,4 @@
-"""Code that was written for the official client finds here every name, parameter and default."""
+"""Compatibility with the official client: names, parameters and defaults."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fal_async import AsyncRequestHandle, InvalidRequestError
 from fal_async.sync import SyncRequestHandle
 from tests.support.api_diff import differences
 
-#: What differs, by why it does. Whatever is not listed here is the same.
+#: The differences by their reasons. All other names and parameters are the same.
 DIFFERENCES = {
-    "a default that callers share can be changed by one of them; None means no further headers": [
+    "a mutable default is shared by all callers; None means no further headers": [
         f"{name}(headers): {{}} -> None"
         for call in ("run", "stream", "submit", "subscribe")
         for name in (call, f"{call}_async", f"SyncClient.{call}", f"AsyncClient.{call}")
     ],
-    "None listens to the status stream instead of polling; an interval polls as it did": [
+    "None follows the status stream instead of polling; an interval polls": [
         f"{name}(interval): 0.1 -> None"
         for name in (
             "subscribe",
@@ -53,15 +53,15 @@ DIFFERENCES = {
         "AsyncRequestHandle(client)",
         "AsyncRequestHandle(application) is required",
     ],
-    "a client does not tell its key, and takes other settings by `with_options`": [
+    "a client hides its key, and `with_options` changes settings": [
         "SyncClient.key",
         "AsyncClient.key",
     ],
-    "an error makes its response of its other facts when it is asked for it": [
+    "an error creates its response from its attributes on access": [
         "FalClientHTTPError(response_headers): required -> None",
         "FalClientHTTPError(response): required -> None",
     ],
-    "connections come from `realtime`, and are made of other parts": [
+    "connections come from `realtime` and have other constructor parameters": [
         f"{name}({parameter})"
         for name in ("RealtimeConnection", "AsyncRealtimeConnection")
         for parameter in ("_ws", "_encode_message", "_decode_message")
@@ -74,25 +74,23 @@ DIFFERENCES = {
         "AsyncRealtimeConnection(decode) is required",
     ],
     "the version is one string": ["version_tuple"],
-    "it passes on two headers of a request that an app serves; `headers=` does it as well": [
-        "set_get_current_app"
-    ],
+    "`headers=` forwards the headers of the request that an app serves": ["set_get_current_app"],
 }
 
 
-def test_what_differs_from_the_official_client_is_listed_with_its_reason() -> None:
+def test_differences_are_listed() -> None:
     listed = sorted(name for names in DIFFERENCES.values() for name in names)
     assert sorted(differences(fal_client, fal_async.sync)) == listed
 
 
-def test_errors_are_caught_by_the_bases_that_the_official_errors_have() -> None:
+def test_errors_have_official_bases() -> None:
     names = ("FalClientError", "FalClientHTTPError", "FalClientTimeoutError", "RealtimeError")
     for name in names:
         theirs = {base.__name__ for base in getattr(fal_client.client, name).__mro__}
         assert theirs <= {base.__name__ for base in getattr(fal_async.sync, name).__mro__}
 
 
-#: What of ``fal_client.client`` and ``fal_client.auth`` has no counterpart: how their client works.
+#: Implementation details of ``fal_client.client`` and ``fal_client.auth`` without a counterpart.
 INNER_PARTS = {
     "client": {
         "APP_NAMESPACES",
@@ -150,7 +148,7 @@ INNER_PARTS = {
 
 
 def own_names(module: ModuleType) -> set[str]:
-    """What a module defines, or takes from its own package."""
+    """Return the names that a module defines or imports from its own package."""
     names = {name for name in vars(module) if not name.startswith("_")}
     foreign = {
         name
@@ -163,7 +161,7 @@ def own_names(module: ModuleType) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["client", "auth"])
-def test_submodules_have_what_programs_import_from_them(name: str) -> None:
+def test_submodules_have_official_names(name: str) -> None:
     theirs, ours = import_module(f"fal_client.{name}"), import_module(f"fal_async.sync.{name}")
     missing = own_names(theirs) - set(vars(ours))
     assert missing - {"logger", "annotations", "TYPE_CHECKING"} == INNER_PARTS[name]
@@ -172,6 +170,6 @@ def test_submodules_have_what_programs_import_from_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [SyncRequestHandle, AsyncRequestHandle])
-def test_a_handle_is_not_bound_to_a_client_of_another_library(kind: Any) -> None:
+def test_handle_rejects_foreign_client(kind: Any) -> None:
     with httpx.Client() as client, pytest.raises(InvalidRequestError, match="got Client"):
         kind.from_request_id(client, "acme/echo", "764cabcf-b745-4b3e-ae38-1200304cf45b")

@@ -1,4 +1,4 @@
-"""Programs that were written for the official client, unchanged, with either client."""
+"""Programs for the official client, run with either client."""
 
 from __future__ import annotations
 
@@ -587,28 +587,24 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_for_the_official_client_prints_the_same_with_ours(
-    name: str, folder: Path
-) -> None:
+def test_official_program_prints_the_same(name: str, folder: Path) -> None:
     ours = printed(OURS, PROGRAMS[name], folder)
     assert ours == printed(OFFICIAL, PROGRAMS[name], folder)
     assert ours
 
 
 @pytest.mark.parametrize("name", ASYNC)
-def test_a_program_that_does_not_block_prints_the_same_with_the_async_module(
-    name: str, folder: Path
-) -> None:
+def test_async_program_prints_the_same(name: str, folder: Path) -> None:
     ours = printed(OURS.replace("fal_async.sync", "fal_async"), PROGRAMS[name], folder)
     assert ours == printed(OFFICIAL, PROGRAMS[name], folder)
 
 
-def test_there_are_programs_that_do_not_block() -> None:
+def test_async_programs_exist() -> None:
     assert len(ASYNC) >= 5
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
-def test_what_differs_is_what_the_readme_says(name: str, folder: Path) -> None:
+def test_documented_differences(name: str, folder: Path) -> None:
     program, official, ours = DIFFERENCES[name]
     assert printed(OFFICIAL, program, folder) == official
     assert printed(OURS, program, folder) == ours

@@ -1,4 +1,4 @@
-"""Files of results, for code that blocks."""
+"""Files of results: blocking downloads."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ CALLS = [by_run, by_subscribe, by_handle, by_result, by_output]
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_results_of_every_call_give_files_that_block(
+def test_every_result_has_blocking_files(
     blocking: fal_client.SyncClient,
     call: Callable[[Any, dict[str, Any]], fal_client.SyncResult],
     url: str,
@@ -101,19 +101,17 @@ def test_results_of_every_call_give_files_that_block(
         assert file.read() == CONTENT
 
 
-def test_metrics_come_with_what_watched_the_queue(blocking: fal_client.SyncClient) -> None:
+def test_queue_results_have_metrics(blocking: fal_client.SyncClient) -> None:
     assert "inference_time" in blocking.subscribe(ECHO, {}).metrics
 
 
-def test_outputs_that_are_no_objects_stay_what_they_are(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_other_outputs_are_unchanged(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     fal.register("acme/list", lambda arguments: [1, 2])
     assert blocking.run("acme/list", {}, output=list[int]) == [1, 2]
     assert not hasattr(blocking.run("acme/list", {}), "files")
 
 
-def test_a_file_is_saved_whole(
+def test_save_writes_whole_file(
     fal: Emulator, blocking: fal_client.SyncClient, url: str, tmp_path: Path
 ) -> None:
     fal.fail(None, Fault(route="download", cut=100_000))
@@ -129,7 +127,7 @@ def test_a_file_is_saved_whole(
         file.save(tmp_path / "nowhere" / "c")
 
 
-def test_the_bytes_of_a_file_come_chunk_by_chunk(blocking: fal_client.SyncClient, url: str) -> None:
+def test_iter_bytes_yields_chunks(blocking: fal_client.SyncClient, url: str) -> None:
     (file,) = blocking.run(ECHO, {"video": {"url": url}}).files()
     assert b"".join(file.iter_bytes()) == CONTENT
     with file.iter_bytes() as chunks:
@@ -143,9 +141,7 @@ def test_the_bytes_of_a_file_come_chunk_by_chunk(blocking: fal_client.SyncClient
         break
 
 
-def test_a_loop_over_a_file_that_is_left_gives_its_connection_back(
-    fal: Emulator, blocking: fal_client.SyncClient
-) -> None:
+def test_break_releases_download_slot(fal: Emulator, blocking: fal_client.SyncClient) -> None:
     (file,) = blocking.run(ECHO, {"f": {"url": fal.store(bytes(16 * 1024 * 1024), "x/y")}}).files()
     for _ in range(4):
         for _ in file.iter_bytes():
@@ -161,9 +157,7 @@ def test_a_loop_over_a_file_that_is_left_gives_its_connection_back(
     assert blocking._portal.call(free_places) == {64}
 
 
-def test_errors_of_files_are_those_of_the_async_ones(
-    blocking: fal_client.SyncClient, url: str
-) -> None:
+def test_file_errors_match_async_files(blocking: fal_client.SyncClient, url: str) -> None:
     (file,) = blocking.run(ECHO, {"f": {"url": url.replace("/b/", "/b/0")}}).files()
     with pytest.raises(fal_client.NotFoundError) as caught:
         file.read()
@@ -172,7 +166,7 @@ def test_errors_of_files_are_those_of_the_async_ones(
         next(file.iter_bytes())
 
 
-def test_files_are_fetched_by_the_client_that_they_came_by(
+def test_files_use_client_of_result(
     fal: Emulator,
     blocking: fal_client.SyncClient,
     private: str,
@@ -189,7 +183,7 @@ class Album(BaseModel):
     pictures: list[fal_client.SyncFile]
 
 
-def test_files_in_typed_outputs_are_fetched_by_the_client_and_on_its_loop(
+def test_typed_output_files_use_client_loop(
     fal: Emulator,
     blocking: fal_client.SyncClient,
     private: str,
@@ -211,7 +205,7 @@ def test_files_in_typed_outputs_are_fetched_by_the_client_and_on_its_loop(
     assert {file._portal for file in files} == {blocking._portal}
 
 
-def test_a_file_keeps_the_loop_of_a_client_that_was_dropped(fal: Emulator, url: str) -> None:
+def test_file_keeps_loop_of_dropped_client(fal: Emulator, url: str) -> None:
     client = fal_client.SyncClient(fal.key, hosts=fal.hosts)
     (file,) = client.run(ECHO, {"f": {"url": url}}).files()
     (picture,) = client.run(ECHO, {"pictures": [{"url": url}]}, output=Album).pictures
@@ -219,16 +213,14 @@ def test_a_file_keeps_the_loop_of_a_client_that_was_dropped(fal: Emulator, url: 
     assert file.read() == picture.read() == CONTENT
 
 
-def test_a_file_of_a_closed_client_is_not_fetched(
-    blocking: fal_client.SyncClient, url: str
-) -> None:
+def test_file_of_closed_client_fails(blocking: fal_client.SyncClient, url: str) -> None:
     (file,) = blocking.run(ECHO, {"f": {"url": url}}).files()
     blocking.close()
     with pytest.raises(fal_client.ClientClosedError):
         file.read()
 
 
-def test_stored_results_and_files_are_fetched_by_the_shared_client(
+def test_unpickled_files_use_default_client(
     fal: Emulator, blocking: fal_client.SyncClient, url: str, tmp_path: Path
 ) -> None:
     result = blocking.subscribe(ECHO, {"f": {"url": url}})
@@ -250,14 +242,12 @@ def test_stored_results_and_files_are_fetched_by_the_shared_client(
     assert b"".join(files[0].iter_bytes()) == CONTENT
 
 
-def test_a_file_is_sent_as_its_url(blocking: fal_client.SyncClient, url: str) -> None:
+def test_file_argument_is_sent_as_url(blocking: fal_client.SyncClient, url: str) -> None:
     (file,) = blocking.run(ECHO, {"f": {"url": url, "fps": 24}}).files()
     assert blocking.run(ECHO, {"f": file})["f"] == url
 
 
-def test_a_file_is_not_read_on_the_loop_of_its_own_client(
-    blocking: fal_client.SyncClient, url: str
-) -> None:
+def test_read_on_own_loop_is_rejected(blocking: fal_client.SyncClient, url: str) -> None:
     (file,) = blocking.run(ECHO, {"f": {"url": url}}).files()
     refused = []
 
@@ -271,7 +261,7 @@ def test_a_file_is_not_read_on_the_loop_of_its_own_client(
     assert len(refused) == 1
 
 
-def test_no_portal_is_under_way_in_code_that_blocks(blocking: fal_client.SyncClient) -> None:
+def test_blocking_code_has_no_current_portal(blocking: fal_client.SyncClient) -> None:
     async def current() -> Portal | None:
         return Portal.current()
 

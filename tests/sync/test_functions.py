@@ -1,4 +1,4 @@
-"""The module-level functions, in processes of their own, with the environment of the emulator."""
+"""Module-level functions in processes of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.subprocesses import said
+from tests.support.subprocesses import printed_lines
 
 if TYPE_CHECKING:
     from fal_async.emulator import Emulator
@@ -20,8 +20,8 @@ def endpoints(fal: Emulator) -> None:
     fal.register("acme/echo", lambda arguments: arguments)
 
 
-def test_importing_starts_no_thread_and_opens_nothing(fal: Emulator) -> None:
-    assert said("""
+def test_import_starts_no_thread(fal: Emulator) -> None:
+    assert printed_lines("""
 def opened():
     return threading.enumerate(), os.path.exists("/proc") and os.listdir("/proc/self/fd")
 
@@ -32,8 +32,8 @@ say(opened() == before)
     assert not fal.requests
 
 
-def test_code_for_the_official_client_runs_with_one_import_changed(fal: Emulator) -> None:
-    assert said(
+def test_official_code_needs_one_import(fal: Emulator) -> None:
+    assert printed_lines(
         """
 import fal_async.sync as fal_client
 
@@ -66,8 +66,8 @@ anyio.run(main)
     ]
 
 
-def test_fifty_threads_share_one_client_and_one_loop(fal: Emulator) -> None:
-    assert said(
+def test_fifty_threads_share_one_client(fal: Emulator) -> None:
+    assert printed_lines(
         """
 import fal_async.sync as fal_client
 
@@ -92,8 +92,8 @@ say([thread.name for thread in threading.enumerate()].count("fal-portal"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
-def test_a_forked_child_has_its_own_connections(fal: Emulator, end: str) -> None:
-    assert said(
+def test_forked_child_has_own_connections(fal: Emulator, end: str) -> None:
+    assert printed_lines(
         f"""
 import fal_async.sync as fal_client
 
@@ -118,8 +118,8 @@ say(fal_client.run("acme/echo", {{"who": "parent"}}), handle.get())
 
 
 @pytest.mark.slow
-def test_processes_that_are_forked_together_do_not_mix_up_their_responses(fal: Emulator) -> None:
-    assert said(
+def test_forked_processes_get_own_responses(fal: Emulator) -> None:
+    assert printed_lines(
         """
 import fal_async.sync as fal_client
 
@@ -144,8 +144,8 @@ say([os.waitpid(child, 0)[1] for child in children])
 
 
 @pytest.mark.slow
-def test_a_forking_server_answers_each_request_over_a_connection_of_its_own(fal: Emulator) -> None:
-    assert said(
+def test_forking_server_opens_connections(fal: Emulator) -> None:
+    assert printed_lines(
         """
 import socket, socketserver
 import fal_async.sync as fal_client
@@ -178,8 +178,8 @@ say(fal_client.run("acme/echo", {"who": "parent"}))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_pool_of_processes_can_call(fal: Emulator, method: str) -> None:
-    assert said(
+def test_process_pool_makes_calls(fal: Emulator, method: str) -> None:
+    assert printed_lines(
         f"""
 import multiprocessing
 import fal_async.sync as fal_client
@@ -196,8 +196,8 @@ if __name__ == "__main__":
     ) == ["[{'n': 0}, {'n': 1}, {'n': 2}, {'n': 3}]"]
 
 
-def test_a_handle_that_was_pickled_is_collected_in_another_process(fal: Emulator) -> None:
-    assert said(
+def test_pickled_handle_in_other_process(fal: Emulator) -> None:
+    assert printed_lines(
         """
 import pickle, subprocess
 import fal_async.sync as fal_client

@@ -1,4 +1,4 @@
-"""The generated modules are what the generator makes, and say what the async modules say."""
+"""Generated modules: up to date and complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_generated_modules_are_up_to_date() -> None:
     assert list(generate.stale()) == []
 
 
-def test_the_blocking_module_has_every_public_name() -> None:
+def test_sync_exports_every_public_name() -> None:
     assert set(fal_async.__all__) - set(fal_async.sync.__all__) == set()
     for name in set(fal_async.__all__) - {"__version__"}:
         shared = getattr(fal_async, name) is getattr(fal_async.sync, name)
@@ -31,20 +31,22 @@ def public(kind: type) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("its_async", "face", "only_async"),
+    ("async_class", "wrapper", "only_async"),
     [
         (AsyncClient, SyncClient, {"aclose"}),
         (AsyncRequestHandle, SyncRequestHandle, set()),
         (EventStream, SyncEventStream, {"aclose"}),
     ],
 )
-def test_a_face_has_every_public_method_with_the_same_parameters(
-    its_async: type, face: type, only_async: set[str]
+def test_wrapper_has_every_public_method(
+    async_class: type, wrapper: type, only_async: set[str]
 ) -> None:
-    assert public(its_async) - only_async == public(face) - {"close"}
-    for name in public(its_async) & public(face):
-        if inspect.isfunction(getattr(its_async, name)):
-            theirs, ours = (inspect.signature(getattr(kind, name)) for kind in (its_async, face))
+    assert public(async_class) - only_async == public(wrapper) - {"close"}
+    for name in public(async_class) & public(wrapper):
+        if inspect.isfunction(getattr(async_class, name)):
+            theirs, ours = (
+                inspect.signature(getattr(kind, name)) for kind in (async_class, wrapper)
+            )
             assert [*map(bare, theirs.parameters.values())] == [
                 *map(bare, ours.parameters.values())
             ]
@@ -54,7 +56,7 @@ def bare(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(annotation=inspect.Parameter.empty)
 
 
-def test_no_docstring_speaks_of_awaiting() -> None:
+def test_docstrings_contain_no_async_code() -> None:
     text = "\n".join(
         (PACKAGE / "sync" / name).read_text("utf-8")
         for name in ("_client.py", "_file.py", "_functions.py", "_objects.py")

@@ -1,4 +1,4 @@
-"""Ctrl-C, in programs of their own: what runs on the platform ends with what waits for it."""
+"""Ctrl-C in programs that call the platform."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from fal_async.emulator import Fault
-from tests.support.subprocesses import said, started
+from tests.support.subprocesses import printed_lines, start_program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -113,7 +113,7 @@ class Program:
 
     def __init__(self, fal: Emulator, interrupted: str, last: str = "") -> None:
         source = PROGRAM.format(interrupted=interrupted.strip()) + last
-        self._process = started(source, **fal.environ)
+        self._process = start_program(source, **fal.environ)
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +152,7 @@ class Program:
         pytest.param(INSIDE_SOCKET, "socket", id="in a loop over messages"),
     ],
 )
-def test_ctrl_c_in_a_block_or_a_loop_ends_what_runs_for_it(
+def test_ctrl_c_in_context_closes_stream(
     fal: Emulator, platform: Platform, interrupted: str, left: str
 ) -> None:
     with Program(fal, interrupted) as program:
@@ -170,9 +170,7 @@ def test_ctrl_c_in_a_block_or_a_loop_ends_what_runs_for_it(
         pytest.param(INSIDE_SESSION.replace("ready()", "connection.recv()"), "{'n': 1}", id="recv"),
     ],
 )
-def test_ctrl_c_in_a_session_closes_it(
-    fal: Emulator, platform: Platform, inside: str, word: str
-) -> None:
+def test_ctrl_c_closes_session(fal: Emulator, platform: Platform, inside: str, word: str) -> None:
     with Program(fal, inside, last="say(connection.close_code)") as program:
         program.hear(word)
         program.interrupt()
@@ -180,7 +178,7 @@ def test_ctrl_c_in_a_session_closes_it(
         assert program.end() == "1000\n"
 
 
-def test_ctrl_c_in_subscribe_cancels_the_job(fal: Emulator, platform: Platform) -> None:
+def test_ctrl_c_in_subscribe_cancels_job(fal: Emulator, platform: Platform) -> None:
     with Program(fal, 'fal_client.subscribe("acme/slow", {})') as program:
         fal.wait_for(lambda: fal.counters("acme/slow").executions == 1)
         program.interrupt()
@@ -189,7 +187,7 @@ def test_ctrl_c_in_subscribe_cancels_the_job(fal: Emulator, platform: Platform) 
         program.end()
 
 
-def test_ctrl_c_in_run_gives_up_its_connection(fal: Emulator, platform: Platform) -> None:
+def test_ctrl_c_in_run_closes_connection(fal: Emulator, platform: Platform) -> None:
     with Program(fal, 'fal_client.run("acme/slow", {})') as program:
         fal.wait_for(lambda: fal.counters("acme/slow").executions == 1)
         program.interrupt()
@@ -198,9 +196,7 @@ def test_ctrl_c_in_run_gives_up_its_connection(fal: Emulator, platform: Platform
 
 
 @pytest.mark.parametrize("route", ["token", "realtime"])
-def test_ctrl_c_while_a_session_opens_gives_it_up(
-    fal: Emulator, platform: Platform, route: Any
-) -> None:
+def test_ctrl_c_while_session_opens(fal: Emulator, platform: Platform, route: Any) -> None:
     gate: Gate = fal.gate()
     fal.fail(None, Fault(route=route, delay=gate))
     with Program(fal, INSIDE_SESSION) as program:
@@ -211,7 +207,7 @@ def test_ctrl_c_while_a_session_opens_gives_it_up(
         assert platform.left == []
 
 
-def test_ctrl_c_while_a_job_is_handed_in_cancels_it(fal: Emulator, platform: Platform) -> None:
+def test_ctrl_c_in_submit_cancels_job(fal: Emulator, platform: Platform) -> None:
     gate = fal.gate()
     fal.fail("acme/slow", Fault(route="submit", delay=gate))
     with Program(fal, HAND_IN) as program:
@@ -227,9 +223,7 @@ def test_ctrl_c_while_a_job_is_handed_in_cancels_it(fal: Emulator, platform: Pla
 @pytest.mark.parametrize(
     "interrupted", ['fal_client.submit("acme/slow", {}).get()', STATUSES], ids=["get", "events"]
 )
-def test_ctrl_c_leaves_a_job_alone_that_has_a_handle(
-    fal: Emulator, platform: Platform, interrupted: str
-) -> None:
+def test_ctrl_c_on_handle_keeps_job(fal: Emulator, platform: Platform, interrupted: str) -> None:
     with Program(fal, interrupted) as program:
         if "ready" in interrupted:
             program.hear("ready")
@@ -259,10 +253,8 @@ def all_interrupted(call):
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_any_moment_of_a_submit_leaves_no_unknown_job(
-    fal: Emulator, platform: Platform
-) -> None:
-    ids = said(
+def test_ctrl_c_at_any_moment_of_submit(fal: Emulator, platform: Platform) -> None:
+    ids = printed_lines(
         f"""{AT_ANY_MOMENT}
 import fal_async.sync as fal_client
 handles = [fal_client.submit("acme/slow", {{}})]
@@ -280,7 +272,7 @@ say(*[handle.request_id for handle in handles])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("receive", ["connection.recv()", "connection.__next__()"])
-def test_ctrl_c_at_any_moment_of_a_receive_loses_no_message(fal: Emulator, receive: str) -> None:
+def test_ctrl_c_at_any_moment_of_receive(fal: Emulator, receive: str) -> None:
     numbers = itertools.count()
 
     @fal.websocket("acme/numbers")
@@ -289,7 +281,7 @@ def test_ctrl_c_at_any_moment_of_a_receive_loses_no_message(fal: Emulator, recei
             for number in itertools.islice(numbers, 100):
                 await socket.send(str(number))
 
-    assert said(
+    assert printed_lines(
         f"""
 import fal_async.sync as fal_client
 
@@ -317,8 +309,8 @@ say(interrupts > 10, [*map(int, got)] == list(range(asked)))
     ) == ["True True"]
 
 
-def test_what_comes_with_an_interrupt_is_its_outcome(fal: Emulator, platform: Platform) -> None:
-    assert said(
+def test_interrupt_carries_outcome(fal: Emulator, platform: Platform) -> None:
+    assert printed_lines(
         f"""{AT_ANY_MOMENT}
 import itertools
 import fal_async.sync as fal_client

@@ -1,10 +1,12 @@
+"""Portal in programs of their own: Ctrl-C, forks and interpreter exit."""
+
 from __future__ import annotations
 
 import sys
 
 import pytest
 
-from tests.support.subprocesses import run_script, said
+from tests.support.subprocesses import printed_lines, run_program
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,10 +38,10 @@ async def work():
         pytest.param("portal.enter(same, block).__enter__()", id="while entering a block"),
     ],
 )
-def test_ctrl_c_cancels_the_work_waits_for_its_cleanup_and_leaves_the_portal_alive(
+def test_ctrl_c_waits_for_cleanup(
     interrupted: str,
 ) -> None:
-    assert said(f"""{WORK}
+    assert printed_lines(f"""{WORK}
 async def items():
     await work()
     yield 1
@@ -57,8 +59,8 @@ say(portal.call(echo, "alive"))
 """) == ["cleaned up", "KeyboardInterrupt() None None", "alive"]
 
 
-def test_ctrl_c_between_two_items_closes_the_generator() -> None:
-    assert said("""
+def test_ctrl_c_between_items_closes_iterator() -> None:
+    assert printed_lines("""
 async def items():
     try:
         for number in range(100):
@@ -77,8 +79,8 @@ say(portal.call(echo, "alive"))
 """) == ["cleaned up", "KeyboardInterrupt() None None", "alive"]
 
 
-def test_ctrl_c_inside_a_block_cancels_the_block() -> None:
-    assert said(f"""{WORK}
+def test_ctrl_c_in_with_body_cancels_context() -> None:
+    assert printed_lines(f"""{WORK}
 @asynccontextmanager
 async def block():
     try:
@@ -98,8 +100,8 @@ say(portal.call(echo, "alive"))
 """) == ["cleaned up", "left", "KeyboardInterrupt() None None", "alive"]
 
 
-def test_ctrl_c_inside_a_callback_cancels_the_work() -> None:
-    assert said("""
+def test_ctrl_c_in_callback_cancels_call() -> None:
+    assert printed_lines("""
 from fal_async.sync._task import run_in_caller_thread
 
 async def work(callback):
@@ -116,8 +118,8 @@ say(portal.call(echo, "alive"))
 """) == ["cleaned up", "KeyboardInterrupt() None None", "alive"]
 
 
-def test_an_uncaught_ctrl_c_prints_one_traceback_and_ends_the_program() -> None:
-    done = run_script(f"""{WORK}
+def test_uncaught_ctrl_c_prints_one_traceback() -> None:
+    done = run_program(f"""{WORK}
 portal.call(work)
 """)
     assert done.stdout == "cleaned up\n"
@@ -127,8 +129,8 @@ portal.call(work)
     assert done.returncode != 0
 
 
-def test_a_second_ctrl_c_ends_the_wait_for_the_cleanup() -> None:
-    assert said("""
+def test_second_ctrl_c_skips_cleanup() -> None:
+    assert printed_lines("""
 import traceback
 async def stubborn():
     try:
@@ -155,8 +157,8 @@ portal.call(end)
 """) == ["KeyboardInterrupt() 1", "cleaned up"]
 
 
-def test_ctrl_c_that_comes_as_the_wait_begins_is_heard() -> None:
-    assert said("""
+def test_ctrl_c_just_before_wait_is_handled() -> None:
+    assert printed_lines("""
 async def work():
     ctrl_c()
     await anyio.sleep_forever()
@@ -171,8 +173,8 @@ say(interrupts)
 """) == ["500"]
 
 
-def test_ctrl_c_at_any_moment_leaves_the_portal_alive() -> None:
-    assert said("""
+def test_portal_survives_ctrl_c_at_any_moment() -> None:
+    assert printed_lines("""
 async def tick():
     await anyio.lowlevel.checkpoint()
 
@@ -214,8 +216,8 @@ say(len(portal._threads[os.getpid()]._tasks))
         pytest.param("keep = sys.modules['keep'] = portal; portal.call(echo, 1)", id="kept alive"),
     ],
 )
-def test_a_program_that_ends_without_closing_ends_in_silence(last_words: str) -> None:
-    assert said(f"""
+def test_exit_without_close_is_silent(last_words: str) -> None:
+    assert printed_lines(f"""
 async def numbers():
     number = 0
     while True:
@@ -248,8 +250,8 @@ def hold_in_a_thread():
 """) in ([], ["ClientClosedError"])
 
 
-def test_what_runs_when_a_program_ends_is_cleaned_up() -> None:
-    assert said("""
+def test_exit_cleans_up_running_calls() -> None:
+    assert printed_lines("""
 async def numbers():
     try:
         while True:
@@ -280,8 +282,8 @@ ANSWERS = (["late"], ["ClientClosedError"])
 
 
 @pytest.mark.parametrize("before", ["", "sys.modules['uvloop'] = None"], ids=["uvloop", "asyncio"])
-def test_a_thread_that_outlives_the_main_one_can_make_the_first_call(before: str) -> None:
-    answer = said(f"""
+def test_first_call_after_main_thread_ended(before: str) -> None:
+    answer = printed_lines(f"""
 from fal_async import ClientClosedError
 {before}
 {LATE_CALL}
@@ -295,8 +297,8 @@ threading.Thread(target=call).start()
     assert answer in ANSWERS
 
 
-def test_what_runs_at_exit_can_make_the_first_call() -> None:
-    answer = said(f"""
+def test_first_call_at_exit() -> None:
+    answer = printed_lines(f"""
 from fal_async import ClientClosedError
 import atexit
 {LATE_CALL}
@@ -305,8 +307,8 @@ atexit.register(call_late)
     assert answer in ANSWERS
 
 
-def test_what_keeps_the_loop_from_running_is_raised() -> None:
-    assert said("""
+def test_loop_start_error_is_raised() -> None:
+    assert printed_lines("""
 sys.modules["anyio._backends._asyncio"] = None
 for _ in range(2):
     try:
@@ -322,8 +324,8 @@ say(portal.call(echo, "now it runs"))
 
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
-def test_a_forked_child_has_its_own_loop_and_leaves_the_parents_alone(end: str) -> None:
-    assert said(f"""
+def test_forked_child_has_own_loop(end: str) -> None:
+    assert printed_lines(f"""
 async def numbers():
     try:
         for number in range(100):
@@ -362,9 +364,9 @@ items.close()
     ]
 
 
-def test_a_child_that_is_forked_while_the_loop_starts_can_use_the_portal() -> None:
+def test_fork_while_loop_starts() -> None:
     assert (
-        said("""
+        printed_lines("""
 portal.call(echo, 1)  # imports are done, whose locks no fork gets over
 for _ in range(20):
     portal = Portal()
@@ -383,8 +385,8 @@ for _ in range(20):
     )
 
 
-def test_a_lock_that_was_held_at_a_fork_does_not_hold_up_the_child() -> None:
-    assert said("""
+def test_fork_while_lock_is_held() -> None:
+    assert printed_lines("""
 from fal_async.sync._loop_thread import EventLoopThread
 start, parent = EventLoopThread.start, os.getpid()
 
@@ -402,9 +404,9 @@ say(portal.call(echo, "parent"))
 """) == ["7", "parent"]
 
 
-def test_a_forking_server_answers_each_request_from_a_loop_of_its_own() -> None:
+def test_forking_server_has_loop_per_request() -> None:
     assert (
-        said("""
+        printed_lines("""
 import socket, socketserver
 
 class Handler(socketserver.BaseRequestHandler):
@@ -429,16 +431,16 @@ with Server(("127.0.0.1", 0), Handler) as server:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_process_of_multiprocessing_has_its_own_loop(method: str) -> None:
-    assert said(f"""
+def test_multiprocessing_child_has_own_loop(method: str) -> None:
+    assert printed_lines(f"""
 import multiprocessing
-from tests.support.subprocesses import _inherited, call_in_a_child
+from tests.support.subprocesses import _inherited, call_in_child
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("{method}")
     _inherited.call(echo, 1)
     answers = context.SimpleQueue()
-    child = context.Process(target=call_in_a_child, args=(answers,), name="child")
+    child = context.Process(target=call_in_child, args=(answers,), name="child")
     child.start()
     say(answers.get())
     child.join()
@@ -456,8 +458,8 @@ if __name__ == "__main__":
         pytest.param("sys.modules['uvloop'] = None", "asyncio", id="without uvloop"),
     ],
 )
-def test_the_loop_is_that_of_uvloop_where_it_is_installed(before: str, loop: str) -> None:
-    assert said(f"""
+def test_loop_is_uvloop_if_installed(before: str, loop: str) -> None:
+    assert printed_lines(f"""
 import asyncio
 {before}
 
@@ -498,8 +500,8 @@ got = []
 """
 
 
-def test_the_outcome_that_an_interrupt_meets_is_in_the_interrupt() -> None:
-    assert said(f"""{TAKE_NUMBERS}
+def test_interrupt_carries_outcome() -> None:
+    assert printed_lines(f"""{TAKE_NUMBERS}
 async def take():
     return next(counter),
 
@@ -509,8 +511,8 @@ say(numbers == list(range(next(counter))), any(isinstance(number, int) for numbe
 """) == ["300", "True True"]
 
 
-def test_the_outcome_that_an_interrupt_meets_is_disposed_of_once() -> None:
-    assert said(f"""{TAKE_NUMBERS}
+def test_abandoned_result_is_handled_once() -> None:
+    assert printed_lines(f"""{TAKE_NUMBERS}
 disposed = []
 
 class Source:
@@ -540,8 +542,8 @@ say(sorted(got + disposed) == list(range(next(counter))), bool(disposed))
 """) == ["300", "True True"]
 
 
-def test_what_a_connection_received_with_an_interrupt_is_received_next() -> None:
-    assert said(f"""{TAKE_NUMBERS}
+def test_interrupted_message_is_received_next() -> None:
+    assert printed_lines(f"""{TAKE_NUMBERS}
 class Source:
     def __init__(self):
         self.kept = []
@@ -559,8 +561,8 @@ say(got + source.kept == list(range(next(counter))))
 """) == ["300", "True"]
 
 
-def test_the_items_that_an_interrupt_meets_are_in_the_interrupt() -> None:
-    assert said(f"""{TAKE_NUMBERS}
+def test_interrupt_carries_unreceived_items() -> None:
+    assert printed_lines(f"""{TAKE_NUMBERS}
 from fal_async.sync._wrappers import SyncStreamBase
 
 class Numbers:

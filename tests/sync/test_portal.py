@@ -1,3 +1,5 @@
+"""Portal: calls, iterators, context managers, callbacks and life cycle."""
+
 from __future__ import annotations
 
 import asyncio
@@ -69,14 +71,14 @@ def portal_threads() -> list[threading.Thread]:
 # Calls
 
 
-def test_a_call_returns_what_the_coroutine_returns(portal: Portal) -> None:
+def test_call_returns_result(portal: Portal) -> None:
     async def describe(noun: str, *, number: int) -> str:
         return f"{number} {noun}"
 
     assert portal.call(describe, "cats", number=2) == "2 cats"
 
 
-def test_an_error_arrives_as_itself_with_a_short_traceback(portal: Portal) -> None:
+def test_error_has_short_traceback(portal: Portal) -> None:
     error = LookupError("nothing there")
     with pytest.raises(LookupError) as caught:
         portal.call(fail, error)
@@ -88,15 +90,13 @@ def test_an_error_arrives_as_itself_with_a_short_traceback(portal: Portal) -> No
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-def test_an_error_that_ends_programs_goes_to_the_caller_and_not_to_the_loop(
-    portal: Portal, error: BaseException
-) -> None:
+def test_system_exit_is_raised_in_caller(portal: Portal, error: BaseException) -> None:
     with pytest.raises(type(error)):
         portal.call(fail, error)
     assert portal.call(echo, 1) == 1
 
 
-def test_a_call_leaves_nothing_for_the_garbage_collector(portal: Portal) -> None:
+def test_call_creates_no_reference_cycle(portal: Portal) -> None:
     class Picture:
         pass
 
@@ -120,14 +120,14 @@ def test_a_call_leaves_nothing_for_the_garbage_collector(portal: Portal) -> None
     gc.disable()
     try:
         picture, error = call(), call_in_vain()
-        portal.call(echo, 1)  # the loop lets go of an errand when it turns to the next
+        portal.call(echo, 1)  # the loop lets go of an task when it turns to the next
         assert picture() is None
         assert error() is None
     finally:
         gc.enable()
 
 
-def test_a_coroutine_that_is_cancelled_from_within_raises_an_error_of_ours(portal: Portal) -> None:
+def test_cancelled_coroutine_raises_closed(portal: Portal) -> None:
     async def cancel_oneself() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -156,7 +156,7 @@ def test_fifty_threads_share_one_loop() -> None:
     portal.close()
 
 
-def test_nothing_starts_before_the_first_use() -> None:
+def test_first_call_starts_thread() -> None:
     before = portal_threads()
     portal = Portal()
     portal.iterate(numbers, 3)
@@ -165,7 +165,7 @@ def test_nothing_starts_before_the_first_use() -> None:
     portal.close()
 
 
-def test_context_variables_reach_the_coroutine_and_do_not_come_back(portal: Portal) -> None:
+def test_context_is_copied_to_coroutine(portal: Portal) -> None:
     async def repaint() -> str:
         seen = colour.get()
         colour.set("black")
@@ -188,7 +188,7 @@ def test_context_variables_reach_the_coroutine_and_do_not_come_back(portal: Port
         colour.reset(token)
 
 
-def test_a_blocking_call_on_the_loops_own_thread_is_refused(portal: Portal) -> None:
+def test_call_on_own_loop_is_rejected(portal: Portal) -> None:
     async def call() -> int:
         return portal.call(echo, 1)
 
@@ -241,7 +241,7 @@ async def use_everything_in_a_worker_thread(portal: Portal) -> list[int]:
     ],
     ids=["asyncio", "trio", "anyio-asyncio", "anyio-trio"],
 )
-def test_it_works_beneath_another_event_loop(
+def test_call_inside_other_event_loop(
     run: Callable[..., list[int]], where: Callable[..., Any]
 ) -> None:
     portal = Portal()
@@ -273,7 +273,7 @@ class Waiter:
         return self._error
 
 
-def test_closing_wakes_the_threads_that_wait_once_their_cleanup_is_done() -> None:
+def test_close_wakes_threads_after_cleanup() -> None:
     portal = Portal()
     waiting = threading.Semaphore(0)
     cleaned = []
@@ -308,7 +308,7 @@ def test_closing_wakes_the_threads_that_wait_once_their_cleanup_is_done() -> Non
     assert [type(waiter.error()) for waiter in waiters] == [ClientClosedError] * 3
 
 
-def test_use_after_closing_is_an_error_of_ours() -> None:
+def test_closed_portal_raises_closed_error() -> None:
     used, unused = Portal(), Portal()
     used.call(echo, 1)
     for portal in (used, unused):
@@ -322,7 +322,7 @@ def test_use_after_closing_is_an_error_of_ours() -> None:
             pass
 
 
-def test_calls_that_race_with_closing_all_end() -> None:
+def test_calls_during_close_all_end() -> None:
     for _ in range(20):
         portal = Portal()
         portal.call(echo, 1)
@@ -339,32 +339,32 @@ def test_calls_that_race_with_closing_all_end() -> None:
         assert [type(waiter.error()) for waiter in waiters] == [ClientClosedError] * 4
 
 
-def test_an_errand_that_reaches_a_loop_too_late_is_ended() -> None:
+def test_task_started_after_stop_finishes() -> None:
     thread = EventLoopThread(None)
     thread.start()
     thread.stop()
-    errand: PortalTask[None, int] = PortalTask(lambda _: echo(1))
-    errand._thread = thread
-    thread.start_task(errand)  # the loop was closed after it had been looked at
+    task: PortalTask[None, int] = PortalTask(lambda _: echo(1))
+    task._thread = thread
+    thread.start_task(task)  # the loop was closed after it had been looked at
     with pytest.raises(ClientClosedError):
-        errand.wait_finished().unwrap()
+        task.wait_finished().unwrap()
 
 
-def test_an_errand_that_a_loop_did_not_come_to_is_ended_with_it(
+def test_unstarted_task_finishes_with_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fal_async.sync._loop_thread.CANCEL_GRACE_PERIOD", 0.01)
     thread = EventLoopThread(None)
     thread.start()
-    errand: PortalTask[None, int] = PortalTask(lambda _: echo(1))
-    errand._thread = thread
-    thread._tasks[errand] = None  # handed over, but the loop ends before it is begun
+    task: PortalTask[None, int] = PortalTask(lambda _: echo(1))
+    task._thread = thread
+    thread._tasks[task] = None  # handed over, but the loop ends before it is begun
     thread.stop()
     with pytest.raises(ClientClosedError):
-        errand.wait_finished().unwrap()
+        task.wait_finished().unwrap()
 
 
-def test_an_errand_that_was_handed_over_before_the_end_is_cancelled_at_its_beginning() -> None:
+def test_task_spawned_during_stop_is_cancelled() -> None:
     thread = EventLoopThread(None)
     thread.start()
     begun: list[int] = []
@@ -374,20 +374,20 @@ def test_an_errand_that_was_handed_over_before_the_end_is_cancelled_at_its_begin
 
     async def hand_over_at_the_last_moment() -> None:
         thread._stopping = True
-        thread.start_task(errand)
+        thread.start_task(task)
 
-    errand: PortalTask[None, None] = PortalTask(lambda _: begin())
-    errand._thread = thread
+    task: PortalTask[None, None] = PortalTask(lambda _: begin())
+    task._thread = thread
     last: PortalTask[None, None] = PortalTask(lambda _: hand_over_at_the_last_moment())
     last.start(thread)
     last.wait_finished().unwrap()
     with pytest.raises(ClientClosedError):
-        errand.wait_finished().unwrap()
+        task.wait_finished().unwrap()
     assert not begun
     thread.stop()
 
 
-def test_closing_runs_the_last_rites_on_the_loop_and_ends_the_thread() -> None:
+def test_close_runs_on_close_on_loop() -> None:
     threads = []
 
     async def bury() -> None:
@@ -401,7 +401,7 @@ def test_closing_runs_the_last_rites_on_the_loop_and_ends_the_thread() -> None:
     assert not threads[0].is_alive()
 
 
-def test_a_portal_that_is_dropped_ends_its_thread() -> None:
+def test_dropped_portal_stops_thread() -> None:
     async def where() -> threading.Thread:
         return threading.current_thread()
 
@@ -412,7 +412,7 @@ def test_a_portal_that_is_dropped_ends_its_thread() -> None:
     assert not thread.is_alive()
 
 
-def test_a_portal_that_is_dropped_on_its_own_loop_does_not_wait_for_itself() -> None:
+def test_portal_dropped_on_own_loop() -> None:
     held = [Portal()]
 
     async def drop() -> threading.Thread:
@@ -426,7 +426,7 @@ def test_a_portal_that_is_dropped_on_its_own_loop_does_not_wait_for_itself() -> 
     assert not thread.is_alive()
 
 
-def test_closing_from_the_loop_itself_ends_it() -> None:
+def test_close_on_own_loop() -> None:
     portal = Portal()
 
     async def close() -> threading.Thread:
@@ -443,7 +443,7 @@ def wait_for(thread: threading.Thread) -> bool:
     return thread.is_alive()
 
 
-def test_cleanup_that_does_not_end_is_not_waited_for_for_ever(
+def test_endless_cleanup_is_abandoned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fal_async.sync._task.CANCEL_GRACE_PERIOD", 0.01)
@@ -497,14 +497,14 @@ class Diary:
         self.tasks.add(anyio.get_current_task().id)
 
 
-def test_items_come_in_order_and_the_generator_ends(portal: Portal) -> None:
+def test_iterate_yields_items_in_order(portal: Portal) -> None:
     diary = Diary(end=5 * READ_AHEAD)
     assert list(portal.iterate(diary.pages)) == list(range(5 * READ_AHEAD))
     assert diary.closed.is_set()
     assert len(diary.tasks) == 1
 
 
-def test_an_error_comes_as_itself_after_the_items_before_it(portal: Portal) -> None:
+def test_iterate_raises_error_after_items(portal: Portal) -> None:
     error = LookupError("torn out")
     diary = Diary(end=3, error=error)
     seen: list[int] = []
@@ -551,7 +551,7 @@ def leave_by_throw(portal: Portal, diary: Diary) -> None:
 @pytest.mark.parametrize(
     "leave", [leave_by_break, leave_by_close, leave_by_del, leave_by_error, leave_by_throw]
 )
-def test_leaving_a_loop_closes_the_generator_in_the_task_that_ran_it(
+def test_break_closes_iterator_in_its_task(
     portal: Portal, leave: Callable[[Portal, Diary], None]
 ) -> None:
     diary = Diary()
@@ -561,14 +561,14 @@ def test_leaving_a_loop_closes_the_generator_in_the_task_that_ran_it(
     assert portal.call(echo, 1) == 1
 
 
-def test_an_iterator_that_was_never_started_runs_nothing(portal: Portal) -> None:
+def test_unused_iterator_runs_nothing(portal: Portal) -> None:
     diary = Diary()
     pages = portal.iterate(diary.pages)
     pages.close()
     assert not diary.tasks
 
 
-def test_a_generator_may_hold_a_cancel_scope_over_a_yield(portal: Portal) -> None:
+def test_cancel_scope_around_yield_works(portal: Portal) -> None:
     async def scoped() -> AsyncGenerator[int, None]:
         with anyio.fail_after(60):
             for number in range(3 * READ_AHEAD):
@@ -579,7 +579,7 @@ def test_a_generator_may_hold_a_cancel_scope_over_a_yield(portal: Portal) -> Non
         break
 
 
-def test_items_that_are_there_do_not_need_the_loop(portal: Portal) -> None:
+def test_emitted_items_need_no_loop(portal: Portal) -> None:
     taken = threading.Event()
 
     async def burst() -> AsyncGenerator[int, None]:
@@ -593,7 +593,7 @@ def test_items_that_are_there_do_not_need_the_loop(portal: Portal) -> None:
     assert list(items) == []
 
 
-def test_a_generator_runs_only_so_far_ahead_of_its_consumer(portal: Portal) -> None:
+def test_iterator_reads_ahead_to_limit(portal: Portal) -> None:
     diary = Diary()
     pages = portal.iterate(diary.pages)
 
@@ -611,7 +611,7 @@ def test_a_generator_runs_only_so_far_ahead_of_its_consumer(portal: Portal) -> N
     pages.close()
 
 
-def test_iterators_that_cannot_be_closed_are_iterated_as_well(portal: Portal) -> None:
+def test_iterator_without_aclose_works(portal: Portal) -> None:
     class Countdown:
         left = 3
 
@@ -627,9 +627,7 @@ def test_iterators_that_cannot_be_closed_are_iterated_as_well(portal: Portal) ->
     assert list(portal.iterate(Countdown)) == [2, 1, 0]
 
 
-def test_the_garbage_collector_may_close_an_iterator_on_the_loops_own_thread(
-    portal: Portal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_iterator_collected_on_loop_thread(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "fal_async.sync._task.CANCEL_GRACE_PERIOD", 1000
     )  # the loop must not wait for itself
@@ -657,7 +655,7 @@ def test_the_garbage_collector_may_close_an_iterator_on_the_loops_own_thread(
         gc.enable()
 
 
-def test_an_iterator_that_is_closed_under_its_consumer_gives_what_was_read_then_the_error() -> None:
+def test_closed_portal_ends_iterator() -> None:
     portal = Portal()
     diary = Diary()
     pages = portal.iterate(diary.pages)
@@ -704,7 +702,7 @@ class Room:
             raise self.body_error
 
 
-def test_a_block_is_entered_and_left_in_one_task(portal: Portal) -> None:
+def test_context_runs_in_one_task(portal: Portal) -> None:
     room = Room()
     with portal.enter(lambda portal, room: (portal, room), room.open) as (its_portal, entered):
         assert its_portal is portal
@@ -715,7 +713,7 @@ def test_a_block_is_entered_and_left_in_one_task(portal: Portal) -> None:
     assert len(room.tasks) == 1
 
 
-def test_a_block_is_entered_once(portal: Portal) -> None:
+def test_context_is_entered_once(portal: Portal) -> None:
     block_of_one = portal.enter(same, block, 1)
     with block_of_one:
         with pytest.raises(InvalidRequestError, match="twice"), block_of_one:
@@ -725,7 +723,7 @@ def test_a_block_is_entered_once(portal: Portal) -> None:
         block_of_one.__enter__()
 
 
-def test_an_error_of_the_body_reaches_the_manager_and_comes_back_as_itself(portal: Portal) -> None:
+def test_body_error_reaches_manager(portal: Portal) -> None:
     room, error = Room(), LookupError("lost")
     with pytest.raises(LookupError) as caught, portal.enter(same, room.open):
         raise error
@@ -733,18 +731,18 @@ def test_an_error_of_the_body_reaches_the_manager_and_comes_back_as_itself(porta
     assert room.body_error is error
     assert error.__context__ is None
     assert [frame.name for frame in traceback.extract_tb(error.__traceback__)] == [
-        "test_an_error_of_the_body_reaches_the_manager_and_comes_back_as_itself"
+        "test_body_error_reaches_manager"
     ]
 
 
-def test_a_manager_may_swallow_the_error_of_the_body(portal: Portal) -> None:
+def test_manager_suppresses_body_error(portal: Portal) -> None:
     room = Room(swallow=True)
     with portal.enter(same, room.open):
         raise LookupError("lost")
     assert isinstance(room.body_error, LookupError)
 
 
-def test_a_manager_may_raise_another_error(portal: Portal) -> None:
+def test_manager_replaces_body_error(portal: Portal) -> None:
     error = OSError("broken")
     with pytest.raises(OSError, match="broken") as caught:  # noqa: SIM117 -- reads as it runs
         with portal.enter(same, Room(instead=error).open):
@@ -752,7 +750,7 @@ def test_a_manager_may_raise_another_error(portal: Portal) -> None:
     assert caught.value is error
 
 
-def test_an_error_while_entering_arrives_as_itself(portal: Portal) -> None:
+def test_enter_error_is_raised(portal: Portal) -> None:
     error = LookupError("no such room")
 
     @asynccontextmanager
@@ -766,7 +764,7 @@ def test_an_error_while_entering_arrives_as_itself(portal: Portal) -> None:
     assert error.__context__ is None
 
 
-def test_a_block_that_fails_behind_the_bodys_back_raises_when_it_is_left(portal: Portal) -> None:
+def test_background_error_is_raised_on_exit(portal: Portal) -> None:
     failed = threading.Event()
 
     @asynccontextmanager
@@ -787,9 +785,7 @@ def test_a_block_that_fails_behind_the_bodys_back_raises_when_it_is_left(portal:
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), StopIteration()]
 )
-def test_an_error_that_no_coroutine_is_to_raise_is_a_cancellation_for_the_manager(
-    portal: Portal, error: BaseException
-) -> None:
+def test_stop_iteration_cancels_context(portal: Portal, error: BaseException) -> None:
     room = Room()
     with pytest.raises(type(error)) as caught, portal.enter(same, room.open):
         raise error
@@ -801,17 +797,17 @@ def test_an_error_that_no_coroutine_is_to_raise_is_a_cancellation_for_the_manage
     assert portal.call(echo, 1) == 1
 
 
-def test_a_face_that_cannot_be_made_leaves_the_block(portal: Portal) -> None:
+def test_wrapper_error_exits_context(portal: Portal) -> None:
     def spoil(portal: Portal, room: Room) -> Room:
-        raise LookupError("no face")
+        raise LookupError("no wrapper")
 
     room = Room()
-    with pytest.raises(LookupError, match="no face"), portal.enter(spoil, room.open):
+    with pytest.raises(LookupError, match="no wrapper"), portal.enter(spoil, room.open):
         pass
     assert room.left
 
 
-def test_a_block_whose_portal_was_closed_is_left_in_peace() -> None:
+def test_exit_after_close_raises_nothing() -> None:
     portal = Portal()
     room = Room()
     with portal.enter(same, room.open):
@@ -842,7 +838,7 @@ def tell(portal: Portal, callback: Callable[[str], Any]) -> str:
         assert notes == ["cleaned up"]
 
 
-def test_a_callback_runs_on_the_calling_thread_and_may_call_on(portal: Portal) -> None:
+def test_callback_runs_on_calling_thread(portal: Portal) -> None:
     seen = []
 
     def callback(news: str) -> None:
@@ -852,7 +848,7 @@ def test_a_callback_runs_on_the_calling_thread_and_may_call_on(portal: Portal) -
     assert seen == [("news", threading.current_thread(), 1)]
 
 
-def test_an_async_callback_runs_on_the_loop(portal: Portal) -> None:
+def test_async_callback_runs_on_loop(portal: Portal) -> None:
     seen = []
 
     async def callback(news: str) -> None:
@@ -864,9 +860,7 @@ def test_an_async_callback_runs_on_the_loop(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize("error", [LookupError("lost"), KeyboardInterrupt(), StopIteration()])
-def test_an_error_of_a_callback_cleans_up_and_arrives_as_itself(
-    portal: Portal, error: BaseException
-) -> None:
+def test_callback_error_is_raised_in_caller(portal: Portal, error: BaseException) -> None:
     def callback(news: str) -> None:
         raise error
 
@@ -877,5 +871,5 @@ def test_an_error_of_a_callback_cleans_up_and_arrives_as_itself(
     assert portal.call(echo, 1) == 1
 
 
-def test_no_callback_is_relayed_as_none() -> None:
+def test_missing_callback_stays_none() -> None:
     assert run_in_caller_thread(None) is None

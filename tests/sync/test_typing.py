@@ -1,4 +1,4 @@
-"""Both type checkers agree with `tests/typing`, where calls are right and where they are wrong."""
+"""Type checkers: the files of `tests/typing`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKERS = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # a cold cache makes them slow
-def test_type_checkers_find_what_the_typing_files_expect_and_nothing_else() -> None:
+def test_type_checkers_find_expected_errors() -> None:
     running = {
         name: subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for name, command in CHECKERS.items()

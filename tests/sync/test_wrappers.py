@@ -1,4 +1,4 @@
-"""What the bases of the generated classes do."""
+"""Base classes of the generated wrappers."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def portal() -> Iterator[Portal]:
     portal.close()
 
 
-def test_a_loop_over_a_connection_ends_where_the_async_one_does(portal: Portal) -> None:
+def test_connection_iterates_to_its_end(portal: Portal) -> None:
     assert list(BlockingLetters(portal, Letters("abc"))) == ["a", "b", "c"]
 
 
-def test_a_loop_that_is_left_takes_no_message_that_was_not_seen(portal: Portal) -> None:
+def test_break_loses_no_message(portal: Portal) -> None:
     letters = BlockingLetters(portal, Letters("abcd"))
     for letter in letters:
         assert letter == "a"
@@ -58,7 +58,7 @@ def test_a_loop_that_is_left_takes_no_message_that_was_not_seen(portal: Portal) 
     assert letters.recv() == "d"
 
 
-def test_an_error_of_a_connection_arrives_as_itself(portal: Portal) -> None:
+def test_connection_error_is_raised(portal: Portal) -> None:
     error = LookupError("lost")
     letters = BlockingLetters(portal, Letters("a", error))
     assert next(letters) == "a"
@@ -67,7 +67,7 @@ def test_an_error_of_a_connection_arrives_as_itself(portal: Portal) -> None:
     assert caught.value is error
 
 
-def test_faces_of_one_object_are_equal(portal: Portal) -> None:
+def test_wrappers_of_one_object_are_equal(portal: Portal) -> None:
     class Number(SyncWrapper[int]):
         pass
 
@@ -81,7 +81,7 @@ def test_faces_of_one_object_are_equal(portal: Portal) -> None:
     assert Number(portal, 1) != 1
 
 
-def test_a_face_shows_what_its_other_half_shows(portal: Portal) -> None:
+def test_repr_is_that_of_async_object(portal: Portal) -> None:
     letters = Letters("abc")
     assert repr(BlockingLetters(portal, letters)) == (
         f"<{__name__}.BlockingLetters object at {id(letters):#x}>"
