@@ -305,7 +305,7 @@ async def test_cancelled_refresh_has_a_grace_period(
 
 
 class Signal(Clock):
-    """A clock that tells the event loop when it is read in a worker thread."""
+    """A clock that notifies the event loop when a worker thread reads it."""
 
     def __init__(self) -> None:
         self.read_in_thread = anyio.Event()
@@ -344,7 +344,7 @@ async def test_lock_timeout_is_named(fal_home: Path, monkeypatch: pytest.MonkeyP
 
 
 def open_files(path: Path) -> int:
-    """How many descriptors of this process are of a file."""
+    """Return the number of open descriptors of a file."""
     descriptors = list(Path("/dev/fd").iterdir())
     return sum(one.exists() and one.samefile(path) for one in descriptors)
 

@@ -26,7 +26,7 @@ SLOW = "acme/slow"
 
 @pytest.fixture
 def gate(fal: Emulator) -> Gate:
-    """What the jobs of `acme/slow`, one at a time, wait for."""
+    """The gate that holds each job of `acme/slow`."""
     gate = fal.gate()
 
     @fal.endpoint(SLOW, concurrency=1)
@@ -83,7 +83,7 @@ async def test_task_cancel_cancels_the_queued_job(
 async def test_cancel_during_submit_cancels_the_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
-    """The response is held back until the caller has been cancelled."""
+    """Hold the response until the caller has been cancelled."""
     response = fal.gate()
     fal.fail(SLOW, Fault(route="submit", delay=response))
     with anyio.fail_after(10):

@@ -13,13 +13,13 @@ from fal_async._protocol.retry import BackoffSchedule
 from fal_async.emulator import Emulator, Fault, Job
 
 TALK = "acme/talk"
-#: Lines that the app wrote; it says some of them twice.
+#: Log entries of the app, some of them twice.
 LINES = ["load", "step", "step", "step", "done", "done"]
 
 
 @pytest.fixture
 def talk(fal: Emulator) -> str:
-    """An endpoint that writes its lines as fast as they are seen."""
+    """An endpoint that writes log entries at short intervals."""
 
     @fal.endpoint(TALK)
     async def write_logs(arguments: dict[str, Any], job: Job) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from fal_async.emulator import AppError, Emulator, Job, Socket
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What apps write, and standard encoders do not.
+#: Values outside the JSON standard that apps may send.
 ODD: dict[str, Any] = {
     "large": [2**64, -(2**63) - 1, 10**40, 2**64 - 1, -(2**63)],
     "numbers": [float("nan"), float("inf"), -float("inf"), -0.0, 1e-320],
@@ -44,7 +44,7 @@ def same(one: object, other: object) -> bool:
 
 @pytest.fixture
 def odd(fal: Emulator) -> None:
-    """An app whose JSON is odd, whatever it is called for."""
+    """An app that responds with nonstandard JSON to every request."""
 
     @fal.endpoint("acme/odd")
     def output(arguments: dict[str, Any], job: Job) -> Response:
@@ -140,7 +140,7 @@ def test_serialized_values_survive_a_round_trip(
     def check(arguments: dict[str, Any]) -> None:
         text = json.dumps(arguments)
         if "NaN" in text or "Infinity" in text:
-            return  # which are refused: the standard has no words for them
+            return  # refused, because JSON cannot represent them
         result = blocking.run("acme/echo", arguments)
         assert same(received.pop(), json.loads(text))
         assert same(dict(result), json.loads(text))

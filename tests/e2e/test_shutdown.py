@@ -27,7 +27,7 @@ SLOW = "acme/slow"
 
 @pytest.fixture(autouse=True)
 def gate(fal: Emulator) -> Gate:
-    """What all jobs wait for."""
+    """The gate that holds every job."""
     gate = fal.gate()
 
     @fal.endpoint(SLOW, concurrency=1000)
@@ -110,7 +110,7 @@ Call: TypeAlias = "Callable[[], Coroutine[Any, Any, None]]"
 
 
 async def cancel_calls(calls: list[Call], when: Call) -> None:
-    """Make calls side by side, and cancel all of them after something."""
+    """Run calls concurrently, and cancel them all after an event."""
     async with anyio.create_task_group() as group:
         for call in calls:
             group.start_soon(call)
@@ -390,7 +390,7 @@ async def test_concurrent_closes_wait_for_each_other(fal: Emulator, client: Asyn
             group.start_soon(close)
 
 
-# The ends of programs
+# Exiting programs
 
 SUBSCRIBE = """
 async def start():

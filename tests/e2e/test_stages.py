@@ -38,7 +38,7 @@ def failing(_: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def gate(fal: Emulator) -> Gate:
-    """What holds up the slow app."""
+    """The gate that holds the slow app."""
     gate = fal.gate()
 
     async def slow(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ async def collect_until(error: type[E], stream: EventStream[Any]) -> tuple[list[
     try:
         with anyio.fail_after(10):
             async for event in stream:
-                seen.append(event)  # noqa: PERF401 -- an error must leave what came before it
+                seen.append(event)  # noqa: PERF401 -- events before an error must be kept
     except error as caught:
         return seen, caught
     pytest.fail(f"the stream ended without {error.__name__}")

@@ -185,7 +185,7 @@ async def test_files_of_every_kind_are_found_anywhere(
     assert fal.files[result["picture"]].content_type == "image/png"
     assert result["untouched"] == arguments["untouched"]
     assert result["plain"]["strength"] == 0.5
-    assert arguments["path"] is path  # what the caller gave is as it was
+    assert arguments["path"] is path  # the caller's value is unchanged
 
 
 async def test_identical_content_is_uploaded_once(
@@ -271,7 +271,7 @@ async def test_files_are_uploaded_concurrently(fal: Emulator, client: AsyncClien
 async def test_large_files_are_uploaded_in_parts(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:
-    path.write_bytes(bytes(20_000))  # noqa: ASYNC240 -- nobody waits for this loop
+    path.write_bytes(bytes(20_000))  # noqa: ASYNC240 -- no other task uses this loop
     result = await client.run(ECHO, {"a": path, "b": Upload(bytes(9000), "video/mp4")})
     stored = [fal.files[result[name]] for name in ("a", "b")]
     assert [(len(each.content), each.parts) for each in stored] == [(20_000, 5), (9000, 3)]
@@ -379,7 +379,7 @@ async def test_array_is_uploaded_as_an_image(fal: Emulator, client: AsyncClient)
 
 async def test_deeply_nested_files_are_an_error(client: AsyncClient) -> None:
     arguments: dict[str, Any] = {"file": Upload(b"x", "text/plain")}
-    for _ in range(700):  # json writes that, and we do not reach so far
+    for _ in range(700):  # beyond our nesting limit, within that of json
         arguments = {"a": arguments}
     with pytest.raises(InvalidRequestError, match="nested too deeply"), anyio.fail_after(10):
         await client.run("acme/echo", arguments)

@@ -245,7 +245,7 @@ async def test_range_start_in_response_is_checked(
     wrong = Fault(route="download", status=206, body=CONTENT[start:], headers=headers)
     fal.fail(None, Fault(route="download", cut=10), wrong)
     file = await file_at(client, url)
-    if start < 10:  # what is there twice is left out
+    if start < 10:  # the overlap is dropped
         assert await file.read() == CONTENT
     else:
         with pytest.raises(InvalidResponseError, match="start at byte 10, but starts at 50"):
@@ -601,7 +601,7 @@ async def test_file_of_a_result_is_a_valid_argument(
         assert (await client.run(ECHO, {"f": file}, auto_upload=False))["f"] == there
         album = Album(cover=file, pages=[file])
         got = await client.run(ECHO, album)
-        assert got["cover"]["url"] == there  # as the model of the caller has it
+        assert got["cover"]["url"] == there  # as in the caller's model
         async with client.realtime("acme/turn") as session:
             await session.send({"image_url": file})
             assert (await session.recv())["image_url"] == there

@@ -105,7 +105,7 @@ async def test_async_files_upload_from_their_position(
     fal: Emulator, library: str, path: Path
 ) -> None:
     content = os.urandom(20_000)
-    path.write_bytes(content)  # noqa: ASYNC240 -- nobody waits for this loop
+    path.write_bytes(content)  # noqa: ASYNC240 -- no other task uses this loop
     limits = Limits(part_size=3000, single_shot=6000)
     async with (
         AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client,
@@ -175,7 +175,7 @@ async def test_file_at_its_end_is_refused(fal: Emulator, client: AsyncClient, pa
 async def test_upload_restores_the_file_position(
     fal: Emulator, client: AsyncClient, path: Path
 ) -> None:
-    path.write_bytes(b"0123456789")  # noqa: ASYNC240 -- nobody waits for this loop
+    path.write_bytes(b"0123456789")  # noqa: ASYNC240 -- no other task uses this loop
     with path.open("rb") as file:
         async with opened_by("anyio", path) as other:
             file.seek(3)
@@ -183,7 +183,7 @@ async def test_upload_restores_the_file_position(
             arguments = {"a": file, "b": [Upload(other)]}
 
             async def stands_where_it_stood() -> bool:
-                with anyio.move_on_after(5):  # for a thread that was left behind
+                with anyio.move_on_after(5):  # for an abandoned thread
                     while file.tell() != 3:
                         await anyio.lowlevel.checkpoint()
                 return (file.tell(), await other.tell()) == (3, 4)

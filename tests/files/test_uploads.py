@@ -84,7 +84,7 @@ async def async_bits(content: bytes) -> AsyncIterator[bytes]:
 
 
 class Pipe(io.RawIOBase):
-    """A file that cannot be wound."""
+    """A file that cannot seek."""
 
     def __init__(self, content: bytes) -> None:
         self._inner = io.BytesIO(content)
@@ -195,7 +195,7 @@ def released_view() -> memoryview:
 
 
 class Texts:
-    """A file of text that does not say so."""
+    """A text file without the attributes of one."""
 
     def read(self, size: int = -1) -> str:
         return "text"
@@ -284,7 +284,7 @@ async def test_undecodable_file_names_are_repaired(
     fal: Emulator, client: AsyncClient, tmp_path: Path, repository: Any
 ) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.png"
-    Path(os.fsdecode(path)).write_bytes(b"x")  # noqa: ASYNC240 -- nobody waits for this loop
+    Path(os.fsdecode(path)).write_bytes(b"x")  # noqa: ASYNC240 -- no other task uses this loop
     for each in (path, os.fsdecode(path)):
         url = await client.upload_file(each, repository=repository)  # type: ignore[arg-type]
         assert fal.files[url].file_name == "?.png"
@@ -420,7 +420,9 @@ async def test_token_failure_is_raised_for_every_waiter(fal: Emulator, client: A
             await anyio.wait_all_tasks_blocked()
             gate.open()
     assert len({id(failure) for failure in failures}) == 10
-    assert fal.count("cdn_token") <= 2  # who came when the first was on its way tries once more
+    assert (
+        fal.count("cdn_token") <= 2
+    )  # a caller that arrived during the first request retries once
     fal.reset()
     await client.upload(b"x", "text/plain")
 
@@ -859,8 +861,8 @@ async def test_iterators_are_read_within_the_budget(fal: Emulator) -> None:
                 group.start_soon(client.upload, counting(), "video/mp4")
             await fal.wait_for_async(lambda: fal.count("part") == 6 + 2)
             await anyio.wait_all_tasks_blocked()
-            budget = (6 + 2) * limits.part_size  # six parts have left, two are held
-            assert given <= budget + 6 * KIB  # and of each, one bit beyond to know whether it ends
+            budget = (6 + 2) * limits.part_size  # six parts are sent, two are buffered
+            assert given <= budget + 6 * KIB  # and one more read of each to detect its end
             gate.open()
     assert [stored.content for stored in fal.files.values()] == [LARGE] * 6
 
@@ -871,7 +873,7 @@ async def test_cancelled_upload_closes_everything(
     fal: Emulator, client: AsyncClient, large: Path, route: Any, shape: str
 ) -> None:
     content = SMALL if route == "upload" else LARGE
-    large.write_bytes(content)  # noqa: ASYNC240 -- nobody waits for this loop
+    large.write_bytes(content)  # noqa: ASYNC240 -- no other task uses this loop
     fal.fail(None, Fault(route=route, delay=fal.gate(), times=None))
     transport = client._dispatcher.resources.transport
     assert isinstance(transport, PooledBackend)

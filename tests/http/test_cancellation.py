@@ -27,7 +27,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def sockets() -> int:
-    """How many sockets the process has open."""
+    """Return the number of open sockets of the process."""
     gc.collect()
     links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
     return sum(str(entry.readlink()).startswith("socket:") for entry in links)
@@ -43,13 +43,13 @@ async def ask(transport: PooledTransport, url: str, **options: object) -> bytes:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Let the other tasks run until something holds."""
+    """Run other tasks until a condition holds."""
     while not holds():
         await anyio.lowlevel.checkpoint()
 
 
 async def check(transport: PooledTransport, call: Callable[[], Coroutine[Any, Any, object]]) -> int:
-    """Cancel the call everywhere; how often that was."""
+    """Cancel the call at every wait, and return the number of cancellations."""
     cancelled = 0
     async for number in cancel_everywhere(call):
         cancelled = number
@@ -107,7 +107,7 @@ async def test_cancelled_request_over_tls(authority: trustme.CA) -> None:
 
 
 async def test_cancelled_read_of_chunked_response(transport: PooledTransport) -> None:
-    """The peer sends the next piece when the last one has been read."""
+    """The server sends each chunk after the previous one has been read."""
     wanted: list[threading.Semaphore] = []
 
     def script(connection: RawConnection) -> None:
@@ -175,7 +175,7 @@ async def _when_blocked(action: Callable[[], None]) -> None:
 
 
 async def test_cancelled_wait_for_a_connection() -> None:
-    """Cancelled while it waits, and in the moment in which the place is handed over."""
+    """Cancel the waiter while it waits, and at the moment of the handover."""
     released = threading.Event()
 
     def script(connection: RawConnection) -> None:
@@ -234,7 +234,7 @@ async def test_cancelled_waiter_passes_its_connection_on(read: bool) -> None:
                 group.start_soon(call, scope)
                 await until(lambda waiters=waiters: waiting(transport) == waiters)  # type: ignore[misc]  # the default binds it
             go_on.set()
-            # Neither lets other tasks run once the place has been handed over.
+            # Neither yields to other tasks after the handover.
             await (response.aread() if read else response.aclose())
             assert waiting(transport) == 1
             doomed.cancel()

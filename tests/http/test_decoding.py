@@ -43,7 +43,7 @@ class Reading(httpx.AsyncHTTPTransport):
 
 
 class Derived(PooledTransport):
-    """A transport that is not ours. (Those of httpx leave generators behind on trio.)"""
+    """A custom transport. (Those of httpx abandon generators on trio.)"""
 
 
 TRANSPORTS: dict[str, Callable[[], httpx.AsyncBaseTransport | None]] = {

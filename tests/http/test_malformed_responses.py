@@ -192,7 +192,7 @@ async def test_disturbed_idle_connection_is_not_reused(
 
 
 def _dies_after_one(connection: RawConnection) -> None:
-    """Response once, take the next request, and close without a word."""
+    """Respond once, read the next request, and close without a response."""
     connection.respond(OK)
     connection.request()
 
@@ -283,7 +283,7 @@ async def test_request_may_close_its_connection(transport: PooledTransport) -> N
 async def test_early_response_closes_the_connection(
     transport: PooledTransport, streamed: bool
 ) -> None:
-    """The peer responses when nothing more can be sent, and neither reads on nor closes."""
+    """The server responds once the client cannot send more, and neither reads nor closes."""
     blocked = threading.Event()
 
     def script(connection: RawConnection) -> None:
@@ -318,7 +318,7 @@ async def _repeat(part: bytes) -> AsyncGenerator[bytes, None]:
 
 
 async def test_response_is_read_after_the_peer_closed(transport: PooledTransport) -> None:
-    """Writing fails with a broken pipe, and what the peer said before is still there to be read."""
+    """Writing fails with a broken pipe, and the earlier response can still be read."""
 
     def script(connection: RawConnection) -> None:
         connection.until(b"\r\n\r\n")
@@ -399,7 +399,7 @@ async def test_body_exception_reaches_the_caller(transport: PooledTransport) -> 
 
 
 async def test_body_is_not_read_ahead(transport: PooledTransport) -> None:
-    """The peer can send no more than the sockets' buffers hold until somebody reads."""
+    """The server cannot send more than the socket buffers hold until the client reads."""
     blocked = threading.Event()
 
     def script(connection: RawConnection) -> None:

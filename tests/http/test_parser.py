@@ -82,7 +82,7 @@ GARBAGE = [
     b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM + 1) + SIZED,
 ]
 
-# Responses that break the rules, and leave no doubt of what was meant.
+# Invalid responses with a single possible meaning.
 REPAIRABLE = [
     pytest.param(b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", id="no-cr"),
     pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5\n\r\nhello", id="one-cr-less"),
@@ -100,7 +100,7 @@ REPAIRABLE = [
     ),
 ]
 
-# The same, with such doubt.
+# Invalid responses that are ambiguous.
 AMBIGUOUS = [
     b"HTTP/1.1 200 OK\nContent-Length: 1\nContent-Length: 2\n\n",
     b"HTTP/1.1 200 OK\nContent-Length: 1, 2\n\n",

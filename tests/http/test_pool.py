@@ -29,7 +29,7 @@ async def send_concurrently(transport: PooledTransport, url: str, times: int) ->
 
 
 def together(times: int) -> Callable[[RawConnection], None]:
-    """A script that responses to the first requests when all of them are there."""
+    """Return a script that delays the first responses until all requests have arrived."""
     barrier = threading.Barrier(times)
 
     def script(connection: RawConnection) -> None:
@@ -72,7 +72,7 @@ async def test_longest_waiter_is_served_first() -> None:
 
 
 async def test_connection_lost_in_handover_is_not_used() -> None:
-    """The peer closes right behind its response, before the next in line can write."""
+    """The server closes after its response, before the next waiter can write."""
     go_on = threading.Event()
 
     def script(connection: RawConnection) -> None:
@@ -94,7 +94,7 @@ async def _send_or_fail(transport: PooledTransport, url: str) -> None:
     try:
         await ask(transport, url)
     except (httpx.ReadError, httpx.WriteError):
-        return  # the end came after the look at the connection
+        return  # the connection closed after it was checked
 
 
 async def test_limit_applies_to_each_origin() -> None:

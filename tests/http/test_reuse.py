@@ -47,7 +47,7 @@ async def send(
 
 
 def dies_of_the_second(first: bytes, connection: RawConnection) -> None:
-    """Answer a request, take the next one whole, and close without a word."""
+    """Respond to one request, read the next one, and close without a response."""
     connection.respond(first)
     connection.request()
 

@@ -29,7 +29,7 @@ def request(
 
 @pytest.fixture
 def unanswered_port() -> Iterator[int]:
-    """A port on which connecting takes for ever, because nobody accepts and the queue is full."""
+    """A port that never accepts a connection, because its backlog is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -110,7 +110,7 @@ async def _repeat(part: bytes) -> AsyncGenerator[bytes, None]:
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_write_timeout_raises(transport: PooledTransport, streamed: bool) -> None:
     with RawServer(RawConnection.wait_closed, receive_buffer=65536) as peer:
-        # Not a byte is read before the client has given up.
+        # Read nothing before the client has timed out.
         peer.pause()
         async with aclosing(_repeat(b"x" * 65536)) as endless:
             content = endless if streamed else b"x" * 50_000_000
@@ -121,7 +121,7 @@ async def test_write_timeout_raises(transport: PooledTransport, streamed: bool) 
 
 
 async def test_request_body_has_no_timeout(transport: PooledTransport) -> None:
-    """What the caller needs to make the body is not counted, not even after sending had to wait."""
+    """The time to produce the body does not count, even after a blocked write."""
 
     async def body() -> AsyncGenerator[bytes, None]:
         yield b"x" * 20_000_000

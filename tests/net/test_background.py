@@ -44,7 +44,7 @@ if sys.platform != "win32":
 
 @pytest.fixture(params=RUNS)
 def run(request: pytest.FixtureRequest) -> Run:
-    """What runs a program from its beginning to its end."""
+    """Return a function that runs a program in a new event loop."""
     chosen: Run = request.param
     return chosen
 

@@ -46,7 +46,7 @@ async def test_connection_is_a_byte_stream() -> None:
 
 
 async def test_every_resolved_address_is_tried() -> None:
-    """``localhost`` is also ``::1``, where nobody listens."""
+    """``localhost`` also resolves to ``::1``, where no server listens."""
     with RawServer(echo) as peer:
         async with await connect("localhost", peer.port) as stream:
             await stream.send(b"hello")
@@ -86,7 +86,7 @@ async def test_unknown_host_is_a_connect_error(host: str) -> None:
 
 
 def look_up_as(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """Let every name have these addresses, all tried at almost the same time."""
+    """Resolve every name to these addresses, which are tried almost concurrently."""
 
     def look_up(*args: object, **options: object) -> list[object]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
@@ -96,7 +96,7 @@ def look_up_as(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> 
 
 
 async def test_slow_address_does_not_delay_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first address never answers, since its queue is full."""
+    """The first address never accepts, because its backlog is full."""
     slow = socket.create_server(("127.0.0.2", 0), backlog=0)
     port = slow.getsockname()[1]
     queued = [socket.socket() for _ in range(4)]
@@ -128,7 +128,7 @@ async def test_losing_connect_attempts_are_closed(
 
 
 def proxying(response: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> object:
-    """A proxy whose tunnels lead to an echo."""
+    """Return the script of a proxy whose tunnels echo."""
 
     def script(connection: RawConnection) -> None:
         connection.respond(response)

@@ -58,7 +58,7 @@ async def ask(transport, read=True):
 
 
 def run_script(script: str, url: str) -> None:
-    """Run a script in a process of its own; it must not say a word on stderr."""
+    """Run a script in a new process, which must not write to stderr."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", PRELUDE + textwrap.dedent(script), url],
         capture_output=True,
@@ -156,7 +156,7 @@ def test_ended_loops_are_forgotten() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork here")
 @pytest.mark.parametrize("secure", [False, True])
 def test_forked_child_keeps_parent_connections(secure: bool, authority: trustme.CA) -> None:
-    """The peer sees a connection of the child's own, and no end of its parent's."""
+    """The server sees a new connection of the child, and the parent's stays open."""
     script = """
     import warnings
     warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of os.fork, Python 3.12
@@ -274,7 +274,7 @@ async def test_close_wakes_waiters_for_a_connection() -> None:
 
 
 class Thing:
-    """A value that can be referred to weakly."""
+    """A value that supports weak references."""
 
     def __init__(self) -> None:
         self.closed = 0

@@ -81,7 +81,7 @@ async def test_save_into_folder_is_cancellable(tmp_path: Path) -> None:
 
 
 async def settled(folder: Path) -> dict[str, bytes]:
-    """The content of a folder, once the threads that were left behind are done."""
+    """Return the files of a folder after the abandoned threads have ended."""
     with anyio.move_on_after(5):
         while any(name.endswith(".part") for name in names_in(folder)):
             await anyio.lowlevel.checkpoint()
@@ -146,7 +146,7 @@ async def test_every_failed_write_leaves_no_file(tmp_path: Path, size: int, targ
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk that has room for half of the content."""
+    """A folder on a disk with space for half of the content."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]

@@ -29,10 +29,10 @@ SUCCEEDED = b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00"
 
 
 class SocksProxy:
-    """A script of a peer: a SOCKS5 proxy that connects to where it is asked to, on this machine.
+    """A scripted SOCKS5 proxy, which connects to local ports.
 
     Attributes:
-        asked: The hosts and ports that it was asked for.
+        asked: The requested hosts and ports.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SocksProxy:
 
 
 def pour(source: socket.socket, target: socket.socket) -> None:
-    """Forward what comes, up to the end."""
+    """Forward data until EOF."""
     with contextlib.suppress(OSError):
         while received := source.recv(65536):
             target.sendall(received)
@@ -165,7 +165,7 @@ async def test_tunnel_setup_is_cancellable_anywhere() -> None:
 
         async for _ in cancel_everywhere(call):
             pass
-        peer.errors.clear()  # it was left in the middle of a request
+        peer.errors.clear()  # the client disconnected within a request
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def server_context(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLCon
 
 @pytest.fixture
 def trusting(authority: trustme.CA) -> ssl.SSLContext:
-    """What a careful user would pass as `ssl_context`."""
+    """A context of a user, as passed for `ssl_context`."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
@@ -126,7 +126,7 @@ async def test_shared_context_verifies_and_is_strict() -> None:
 async def test_body_ending_at_eof_requires_close_notify(
     authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
-    """Without the closing alert of TLS, anyone on the way could have cut the connection."""
+    """Without the closing alert of TLS, an attacker could have truncated the response."""
 
     def script(connection: RawConnection) -> None:
         connection.request()

@@ -30,7 +30,7 @@ def deliver(*windows: list[LogLine]) -> list[LogLine]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[LogLine], list[int]]:
-    """A log, and how much of it had been written when each window was taken."""
+    """Generate a log, and its length at the time of each window."""
     messages = draw(st.lists(st.sampled_from(["step", "loading", "warning"]), max_size=25))
     lengths = draw(st.lists(st.integers(0, len(messages)), max_size=8))
     return timed(*messages), [*sorted(lengths), len(messages)]
@@ -76,7 +76,7 @@ def test_distinct_entries_need_no_timestamps(size: int, windows: list[tuple[int,
     cursor = LogCursor()
     delivered: list[LogLine] = []
     for start, length in sorted(windows, key=lambda window: window[1]):
-        # A repeat that ends before the last line delivered looks like new lines, so none is sent.
+        # An older window that ends before the last delivered entry would look new.
         delivered += cursor.new_lines(log[min(start, len(delivered)) : max(length, len(delivered))])
     delivered += cursor.new_lines(log)
     assert delivered == log

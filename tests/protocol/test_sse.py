@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BOM = b"\xef\xbb\xbf"
 
-#: What the stream is, its bytes, and its events.
+#: Description, bytes and events of each stream.
 CASES: list[tuple[str, bytes, list[Event]]] = [
     ("nothing", b"", []),
     (
@@ -135,7 +135,7 @@ def test_stream_is_decoded_in_any_two_chunks(case: tuple[bytes, list[Event]]) ->
 
 
 def reference(stream: bytes) -> list[Event]:
-    """The rules of the WHATWG, word by word, on the whole stream."""
+    """Decode a whole stream by the rules of the WHATWG."""
     *lines, _ = re.split(rb"\r\n|\r|\n", stream.removeprefix(BOM))
     events: list[Event] = []
     data, event, sticky = b"", b"", Event(b"")

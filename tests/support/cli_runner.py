@@ -42,7 +42,7 @@ class Outcome:
 
 
 class Terminal(io.TextIOWrapper):
-    """A terminal in place of stdout; the kind ``dumb`` shows no colours."""
+    """A terminal as stdout; the kind ``dumb`` has no colours."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, kind: str = "dumb", encoding: str = "utf-8"

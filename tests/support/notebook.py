@@ -32,7 +32,7 @@ class Notebook:
         self._manager.interrupt_kernel()
 
     def shown(self) -> list[tuple[str, str]]:
-        """What the cell shows until it ends, by kind."""
+        """Return the output of the cell until it ends, by kind."""
         shown: list[tuple[str, str]] = []
         while True:
             message: dict[str, Any] = self._client.get_iopub_msg(timeout=30)
@@ -47,7 +47,7 @@ class Notebook:
                 shown.append(("error", content["ename"]))
 
     def run(self, code: str) -> list[tuple[str, str]]:
-        """What a cell shows."""
+        """Return the output of a cell."""
         self.start(code)
         return self.shown()
 

@@ -51,7 +51,7 @@ def hypercorn_url() -> Iterator[str]:
                 runner.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
 
         def end() -> None:
-            """When told to stop, hypercorn may wait for ever for connections that it keeps open."""
+            """On shutdown, hypercorn may wait indefinitely for its open connections."""
             for task in asyncio.all_tasks(loop):
                 task.cancel()
 
