@@ -113,8 +113,7 @@ SHAPES: dict[str, Callable[[bytes], Any]] = {
 async def test_data_of_every_kind_arrives_unchanged(
     fal: Emulator, client: AsyncClient, shape: str, content: bytes
 ) -> None:
-    with anyio.fail_after(10):
-        url = await client.upload(SHAPES[shape](content), "video/mp4", "a.mp4")
+    url = await client.upload(SHAPES[shape](content), "video/mp4", "a.mp4")
     stored = fal.files[url]
     assert (stored.content, stored.content_type) == (content, "video/mp4")
     assert stored.file_name == "a.mp4"
@@ -266,10 +265,9 @@ async def test_irregular_file_is_refused(
     fal: Emulator, client: AsyncClient, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with anyio.fail_after(5):
-        for path in (tmp_path / "pipe", "/dev/null"):
-            with pytest.raises(InvalidRequestError, match="no regular file"):
-                await client.upload_file(path)
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(InvalidRequestError, match="no regular file"):
+            await client.upload_file(path)
     assert fal.requests == []
 
 
@@ -392,13 +390,12 @@ async def test_key_is_not_sent_to_cdn_or_presigned_urls(
 async def test_tokens_are_cached_and_refreshed_on_refusal(
     fal: Emulator, client: AsyncClient
 ) -> None:
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            for _ in range(10):
-                group.start_soon(client.upload, b"x", "text/plain")
-        assert fal.count("cdn_token") == 1
-        fal.fail(None, Fault(route="upload", status=401))
-        await client.upload(b"x", "text/plain")
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(client.upload, b"x", "text/plain")
+    assert fal.count("cdn_token") == 1
+    fal.fail(None, Fault(route="upload", status=401))
+    await client.upload(b"x", "text/plain")
     assert fal.count("cdn_token") == 2
 
 
@@ -412,13 +409,12 @@ async def test_token_failure_is_raised_for_every_waiter(fal: Emulator, client: A
             await client.upload(b"x", "text/plain")
         failures.append(caught.value)
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            for _ in range(10):
-                group.start_soon(upload)
-            await fal.wait_for_async(lambda: fal.count("cdn_token") == 1)
-            await anyio.wait_all_tasks_blocked()
-            gate.open()
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(upload)
+        await fal.wait_for_async(lambda: fal.count("cdn_token") == 1)
+        await anyio.wait_all_tasks_blocked()
+        gate.open()
     assert len({id(failure) for failure in failures}) == 10
     assert (
         fal.count("cdn_token") <= 2
@@ -534,9 +530,8 @@ async def test_parts_are_completed_in_order(fal: Emulator, client: AsyncClient) 
     fal.fail(None, Fault(route="part", delay=gate, when=is_part(1)))
     async with anyio.create_task_group() as group:
         group.start_soon(client.upload, LARGE, "video/mp4")
-        with anyio.fail_after(10):
-            await fal.wait_for_async(lambda: fal.count("part") == 8)
-            gate.open()
+        await fal.wait_for_async(lambda: fal.count("part") == 8)
+        gate.open()
     (completion,) = [request for request in fal.requests if request.route == "complete"]
     assert [part["partNumber"] for part in completion.arguments["parts"]] == list(range(1, 9))
 
@@ -545,7 +540,7 @@ async def test_failed_upload_reports_its_progress(fal: Emulator, client: AsyncCl
     gate = fal.gate()
     fal.fail(None, Fault(route="part", status=500, times=None, when=is_part(4)))
     fal.fail(None, Fault(route="part", delay=gate, times=None, when=is_part(5)))
-    with anyio.fail_after(10), pytest.raises(ServerError) as caught:
+    with pytest.raises(ServerError) as caught:
         await client.upload(LARGE, "video/mp4", "a.mp4", fallback_repository=[])
     (note,) = caught.value.__notes__
     assert f"of {len(LARGE)} bytes of a.mp4 had been uploaded" in note
@@ -711,14 +706,13 @@ async def test_running_generator_is_closed_afterwards(client: AsyncClient) -> No
             closed.set()
 
     each = slow()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(client.upload, each, "video/mp4")
-            await anyio.to_thread.run_sync(entered.wait)
-            group.cancel_scope.cancel()
-        assert not closed.is_set()
-        go_on.set()
-        await anyio.to_thread.run_sync(closed.wait)
+    async with anyio.create_task_group() as group:
+        group.start_soon(client.upload, each, "video/mp4")
+        await anyio.to_thread.run_sync(entered.wait)
+        group.cancel_scope.cancel()
+    assert not closed.is_set()
+    go_on.set()
+    await anyio.to_thread.run_sync(closed.wait)
 
 
 async def test_blocking_reads_use_their_own_threads(fal: Emulator, client: AsyncClient) -> None:
@@ -732,10 +726,9 @@ async def test_blocking_reads_use_their_own_threads(fal: Emulator, client: Async
         names.add(threading.current_thread().name)
         yield SMALL
 
-    with anyio.fail_after(5):
-        for data in (bits_of_threads(), io.BytesIO(SMALL), Pipe(SMALL)):
-            url = await client.upload(data, "video/mp4")
-            assert fal.files[url].content == SMALL
+    for data in (bits_of_threads(), io.BytesIO(SMALL), Pipe(SMALL)):
+        url = await client.upload(data, "video/mp4")
+        assert fal.files[url].content == SMALL
     assert threading.current_thread().name not in names
     for borrower in borrowers:
         busy.release_on_behalf_of(borrower)
@@ -831,12 +824,11 @@ async def test_uploads_of_a_client_share_one_budget(fal: Emulator) -> None:
     ):
         for _ in range(6):
             group.start_soon(client.upload, counting(LARGE), "video/mp4")
-        with anyio.fail_after(10):
-            await fal.wait_for_async(lambda: fal.count("part") == 2)
-            await anyio.wait_all_tasks_blocked()
-            assert fal.count("part") == 2
-            assert held <= 2 * (4 + 1) * KIB
-            gate.open()
+        await fal.wait_for_async(lambda: fal.count("part") == 2)
+        await anyio.wait_all_tasks_blocked()
+        assert fal.count("part") == 2
+        assert held <= 2 * (4 + 1) * KIB
+        gate.open()
     assert [stored.content for stored in fal.files.values()] == [LARGE] * 6
 
 
@@ -852,18 +844,17 @@ async def test_iterators_are_read_within_the_budget(fal: Emulator) -> None:
             given += KIB
             yield LARGE[start : start + KIB]
 
-    with anyio.fail_after(10):
-        async with (
-            AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client,
-            anyio.create_task_group() as group,
-        ):
-            for _ in range(6):
-                group.start_soon(client.upload, counting(), "video/mp4")
-            await fal.wait_for_async(lambda: fal.count("part") == 6 + 2)
-            await anyio.wait_all_tasks_blocked()
-            budget = (6 + 2) * limits.part_size  # six parts are sent, two are buffered
-            assert given <= budget + 6 * KIB  # and one more read of each to detect its end
-            gate.open()
+    async with (
+        AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client,
+        anyio.create_task_group() as group,
+    ):
+        for _ in range(6):
+            group.start_soon(client.upload, counting(), "video/mp4")
+        await fal.wait_for_async(lambda: fal.count("part") == 6 + 2)
+        await anyio.wait_all_tasks_blocked()
+        budget = (6 + 2) * limits.part_size  # six parts are sent, two are buffered
+        assert given <= budget + 6 * KIB  # and one more read of each to detect its end
+        gate.open()
     assert [stored.content for stored in fal.files.values()] == [LARGE] * 6
 
 
@@ -877,19 +868,18 @@ async def test_cancelled_upload_closes_everything(
     fal.fail(None, Fault(route=route, delay=fal.gate(), times=None))
     transport = client._dispatcher.resources.transport
     assert isinstance(transport, PooledBackend)
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            if shape == "file":
-                group.start_soon(client.upload_file, large)
-            else:
-                group.start_soon(client.upload, async_bits(content), "video/mp4")
-            await fal.wait_for_async(lambda: fal.count(route) > 0)
-            group.cancel_scope.cancel()
-        assert in_use(transport) == 0
-        resting = idle(transport)
-        await fal.wait_for_async(lambda: fal.connections == resting)
-        fal.reset()
-        assert (await client.upload(LARGE, "video/mp4")).startswith("http")
+    async with anyio.create_task_group() as group:
+        if shape == "file":
+            group.start_soon(client.upload_file, large)
+        else:
+            group.start_soon(client.upload, async_bits(content), "video/mp4")
+        await fal.wait_for_async(lambda: fal.count(route) > 0)
+        group.cancel_scope.cancel()
+    assert in_use(transport) == 0
+    resting = idle(transport)
+    await fal.wait_for_async(lambda: fal.connections == resting)
+    fal.reset()
+    assert (await client.upload(LARGE, "video/mp4")).startswith("http")
     assert client._dispatcher.resources.lanes.get().buffers.value == LIMITS.uploads
 
 
