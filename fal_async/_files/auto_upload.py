@@ -319,5 +319,5 @@ class _UrlSubstitution:
         return value.model_copy(update=replaced) if _is_model(value) else replaced
 
 
-def _all_identical(ones: Any, others: Any) -> bool:
-    return all(one is other for one, other in zip(ones, others, strict=True))
+def _all_identical(left: Any, right: Any) -> bool:
+    return all(one is other for one, other in zip(left, right, strict=True))

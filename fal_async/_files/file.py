@@ -151,13 +151,13 @@ async def download_to(
             it is unknown.
     """
 
-    def choose_name() -> str:
+    def select_name() -> str:
         kind = content_type or (decode_data_url(url)[0] if is_data_url(url) else "")
         suffix = mimetypes.guess_extension(kind) or ""
         return file_name(url, name or chunks._suggested_name, suffix)
 
     async with Download(dispatcher, url, max_bytes) as chunks:
-        return await save(chunks, target, choose_name)
+        return await save(chunks, target, select_name)
 
 
 def files_in_output(output: object, kind: type[FileT], dispatcher: object) -> list[FileT]:

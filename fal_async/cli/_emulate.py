@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fal_async.emulator import Emulator
 
-__all__ = ["announce_demo", "emulate"]
+__all__ = ["emulate", "start_demo"]
 
 _EXAMPLE: Final = "python -m fal_async subscribe demo/slow"
 _PHOTO_EXAMPLE: Final = "python -m fal_async subscribe demo/photo prompt='a boat at dusk'"
@@ -39,9 +39,11 @@ def emulate(
     Raises:
         UsageError: An argument is invalid, or the address is in use.
     """
-    announce = announce_demo if app is None else _announce
+    on_started = start_demo if app is None else _print_environment
     try:
-        serve(app, host=host, port=port, key=key, allow_origins=allow_origins, on_started=announce)
+        serve(
+            app, host=host, port=port, key=key, allow_origins=allow_origins, on_started=on_started
+        )
     except FalClientError:
         raise
     except OSError as error:
@@ -51,7 +53,7 @@ def emulate(
         raise UsageError(f"--app {app}: {type(error).__name__}: {error}") from error
 
 
-def _announce(fal: Emulator) -> Display:
+def _print_environment(fal: Emulator) -> Display:
     display = Display(sys.stdout)
     display.title(f"A platform at {fal.url}", "Ctrl-C stops it. In another shell:")
     for name, value in fal.environ.items():
@@ -59,7 +61,7 @@ def _announce(fal: Emulator) -> Display:
     return display
 
 
-def announce_demo(fal: Emulator) -> None:
+def start_demo(fal: Emulator) -> None:
     """Add the image app to a platform with demo endpoints, and print how to call them."""
     if find_spec("PIL") is None:
         example, endpoints = _EXAMPLE, _ENDPOINTS
@@ -68,6 +70,6 @@ def announce_demo(fal: Emulator) -> None:
 
         register_image_app(fal)
         example, endpoints = _PHOTO_EXAMPLE, f"{_PHOTO}, {_ENDPOINTS}"
-    display = _announce(fal)
+    display = _print_environment(fal)
     display.line(example)
     display.note("Endpoints", endpoints)

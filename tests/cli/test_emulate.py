@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fal_async.cli._emulate import announce_demo
+from fal_async.cli._emulate import start_demo
 from fal_async.sync import SyncClient
 from tests.support.cli_runner import Shell, started
 
@@ -75,7 +75,7 @@ def test_first_request_may_be_of_any_kind(first: str, monkeypatch: pytest.Monkey
 
 
 def test_demo_endpoints_include_the_image_app(shell: Shell, fal: Emulator) -> None:
-    announce_demo(fal)
+    start_demo(fal)
     output = shell.read_stdout()
     assert "python -m fal_async subscribe demo/photo prompt='a boat at dusk'" in output
     assert "demo/photo (also a stream, and realtime), demo/echo" in output
@@ -87,7 +87,7 @@ def test_image_app_needs_pillow(
     shell: Shell, fal: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    announce_demo(fal)
+    start_demo(fal)
     output = shell.read_stdout()
     assert "python -m fal_async subscribe demo/slow" in output
     assert "demo/photo" not in output

@@ -32,7 +32,7 @@ from fal_async.cli._errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    #: Writes the files of an output into a folder; returns the output and the paths of the files.
+    #: Writes the files of an output into a directory; returns the output and the paths.
     Demo = Callable[[Path, StepPresenter], Awaitable[tuple[object, list[Path]]]]
 
 __all__ = ["run_demo"]
@@ -58,8 +58,8 @@ def run_demo(
     demo = _make_demo(prompt, image, filter_name, live)
     file_format = format_from_suffix(out.suffix)
     display = Display(sys.stdout)
-    with _make_folder_beside(out) as folder:
-        output, paths = anyio.run(demo, Path(folder), StepPresenter(display))
+    with _make_temporary_directory(out) as directory:
+        output, paths = anyio.run(demo, Path(directory), StepPresenter(display))
         for path in paths:
             content = path.read_bytes()
             try:
@@ -105,15 +105,15 @@ def _make_demo(prompt: str, image: Path | None, filter_name: str | None, live: s
     return partial(steps.demonstrate_live, live, arguments)
 
 
-def _make_folder_beside(out: Path) -> TemporaryDirectory[str]:
-    """Create a temporary folder on the file system of the output, which proves it writable."""
+def _make_temporary_directory(out: Path) -> TemporaryDirectory[str]:
+    """Create a directory on the file system of the output, and check the path of the output."""
     parent = out.absolute().parent
     if format_from_suffix(out.suffix) is None:
         raise UsageError(f"--out {out}: the name must have the suffix of an image, such as .png")
     if not parent.is_dir():
-        raise UsageError(f"--out {out}: no such folder: {parent}")
+        raise UsageError(f"--out {out}: no such directory: {parent}")
     if out.is_dir():
-        raise UsageError(f"--out {out} is a folder")
+        raise UsageError(f"--out {out} is a directory")
     try:
         return TemporaryDirectory(prefix=".fal_async_", dir=parent)
     except OSError as error:

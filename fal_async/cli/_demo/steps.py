@@ -89,22 +89,22 @@ async def subscribe_step(
     )
 
 
-async def download_step(show: ProgressDisplay, result: Result, folder: Path) -> list[Path]:
+async def download_step(show: ProgressDisplay, result: Result, directory: Path) -> list[Path]:
     """files: download the files of the result, each one whole or not at all."""
-    paths = [await file.save(folder) for file in result.files()]
+    paths = [await file.save(directory) for file in result.files()]
     show.files(paths)
     return paths
 
 
 async def demonstrate(
-    picture: Path | Image, filter_name: str, folder: Path, presenter: StepPresenter
+    picture: Path | Image, filter_name: str, directory: Path, presenter: StepPresenter
 ) -> tuple[object, list[Path]]:
     """Show the steps on an emulated platform.
 
     Args:
         picture: The image to upload.
         filter_name: The name of the filter to apply.
-        folder: The folder for the files of the result.
+        directory: The directory for the files of the result.
         presenter: Runs and shows the steps.
 
     Returns:
@@ -129,11 +129,11 @@ async def demonstrate(
         for _ in range(_JOBS_AHEAD):
             await client.submit(PHOTO, arguments)
         result = await presenter.show(subscribe_step, client, PHOTO, arguments)
-        return result, await presenter.show(download_step, result, folder)
+        return result, await presenter.show(download_step, result, directory)
 
 
 async def demonstrate_live(
-    endpoint: str, arguments: Mapping[str, Any], folder: Path, presenter: StepPresenter
+    endpoint: str, arguments: Mapping[str, Any], directory: Path, presenter: StepPresenter
 ) -> tuple[object, list[Path]]:
     """Show the steps that work with any endpoint on the real platform; see `demonstrate`."""
     async with AsyncClient() as client:
@@ -147,4 +147,4 @@ async def demonstrate_live(
         if not isinstance(cast("object", result), Result):  # the output is any JSON value
             presenter.skip(download_step, "the output is no object that could hold files")
             return result, []
-        return result, await presenter.show(download_step, result, folder)
+        return result, await presenter.show(download_step, result, directory)
