@@ -76,6 +76,7 @@ def test_unusual_json_survives(shell: Shell, fal: Emulator) -> None:
     assert shell("run", "acme/odd").json["inf"] == [-math.inf]  # type: ignore[index] # a dict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1000, 1100, 5000])
 def test_deeply_nested_output_is_printed(levels: int, shell: Shell, fal: Emulator) -> None:
     body = b"[" * levels + b"]" * levels

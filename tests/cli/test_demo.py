@@ -39,6 +39,7 @@ def parse_image_line(line: str) -> tuple[str, int, int, float]:
     return found[1], int(found[2]), int(found[3]), float(found[4])
 
 
+@pytest.mark.slow
 def test_program_shows_every_call_and_saves_image(tmp_path: Path) -> None:
     outcome = run_program("demo")
     assert (outcome.exit_status, outcome.stderr) == (0, "")
@@ -95,6 +96,7 @@ def test_queue_logs_and_file_are_shown(shell: Shell, tmp_path: Path) -> None:
     assert progress_lines(stdout, "files") == [f"picture.png: {size / 1000:.1f} kB"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pty")
 def test_terminal_shows_queue_in_place_and_images(
     tmp_path: Path,
@@ -110,6 +112,7 @@ def test_terminal_shows_queue_in_place_and_images(
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_leaves_no_files(tmp_path: Path) -> None:
     with started("demo") as program:

@@ -54,11 +54,13 @@ def test_closed_stdin_is_a_usage_error() -> None:
     assert "stdin is closed" in lines[0]
 
 
+@pytest.mark.slow
 def test_closed_stderr_keeps_the_output() -> None:
     assert run("subscribe acme/echo a=1 2>&-") == (0, b'{\n  "a": "1"\n}\n', [])
     assert run("run nonsense 2>&-") == (2, b"", [])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110 -- a device
 def test_full_disk_is_one_line() -> None:
     status, _, lines = run("run acme/echo a=1 >/dev/full")
@@ -82,6 +84,7 @@ def test_piped_output_is_utf_8(encoding: str) -> None:
     assert (status, output) == (0, '{\n  "a": "猫"\n}\n'.encode())
 
 
+@pytest.mark.slow
 def test_undecodable_arguments_are_rejected(fal: Emulator) -> None:
     for argument in (b"a=\xff", b'--input={"a":"\xff"}'):
         status, _, lines = run("run acme/echo", argument)
