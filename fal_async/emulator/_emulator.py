@@ -28,7 +28,6 @@ from fal_async.emulator._state import Accounts, PlatformState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from fal_async.emulator._faults import Fault
     from fal_async.emulator._runners.functions import RunnerFunction
@@ -163,23 +162,13 @@ class Emulator(InspectionMixin):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         return await anyio.to_thread.run_sync(self.start)
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         with anyio.CancelScope(shield=True):  # stopping takes a limited time
             await anyio.to_thread.run_sync(self.stop)
 
@@ -316,6 +305,12 @@ class Emulator(InspectionMixin):
         Raises:
             InvalidRequestError: The endpoint id has no owner and alias, or the function takes an
                 iterator and is not async.
+
+        Example:
+            >>> with Emulator() as fal:
+            ...     @fal.realtime("acme/live")
+            ...     async def live(arguments: dict[str, int]) -> dict[str, int]:
+            ...         return {"next": arguments["number"] + 1}
         """
         options = RealtimeOptions(
             buffering=buffering,

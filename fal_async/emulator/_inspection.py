@@ -55,6 +55,13 @@ class InspectionMixin:
 
         Raises:
             KeyError: No endpoint is registered under this id.
+
+        Example:
+            >>> from fal_async.emulator import Emulator
+            >>> with Emulator() as fal:
+            ...     fal.register("acme/app", lambda arguments: arguments)
+            ...     fal.counters("acme/app").executions
+            0
         """
         endpoint = self._platform.registry.get(str(parse_id(endpoint_id)))
         if endpoint is None:
@@ -135,6 +142,13 @@ class InspectionMixin:
 
         Returns:
             The URL of the file.
+
+        Example:
+            >>> from fal_async.emulator import Emulator
+            >>> with Emulator() as fal:
+            ...     url = fal.store(b"%PDF", "application/pdf", "report.pdf")
+            >>> url.endswith("/report.pdf")
+            True
         """
         metadata = FileMetadata(
             content_type=content_type, file_name=file_name, lifecycle=lifecycle or {}
