@@ -103,6 +103,7 @@ class Dispatcher:
         operation: Operation[T],
         *,
         on_abandoned: Callable[[Response], Awaitable[None]] | None = None,
+        receive: Callable[[StreamedResponse], Awaitable[Response]] | None = None,
     ) -> T:
         """Execute an operation, with retries, and parse its response.
 
@@ -110,6 +111,7 @@ class Dispatcher:
             operation: The operation.
             on_abandoned: Called with the response, in the background, when the caller was cancelled
                 before the response had arrived; ``None`` cancels the request with its caller.
+            receive: Receives the response of each attempt; ``None`` reads it completely.
 
         Raises:
             FalClientHTTPError: The platform responded with an error.
@@ -117,14 +119,57 @@ class Dispatcher:
             InvalidResponseError: The response cannot be parsed.
         """
         state = call_state()
+        lanes = self.resources.lanes.get()
+        release_slot = partial(lanes.release, operation.lane)
+        if receive is None:
+            receive = partial(StreamedResponse.read, limit=operation.max_body)
+
+        async def attempt() -> Response:
+            return await receive(await self._attempt(operation, state, release_slot))
+
+        began = monotonic()
+        attempts = 0
+        previous: Response | None = None
         state.begin(operation)
         with state:
-            response = await self._request(
-                operation,
-                state,
-                lambda streamed: streamed.read(limit=operation.max_body),
-                on_abandoned,
-            )
+            while True:
+                attempts += 1
+                cause: BaseException | None = None
+                outcome: Response | NetworkFailure
+                await lanes.acquire(operation.lane, state)
+                try:
+                    if on_abandoned is None:
+                        outcome = await receive(await self._attempt(operation, state, release_slot))
+                    else:  # the request goes on without its caller, who alone waits for the slot
+                        canceller = self.resources.cancellers.get()
+                        outcome = await canceller.complete_submit(attempt, on_abandoned)
+                    state.receive(outcome)
+                except ExchangeFailed as error:
+                    outcome, cause = error.failure, error.__cause__
+                delay = retry_delay(
+                    outcome,
+                    operation.retry,
+                    self.policy,
+                    attempt=attempts,
+                    elapsed=monotonic() - began,
+                    random=random.random,
+                    previous=previous,
+                )
+                if delay is None:
+                    break
+                _log.info(
+                    "Retrying %s of %s in %.2f s (attempt %d: %s)",
+                    operation.name,
+                    operation.application,
+                    delay,
+                    attempts,
+                    outcome.reason if isinstance(outcome, NetworkFailure) else outcome.status_code,
+                )
+                await anyio.sleep(delay)
+                previous = outcome if isinstance(outcome, Response) else None
+            if isinstance(outcome, NetworkFailure):
+                raise _transport_error(operation, outcome) from cause
+            response = replace(outcome, retries=attempts - 1) if attempts > 1 else outcome
             # A response that must not be lost is parsed here: a cancellation abandons threads.
             size = len(response.body) if on_abandoned is None else 0
             return await decode(partial(operation.parse, response), size)
@@ -154,11 +199,8 @@ class Dispatcher:
             successful = streamed
             return streamed.head
 
-        state = call_state()
-        state.begin(operation)
         try:
-            with state:
-                operation.parse(await self._request(operation, state, receive))
+            await self.execute(operation, receive=receive)
         except BaseException:
             if release_slot is not None:
                 release_slot()
@@ -167,61 +209,6 @@ class Dispatcher:
         if release_slot is not None:
             successful.release_slot = release_slot
         return successful
-
-    async def _request(
-        self,
-        operation: Operation[T],
-        state: CallState,
-        receive: Callable[[StreamedResponse], Awaitable[Response]],
-        on_abandoned: Callable[[Response], Awaitable[None]] | None = None,
-    ) -> Response:
-        """Send the request, with retries, until a response is final."""
-        lanes = self.resources.lanes.get()
-        release_slot = partial(lanes.release, operation.lane)
-
-        async def attempt() -> Response:
-            return await receive(await self._attempt(operation, state, release_slot))
-
-        began = monotonic()
-        attempts = 1
-        previous: Response | None = None
-        while True:
-            cause: BaseException | None = None
-            outcome: Response | NetworkFailure
-            await lanes.acquire(operation.lane, state)
-            try:
-                if on_abandoned is None:
-                    outcome = await receive(await self._attempt(operation, state, release_slot))
-                else:  # the request goes on without its caller, who alone waits for the slot
-                    canceller = self.resources.cancellers.get()
-                    outcome = await canceller.complete_submit(attempt, on_abandoned)
-                state.receive(outcome)
-            except ExchangeFailed as error:
-                outcome, cause = error.failure, error.__cause__
-            delay = retry_delay(
-                outcome,
-                operation.retry,
-                self.policy,
-                attempt=attempts,
-                elapsed=monotonic() - began,
-                random=random.random,
-                previous=previous,
-            )
-            if delay is None:
-                if isinstance(outcome, NetworkFailure):
-                    raise _transport_error(operation, outcome) from cause
-                return replace(outcome, retries=attempts - 1) if attempts > 1 else outcome
-            _log.info(
-                "Retrying %s of %s in %.2f s (attempt %d: %s)",
-                operation.name,
-                operation.application,
-                delay,
-                attempts,
-                outcome.reason if isinstance(outcome, NetworkFailure) else outcome.status_code,
-            )
-            await anyio.sleep(delay)
-            attempts += 1
-            previous = outcome if isinstance(outcome, Response) else None
 
     async def _attempt(
         self, operation: Operation[Any], state: CallState, release_slot: Callable[[], None]
