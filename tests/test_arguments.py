@@ -198,7 +198,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("name", "parameter"), calls_of(AsyncClient))
-async def test_no_argument_of_a_call_ends_in_a_strange_error(
+async def test_any_call_argument_raises_our_error(
     fal: Emulator, folder: Path, name: str, parameter: str
 ) -> None:
     fal.register(ECHO, lambda arguments: arguments)
@@ -236,7 +236,7 @@ VALUES: list[Callable[..., Any]] = [
     ("kind", "parameter"),
     [(kind, name) for kind in VALUES for name in inspect.signature(kind).parameters],
 )
-def test_no_argument_of_a_value_ends_in_a_strange_error(
+def test_any_value_argument_raises_our_error(
     folder: Path, kind: Callable[..., Any], parameter: str
 ) -> None:
     faults: list[str] = []

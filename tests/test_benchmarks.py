@@ -83,14 +83,14 @@ def test_every_run_is_one_request(quick: Quick, name: str, leg: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "leg"), [each for each in OURS if each[0] in {"run", "tls"}])
-def test_our_runs_open_one_connection_for_each_in_flight(quick: Quick, name: str, leg: str) -> None:
+def test_runs_open_one_connection_each(quick: Quick, name: str, leg: str) -> None:
     (found,) = quick.measures(name, leg)
 
     assert found["connections"] <= 8
 
 
 @pytest.mark.parametrize("leg", ["ours (streams, then polls)", "ours, streams only"])
-def test_a_job_that_is_watched_by_its_stream_takes_three_requests(quick: Quick, leg: str) -> None:
+def test_streamed_job_takes_three_requests(quick: Quick, leg: str) -> None:
     (found,) = quick.measures("queue", leg)
 
     assert found["requests"] == 3
@@ -107,7 +107,7 @@ def test_a_job_that_is_polled_opens_no_stream(quick: Quick) -> None:
 
 
 @pytest.mark.parametrize("leg", [leg for name, leg in LEGS if name == "stream"])
-def test_every_stream_is_one_request_and_gives_all_its_events(quick: Quick, leg: str) -> None:
+def test_stream_is_one_request(quick: Quick, leg: str) -> None:
     (found,) = quick.measures("stream", leg)
 
     assert (found["streams"], found["units"]) == (2, 20)
@@ -122,7 +122,7 @@ def test_an_upload_in_parts_sends_each_part_once(quick: Quick, leg: str) -> None
     assert found["again_mb"] == 0
 
 
-def test_of_our_uploads_a_part_that_fails_is_sent_again_alone(quick: Quick) -> None:
+def test_failed_upload_part_is_retried_alone(quick: Quick) -> None:
     _, found = quick.measures("files", "ours, asyncio")
 
     assert found["posts"] == 2
@@ -165,7 +165,7 @@ def test_a_leg_without_measures_is_no_success() -> None:
     assert verdict(BAR, readings("case", "theirs", 1) + failed).word == "not measured"
 
 
-def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+def test_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     command = [sys.executable, "-m", "benchmarks", BY_COMMAND, "--quick", "--json", str(file)]
 
@@ -187,7 +187,7 @@ def test_an_unknown_name_is_refused() -> None:
     assert "no question named nonsense" in done.stderr
 
 
-def test_the_charts_of_the_documentation_are_current(tmp_path: Path) -> None:
+def test_documentation_charts_are_current(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--plot", "--out", str(tmp_path)]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
@@ -199,7 +199,7 @@ def test_the_charts_of_the_documentation_are_current(tmp_path: Path) -> None:
     assert drawn.keys() == {f"{chart.question}.svg" for chart in CHARTS}
 
 
-def test_a_chart_has_a_bar_for_each_leg_with_measures() -> None:
+def test_chart_has_a_bar_for_each_leg() -> None:
     chart = Chart("run", "a < b", "wall_s", ("case",), {"theirs": "theirs", "ours": "fal_async"})
     failed = [Reading("case", "theirs", 0, error="boom")]
 

@@ -143,7 +143,7 @@ def test_an_error_survives_copies_and_storage(error: FalClientError) -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_error_can_be_hashed_and_equals_itself_alone(error: FalClientError) -> None:
+def test_errors_are_hashable_and_distinct(error: FalClientError) -> None:
     assert {error: 1}[error] == 1
     assert error == error
     assert copy.copy(error) != error
@@ -158,14 +158,14 @@ def test_notes_survive_storage(error: FalClientError) -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_error_can_be_raised_caught_and_printed(error: FalClientError) -> None:
+def test_errors_can_be_raised_and_printed(error: FalClientError) -> None:
     with pytest.raises(FalClientError) as caught:
         raise copy.copy(error)
     assert str(error) in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("cls", HTTP_ERRORS)
-def test_what_the_platform_sent_is_not_in_the_text(cls: type[FalClientHTTPError]) -> None:
+def test_platform_data_is_not_in_the_text(cls: type[FalClientHTTPError]) -> None:
     error = cls(
         "no",
         500,
@@ -177,13 +177,13 @@ def test_what_the_platform_sent_is_not_in_the_text(cls: type[FalClientHTTPError]
     assert "secret prompt" not in shown
 
 
-def test_the_facts_of_a_realtime_error_are_not_in_its_text() -> None:
+def test_realtime_details_are_not_in_the_text() -> None:
     error = RealtimeError("X", "y", {"input": "secret"})
     assert "secret" not in str(error) + repr(error)
     assert error.payload == {"input": "secret"}
 
 
-def test_facts_are_kept_apart_from_what_they_were_made_of() -> None:
+def test_attributes_are_copies() -> None:
     headers, payload, problems = {"a": "1"}, {"b": 2}, [PROBLEM]
     error = FalClientHTTPError("no", 500, response_headers=headers, details=problems)
     realtime = RealtimeError("X", payload=payload)
@@ -195,7 +195,7 @@ def test_facts_are_kept_apart_from_what_they_were_made_of() -> None:
     assert realtime.payload == {"b": 2}
 
 
-def test_facts_that_are_not_known_are_none_or_empty() -> None:
+def test_unknown_attributes_are_none_or_empty() -> None:
     error = FalClientHTTPError("no", 500)
     assert vars(error) == {
         "message": "no",
@@ -213,7 +213,7 @@ def test_facts_that_are_not_known_are_none_or_empty() -> None:
     assert InvalidResponseError("x").request_id is None
 
 
-def test_a_timeout_is_pythons_and_not_a_system_error_with_a_number() -> None:
+def test_timeout_is_a_timeout_error_without_errno() -> None:
     error = FalClientTimeoutError(2.0, "abc", InProgress([]))
     assert isinstance(error, TimeoutError)
     assert isinstance(error, asyncio.TimeoutError)
@@ -227,7 +227,7 @@ def test_a_wrong_call_is_a_value_error() -> None:
     assert isinstance(InvalidRequestError("x"), ValueError)
 
 
-def test_a_caller_may_derive_an_error_with_arguments_of_its_own() -> None:
+def test_subclass_may_take_other_arguments() -> None:
     again = pickle.loads(pickle.dumps(OwnError(7)))
     assert (again.number, again.message, str(again)) == (7, "no 7", "no 7 (HTTP 400)")
 
@@ -259,7 +259,7 @@ def test_the_tree_is_by_remedy(cls: type, parent: type) -> None:
     assert issubclass(cls, parent)
 
 
-def test_the_drawn_tree_names_every_error_with_its_parent() -> None:
+def test_documented_tree_lists_every_error() -> None:
     parents: dict[int, str] = {}
     drawn: dict[str, str] = {}
     for line in (errors.__doc__ or "").splitlines():

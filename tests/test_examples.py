@@ -66,7 +66,7 @@ def test_example_of_a_docstring_does_what_it_says(example: doctest.DocTest) -> N
     assert failures == 0, "".join(report)
 
 
-def test_examples_are_found_in_methods_of_public_classes() -> None:
+def test_examples_in_methods_are_found() -> None:
     names = {example.name for example in examples()}
     assert {
         "fal_async.AsyncClient.with_options",

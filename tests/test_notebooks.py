@@ -28,7 +28,7 @@ def notebook(fal: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Noteboo
         yield notebook
 
 
-def test_the_cells_of_the_documentation_run_in_a_kernel(notebook: Notebook) -> None:
+def test_documentation_cells_run_in_a_kernel(notebook: Notebook) -> None:
     awaiting, blocking = CELLS
     assert "await " in awaiting
     assert "await " not in blocking

@@ -241,7 +241,7 @@ CALLS: list[tuple[Callable[[AsyncClient], Awaitable[object]], str, list[str]]] =
 
 @pytest.mark.parametrize(("call", "path", "fields"), CALLS)
 @pytest.mark.parametrize("code", [200, 422])
-async def test_no_body_of_a_peer_ends_in_a_strange_error(
+async def test_any_body_raises_our_error(
     call: Callable[[AsyncClient], Awaitable[object]], path: str, fields: list[str], code: int
 ) -> None:
     answers, faults = Answers(path), list[str]()
@@ -256,7 +256,7 @@ async def test_no_body_of_a_peer_ends_in_a_strange_error(
 
 
 @pytest.mark.parametrize(("call", "path"), [(run, "/run/"), (upload_parts, "/multipart")])
-async def test_no_head_of_a_peer_ends_in_a_strange_error(
+async def test_any_head_raises_our_error(
     call: Callable[[AsyncClient], Awaitable[object]], path: str
 ) -> None:
     answers, faults = Answers(path), list[str]()
@@ -269,7 +269,7 @@ async def test_no_head_of_a_peer_ends_in_a_strange_error(
     assert not faults, "\n".join(["", *faults])
 
 
-async def test_no_head_of_a_file_ends_in_a_strange_error(tmp_path: Path) -> None:
+async def test_any_file_head_raises_our_error(tmp_path: Path) -> None:
     faults = list[str]()
     first = b""
 
@@ -292,7 +292,7 @@ EVENTS = [b"\xff", b"\xed\xa0\x80", b"{" * 100_000, b'{"a":', b'"\\ud800"', b"\0
 
 
 @pytest.mark.parametrize("event", [*EVENTS, *TEXTS])
-async def test_no_event_of_a_stream_ends_in_a_strange_error(event: bytes) -> None:
+async def test_any_event_raises_our_error(event: bytes) -> None:
     answers = Answers("/run/")
     kinds = [b"data: %b\n\n", b"event: error\ndata: %b\n\n", b"id: %b\nretry: x\n\n", b"%b\n\n"]
     with RawServer(answers) as peer:
@@ -305,7 +305,7 @@ async def test_no_event_of_a_stream_ends_in_a_strange_error(event: bytes) -> Non
 
 
 @pytest.mark.parametrize("event", [*EVENTS, *TEXTS])
-async def test_no_message_of_a_socket_ends_in_a_strange_error(event: bytes) -> None:
+async def test_any_websocket_message_raises_our_error(event: bytes) -> None:
     said = event[:60000]
 
     def script(connection: RawConnection) -> None:

@@ -89,7 +89,7 @@ SHOWN = [name for name in MODULES if name.count(".") < 2 and "._" not in name]
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_what_a_module_promises_is_there_once_and_in_order(name: str) -> None:
+def test_module_exports_are_unique_and_sorted(name: str) -> None:
     module = importlib.import_module(name)
     names = promised(module)
     assert [missing for missing in names if not hasattr(module, missing)] == []
@@ -97,7 +97,7 @@ def test_what_a_module_promises_is_there_once_and_in_order(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_a_public_module_promises_all_of_its_public_functions_and_classes(name: str) -> None:
+def test_public_modules_export_everything(name: str) -> None:
     defined = {
         node.name
         for node in tree_of(name).body
@@ -107,7 +107,7 @@ def test_a_public_module_promises_all_of_its_public_functions_and_classes(name: 
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_every_module_and_what_it_promises_is_documented(name: str) -> None:
+def test_every_export_is_documented(name: str) -> None:
     names = promised(importlib.import_module(name))
     bare = [
         node.name
@@ -139,14 +139,14 @@ def test_the_methods_of_a_class_are_found() -> None:
     assert set(public_methods(fal_async.Hosts)) == {"at", "from_environment"}
 
 
-def test_the_package_shows_the_values_and_the_calls() -> None:
+def test_package_exports_values_and_functions() -> None:
     names = {name for module in (_config, functions, errors, types) for name in module.__all__}
     assert names | {"AsyncClient", "AsyncRequestHandle", "PooledTransport"} <= set(
         fal_async.__all__
     )
 
 
-def test_the_package_shows_what_it_promises_and_nothing_else() -> None:
+def test_package_dir_lists_only_exports() -> None:
     assert fal_async.__all__ == sorted(fal_async.__all__)
     assert dir(fal_async) == fal_async.__all__
     everything: dict[str, object] = {}
@@ -154,13 +154,13 @@ def test_the_package_shows_what_it_promises_and_nothing_else() -> None:
     assert everything.keys() - {"__builtins__"} == set(fal_async.__all__)
 
 
-def test_every_name_of_the_package_is_public_and_has_one_identity() -> None:
+def test_every_export_has_one_identity() -> None:
     for name in fal_async.__all__:
         assert getattr(fal_async, name) is getattr(fal_async, name)
         assert not name.startswith("_") or name == "__version__"
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = fal_async.nonsense
 
@@ -176,7 +176,7 @@ def test_the_package_is_typed() -> None:
 
 
 @pytest.mark.parametrize("statement", ["import fal_async", "from fal_async import errors, types"])
-def test_importing_the_package_imports_nothing_heavy(statement: str) -> None:
+def test_package_import_is_light(statement: str) -> None:
     code = f"import sys\n{statement}\nprint(*sorted(set({LATE!r}) & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", code],

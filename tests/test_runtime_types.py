@@ -56,7 +56,7 @@ def annotated(value: object) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_the_annotations_of_everything_public_can_be_resolved(name: str) -> None:
+def test_public_annotations_can_be_resolved(name: str) -> None:
     module = import_module(name)
     for shown in getattr(module, "__all__", ()):
         for path, value in annotated(getattr(module, shown)):
@@ -69,7 +69,7 @@ def test_the_annotations_of_everything_public_can_be_resolved(name: str) -> None
             assert not [hint for hint in hints.values() if isinstance(hint, str)], path
 
 
-def test_the_walk_sees_functions_methods_properties_and_constructors() -> None:
+def test_walk_finds_every_kind_of_callable() -> None:
     client = {path for path, _ in annotated(fal_async.AsyncClient)}
     names = {"__init__", "default_timeout", "submit", "upload"}
     assert {"AsyncClient", *(f"AsyncClient.{name}" for name in names)} <= client
@@ -99,7 +99,7 @@ def test_however_they_are_looked_at(subject: str, look: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-def test_annotations_that_nobody_looks_at_import_nothing() -> None:
+def test_unread_annotations_import_nothing() -> None:
     heavy = {"anyio", "httpx", "pydantic", "typing_extensions"}
     code = f"import sys, fal_async; fal_async.run; print(*{heavy} & sys.modules.keys())"
     done = subprocess.run(
@@ -108,7 +108,7 @@ def test_annotations_that_nobody_looks_at_import_nothing() -> None:
     assert done.stdout.split() == []
 
 
-def test_names_of_extras_that_are_not_installed_stand_for_anything() -> None:
+def test_types_of_missing_extras_are_any() -> None:
     names: dict[str, Any] = {}
     source = "import no_such_package.inner\nfrom no_such_package import Picture as Image"
     for statement in ast.parse(source).body:
@@ -154,9 +154,7 @@ def test_names_of_extras_that_are_not_installed_stand_for_anything() -> None:
         ),
     ],
 )
-def test_a_public_value_in_a_model_is_kept_written_and_read(
-    kind: Any, value: Any, data: Any
-) -> None:
+def test_public_values_work_as_model_fields(kind: Any, value: Any, data: Any) -> None:
     adapter = pydantic.TypeAdapter(kind)
     checked = adapter.validate_python(value)
     assert checked == value
@@ -170,7 +168,7 @@ def test_a_public_value_in_a_model_is_kept_written_and_read(
     assert json.loads(holder.model_dump_json()) == {"it": data}
 
 
-def test_a_result_in_a_model_still_knows_its_request() -> None:
+def test_result_in_a_model_keeps_its_request() -> None:
     result = Result({"seed": 7}, request_id="764cabcf", retries=1)
     checked = pydantic.TypeAdapter(Result).validate_python(result)
     assert checked is result
@@ -191,7 +189,7 @@ def test_what_is_no_result_or_handle_is_refused() -> None:
             pydantic.TypeAdapter(kind).validate_python(value)
 
 
-def test_the_input_models_of_a_program_may_hold_uploads() -> None:
+def test_input_models_may_hold_uploads() -> None:
     class Edit(pydantic.BaseModel):
         image_url: fal_async.Upload | str
         options: fal_async.StorageSettings | None = None
@@ -253,7 +251,7 @@ def test_a_call_can_be_a_dependency() -> None:
 
 
 @pytest.mark.parametrize("kind", [Result, SyncResult])
-def test_results_and_their_files_are_written_as_json_and_yaml(kind: Any) -> None:
+def test_results_serialize_to_json_and_yaml(kind: Any) -> None:
     yaml = pytest.importorskip("yaml")
     result = kind({"images": [{"url": "data:,x", "width": 4}]}, request_id="764cabcf")
     assert json.loads(json.dumps(result)) == dict(result)
@@ -263,7 +261,7 @@ def test_results_and_their_files_are_written_as_json_and_yaml(kind: Any) -> None
     assert isinstance(file, SyncFile if kind is SyncResult else File)
 
 
-def test_small_values_are_written_as_json_and_yaml() -> None:
+def test_values_serialize_to_json_and_yaml() -> None:
     yaml = pytest.importorskip("yaml")
     for plain in (str(Cancellation("OK")), dataclasses.asdict(InProgress([LINE])), dict(LINE)):
         assert json.loads(json.dumps(plain)) == plain
@@ -284,7 +282,7 @@ def test_small_values_are_written_as_json_and_yaml() -> None:
         fal_async.WorkflowEvent(type="submit"),
     ],
 )
-def test_values_are_copied_pickled_and_taken_apart(value: Any) -> None:
+def test_values_can_be_copied_and_pickled(value: Any) -> None:
     for again in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
         assert again == value
         assert type(again) is type(value)
@@ -293,7 +291,7 @@ def test_values_are_copied_pickled_and_taken_apart(value: Any) -> None:
         assert facts.keys() == {field.name for field in dataclasses.fields(value)}
 
 
-def test_a_bound_handle_is_taken_apart_without_its_client() -> None:
+def test_bound_handle_unpacks_without_client() -> None:
     client = fal_async.AsyncClient("a:b")
     facts = dataclasses.asdict(client.attach(FACTS))
     assert "a:b" not in repr(facts)

@@ -282,7 +282,7 @@ async def test_no_failure_shows_a_secret(
 
 @pytest.mark.parametrize("fault", ODD_TOKENS)
 @pytest.mark.parametrize(("call", "step"), [(upload, TOKENS[1]), (realtime, TOKENS[0])])
-async def test_a_token_that_is_not_where_it_belongs_is_not_shown(
+async def test_misplaced_token_is_not_shown(
     call: Callable[[AsyncClient], Awaitable[object]], step: str, fault: str
 ) -> None:
     error = await failure_of(call, step, ODD_TOKENS[fault])
@@ -292,7 +292,7 @@ async def test_a_token_that_is_not_where_it_belongs_is_not_shown(
 
 @pytest.mark.parametrize("fault", ["500", "garbage", "cut", "dropped"])
 @pytest.mark.parametrize(("call", "step"), CALLS[:8])
-async def test_no_failure_of_a_transport_of_httpx_shows_a_secret(
+async def test_httpx_transport_error_hides_secrets(
     call: Callable[[AsyncClient], Awaitable[object]], step: str, fault: str
 ) -> None:
     transport = httpx.AsyncHTTPTransport()
@@ -377,7 +377,7 @@ MAKERS: list[Callable[[Any], object]] = [
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_no_constructor_that_refuses_shows_a_secret(make: Callable[[Any], object]) -> None:
+def test_constructor_error_hides_secrets(make: Callable[[Any], object]) -> None:
     with pytest.raises(FalClientError) as caught:
         make(KEY)
     assert leaks(caught.value) == []

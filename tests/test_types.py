@@ -33,7 +33,7 @@ def test_a_status_is_a_value(status: Status) -> None:
     assert sum(status == other for other in STATUSES) == 1
 
 
-def test_logs_are_a_list_whatever_they_were_said_to_be() -> None:
+def test_logs_are_always_a_list() -> None:
     nothing: Any = None
     assert InProgress(nothing) == InProgress(logs=nothing) == InProgress([])
     assert Completed(logs=nothing, metrics={}).logs == []
@@ -73,7 +73,7 @@ def test_statuses_are_matched_by_their_class() -> None:
     ("answer", "accepted"),
     [("OK", True), ("CANCELLATION_REQUESTED", True), ("ALREADY_COMPLETED", False)],
 )
-def test_a_cancellation_is_a_string_that_knows_what_it_means(answer: str, accepted: bool) -> None:
+def test_cancellation_is_a_string_with_properties(answer: str, accepted: bool) -> None:
     cancellation = Cancellation(answer)
     assert cancellation == answer
     assert cancellation.accepted is accepted
@@ -107,7 +107,7 @@ def test_a_result_is_a_dictionary() -> None:
     assert isinstance(result, dict)
 
 
-def test_what_is_unknown_about_a_result_is_none_or_empty() -> None:
+def test_unknown_metadata_is_none_or_empty() -> None:
     assert facts(full())["metrics"] == {"inference_time": 0.5}
     assert facts(full())["headers"] == {"x-fal-request-id": "abc"}
     assert facts(Result({})) == {
@@ -130,7 +130,7 @@ def test_what_is_unknown_about_a_result_is_none_or_empty() -> None:
         ),
     ],
 )
-def test_a_result_stays_what_it_is_when_copied_and_stored(again: Any) -> None:
+def test_result_survives_copy_and_pickle(again: Any) -> None:
     result = again(full())
     assert type(result) is Result
     assert result == full()
@@ -147,7 +147,7 @@ def test_a_deep_copy_shares_nothing() -> None:
     assert result == full()
 
 
-def test_a_result_equals_its_output_whatever_is_known_about_it() -> None:
+def test_result_equals_its_output() -> None:
     assert full() == Result(dict(full()), request_id="other")
     assert full() != Result({})
 

@@ -168,7 +168,7 @@ def test_credentials_work_in_consecutive_loops(fal_home: Path) -> None:
         clock.now += 86_400
 
 
-def test_search_in_dead_loop_does_not_block_the_next() -> None:
+def test_search_survives_a_dead_event_loop() -> None:
     environ = CountingEnviron({"FAL_KEY": "id:secret"})
     environ.may_go_on.clear()
     credentials = Credentials(environ=environ)

@@ -80,9 +80,7 @@ async def test_copy_uses_the_same_account(fal: Emulator, copied: Callable[[Any],
 
 
 @pytest.mark.parametrize("copied", COPIES)
-def test_copy_of_blocking_client_uses_same_account(
-    fal: Emulator, copied: Callable[[Any], Any]
-) -> None:
+def test_blocking_copy_uses_the_same_account(fal: Emulator, copied: Callable[[Any], Any]) -> None:
     with SyncTenant("acme", fal.key, fal.hosts) as client:
         copied_client = copied(client)
         assert copied_client.run(ECHO, {}) == {}
@@ -104,7 +102,7 @@ async def test_copy_keeps_its_transport() -> None:
 
 
 @pytest.mark.parametrize("kind", [Tenant, SyncTenant])
-async def test_unpickled_client_requires_an_explicit_key(fal: Emulator, kind: Any) -> None:
+async def test_unpickled_client_requires_a_key(fal: Emulator, kind: Any) -> None:
     client = kind("acme", fal.key, fal.hosts)
     data = pickle.dumps(client)
     assert fal.key.encode() not in data
@@ -188,7 +186,7 @@ async def test_file_tokens_are_shared_per_key(fal: Emulator) -> None:
         assert tokens() == [f"Key {fal.key}", "Key tenant:1"]
 
 
-async def test_changing_provider_keys_keep_tokens_separate(fal: Emulator) -> None:
+async def test_tokens_follow_the_key_of_the_provider(fal: Emulator) -> None:
     tenant: ContextVar[str] = ContextVar("tenant")
     for name in ("tenant:1", "tenant:2"):
         fal.accept_key(name)

@@ -93,7 +93,7 @@ async def test_stored_login_is_readable_by_owner_only(fal_home: Path) -> None:
         assert (fal_home / name).stat().st_mode & 0o777 == 0o600
 
 
-async def test_login_is_refreshed_during_client_lifetime(fal_home: Path) -> None:
+async def test_login_is_refreshed_while_in_use(fal_home: Path) -> None:
     log_in(fal_home)
     issuer, clock = Issuer(), Clock()
     credentials = credentials_of(fal_home, issuer, clock)
@@ -109,7 +109,7 @@ async def test_login_is_refreshed_during_client_lifetime(fal_home: Path) -> None
     ]
 
 
-async def test_short_lived_token_is_not_always_refreshed(fal_home: Path) -> None:
+async def test_short_lived_token_is_reused(fal_home: Path) -> None:
     async def post_form(url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
         return 200, b'{"access_token":"opaque"}'
 
@@ -142,7 +142,7 @@ async def test_rejected_token_is_not_pickled(fal_home: Path) -> None:
     assert not [name for name, value in state.items() if value == rejected]
 
 
-async def test_token_refreshed_by_another_process_is_used(fal_home: Path) -> None:
+async def test_token_of_another_process_is_used(fal_home: Path) -> None:
     log_in(fal_home, access=jwt("old", NOW + 600))
     issuer, clock = Issuer(), Clock()
     credentials = credentials_of(fal_home, issuer, clock)
@@ -247,7 +247,7 @@ async def test_unstorable_tokens_are_kept_in_memory(
     assert await credentials.authorization() == f"Bearer {Issuer.access(7)}"
 
 
-async def test_cancelled_refresh_completes_and_is_stored(fal_home: Path) -> None:
+async def test_cancelled_refresh_is_stored(fal_home: Path) -> None:
     file = log_in(fal_home)
     issuer = Issuer()
     held = issuer.hold()

@@ -66,7 +66,7 @@ class Stranger:
 
 
 @pytest.mark.parametrize("output", [Stranger, 7, list[Stranger], list["Nowhere"], "Nowhere"])  # type: ignore[name-defined] # noqa: F821 -- undefined on purpose
-def test_invalid_output_type_fails_before_the_request(output: Any) -> None:
+def test_invalid_output_type_sends_nothing(output: Any) -> None:
     with pytest.raises(InvalidRequestError, match="output must be a type"):
         check_output_type(output)
     with pytest.raises(InvalidRequestError):

@@ -223,7 +223,7 @@ async def test_dropped_handle_keeps_its_job_running(
         assert await handle.get() == {"n": 1}
 
 
-async def test_callback_error_does_not_cancel_finished_job(
+async def test_callback_error_keeps_finished_job(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     gate.open()
@@ -260,7 +260,7 @@ async def test_subscribe_cancels_cleanly_at_every_await(
         assert await client.subscribe(SLOW, {"still": "works"}) == {"still": "works"}
 
 
-async def test_invalid_arguments_fail_before_the_request(
+async def test_invalid_arguments_send_nothing(
     fal: Emulator, client: AsyncClient, gate: Gate
 ) -> None:
     calls: list[dict[str, Any]] = [

@@ -133,7 +133,7 @@ async def test_unrequested_logs_are_not_delivered(
     ],
     ids=lambda fault: str(fault.status or fault.cut or fault.raw_bytes or "broken"),
 )
-async def test_failed_status_stream_falls_back_to_polling(
+async def test_failed_stream_falls_back_to_polling(
     fal: Emulator, client: AsyncClient, talk: str, fault: Fault
 ) -> None:
     fal.fail(talk, fault)

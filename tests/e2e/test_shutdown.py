@@ -175,7 +175,7 @@ async def test_temporary_key_failure_delays_the_cancels(fal: Emulator) -> None:
     await nothing_runs(fal, 1)
 
 
-async def test_permanent_key_failure_warns_once_with_ids(
+async def test_permanent_key_failure_warns_once(
     fal: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fal_async._dispatch.cancellation.DELAYS", (0.0,))
@@ -255,9 +255,7 @@ async def test_client_close_cancels_watched_jobs(
     assert {error.uncancelled for error in errors} == {()}
 
 
-async def test_close_refuses_calls_and_awaits_submissions(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_close_refuses_calls_and_awaits_submits(fal: Emulator, client: AsyncClient) -> None:
     held = fal.gate()
     fal.fail(SLOW, Fault(route="submit", delay=held))
     ids: list[str] = []

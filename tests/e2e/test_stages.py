@@ -141,7 +141,7 @@ async def test_error_reports_the_stage_of_the_call(
         ),
     ],
 )
-async def test_timeout_at_limit_names_it_and_sends_nothing(
+async def test_timeout_at_limit_names_the_limit(
     fal: Emulator,
     gate: Gate,
     limits: Limits,

@@ -168,9 +168,7 @@ async def test_events_are_validated(client: AsyncClient) -> None:
         await collect(client.stream(COUNT, {"steps": 2}, path="", output=list[int]))
 
 
-async def test_text_events_are_kept_and_empty_ones_skipped(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_text_is_kept_and_empty_events_skipped(fal: Emulator, client: AsyncClient) -> None:
     serve(
         fal,
         b": hello\n\ndata: {}\n\ndata:\n\ndata: plain\n\nevent: event\ndata: 1\n\ndata: [DONE]\n\n",
@@ -207,7 +205,7 @@ async def test_text_like_the_sentinel_is_an_event(fal: Emulator, client: AsyncCl
         (b'data: {"error": "out of \xff paint"}\n\n', "out of \ufffd paint"),
     ],
 )
-async def test_error_event_is_raised_after_earlier_events(
+async def test_error_event_follows_earlier_events(
     fal: Emulator, client: AsyncClient, event: bytes, message: str
 ) -> None:
     serve(fal, b'data: {"output": "a", "partial": true, "error": null}\n\n' + event)
@@ -366,9 +364,7 @@ async def test_dropped_connection_reports_the_progress(
     assert "after 2 events" in str(error)
 
 
-async def test_stream_ending_within_event_is_interrupted(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_partial_event_means_interruption(fal: Emulator, client: AsyncClient) -> None:
     serve(fal, b"data: 1\n\ndata: 2\n")
 
     with pytest.raises(StreamInterruptedError, match="after 1 events: it ended within an event"):

@@ -50,9 +50,7 @@ async def test_lost_submit_response_is_not_retried(
     assert "not sent again" in str(caught.value)
 
 
-async def test_job_of_truncated_response_can_be_collected(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_job_of_truncated_response_is_known(fal: Emulator, client: AsyncClient) -> None:
     fal.register(ECHO, echo)
     fal.fail(ECHO, Fault(route="submit", cut=5))
 
@@ -107,9 +105,7 @@ async def test_unsent_submit_is_retried(fal: Emulator, client: AsyncClient) -> N
     assert fal.counters(ECHO).executions == 1
 
 
-async def test_gateway_failure_does_not_repeat_the_submit(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_gateway_failure_is_not_resubmitted(fal: Emulator, client: AsyncClient) -> None:
     fal.register(ECHO, echo)
     fal.fail(ECHO, Fault(route="submit", status=503, times=None))
 
@@ -168,9 +164,7 @@ async def test_long_retry_after_is_raised_immediately(fal: Emulator, client: Asy
     assert fal.count("run") == 1
 
 
-async def test_full_queue_is_raised_when_length_is_limited(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_queue_limit_raises_immediately(fal: Emulator, client: AsyncClient) -> None:
     gate = fal.gate()
 
     @fal.endpoint("acme/slow", concurrency=1)
@@ -187,7 +181,7 @@ async def test_full_queue_is_raised_when_length_is_limited(
     gate.open()
 
 
-async def test_unreachable_platform_reports_nothing_sent() -> None:
+async def test_unreachable_platform_is_reported() -> None:
     with Emulator() as gone:
         hosts = gone.hosts
     policy = RetryPolicy(attempts=2, base_delay=0)

@@ -125,7 +125,7 @@ def test_unserializable_error_counts_as_a_crash(
     assert "Error" in fal.jobs[submitted["request_id"]].logs[0]["message"]
 
 
-def test_app_may_receive_before_accepting_websocket(fal: Emulator) -> None:
+def test_app_may_receive_before_accepting(fal: Emulator) -> None:
     @fal.websocket("acme/socket")
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert (await receive())["type"] == "websocket.connect"

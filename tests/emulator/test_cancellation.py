@@ -62,7 +62,7 @@ def test_running_coroutine_is_cancelled(fal: Emulator, http: httpx.Client) -> No
     assert fal.counters("acme/app").cancelled == 1
 
 
-def test_job_is_cancelled_before_its_runner_starts(fal: Emulator, http: httpx.Client) -> None:
+def test_job_is_cancelled_before_its_start(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", gated_echo(fal.gate()), concurrency=1)
     for _ in range(20):
         submitted = submit(http)
@@ -125,7 +125,7 @@ def test_cancelled_job_is_not_retried(fal: Emulator, http: httpx.Client) -> None
     assert fal.counters("acme/app").executions == 1
 
 
-def test_threaded_function_sees_cancel_and_finishes(fal: Emulator, http: httpx.Client) -> None:
+def test_threaded_function_is_notified(fal: Emulator, http: httpx.Client) -> None:
     @fal.endpoint("acme/app")
     def app(arguments: Arguments, job: Job) -> bool:
         return job.cancellation.wait_sync()

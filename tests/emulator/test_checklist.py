@@ -138,7 +138,7 @@ def test_model_error_is_not_a_platform_error(
     assert body["error"] == "Request cancelled by the client."
 
 
-def test_account_limit_queues_jobs_and_rejects_runs() -> None:
+def test_account_limit_rejects_only_runs() -> None:
     with Emulator(concurrency=1) as fal, make_client(fal) as http:
         fal.register("acme/app", gated_echo(fal.gate()))
         submit(http)

@@ -114,7 +114,7 @@ def test_edit_changes_the_real_response(fal: Emulator, http: httpx.Client) -> No
     assert response.text == 'data: {"status":"COMPLETED","new":true}\n\n'
 
 
-def test_delay_holds_the_response_until_gate_opens(fal: Emulator, http: httpx.Client) -> None:
+def test_response_waits_for_the_gate(fal: Emulator, http: httpx.Client) -> None:
     gate = fal.gate()
     fal.fail("acme/app", Fault(route="run", delay=gate), Fault(route="run", delay=0.0))
     responses: list[httpx.Response] = []
@@ -178,7 +178,7 @@ def test_response_is_truncated_within_its_body(fal: Emulator, cut: int, end: byt
     assert body == b'{"a":1}'[:cut] + end
 
 
-def test_response_shorter_than_the_cut_is_complete(fal: Emulator, http: httpx.Client) -> None:
+def test_short_response_is_not_truncated(fal: Emulator, http: httpx.Client) -> None:
     fal.fail("acme/app", Fault(cut=8))
     assert http.post("/run/acme/app", json={"a": 1}).json() == {"a": 1}
 

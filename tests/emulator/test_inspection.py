@@ -40,7 +40,7 @@ def test_long_recorded_bodies_are_shortened(fal: Emulator, http: httpx.Client) -
     assert len(fal.requests[0].body) == 65_536
 
 
-def test_requests_are_counted_by_route_and_endpoint(fal: Emulator, http: httpx.Client) -> None:
+def test_requests_are_counted_by_route(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     fal.register("acme/other", echo)
     submitted = submit(http)

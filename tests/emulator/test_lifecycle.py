@@ -224,7 +224,7 @@ def test_process_may_exit_without_stop() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")
 
 
-def test_import_without_extra_explains_the_install() -> None:
+def test_missing_extra_explains_the_install() -> None:
     for missing in ("starlette", "uvicorn"):
         done = python(f"import sys; sys.modules[{missing!r}] = None; import fal_async.emulator")
         assert done.returncode == 1

@@ -39,7 +39,7 @@ def error_of(message: str | bytes) -> tuple[str, str]:
     return error["error"], error["reason"]
 
 
-def test_plain_function_returns_one_output_per_input(fal: Emulator) -> None:
+def test_plain_function_maps_input_to_output(fal: Emulator) -> None:
     @fal.realtime("acme/live")
     def double(arguments: Arguments) -> Arguments:
         return {"n": arguments["n"] * 2}

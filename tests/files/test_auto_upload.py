@@ -357,9 +357,7 @@ async def test_file_only_serializers_are_named(
     assert fal.count("run") == 0
 
 
-async def test_text_files_are_refused_before_the_request(
-    fal: Emulator, client: AsyncClient, path: Path
-) -> None:
+async def test_text_files_are_refused(fal: Emulator, client: AsyncClient, path: Path) -> None:
     with path.open() as file, pytest.raises(InvalidRequestError, match="binary mode"):
         await client.run(ECHO, {"a": path, "b": file})
     assert fal.requests == []

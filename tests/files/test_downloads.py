@@ -299,9 +299,7 @@ async def test_file_that_shrinks_is_incomplete(client: AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("beyond", ["5", "6", "*"])
-async def test_connection_lost_after_last_byte_is_no_error(
-    client: AsyncClient, beyond: str
-) -> None:
+async def test_lost_connection_after_last_byte_is_fine(client: AsyncClient, beyond: str) -> None:
     def script(connection: RawConnection) -> None:
         request = connection.request()
         if b"range: bytes=5-" in request.lower():
@@ -532,7 +530,7 @@ async def test_stored_results_use_the_default_client(
     assert await File(url=url).read() == CONTENT
 
 
-async def test_copied_and_pickled_files_lose_their_client(
+async def test_copied_files_lose_their_client(
     fal: Emulator, client: AsyncClient, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in fal.environ.items():

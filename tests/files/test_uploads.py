@@ -387,9 +387,7 @@ async def test_key_is_not_sent_to_cdn_or_presigned_urls(
         assert shown.startswith("Key") == (request.host == "rest")
 
 
-async def test_tokens_are_cached_and_refreshed_on_refusal(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_refused_tokens_are_refreshed(fal: Emulator, client: AsyncClient) -> None:
     async with anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(client.upload, b"x", "text/plain")
@@ -464,7 +462,7 @@ async def test_foreign_token_is_sent_only_to_the_cdn(fal: Emulator, client: Asyn
         ("initiate", {"upload_url": "nonsense"}, "upload_url"),
     ],
 )
-async def test_incomplete_responses_name_the_missing_field(
+async def test_error_names_the_missing_field(
     fal: Emulator, client: AsyncClient, route: Any, edit: dict[str, Any], words: str
 ) -> None:
     fal.fail(None, Fault(route=route, transform=lambda body: {**body, **edit}))
@@ -574,9 +572,7 @@ async def test_next_repository_receives_all_parts(fal: Emulator, client: AsyncCl
     assert progress[-1] == len(LARGE)
 
 
-async def test_next_repository_receives_one_shot_sources(
-    fal: Emulator, client: AsyncClient
-) -> None:
+async def test_next_repository_accepts_iterators(fal: Emulator, client: AsyncClient) -> None:
     fal.fail(None, Fault(route="begin_parts", status=400), Fault(route="upload", status=400))
     for content in (SMALL, LARGE):
         url = await client.upload(async_bits(content), "video/mp4")
@@ -760,9 +756,7 @@ async def test_file_changed_during_upload_is_an_error(
 
 
 @pytest.mark.parametrize("change", ["shrunk", "grown"])
-async def test_open_file_changed_during_upload_is_an_error(
-    client: AsyncClient, change: str
-) -> None:
+async def test_changed_open_file_is_an_error(client: AsyncClient, change: str) -> None:
     file = io.BytesIO(SMALL)
 
     def alter(sent: int, _: int | None) -> None:

@@ -210,7 +210,7 @@ async def test_cancelled_wait_for_a_connection() -> None:
 
 
 @pytest.mark.parametrize("read", [True, False], ids=["with-connection", "without"])
-async def test_cancelled_waiter_passes_its_connection_on(read: bool) -> None:
+async def test_cancelled_waiter_frees_its_connection(read: bool) -> None:
     go_on = threading.Event()
 
     def script(connection: RawConnection) -> None:

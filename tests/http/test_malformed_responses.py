@@ -198,7 +198,7 @@ def _dies_after_one(connection: RawConnection) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-async def test_dead_connection_of_safe_request_is_replaced(
+async def test_safe_request_replaces_dead_connection(
     transport: PooledTransport, method: str
 ) -> None:
     response = OK if method != "HEAD" else OK[:-2]

@@ -273,7 +273,7 @@ def test_head_limit_is_exact_in_any_chunking() -> None:
 
 
 @pytest.mark.parametrize("flood", [b"X-Trailer: y\r\n", b"1;" + b"x" * 100])
-def test_trailers_and_chunk_extensions_are_limited(flood: bytes) -> None:
+def test_trailers_and_extensions_are_limited(flood: bytes) -> None:
     response = fed(CHUNKED, b"0\r\n" if flood.startswith(b"X") else b"")
     for _ in range(10000):
         response.feed(flood)

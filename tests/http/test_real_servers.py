@@ -141,7 +141,7 @@ async def test_early_refusal_is_received(
     assert (in_use(transport), idle(transport)) == (0, 0)
 
 
-async def test_hundreds_of_requests_share_the_connections(server_url: str) -> None:
+async def test_many_requests_share_the_connections(server_url: str) -> None:
     transport = PooledTransport(max_connections=5)
     responses: set[str] = set()
     async with httpx.AsyncClient(transport=transport, timeout=30) as client:

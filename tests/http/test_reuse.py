@@ -83,7 +83,7 @@ async def test_only_the_operation_permits_a_retry(
         assert len(peer.connections) == (2 if repeatable else 1)
 
 
-async def test_unreliable_connection_needs_safe_requests(
+async def test_unreliable_connection_is_avoided(
     transport: PooledBackend,
 ) -> None:
     def script(connection: RawConnection) -> None:

@@ -78,7 +78,7 @@ async def test_task_survives_the_cancel_of_its_caller() -> None:
 
 
 @pytest.mark.parametrize("run_it", [run for run in RUNS if run is not on_trio])
-def test_task_survives_cancel_of_all_asyncio_tasks(run_it: Run) -> None:
+def test_task_survives_asyncio_cancel_of_all(run_it: Run) -> None:
     async def main() -> None:
         go_on = anyio.Event()
         task = spawn(go_on.wait)
@@ -193,7 +193,7 @@ def test_pending_tasks_run_when_the_loop_ends(run: Run) -> None:
     assert finished == [1]
 
 
-def test_slow_task_is_cancelled_after_grace_period(run: Run) -> None:
+def test_slow_task_is_cancelled_eventually(run: Run) -> None:
     tasks: list[BackgroundTask] = []
     cleaned: list[int] = []
 

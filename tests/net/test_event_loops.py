@@ -91,7 +91,7 @@ def test_consecutive_loops_close_everything() -> None:
         assert len(peer.connections) == 32 + 40  # a runner keeps its loop
 
 
-def test_unclosed_response_is_closed_with_its_loop() -> None:
+def test_unclosed_response_ends_with_its_loop() -> None:
     script = """
     transport = PooledTransport()
     responses = []

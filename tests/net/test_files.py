@@ -106,7 +106,7 @@ async def test_asyncio_tasks_may_be_cancelled_twice(
         assert set((await settled(tmp_path)).values()) <= {CONTENT}
 
 
-async def test_thread_started_after_the_end_does_nothing() -> None:
+async def test_late_thread_does_nothing() -> None:
     closed: list[str] = []
     resource = ThreadResource(lambda: closed.append("closed"))
     used: list[str] = []

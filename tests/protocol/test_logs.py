@@ -88,7 +88,7 @@ def overlap_by_trying(delivered: list[str], window: list[str]) -> int:
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=15), st.lists(st.sampled_from("ab"), max_size=15))
-def test_longest_overlap_counts_without_timestamps(first: list[str], second: list[str]) -> None:
+def test_longest_overlap_is_not_repeated(first: list[str], second: list[str]) -> None:
     cursor = LogCursor()
     assert cursor.new_lines(plain(*first)) == plain(*first)
     expected = second[overlap_by_trying(first, second) :]
@@ -117,7 +117,7 @@ def test_window_kind_may_change_during_a_wait() -> None:
     assert deliver(log[:1], log[1:3], log[:4], log[2:5], log[5:], log) == log
 
 
-def test_entries_without_timestamp_keep_their_order() -> None:
+def test_untimed_entries_keep_their_order() -> None:
     log = [*timed("a"), *plain("step", "step"), *timed("b", start=9)]
     assert deliver(log[:2], log[1:3], log) == log
 

@@ -209,7 +209,7 @@ def test_webhook_keeps_the_query_of_a_path() -> None:
     assert operation.request.url == "https://queue.fal.run/fal-ai/flux/dev/x?a=1&fal_webhook=u"
 
 
-def test_limited_submit_is_not_retried_on_full_queue() -> None:
+def test_limited_submit_fails_on_full_queue() -> None:
     operation = queue.submit(HOSTS, FLUX, {}, query={"fal_max_queue_length": 0})
     assert operation.request.url == "https://queue.fal.run/fal-ai/flux/dev?fal_max_queue_length=0"
     assert operation.retry is Retry.IF_NOT_SENT

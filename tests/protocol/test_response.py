@@ -209,7 +209,7 @@ def test_header_replaces_a_missing_request_id(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"request_id":7}', b'{"request_id":"\\ud800x"}', b"", b"<html>", b"[]"]
 )
-def test_submission_without_request_id_is_an_error(body: bytes) -> None:
+def test_missing_request_id_is_an_error(body: bytes) -> None:
     with pytest.raises(InvalidResponseError) as caught:
         parse_submission(response(200, body))
     assert caught.value.body is not None

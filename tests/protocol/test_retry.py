@@ -110,7 +110,7 @@ def test_validation_error_is_never_retried() -> None:
     assert delay(response(422, x_fal_needs_retry="1"), Retry.IF_REJECTED) is None
 
 
-def test_full_queue_is_raised_when_length_is_limited() -> None:
+def test_queue_limit_raises_immediately() -> None:
     assert delay(response(429), Retry.IF_NOT_SENT) is None
     assert delay(response(429, x_fal_needs_retry="1", retry_after="1"), Retry.IF_NOT_SENT) is None
 
