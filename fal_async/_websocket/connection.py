@@ -25,7 +25,7 @@ from fal_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from websockets.client import ClientProtocol
 
@@ -92,13 +92,10 @@ class WebSocket:
     def start(self) -> None:
         """Start the background tasks, which end with the connection or with the event loop."""
         # Not in a task group: `asyncio.run` would cancel them before the close frame is sent.
-        self._background = [
-            spawn(self._write, grace_period=0),
-            spawn(self._read_while_idle, grace_period=0),
-        ]
+        tasks: list[Callable[[], Awaitable[None]]] = [self._write, self._read_while_idle]
         if self._ping_interval is not None:
-            work = partial(self._keep_alive, self._ping_interval, self._ping_timeout)
-            self._background.append(spawn(work, grace_period=0))
+            tasks.append(partial(self._keep_alive, self._ping_interval, self._ping_timeout))
+        self._background = [spawn(task, grace_period=0) for task in tasks]
 
     def __repr__(self) -> str:
         return f"<WebSocket {'open' if self.is_open else f'closed with {self.close_code}'}>"
@@ -143,9 +140,7 @@ class WebSocket:
             try:
                 payload = message.encode()
             except UnicodeEncodeError as error:
-                raise InvalidRequestError(
-                    f"a text message must be valid Unicode: {error.reason}"
-                ) from error
+                raise InvalidRequestError(f"text must be valid Unicode: {error.reason}") from error
         elif isinstance(message, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             # A view may have items of more than a byte, or gaps.
             payload = bytes(message) if isinstance(message, memoryview) else message
