@@ -1,4 +1,4 @@
-"""Cancellation: every wait of a request leaves the pool usable."""
+"""Cancellation at every wait of a request."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ async def test_every_method_is_sent(
     assert (response.http_version, response.reason_phrase) in {("HTTP/1.1", "OK"), ("HTTP/1.1", "")}
 
 
-@pytest.mark.parametrize("path", ["echo", "chunks", "none", "unchanged", "gzip"])
+@pytest.mark.parametrize("path", ["echo", "chunks", "no-content", "not-modified", "gzip"])
 async def test_head_response_has_no_body(
     client: httpx.AsyncClient, transport: PooledTransport, server_url: str, path: str
 ) -> None:
@@ -47,7 +47,7 @@ async def test_head_response_has_no_body(
     assert in_use(transport) == 0
 
 
-@pytest.mark.parametrize(("path", "status"), [("none", 204), ("unchanged", 304)])
+@pytest.mark.parametrize(("path", "status"), [("no-content", 204), ("not-modified", 304)])
 async def test_some_statuses_have_no_body(
     client: httpx.AsyncClient, transport: PooledTransport, server_url: str, path: str, status: int
 ) -> None:
@@ -119,7 +119,7 @@ async def test_small_response_releases_its_connection(
 
 
 async def test_httpx_redirects_and_cookies_work(client: httpx.AsyncClient, server_url: str) -> None:
-    response = await client.post(f"{server_url}/elsewhere", data={"a": "b"}, follow_redirects=True)
+    response = await client.post(f"{server_url}/redirect", data={"a": "b"}, follow_redirects=True)
     assert (response.text, len(response.history)) == ("a=b", 1)
     files = {"file": ("name.txt", b"hello", "text/plain")}
     assert b"hello" in (await client.post(f"{server_url}/echo", files=files)).content

@@ -43,7 +43,7 @@ class Blocker:
         return []
 
     async def abandon(self, times: int, work: Work) -> None:
-        """Have so many calls block, and cancel those who wait for them."""
+        """Start this number of blocked calls, and cancel their callers."""
         async with anyio.create_task_group() as group:
             for _ in range(times):
                 group.start_soon(run_in_thread, self.block, work)

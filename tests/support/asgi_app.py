@@ -1,4 +1,4 @@
-"""A small ASGI application that shows the sides of HTTP which a client has to cope with."""
+"""An ASGI application with one route for each kind of response."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ async def _deflate(scope: Any, receive: Receive, send: Send) -> None:
     await _response(send, zlib.compress(TEXT), content_encoding=b"deflate")
 
 
-async def _none(scope: Any, receive: Receive, send: Send) -> None:
+async def _no_content(scope: Any, receive: Receive, send: Send) -> None:
     await _response(send, status=204)
 
 
-async def _unchanged(scope: Any, receive: Receive, send: Send) -> None:
+async def _not_modified(scope: Any, receive: Receive, send: Send) -> None:
     await _response(send, status=304, etag=b'"x"')
 
 
-async def _elsewhere(scope: Any, receive: Receive, send: Send) -> None:
+async def _redirect(scope: Any, receive: Receive, send: Send) -> None:
     await _response(send, status=307, location=b"/echo", content_length=b"0")
 
 
 async def _refuse(scope: Any, receive: Receive, send: Send) -> None:
-    """Response without reading the request's body."""
+    """Respond without reading the body of the request."""
     await _response(send, b"too big", status=413, content_length=b"7", connection=b"close")
 
 
@@ -84,8 +84,8 @@ _ROUTES = {
     "big": _big,
     "gzip": _gzip,
     "deflate": _deflate,
-    "none": _none,
-    "unchanged": _unchanged,
-    "elsewhere": _elsewhere,
+    "no-content": _no_content,
+    "not-modified": _not_modified,
+    "redirect": _redirect,
     "refuse": _refuse,
 }

@@ -1,4 +1,4 @@
-"""Cancelling a call at its first wait, its second, and so on until it gets through."""
+"""Cancellation of a call at each of its waits."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: More waits than any call under test has.
-ENOUGH = 200
+#: Limit of the waits of one call, more than any test needs.
+MAX_WAITS = 200
 
 
 async def cancel_everywhere(
     call: Callable[[], Coroutine[Any, Any, object]],
 ) -> AsyncIterator[int]:
-    """Run the call again and again, each time cancelled one wait later; yields after each."""
-    for number in range(1, ENOUGH):
+    """Cancel the call at its first wait, at its second, and so on until it completes.
+
+    Yields the number of the wait after each cancelled call.
+    """
+    for number in range(1, MAX_WAITS):
         if await _cancelled_at(number, call):
             yield number
         else:
             return
-    raise AssertionError("the call never got through")
+    raise AssertionError(f"the call must complete within {MAX_WAITS} waits")
 
 
 async def _cancelled_at(number: int, call: Callable[[], Coroutine[Any, Any, object]]) -> bool:
     with anyio.CancelScope() as scope:
-        await _watched(call(), number, scope)
+        await _cancel_at_wait(call(), number, scope)
     return scope.cancel_called
 
 
 @types.coroutine
-def _watched(
+def _cancel_at_wait(
     call: Coroutine[Any, Any, T], number: int, scope: anyio.CancelScope
 ) -> Generator[Any, Any, T]:
-    """Step through the call as ``await`` would; cancel the scope at its nth wait."""
+    """Await the call, and cancel the scope at the wait of this number."""
     waits = 0
     send: Callable[[], Any] = partial(call.send, None)
     while True:
@@ -52,8 +55,8 @@ def _watched(
         if waits == number:
             scope.cancel()
         try:
-            answer = yield trap
-        except BaseException as error:  # noqa: BLE001 -- raised again on the waiting thread
+            value = yield trap
+        except BaseException as error:  # noqa: BLE001 -- raised again in the call
             send = partial(call.throw, error)
         else:
-            send = partial(call.send, answer)
+            send = partial(call.send, value)

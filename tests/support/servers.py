@@ -1,4 +1,4 @@
-"""Real servers, each in a thread of its own, for all tests of the transport."""
+"""Fixtures: real servers in threads, and a transport."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def uvicorn_url() -> Iterator[str]:
-    """The address of the test application on uvicorn."""
+    """Start uvicorn; return the URL of the test application."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -35,7 +35,7 @@ def uvicorn_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def hypercorn_url() -> Iterator[str]:
-    """The address of the test application on hypercorn."""
+    """Start hypercorn; return the URL of the test application."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = Config()
         config.bind = [f"fd://{listener.dup().detach()}"]
@@ -64,19 +64,19 @@ def hypercorn_url() -> Iterator[str]:
 
 @pytest.fixture(params=["uvicorn_url", "hypercorn_url"])
 def server_url(request: pytest.FixtureRequest) -> str:
-    """The address of the test application, on two servers in turn."""
+    """Return the URL of the test application on each server."""
     url: str = request.getfixturevalue(request.param)
     return url
 
 
 @pytest.fixture
 async def transport() -> AsyncIterator[PooledTransport]:
-    """A transport that is closed after the test."""
+    """Return a transport that is closed after the test."""
     async with PooledTransport() as transport:
         yield transport
 
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """A certificate authority of the tests' own."""
+    """Return a certificate authority for the tests."""
     return trustme.CA()
