@@ -291,7 +291,7 @@ def test_values_can_be_copied_and_pickled(value: Any) -> None:
         assert facts.keys() == {field.name for field in dataclasses.fields(value)}
 
 
-def test_bound_handle_unpacks_without_client() -> None:
+def test_bound_handle_unpacks_without_its_key() -> None:
     client = fal_async.AsyncClient("a:b")
     facts = dataclasses.asdict(client.attach(FACTS))
     assert "a:b" not in repr(facts)

@@ -181,7 +181,7 @@ async def test_queue_limit_raises_immediately(fal: Emulator, client: AsyncClient
     gate.open()
 
 
-async def test_unreachable_platform_is_reported() -> None:
+async def test_unreachable_platform_was_not_contacted() -> None:
     with Emulator() as gone:
         hosts = gone.hosts
     policy = RetryPolicy(attempts=2, base_delay=0)

@@ -193,7 +193,7 @@ def test_pending_tasks_run_when_the_loop_ends(run: Run) -> None:
     assert finished == [1]
 
 
-def test_slow_task_is_cancelled_eventually(run: Run) -> None:
+def test_slow_task_is_cancelled_after_grace(run: Run) -> None:
     tasks: list[BackgroundTask] = []
     cleaned: list[int] = []
 
