@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from fal_async.emulator import Emulator
 
+pytestmark = pytest.mark.slow
+
 ECHO = "demo/echo"
 PATIENCE = 20.0
 

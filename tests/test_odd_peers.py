@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 APP = "demo/echo"
 #: Texts, as JSON would have them, where another text is expected.
 TEXTS = [

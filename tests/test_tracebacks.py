@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from types import FrameType
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = str(Path(fal_async.__file__).parent)
 #: What every secret of these tests has in it. No frame of the library may show it.
 MARK = "S3CRET"

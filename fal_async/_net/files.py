@@ -30,7 +30,7 @@ __all__ = ["save", "write_file"]
 #: How many bytes are gathered before they are written, each time in a thread.
 WRITE_BUFFER_SIZE: Final = 512 * 1024
 _SEPARATORS: Final = tuple(filter(None, (os.sep, os.altsep)))
-#: File systems that cannot flush a file answer with one of these.
+#: File systems that cannot flush a file return one of these.
 _NO_FLUSH: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
