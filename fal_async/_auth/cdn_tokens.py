@@ -137,4 +137,4 @@ class CdnTokens:
 
     def _cached(self, account: _Account) -> CdnToken | None:
         token = account.token
-        return token if token is not None and self._clock() < token.renew_at else None
+        return token if token is not None and self._clock() < token.refresh_at else None

@@ -1,4 +1,4 @@
-"""Tokens of the CDN, which let uploads in and private files out."""
+"""The CDN token operation: tokens for uploads and private files."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
 
 __all__ = ["CdnToken", "cdn_token", "parse_timestamp"]
 
-#: How long before its end a token is replaced, in seconds, if it lives for long enough.
+#: The time before its expiry at which a token is refreshed, in seconds, or half its lifetime.
 LEEWAY: Final = 300.0
-#: How long a token is used at least, in seconds: what is refused meanwhile is replaced.
+#: The minimum time that a token is used, in seconds, unless it is rejected.
 MIN_LIFETIME: Final = 30.0
 _SENDABLE: Final = re.compile(r"[!-~]+ [!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CdnToken:
-    """A token, and where it is for.
+    """A CDN token.
 
     Attributes:
         authorization: The value of the Authorization header.
-        base_url: Where files are uploaded.
-        renew_at: When another one is needed, in seconds since 1970.
+        base_url: The base URL of uploads.
+        refresh_at: The time from which another token is needed, in seconds of Unix time.
     """
 
     authorization: Secret
     base_url: str
-    renew_at: float
+    refresh_at: float
 
 
 def cdn_token(hosts: Hosts, *, now: Callable[[], float]) -> Operation[CdnToken]:
-    """Get a token.
+    """Create a token.
 
     Args:
         hosts: The base URLs.
-        now: The time of day, in seconds since 1970, asked for when the response has come.
+        now: Returns the Unix time in seconds; called when the response is received.
     """
 
     def parse(response: Response) -> CdnToken:
         token = _read(response, hosts, now())
-        if token is None:  # what there was instead is not shown: it may be a token
+        if token is None:  # the body is not shown: it may hold a token
             raise InvalidResponseError(
-                "the platform gave no token for the CDN", request_id=response.request_id
+                "the platform returned no token for the CDN", request_id=response.request_id
             )
         return token
 
@@ -89,12 +89,12 @@ def _read(response: Response, hosts: Hosts, moment: float) -> CdnToken | None:
     return CdnToken(
         authorization=Secret(authorization),
         base_url=str(base_url).rstrip("/") if fits else hosts.cdn,
-        renew_at=moment + max(MIN_LIFETIME, life - min(LEEWAY, life / 2)),
+        refresh_at=moment + max(MIN_LIFETIME, life - min(LEEWAY, life / 2)),
     )
 
 
 def parse_timestamp(value: object) -> float | None:
-    """Seconds since 1970 of an ISO 8601 time, UTC when it names no zone; ``None`` for no time."""
+    """Parse an ISO 8601 time, by default in UTC, to Unix time; ``None`` if it is invalid."""
     if not isinstance(value, str):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Content codings: what a response was compressed with, and its bytes in bounded pieces.
+"""Content codings: decompression in bounded chunks.
 
-A response may be compressed more than once, and 3 kB of it can stand for gigabytes. So nothing is
-decompressed before it is asked for, nor more than one piece at a time, at any layer.
+A response may be compressed more than once, and 3 kB of it can expand to gigabytes. So each step
+decompresses one chunk at most, at each layer, and only on request.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["PIECE", "CodingError", "ContentDecoder", "content_codings"]
+__all__ = ["CHUNK_SIZE", "CodingError", "ContentDecoder", "content_codings"]
 
-#: The most bytes that one step gives.
-PIECE: Final = 65536
-#: How often a response may be compressed.
+#: The maximum size of a chunk, in bytes.
+CHUNK_SIZE: Final = 65536
+#: The maximum number of codings of a response.
 MAX_CODINGS: Final = 5
-#: The most bytes between two codings. No output is as long as that.
+#: The maximum size of the data between two codings, in bytes: more than any output.
 MAX_BETWEEN: Final = 1024 * 1024 * 1024
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _DECODABLE: Final = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
-#: The other codings that are registered. A name that is not is no coding but a slip of the server,
-#: such as the "aws-chunked" or "utf-8" of files in object stores: it has changed nothing.
+#: The other registered codings. Other names are mistakes of servers, such as the "aws-chunked" or
+#: "utf-8" of files in object stores, and the content is not encoded.
 _REGISTERED: Final = frozenset({
     "aes128gcm",
     "br",
@@ -39,11 +39,11 @@ _REGISTERED: Final = frozenset({
 
 
 class CodingError(Exception):
-    """A response cannot be decompressed: it is cut off, damaged, or of an unsupported coding."""
+    """A response is truncated, damaged, or has an unsupported coding."""
 
 
 def content_codings(header: str) -> tuple[str, ...]:
-    """Read a Content-Encoding header: what has to be undone, the last coding first.
+    """Parse a Content-Encoding header into the codings to decode, the last one first.
 
     Raises:
         CodingError: A coding is not supported, or there are too many of them.
@@ -59,10 +59,10 @@ def content_codings(header: str) -> tuple[str, ...]:
 
 
 class ContentDecoder:
-    """Undoes the codings of one response, step by step.
+    """The decoder of one response.
 
     Args:
-        codings: What has to be undone, in this order.
+        codings: The codings to decode, in this order.
     """
 
     def __init__(self, codings: Sequence[str]) -> None:
@@ -70,11 +70,11 @@ class ContentDecoder:
         self._between = 0
 
     def feed(self, received: bytes) -> None:
-        """Add bytes of the body, once `step` has asked for them."""
+        """Add bytes of the body, after `step` returned ``None``."""
         self._stages[0].feed(received)
 
     def step(self) -> bytes | None:
-        """Decompress one piece; it may be empty. ``None`` asks for more of the body.
+        """Decompress one chunk, which may be empty; ``None`` if more of the body is needed.
 
         Raises:
             CodingError: The body is damaged.
@@ -84,31 +84,31 @@ class ContentDecoder:
             stage = self._stages[number]
             if not stage.has_input:
                 continue
-            piece = stage.decompress()
+            chunk = stage.decompress()
             if number == last:
-                return piece
-            self._between += len(piece)
+                return chunk
+            self._between += len(chunk)
             if self._between > MAX_BETWEEN:
-                raise CodingError(f"the response unfolds to more than {MAX_BETWEEN} bytes")
-            self._stages[number + 1].feed(piece)
+                raise CodingError(f"the response expands to more than {MAX_BETWEEN} bytes")
+            self._stages[number + 1].feed(chunk)
             return b""
         return None
 
     def finish(self) -> None:
-        """Check that the body has ended where its codings end; an empty one has none.
+        """Check that the body is complete. An empty body is.
 
         Raises:
-            CodingError: The body was cut off.
+            CodingError: The body is truncated.
         """
         for stage in self._stages:
             stage.finish()
 
 
 class _Stage(Protocol):
-    """Undoes one coding.
+    """A decoder of one coding.
 
     Attributes:
-        has_input: Whether `decompress` may have something to give.
+        has_input: Whether `decompress` may return data.
     """
 
     has_input: bool
@@ -121,7 +121,7 @@ class _Stage(Protocol):
 
 
 class _Inflater(Protocol):
-    """What `zlib.decompressobj` makes."""
+    """The type of `zlib.decompressobj()`."""
 
     @property
     def eof(self) -> bool: ...
@@ -136,7 +136,7 @@ class _Inflater(Protocol):
 
 
 class _NoStage:
-    """What stands for no coding at all."""
+    """The identity coding."""
 
     has_input = False
 
@@ -149,11 +149,11 @@ class _NoStage:
         return self._input
 
     def finish(self) -> None:
-        """Nothing can be missing."""
+        """Accept any body."""
 
 
 class _Inflating(ABC):
-    """A coding that zlib undoes."""
+    """A coding that zlib decodes."""
 
     def __init__(self) -> None:
         self.has_input = False
@@ -172,27 +172,27 @@ class _Inflating(ABC):
                 return b""
         inflater = self._inflater
         try:
-            piece = inflater.decompress(self._input, PIECE)
+            chunk = inflater.decompress(self._input, CHUNK_SIZE)
         except zlib.error as error:
             raise CodingError(f"the compressed response is damaged: {error}") from error
         self._input = inflater.unconsumed_tail
         if inflater.eof:
             self._input, self._inflater = inflater.unused_data, None
             self._end()
-        self.has_input = bool(self._input) or len(piece) == PIECE
-        return piece
+        self.has_input = bool(self._input) or len(chunk) == CHUNK_SIZE
+        return chunk
 
     def finish(self) -> None:
         if self._inflater is not None or self._input:
-            raise CodingError("the compressed response is cut off")
+            raise CodingError("the compressed response is truncated")
 
     @abstractmethod
     def _begin(self) -> _Inflater | None:
-        """Begin to decompress what the input begins with; ``None`` when more of it is needed."""
+        """Return a decompressor for the input; ``None`` if more input is needed."""
 
     @abstractmethod
     def _end(self) -> None:
-        """Look at what follows the end of what was compressed."""
+        """Handle the end of the compressed data."""
 
 
 class _Gzip(_Inflating):
@@ -214,7 +214,7 @@ class _Gzip(_Inflating):
         return zlib.decompressobj(zlib.MAX_WBITS | 16)
 
     def _end(self) -> None:
-        """Another member may follow, and begins as the first one did."""
+        """Allow another member to follow."""
 
 
 class _Deflate(_Inflating):

@@ -1,4 +1,4 @@
-"""Keys and login tokens: what is sent, until when, and how a login is renewed."""
+"""API keys and login tokens: validity, expiry, refresh."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ __all__ = [
     "validate_key",
 ]
 
-#: Where a login is renewed, and as whom.
+#: The token endpoint of logins, and the client id.
 TOKEN_URL: Final = "https://auth.fal.ai/oauth/token"  # noqa: S105 -- an address
 _CLIENT_ID: Final = "TwXR51Vz8JbY8GUUMy6EyuVR0fTO7N4N"
 
-#: How long before its expiry an access token is renewed, in seconds.
+#: The time before its expiry at which an access token is refreshed, in seconds.
 LEEWAY: Final = 300.0
-#: How long a token that was just issued is used at least, in seconds: when clocks disagree, or its
-#: expiry cannot be read, a renewal for each request would be worse than a refused request.
+#: The minimum time that a new token is used, in seconds: if clocks disagree, or the expiry is
+#: unknown, a refresh for each request would be worse than a rejected request.
 MIN_LIFETIME: Final = 60.0
 
-#: The variables that hold keys.
+#: The environment variables of keys.
 KEY_VARIABLES: Final = ("FAL_KEY", "FAL_KEY_ID", "FAL_KEY_SECRET")
 
 _VISIBLE: Final = re.compile(r"[!-~]+")
@@ -53,12 +53,12 @@ _LOOKALIKE: Final = re.compile(r"(?i)(^|_)FAL(_?AI)?_(.*_)?(KEY|TOKEN|SECRET|CRE
 
 @dataclass(frozen=True, slots=True)
 class AuthHeader:
-    """What goes into the Authorization header.
+    """The value of the Authorization header, and its expiry.
 
     Attributes:
         authorization: The whole value of the header.
-        source: Where it was found, in words.
-        stale_at: When another one is needed, in seconds of Unix time.
+        source: The source of the credential, for people.
+        refresh_at: The time from which another value is needed, in seconds of Unix time.
     """
 
     authorization: Secret
@@ -67,12 +67,12 @@ class AuthHeader:
 
 
 def auth_header_from_key(key: Secret, source: str) -> AuthHeader:
-    """What to send for a key."""
+    """Return the header for a key."""
     return AuthHeader(Secret(f"Key {key.reveal()}"), source)
 
 
 def validate_key(key: str) -> str | None:
-    """What is wrong with a key, in words that do not show it; ``None`` when it may be sent.
+    """Return the reason why a key is invalid, without the key; ``None`` if it is valid.
 
     Example:
         >>> validate_key("id:secret"), validate_key("id: secret")
@@ -87,7 +87,7 @@ def validate_key(key: str) -> str | None:
 
 
 def similar_variables(names: Iterable[str]) -> list[str]:
-    """The environment variables whose names look like one of a key for fal, and which nobody reads.
+    """Return the variables whose names resemble those of a fal key, but are not read.
 
     Example:
         >>> similar_variables(["PATH", "FAL_API_KEY", "fal_key", "FAL_KEY"])
@@ -98,30 +98,30 @@ def similar_variables(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class LoginTokens:
-    """What a login has left behind.
+    """The tokens of a login.
 
     Attributes:
-        refresh: Buys one new access token; each purchase may replace it.
-        access: What is sent; ``None`` when there is none that can be sent.
+        refresh: The refresh token, which each use may replace.
+        access: The access token; ``None`` if there is none, or it is not printable.
     """
 
     refresh: Secret
     access: Secret | None = None
 
     def to_text(self) -> Secret:
-        """The content of the token file."""
+        """Return the content of the token file."""
         return Secret("\n".join(token.reveal() for token in (self.refresh, self.access) if token))
 
 
 def parse_login(text: str) -> LoginTokens | None:
-    """Read the token file: a refresh token, then perhaps an access token, each on its line."""
+    """Parse the token file: a refresh token and an optional access token, one per line."""
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     refresh, access = (*map(_printable_or_empty, lines), None, None)[:2]
     return LoginTokens(refresh, access) if refresh else None
 
 
 def expiry(token: Secret) -> float | None:
-    """When a JWT expires, in seconds of Unix time; ``None`` when it does not say."""
+    """Return the expiry of a JWT, in seconds of Unix time; ``None`` if it has none."""
     try:
         payload = token.reveal().split(".")[1]
         claims = decode_json(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -133,7 +133,7 @@ def expiry(token: Secret) -> float | None:
 def auth_header_from_token(
     access: Secret, source: str, *, issued_at: float | None = None
 ) -> AuthHeader:
-    """What to send for an access token. One whose expiry is unknown is stale from the start.
+    """Return the header for an access token. Without a known expiry it needs a refresh.
 
     Args:
         access: The access token.

@@ -56,7 +56,7 @@ _PART: Final = 206
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What a response says of a file.
+    """The metadata of a file in a response.
 
     Attributes:
         size: Its size in bytes; ``None`` when the response does not say.
@@ -93,7 +93,7 @@ class FileVersion:
         return cls(size, strong, start)
 
     def matches(self, earlier: FileVersion) -> bool:
-        """Whether this is the same file, as far as can be told."""
+        """Return whether this is the same file, as far as the headers show."""
         sizes = {self.size, earlier.size} - {None}
         return self.etag == earlier.etag and len(sizes) < 2
 
@@ -104,7 +104,7 @@ def size_from_unsatisfied_range(headers: Mapping[str, str]) -> int | None:
 
 
 def resolve_redirect(url: str, location: str) -> str:
-    """Where a redirect of a URL leads.
+    """Return the target of a redirect.
 
     Raises:
         InvalidResponseError: Nowhere, or from https to http.
@@ -133,7 +133,7 @@ def normalize_url(url: object) -> str:
 
 
 def is_data_url(url: str) -> bool:
-    """Whether a URL is the file itself."""
+    """Return whether a URL is a data URL."""
     return url[:5].lower() == "data:"
 
 
@@ -162,12 +162,12 @@ def download(url: str, credential: Credential, *, start: int, etag: str | None) 
 
 
 def is_file_url(value: object) -> bool:
-    """Whether a value of an output is the URL of a file."""
+    """Return whether a value of an output is the URL of a file."""
     return isinstance(value, str) and _FILE_URL.match(value) is not None
 
 
 def find_file_objects(output: object) -> Iterator[dict[str, Any]]:
-    """The file objects in an output, in their order: every mapping with the URL of a file."""
+    """Yield the file objects in an output, in order: all mappings with the URL of a file."""
     waiting: list[object] = [output]
     while waiting:
         value = waiting.pop()
@@ -183,10 +183,10 @@ def find_file_objects(output: object) -> Iterator[dict[str, Any]]:
 
 
 def decode_data_url(url: str) -> tuple[str, bytes]:
-    """The media type and the content of a data URL.
+    """Return the media type and the content of a data URL.
 
     Raises:
-        InvalidResponseError: It is none that can be read.
+        InvalidResponseError: The URL is malformed.
     """
     head, comma, text = url.partition(",")
     kind, *parameters = head[len("data:") :].split(";")
@@ -206,8 +206,8 @@ def decode_data_url(url: str) -> tuple[str, bytes]:
 
 
 def file_name(url: str, named: str | None, extension: str) -> str:
-    """A safe name for a file: the one it has, or the last of its URL, or any."""
-    path = "" if is_data_url(url) else _unquoted(urlsplit(url).path)
+    """Return a safe file name: the given name, the last segment of the URL, or a default."""
+    path = "" if is_data_url(url) else _unquote_path(urlsplit(url).path)
     for candidate in (named or "", path.rpartition("/")[2]):
         last = _ENCODED.sub(_decode, candidate).replace("\\", "/").rpartition("/")[2]
         shown = "".join(character if character.isprintable() else "_" for character in last)
@@ -225,18 +225,18 @@ def suggested_name(headers: Mapping[str, str]) -> str | None:
     names = [value for key, value in parameters if key.lower() == "filename"]
     # One of ``filename*`` says its encoding, and comes as a tuple.
     names.sort(key=lambda name: not isinstance(name, tuple))
-    return _unmangled(collapse_rfc2231_value(names[0])) if names else None
+    return _decode_utf8(collapse_rfc2231_value(names[0])) if names else None
 
 
-def _unmangled(name: str) -> str:
-    """Headers are read as Latin-1, and many servers write names into them in UTF-8."""
+def _decode_utf8(name: str) -> str:
+    """Decode a name as UTF-8, if possible: headers are decoded as Latin-1."""
     try:
         return name.encode("latin-1").decode()
     except UnicodeError:
         return name
 
 
-def _unquoted(path: str) -> str:
+def _unquote_path(path: str) -> str:
     try:
         return unquote(path, errors="strict")
     except UnicodeDecodeError:
@@ -244,7 +244,7 @@ def _unquoted(path: str) -> str:
 
 
 def _decode(encoded: re.Match[str]) -> str:
-    """Decode what is not ASCII in a name that was encoded to fit into a header."""
+    """Percent-decode a part of a name, if it is UTF-8."""
     try:
         return unquote_to_bytes(encoded[0]).decode()
     except UnicodeDecodeError:
@@ -252,7 +252,7 @@ def _decode(encoded: re.Match[str]) -> str:
 
 
 def _truncate(name: str) -> str:
-    """The name, or its beginning and its extension if it is too long."""
+    """Shorten the stem of a name that is too long."""
     stem, dot, suffix = name.rpartition(".")
     if len(suffix.encode()) > _LONGEST_EXTENSION or not stem:
         stem, dot, suffix = name, "", ""
@@ -260,7 +260,7 @@ def _truncate(name: str) -> str:
 
 
 def _content_range(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """The first byte of a part, and the size of the whole, as far as they are told."""
+    """Return the first byte of a range and the size of the file; ``None`` if unknown."""
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip().lower())
     start, size = found.groups() if found else (None, None)
     return int(start) if start else None, int(size) if size and size != "*" else None

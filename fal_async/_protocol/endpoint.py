@@ -1,4 +1,4 @@
-"""Endpoint ids: which app, and which of its paths, a call is for."""
+"""Endpoint ids, app paths and request ids."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _EXPECTED = "expected 'owner/app' or 'owner/app/path', such as 'fal-ai/flux/dev'
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint id, taken apart.
+    """A parsed endpoint id.
 
     Attributes:
         owner: The account that owns the app.
         alias: The app's name.
-        path: The path within the app, without slashes at its ends; may be empty.
+        path: The path within the app, without outer slashes; may be empty.
         namespace: ``"workflows"``, ``"comfy"`` or empty.
     """
 
@@ -39,7 +39,7 @@ class Endpoint:
 
     @property
     def app(self) -> str:
-        """The part that queue URLs are made of: the id without its path."""
+        """The id without its path, as in queue URLs."""
         app = f"{self.owner}/{self.alias}"
         return f"{self.namespace}/{app}" if self.namespace else app
 
@@ -48,9 +48,9 @@ class Endpoint:
 
 
 def parse_endpoint(application: object) -> Endpoint:
-    """Take an endpoint id apart; stray slashes are forgiven, anything else wrong is an error."""
+    """Parse an endpoint id. Extra slashes are ignored."""
     if not isinstance(application, str):
-        raise InvalidRequestError(f"an endpoint id is a string, got {describe(application)}")
+        raise InvalidRequestError(f"an endpoint id must be a string, got {describe(application)}")
     return _parse(application)
 
 
@@ -71,10 +71,10 @@ def _parse(application: str) -> Endpoint:
 def parse_path(path: object) -> tuple[str, str]:
     """Split a `path` argument into a path without outer slashes and a query string, both encoded.
 
-    What is percent-encoded already stays as it is.
+    Percent-encoded characters are kept.
     """
     if not isinstance(path, str):
-        raise InvalidRequestError(f"a path is a string, got {describe(path)}")
+        raise InvalidRequestError(f"a path must be a string, got {describe(path)}")
     bare, _, query = _STRAY_PERCENT.sub("%25", path).partition("?")
     segments = [segment for segment in bare.split("/") if segment]
     if set("#\\") & set(path) or not path.isprintable() or any(map(_DOTS.fullmatch, segments)):
@@ -84,7 +84,7 @@ def parse_path(path: object) -> tuple[str, str]:
 
 
 def parse_request_id(request_id: object) -> str:
-    """Check an id that a caller gave."""
+    """Validate a request id."""
     if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
         raise InvalidRequestError(f"{describe(request_id)} is not a request id")
     return request_id

@@ -1,4 +1,4 @@
-"""Error responses: three JSON shapes, plain text and HTML, into one tree of errors."""
+"""Error responses (three JSON forms, plain text and HTML) to exceptions."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["exception_from_response", "raise_for_status"]
 
-#: How much of a plain-text body becomes the message, in characters.
+#: The maximum length of a message from a plain-text body, in characters.
 MAX_MESSAGE: Final = 500
-#: The type of a problem that the platform gives none.
+#: The type of an error detail without one.
 _UNNAMED: Final = "unknown"
 _LOCKED = re.compile(r"\b(?:locked|balance)\b", re.IGNORECASE)
 
@@ -61,7 +61,7 @@ _RETRYABLE_TYPES: Final = frozenset({
 
 
 def raise_for_status(response: Response, *, request_id: str | None = None) -> None:
-    """Raise the typed error of a response that is not a success."""
+    """Raise the typed error of a response with an error status."""
     if not response.ok:
         raise exception_from_response(response, request_id=request_id)
 
@@ -69,22 +69,22 @@ def raise_for_status(response: Response, *, request_id: str | None = None) -> No
 def exception_from_response(
     response: Response, *, request_id: str | None = None
 ) -> FalClientHTTPError:
-    """The typed error that a response with an error status stands for.
+    """Return the typed error of a response with an error status.
 
     Args:
         response: The response.
-        request_id: The id that is known from elsewhere, for responses that do not carry it.
+        request_id: The id of the request, for responses without one.
     """
     body: object = _body(response)
     fields = _object(body)
-    problems = _problems(fields.get("detail"))
-    error_type = _error_type(fields, response, problems)
-    message = _message(fields, problems) or _fallback_message(response, body)
+    details = _details(fields.get("detail"))
+    error_type = _error_type(fields, response, details)
+    message = _message(fields, details) or _fallback_message(response, body)
     return _exception_class(response, message, error_type)(
         message,
         response.status_code,
         error_type=error_type,
-        details=problems,
+        details=details,
         request_id=response.request_id or request_id,
         retry_after=response.retry_after,
         retryable=_retryable(response, error_type),
@@ -115,19 +115,19 @@ def _exception_class(
 
 
 def _error_type(
-    fields: Mapping[str, Any], response: Response, problems: Sequence[ErrorDetail]
+    fields: Mapping[str, Any], response: Response, details: Sequence[ErrorDetail]
 ) -> str | None:
     return (
         _text(fields, "error_type")
         or response.headers.get("x-fal-error-type")
         or _text(fields, "type")
-        or next((problem.type for problem in problems if problem.type != _UNNAMED), None)
+        or next((detail.type for detail in details if detail.type != _UNNAMED), None)
     )
 
 
-def _message(fields: Mapping[str, Any], problems: Sequence[ErrorDetail]) -> str:
-    if problems:
-        return "; ".join(_describe(problem) for problem in problems)
+def _message(fields: Mapping[str, Any], details: Sequence[ErrorDetail]) -> str:
+    if details:
+        return "; ".join(_describe(detail) for detail in details)
     for key in ("detail", "message", "error", "status"):
         value = fields.get(key)
         if value and (text := value if isinstance(value, str) else json_text(value)[:MAX_MESSAGE]):
@@ -135,13 +135,13 @@ def _message(fields: Mapping[str, Any], problems: Sequence[ErrorDetail]) -> str:
     return ""
 
 
-def _describe(problem: ErrorDetail) -> str:
-    where = ".".join(str(part) for part in problem.loc if part != "body")
-    return f"{where}: {problem.message}" if where else problem.message
+def _describe(detail: ErrorDetail) -> str:
+    where = ".".join(str(part) for part in detail.loc if part != "body")
+    return f"{where}: {detail.message}" if where else detail.message
 
 
 def _fallback_message(response: Response, body: object) -> str:
-    """A message for a body that has none; pages of an ingress are not shown."""
+    """Return a message for a body without one. HTML pages are not shown."""
     if 300 <= response.status_code < 400:
         return "the platform answered with a redirect, which is never followed"
     if body and body != {"detail": ""}:
@@ -153,14 +153,14 @@ def _fallback_message(response: Response, body: object) -> str:
     return f"the platform answered with status {response.status_code} and no reason"
 
 
-def _problems(detail: object) -> list[ErrorDetail]:
+def _details(detail: object) -> list[ErrorDetail]:
     if not isinstance(detail, list):
         return []
     items = cast("list[object]", detail)
-    return [_problem(fields) for item in items if (fields := _object(item))]
+    return [_detail(fields) for item in items if (fields := _object(item))]
 
 
-def _problem(item: Mapping[str, Any]) -> ErrorDetail:
+def _detail(item: Mapping[str, Any]) -> ErrorDetail:
     loc = item.get("loc")
     parts = cast("list[object]", loc) if isinstance(loc, list) else []
     return ErrorDetail(

@@ -1,4 +1,4 @@
-"""HTTP responses carried over a WebSocket: a start, parts of the body, an end."""
+"""Framing of HTTP responses on a WebSocket: a start, chunks of the body, an end."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["BodyChunk", "ResponseDecoder", "ResponseEnd", "ResponseStart", "endp
 
 @dataclass(frozen=True, slots=True)
 class ResponseStart:
-    """A response begins.
+    """The start of a response.
 
     Attributes:
         request_id: The id of the request.
         status_code: The HTTP status.
-        headers: Names in lower case.
+        headers: The response headers, with names in lower case.
     """
 
     request_id: str
@@ -34,17 +34,17 @@ class ResponseStart:
 
 @dataclass(frozen=True, slots=True)
 class BodyChunk:
-    """A part of the body."""
+    """A chunk of the body."""
 
     content: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseEnd:
-    """A response is complete.
+    """The end of a response.
 
     Attributes:
-        time_to_first_byte: How long the app took to begin, in seconds; ``None`` if not told.
+        time_to_first_byte: The time until the app responded, in seconds; ``None`` if unknown.
     """
 
     time_to_first_byte: float | None = None
@@ -54,11 +54,11 @@ Frame: TypeAlias = ResponseStart | BodyChunk | ResponseEnd
 
 
 class ResponseDecoder:
-    """Reads the messages of one connection, response after response.
+    """A decoder of the messages of one connection.
 
-    A text message is about the response, not of it, when it is a JSON object with ``type`` and
-    ``request_id``. Bodies may look like that, so such a message is taken for what it says only
-    where that can be: a start between responses, an end within one.
+    A text message is a control message if it is a JSON object with ``type`` and ``request_id``.
+    Chunks of bodies may look the same, so a start is only valid between responses, and an end only
+    within one.
     """
 
     def __init__(self) -> None:
@@ -66,14 +66,14 @@ class ResponseDecoder:
 
     @property
     def within(self) -> bool:
-        """Whether a response has begun and not ended."""
+        """Whether a response has started and not ended."""
         return self._request_id is not None
 
     def read(self, message: str | bytes | bytearray) -> Frame:
-        """What the next message is.
+        """Decode the next message.
 
         Raises:
-            InvalidResponseError: There is no place for it here.
+            InvalidResponseError: The message is invalid at this point.
         """
         meta = _meta(message)
         if self._request_id is None:
@@ -115,5 +115,5 @@ def _meta(message: str | bytes | bytearray) -> Mapping[str, Any] | None:
 
 
 def endpoint_url(hosts: Hosts, endpoint: Endpoint) -> str:
-    """Where requests to an endpoint are carried over a WebSocket."""
+    """Return the URL for requests to an endpoint over a WebSocket."""
     return f"{hosts.ws}/{endpoint}"

@@ -41,7 +41,7 @@ def run(
 ) -> Operation[Any]:
     """Run an app directly. With GET the arguments become the query string.
 
-    There a list repeats its name, what is nested is JSON, and ``None`` is left out.
+    In the query string, lists repeat their name, nested values are JSON, and ``None`` is omitted.
     """
     method = _method(method)
     bodiless = method in {"GET", "HEAD"}
@@ -72,7 +72,7 @@ def stream(
     path: str = "",
     headers: Mapping[str, str] | None = None,
 ) -> Operation[None]:
-    """Run an app directly and read its output as it comes."""
+    """Run an app directly and stream its output."""
     return Operation(
         name="stream",
         application=str(endpoint),

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["LogCursor", "StatusFilter", "parse_logs"]
 
 
-#: Fields that are texts, whatever a peer sends.
+#: Fields whose values are converted to text.
 _TEXTS: Final = frozenset({"message", "timestamp", "level", "source"})
 
 
 class LogCursor:
-    """What of a job's log has been delivered.
+    """The position in the log of a job.
 
-    Lines that carry a timestamp are known by it and their message: a line is new when the window
-    holds it more often than it was delivered, wherever it stands, so lines that arrive late and
-    windows that arrive out of order do no harm. Where a line has no timestamp only the order is
-    left: the longest end of what was delivered that the window begins with is old, the rest new.
+    Lines with a timestamp are identified by timestamp and message. A line is new if the window
+    holds it more often than it was delivered, at any position, so late lines and windows out of
+    order do no harm. Without timestamps only the order is left: the longest suffix of the delivered
+    lines that the window begins with is old, and the rest is new.
 
-    It keeps a fingerprint of each line, not the line, and its work is linear in the window.
+    The cursor keeps a fingerprint of each line, and its cost is linear in the window.
 
     Example:
         >>> cursor = LogCursor()
@@ -45,7 +45,7 @@ class LogCursor:
         self._counts: Counter[int] = Counter()
 
     def new_lines(self, window: Sequence[LogLine]) -> list[LogLine]:
-        """The lines of the window that were not delivered before. Now they are."""
+        """Return the lines of a window that were not returned before."""
         prints = [_fingerprint(line) for line in window]
         if all("timestamp" in line for line in window):
             places = self._uncounted(prints)
@@ -68,7 +68,7 @@ class LogCursor:
 
 
 def _overlap(head: list[int], tail: list[int]) -> int:
-    """How long the longest beginning of `head` is that `tail` ends with (Knuth, Morris, Pratt).
+    """Return the length of the longest prefix of `head` that is a suffix of `tail`.
 
     `tail` is not longer than `head`, so a match is never complete before the last step.
     """
@@ -92,15 +92,13 @@ def _fingerprint(line: LogLine) -> int:
 
 
 def parse_logs(raw: object) -> list[LogLine]:
-    """Read the ``logs`` of a status: whatever stands there becomes lines with a message.
-
-    Fields that this version does not know are kept as they are.
+    """Parse the ``logs`` of a status into lines with a message. Unknown fields are kept.
 
     Args:
-        raw: Decoded JSON. A list of objects, by the protocol; anything else is made the best of.
+        raw: Decoded JSON: a list of objects, by the protocol. Other values become lines, too.
 
     Returns:
-        The lines; none when there is no log, most often because it was not asked for.
+        The lines; none if there is no log, usually because it was not requested.
 
     Example:
         >>> parse_logs([{"message": "loading", "level": None}, "plain text"])
@@ -116,7 +114,7 @@ def _read_entry(entry: object) -> LogLine:
     if not isinstance(entry, dict):
         return {"message": json_text(entry)}
     fields = cast("dict[str, Any]", entry)
-    if "message" not in fields:  # all of it is the message, so nothing is told twice
+    if "message" not in fields:  # all of it becomes the message
         texts = {name: value for name, value in fields.items() if name in _TEXTS}
         fields = {**texts, "message": fields}
     line: dict[str, Any] = {"message": json_text(fields["message"])}
@@ -129,11 +127,11 @@ def _read_entry(entry: object) -> LogLine:
 
 
 class StatusFilter:
-    """Filters the statuses of one job, however often and from wherever they are read.
+    """A filter for the statuses of one job, from any number of requests and streams.
 
     Args:
         with_logs: Whether statuses carry log lines.
-        repeats: Whether a status that has not changed is passed on, without its old log lines.
+        repeats: Whether to return an unchanged status, without its old log lines.
     """
 
     def __init__(self, *, with_logs: bool, repeats: bool = False) -> None:
@@ -142,7 +140,7 @@ class StatusFilter:
         self._last: Status | None = None
 
     def new_status(self, status: Status) -> Status | None:
-        """The status with nothing but new log lines; ``None`` when it is not to be passed on."""
+        """Return the status with its new log lines only; ``None`` if it has not changed."""
         state: Status = status
         lines: list[LogLine] = []
         if isinstance(status, InProgress | Completed):

@@ -33,15 +33,15 @@ __all__ = [
 T = TypeVar("T")
 
 
-#: How long a URL may be, in characters: httpx takes no longer ones.
+#: The maximum length of a URL, in characters: that of httpx.
 MAX_URL_LENGTH: Final = 65_536
 
 
-#: How long the output of a model may be where it is read whole, in bytes, decompressed.
+#: The maximum size of an output that is read at once, in bytes, decompressed.
 MAX_OUTPUT: Final = 512 * 1024 * 1024
 
 
-#: The same for all other responses.
+#: The maximum size of other responses, in bytes, decompressed.
 MAX_RESPONSE: Final = 64 * 1024 * 1024
 
 
@@ -49,13 +49,13 @@ JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"
 
 
 class Lane(Enum):
-    """Which share of the connections a call draws on, and so how long it may be silent."""
+    """The share of the connections that a call uses, which also determines its read timeout."""
 
-    #: Calls that are over soon.
+    #: Short calls.
     CONTROL = auto()
-    #: Cancellations, which are over soon as well, but must not wait behind other calls.
+    #: Cancellations, which are short as well, but must not wait for other calls.
     CANCEL = auto()
-    #: Calls that hold a connection for their whole life.
+    #: Calls that use a connection for their whole duration.
     HELD = auto()
     #: Waits on queue jobs.
     WATCH = auto()
@@ -66,7 +66,7 @@ class Lane(Enum):
 
 
 class Credential(Enum):
-    """What a call shows to be let in, and so where it may be sent."""
+    """The credential of a call, which determines the origins that it may be sent to."""
 
     #: The account's key, for the platform's own hosts.
     KEY = auto()
@@ -81,7 +81,7 @@ class Content(Protocol):
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """Return the number of bytes."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -89,7 +89,7 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent. The key is no part of it: it is added where the origin has been checked.
+    """An HTTP request without the key, which the dispatcher adds for trusted origins.
 
     Attributes:
         method: The method.
@@ -143,13 +143,15 @@ class Operation(Generic[T]):
 def response_parser(
     parse: Callable[[Response], T], request_id: str | None = None
 ) -> Callable[[Response], T]:
-    """A reader of whole responses: what `parse` makes of success, the typed error of the rest."""
+    """Make a parser of responses, which raises the typed error of an error response."""
 
     def read(response: Response) -> T:
         raise_for_status(response, request_id=request_id)
         try:
             return parse(response)
-        except InvalidResponseError as error:  # the job may be well, and is found by its id
+        except (
+            InvalidResponseError
+        ) as error:  # the job may have succeeded, and the id identifies it
             error.request_id = error.request_id or request_id
             raise
 
@@ -165,7 +167,7 @@ def endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, A
         whole = f"{whole}?{queries}" if queries else whole
     if len(whole) > MAX_URL_LENGTH:
         raise InvalidRequestError(
-            f"a URL has at most {MAX_URL_LENGTH} characters, not {len(whole)}"
+            f"a URL must have at most {MAX_URL_LENGTH} characters, got {len(whole)}"
         )
     return whole
 

@@ -1,4 +1,4 @@
-"""Platform options: validated, and turned into request headers and query parameters."""
+"""Validation of call options, and their headers and query parameters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "submit_query",
 ]
 
-#: The platform takes start timeouts above this many seconds.
+#: Start timeouts must be longer than this, in seconds.
 MIN_START_TIMEOUT: Final = 0.1
 _MAX_TAGS: Final = 10
 _MAX_TAG_BYTES: Final = 1024
@@ -38,7 +38,7 @@ _TAG_VALUE = re.compile(r"[ -+\--~]{0,256}")  # printable ASCII without the comm
 _WEB_URL = re.compile(r"https?://[^\s/?#\\][^\s\\\x00-\x1f\x7f\ud800-\udfff]*", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
-#: What the transport decides: copied from another request, these would break the framing.
+#: Headers of the transport: copied from another request, these would break the framing.
 _RESERVED_HEADERS: Final = frozenset({
     "connection",
     "content-length",
@@ -52,7 +52,7 @@ _RESERVED_HEADERS: Final = frozenset({
 
 
 def merge_headers(*parts: Mapping[str, str] | None) -> dict[str, str]:
-    """One set of headers, names in lower case; later parts win; unsafe ones are refused."""
+    """Merge headers, with names in lower case. Later parts win; unsafe headers raise."""
     merged: dict[str, str] = {}
     for part in parts:
         if part is None:
@@ -61,7 +61,9 @@ def merge_headers(*parts: Mapping[str, str] | None) -> dict[str, str]:
             if not _matches(_TOKEN, name):
                 raise InvalidRequestError(f"{describe(name)} is not a header name")
             if name.lower() in _RESERVED_HEADERS:
-                raise InvalidRequestError(f"the header {describe(name)} is the transport's to set")
+                raise InvalidRequestError(
+                    f"the header {describe(name)} must not be set: the transport sets it"
+                )
             if not _matches(_VALUE, value):
                 raise InvalidRequestError(
                     f"the value of the header {describe(name)} must be printable ASCII text"
@@ -86,7 +88,7 @@ def platform_headers(
     store_io: bool | None = None,
     expires_in: int | None = None,
 ) -> dict[str, str]:
-    """The headers that carry the platform options of a run or submit."""
+    """Return the headers for the options of a run or submit."""
     given: tuple[Any, ...] = (
         hint, priority, start_timeout, tags, no_retry, store_io, expires_in
     )  # fmt: skip
@@ -98,7 +100,7 @@ def platform_headers(
 
 
 def start_timeout_within(start_timeout: float | None, client_timeout: float | None) -> float | None:
-    """The start timeout of a call with a deadline: what starts after it would run for nobody."""
+    """Return the start timeout, by default the deadline of the call: later is too late."""
     if start_timeout is not None or client_timeout is None:
         return start_timeout
     return client_timeout if client_timeout > MIN_START_TIMEOUT else None
@@ -121,7 +123,7 @@ def _start_timeout(start_timeout: float) -> str:
 
 
 def _tags(tags: Mapping[str, str]) -> str | None:
-    """The platform drops bad pairs silently, so they are refused here."""
+    """Validate and encode tags: the platform ignores invalid ones without an error."""
     check_mapping("tags", tags)
     for key, value in tags.items():
         if not _matches(_TAG_KEY, key) or key.startswith("fal."):
@@ -160,7 +162,7 @@ def _lifecycle(expires_in: object) -> str:
 def submit_query(
     *, webhook_url: str | None = None, max_queue_length: int | None = None
 ) -> dict[str, Any]:
-    """The query parameters of a submit."""
+    """Return the query parameters of a submit."""
     query: dict[str, Any] = {}
     if webhook_url is not None:
         if not _matches(_WEB_URL, webhook_url):
@@ -183,7 +185,7 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
 _HEADER_WRITERS: Final[tuple[tuple[tuple[str, ...], Callable[[Any], str | None]], ...]] = (
     (("x-fal-runner-hint",), _hint),
     (("x-fal-queue-priority",), _priority),
-    # the second is the name of before 2026
+    # the second is the old name
     (("x-fal-request-start-timeout", "x-fal-request-timeout"), _start_timeout),
     (("x-fal-tags",), _tags),
     (("x-fal-no-retry",), _no_retry),

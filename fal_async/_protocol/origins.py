@@ -24,14 +24,14 @@ __all__ = [
 ]
 
 
-#: The platform's backup origins: the same paths, the same key.
+#: The backup origins of the platform, with the same paths and keys.
 BACKUPS: Final[Mapping[str, str]] = {
     "https://fal.run": "https://falrun.com",
     "https://queue.fal.run": "https://queue.falrun.com",
 }
 
 
-#: All hosts of the CDN are below it.
+#: The domain of all CDN hosts.
 CDN: Final = "fal.media"
 
 
@@ -42,7 +42,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def origin_of(url: str) -> str | None:
-    """Scheme, host and port of a URL; ``None`` for what is not a plain absolute URL."""
+    """Return the scheme, host and port of a URL; ``None`` if it is not a plain absolute URL."""
     if "\\" in url or not url.isprintable() or " " in url:
         return None
     try:
@@ -59,30 +59,30 @@ def origin_of(url: str) -> str | None:
 
 
 def replace_origin(origin: str, url: str) -> str:
-    """The same path and query at another origin."""
+    """Return a URL with its origin replaced."""
     scheme, netloc, *_ = urlsplit(origin)
     return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
 
 
 def append_path(url: str, segment: str) -> str:
-    """A place further down the path of a URL, whose query is kept."""
+    """Return a URL with a segment appended to its path. The query is kept."""
     path, mark, query = url.partition("?")
     return f"{path.rstrip('/')}/{segment}{mark}{query}"
 
 
 def split_query(url: str) -> tuple[str, Secret | None]:
-    """A presigned URL without its query, and that query: whoever has it is let in."""
+    """Split a presigned URL into the URL and its query, which is a secret."""
     bare, _, query = url.partition("?")
     return bare, Secret(quote(query, safe=_VISIBLE)) if query else None
 
 
 def with_query(url: str, query: Secret) -> str:
-    """The whole URL again; it is not to be shown."""
+    """Return the URL with its secret query."""
     return f"{url}{'&' if '?' in url else '?'}{query.reveal()}"
 
 
 def is_cdn(url: str, hosts: Hosts) -> bool:
-    """Whether a URL is at the platform's CDN: where files are, and tokens for files may go."""
+    """Return whether a URL is at the platform's CDN, which may receive CDN tokens."""
     origin = origin_of(url)
     if origin is None:
         return False
@@ -92,7 +92,7 @@ def is_cdn(url: str, hosts: Hosts) -> bool:
 
 
 class TrustedOrigins:
-    """The origins that the key may go to: those of some base URLs, and the backups of those."""
+    """The origins that may receive the key: those of base URLs, and their backups."""
 
     __slots__ = ("_names", "_prefixes")
 
@@ -102,7 +102,7 @@ class TrustedOrigins:
         self._prefixes = tuple(f"{name}/" for name in self._names)
 
     def contains(self, url: str) -> bool:
-        """Whether a URL is at one of them."""
+        """Return whether a URL is at one of the origins."""
         if url.startswith(self._prefixes):  # the usual case, without parsing
             return url.isprintable()
         return origin_of(url) in self._names

@@ -50,7 +50,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobUrls:
-    """Where a job's status, result and cancellation are reached."""
+    """The URLs of a job's status, result and cancellation."""
 
     status_url: str
     response_url: str
@@ -58,7 +58,7 @@ class JobUrls:
 
 
 def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrls:
-    """The URLs that the queue named; one that is not at the queue's own origin becomes ours."""
+    """Return the URLs in a submission, except that those at other origins are replaced."""
     own = f"{hosts.queue}/{endpoint.app}/requests/{quote(submission.request_id, safe='')}"
     queue = TrustedOrigins(hosts.queue)
 
@@ -72,12 +72,12 @@ def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrl
     )
 
 
-_ANSWERS: Final[Mapping[int, str]] = {202: "CANCELLATION_REQUESTED", 400: "ALREADY_COMPLETED"}
+_CANCELLATIONS: Final[Mapping[int, str]] = {202: "CANCELLATION_REQUESTED", 400: "ALREADY_COMPLETED"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What the queue answers to a submit. The URLs are as received, their origins unchecked."""
+    """The response to a submit, with the URLs as received: their origins are not checked."""
 
     request_id: str
     status_url: str | None = None
@@ -86,13 +86,13 @@ class Submission:
 
 
 def parse_submission(response: Response) -> Submission:
-    """Read the answer to a submit; only the request id is indispensable."""
+    """Parse the response to a submit; only the request id is required."""
     try:
         body = response.json_object()
     except InvalidResponseError:
         if response.request_id is None:
             raise
-        body = {}  # the job is there, and its id is all that is needed to collect it
+        body = {}  # the job exists, and its id is enough to fetch the result
     request_id = read_id(body.get("request_id")) or response.request_id
     if request_id is None:
         raise InvalidResponseError(
@@ -109,12 +109,12 @@ def parse_submission(response: Response) -> Submission:
 
 
 def parse_status(response: Response) -> Status:
-    """Read the answer to a status call."""
+    """Parse the response to a status request."""
     return read_status(response.json_object())
 
 
 def read_status(raw: Mapping[str, Any]) -> Status:
-    """Read a status object; a status that is not known is `Unknown`, never an error."""
+    """Parse a status object; an unknown status becomes `Unknown`."""
     match raw.get("status"):
         case "IN_QUEUE":
             return Queued(_position(raw.get("queue_position")))
@@ -133,9 +133,9 @@ def read_status(raw: Mapping[str, Any]) -> Status:
 
 
 def parse_cancellation(response: Response) -> Cancellation:
-    """Read the answer to a cancel call that was accepted or came too late."""
+    """Parse the response to a cancel request for a job that was cancelled or had ended."""
     status = _text(response.json_object().get("status")) if response.body else None
-    return Cancellation(status or _ANSWERS.get(response.status_code, "OK"))
+    return Cancellation(status or _CANCELLATIONS.get(response.status_code, "OK"))
 
 
 def _position(value: object) -> int | None:
@@ -151,10 +151,10 @@ def submit(
     headers: Mapping[str, str] | None = None,
     query: Mapping[str, Any] | None = None,
 ) -> Operation[Submission]:
-    """Put a job into the queue.
+    """Submit a job to the queue.
 
-    A caller who bounds the queue's length wants to hear of a full queue at once, so only what was
-    never sent is repeated then.
+    With a maximum queue length, a full queue must raise an error at once, so the request is retried
+    only if nothing was sent.
     """
     query = query or {}
     return Operation(
@@ -176,7 +176,7 @@ def submit(
 def status(
     url: str, *, application: str, request_id: str, with_logs: bool = False
 ) -> Operation[Status]:
-    """Ask once how a job stands."""
+    """Fetch the status of a job."""
     url = _logs(url, with_logs)
     return _job_operation("status", "GET", url, parse_status, application, request_id, stage="wait")
 
@@ -184,9 +184,9 @@ def status(
 def status_stream(
     url: str, *, application: str, request_id: str, with_logs: bool = False
 ) -> Operation[None]:
-    """Open the stream of a job's statuses, which stands below the URL of its status.
+    """Open the status stream of a job, whose URL is below that of its status.
 
-    Waiting falls back to polling when the stream cannot be had, so opening it is tried once.
+    If the stream cannot be opened, the caller polls, so the request is not retried.
     """
     return Operation(
         name="watch",
@@ -205,8 +205,8 @@ def status_stream(
 def result(url: str, *, application: str, request_id: str, failed: bool = False) -> Operation[Any]:
     """Fetch the output of a job that has ended.
 
-    An error may be the job's own, replayed. When its status has told already that it `failed`, the
-    first one that the platform names is taken for that.
+    An error may be the job's own, replayed. If its status was an error (`failed`), the first error
+    with a request id is the job's.
     """
     operation = _job_operation(
         "result", "GET", url, parse_output, application, request_id, stage="result"
@@ -216,7 +216,7 @@ def result(url: str, *, application: str, request_id: str, failed: bool = False)
 
 
 def cancel(url: str, *, application: str, request_id: str) -> Operation[Cancellation]:
-    """Ask for a job to be cancelled; that it had ended already is an answer, not an error."""
+    """Cancel a job. A job that has already ended is not an error."""
     read = response_parser(parse_cancellation, request_id)
 
     def parse(response: Response) -> Cancellation:
@@ -257,7 +257,7 @@ def _job_operation(
 
 
 def _ignore(_: Response) -> None:
-    """The body is read by whoever opened the stream."""
+    """Leave the body to the caller, who reads the stream."""
 
 
 def _logs(url: str, with_logs: bool) -> str:  # noqa: FBT001 -- mirrors the public parameter

@@ -1,4 +1,4 @@
-"""Realtime sessions: addresses, tokens, and what messages mean."""
+"""Realtime messages, URLs and tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
     "with_token",
 ]
 
-#: How many unprocessed inputs the platform may be told to keep.
+#: The maximum of `max_buffering`.
 MAX_BUFFERING: Final = 60
 
 _VISIBLE: Final = re.compile(r"[!-~]+")
@@ -44,21 +44,21 @@ _VISIBLE: Final = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True)
 class DataMessage:
-    """What the app sent."""
+    """A message of the app."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class MetaMessage:
-    """What the platform says about the session, such as timings; of no concern to callers."""
+    """A message of the platform about the session, such as timings."""
 
     payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorMessage:
-    """The app or the platform reports an error, and closes after it."""
+    """An error of the app or the platform, which ends the session."""
 
     error: str
     reason: str
@@ -67,7 +67,7 @@ class ErrorMessage:
 
 @dataclass(frozen=True, slots=True)
 class SessionTimeout:
-    """There was no input for too long, or the session has come to its normal end."""
+    """The end of a session that was idle for too long or reached its maximum duration."""
 
     reason: str
     payload: Mapping[str, Any]
@@ -75,7 +75,7 @@ class SessionTimeout:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """The token was refused, or has expired."""
+    """The rejection of an invalid or expired token."""
 
     payload: Mapping[str, Any]
 
@@ -86,16 +86,16 @@ Message: TypeAlias = DataMessage | MetaMessage | ErrorMessage | SessionTimeout |
 def decode_message(
     message: str | bytes | bytearray, decode: Callable[[bytes], Any] | None = None
 ) -> Message:
-    """What a message means.
+    """Decode and classify a message.
 
-    Text is JSON, or else taken as it is; binary is msgpack, whose byte strings stay bytes.
+    Text is JSON or plain text; binary messages are msgpack, whose byte strings stay bytes.
 
     Args:
-        message: As it was received.
-        decode: Decodes binary messages instead; what it raises is not touched.
+        message: The message as received.
+        decode: A decoder for binary messages, whose errors are not converted; ``None`` for msgpack.
 
     Raises:
-        InvalidResponseError: It is binary, but not msgpack.
+        InvalidResponseError: The message is binary, but not msgpack.
     """
     if isinstance(message, str):
         return _classify(_decode_text(message))
@@ -130,8 +130,8 @@ def _classify(value: Any) -> Message:
 def realtime_url(
     hosts: Hosts, endpoint: Endpoint, *, path: str = "/realtime", max_buffering: int | None = None
 ) -> str:
-    """Where a session is opened: as `runner_url`, but an id that ends with the path has it."""
-    parse_path(path)  # says what is wrong with it
+    """Return the URL of a session: `runner_url`, unless the id ends with the path."""
+    parse_path(path)  # raises if it is invalid
     bare, mark, query = path.partition("?")
     segments = bare.strip("/")
     if segments and f"/{endpoint.path}".endswith(f"/{segments}"):
@@ -142,14 +142,14 @@ def realtime_url(
 def runner_url(
     hosts: Hosts, endpoint: Endpoint, *, path: str = "", max_buffering: int | None = None
 ) -> str:
-    """Where a socket of an app is opened.
+    """Return the URL of an app's WebSocket.
 
     Args:
         hosts: The base URLs.
         endpoint: The app.
         path: The path within the app, added to the id.
-        max_buffering: How many unprocessed inputs are kept, from 1 to 60; ``None`` leaves it to
-            the app.
+        max_buffering: The maximum number of unprocessed inputs, from 1 to 60; ``None`` uses the
+            app's setting.
     """
     encoded, query = parse_path(path)
     base = f"ws{hosts.run.removeprefix('http')}"
@@ -163,7 +163,7 @@ def runner_url(
 
 
 def with_token(url: str, token: Secret) -> Secret:
-    """The URL that lets its bearer in."""
+    """Return the URL with a token, which makes it a secret."""
     return Secret(_with_query(url, fal_jwt_token=token.reveal()))
 
 
@@ -174,12 +174,12 @@ def _with_query(url: str, **parameters: object) -> str:
 def create_token(
     hosts: Hosts, endpoint: Endpoint, *, token_expiration: int = 120
 ) -> Operation[Secret]:
-    """Ask for a short-lived token that opens sockets of one app.
+    """Create a short-lived token for the WebSockets of one app.
 
     Args:
         hosts: The base URLs.
         endpoint: The app.
-        token_expiration: For how long the token may be used, in seconds.
+        token_expiration: The lifetime of the token, in seconds.
     """
     whole_number("token_expiration", token_expiration)
     body = {"allowed_apps": [endpoint.alias], "token_expiration": token_expiration}
@@ -198,7 +198,7 @@ def create_token(
 
 
 def parse_token(response: Response) -> Secret:
-    """Read the answer to `create_token`: a JSON string, or an object with a ``token``.
+    """Parse the response to `create_token`: a JSON string, or an object with a ``token``.
 
     Raises:
         InvalidResponseError: There is no token; its text does not show what there was instead,

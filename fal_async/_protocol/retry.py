@@ -33,7 +33,7 @@ JITTER: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class BackoffSchedule:
-    """How pauses grow.
+    """The growth of polling delays.
 
     Attributes:
         first: The first pause, in seconds.
@@ -92,26 +92,26 @@ def backoff_delays(
         pause = min(rhythm.longest, pause * rhythm.growth)
 
 
-#: The first pause's bound after a 429, in seconds: the platform's advice is 1, 2, 4, 8.
+#: The maximum of the first delay after a 429, in seconds: the platform recommends 1, 2, 4, 8.
 RATE_LIMIT_DELAY: Final = 1.0
 
 
-#: More doublings than this would leave the range of numbers.
+#: More doublings would exceed the range of floats.
 MAX_DOUBLINGS: Final = 60
 
 
 class Retry(Enum):
-    """What may be repeated."""
+    """The rule by which an operation may be retried."""
 
-    #: Reading, cancelling, uploading a part: a repetition changes nothing.
+    #: Reading, cancelling, uploading a part: a retry changes nothing.
     IDEMPOTENT = auto()
-    #: Reading what a model came to: as safe, but a 500 may be the model's own answer, replayed.
+    #: Reading an output: as safe, but a 500 may be the model's own error, replayed.
     RESULT = auto()
-    #: Reading how a job failed that is known to have failed: the platform's first word is it.
+    #: Reading the error of a failed job: the first response with a request id is that error.
     FAILED_RESULT = auto()
-    #: Starting something that costs money: only when the first call was certainly not accepted.
+    #: Starting a billable job: only if the platform certainly did not accept the request.
     IF_REJECTED = auto()
-    #: Only when nothing was sent.
+    #: Only if nothing was sent.
     IF_NOT_SENT = auto()
 
 
@@ -120,13 +120,13 @@ _READING: Final = frozenset({Retry.IDEMPOTENT, Retry.RESULT, Retry.FAILED_RESULT
 
 @dataclass(frozen=True, slots=True)
 class NetworkFailure:
-    """An exchange that broke before a whole response had arrived.
+    """A request that failed before a complete response was received.
 
     Attributes:
-        reason: What broke, in words.
+        reason: The cause, for people.
         sent: Whether any of the request may have reached the platform.
-        request_id: The id of the request, where the head of the response has told it.
-        permanent: Whether trying again cannot help, because something has to be put right first.
+        request_id: The id of the request, if the response headers contained it.
+        permanent: Whether a retry cannot succeed before the user has changed something.
     """
 
     reason: str
@@ -145,16 +145,16 @@ def retry_delay(
     random: Callable[[], float],
     previous: Response | None = None,
 ) -> float | None:
-    """The seconds to wait before the exchange is tried again, or ``None`` to leave it at that.
+    """Return the seconds to wait before a retry, or ``None`` for no retry.
 
     Args:
-        outcome: What the last attempt came to.
-        retry: What the operation allows.
-        policy: What the client allows.
+        outcome: The outcome of the last attempt.
+        retry: The rule of the operation.
+        policy: The policy of the client.
         attempt: The number of the last attempt, from 1.
-        elapsed: Seconds since the first attempt began.
+        elapsed: The seconds since the start of the first attempt.
         random: A source of numbers from 0 up to 1.
-        previous: The response of the attempt before the last; ``None`` when there was none.
+        previous: The response of the attempt before the last; ``None`` if there was none.
     """
     if attempt >= policy.attempts or not _may_repeat(outcome, retry):
         return None
@@ -183,7 +183,7 @@ def _may_repeat(outcome: Response | NetworkFailure, retry: Retry) -> bool:
 
 
 def was_refused(response: Response) -> bool:
-    """Whether a response proves that the job was not accepted, or is over and worth another try."""
+    """Return whether a response proves that the job was not accepted, or asks for a retry."""
     if response.status_code == 429 and not response.answered_by_app:
         return True
     if response.status_code >= 500 and response.needs_retry:
@@ -192,7 +192,7 @@ def was_refused(response: Response) -> bool:
 
 
 def _is_repeated_500(outcome: Response | NetworkFailure, previous: Response) -> bool:
-    """Whether a 500 repeats the one before: then it is no mishap of reading it."""
+    """Return whether two 500 responses are the same: then the model failed, not the request."""
     return (
         isinstance(outcome, Response)
         and outcome.status_code == previous.status_code == 500

@@ -1,4 +1,4 @@
-"""Server-sent events: bytes in, events out, by the rules of the WHATWG.
+"""Server-sent events decoder, by the specification of the WHATWG.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_EVENT_BYTES", "MAX_LINE_BYTES", "Event", "SSEDecoder"]
 
-#: The longest line that is taken, in bytes: several large pictures as data URIs.
+#: The maximum length of a line, in bytes: several large images as data URIs.
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 
-#: The most that the data lines of one event may hold together, in bytes.
+#: The maximum total size of the data lines of an event, in bytes.
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 
-# More digits than any time needs, and far fewer than `int` refuses to read.
+# More digits than any time needs, and far fewer than `int` rejects.
 _MAX_RETRY_DIGITS: Final = 18
 
 
@@ -30,10 +30,10 @@ class Event(NamedTuple):
     """One event.
 
     Attributes:
-        data: Its data lines, joined by line feeds.
-        event: Its type; ``"message"`` when the server named none.
-        id: The last id that was given, with this event or an earlier one; ``""`` before the first.
-        retry: The reconnection time in force, in milliseconds; ``None`` while none was named.
+        data: The data lines, joined by line feeds.
+        event: The type; ``"message"`` by default.
+        id: The last id of this or an earlier event; ``""`` before the first.
+        retry: The current reconnection time, in milliseconds; ``None`` if there was none.
     """
 
     data: bytes
@@ -43,29 +43,28 @@ class Event(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The data as text, with U+FFFD for what is not UTF-8."""
+        """The data as text, with U+FFFD for invalid UTF-8."""
         return _text(self.data)
 
 
-# `Event` has a `__new__` of its own, which takes half as long again.
+# `Event.__new__` takes half as long again.
 _event = cast("Callable[..., Event]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
 
 class SSEDecoder:
-    r"""The decoder of one stream. Its cost is linear in the bytes, however they are cut.
+    r"""A decoder of one stream. Its cost is linear in the bytes, for chunks of any size.
 
-    At the end of the stream there is nothing to call: an event that was begun and not ended by a
-    blank line is discarded, as the rules ask, since it may be cut anywhere. `pending` tells whether
-    that was so: a crashed app ends its stream as neatly as one that has finished.
+    As specified, an event without a blank line at its end is discarded, since it may be truncated.
+    Check `pending` at the end of the stream: an app that crashed closes its connection normally.
 
     Args:
-        max_line_bytes: The longest line that is taken, in bytes.
-        max_event_bytes: The most that the data lines of one event may hold together, in bytes, if
-            there are several; a single one may always be as long as a line.
+        max_line_bytes: The maximum length of a line, in bytes.
+        max_event_bytes: The maximum total size of several data lines of an event, in bytes. A
+            single data line is limited by `max_line_bytes` only.
 
     Attributes:
-        last_event_id: The id to name when the stream is opened again; ``""`` when there is none.
-        retry: How long to wait before that, in milliseconds; ``None`` when the server did not say.
+        last_event_id: The id to send on reconnection; ``""`` if there is none.
+        retry: The reconnection time, in milliseconds; ``None`` if there was none.
 
     Example:
         >>> decoder = SSEDecoder()
@@ -93,16 +92,15 @@ class SSEDecoder:
 
     @property
     def pending(self) -> bool:
-        """Whether an event was begun and not ended: once the stream is over, whether it was cut."""
+        """Whether an event is incomplete. At the end of the stream: whether it was truncated."""
         return bool(self._data) or (bool(self._partial) and not self._partial[0].startswith(b":"))
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Take the next bytes and give the events that they complete.
+        """Return the events that a chunk completes.
 
         Raises:
-            InvalidResponseError: After those events: a line or an event is too long. The stream
-                cannot
-                be read on.
+            InvalidResponseError: A line or an event is too long. The iterator raises it after the
+                events before it.
         """
         events: list[Event] = []
         try:
@@ -112,14 +110,14 @@ class SSEDecoder:
         return iter(events)
 
     def _read(self, chunk: bytes, events: list[Event]) -> None:
-        """All at once: with generators within generators an event would cost a quarter more."""
+        """Append the events of a chunk. Nested generators would make them a quarter slower."""
         limit = self._max_line_bytes
         data = self._data
         for line in self._whole_lines(chunk):
             if line:
                 if len(line) > limit:
                     raise _too_long("a line", limit)
-                if line[:6] == b"data: " and not data:  # most lines; every step here is felt
+                if line[:6] == b"data: " and not data:  # most lines
                     data.append(line[6:])
                 else:
                     self._read_field(line)
@@ -143,7 +141,7 @@ class SSEDecoder:
             self._buffer_partial(chunk)
             return []
         self._after_cr = chunk.endswith(b"\r")
-        lines = chunk.splitlines()  # of bytes: ends at CR, LF and CRLF, and at nothing else
+        lines = chunk.splitlines()  # of bytes, so only at CR, LF and CRLF
         rest = b"" if self._after_cr or chunk.endswith(b"\n") else lines.pop()
         if self._partial:
             lines[0] = self._take_partial(lines[0])
@@ -151,7 +149,7 @@ class SSEDecoder:
         return lines
 
     def _buffer_partial(self, part: bytes) -> None:
-        """Keep a part of a line that has no end yet."""
+        """Keep an incomplete line."""
         if part:
             self._partial.append(part)
             self._partial_size += len(part)
@@ -183,7 +181,7 @@ class SSEDecoder:
             self.retry = int(value)
 
     def _add_data(self, value: bytes) -> None:
-        if len(self._data) < 2:  # `feed` does not count what is a single line in the end
+        if len(self._data) < 2:  # single data lines are not counted
             self._data_size = sum(len(line) + 1 for line in self._data)
         self._data.append(value)
         self._data_size += len(value) + 1

@@ -1,4 +1,4 @@
-"""The events of an app's stream: what each one carries, and whether it is an error."""
+"""App stream events and error events."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 __all__ = ["read_events"]
 
-#: The last event of streams in the style of OpenAI: not JSON, and nothing that the app has made.
+#: The last event of streams in the style of OpenAI, which is not JSON.
 _DONE: Final = b"[DONE]"
 
 
 def read_events(events: Iterable[Event], *, request_id: str | None = None) -> Iterator[Any]:
-    """The decoded JSON of each event that has data, or its text where it is not JSON.
+    """Yield the data of each event, as decoded JSON or else as text.
 
-    The ``[DONE]`` that some apps send at the end is not an event of theirs, and is left out.
+    The ``[DONE]`` that some apps send at the end is omitted.
 
     Raises:
-        StreamError: An event is an error: it is named so, or is an object that says so.
+        StreamError: An event is an error, by its type or its data.
     """
     for data, kind, _, _ in events:
         if not data:
@@ -41,7 +41,7 @@ def read_events(events: Iterable[Event], *, request_id: str | None = None) -> It
 
 
 def _read_text(data: bytes) -> Any:
-    """The text of an event, or its JSON where only the encoding is wrong."""
+    """Return the text of an event, or its JSON if only the encoding is invalid."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -53,7 +53,7 @@ def _read_text(data: bytes) -> Any:
 
 
 def _is_error(value: object) -> bool:
-    """Whether it is a workflow's error, the platform's, or an app's object with an ``error``."""
+    """Return whether an event is an error of a workflow, the platform or the app."""
     if not isinstance(value, dict):
         return False
     fields = cast("Mapping[str, Any]", value)

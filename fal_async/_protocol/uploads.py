@@ -48,30 +48,30 @@ T = TypeVar("T")
 
 
 def lifecycle_headers(settings: StorageSettings | None) -> dict[str, str]:
-    """The headers that carry the settings; none when they leave everything to the platform."""
-    wishes = {} if settings is None else _settings_to_json(settings)
-    if not wishes:
+    """Return the headers of the settings; none if all are the platform's defaults."""
+    preferences = {} if settings is None else _settings_to_json(settings)
+    if not preferences:
         return {}
-    text = json.dumps(wishes)  # in ASCII, as headers are
+    text = json.dumps(preferences)  # headers are ASCII
     # The CDN reads the one, the storage service the other.
     return {"x-fal-object-lifecycle": text, "x-fal-object-lifecycle-preference": text}
 
 
 def _settings_to_json(settings: StorageSettings) -> dict[str, Any]:
     check_instance("lifecycle", settings, StorageSettings)
-    wishes: dict[str, Any] = {
+    preferences: dict[str, Any] = {
         "expiration_duration_seconds": settings._expires_in_seconds,
         "initial_acl": _acl(settings.initial_acl),
     }
-    return {name: value for name, value in wishes.items() if value}
+    return {name: value for name, value in preferences.items() if value}
 
 
 def _acl(acl: StorageACL | None) -> dict[str, Any]:
     if acl is None:
         return {}
     rules = [{"user": rule.user, "decision": rule.decision} for rule in acl.rules or ()]
-    wishes: dict[str, Any] = {"default": acl.default, "rules": rules}
-    return {name: value for name, value in wishes.items() if value}
+    preferences: dict[str, Any] = {"default": acl.default, "rules": rules}
+    return {name: value for name, value in preferences.items() if value}
 
 
 #: How many parts an upload may have; larger parts are taken rather than more.
@@ -87,7 +87,7 @@ _JSON: Final = {"accept": "application/json", "content-type": "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileMetadata:
-    """What is said of a file when it is uploaded.
+    """The metadata of an upload.
 
     Attributes:
         content_type: Its media type.
@@ -130,7 +130,7 @@ class FileMetadata:
 
 @dataclass(frozen=True, slots=True)
 class PresignedTarget:
-    """Where a file is to be put, and where it is found then.
+    """The presigned URL of an upload, and the URL of the uploaded file.
 
     Attributes:
         upload_url: Where it is put, without the query.
@@ -148,10 +148,10 @@ class MultipartUpload:
     """An upload that has begun, and takes parts.
 
     Attributes:
-        parts_url: The URL below which the parts and their completion are put.
-        file_url: Where the file is found in the end.
-        credential: What lets the parts in.
-        signature: The query of `parts_url`: whoever has it may write.
+        parts_url: The URL of the upload, above those of its parts.
+        file_url: The URL of the uploaded file.
+        credential: The credential of the parts.
+        signature: The query of `parts_url`, which permits writing.
     """
 
     parts_url: str
@@ -162,7 +162,7 @@ class MultipartUpload:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """A part that has arrived."""
+    """An uploaded part."""
 
     number: int
     etag: str
@@ -171,7 +171,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartRange:
-    """A stretch of a file, from the byte `start` up to but not including the byte `stop`."""
+    """A range of a file, from the byte `start` up to but not including the byte `stop`."""
 
     number: int
     start: int
@@ -179,7 +179,7 @@ class PartRange:
 
 
 def split_into_parts(size: int, part_size: int) -> Iterator[PartRange]:
-    """The spans in which a file of so many bytes is uploaded, numbered from 1."""
+    """Yield the ranges of the parts of a file, numbered from 1."""
     part_size = max(part_size, -(-size // MAX_PARTS))
     for number, start in enumerate(range(0, size, part_size), 1):
         yield PartRange(number, start, min(start + part_size, size))
@@ -188,22 +188,24 @@ def split_into_parts(size: int, part_size: int) -> Iterator[PartRange]:
 def repositories(
     first: Repository | None, others: Repository | Sequence[Repository] | None
 ) -> list[Repository]:
-    """Where an upload is tried, in this order, each once; ``None`` is the default of either."""
+    """Return the repositories to try, in order, without duplicates."""
     others = ["fal"] if others is None else [others] if isinstance(others, str) else others
     check_sequence("fallback_repository", others)
     known: dict[str, Repository] = {"fal_v3": "fal_v3", "cdn": "fal_v3", "fal": "fal"}
     named = ["fal_v3" if first is None else first, *others]
     for name in named:
         if not is_one_of(name, tuple(known)):
-            raise InvalidRequestError(f"a repository is 'fal_v3' or 'fal', got {describe(name)}")
+            raise InvalidRequestError(
+                f"a repository must be 'fal_v3' or 'fal', got {describe(name)}"
+            )
     return list(dict.fromkeys(known[name] for name in named))
 
 
-def upload_to_cdn(base_url: str, label: FileMetadata, content: Content) -> Operation[str]:
-    """Upload a file in one request; gives its URL."""
+def upload_to_cdn(base_url: str, metadata: FileMetadata, content: Content) -> Operation[str]:
+    """Upload a file in one request. The output is its URL."""
     return _operation(
-        label,
-        Request("POST", append_path(base_url, "files/upload"), _accepting_json(label), content),
+        metadata,
+        Request("POST", append_path(base_url, "files/upload"), _accepting_json(metadata), content),
         lambda response: _url(response.json_object(), "access_url"),
         Credential.CDN_TOKEN,
         Lane.UPLOAD,
@@ -211,9 +213,9 @@ def upload_to_cdn(base_url: str, label: FileMetadata, content: Content) -> Opera
 
 
 def start_cdn_multipart(
-    hosts: Hosts, base_url: str, label: FileMetadata
+    hosts: Hosts, base_url: str, metadata: FileMetadata
 ) -> Operation[MultipartUpload]:
-    """Begin an upload in parts at the CDN."""
+    """Start a multipart upload to the CDN."""
 
     def parse(response: Response) -> MultipartUpload:
         body = response.json_object()
@@ -228,21 +230,21 @@ def start_cdn_multipart(
         return MultipartUpload(parts_url, url, Credential.CDN_TOKEN)
 
     named = FileMetadata(
-        content_type=label.content_type, file_name=str(label), lifecycle=label.lifecycle
+        content_type=metadata.content_type, file_name=str(metadata), lifecycle=metadata.lifecycle
     )
     request = Request(
         "POST", append_path(base_url, "files/upload/multipart"), _accepting_json(named)
     )
-    return _operation(label, request, parse, Credential.CDN_TOKEN)
+    return _operation(metadata, request, parse, Credential.CDN_TOKEN)
 
 
-def initiate(hosts: Hosts, label: FileMetadata) -> Operation[PresignedTarget]:
-    """Ask the storage service for a presigned URL for a file."""
-    return _initiate(hosts, "initiate", label, _target)
+def initiate(hosts: Hosts, metadata: FileMetadata) -> Operation[PresignedTarget]:
+    """Request a presigned URL from the storage service."""
+    return _initiate(hosts, "initiate", metadata, _target)
 
 
-def start_multipart(hosts: Hosts, label: FileMetadata) -> Operation[MultipartUpload]:
-    """Ask the storage service for a presigned URL for a file in parts."""
+def start_multipart(hosts: Hosts, metadata: FileMetadata) -> Operation[MultipartUpload]:
+    """Start a multipart upload with presigned URLs."""
 
     def parse(response: Response) -> MultipartUpload:
         target = _target(response)
@@ -250,16 +252,16 @@ def start_multipart(hosts: Hosts, label: FileMetadata) -> Operation[MultipartUpl
             target.upload_url, target.file_url, Credential.NONE, target.signature
         )
 
-    return _initiate(hosts, "initiate-multipart", label, parse)
+    return _initiate(hosts, "initiate-multipart", metadata, parse)
 
 
 def upload_to_presigned(
-    target: PresignedTarget, label: FileMetadata, content: Content
+    target: PresignedTarget, metadata: FileMetadata, content: Content
 ) -> Operation[str]:
-    """Put a file where its presigned URL leads; gives the URL of the file."""
-    headers = {"content-type": label.content_type}
+    """Upload a file to its presigned URL. The output is the URL of the file."""
+    headers = {"content-type": metadata.content_type}
     return _operation(
-        label,
+        metadata,
         Request("PUT", target.upload_url, headers, content, target.signature),
         lambda _: target.file_url,
         Credential.NONE,
@@ -268,13 +270,13 @@ def upload_to_presigned(
 
 
 def upload_part(
-    upload: MultipartUpload, label: FileMetadata, number: int, content: Content
+    upload: MultipartUpload, metadata: FileMetadata, number: int, content: Content
 ) -> Operation[Part]:
     """Upload one part; parts are numbered from 1."""
-    # Of a compressed response, proxies change the ETag.
-    headers = {"content-type": label.content_type, "accept-encoding": "identity"}
+    # Proxies change the ETag of compressed responses.
+    headers = {"content-type": metadata.content_type, "accept-encoding": "identity"}
     return _operation(
-        label,
+        metadata,
         Request(
             "PUT", append_path(upload.parts_url, str(number)), headers, content, upload.signature
         ),
@@ -285,12 +287,12 @@ def upload_part(
 
 
 def complete(
-    upload: MultipartUpload, label: FileMetadata, parts: Iterable[Part], size: int
+    upload: MultipartUpload, metadata: FileMetadata, parts: Iterable[Part], size: int
 ) -> Operation[str]:
-    """Have the parts put together, in their order; gives the URL of the file.
+    """Complete a multipart upload. The output is the URL of the file.
 
     Raises:
-        UploadError: They are not all the parts of a file of so many bytes.
+        UploadError: The parts are not the whole file.
     """
     parts = sorted(parts)
     uploaded = sum(part.size for part in parts)
@@ -298,7 +300,7 @@ def complete(
         raise UploadError("the parts are not the whole file", uploaded, size)
     named = [{"partNumber": part.number, "etag": part.etag} for part in parts]
     return _operation(
-        label,
+        metadata,
         Request(
             "POST",
             append_path(upload.parts_url, "complete"),
@@ -312,15 +314,15 @@ def complete(
 
 
 def _initiate(
-    hosts: Hosts, step: str, label: FileMetadata, parse: Callable[[Response], T]
+    hosts: Hosts, step: str, metadata: FileMetadata, parse: Callable[[Response], T]
 ) -> Operation[T]:
     url = f"{hosts.rest}/storage/upload/{step}?storage_type=fal-cdn-v3"
-    headers = merge_headers(_JSON, label.lifecycle)
-    return _operation(label, Request("POST", url, headers, label.body), parse, Credential.KEY)
+    headers = merge_headers(_JSON, metadata.lifecycle)
+    return _operation(metadata, Request("POST", url, headers, metadata.body), parse, Credential.KEY)
 
 
 def _operation(
-    label: FileMetadata,
+    metadata: FileMetadata,
     request: Request,
     parse: Callable[[Response], T],
     credential: Credential,
@@ -328,7 +330,7 @@ def _operation(
 ) -> Operation[T]:
     return Operation(
         name="upload",
-        application=str(label),
+        application=str(metadata),
         request=request,
         parse=response_parser(parse),
         retry=Retry.IDEMPOTENT,
@@ -338,8 +340,8 @@ def _operation(
     )
 
 
-def _accepting_json(label: FileMetadata) -> dict[str, str]:
-    return {**label.headers, "accept": "application/json"}
+def _accepting_json(metadata: FileMetadata) -> dict[str, str]:
+    return {**metadata.headers, "accept": "application/json"}
 
 
 def _target(response: Response) -> PresignedTarget:
@@ -369,7 +371,7 @@ def _etag(response: Response) -> str:
 
 
 def _ascii(name: str) -> str:
-    """A file name for a header: what is not printable ASCII is written in percent."""
+    """Percent-encode the characters of a file name that are not printable ASCII."""
     return "".join(
         character if character.isascii() and character.isprintable() else quote(character)
         for character in name

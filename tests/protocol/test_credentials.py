@@ -123,7 +123,7 @@ def test_any_token_has_an_expiry_or_none(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expires_at", "issued_at", "stale_at"),
+    ("expires_at", "issued_at", "refresh_at"),
     [
         (10_000, None, 10_000 - LEEWAY),
         (None, None, -math.inf),
@@ -135,11 +135,11 @@ def test_any_token_has_an_expiry_or_none(token: str) -> None:
     ids=["found", "found, unreadable", "issued", "short-lived", "clocks disagree", "unreadable"],
 )
 def test_bearer_token_is_refreshed_before_expiry(
-    expires_at: float | None, issued_at: float | None, stale_at: float
+    expires_at: float | None, issued_at: float | None, refresh_at: float
 ) -> None:
     token = jwt({"exp": expires_at})
     grant = auth_header_from_token(Secret(token), "here", issued_at=issued_at)
-    assert grant == AuthHeader(Secret(f"Bearer {token}"), "here", stale_at)
+    assert grant == AuthHeader(Secret(f"Bearer {token}"), "here", refresh_at)
 
 
 @pytest.mark.parametrize(

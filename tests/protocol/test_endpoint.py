@@ -65,7 +65,7 @@ def test_invalid_endpoint_id_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 7, b"fal-ai/flux", ["fal-ai", "flux"]])
 def test_non_string_endpoint_id_is_refused(value: object) -> None:
-    with pytest.raises(InvalidRequestError, match="is a string"):
+    with pytest.raises(InvalidRequestError, match="must be a string"):
         parse_endpoint(value)
 
 

@@ -392,12 +392,11 @@ def test_token_request_uses_the_key() -> None:
 
 
 def test_token_is_refreshed_before_expiry() -> None:
-    assert token().renew_at == 3600 - LEEWAY
-    assert (
-        token(expires_at="1970-01-01T00:20:00Z").renew_at == 1000 + 100
-    )  # half of the remaining lifetime
+    assert token().refresh_at == 3600 - LEEWAY
+    half = token(expires_at="1970-01-01T00:20:00Z")
+    assert half.refresh_at == 1000 + 100  # half of the remaining lifetime
     for end in ("1970-01-01T00:16:41Z", "1970-01-01T00:00:00Z", None):
-        assert token(expires_at=end).renew_at == 1000 + MIN_LIFETIME
+        assert token(expires_at=end).refresh_at == 1000 + MIN_LIFETIME
 
 
 def test_token_type_and_base_url_are_validated() -> None:
