@@ -311,13 +311,13 @@ def _repair_head(received: bytes) -> bytes | None:
         if status is None:
             raise ValueError("the status line is invalid")
         version, code, reason = status.groups(b"")
-        headers = _repair_headers(_unfold_headers(lines[1:]))
+        headers = _repair_headers(lines[1:])
         heads.append(b"\r\n".join([b"%b %b %b" % (version, code, reason), *headers]))
         if not code.startswith(b"1") or code == b"101":
             return b"\r\n\r\n".join([*heads, rest])
 
 
-def _unfold_headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+def _repair_headers(lines: list[bytes]) -> list[bytes]:
     headers: list[tuple[bytes, bytes]] = []
     for line in lines:
         if b"\r" in line or b"\0" in line:
@@ -333,11 +333,7 @@ def _unfold_headers(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
         if not colon or not _is_name(name):
             raise ValueError("a line is not a header")
         headers.append((name, value.strip(b" \t")))
-    return headers
-
-
-def _repair_headers(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
-    lines: list[bytes] = []
+    repaired: list[bytes] = []
     lengths: set[bytes] = set()
     codings = 0
     for name, value in headers:
@@ -346,7 +342,7 @@ def _repair_headers(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
             lengths.update(part.strip() for part in value.split(b","))
             continue
         codings += lowered == b"transfer-encoding"
-        lines.append(b"%b: %b" % (name, value.translate(_CONTROL_TO_SPACE)))
+        repaired.append(b"%b: %b" % (name, value.translate(_CONTROL_TO_SPACE)))
     if len(lengths) + codings > 1 or not all(length.isdigit() for length in lengths):
         raise ValueError("the length of the body is ambiguous")
-    return lines + [b"Content-Length: " + length for length in lengths]
+    return repaired + [b"Content-Length: " + length for length in lengths]

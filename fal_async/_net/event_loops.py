@@ -62,18 +62,8 @@ class PerLoop(Generic[T]):
         """Return the value of the running event loop."""
         loop = current_token().native_token
         slot = self._slots.get(loop)
-        return self._add(loop) if slot is None else slot.value
-
-    def pop(self) -> T | None:
-        """Remove and return the value of the running event loop, if any, without closing it."""
-        with self._lock:
-            slot = self._slots.pop(current_token().native_token, None)
-        if slot is None:
-            return None
-        _stop_finalizer(slot.finalizer)
-        return slot.value
-
-    def _add(self, loop: object) -> T:
+        if slot is not None:
+            return slot.value
         # The values of loops that were closed without finalizing their generators are still open.
         with self._lock:
             closed = [other for other in self._slots if getattr(other, "is_closed", bool)()]
@@ -87,6 +77,15 @@ class PerLoop(Generic[T]):
         with self._lock:
             self._slots[loop] = _Slot(value, finalizer)
         return value
+
+    def pop(self) -> T | None:
+        """Remove and return the value of the running event loop, if any, without closing it."""
+        with self._lock:
+            slot = self._slots.pop(current_token().native_token, None)
+        if slot is None:
+            return None
+        _stop_finalizer(slot.finalizer)
+        return slot.value
 
     def reset_after_fork(self) -> None:
         """Close the values that a forked process has inherited."""
