@@ -90,7 +90,7 @@ class Credentials:
 
     @property
     def refreshable(self) -> bool:
-        """Whether a rejected value can be replaced, since it is the token of a login."""
+        """True if a rejected value can be replaced, since it is the token of a login."""
         return self._login is not None
 
     async def authorization(self) -> Secret:

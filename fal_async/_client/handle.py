@@ -274,11 +274,11 @@ def handle_schema(kind: type[Any], make: Callable[[dict[str, str]], Any]) -> Cor
     text = core_schema.typed_dict_field(core_schema.str_schema())
     names = ("request_id", "response_url", "status_url", "cancel_url", "application")
     data = core_schema.typed_dict_schema(dict.fromkeys(names, text))
-    made = core_schema.no_info_after_validator_function(make, data)
-    kept = core_schema.is_instance_schema(kind)
+    from_data = core_schema.no_info_after_validator_function(make, data)
+    instance = core_schema.is_instance_schema(kind)
     return core_schema.json_or_python_schema(
-        made,
-        core_schema.union_schema([kept, made], mode="left_to_right"),
+        from_data,
+        core_schema.union_schema([instance, from_data], mode="left_to_right"),
         serialization=core_schema.plain_serializer_function_ser_schema(
             kind.to_dict, return_schema=data
         ),

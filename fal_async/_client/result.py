@@ -95,11 +95,11 @@ class Result(dict[str, Any], Generic[FileT]):
         from pydantic_core import core_schema  # only pydantic itself calls this
 
         json_object = core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
-        made = core_schema.no_info_after_validator_function(cls, json_object)
-        kept = core_schema.is_instance_schema(cls)
+        from_object = core_schema.no_info_after_validator_function(cls, json_object)
+        instance = core_schema.is_instance_schema(cls)
         return core_schema.json_or_python_schema(
-            made,
-            core_schema.union_schema([kept, made], mode="left_to_right"),
+            from_object,
+            core_schema.union_schema([instance, from_object], mode="left_to_right"),
             serialization=core_schema.plain_serializer_function_ser_schema(
                 dict, return_schema=json_object
             ),

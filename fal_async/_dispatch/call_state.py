@@ -53,7 +53,7 @@ class CallState:
 
     @property
     def started(self) -> bool | None:
-        """Whether a job was started; ``None`` if unknown."""
+        """True if a job was started, false if none was, ``None`` if unknown."""
         operation = self._operation
         if self._started or operation is None:
             return self._started
@@ -63,7 +63,7 @@ class CallState:
 
     @property
     def is_sent(self) -> bool:
-        """Whether any of the operation's request may have reached the platform."""
+        """True if any of the request may have reached the platform."""
         return self._transmission is not None and self._transmission.sent
 
     def enter(self, stage: Stage | None) -> None:

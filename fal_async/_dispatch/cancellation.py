@@ -95,7 +95,7 @@ class JobCanceller:
 
     @property
     def idle(self) -> bool:
-        """Whether there are neither subscriptions nor submissions nor cancellations."""
+        """True if there are neither subscriptions nor submissions nor cancellations."""
         return not self._open.count
 
     def grace_period(self) -> float:

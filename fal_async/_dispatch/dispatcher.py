@@ -56,7 +56,7 @@ class CredentialSource(Protocol):
 
     @property
     def refreshable(self) -> bool:
-        """Whether a new value can replace a rejected one."""
+        """True if a new value can replace a rejected one."""
         ...
 
     async def authorization(self) -> Secret:
