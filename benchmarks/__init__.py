@@ -1,1 +1,1 @@
-"""Measurements beside what people would use instead: `python -m benchmarks`."""
+"""Benchmarks against the alternatives: `python -m benchmarks`."""

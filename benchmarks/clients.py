@@ -1,4 +1,4 @@
-"""The contestants, pointed at the stub."""
+"""The clients under test, connected to the stub."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KEY = "bench-id:bench-secret"
 
 
 def ours_at(url: str, **options: Any) -> AsyncClient:
-    """Our client; the options are those of its constructor."""
+    """Return our client, with options of its constructor."""
     from fal_async import AsyncClient, Hosts
 
     return AsyncClient(KEY, hosts=Hosts.at(url), **options)
 
 
 def fal_client_at(url: str) -> ModuleType:
-    """The official client's module, with its hosts moved to the stub."""
+    """Return the official client's module with the stub as its hosts."""
     import fal_client.client as official
 
     official.RUN_URL_FORMAT = f"{url}/run/"

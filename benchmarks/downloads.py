@@ -23,7 +23,7 @@ _MIB = 1024 * 1024
 
 
 async def _httpx_whole(work: Work) -> Measures:
-    """What many users of the official client write, which has no downloads."""
+    """Download a file in one piece, as users of the official client do, which has no downloads."""
     import httpx
 
     async with httpx.AsyncClient() as client:
@@ -37,7 +37,7 @@ async def _httpx_whole(work: Work) -> Measures:
 
 
 async def _httpx_streamed(work: Work) -> Measures:
-    """What careful ones write: it blocks the loop while it writes, and is over when it breaks."""
+    """Download in chunks. Writing blocks the loop, and a lost connection ends the download."""
     import httpx
 
     async with httpx.AsyncClient() as client:
@@ -58,7 +58,7 @@ async def _ours(work: Work) -> Measures:
 
 
 async def _download(download: Callable[[str, Path], Awaitable[object]], work: Work) -> Measures:
-    """Download files of the same size, one after the other, and a small one before that counts."""
+    """Download files of the same size in turn, after a small one that warms up."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "file.bin")
         await download(f"{work.url}/cdn/files/b/{_MIB}.bin", path)

@@ -31,7 +31,7 @@ def _ours(work: Work) -> Measures:
 
 
 def _call_or_read(client: Any, work: Work) -> Measures:
-    """Read a stream of events, if there are to be any; otherwise call and call again."""
+    """Read a stream of events if the case has events, and otherwise make calls."""
     if work["events"]:
         return _read(client, work)
     call = client.subscribe if work["queued"] else client.run
@@ -51,7 +51,7 @@ def _read(client: Any, work: Work) -> Measures:
 def _calls(
     threads: int, calls: int = 10**9, milliseconds: int = 1500, *, queued: bool = False
 ) -> Case:
-    """Calls of ``run``, or ``queued`` ones of ``subscribe``, whose jobs take no time."""
+    """Make calls of ``run``, or of ``subscribe`` if ``queued``, whose jobs take no time."""
     numbers = {"in_flight": threads, "calls": calls, "milliseconds": milliseconds}
     name = ("one thread" if threads == 1 else f"{threads} threads") + (", queue" if queued else "")
     stub = ("--job-seconds", "0") if queued else ()

@@ -47,7 +47,7 @@ async def _ours(work: Work) -> Measures:
 
 
 async def _upload(upload: Callable[[Path], Awaitable[str]], work: Work) -> Measures:
-    """Upload files of the same size, so many at once, and a small one before that counts."""
+    """Upload files of the same size, several at once, after a small one that warms up."""
     with TemporaryDirectory() as folder:
         small, large = Path(folder, "small.bin"), Path(folder, "large.bin")
         _write(small, 1)
@@ -81,7 +81,7 @@ async def _keep_uploading(upload: Callable[[], Awaitable[str]], work: Work) -> N
 
 
 async def _until_it_succeeds(upload: Callable[[], Awaitable[str]]) -> None:
-    """Upload it all again where it fails, as users have to whose client does not."""
+    """Repeat a whole upload that fails, for clients that do not retry parts."""
     for _ in range(_TRIES - 1):
         with contextlib.suppress(Exception):  # each client has its own
             await upload()
@@ -90,7 +90,7 @@ async def _until_it_succeeds(upload: Callable[[], Awaitable[str]]) -> None:
 
 
 def _write(path: Path, size: int) -> None:
-    """Noise, a mebibyte of it over and over."""
+    """Write a mebibyte of noise repeatedly."""
     noise = os.urandom(_MIB)
     with path.open("wb") as file:
         for start in range(0, size, _MIB):

@@ -1,4 +1,4 @@
-"""Import a client, make the first call and say what it took: `python -m benchmarks.first_call`.
+"""Import a client, make the first call and print its cost: `python -m benchmarks.first_call`.
 
 This module imports as little as it can, since imports are what is measured.
 """

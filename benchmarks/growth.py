@@ -35,7 +35,7 @@ async def _polls(work: Work) -> Measures:
 
 
 async def _wait(work: Work, max_streams: int) -> Measures:
-    """Wait for jobs that take longer than it takes to submit them all."""
+    """Wait for jobs that run longer than submitting all of them takes."""
     from fal_async import Limits
 
     async with ours_at(work.url, limits=Limits(max_streams=max_streams)) as client:

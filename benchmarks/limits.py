@@ -1,4 +1,4 @@
-"""What the operating system allows a process."""
+"""Limits of the operating system for a process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WANTED = 65536
 
 
 def allow_many_files() -> None:
-    """Thousands of connections need as many file descriptors."""
+    """Raise the limit of open files, for thousands of connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED if hard == resource.RLIM_INFINITY else min(hard, _WANTED)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

@@ -1,4 +1,4 @@
-"""Running a leg on an event loop or on threads, with so many calls in flight."""
+"""Legs on event loops and threads, with a number of calls in flight."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def on(loop: str, measure: Callable[[Work], Awaitable[Measures]]) -> Callable[[Work], Measures]:
-    """The same leg, run on an event loop."""
+    """Return a leg that runs on an event loop."""
     backend, options = LOOPS[loop]
 
     def run(work: Work) -> Measures:
@@ -35,7 +35,7 @@ def on(loop: str, measure: Callable[[Work], Awaitable[Measures]]) -> Callable[[W
 
 
 async def keep_in_flight(call: Callable[[], Awaitable[object]], work: Work) -> Section:
-    """Call, with ``in_flight`` callers that each call again when they have their answer.
+    """Make calls with ``in_flight`` callers, each of which repeats after its response.
 
     It ends after ``calls`` calls, or after ``milliseconds`` when the calls under way are done.
     """
@@ -65,7 +65,7 @@ async def _once(call: Callable[[], Awaitable[object]]) -> None:
 
 
 def keep_threads_in_flight(call: Callable[[], object], work: Work) -> Section:
-    """`keep_in_flight` with a thread for each caller."""
+    """Make calls like `keep_in_flight`, with a thread for each caller."""
     _in_threads(work["in_flight"], call)
     section = work.section()
     with section:

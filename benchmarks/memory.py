@@ -1,4 +1,4 @@
-"""How much memory this process has, and has had at most."""
+"""Memory of this process, current and peak."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _CLEAR: Final = Path("/proc/self/clear_refs")
 
 
 def memory() -> float:
-    """What is resident now, in bytes; the peak, where the system does not tell."""
+    """Return the resident memory in bytes, or its peak where the system has no current value."""
     return _from_proc("VmRSS:") or _peak()
 
 
 def peak_memory() -> float:
-    """What was resident at most since the last `forget_peak`, in bytes."""
+    """Return the peak of the resident memory since the last `forget_peak`, in bytes."""
     return _from_proc("VmHWM:") or _peak()
 
 
 def forget_peak() -> None:
-    """Begin to look for a peak anew, where the system lets us."""
+    """Reset the peak, where the system supports it."""
     if _CLEAR.exists():
         _CLEAR.write_text("5")
 

@@ -1,4 +1,4 @@
-"""What a benchmark is made of: a question, its cases, its legs, and the bars."""
+"""Parts of a benchmark: question, cases, legs and bars."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Measures: TypeAlias = dict[str, float]
 
 @dataclass(frozen=True)
 class Leg:
-    """One contestant.
+    """One client under test.
 
     Attributes:
         name: How tables call it.
@@ -47,7 +47,7 @@ class Leg:
     needs: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
-        """The packages that are not installed."""
+        """Return the packages that are not installed."""
         return [package for package in self.needs if find_spec(package) is None]
 
 
@@ -78,7 +78,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Bar:
-    """A promise: one measure, divided by another one of the same round, is within a bound.
+    """A limit for the ratio of two measures of the same round.
 
     Attributes:
         says: What the promise is about.
@@ -103,7 +103,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One benchmark. The first column is the one that legs are compared by.
+    """One benchmark. The first column compares the legs.
 
     Attributes:
         name: The name of its module.
@@ -126,11 +126,11 @@ class Question:
     baseline: str
 
     def leg(self, name: str) -> Leg:
-        """The leg of a name."""
+        """Return a leg by its name."""
         return next(leg for leg in self.legs if leg.name == name)
 
 
 def load(name: str) -> Question:
-    """The question that a module asks."""
+    """Return the question of a module."""
     question: Question = importlib.import_module(f"benchmarks.{name}").QUESTION
     return question

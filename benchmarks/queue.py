@@ -48,7 +48,7 @@ async def _ours_polling(work: Work) -> Measures:
 
 
 async def _batch(subscribe: Callable[[], Awaitable[Mapping[str, Any]]], work: Work) -> Measures:
-    """All jobs at once. Each result says when its job ended, on the clock that all share."""
+    """Run all jobs at once. Each result has the end time of its job on the shared clock."""
     await subscribe()
     lags = array("d")
 

@@ -71,7 +71,7 @@ def _socket_url(work: Work) -> str:
 async def _talk(
     send: Callable[[Any], Awaitable[None]], receive: Callable[[], Awaitable[object]], work: Work
 ) -> Measures:
-    """Send messages with ``ahead`` of them under way at any time: 1 for round trips."""
+    """Send messages with ``ahead`` of them in flight; 1 measures round trips."""
     message = {"prompt": "a lighthouse", "image": _image(work["bytes"])}
     await send(message)
     if await receive() != message:
@@ -100,7 +100,7 @@ async def _talk(
 
 
 def _image(size: int) -> bytes:
-    """Half noise, half not: what compression does with real images and JSON lies between."""
+    """Return bytes that compress by half, between real images and JSON."""
     return os.urandom(size // 2) + bytes(size - size // 2)
 
 

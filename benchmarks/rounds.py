@@ -27,7 +27,7 @@ _ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Reading:
-    """What one leg measured in one round of a case.
+    """The measures of one leg in one round of a case.
 
     Attributes:
         error: Why there are no measures.
@@ -61,7 +61,7 @@ def measure(
 
 
 def _rotated(legs: Sequence[Leg], by: int) -> list[Leg]:
-    """No leg is always the first one, or always after the same one."""
+    """Rotate the legs, so that none is always first or always after the same one."""
     start = by % len(legs)
     order = [*legs[start:], *legs[:start]]
     return order[::-1] if by % 2 else order
@@ -69,7 +69,7 @@ def _rotated(legs: Sequence[Leg], by: int) -> list[Leg]:
 
 @contextmanager
 def stub(options: Sequence[str]) -> Iterator[Where]:
-    """A stub in a process of its own, and where it is."""
+    """Start a stub in its own process, and yield its address."""
     command = [sys.executable, "-m", "benchmarks.stub", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=_ROOT) as process:
         try:
@@ -80,7 +80,7 @@ def stub(options: Sequence[str]) -> Iterator[Where]:
 
 
 def run_once(question: Question, case: Case, leg: Leg, where: Where, number: int = 0) -> Reading:
-    """Run a leg in a process of its own."""
+    """Run a leg in its own process."""
     if missing := leg.missing():
         needs = f"{' and '.join(missing)} not installed"
         return Reading(case.name, leg.name, number, error=needs, final=True)
@@ -101,7 +101,7 @@ def run_once(question: Question, case: Case, leg: Leg, where: Where, number: int
 
 
 def _environment(where: Where) -> dict[str, str]:
-    """The environment without what would send a client elsewhere, and with whom to trust."""
+    """Return the environment without proxies and hosts, and with the trusted authority."""
     inherited = {
         name: value
         for name, value in os.environ.items()

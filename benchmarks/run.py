@@ -94,7 +94,7 @@ async def _ours(work: Work) -> Measures:
 
 
 async def _floor(work: Work) -> Measures:
-    """The least that Python can do: the request is ready made, and only the end is looked for."""
+    """Send a prepared request and wait for the end of its response: the minimum in Python."""
     host, port = urlsplit(work.base).netloc.split(":")
     loop = asyncio.get_running_loop()
     idle: deque[_Bare] = deque()

@@ -19,7 +19,7 @@ __all__ = ["QUESTION"]
 
 
 def _start(work: Work, *, name: str) -> Measures:
-    """Start some fresh interpreters, after one that fills the caches of the disk."""
+    """Start fresh interpreters, after one that fills the disk caches."""
     _first_call(name, work)
     section = work.section()
     with section:

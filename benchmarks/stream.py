@@ -75,7 +75,7 @@ def _path(work: Work) -> str:
 
 
 async def _read(stream: Callable[[], Any], work: Work) -> Measures:
-    """Read some streams, one after the other."""
+    """Read streams in turn."""
     await _count(stream, array("d"))
     first = array("d")
     section = work.section()

@@ -1,4 +1,4 @@
-"""Tables of what was measured, as text."""
+"""Tables of measures, as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["bars", "tables"]
 
 
 def tables(question: Question, cases: Sequence[Case], readings: Sequence[Reading]) -> str:
-    """One table for each case: legs down, measures across."""
+    """Return one table for each case, with a row for each leg."""
     return "\n\n".join(
         f"{question.name}: {case.name}\n{_aligned(list(_rows(question, case, readings)))}"
         for case in cases
@@ -25,7 +25,7 @@ def tables(question: Question, cases: Sequence[Case], readings: Sequence[Reading
 
 
 def bars(question: Question, readings: Sequence[Reading]) -> str:
-    """One line for each promise."""
+    """Return one line for each bar."""
     rows = [["bar", "case", "measured (min-max)", "promised", ""]]
     for each in question.bars:
         found = verdict(each, readings)

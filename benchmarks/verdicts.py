@@ -1,4 +1,4 @@
-"""Ratios within rounds, and whether they keep what the bars promise."""
+"""Ratios within rounds, compared with the bars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Spread", "Verdict", "ratios", "spread", "verdict"]
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of the rounds, and what the best and the worst of them said."""
+    """Median, best and worst value of the rounds."""
 
     median: float
     low: float
@@ -25,7 +25,7 @@ class Spread:
 
     @classmethod
     def over(cls, values: Sequence[float]) -> Spread | None:
-        """The spread of some values; ``None`` where there are none."""
+        """Return the spread of values, or ``None`` if there are none."""
         if not values:
             return None
         return cls(statistics.median(values), min(values), max(values))
@@ -33,7 +33,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A bar with what was measured; ``None`` where a leg gave no measures."""
+    """A bar and its measured ratio; ``None`` where a leg has no measures."""
 
     bar: Bar
     found: Spread | None
@@ -49,14 +49,14 @@ class Verdict:
 
 
 def spread(readings: Iterable[Reading], case: str, leg: str, measure: str) -> Spread | None:
-    """One measure of a leg over the rounds."""
+    """Return one measure of a leg over the rounds."""
     return Spread.over(list(_by_round(readings, case, leg, measure).values()))
 
 
 def ratios(
     readings: Sequence[Reading], measure: str, top: tuple[str, str], bottom: tuple[str, str]
 ) -> Spread | None:
-    """The quotient of two legs, each given as case and name, taken round by round."""
+    """Return the ratio of two legs, each given as case and name, round by round."""
     above = _by_round(readings, *top, measure)
     below = _by_round(readings, *bottom, measure)
     shared = [number for number in above if below.get(number)]
@@ -64,7 +64,7 @@ def ratios(
 
 
 def verdict(bar: Bar, readings: Sequence[Reading]) -> Verdict:
-    """What the readings say about a bar."""
+    """Compare the readings with a bar."""
     if bar.against is None:
         return Verdict(bar, spread(readings, bar.case, bar.leg, bar.measure))
     bottom = (bar.against_case or bar.case, bar.against)

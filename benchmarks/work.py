@@ -1,4 +1,4 @@
-"""What happens inside the process of a leg: the work, and the meter that is held against it."""
+"""Work of a leg and its measurement, inside the process of the leg."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Section", "Work", "cpu_time", "percentile"]
 
 
 class Work:
-    """What a leg is to do.
+    """The work of a leg.
 
     Attributes:
         url: The base URL of the stub.
@@ -38,15 +38,15 @@ class Work:
 
     @property
     def base(self) -> str:
-        """Where to call: over TLS, if the stub serves it."""
+        """The base URL of the stub: TLS if the stub serves it."""
         return self.secure_url or self.url
 
     def __getitem__(self, name: str) -> int:
-        """A size of the case."""
+        """Return a size of the case."""
         return self._numbers[name]
 
     def counts(self) -> dict[str, Any]:
-        """What the stub has counted so far."""
+        """Return the counters of the stub."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         connection.request("GET", "/counts")
         counts: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -54,12 +54,12 @@ class Work:
         return counts
 
     def section(self) -> Section:
-        """A meter for the part that counts, as a context manager."""
+        """Measure the body of a ``with`` block."""
         return Section(self)
 
 
 class Section:
-    """The part of a leg that counts: wall clock, CPU of this process, and what the stub saw.
+    """The measured part of a leg: wall clock, CPU of this process, and requests to the stub.
 
     Attributes:
         wall: Seconds from begin to end.
@@ -91,12 +91,12 @@ class Section:
         self._after = self._work.counts()
 
     def calls(self, route: str) -> int:
-        """How often the stub was called at a route within the section."""
+        """Return the number of requests to a route within the section."""
         calls: int = self._after["calls"].get(route, 0) - self._before["calls"].get(route, 0)
         return calls
 
     def measures(self) -> Measures:
-        """The measures that all questions share."""
+        """Return the measures that all benchmarks share."""
         units = max(1, self.units or len(self.latencies))
         opened = self._after["connections"] - self._work.counts_at_start["connections"]
         measures: Measures = {
@@ -117,12 +117,12 @@ class Section:
 
 
 def percentile(values: array[float], share: float) -> float:
-    """The value that a share of the values does not exceed."""
+    """Return the value that a share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def cpu_time() -> float:
-    """Seconds of CPU that this process took, all threads, user and system."""
+    """Return the CPU seconds of this process: all threads, user and system."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime

@@ -1,1 +1,1 @@
-"""A stub of the platform that is fast enough not to be what is measured."""
+"""A stub of the platform that is much faster than the clients under test."""

@@ -1,4 +1,4 @@
-"""Serve the stub: `python -m benchmarks.stub`. The first line of its output says where, as JSON."""
+"""Serve the stub: `python -m benchmarks.stub`. Its first line of output is its address, as JSON."""
 
 from __future__ import annotations
 

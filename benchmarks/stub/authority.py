@@ -1,4 +1,4 @@
-"""A certificate authority of the stub's own."""
+"""The certificate authority of the stub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["local_authority"]
 
 @contextmanager
 def local_authority() -> Iterator[tuple[ssl.SSLContext, str]]:
-    """A context to serve 127.0.0.1 with, and the file of the authority behind its certificate."""
+    """Return a TLS context for 127.0.0.1 and the certificate file of its authority."""
     import trustme
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,4 +1,4 @@
-"""One connection of a client: requests are parsed, and answered by the routes."""
+"""One connection of a client: parses requests, and sends the responses of the routes."""
 
 from __future__ import annotations
 
@@ -87,21 +87,21 @@ class Connection(asyncio.Protocol):
             answer(self)
 
     def response(self, status: int, body: bytes, headers: bytes = _HEADERS) -> None:
-        """Answer at once."""
+        """Send a complete response."""
         head = b"HTTP/1.1 %d OK\r\n%scontent-length: %d\r\n\r\n" % (status, headers, len(body))
         self._transport.write(head + body)
 
     def write(self, data: bytes) -> None:
-        """Write a piece of an answer."""
+        """Write a chunk of a response."""
         self._transport.write(data)
 
     def write_all(self, blocks: Iterator[bytes]) -> None:
-        """Write many pieces of an answer, no faster than they are taken."""
+        """Write many chunks of a response, no faster than the client reads."""
         self._blocks = blocks
         self._write_blocks()
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Go on after a while, if the client has not gone by then."""
+        """Call a function after a delay, unless the client has disconnected."""
         self._timer = asyncio.get_running_loop().call_later(seconds, callback)
 
     def _write_blocks(self) -> None:

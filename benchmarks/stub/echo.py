@@ -1,4 +1,4 @@
-"""A WebSocket that sends back what it gets: frames in, frames out."""
+"""A WebSocket that echoes frames."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _FIN, _RSV1 = 0x80, 0x40
 
 
 def accept(headers: Mapping[str, str], *, deflate: bool) -> tuple[bytes, Echo]:
-    """Answer a handshake; compress if asked to and the client offers it."""
+    """Respond to a handshake. Compress if asked to and the client offers it."""
     deflate = deflate and "permessage-deflate" in headers.get("sec-websocket-extensions", "")
     key = accept_key(headers["sec-websocket-key"]).encode()
     return _SWITCH % (key, _DEFLATE if deflate else b""), Echo(deflate=deflate)
 
 
 class Echo:
-    """Sends back data and closes; answers pings. Frames are never fragmented by our clients.
+    """Echoes data and close frames, and responds to pings. The clients fragment no frames.
 
     Attributes:
         closed: Whether the client has said goodbye, so that the connection is to be closed.
@@ -47,7 +47,7 @@ class Echo:
         self._deflate = PerMessageDeflate(False, False, 15, 15) if deflate else None
 
     def receive(self, data: bytes) -> bytes:
-        """Take the next bytes and give those to be sent."""
+        """Receive bytes, and return the bytes to send."""
         self._buffer += data
         return b"".join(self._answer(head, payload) for head, payload in self._frames())
 
@@ -75,7 +75,7 @@ class Echo:
 
 
 def _measure(buffer: bytearray, at: int) -> tuple[int, int] | None:
-    """Where the payload of the frame at a place starts and stops; ``None`` if it is not all here.
+    """Return start and end of a frame's payload, or ``None`` if the frame is incomplete.
 
     What clients send is masked: the four bytes before the payload are the mask.
     """

@@ -1,4 +1,4 @@
-"""What the stub knows: when each job ends, and how often it was called."""
+"""State of the stub: end times of jobs and request counters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Platform"]
 
 @dataclass
 class Platform:
-    """The state behind all connections.
+    """The state that all connections share.
 
     Attributes:
         job_seconds: How long a queue job takes.
@@ -62,11 +62,11 @@ class Platform:
         return 200, orjson.dumps(body | {"status": "COMPLETED", "metrics": metrics})
 
     def result(self, job: str) -> bytes:
-        """The output, which says when it was there: `time.monotonic` is one clock for all."""
+        """Return the output with its time; `time.monotonic` is the same clock in all processes."""
         return orjson.dumps({"seed": 7, "ended": self.ends[job]})
 
     def fails(self, part: str) -> bool:
-        """Whether a part that has come fails this time."""
+        """Return whether this part fails."""
         if part != str(self.failing_part):
             return False
         self.calls["failing part"] += 1

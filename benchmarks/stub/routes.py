@@ -1,4 +1,4 @@
-"""What the stub answers, by the first part of the path."""
+"""Responses of the stub, by the first part of the path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BLOCK: Final = b"x" * 256 * 1024
 
 
 def answer(connection: Connection) -> None:
-    """Answer the request that has been read."""
+    """Respond to the request."""
     host, _, rest = connection.path.lstrip("/").partition("/")
     route = _ROUTES.get(host)
     if route is None:
@@ -46,7 +46,7 @@ def _run(connection: Connection, path: str) -> None:
 
 
 def _stream(connection: Connection, events: int, size: int, pause: float) -> None:
-    """So many events of so many bytes, with a pause in seconds before each but the first."""
+    """Send events of a size, with a delay in seconds before each but the first."""
     event = _chunk(b"data: %s\n\n" % orjson.dumps({"delta": "x" * size}))
     connection.write(_STREAM_HEAD)
     if pause:
@@ -82,7 +82,7 @@ def _queue(connection: Connection, path: str) -> None:
 
 
 def _send_status(connection: Connection, job: str) -> None:
-    """The status as it is, and once more when the job has ended."""
+    """Send the current status, and the last one when the job has completed."""
     platform = connection.platform
     event = _chunk(b"data: %s\n\n" % platform.status(job)[1])
     left = platform.ends[job] - time.monotonic()
@@ -104,7 +104,7 @@ def _rest(connection: Connection, path: str) -> None:
 
 
 def _files(connection: Connection, path: str) -> None:
-    """Uploads are swallowed; the name of a file to download is its size."""
+    """Discard uploads; the name of a file to download is its size."""
     route = "part" if "/multipart/" in path and connection.method == "PUT" else connection.method
     connection.platform.calls[f"file {route}"] += 1
     if connection.method == "GET":
