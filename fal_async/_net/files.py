@@ -1,7 +1,7 @@
-"""Files that appear under their names when they are whole.
+"""Atomic file writes.
 
-The content goes to a hidden file beside the target, which takes the target's place when all of it
-is on the disk.
+The content is written to a hidden file in the folder of the target. The hidden file replaces the
+target once all content is on the disk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["save", "write_file"]
 
-#: How many bytes are gathered before they are written, each time in a thread.
+#: How many bytes are buffer before they are written, each time in a thread.
 WRITE_BUFFER_SIZE: Final = 512 * 1024
 _SEPARATORS: Final = tuple(filter(None, (os.sep, os.altsep)))
 #: File systems that cannot flush a file return one of these.
@@ -37,54 +37,56 @@ _NO_FLUSH: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 async def save(
     chunks: AsyncIterator[bytes], target: str | os.PathLike[str], name: Callable[[], str]
 ) -> Path:
-    """Write chunks to a file, which appears under its name when it is whole.
+    """Write chunks to a file, which appears under its name when it is complete.
 
-    A file that is there keeps its content until then, and its permissions and owner beyond. A
-    symbolic link stays, and the file that it leads to is replaced; other hard links to that file
-    keep the old content.
+    An existing file keeps its content until then, and its permissions and owner. If the target is a
+    symbolic link, the file that it refers to is replaced. Other hard links to that file keep the
+    old content.
 
     Args:
         chunks: The content.
-        target: The path of the file, which replaces one that is there; or of a folder that is
-            there, in which the file gets a name of its own.
+        target: The path of the file, which replaces an existing file; or of an existing folder, in
+            which the file gets a name that is not in use.
         name: Returns the name of the file within a folder.
 
     Returns:
         The path of the file.
 
     Raises:
-        OSError: The file cannot be written; it names the target.
-        InvalidRequestError: The target is no path.
+        OSError: The file cannot be written. The error names the target.
+        InvalidRequestError: The target is not a valid path.
     """
-    place = await run_in_thread(partial(_find_place, target))
-    file = _NewFile(place)
+    resolved = await run_in_thread(partial(_resolve_target, target))
+    file = _NewFile(resolved)
     async with ThreadResource(file.discard) as resource:
         await resource.run(file.open)
-        gathered: list[bytes] = []
+        buffer: list[bytes] = []
         size = 0
         async for chunk in chunks:
-            gathered.append(chunk)
+            buffer.append(chunk)
             size += len(chunk)
             if size >= WRITE_BUFFER_SIZE:
-                await resource.run(partial(file.write, b"".join(gathered)))
-                gathered, size = [], 0
-        await resource.run(partial(file.write, b"".join(gathered)))
-        return await resource.run(file.replace if place.is_file else lambda: file.move_in(name()))
+                await resource.run(partial(file.write, b"".join(buffer)))
+                buffer, size = [], 0
+        await resource.run(partial(file.write, b"".join(buffer)))
+        return await resource.run(
+            file.replace if resolved.is_file else lambda: file.move_in(name())
+        )
 
 
 def write_file(path: Path, content: bytes | memoryview, *, mode: int | None = None) -> None:
-    """Replace a file, whole or not at all. It blocks.
+    """Replace a file atomically. This function blocks.
 
     Args:
         path: The path of the file.
-        content: What it holds then.
-        mode: Its permissions, from the beginning; ``None`` keeps those of the file that is there,
-            or takes those that new files get.
+        content: The new content.
+        mode: The permissions of the file; ``None`` keeps those of an existing file, or uses those
+            of new files.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
-    file = _NewFile(_find_place(path), mode)
+    file = _NewFile(_resolve_target(path), mode)
     try:
         file.open()
         file.write(content)
@@ -94,31 +96,31 @@ def write_file(path: Path, content: bytes | memoryview, *, mode: int | None = No
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """The file or folder that a target leads to.
+class _Target:
+    """The file or folder that a target refers to.
 
     Attributes:
-        target: The target as the caller gave it.
+        given: The target, as the caller gave it.
         path: The target without symbolic links.
-        is_file: Whether it is that of a file, there or not, and not of a folder.
-        found: The facts of the file that is there; ``None`` if there is none.
+        is_file: Whether the target is a file, existing or not, and not a folder.
+        found: The status of the existing file; ``None`` if there is none.
     """
 
-    target: Path
+    given: Path
     path: Path
     is_file: bool
     found: os.stat_result | None
 
     @contextlib.contextmanager
     def named_in_errors(self) -> Generator[None]:
-        """Name the target in errors, which name the hidden file or none."""
+        """Raise errors that name the target instead of the hidden file."""
         try:
             yield
         except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(self.target)) from error
+            raise OSError(error.errno, error.strerror or str(error), str(self.given)) from error
 
 
-def _find_place(target: str | os.PathLike[str]) -> _Place:
+def _resolve_target(target: str | os.PathLike[str]) -> _Target:
     text = _path_text(target)
     path = Path(text)
     try:
@@ -126,14 +128,14 @@ def _find_place(target: str | os.PathLike[str]) -> _Place:
     except FileNotFoundError:
         if text.endswith(_SEPARATORS):
             raise FileNotFoundError(errno.ENOENT, "no such folder", text) from None
-        return _Place(path, path.resolve(), is_file=True, found=None)
+        return _Target(path, path.resolve(), is_file=True, found=None)
     if stat.S_ISDIR(found.st_mode):
-        return _Place(path, path, is_file=False, found=None)
+        return _Target(path, path, is_file=False, found=None)
     if not stat.S_ISREG(found.st_mode):
         raise FileExistsError(errno.EEXIST, "no regular file, so it is not replaced", text)
     if not os.access(text, os.W_OK):
         raise PermissionError(errno.EACCES, "the file is read-only, so it is not replaced", text)
-    return _Place(path, path.resolve(), is_file=True, found=found)
+    return _Target(path, path.resolve(), is_file=True, found=found)
 
 
 def _path_text(target: object) -> str:
@@ -155,60 +157,60 @@ def _path_text(target: object) -> str:
 
 
 class _NewFile:
-    """A file that is being written beside the place that it will take. Its methods block.
+    """A hidden file that will replace its target. Its methods block.
 
     Args:
-        place: The place.
-        mode: Its permissions; ``None`` keeps those of the file that it replaces, or takes those
-            that new files get.
+        target: The target.
+        mode: The permissions; ``None`` keeps those of the file that it replaces, or uses those of
+            new files.
     """
 
-    def __init__(self, place: _Place, mode: int | None = None) -> None:
-        folder = place.path.parent if place.is_file else place.path
-        self._resolve_target = place
+    def __init__(self, target: _Target, mode: int | None = None) -> None:
+        folder = target.path.parent if target.is_file else target.path
+        self._target = target
         self._path = folder / f".{uuid.uuid4().hex}.part"
         self._file: io.FileIO | None = None
-        self._is_there = False
-        found = place.found
+        self._exists = False
+        found = target.found
         self._mode = found.st_mode & 0o777 if mode is None and found is not None else mode
 
     def open(self) -> None:
-        """Create it, for nobody who could not read the file that it replaces."""
+        """Create the file with the permissions of the file that it replaces."""
         mode = 0o666 if self._mode is None else self._mode
 
         def create(path: str, flags: int) -> int:
             return os.open(path, flags, mode)
 
-        with self._resolve_target.named_in_errors():
+        with self._target.named_in_errors():
             # No buffer: one that could not be written is tried again when the file is closed.
             self._file = open(self._path, "xb", buffering=0, opener=create)  # noqa: SIM115 -- closed by `discard`
-            self._is_there = True
+            self._exists = True
 
     def write(self, content: bytes | memoryview) -> None:
         """Write all of it."""
         rest = memoryview(content)
-        with self._resolve_target.named_in_errors():
+        with self._target.named_in_errors():
             while rest and self._file is not None:
                 rest = rest[self._file.write(rest) :]
 
     def replace(self) -> Path:
-        """Take the place, and that of the file that is there."""
-        with self._resolve_target.named_in_errors():
+        """Replace the target, whether it exists or not."""
+        with self._target.named_in_errors():
             self._finish()
-            self._path.replace(self._resolve_target.path)
-            self._is_there = False
-        return self._resolve_target.target
+            self._path.replace(self._target.path)
+            self._exists = False
+        return self._target.given
 
     def move_in(self, name: str) -> Path:
         """Take the first name in the folder that is free: ``a.png``, ``a-1.png`` and so on."""
-        folder, number = self._resolve_target.path, 0
+        folder, number = self._target.path, 0
         path = folder / name
-        with self._resolve_target.named_in_errors():
+        with self._target.named_in_errors():
             self._finish()
             while not _move_if_free(self._path, path):
                 number += 1
                 path = folder / f"{Path(name).stem}-{number}{Path(name).suffix}"
-            self._is_there = False
+            self._exists = False
         return path
 
     def _finish(self) -> None:
@@ -223,10 +225,8 @@ class _NewFile:
                 raise
         # They matter less than the content, and some file systems have none.
         with contextlib.suppress(OSError):
-            if sys.platform != "win32" and self._resolve_target.found is not None:
-                os.chown(
-                    self._path, self._resolve_target.found.st_uid, self._resolve_target.found.st_gid
-                )
+            if sys.platform != "win32" and self._target.found is not None:
+                os.chown(self._path, self._target.found.st_uid, self._target.found.st_gid)
         with contextlib.suppress(OSError):
             if self._mode is not None:
                 self._path.chmod(self._mode)
@@ -234,15 +234,15 @@ class _NewFile:
         file.close()
 
     def discard(self) -> None:
-        """Remove what has not taken its place."""
+        """Remove the hidden file, unless it has replaced its target."""
         file, self._file = self._file, None
         with contextlib.suppress(OSError):  # what ended the writing says more
             if file is not None:
                 file.close()
         with contextlib.suppress(OSError):
-            if self._is_there:
+            if self._exists:
                 self._path.unlink()
-        self._is_there = False
+        self._exists = False
 
 
 def _move_if_free(path: Path, new: Path) -> bool:
