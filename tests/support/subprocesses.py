@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -76,6 +77,7 @@ _inherited = Portal()
 
 def call_in_child(results: Any) -> None:
     """Make a call in a process that `multiprocessing` started."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # as in `PREAMBLE`
 
     async def thread_name() -> str:
         return threading.current_thread().name

@@ -187,7 +187,8 @@ import fal_async.sync as fal_client
 if __name__ == "__main__":
     fal_client.run("acme/echo", {{}})
     calls = [("acme/echo", {{"n": number}}) for number in range(4)]
-    with multiprocessing.get_context("{method}").Pool(2) as pool:
+    quiet = logging.getLogger("asyncio").setLevel, (logging.ERROR,)
+    with multiprocessing.get_context("{method}").Pool(2, *quiet) as pool:
         say(pool.starmap(fal_client.run, calls))
         pool.close()
         pool.join()
