@@ -148,7 +148,7 @@ def auth_header_from_token(
 
 
 def refresh_form(tokens: LoginTokens) -> dict[str, str | Secret]:
-    """The form fields that ask for new tokens."""
+    """Return the form fields of a refresh request."""
     return {
         "grant_type": "refresh_token",
         "client_id": _CLIENT_ID,
@@ -159,24 +159,24 @@ def refresh_form(tokens: LoginTokens) -> dict[str, str | Secret]:
 def parse_refresh_response(
     status_code: int, body: bytes | memoryview, old: LoginTokens
 ) -> LoginTokens:
-    """Read the answer to `refresh_form`. No error shows the answer: it may hold tokens.
+    """Parse the response to a refresh request. Errors do not show the body: it may hold tokens.
 
     Raises:
         MissingCredentialsError: The login has ended.
-        FalClientHTTPError: The server did not decide.
-        InvalidResponseError: There are no tokens in the answer.
+        FalClientHTTPError: The server returned another error status.
+        InvalidResponseError: The response contains no access token.
     """
     if status_code in {400, 401, 403}:
         raise MissingCredentialsError(
-            f"the login of `fal auth login` has ended (its renewal was answered with HTTP "
-            f"{status_code}): log in again, set FAL_KEY, or pass key="
+            f"the login of `fal auth login` has ended (the refresh returned HTTP {status_code}): "
+            "log in again, set FAL_KEY, or pass key="
         )
     if status_code != 200:
         error = ServerError if status_code >= 500 else FalClientHTTPError
-        raise error("the login could not be renewed", status_code)
+        raise error("the login could not be refreshed", status_code)
     access, refresh = _issued(body)
     if access is None:
-        raise InvalidResponseError("the renewal of the login was answered without an access token")
+        raise InvalidResponseError("the refresh of the login returned no access token")
     return LoginTokens(refresh or old.refresh, access)
 
 
@@ -185,7 +185,7 @@ def _printable_or_empty(value: object) -> Secret | None:
 
 
 def _issued(body: bytes | memoryview) -> tuple[Secret | None, Secret | None]:
-    """The access token and the refresh token in an answer, as far as there are any."""
+    """Return the access token and the refresh token of a response; ``None`` if missing."""
     try:
         value = decode_json(bytes(body))
     except ValueError:

@@ -75,9 +75,14 @@ def exception_from_response(
         response: The response.
         request_id: The id of the request, for responses without one.
     """
-    body: object = _body(response)
+    try:
+        body: object = decode_json(response.body)
+    except ValueError:
+        body = response.text
     fields = _object(body)
-    details = _details(fields.get("detail"))
+    detail = fields.get("detail")
+    items = cast("list[object]", detail) if isinstance(detail, list) else []
+    details = [_detail(each) for item in items if (each := _object(item))]
     error_type = _error_type(fields, response, details)
     message = _message(fields, details) or _fallback_message(response, body)
     return _exception_class(response, message, error_type)(
@@ -91,13 +96,6 @@ def exception_from_response(
         response_headers=response.headers,
         body=body,
     )
-
-
-def _body(response: Response) -> Any:
-    try:
-        return decode_json(response.body)
-    except ValueError:
-        return response.text
 
 
 def _exception_class(
@@ -143,21 +141,14 @@ def _describe(detail: ErrorDetail) -> str:
 def _fallback_message(response: Response, body: object) -> str:
     """Return a message for a body without one. HTML pages are not shown."""
     if 300 <= response.status_code < 400:
-        return "the platform answered with a redirect, which is never followed"
+        return "the platform returned a redirect, which is not followed"
     if body and body != {"detail": ""}:
         text = " ".join(body.split()) if isinstance(body, str) else json_text(body)
         if text and not text.startswith("<") and "<html" not in text.lower():
             return text[:MAX_MESSAGE]
     if response.status_code == 499:
         return "the job was cancelled"
-    return f"the platform answered with status {response.status_code} and no reason"
-
-
-def _details(detail: object) -> list[ErrorDetail]:
-    if not isinstance(detail, list):
-        return []
-    items = cast("list[object]", detail)
-    return [_detail(fields) for item in items if (fields := _object(item))]
+    return f"the platform returned status {response.status_code} without a reason"
 
 
 def _detail(item: Mapping[str, Any]) -> ErrorDetail:

@@ -43,9 +43,16 @@ def run(
 
     In the query string, lists repeat their name, nested values are JSON, and ``None`` is omitted.
     """
-    method = _method(method)
+    named = cast("object", method)
+    if not isinstance(named, str) or not (named.isalpha() and named.isascii()):
+        raise InvalidRequestError(f"{describe(method)} is not an HTTP method")
+    method = method.upper()
     bodiless = method in {"GET", "HEAD"}
-    query = _query_of(arguments_to_json(arguments)) if bodiless else {}
+    query: dict[str, list[str]] = {}
+    for name, value in arguments_to_json(arguments).items() if bodiless else ():
+        if value is not None:
+            items = cast("list[object]", value) if isinstance(value, list) else [value]
+            query[name] = [json_text(item) for item in items]
     return Operation(
         name="run",
         application=str(endpoint),
@@ -88,25 +95,3 @@ def stream(
         is_billable=True,
         stage="submit",
     )
-
-
-def _is_method(method: str) -> bool:
-    return method.isalpha() and method.isascii()
-
-
-def _method(method: str) -> str:
-    if not isinstance(cast("object", method), str) or not _is_method(method):
-        raise InvalidRequestError(f"{describe(method)} is not an HTTP method")
-    return method.upper()
-
-
-def _query_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: [json_text(item) for item in _items(value)]
-        for name, value in arguments.items()
-        if value is not None
-    }
-
-
-def _items(value: object) -> list[object]:
-    return cast("list[object]", value) if isinstance(value, list) else [value]

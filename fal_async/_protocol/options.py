@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from fal_async._core.checks import (
     check_flag,
@@ -20,7 +19,7 @@ from fal_async.errors import InvalidRequestError
 from fal_async.types import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Mapping
 
 __all__ = [
     "merge_headers",
@@ -57,7 +56,8 @@ def merge_headers(*parts: Mapping[str, str] | None) -> dict[str, str]:
     for part in parts:
         if part is None:
             continue
-        for name, value in _items(part):
+        check_mapping("headers", part)
+        for name, value in part.items():
             if not _matches(_TOKEN, name):
                 raise InvalidRequestError(f"{describe(name)} is not a header name")
             if name.lower() in _RESERVED_HEADERS:
@@ -72,12 +72,6 @@ def merge_headers(*parts: Mapping[str, str] | None) -> dict[str, str]:
     return merged
 
 
-def _items(headers: object) -> Iterable[tuple[str, str]]:
-    if not isinstance(headers, Mapping):
-        raise InvalidRequestError(f"headers must be a mapping, got {describe(headers)}")
-    return cast("Mapping[str, str]", headers).items()
-
-
 def platform_headers(
     *,
     hint: str | None = None,
@@ -89,13 +83,29 @@ def platform_headers(
     expires_in: int | None = None,
 ) -> dict[str, str]:
     """Return the headers for the options of a run or submit."""
-    given: tuple[Any, ...] = (
-        hint, priority, start_timeout, tags, no_retry, store_io, expires_in
-    )  # fmt: skip
     headers: dict[str, str] = {}
-    for value, (names, write) in zip(given, _HEADER_WRITERS, strict=True):
-        if value is not None and (text := write(value)) is not None:
-            headers.update(dict.fromkeys(names, text))
+    if hint is not None:
+        headers["x-fal-runner-hint"] = check_instance("hint", hint, str)
+    if priority is not None:
+        if not is_one_of(priority, get_args(Priority)):
+            raise InvalidRequestError(
+                f"priority must be 'normal' or 'low', got {describe(priority)}"
+            )
+        headers["x-fal-queue-priority"] = priority
+    if start_timeout is not None:
+        text = _encode_start_timeout(start_timeout)
+        headers["x-fal-request-start-timeout"] = text
+        headers["x-fal-request-timeout"] = text  # the name before 2026
+    if tags is not None and (text := _encode_tags(tags)):
+        headers["x-fal-tags"] = text
+    if check_flag("no_retry", no_retry):
+        headers["x-fal-no-retry"] = "1"
+    if store_io is not None:
+        headers["x-fal-store-io"] = "1" if check_flag("store_io", store_io) else "0"
+    if expires_in is not None:
+        whole_number("expires_in", expires_in)
+        lifecycle = encode_json({"expiration_duration_seconds": expires_in}).decode()
+        headers["x-fal-object-lifecycle-preference"] = lifecycle
     return headers
 
 
@@ -106,13 +116,7 @@ def start_timeout_within(start_timeout: float | None, client_timeout: float | No
     return client_timeout if client_timeout > MIN_START_TIMEOUT else None
 
 
-def _priority(priority: str) -> str:
-    if not is_one_of(priority, get_args(Priority)):
-        raise InvalidRequestError(f"priority must be 'normal' or 'low', got {describe(priority)}")
-    return priority
-
-
-def _start_timeout(start_timeout: float) -> str:
+def _encode_start_timeout(start_timeout: float) -> str:
     value = seconds("start_timeout", start_timeout)
     if value is None or value <= MIN_START_TIMEOUT:
         raise InvalidRequestError(
@@ -122,7 +126,7 @@ def _start_timeout(start_timeout: float) -> str:
     return str(float(value))
 
 
-def _tags(tags: Mapping[str, str]) -> str | None:
+def _encode_tags(tags: Mapping[str, str]) -> str:
     """Validate and encode tags: the platform ignores invalid ones without an error."""
     check_mapping("tags", tags)
     for key, value in tags.items():
@@ -139,24 +143,7 @@ def _tags(tags: Mapping[str, str]) -> str | None:
     text = ",".join(f"{key}={value}" for key, value in tags.items())
     if len(tags) > _MAX_TAGS or len(text) > _MAX_TAG_BYTES:
         raise InvalidRequestError(f"at most {_MAX_TAGS} tags and {_MAX_TAG_BYTES} bytes in all")
-    return text or None
-
-
-def _hint(hint: object) -> str:
-    return check_instance("hint", hint, str)
-
-
-def _no_retry(no_retry: object) -> str | None:
-    return "1" if check_flag("no_retry", no_retry) else None
-
-
-def _store_io(store_io: object) -> str:
-    return "1" if check_flag("store_io", store_io) else "0"
-
-
-def _lifecycle(expires_in: object) -> str:
-    whole_number("expires_in", expires_in)
-    return encode_json({"expiration_duration_seconds": expires_in}).decode()
+    return text
 
 
 def submit_query(
@@ -179,16 +166,3 @@ def submit_query(
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-#: The headers of the options, in the order of the parameters of `platform_headers`.
-_HEADER_WRITERS: Final[tuple[tuple[tuple[str, ...], Callable[[Any], str | None]], ...]] = (
-    (("x-fal-runner-hint",), _hint),
-    (("x-fal-queue-priority",), _priority),
-    # the second is the old name
-    (("x-fal-request-start-timeout", "x-fal-request-timeout"), _start_timeout),
-    (("x-fal-tags",), _tags),
-    (("x-fal-no-retry",), _no_retry),
-    (("x-fal-store-io",), _store_io),
-    (("x-fal-object-lifecycle-preference",), _lifecycle),
-)

@@ -117,7 +117,8 @@ def read_status(raw: Mapping[str, Any]) -> Status:
     """Parse a status object; an unknown status becomes `Unknown`."""
     match raw.get("status"):
         case "IN_QUEUE":
-            return Queued(_position(raw.get("queue_position")))
+            position = raw.get("queue_position")
+            return Queued(position if type(position) is int and position >= 0 else None)
         case "IN_PROGRESS":
             return InProgress(parse_logs(raw.get("logs")))
         case "COMPLETED":
@@ -136,10 +137,6 @@ def parse_cancellation(response: Response) -> Cancellation:
     """Parse the response to a cancel request for a job that was cancelled or had ended."""
     status = _text(response.json_object().get("status")) if response.body else None
     return Cancellation(status or _CANCELLATIONS.get(response.status_code, "OK"))
-
-
-def _position(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
 
 
 def submit(

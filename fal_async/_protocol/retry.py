@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-#: Pauses vary by this part of themselves, so that jobs of one batch do not ask in step.
+#: The relative jitter of delays, so that the jobs of a batch are not polled at the same time.
 JITTER: Final = 0.25
 
 
@@ -36,9 +36,9 @@ class BackoffSchedule:
     """The growth of polling delays.
 
     Attributes:
-        first: The first pause, in seconds.
-        growth: Each pause is this many times the one before.
-        longest: The longest pause, in seconds.
+        first: The first delay, in seconds.
+        growth: The factor between two delays.
+        longest: The longest delay, in seconds.
     """
 
     first: float
@@ -46,19 +46,19 @@ class BackoffSchedule:
     longest: float
 
 
-#: Of waits that hear of nothing but by asking. Half a pause, and so the delay of a result, is about
-#: a tenth of the time waited until pauses are at their longest.
+#: The schedule of waits that only poll. A result is late by half a delay, which is about a tenth of
+#: the time waited until the delays are at their longest.
 POLLING: Final = BackoffSchedule(first=0.1, growth=1.25, longest=1.0)
 
 
-#: Of waits in the queue for a status stream. Jobs end more or less in the order in which they wait,
-#: so most get a stream in time; asking is for those whose job ends before, and for long jobs, which
-#: are asked about less often the longer they have waited.
+#: The schedule of waits in the queue for a status stream. Jobs end roughly in the order in which
+#: they wait, so most get a stream in time. Polls are for jobs that end before, and for long jobs,
+#: which are polled less often the longer they have waited.
 WAITING_FOR_STREAM: Final = BackoffSchedule(first=2.0, growth=2.0, longest=15.0)
 
 
-#: How often all waits of one endpoint in that queue ask together, per second. A thousand of them
-#: look every two seconds at first. It costs about a tenth of a processor.
+#: The polls of all waits of one endpoint in that queue, per second. A thousand waits poll every two
+#: seconds at first, which costs about a tenth of a processor.
 MAX_QUEUED_POLLS_PER_SECOND: Final = 500.0
 
 
@@ -77,19 +77,19 @@ def shared_interval(waiting: int, rate: float) -> float:
 
 
 def backoff_delays(
-    random: Callable[[], float], rhythm: BackoffSchedule, at_least: Callable[[], float] = float
+    random: Callable[[], float], schedule: BackoffSchedule, at_least: Callable[[], float] = float
 ) -> Iterator[float]:
-    """Pauses in seconds, growing and jittered, without end.
+    """Yield delays in seconds, growing and with jitter, without end.
 
     Args:
-        random: A source of numbers from 0 up to 1.
-        rhythm: How they grow.
-        at_least: Gives what a pause is at least, jitter excluded.
+        random: Returns random numbers from 0 up to 1.
+        schedule: The growth of the delays.
+        at_least: Returns the minimum of a delay, without jitter.
     """
-    pause = rhythm.first
+    delay = schedule.first
     while True:
-        yield max(pause, at_least()) * (1 + JITTER * (2 * random() - 1))
-        pause = min(rhythm.longest, pause * rhythm.growth)
+        yield max(delay, at_least()) * (1 + JITTER * (2 * random() - 1))
+        delay = min(schedule.longest, delay * schedule.growth)
 
 
 #: The maximum of the first delay after a 429, in seconds: the platform recommends 1, 2, 4, 8.
@@ -153,17 +153,17 @@ def retry_delay(
         policy: The policy of the client.
         attempt: The number of the last attempt, from 1.
         elapsed: The seconds since the start of the first attempt.
-        random: A source of numbers from 0 up to 1.
+        random: Returns random numbers from 0 up to 1.
         previous: The response of the attempt before the last; ``None`` if there was none.
     """
     if attempt >= policy.attempts or not _may_repeat(outcome, retry):
         return None
     if retry is Retry.RESULT and previous is not None and _is_repeated_500(outcome, previous):
         return None
-    pause = _pause(outcome, policy, attempt, random)
-    if pause is None or elapsed + pause > policy.budget:
+    delay = _backoff_delay(outcome, policy, attempt, random)
+    if delay is None or elapsed + delay > policy.budget:
         return None
-    return pause
+    return delay
 
 
 def _may_repeat(outcome: Response | NetworkFailure, retry: Retry) -> bool:
@@ -200,7 +200,7 @@ def _is_repeated_500(outcome: Response | NetworkFailure, previous: Response) -> 
     )
 
 
-def _pause(
+def _backoff_delay(
     outcome: Response | NetworkFailure,
     policy: RetryPolicy,
     attempt: int,

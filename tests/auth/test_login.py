@@ -157,7 +157,7 @@ async def test_token_of_another_process_is_used(fal_home: Path) -> None:
     ("status", "error", "words"),
     [
         (403, MissingCredentialsError, "login of `fal auth login` has ended"),
-        (503, ServerError, "could not be renewed"),
+        (503, ServerError, "could not be refreshed"),
     ],
 )
 async def test_failed_refresh_keeps_the_login(
