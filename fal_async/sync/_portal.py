@@ -98,7 +98,7 @@ class Portal:
         except BaseException as interrupt:
             late = task.cancel_and_wait()
             if late is not None:
-                call.dispose(late, interrupt)
+                call.recover(late, interrupt)
             task.outcome = None
             raise
         task.outcome = None
@@ -203,10 +203,10 @@ class _Call(Generic[T, WrapperT]):
     async def work(self, task: PortalTask[Any, WrapperT]) -> WrapperT:
         value = self._value = await self._function()
         if task.is_cancelled:  # the thread may have stopped waiting
-            await self._dispose(value)
+            await self._handle_result(value)
         return self._wrap(self._portal, value)
 
-    def dispose(self, outcome: Outcome[WrapperT], interrupt: BaseException) -> None:
+    def recover(self, outcome: Outcome[WrapperT], interrupt: BaseException) -> None:
         """Keep, attach to the interrupt, or undo an outcome that arrived with an interrupt."""
         error, handler = outcome.error, self._handler
         is_redelivered = handler is not None and handler.is_redelivered
@@ -214,16 +214,16 @@ class _Call(Generic[T, WrapperT]):
             if not is_redelivered:
                 vars(interrupt)["outcome"] = outcome.value
             if handler is not None:
-                self._portal.call(self._dispose, self._value)
+                self._portal.call(self._handle_result, self._value)
         elif (
             is_redelivered
             and isinstance(error, FalClientError)
             # Every later call raises these as well.
             and not isinstance(error, ClientClosedError | InvalidRequestError)
         ):
-            self._portal.call(self._dispose, error)
+            self._portal.call(self._handle_result, error)
 
-    async def _dispose(self, value: object) -> None:
+    async def _handle_result(self, value: object) -> None:
         handler, self._handler = self._handler, None
         if handler is not None:
             await handler.handle(getattr(self._function.func, "__self__", None), value)
