@@ -227,7 +227,7 @@ class Dispatcher:
                 if (
                     response.status_code == 401
                     and credentials.refreshable
-                    and not (operation.is_billable and response.head.answered_by_app)
+                    and not (operation.is_billable and response.head.is_from_runner)
                 ):
                     await response.aclose()
                     credentials.invalidate(authorization)

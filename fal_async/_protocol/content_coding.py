@@ -66,12 +66,14 @@ class ContentDecoder:
     """
 
     def __init__(self, codings: Sequence[str]) -> None:
-        self._stages: list[_Stage] = [_STAGES[name]() for name in codings] or [_NoStage()]
+        self._decoders: list[_Decoder] = [_DECODERS[name]() for name in codings] or [
+            _IdentityDecoder()
+        ]
         self._between = 0
 
     def feed(self, received: bytes) -> None:
         """Add bytes of the body, after `step` returned ``None``."""
-        self._stages[0].feed(received)
+        self._decoders[0].feed(received)
 
     def step(self) -> bytes | None:
         """Decompress one chunk, which may be empty; ``None`` if more of the body is needed.
@@ -79,18 +81,18 @@ class ContentDecoder:
         Raises:
             CodingError: The body is damaged.
         """
-        last = len(self._stages) - 1
+        last = len(self._decoders) - 1
         for number in range(last, -1, -1):
-            stage = self._stages[number]
-            if not stage.has_input:
+            decoder = self._decoders[number]
+            if not decoder.has_input:
                 continue
-            chunk = stage.decompress()
+            chunk = decoder.decompress()
             if number == last:
                 return chunk
             self._between += len(chunk)
             if self._between > MAX_BETWEEN:
                 raise CodingError(f"the response expands to more than {MAX_BETWEEN} bytes")
-            self._stages[number + 1].feed(chunk)
+            self._decoders[number + 1].feed(chunk)
             return b""
         return None
 
@@ -100,11 +102,11 @@ class ContentDecoder:
         Raises:
             CodingError: The body is truncated.
         """
-        for stage in self._stages:
-            stage.finish()
+        for decoder in self._decoders:
+            decoder.finish()
 
 
-class _Stage(Protocol):
+class _Decoder(Protocol):
     """A decoder of one coding.
 
     Attributes:
@@ -120,7 +122,7 @@ class _Stage(Protocol):
     def finish(self) -> None: ...
 
 
-class _Inflater(Protocol):
+class _Decompressor(Protocol):
     """The type of `zlib.decompressobj()`."""
 
     @property
@@ -135,7 +137,7 @@ class _Inflater(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-class _NoStage:
+class _IdentityDecoder:
     """The identity coding."""
 
     has_input = False
@@ -152,42 +154,42 @@ class _NoStage:
         """Accept any body."""
 
 
-class _Inflating(ABC):
+class _ZlibDecoder(ABC):
     """A coding that zlib decodes."""
 
     def __init__(self) -> None:
         self.has_input = False
         self._input = b""
-        self._inflater: _Inflater | None = None
+        self._decompressor: _Decompressor | None = None
 
     def feed(self, received: bytes) -> None:
         self._input += received
         self.has_input = bool(self._input)
 
     def decompress(self) -> bytes:
-        if self._inflater is None:
-            self._inflater = self._begin()
-            if self._inflater is None:
+        if self._decompressor is None:
+            self._decompressor = self._start()
+            if self._decompressor is None:
                 self.has_input = False
                 return b""
-        inflater = self._inflater
+        decompressor = self._decompressor
         try:
-            chunk = inflater.decompress(self._input, CHUNK_SIZE)
+            chunk = decompressor.decompress(self._input, CHUNK_SIZE)
         except zlib.error as error:
             raise CodingError(f"the compressed response is damaged: {error}") from error
-        self._input = inflater.unconsumed_tail
-        if inflater.eof:
-            self._input, self._inflater = inflater.unused_data, None
+        self._input = decompressor.unconsumed_tail
+        if decompressor.eof:
+            self._input, self._decompressor = decompressor.unused_data, None
             self._end()
         self.has_input = bool(self._input) or len(chunk) == CHUNK_SIZE
         return chunk
 
     def finish(self) -> None:
-        if self._inflater is not None or self._input:
+        if self._decompressor is not None or self._input:
             raise CodingError("the compressed response is truncated")
 
     @abstractmethod
-    def _begin(self) -> _Inflater | None:
+    def _start(self) -> _Decompressor | None:
         """Return a decompressor for the input; ``None`` if more input is needed."""
 
     @abstractmethod
@@ -195,14 +197,14 @@ class _Inflating(ABC):
         """Handle the end of the compressed data."""
 
 
-class _Gzip(_Inflating):
+class _Gzip(_ZlibDecoder):
     """One or more members (RFC 1952, section 2.2), padded with zeros as the tools allow."""
 
     def __init__(self) -> None:
         super().__init__()
         self._members = 0
 
-    def _begin(self) -> _Inflater | None:
+    def _start(self) -> _Decompressor | None:
         if self._members:
             self._input = self._input.lstrip(b"\0")
         if len(self._input) < len(_GZIP_MAGIC) and _GZIP_MAGIC.startswith(self._input):
@@ -217,14 +219,14 @@ class _Gzip(_Inflating):
         """Allow another member to follow."""
 
 
-class _Deflate(_Inflating):
+class _Deflate(_ZlibDecoder):
     """A zlib stream (RFC 9110, section 8.4.1.2), or bare deflate, which some servers send."""
 
     def __init__(self) -> None:
         super().__init__()
         self._is_over = False
 
-    def _begin(self) -> _Inflater | None:
+    def _start(self) -> _Decompressor | None:
         if self._is_over:
             self._end()
             return None
@@ -240,4 +242,4 @@ class _Deflate(_Inflating):
             raise CodingError("the compressed response is followed by something else")
 
 
-_STAGES: Final = {"gzip": _Gzip, "deflate": _Deflate}
+_DECODERS: Final = {"gzip": _Gzip, "deflate": _Deflate}

@@ -77,7 +77,7 @@ class ResponseDecoder:
         """
         meta = _meta(message)
         if self._request_id is None:
-            return self._begin(meta)
+            return self._start(meta)
         if meta is None or meta["type"] != "end":
             return BodyChunk(message.encode() if isinstance(message, str) else bytes(message))
         if meta["request_id"] != self._request_id:
@@ -89,7 +89,7 @@ class ResponseDecoder:
         seconds = meta.get("time_to_first_byte_seconds")
         return ResponseEnd(float(seconds) if isinstance(seconds, int | float) else None)
 
-    def _begin(self, meta: Mapping[str, Any] | None) -> ResponseStart:
+    def _start(self, meta: Mapping[str, Any] | None) -> ResponseStart:
         status = None if meta is None or meta["type"] != "start" else meta.get("status")
         if meta is None or not isinstance(status, int) or not 100 <= status <= 999:
             raise InvalidResponseError("a response over the WebSocket did not begin with its start")

@@ -48,7 +48,7 @@ class LogCursor:
         """Return the lines of a window that were not returned before."""
         prints = [_fingerprint(line) for line in window]
         if all("timestamp" in line for line in window):
-            places = self._uncounted(prints)
+            places = self._new_indexes(prints)
         else:
             overlap = _overlap(prints, self._delivered[-len(prints) :])
             places = range(overlap, len(prints))
@@ -57,7 +57,7 @@ class LogCursor:
         self._counts.update(new)
         return [window[place] for place in places]
 
-    def _uncounted(self, prints: list[int]) -> Sequence[int]:
+    def _new_indexes(self, prints: list[int]) -> Sequence[int]:
         seen: Counter[int] = Counter()
         places: list[int] = []
         for place, fingerprint in enumerate(prints):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fal_async._protocol.operation import Lane
-from fal_async._protocol.retry import Retry, was_refused
+from fal_async._protocol.retry import Retry, is_rejected
 from fal_async.errors import FalClientHTTPError, InvalidResponseError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def started_by(response: Response, *, direct: bool) -> bool | None:
         response: The response; its body is ignored.
         direct: Whether the job runs over the same connection, so that errors may be the job's own.
     """
-    if response.ok or response.answered_by_app:
+    if response.ok or response.is_from_runner:
         return True
-    if response.status_code in _REJECTIONS or response.is_start_timeout or was_refused(response):
+    if response.status_code in _REJECTIONS or response.is_start_timeout or is_rejected(response):
         return False
     if response.status_code >= 500:
         return None

@@ -51,7 +51,7 @@ class Response:
         return self.headers.get("x-fal-request-id") or None
 
     @property
-    def answered_by_app(self) -> bool:
+    def is_from_runner(self) -> bool:
         """Whether the response certainly comes from a runner."""
         return "x-fal-billable-units" in self.headers or "x-fal-served-from" in self.headers
 

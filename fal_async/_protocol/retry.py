@@ -21,9 +21,9 @@ __all__ = [
     "NetworkFailure",
     "Retry",
     "backoff_delays",
+    "is_rejected",
     "retry_delay",
     "shared_interval",
-    "was_refused",
 ]
 
 
@@ -156,7 +156,7 @@ def retry_delay(
         random: Returns random numbers from 0 up to 1.
         previous: The response of the attempt before the last; ``None`` if there was none.
     """
-    if attempt >= policy.attempts or not _may_repeat(outcome, retry):
+    if attempt >= policy.attempts or not _is_retry_allowed(outcome, retry):
         return None
     if retry is Retry.RESULT and previous is not None and _is_repeated_500(outcome, previous):
         return None
@@ -166,7 +166,7 @@ def retry_delay(
     return delay
 
 
-def _may_repeat(outcome: Response | NetworkFailure, retry: Retry) -> bool:
+def _is_retry_allowed(outcome: Response | NetworkFailure, retry: Retry) -> bool:
     if isinstance(outcome, NetworkFailure):
         return not outcome.permanent and (retry in _READING or not outcome.sent)
     if outcome.ok or outcome.is_start_timeout or outcome.needs_retry is False:
@@ -177,14 +177,14 @@ def _may_repeat(outcome: Response | NetworkFailure, retry: Retry) -> bool:
         case Retry.FAILED_RESULT:
             return outcome.request_id is None and outcome.status_code >= 500
         case Retry.IF_REJECTED:
-            return was_refused(outcome)
+            return is_rejected(outcome)
         case Retry.IF_NOT_SENT:
             return False
 
 
-def was_refused(response: Response) -> bool:
+def is_rejected(response: Response) -> bool:
     """Return whether a response proves that the job was not accepted, or asks for a retry."""
-    if response.status_code == 429 and not response.answered_by_app:
+    if response.status_code == 429 and not response.is_from_runner:
         return True
     if response.status_code >= 500 and response.needs_retry:
         return True

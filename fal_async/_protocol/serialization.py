@@ -95,7 +95,7 @@ def encode_json(value: object, *, indent: bool = False) -> bytes:
         body = orjson.dumps(value, _plain_json, orjson.OPT_INDENT_2 if indent else None)
     except TypeError:  # orjson's encode error is one
         return _encode_exactly(value, indent=indent)
-    if b"null" in body and _find_fault(value) is not None:  # it writes null for NaN
+    if b"null" in body and _find_unencodable(value) is not None:  # it writes null for NaN
         return _encode_exactly(value, indent=indent)
     return body
 
@@ -134,26 +134,26 @@ def encode_arguments(arguments: Arguments) -> bytes:
     try:
         body = orjson.dumps(arguments, _plain_json)
     except TypeError:
-        body = _encode_rare_arguments(arguments)
+        body = _encode_other_arguments(arguments)
     if not body.startswith(b"{"):
         raise _not_arguments(arguments)
     if b"null" in body:  # orjson writes it for NaN, too
-        _refuse_faults(arguments)
+        _check_encodable(arguments)
     return body
 
 
-def _encode_rare_arguments(arguments: object) -> bytes:
+def _encode_other_arguments(arguments: object) -> bytes:
     """Write what orjson does not, or say what is wrong with it."""
-    _refuse_faults(arguments)
+    _check_encodable(arguments)
     try:
         body = _encode_exactly(arguments)
-        json.loads(body, object_pairs_hook=_distinct)
+        json.loads(body, object_pairs_hook=_unique_keys)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the arguments cannot be written as JSON: {error}") from error
     return body
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object; keys that differ in Python, such as 1 and "1", may not in JSON."""
     distinct = dict(pairs)
     if len(distinct) < len(pairs):
@@ -172,9 +172,9 @@ def _not_arguments(arguments: object) -> InvalidRequestError:
     )
 
 
-def _refuse_faults(arguments: object) -> None:
+def _check_encodable(arguments: object) -> None:
     try:
-        fault = _find_fault(arguments)
+        fault = _find_unencodable(arguments)
     except RecursionError as error:
         raise InvalidRequestError(
             "the arguments cannot be written as JSON: nested too deeply, or within themselves"
@@ -186,7 +186,7 @@ def _refuse_faults(arguments: object) -> None:
         ) from cause
 
 
-def _find_fault(value: object) -> tuple[str, str, Exception | None] | None:
+def _find_unencodable(value: object) -> tuple[str, str, Exception | None] | None:
     """Find what no standard JSON can express: its place, the reason, and what was raised."""
     if isinstance(value, float):
         return None if math.isfinite(value) else ("", "JSON has no word for the number", None)
@@ -197,11 +197,11 @@ def _find_fault(value: object) -> tuple[str, str, Exception | None] | None:
             plain = _plain_json(value)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
             return "", str(error), error
-        return _find_fault(plain)
+        return _find_unencodable(plain)
     for key, item in _items_of(cast("Mapping[object, object] | Sequence[object]", value)):
         if not isinstance(key, str | int | float | None):
             return f"[{key!r}]", f"{type(key).__name__} is no type of keys in JSON", None
-        if (fault := _find_fault(item)) is not None:
+        if (fault := _find_unencodable(item)) is not None:
             where, reason, cause = fault
             return f"[{key!r}]{where}", reason, cause
     return None

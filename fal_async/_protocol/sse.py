@@ -113,7 +113,7 @@ class SSEDecoder:
         """Append the events of a chunk. Nested generators would make them a quarter slower."""
         limit = self._max_line_bytes
         data = self._data
-        for line in self._whole_lines(chunk):
+        for line in self._complete_lines(chunk):
             if line:
                 if len(line) > limit:
                     raise _too_long("a line", limit)
@@ -131,7 +131,7 @@ class SSEDecoder:
         if self._partial_size > limit:
             raise _too_long("a line", limit)
 
-    def _whole_lines(self, chunk: bytes) -> list[bytes]:
+    def _complete_lines(self, chunk: bytes) -> list[bytes]:
         if self._at_start:
             chunk = self._without_bom(chunk)
         if self._after_cr and chunk:
