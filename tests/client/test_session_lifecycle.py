@@ -373,6 +373,7 @@ class Test(unittest.IsolatedAsyncioTestCase):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ['realtime("a/b", use_jwt=False)', 'ws_connect("a/b", use_jwt=False)']
 )

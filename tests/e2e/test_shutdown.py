@@ -143,6 +143,7 @@ async def test_cancel_works_while_all_slots_are_in_use(fal: Emulator) -> None:
         held.open()
 
 
+@pytest.mark.slow
 async def test_hundreds_of_abandoned_jobs_are_cancelled(fal: Emulator) -> None:
     fal.fail(SLOW, Fault(route="cancel", delay=0.02, times=None))
     ids = CallbackRecorder[str]()
@@ -478,6 +479,7 @@ def run_program(fal: Emulator, program: str) -> tuple[int, list[bytes]]:
     return child.returncode, stderr_lines(stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_exiting_program_leaves_no_job(fal: Emulator, program: str) -> None:
     assert run_program(fal, program) == (0, [])
