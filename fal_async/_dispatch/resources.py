@@ -57,7 +57,7 @@ class SharedResources:
     def __init__(self, transport: Transport, limits: Limits) -> None:
         self.transport = transport
         self.limits = limits
-        self.closed = False
+        self.closed: bool = False
         self.failover: Failover = Failover()
         self.lanes: PerLoop[LaneLimits] = PerLoop(lambda: LaneLimits(limits))
         self.cancellers: PerLoop[JobCanceller] = PerLoop(lambda: JobCanceller(limits.control))

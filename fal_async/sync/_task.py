@@ -49,8 +49,8 @@ class Item(Generic[ItemT]):
     __slots__ = ("is_received", "value")
 
     def __init__(self, value: ItemT) -> None:
-        self.value = value
-        self.is_received = False
+        self.value: ItemT = value
+        self.is_received: bool = False
 
 
 class Outcome(Generic[ResultT]):
@@ -65,9 +65,9 @@ class Outcome(Generic[ResultT]):
     __slots__ = ("error", "succeeded", "value")
 
     def __init__(self, value: ResultT | None = None, error: BaseException | None = None) -> None:
-        self.value = cast("ResultT", value)
+        self.value: ResultT = cast("ResultT", value)
         self.error = error
-        self.succeeded = error is None
+        self.succeeded: bool = error is None
 
     def unwrap(self) -> ResultT:
         """Return the value, or raise the error without the frame that caught it."""
