@@ -142,7 +142,7 @@ class Cancellation(str):
 
     @property
     def accepted(self) -> bool:
-        """Whether the platform accepted the cancellation."""
+        """True if the platform accepted the cancellation."""
         return self != "ALREADY_COMPLETED"
 
     @classmethod

@@ -238,7 +238,7 @@ class _PendingResponse:
 
     @property
     def is_done(self) -> bool:
-        """Whether the response was received or discarded."""
+        """True if the response was received or discarded."""
         return self.done.is_set()
 
     async def read(self) -> ResponseStart | BodyChunk | ResponseEnd:

@@ -66,7 +66,7 @@ class ResponseDecoder:
 
     @property
     def within(self) -> bool:
-        """Whether a response has started and not ended."""
+        """True if a response has started and not ended."""
         return self._request_id is not None
 
     def read(self, message: str | bytes | bytearray) -> Frame:

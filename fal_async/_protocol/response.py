@@ -42,7 +42,7 @@ class Response:
 
     @property
     def ok(self) -> bool:
-        """Whether the status code is from 200 to 299."""
+        """True if the status code is from 200 to 299."""
         return 200 <= self.status_code < 300
 
     @property
@@ -52,12 +52,12 @@ class Response:
 
     @property
     def is_from_runner(self) -> bool:
-        """Whether the response certainly comes from a runner."""
+        """True if the response certainly comes from a runner."""
         return "x-fal-billable-units" in self.headers or "x-fal-served-from" in self.headers
 
     @property
     def needs_retry(self) -> bool | None:
-        """Whether the platform asks for or forbids a retry; ``None`` if it does neither."""
+        """True if the platform asks for or forbids a retry; ``None`` if it does neither."""
         for name in ("x-fal-needs-retry", "x-fal-retryable"):
             value = self.headers.get(name, "").strip().lower()
             if value in {"1", "true"}:
@@ -75,7 +75,7 @@ class Response:
 
     @property
     def is_start_timeout(self) -> bool:
-        """Whether the start timeout of the call has passed, which is final."""
+        """True if the start timeout of the call has passed, which is final."""
         return self.headers.get("x-fal-request-timeout-type", "").strip().lower() == "user"
 
     @property

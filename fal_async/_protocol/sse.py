@@ -92,7 +92,7 @@ class SSEDecoder:
 
     @property
     def pending(self) -> bool:
-        """Whether an event is incomplete. At the end of the stream: whether it was truncated."""
+        """True if an event is incomplete. At the end of the stream: whether it was truncated."""
         return bool(self._data) or (bool(self._partial) and not self._partial[0].startswith(b":"))
 
     def feed(self, chunk: bytes) -> Iterator[Event]:

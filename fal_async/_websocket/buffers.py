@@ -73,7 +73,7 @@ class ReceiveBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether to stop reading until messages are removed."""
+        """True if to stop reading until messages are removed."""
         return self.size >= RECEIVE_LIMIT
 
     def pop(self) -> str | bytes | bytearray:
@@ -178,7 +178,7 @@ class SendBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether senders should wait until the buffer drains."""
+        """True if senders should wait until the buffer drains."""
         return self.size > HIGH_WATER
 
     def write(self, frames: bytes | ChunkedFrame) -> None:

@@ -102,7 +102,7 @@ class WebSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent, as far as is known."""
+        """True if messages can be sent, as far as is known."""
         return self._protocol.state is State.OPEN and self._lost_reason is None
 
     @property

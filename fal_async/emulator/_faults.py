@@ -93,12 +93,12 @@ class Fault:
 
     @property
     def _closes(self) -> bool:
-        """Whether the connection is closed before the request is processed."""
+        """True if the connection is closed before the request is processed."""
         return self.drop or (self.reset and not self.drop_response and self.cut is None)
 
     @property
     def _is_incomplete(self) -> bool:
-        """Whether the client receives no complete response."""
+        """True if the client receives no complete response."""
         return (
             self._closes or self.drop_response or self.cut is not None or self.raw_bytes is not None
         )

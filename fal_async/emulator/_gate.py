@@ -45,7 +45,7 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether the gate has been opened."""
+        """True if the gate has been opened."""
         return self._open
 
     def open(self) -> None:

@@ -140,7 +140,7 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller has cancelled the job, or disconnected during a direct run."""
+        """True if the caller has cancelled the job, or disconnected during a direct run."""
         return self.cancellation.is_open
 
     @property

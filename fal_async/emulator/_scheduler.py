@@ -109,7 +109,7 @@ class EndpointQueue:
 
     @property
     def has_capacity(self) -> bool:
-        """Whether the limit of the endpoint allows one more run."""
+        """True if the limit of the endpoint allows one more run."""
         limit = self.endpoint.limit
         return limit is None or self.running < limit
 

@@ -82,12 +82,12 @@ class EventLoopThread:
 
     @property
     def in_this_process(self) -> bool:
-        """Whether the thread belongs to this process, rather than to the parent of a fork."""
+        """True if the thread belongs to this process, rather than to the parent of a fork."""
         return self._process == os.getpid()
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs on this thread."""
+        """True if the caller runs on this thread."""
         return self._thread is threading.current_thread()
 
     def start(self) -> None:

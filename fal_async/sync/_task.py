@@ -126,18 +126,18 @@ class PortalTask(Generic[ItemT, ResultT]):
 
     @property
     def was_started(self) -> bool:
-        """Whether the task was started on a loop."""
+        """True if the task was started on a loop."""
         return self._thread is not None
 
     @property
     def running(self) -> bool:
-        """Whether the task was started in this process and the thread has not received its end."""
+        """True if the task was started in this process and the thread has not received its end."""
         thread = self._thread
         return thread is not None and not self._end_received and thread.in_this_process
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the waiting thread cancelled the task."""
+        """True if the waiting thread cancelled the task."""
         return self._cancelled
 
     def start(self, thread: EventLoopThread) -> None:

@@ -36,7 +36,7 @@ class Connection:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client or the server has closed the connection."""
+        """True if the client or the server has closed the connection."""
         return self._closed.is_set()
 
     @contextlib.contextmanager

@@ -87,7 +87,7 @@ class WebSocket:
 
     @property
     def has_response(self) -> bool:
-        """Whether the handshake response has been sent."""
+        """True if the handshake response has been sent."""
         return self._protocol.state is not CONNECTING or self._protocol.eof_sent
 
     @property
@@ -99,7 +99,7 @@ class WebSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent."""
+        """True if messages can be sent."""
         return self._protocol.state is OPEN and not self._connection.is_closed
 
     async def accept(self, subprotocol: str | None = None) -> None:
