@@ -99,7 +99,7 @@ class FileVersion:
 
 
 def size_from_unsatisfied_range(headers: Mapping[str, str]) -> int | None:
-    """The size of a file that has nothing where it was asked for more; ``None`` if not told."""
+    """Return the size that a 416 response states; ``None`` if it states none."""
     return _content_range(headers)[1]
 
 
@@ -122,7 +122,7 @@ def resolve_redirect(url: str, location: str) -> str:
 
 
 def normalize_url(url: object) -> str:
-    """A URL as it is asked for: spaces, which many outputs have in the names of files, encoded.
+    """Percent-encode the spaces of a URL, which many outputs have in file names.
 
     Raises:
         InvalidRequestError: It is no text.

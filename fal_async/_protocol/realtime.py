@@ -214,7 +214,7 @@ def parse_token(response: Response) -> Secret:
 
 
 def _read_token(response: Response) -> tuple[Secret | None, str]:
-    """The token, or else a sentence about why there is none."""
+    """Return the token, or ``None`` and the reason why there is none."""
     try:
         body = decode_json(response.body)
     except ValueError:

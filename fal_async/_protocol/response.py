@@ -84,7 +84,7 @@ class Response:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def json(self) -> Any:
-        """The body as JSON, or an `InvalidResponseError`."""
+        """Decode the body as JSON, or raise `InvalidResponseError`."""
         try:
             return decode_json(self.body)
         except ValueError as error:
@@ -95,7 +95,7 @@ class Response:
             ) from error
 
     def json_object(self) -> dict[str, Any]:
-        """The body as a JSON object, or an `InvalidResponseError`."""
+        """Decode the body as a JSON object, or raise `InvalidResponseError`."""
         value = self.json()
         if not isinstance(value, dict):
             raise InvalidResponseError(
@@ -164,7 +164,7 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: str) -> float | None:
-    """A number in plain ASCII digits; ``None`` for anything else, infinity included."""
+    """Parse a number of plain ASCII digits; ``None`` for anything else, also infinity."""
     if not _DECIMAL.fullmatch(value.strip()):
         return None
     number = float(value)
