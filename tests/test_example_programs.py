@@ -97,6 +97,7 @@ def test_blocking_threads_draw_prompts(platform: Emulator, tmp_path: Path) -> No
 
 def test_emulator_example_passes(tmp_path: Path) -> None:
     options = ["-q", "-p", "no:asyncio", "-p", "no:cacheprovider", "-c", os.devnull]
+    options += ["--confcutdir", str(EXAMPLES)]  # no conftest.py of the folders above
     arguments = ["-m", "pytest", *options, str(EXAMPLES / "test_with_emulator.py")]
 
     assert re.search(r"^\d+ passed", run_program(arguments, {}, tmp_path).stdout, re.MULTILINE)
