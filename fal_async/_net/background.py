@@ -184,7 +184,7 @@ def _spawn_on_asyncio(
     # The end of a program cancels all registered tasks, possibly several times. This task must
     # finish. It is also no forgotten task of the program, which asyncio would warn about.
     asyncio._unregister_task(native)
-    native._log_destroy_pending = False  # type: ignore[attr-defined]
+    native._log_destroy_pending = False  # type: ignore[attr-defined]  # not in typeshed
     running.tasks[task] = native
 
 
