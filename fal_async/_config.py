@@ -32,7 +32,14 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 
 #: Bytes in a mebibyte.
 MIB = 1024 * 1024
-_SCHEMES = {"run": "http", "queue": "http", "rest": "http", "cdn": "http", "ws": "ws"}
+_SCHEMES = {
+    "run": "http",
+    "queue": "http",
+    "rest": "http",
+    "cdn": "http",
+    "ws": "ws",
+    "platform": "http",
+}
 
 
 @set_module("fal_async")
@@ -47,6 +54,7 @@ class Hosts:
         rest: Tokens, storage and the keys of webhooks.
         cdn: Uploaded files and files in outputs.
         ws: HTTP over WebSocket.
+        platform: The platform API: models, prices and the requests of the account.
 
     Raises:
         InvalidRequestError: A URL is not absolute, has the wrong scheme, or contains a query or a
@@ -62,6 +70,7 @@ class Hosts:
     rest: str = "https://rest.fal.ai"
     cdn: str = "https://v3.fal.media"
     ws: str = "wss://ws.fal.run"
+    platform: str = "https://api.fal.ai"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -70,7 +79,7 @@ class Hosts:
 
     @classmethod
     def at(cls, base_url: str) -> Self:
-        """Return the hosts below one URL, at the paths ``/run /queue /rest /cdn /ws``."""
+        """Return the hosts below one URL, at the paths ``/run /queue /rest /cdn /ws /platform``."""
         base = _base_url("run", base_url)
         return cls(
             run=f"{base}/run",
@@ -78,6 +87,7 @@ class Hosts:
             rest=f"{base}/rest",
             cdn=f"{base}/cdn",
             ws=f"ws{base.removeprefix('http')}/ws",
+            platform=f"{base}/platform",
         )
 
     @classmethod

@@ -22,6 +22,7 @@ def test_the_hosts_are_the_platforms() -> None:
         rest="https://rest.fal.ai",
         cdn="https://v3.fal.media",
         ws="wss://ws.fal.run",
+        platform="https://api.fal.ai",
     )
 
 
@@ -32,12 +33,13 @@ def test_one_origin_may_serve_all() -> None:
         rest="http://127.0.0.1:8000/rest",
         cdn="http://127.0.0.1:8000/cdn",
         ws="ws://127.0.0.1:8000/ws",
+        platform="http://127.0.0.1:8000/platform",
     )
     assert Hosts.at("https://fal.example/base").ws == "wss://fal.example/base/ws"
     assert Hosts.at("HTTPS://fal.example").ws == "wss://fal.example/ws"
 
 
-@pytest.mark.parametrize("name", ["run", "queue", "rest", "cdn"])
+@pytest.mark.parametrize("name", ["run", "queue", "rest", "cdn", "platform"])
 @pytest.mark.parametrize(
     ("given", "kept"),
     [

@@ -92,7 +92,8 @@ class Dispatcher:
     _origins: TrustedOrigins = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        origins = TrustedOrigins(self.hosts.run, self.hosts.queue, self.hosts.rest)
+        hosts = self.hosts
+        origins = TrustedOrigins(hosts.run, hosts.queue, hosts.rest, hosts.platform)
         object.__setattr__(self, "_origins", origins)
         cache = self.resources.cdn_tokens
         tokens = CdnTokens(self.hosts, self.credentials, cache, self.execute)

@@ -1,4 +1,4 @@
-"""Error responses (three JSON forms, plain text and HTML) to exceptions."""
+"""Error responses (four JSON forms, plain text and HTML) to exceptions."""
 
 from __future__ import annotations
 
@@ -80,6 +80,8 @@ def exception_from_response(
     except ValueError:
         body = response.text
     fields = _object(body)
+    if "detail" not in fields and (error := _object(fields.get("error"))):
+        fields = error  # of the platform API
     detail = fields.get("detail")
     items = cast("list[object]", detail) if isinstance(detail, list) else []
     details = [_detail(each) for item in items if (each := _object(item))]
@@ -90,7 +92,7 @@ def exception_from_response(
         response.status_code,
         error_type=error_type,
         details=details,
-        request_id=response.request_id or request_id,
+        request_id=response.request_id or _text(fields, "request_id") or request_id,
         retry_after=response.retry_after,
         retryable=_retryable(response, error_type),
         response_headers=response.headers,

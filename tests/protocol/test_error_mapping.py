@@ -98,6 +98,39 @@ def test_model_error_lists_its_details() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "error_type", "kind"),
+    [
+        (400, "validation_error", errors.InvalidInputError),
+        (401, "authorization_error", errors.AuthenticationError),
+        (403, "authorization_error", errors.PermissionDeniedError),
+        (404, "not_found", errors.NotFoundError),
+        (429, "rate_limited", errors.RateLimitError),
+        (500, "server_error", errors.ServerError),
+    ],
+)
+def test_platform_api_errors_have_the_same_classes(
+    status: int, error_type: str, kind: type[FalClientHTTPError]
+) -> None:
+    facts = {
+        "type": error_type,
+        "message": "No such model",
+        "docs_url": "https://docs.example/errors",
+        "request_id": "r1",
+    }
+    raised = error(status, {"error": facts})
+    assert type(raised) is kind
+    assert str(raised) == f"No such model (HTTP {status}, {error_type}, request r1)"
+    assert (raised.details, raised.body) == ((), {"error": facts})
+    assert error(status, {"error": facts}, x_fal_request_id="r2").request_id == "r2"
+
+
+def test_error_object_beside_a_detail_is_not_read() -> None:
+    raised = error(500, {"detail": "ours", "error": {"message": "theirs", "type": "x"}})
+    assert (raised.message, raised.error_type) == ("ours", None)
+    assert error(500, {"error": {}, "message": "m"}).message == "m"
+
+
+@pytest.mark.parametrize(
     ("item", "problem"),
     [
         ({"msg": "no"}, ErrorDetail(message="no", type="unknown")),
