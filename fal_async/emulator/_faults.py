@@ -96,13 +96,6 @@ class Fault:
         """True if the connection is closed before the request is processed."""
         return self.drop or (self.reset and not self.drop_response and self.cut is None)
 
-    @property
-    def _is_incomplete(self) -> bool:
-        """True if the client receives no complete response."""
-        return (
-            self._closes or self.drop_response or self.cut is not None or self.raw_bytes is not None
-        )
-
     def _affects_messages(self, *, over_websocket: bool) -> bool:
         """Return whether the fault affects the messages of a WebSocket, not a request.
 
@@ -276,7 +269,8 @@ async def runner_fault(faults: Faults, endpoint: Endpoint, job: Job) -> Response
     if fault is None:
         return None
     await fault._wait()
-    if fault._is_incomplete:
+    is_interrupted = fault._closes or fault.drop_response
+    if is_interrupted or fault.cut is not None or fault.raw_bytes is not None:
         return request_error("runner_disconnected", "The runner has disconnected")
     return fault._response()
 

@@ -315,13 +315,24 @@ class Scheduler:
 
     def _dequeue(self, entry: QueueEntry) -> None:
         """Remove a job that does not run from the queue, or end its backoff."""
-        entry.queue.endpoint.counters.queued -= 1
-        if entry.backoff is None:
-            entry.queue.remove(entry)
-            self._notify_positions(entry.queue)
-        else:
+        queue = entry.queue
+        queue.endpoint.counters.queued -= 1
+        if entry.backoff is not None:
             entry.backoff.cancel()
             entry.backoff = None
+            return
+        queue.remove(entry)
+
+        def notify_positions() -> None:
+            queue.is_notifying = False
+            for job in queue:
+                job._notify()
+
+        if len(queue) <= _SHORT_QUEUE:
+            notify_positions()
+        elif not queue.is_notifying:
+            queue.is_notifying = True
+            asyncio.get_running_loop().call_later(_POSITIONS_INTERVAL, notify_positions)
 
     def _end_run(self, entry: QueueEntry, task: asyncio.Task[Response]) -> None:
         entry.task = None
@@ -370,18 +381,6 @@ class Scheduler:
         entry.queue.endpoint.counters.completed += 1
         self._jobs.complete(entry.job, response)
         self._recorder.notify()
-
-    def _notify_positions(self, queue: EndpointQueue) -> None:
-        def notify() -> None:
-            queue.is_notifying = False
-            for job in queue:
-                job._notify()
-
-        if len(queue) <= _SHORT_QUEUE:
-            notify()
-        elif not queue.is_notifying:
-            queue.is_notifying = True
-            asyncio.get_running_loop().call_later(_POSITIONS_INTERVAL, notify)
 
 
 def retry_reason(response: Response) -> RetryReason | None:

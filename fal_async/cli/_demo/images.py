@@ -117,25 +117,28 @@ def format_from_suffix(suffix: str) -> str | None:
     return file_format if file_format in Image.SAVE else None
 
 
-def _apply_duotone(image: Image.Image) -> Image.Image:
+def apply_duotone(image: Image.Image) -> Image.Image:
+    """Map shades of grey to three colours."""
     grey = ImageOps.autocontrast(ImageOps.grayscale(image), cutoff=1)
     return ImageOps.colorize(grey, black="#1b1464", mid="#ef476f", white="#fff3b0")
 
 
-def _apply_mosaic(image: Image.Image) -> Image.Image:
+def apply_mosaic(image: Image.Image) -> Image.Image:
+    """Divide the image into tiles of one colour each."""
     tile = max(4, image.width // 32)
     tiles = resize(image, (max(1, image.width // tile), max(1, image.height // tile)))
     return resize(tiles, image.size, Image.Resampling.NEAREST)
 
 
-def _apply_poster(image: Image.Image) -> Image.Image:
+def apply_poster(image: Image.Image) -> Image.Image:
+    """Reduce the image to nine vivid colours."""
     vivid = ImageEnhance.Color(ImageOps.autocontrast(image, cutoff=1)).enhance(1.4)
     return vivid.quantize(9, dither=Image.Dither.NONE).convert("RGB")
 
 
 FILTERS: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
-    "duotone": _apply_duotone,
-    "mosaic": _apply_mosaic,
-    "poster": _apply_poster,
+    "duotone": apply_duotone,
+    "mosaic": apply_mosaic,
+    "poster": apply_poster,
     "none": Image.Image.copy,
 }

@@ -185,19 +185,17 @@ class _WebSocketChannel:
                 check_head(message["status"], message.get("headers", []))
                 self._start = message
             case "websocket.http.response.body":
-                self._reject(message)
+                self._body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    headers = [
+                        (name.lower(), value)
+                        for name, value in self._start.get("headers", [])
+                        if name.lower() != b"content-length"
+                    ]
+                    response = Response(self._start["status"], self._body, headers)
+                    self.rejection = RejectedError(response)
             case kind:
                 raise RuntimeError(f"unexpected ASGI message {kind!r}")
-
-    def _reject(self, message: Message) -> None:
-        self._body += message.get("body", b"")
-        if not message.get("more_body", False):
-            headers = [
-                (name.lower(), value)
-                for name, value in self._start.get("headers", [])
-                if name.lower() != b"content-length"
-            ]
-            self.rejection = RejectedError(Response(self._start["status"], self._body, headers))
 
 
 async def serve_http(

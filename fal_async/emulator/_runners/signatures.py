@@ -42,25 +42,22 @@ class FunctionSignature:
         Raises:
             AppError: The input is not valid.
         """
-        return (self._parse_input(job), job)[: self._count]
-
-    def _parse_input(self, job: Job) -> Any:
         value = _decode_body(job) if job.body else None
-        if value is None and (self._model is not None or not job.body):
-            if self._model is None:
-                return {}
+        if self._model is None:
+            value = value if job.body else {}
+        elif value is None:
             raise _invalid_input(
                 {"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}
             )
-        if self._model is None:
-            return value
-        try:
-            return self._model.model_validate(value, from_attributes=True)
-        except ValidationError as error:
-            details: list[dict[str, Any]] = json.loads(error.json(include_url=False))
-            raise _invalid_input(
-                *({**detail, "loc": ["body", *detail["loc"]]} for detail in details)
-            ) from None
+        else:
+            try:
+                value = self._model.model_validate(value, from_attributes=True)
+            except ValidationError as error:
+                details: list[dict[str, Any]] = json.loads(error.json(include_url=False))
+                raise _invalid_input(
+                    *({**detail, "loc": ["body", *detail["loc"]]} for detail in details)
+                ) from None
+        return (value, job)[: self._count]
 
 
 def _decode_body(job: Job) -> Any:

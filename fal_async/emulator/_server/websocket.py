@@ -333,10 +333,16 @@ class WebSocketProtocol(asyncio.Protocol):
             self._websocket.receive(data)
             return
         self._is_open = True
-        if self._websocket.open(self._transport, data):
-            task = asyncio.get_running_loop().create_task(self._run(self._make_scope(data)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if not self._websocket.open(self._transport, data):
+            return
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        run = self._app(self._make_scope(data), receive, _RejectingSend(self._websocket))
+        task = asyncio.ensure_future(run)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def eof_received(self) -> None:
         """Process the end of the client's bytes."""
@@ -354,12 +360,6 @@ class WebSocketProtocol(asyncio.Protocol):
         """Handle the end of the connection."""
         self._state["connection"].connection_lost()
         self._websocket.connection_lost()
-
-    async def _run(self, scope: Message) -> None:
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        await self._app(scope, receive, _RejectingSend(self._websocket))
 
     def _make_scope(self, head: bytes) -> Message:
         request, *lines = head.decode("latin-1").split("\r\n")
