@@ -27,6 +27,7 @@ ORDER = [
     "_files",
     "_client",
     "fal_async",
+    "stores",
     "sync",
     "cli",
 ]

@@ -43,6 +43,7 @@ class Work(Enum):
     LOOKUPS = "lookups of host names"
     CLEANUP = "cleanup"
     DECODING = "decoding"
+    STORES = "stores"
 
 
 #: Maximum number of concurrent calls of each kind, per event loop. Upload iterators may wait for
@@ -53,6 +54,7 @@ SLOTS: Final = {
     Work.LOOKUPS: 16,
     Work.CLEANUP: 8,
     Work.DECODING: 4,
+    Work.STORES: 4,
 }
 
 

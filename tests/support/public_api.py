@@ -25,6 +25,7 @@ MODULES = [
     "fal_async.client",
     "fal_async.emulator",
     "fal_async.errors",
+    "fal_async.stores",
     "fal_async.sync",
     "fal_async.types",
 ]
