@@ -72,7 +72,28 @@ class HTTPOverWebSocket:
         """
         pending = await self._pipeline.send(encode_arguments(arguments).decode())
         try:
-            return await _read_response(pending)
+            start = await pending.read()
+            assert isinstance(start, ResponseStart)  # noqa: S101 -- `ResponseDecoder` ensures it
+            headers = {"x-fal-request-id": start.request_id, **start.headers}
+            head = Response(status_code=start.status_code, headers=headers)
+            if head.ok and head.content_type and not head.content_type.endswith(("/json", "+json")):
+                return WebSocketResponse(pending, head, None)
+            body = bytearray()
+            try:
+                async for chunk in _decode_body(pending, head):
+                    body += chunk
+                    if len(body) > MAX_OUTPUT:
+                        raise InvalidResponseError(
+                            f"the response must have at most {MAX_OUTPUT} bytes, got more",
+                            request_id=head.request_id,
+                        )
+            except DecodingError as error:
+                if head.ok:  # the status of an error response is enough
+                    raise InvalidResponseError(str(error), request_id=head.request_id) from error
+                pending.discard()
+            response = replace(head, body=bytes(body))
+            raise_for_status(response)
+            return WebSocketResponse(pending, head, make_result(parse_output(response)))
         except BaseException:
             pending.discard()
             raise
@@ -80,30 +101,6 @@ class HTTPOverWebSocket:
     async def close(self) -> None:
         """Close the connection, and wait up to 5 seconds for the server to confirm."""
         await self._pipeline.close()
-
-
-async def _read_response(pending: _PendingResponse) -> WebSocketResponse:
-    start = await pending.read()
-    assert isinstance(start, ResponseStart)  # noqa: S101 -- `ResponseDecoder` ensures it
-    headers = {"x-fal-request-id": start.request_id, **start.headers}
-    head = Response(status_code=start.status_code, headers=headers)
-    if head.ok and head.content_type and not head.content_type.endswith(("/json", "+json")):
-        return WebSocketResponse(pending, head, None)
-    body = bytearray()
-    try:
-        async for chunk in _decode_body(pending, head):
-            body += chunk
-            if len(body) > MAX_OUTPUT:
-                raise InvalidResponseError(
-                    f"the response has more than {MAX_OUTPUT} bytes", request_id=head.request_id
-                )
-    except DecodingError as error:
-        if head.ok:  # the status of an error response is enough
-            raise InvalidResponseError(str(error), request_id=head.request_id) from error
-        pending.discard()
-    response = replace(head, body=bytes(body))
-    raise_for_status(response)
-    return WebSocketResponse(pending, head, make_result(parse_output(response)))
 
 
 @set_module("fal_async")

@@ -67,11 +67,7 @@ class Result(dict[str, Any], Generic[FileT]):
         self.metrics: Mapping[str, Any] = metrics or {}
         self.retries: int = retries
         self.headers: Mapping[str, str] = headers or {}
-        self._dispatcher: object = None
-
-    def _bind(self, dispatcher: object) -> None:
-        """Set the dispatcher that downloads the files of the output."""
-        self._dispatcher = dispatcher
+        self._dispatcher: object = None  # downloads the files of the output
 
     def files(self) -> list[FileT]:
         """Return all files in the output, at any depth; see `File`.
@@ -137,7 +133,7 @@ def finalize_output(value: Any, output: type[T] | None, dispatcher: Dispatcher) 
         InvalidResponseError: The output does not have the type.
     """
     if isinstance(value, Result):
-        value._bind(dispatcher)
+        value._dispatcher = dispatcher
     try:
         checked = validate_output(value, output)
     except InvalidResponseError as error:

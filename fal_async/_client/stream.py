@@ -215,16 +215,13 @@ class _ResponseReader:
 
     async def open(self) -> None:
         """Send the request and wait for a successful response."""
-        with use_call_state(self._state):
-            await self._open()
-
-    async def _open(self) -> None:
         if self._timeout is not None:
             self._deadline = anyio.current_time() + self._timeout
-        if self._prepare is not None:
-            self._operation = await self._with_deadline(self._prepare, math.inf)
-        self.was_opened = True
-        response = await self._with_timeouts(lambda: self.dispatcher.stream(self._operation))
+        with use_call_state(self._state):
+            if self._prepare is not None:
+                self._operation = await self._with_deadline(self._prepare, math.inf)
+            self.was_opened = True
+            response = await self._with_timeouts(lambda: self.dispatcher.stream(self._operation))
         self._response, self.headers = response, response.headers
         if self.was_closed:  # by another task, while this one waited
             await self.aclose()

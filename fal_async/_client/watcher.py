@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from fal_async._dispatch.fair_slots import Share
+from fal_async._dispatch.limits import Share
 from fal_async._http.response import ExchangeFailed
 from fal_async._http.transports import httpx_is_mocked
 from fal_async._net.threads import decode
 from fal_async._net.time_slices import SlicedDecoder
 from fal_async._protocol import queue
 from fal_async._protocol.logs import StatusFilter
-from fal_async._protocol.queue import read_status
+from fal_async._protocol.queue import read_status_event
 from fal_async._protocol.response import is_event_stream
 from fal_async._protocol.retry import POLLING, WAITING_FOR_STREAM, backoff_delays, shared_interval
-from fal_async._protocol.serialization import decode_json
 from fal_async._protocol.sse import SSEDecoder
 from fal_async.errors import FalClientHTTPError, InvalidResponseError, TransportError
 from fal_async.types import Completed, InProgress
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._http.response import StreamedResponse
-    from fal_async._protocol.sse import Event
     from fal_async.types import Status
 
 __all__ = ["JobWatcher"]
@@ -188,7 +186,7 @@ class JobWatcher:
         try:
             while True:
                 for event in self._decoder.items:
-                    return await decode(partial(_decode, event), len(event.data))
+                    return await decode(partial(read_status_event, event), len(event.data))
                 if await self._decoder.advance():
                     continue
                 chunk = await self._response.next_chunk()
@@ -211,13 +209,3 @@ class JobWatcher:
     def _disable_streaming(self) -> None:
         self._streams_left = 0
         self._delays = backoff_delays(random.random, POLLING)
-
-
-def _decode(event: Event) -> Status:
-    try:
-        raw: Any = decode_json(event.data)
-    except ValueError as error:
-        raise InvalidResponseError(f"a status event is not JSON: {event.data[:80]!r}") from error
-    if not isinstance(raw, dict):
-        raise InvalidResponseError(f"a status event is not an object: {event.data[:80]!r}")
-    return read_status(cast("dict[str, Any]", raw))

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fal_async._http.transmission import Transmission
 from fal_async._protocol.operation import Lane
-from fal_async._protocol.progress import failed_stage, started_by
-from fal_async.errors import FalClientError, FalClientTimeoutError, NotFoundError
+from fal_async._protocol.retry import Retry, is_rejected
+from fal_async.errors import (
+    FalClientError,
+    FalClientHTTPError,
+    FalClientTimeoutError,
+    InvalidResponseError,
+    NotFoundError,
+)
 
 if TYPE_CHECKING:
     from fal_async._protocol.operation import Operation
     from fal_async._protocol.response import Response
     from fal_async.types import Stage, Status
 
-__all__ = ["CallState", "call_state", "use_call_state"]
+__all__ = ["CallState", "call_state", "started_by", "use_call_state"]
+
+#: The gateway returns these before it looks for a runner.
+_REJECTIONS: Final = frozenset({401, 403, 429})
+#: The queue itself returns these for an output.
+_QUEUE_ERRORS: Final = frozenset({401, 403, 404, 408, 429})
 
 
 class CallState:
@@ -104,8 +115,15 @@ class CallState:
         """Set the `stage` and `started` of an error, unless they are set."""
         operation = self._operation
         if error.stage is None:
-            error.stage = self.stage if operation is None else failed_stage(error, operation)
-            error.stage = error.stage or self.stage
+            error.stage = self.stage
+            if operation is None:
+                pass
+            elif isinstance(error, InvalidResponseError) and operation.lane is Lane.HELD:
+                error.stage = "result"  # the output is invalid, and the job has ended
+            elif isinstance(error, FalClientHTTPError) and operation.stage == "result":
+                of_queue = error.status_code in _QUEUE_ERRORS or error.status_code >= 500
+                if operation.retry is Retry.FAILED_RESULT or not of_queue:
+                    error.stage = "job"  # the request for an output reports a failed job
         if error.started is None and "started" not in vars(error):
             is_unknown_job = isinstance(error, NotFoundError) and not self._started
             error.started = None if is_unknown_job and self.started else self.started
@@ -126,6 +144,22 @@ class CallState:
         error = FalClientTimeoutError(timeout, request_id, last, waiting_for=waiting_for or None)
         self.describe(error)
         return error
+
+
+def started_by(response: Response, *, direct: bool) -> bool | None:
+    """Return whether a call has started a job; ``None`` if its response does not show it.
+
+    Args:
+        response: The response; its body is ignored.
+        direct: Whether the job runs over the same connection, so that errors may be the job's own.
+    """
+    if response.ok or response.is_from_runner:
+        return True
+    if response.status_code in _REJECTIONS or response.is_start_timeout or is_rejected(response):
+        return False
+    if response.status_code >= 500:
+        return None
+    return None if direct else False
 
 
 _current: ContextVar[CallState | None] = ContextVar("fal_async_call_state", default=None)

@@ -1,19 +1,21 @@
-"""Concurrency limits of each lane; the rate limit of status polls."""
+"""Limits of one event loop: slots of each lane, slots of status streams, the rate of polls."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from fal_async._dispatch.fair_slots import FairSlots
 from fal_async._protocol.operation import Lane
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fal_async._config import Limits
     from fal_async._dispatch.call_state import CallState
 
-__all__ = ["LaneLimits", "RateLimiter"]
+__all__ = ["FairSlots", "LaneLimits", "RateLimiter", "Share"]
 
 #: The setting that limits each lane. Status streams have `LaneLimits.streams` instead.
 _SETTINGS: Final = {
@@ -86,3 +88,167 @@ class RateLimiter:
         busy[tenant] = moment + self._interval * (1 + others)
         self._next = busy
         return moment - now
+
+
+class Share:
+    """The claim of one job to a slot.
+
+    Args:
+        tenant: The owner of the key.
+        endpoint: The endpoint that the job uses.
+
+    Attributes:
+        is_requested: Whether another share needs the slot that this one holds.
+        on_requested: Called when the slot is requested; ``None`` without a callback.
+    """
+
+    __slots__ = ("assigned", "group", "is_requested", "on_requested")
+
+    def __init__(self, tenant: object, endpoint: str) -> None:
+        self.group = tenant, endpoint
+        self.is_requested = False
+        self.on_requested: Callable[[], None] | None = None
+        self.assigned: anyio.Event | None = None
+
+
+class _Group:
+    """The shares of one tenant in one endpoint.
+
+    Attributes:
+        holders: The shares with a slot, in order.
+        waiters: The shares without a slot, in order.
+        requested: The number of holders whose slot is requested.
+        expected: The number of slots that are requested for waiters.
+    """
+
+    def __init__(self, tenant: object) -> None:
+        self.tenant = tenant
+        self.holders: dict[Share, None] = {}
+        self.waiters: dict[Share, None] = {}
+        self.requested = 0
+        self.expected = 0
+
+    @property
+    def kept(self) -> int:
+        return len(self.holders) - self.requested
+
+
+class FairSlots:
+    """Slots that are shared fairly among tenants, then among the endpoints of each tenant.
+
+    A tenant is the owner of a key. A tenant that is alone may hold all slots. When another tenant
+    or endpoint has to wait for a slot, slots are requested from the largest holder until they are
+    spread evenly, and a free slot goes to the smallest holder. No tenant waits for the long jobs of
+    another. Within one endpoint of one tenant slots are assigned in order, and none is requested.
+
+    Args:
+        total: The number of slots.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._groups: dict[object, _Group] = {}
+        self._kept: Counter[object] = Counter()  # by tenant
+
+    @property
+    def free(self) -> int:
+        """The number of free slots."""
+        return self._free
+
+    def waiting(self, share: Share) -> int:
+        """Return the number of waiting shares of the same tenant and endpoint."""
+        group = self._groups.get(share.group)
+        return 0 if group is None else len(group.waiters)
+
+    def try_acquire(self, share: Share) -> bool:
+        """Acquire a slot if one is free."""
+        if not self._free:  # a slot is never free while a share waits
+            return False
+        self._assign(self._group(share), share)
+        return True
+
+    async def acquire(self, share: Share) -> None:
+        """Acquire a slot, and wait for it if none is free."""
+        if self.try_acquire(share):
+            return
+        group = self._group(share)
+        assigned = share.assigned = anyio.Event()
+        group.waiters[share] = None
+        self._request_slot(group)
+        try:
+            await assigned.wait()
+        except BaseException:
+            if share in group.holders:
+                self.release(share)
+            raise
+        finally:
+            share.assigned = None
+            group.waiters.pop(share, None)
+            group.expected = min(group.expected, len(group.waiters))
+            self._discard_if_empty(share)
+
+    def release(self, share: Share) -> None:
+        """Release the slot of a share, and assign it to the waiter with the fewest slots."""
+        group = self._groups[share.group]
+        del group.holders[share]
+        if share.is_requested:
+            share.is_requested = False
+            group.requested -= 1
+        else:
+            self._kept[group.tenant] -= 1
+        self._discard_if_empty(share)
+        self._free += 1
+        waiting = [group for group in self._groups.values() if group.waiters]
+        if waiting:
+            group = min(waiting, key=self._usage)
+            share = next(iter(group.waiters))
+            del group.waiters[share]
+            group.expected = max(0, group.expected - 1)
+            self._assign(group, share)
+            if share.assigned is not None:
+                share.assigned.set()
+
+    def _group(self, share: Share) -> _Group:
+        group = self._groups.get(share.group)
+        if group is None:
+            group = self._groups[share.group] = _Group(share.group[0])
+        return group
+
+    def _discard_if_empty(self, share: Share) -> None:
+        group = self._groups.get(share.group)
+        if group is not None and not group.holders and not group.waiters:
+            del self._groups[share.group]
+            if not self._kept[group.tenant]:
+                del self._kept[group.tenant]
+
+    def _assign(self, group: _Group, share: Share) -> None:
+        self._free -= 1
+        group.holders[share] = None
+        self._kept[group.tenant] += 1
+
+    def _usage(self, group: _Group) -> tuple[int, int]:
+        return self._kept[group.tenant], group.kept
+
+    def _request_slot(self, group: _Group) -> None:
+        """Request a slot of the largest holder if the distribution is unfair to a waiting group."""
+        others = [other for other in self._groups.values() if other is not group and other.kept]
+        if not others:
+            return
+        expected = sum(
+            each.expected for each in self._groups.values() if each.tenant == group.tenant
+        )
+        largest = max(others, key=self._usage)
+        if self._kept[largest.tenant] - self._kept[group.tenant] - expected < 2:
+            others = [other for other in others if other.tenant == group.tenant]
+            if not others:
+                return
+            largest = max(others, key=self._usage)
+        if largest.tenant == group.tenant and largest.kept - group.kept - group.expected < 2:
+            return
+        share = next(share for share in largest.holders if not share.is_requested)
+        group.expected += 1
+        largest.requested += 1
+        self._kept[largest.tenant] -= 1
+        share.is_requested = True
+        if share.on_requested is not None:
+            share.on_requested()

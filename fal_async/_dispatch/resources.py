@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
+from weakref import WeakSet
 
 import anyio
 
 from fal_async._auth.cdn_tokens import CdnTokenCache
 from fal_async._core.secrets import Secret
 from fal_async._dispatch.cancellation import JobCanceller
-from fal_async._dispatch.failover import Failover
 from fal_async._dispatch.limits import LaneLimits
 from fal_async._http.response import ExchangeFailed
 from fal_async._http.transmission import Transmission
@@ -19,18 +19,19 @@ from fal_async._net.errors import ExchangeError
 from fal_async._net.event_loops import PerLoop
 from fal_async._net.tasks import shielded_cleanup
 from fal_async._protocol.operation import MAX_RESPONSE, Lane
+from fal_async._protocol.origins import Failover
 from fal_async._version import USER_AGENT
-from fal_async._websocket.registry import WebSocketRegistry
 from fal_async.errors import ClientClosedError, ConnectionFailedError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from fal_async._config import Limits
     from fal_async._http.response import Transport
     from fal_async._protocol.operation import Operation
+    from fal_async._websocket.connection import WebSocket
 
-__all__ = ["SharedResources"]
+__all__ = ["SharedResources", "WebSocketRegistry"]
 
 #: The timeouts of connecting, reading and writing while a login is refreshed, in seconds.
 FORM_TIMEOUTS: Final = dict[str, float | None](connect=10.0, read=10.0, write=10.0)
@@ -165,3 +166,49 @@ class SharedResources:
             await self.websockets.aclose()
         finally:
             await self.transport.aclose()
+
+
+class WebSocketRegistry:
+    """Opens WebSockets until the client is closed, and then closes those of the running event loop.
+
+    The owner of a WebSocket normally closes it. The registry closes those that are open when the
+    client is closed.
+    """
+
+    def __init__(self) -> None:
+        self._websockets: PerLoop[WeakSet[WebSocket]] = PerLoop(WeakSet, _close_without_loop)
+        self._closed = False
+
+    async def open(self, connect: Callable[[], Awaitable[WebSocket]]) -> WebSocket:
+        """Call a function that opens a WebSocket, and register the result.
+
+        Raises:
+            ClientClosedError: The client was closed before the WebSocket was open.
+        """
+        self._check_open()
+        websocket = await connect()
+        try:
+            self._check_open()
+        except ClientClosedError:
+            websocket.abort()
+            raise
+        self._websockets.get().add(websocket)
+        return websocket
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("the client is closed")
+
+    async def aclose(self) -> None:
+        """Close the WebSockets of the running event loop concurrently, with close frames."""
+        self._closed = True
+        websockets = self._websockets.pop()
+        if websockets:
+            async with anyio.create_task_group() as tasks:
+                for websocket in list(websockets):
+                    tasks.start_soon(websocket.close)
+
+
+def _close_without_loop(websockets: WeakSet[WebSocket]) -> None:
+    for websocket in list(websockets):
+        websocket.close_without_loop()

@@ -285,8 +285,18 @@ class _RequestSender:
 
     async def _send(self, data: memoryview) -> bool:
         """Send all data, unless a response makes it pointless; return whether all was sent."""
+        response = self._response
         while data:
-            if self._should_stop():
+            if not response.has_head and response.failure is None:
+                try:
+                    received = self._stream.receive_nowait()
+                except OSError as error:
+                    raise _write_error(error) from error
+                if received == b"" and not response.started:
+                    raise WriteError("the connection was closed before the request was sent")
+                if received is not None:
+                    response.feed(received)
+            if response.failure is not None or response.status >= 300:
                 return False
             try:
                 sent = self._stream.send_nowait(data[:MAX_WRITE])
@@ -299,20 +309,6 @@ class _RequestSender:
                 await self._wait()
             data = data[sent:]
         return True
-
-    def _should_stop(self) -> bool:
-        """Receive without waiting; return whether the response makes more data pointless."""
-        response = self._response
-        if not response.has_head and response.failure is None:
-            try:
-                received = self._stream.receive_nowait()
-            except OSError as error:
-                raise _write_error(error) from error
-            if received == b"" and not response.started:
-                raise WriteError("the connection was closed before the request was sent")
-            if received is not None:
-                response.feed(received)
-        return response.failure is not None or response.status >= 300
 
     async def _wait(self) -> None:
         """Wait until more can be sent, or until a response arrives."""

@@ -71,7 +71,18 @@ def encode_request(
         lines.insert(1, b"Host: %b" % host)
     lines.append(b"\r\n")
     head = memoryview(b"\r\n".join(lines))
-    length = _parse_length(framing)
+    length: int | None = 0
+    declared, coding = framing.get(b"content-length"), framing.get(b"transfer-encoding")
+    if coding is not None:
+        if declared is not None or coding.strip().lower() != b"chunked":
+            raise LocalProtocolError(
+                "the request must have a content-length or a chunked transfer-encoding, not both"
+            )
+        length = None
+    elif declared is not None:
+        if not declared.isdigit():
+            raise LocalProtocolError(f"the content-length must be a number, got {declared!r}")
+        length = int(declared)
     if isinstance(body, bytes):
         if length is None:
             body = encode_chunk(body) + LAST_CHUNK
@@ -131,19 +142,3 @@ def _encode_headers(
             framing[lowered] = value
         lines.append(name + b": " + value)
     return framing
-
-
-def _parse_length(framing: dict[bytes, bytes]) -> int | None:
-    """Return the length of the body; ``None`` if it is sent in chunks."""
-    length, coding = framing.get(b"content-length"), framing.get(b"transfer-encoding")
-    if coding is not None:
-        if length is not None or coding.strip().lower() != b"chunked":
-            raise LocalProtocolError(
-                "the request must have a content-length or a chunked transfer-encoding, not both"
-            )
-        return None
-    if length is None:
-        return 0
-    if not length.isdigit():
-        raise LocalProtocolError(f"the content-length must be a number, got {length!r}")
-    return int(length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import httpx
@@ -73,7 +73,13 @@ class HTTPXBackend:
         extensions: dict[str, Any] = {"timeout": timeouts}
         has_trace = type(self._transport) is httpx.AsyncHTTPTransport  # others may not support it
         if has_trace:
-            extensions["trace"] = partial(_record_sent, transmission)
+
+            async def record_sent(event: str, info: Mapping[str, Any]) -> None:
+                is_headers = event == "http11.send_request_headers.started"
+                if is_headers and info["request"].method != b"CONNECT":  # that goes to a proxy
+                    transmission.sent = True
+
+            extensions["trace"] = record_sent
         try:
             # A traceback shows the URL of an httpx.Request, so no variable may refer to it.
             responding = self._transport.handle_async_request(
@@ -114,12 +120,6 @@ class HTTPXBackend:
     async def aclose(self) -> None:
         """Close the transport."""
         await self._transport.aclose()
-
-
-async def _record_sent(transmission: Transmission, event: str, info: Mapping[str, Any]) -> None:
-    """Record that the transport of httpx starts to send, unless to a proxy by CONNECT."""
-    if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
-        transmission.sent = True
 
 
 class _ResponseStream:

@@ -209,16 +209,9 @@ class StreamedResponse:
             InvalidResponseError: The body of a success is longer than the limit.
         """
         if self._chunks is None:
-            body = self._complete or b""
             self._release_slot()
-        else:
-            try:
-                body = await self._read_chunks(limit)
-            finally:
-                await self.aclose()
-        return Response(status_code=self.status_code, headers=self.headers, body=body)
-
-    async def _read_chunks(self, limit: int) -> bytes:
+            body = self._complete or b""
+            return Response(status_code=self.status_code, headers=self.headers, body=body)
         buffer = _BodyBuffer()
         time_slice = TimeSlice()
         try:
@@ -235,8 +228,10 @@ class StreamedResponse:
         except ExchangeFailed as error:
             if self.ok or not isinstance(error.__cause__, DecodingError):
                 raise
-        body = buffer.join()
-        return body if self.ok else body[:MAX_ERROR_BODY]
+        finally:
+            await self.aclose()
+        body = buffer.join() if self.ok else buffer.join()[:MAX_ERROR_BODY]
+        return Response(status_code=self.status_code, headers=self.headers, body=body)
 
     async def aclose(self) -> None:
         """Release the slot; close the connection, or return it to its pool if the body was read."""

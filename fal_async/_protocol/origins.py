@@ -1,4 +1,4 @@
-"""Trusted origins and backup hosts."""
+"""Trusted origins, backup hosts, and the failover to them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKUPS",
+    "Failover",
     "TrustedOrigins",
     "append_path",
     "is_cdn",
@@ -29,15 +30,12 @@ BACKUPS: Final[Mapping[str, str]] = {
     "https://fal.run": "https://falrun.com",
     "https://queue.fal.run": "https://queue.falrun.com",
 }
-
-
+#: How long requests are sent to a backup host after its primary host was unreachable, in seconds.
+FAILOVER_DURATION: Final = 300.0
 #: The domain of all CDN hosts.
 CDN: Final = "fal.media"
 
-
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
-
-
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -106,3 +104,37 @@ class TrustedOrigins:
         if url.startswith(self._prefixes):  # the usual case, without parsing
             return url.isprintable()
         return origin_of(url) in self._names
+
+
+class Failover:
+    """The primary hosts that are down, and until when."""
+
+    def __init__(self) -> None:
+        self._down_until: dict[str, float] = {}
+
+    def resolve(self, url: str, now: float) -> str:
+        """Return the URL to use: on the backup host while the primary host is down."""
+        if not self._down_until:
+            return url
+        origin = origin_of(url)
+        until = self._down_until.get(origin or "")
+        if origin is None or until is None:
+            return url
+        if until <= now:
+            del self._down_until[origin]
+            return url
+        return replace_origin(BACKUPS[origin], url)
+
+    def mark_down(self, url: str, now: float) -> bool:
+        """Mark the host of a URL as unreachable; return whether a backup host replaces it now.
+
+        If the host is a backup host itself, its primary host is used again.
+        """
+        origin = origin_of(url)
+        if origin is not None and origin in BACKUPS:
+            self._down_until[origin] = now + FAILOVER_DURATION
+            return True
+        for primary, backup in BACKUPS.items():
+            if backup == origin:
+                self._down_until.pop(primary, None)
+        return False

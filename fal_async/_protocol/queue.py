@@ -20,7 +20,7 @@ from fal_async._protocol.operation import (
 from fal_async._protocol.origins import TrustedOrigins, append_path
 from fal_async._protocol.response import MAX_EXCERPT, Response, _text, parse_output, read_id
 from fal_async._protocol.retry import Retry
-from fal_async._protocol.serialization import encode_arguments
+from fal_async._protocol.serialization import decode_json, encode_arguments
 from fal_async.errors import InvalidResponseError
 from fal_async.types import Cancellation, Completed, InProgress, Queued, Status, Unknown
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fal_async._config import Hosts
     from fal_async._protocol.endpoint import Endpoint
     from fal_async._protocol.operation import T
+    from fal_async._protocol.sse import Event
     from fal_async.types import Arguments, Stage
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "parse_status",
     "parse_submission",
     "read_status",
+    "read_status_event",
     "result",
     "status",
     "status_stream",
@@ -131,6 +133,17 @@ def read_status(raw: Mapping[str, Any]) -> Status:
             )
         case _:
             return Unknown(dict(raw))
+
+
+def read_status_event(event: Event) -> Status:
+    """Parse an event of a status stream."""
+    try:
+        raw: Any = decode_json(event.data)
+    except ValueError as error:
+        raise InvalidResponseError(f"a status event is not JSON: {event.data[:80]!r}") from error
+    if not isinstance(raw, dict):
+        raise InvalidResponseError(f"a status event is not an object: {event.data[:80]!r}")
+    return read_status(cast("dict[str, Any]", raw))
 
 
 def parse_cancellation(response: Response) -> Cancellation:

@@ -28,14 +28,7 @@ class SyncResult(Result["SyncFile"]):
 
     __slots__ = ("_portal",)
 
-    _portal: Portal
-
-    @classmethod
-    def _from_async(cls, portal: Portal, result: Result) -> SyncResult:
-        """Return the result of an async call, with the portal that downloads its files."""
-        made = cls(result, **result._metadata())
-        made._dispatcher, made._portal = result._dispatcher, portal
-        return made
+    _portal: Portal  # downloads the files
 
     def files(self) -> list[SyncFile]:
         """Return all files in the output, at any depth; see `SyncFile`.
@@ -52,8 +45,10 @@ class SyncResult(Result["SyncFile"]):
 
 def wrap_result(portal: Portal, value: T) -> T:
     """Return a `Result` as a `SyncResult`, and any other output unchanged."""
-    if isinstance(value, Result):
-        # The annotations of blocking calls name `SyncResult` where those of async calls name
-        # `Result`.
-        return cast("T", SyncResult._from_async(portal, cast("Result", value)))
-    return value
+    if not isinstance(value, Result):
+        return value
+    result = cast("Result", value)
+    wrapped = SyncResult(result, **result._metadata())
+    wrapped._dispatcher, wrapped._portal = result._dispatcher, portal
+    # The annotations of blocking calls name `SyncResult` where those of async calls name `Result`.
+    return cast("T", wrapped)

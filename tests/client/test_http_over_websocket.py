@@ -372,7 +372,7 @@ async def test_connection_survives_too_long_response(
         server.confirm_close()
 
     async with requests_to(script) as requests:
-        with pytest.raises(InvalidResponseError, match="more than 1000 bytes"):
+        with pytest.raises(InvalidResponseError, match="at most 1000 bytes"):
             await requests.request({})
         assert (await requests.request({})).result == {}
 

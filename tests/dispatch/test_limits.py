@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_async._dispatch.fair_slots import FairSlots, Share
-from fal_async._dispatch.limits import RateLimiter
+from fal_async._dispatch.limits import FairSlots, RateLimiter, Share
 
 TOTAL = 8
 

@@ -1,14 +1,14 @@
-"""Progress: whether a response shows that a job was started."""
+"""Call state: whether a response shows that a job was started."""
 
 from __future__ import annotations
 
 import pytest
 
 from fal_async import Hosts
+from fal_async._dispatch.call_state import started_by
 from fal_async._protocol import cdn, downloads, inference, queue
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.operation import Credential, Operation
-from fal_async._protocol.progress import started_by
 from fal_async._protocol.response import Response
 from fal_async._protocol.retry import Retry
 
