@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 import fal_async
+from fal_async.cli._emulate import echo, echo_messages
 from fal_async.emulator import Emulator
-from fal_async.emulator._serve import echo, echo_messages
 from tests.support.shared_client import close_shared_client
 
 if TYPE_CHECKING:

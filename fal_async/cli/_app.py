@@ -107,7 +107,7 @@ def demo(
 ) -> None:
     """Show every way to call an endpoint, and its files, on an emulated platform."""
     require_modules("PIL", "rich_pixels", "starlette", "uvicorn")
-    from fal_async.cli._demo.command import run_demo
+    from fal_async.cli._demo import run_demo
 
     run_demo(prompt=prompt, image=image, filter_name=filter_name, out=out, live=live)
 

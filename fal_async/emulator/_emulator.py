@@ -11,6 +11,7 @@ from weakref import WeakSet
 import anyio.to_thread
 
 from fal_async._config import Hosts
+from fal_async.emulator._credentials import Accounts
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
 from fal_async.emulator._inspection import InspectionMixin
@@ -24,7 +25,7 @@ from fal_async.emulator._runners.realtime import RealtimeOptions, RealtimeRunner
 from fal_async.emulator._runners.sockets import FunctionSocketRunner
 from fal_async.emulator._server.http import Server
 from fal_async.emulator._settings import Settings
-from fal_async.emulator._state import Accounts, PlatformState
+from fal_async.emulator._state import PlatformState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Short-lived tokens for WebSockets and streams: JWTs signed by the emulator."""
+"""Credentials: the keys and logins of the account, and short-lived tokens."""
 
 from __future__ import annotations
 
@@ -10,17 +10,71 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fal_async.emulator._json import decode, encode
+from fal_async.emulator._responses import error_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fal_async.emulator._registry import CalledId
+    from fal_async.emulator._responses import Response
+
+__all__ = ["Accounts", "Tokens"]
 
 _HEADER = {"alg": "HS256", "typ": "JWT"}
 
 
+class Accounts:
+    """The accepted credentials. All of them belong to one account.
+
+    Attributes:
+        key: The API key of the account.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self._accepted = {("key", key)}
+        self._lock_reason: str | None = None
+
+    def accept_key(self, key: str) -> None:
+        """Accept an API key."""
+        self._accepted.add(("key", key))
+
+    def accept_bearer(self, token: str) -> None:
+        """Accept the access token of a login."""
+        self._accepted.add(("bearer", token))
+
+    def lock(self, reason: str | None) -> None:
+        """Lock the account for this reason; ``None`` unlocks it."""
+        self._lock_reason = reason
+
+    def reject_reason(
+        self, authorization: str | None, app: str, *, private: bool
+    ) -> Response | None:
+        """Return the error response for credentials that are not valid.
+
+        Args:
+            authorization: The value of the ``Authorization`` header, or ``None``.
+            app: The app of the request, for the message.
+            private: Whether credentials are required.
+        """
+        if authorization is None:
+            return error_response(401, f'Cannot access application "{app}"') if private else None
+        scheme, _, credentials = authorization.partition(" ")
+        if (scheme.lower(), credentials.strip()) in self._accepted:
+            return None
+        if scheme.lower() == "bearer":
+            return error_response(401, "bearer: unable to decode issuer")
+        return error_response(401, "invalid key credentials")
+
+    def reject_locked(self) -> Response | None:
+        """Return the error response of a locked account, or ``None`` if it is not locked."""
+        if self._lock_reason is None:
+            return None
+        return error_response(403, f"User is locked. Reason: {self._lock_reason}")
+
+
 class Tokens:
-    """Creates and verifies tokens. Tokens are not stored: each contains its own claims."""
+    """Creates and verifies tokens for WebSockets and streams: signed JWTs, which are not stored."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

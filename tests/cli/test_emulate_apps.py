@@ -1,4 +1,4 @@
-"""The `serve` command: apps, settings and the demo."""
+"""The apps that `emulate` serves: runners, functions, emulators and the demo."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import httpx
 import pytest
 
 import fal_async
+from fal_async.cli._emulate import load
 from fal_async.emulator import Emulator
-from fal_async.emulator._serve import load
 from fal_async.errors import InvalidRequestError
 from tests.support.http import echo, make_client
 
 SERVE = """
 import sys
-from fal_async.emulator._serve import serve
+from fal_async.cli._emulate import serve
 
 def on_started(fal):
     print(fal.url, fal.key, flush=True)
