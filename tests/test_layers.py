@@ -28,6 +28,7 @@ ORDER = [
     "_client",
     "fal_async",
     "stores",
+    "proxy",
     "sync",
     "cli",
 ]
