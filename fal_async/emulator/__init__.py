@@ -24,6 +24,7 @@ from fal_async.emulator._responses import AppError
 from fal_async.emulator._runners.sockets import Socket
 from fal_async.emulator._server.websocket import DisconnectedError
 from fal_async.emulator._storage import StoredFile
+from fal_async.emulator._webhooks.signing import SignedWebhook
 
 __all__ = [
     "AppError",
@@ -35,6 +36,7 @@ __all__ = [
     "Job",
     "RecordedRequest",
     "Route",
+    "SignedWebhook",
     "Socket",
     "StoredFile",
 ]

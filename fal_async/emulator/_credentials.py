@@ -28,10 +28,12 @@ class Accounts:
 
     Attributes:
         key: The API key of the account.
+        user_id: The id of the account.
     """
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, user_id: str) -> None:
         self.key = key
+        self.user_id = user_id
         self._accepted = {("key", key)}
         self._lock_reason: str | None = None
 
@@ -65,6 +67,20 @@ class Accounts:
         if scheme.lower() == "bearer":
             return error_response(401, "bearer: unable to decode issuer")
         return error_response(401, "invalid key credentials")
+
+    def describe(self) -> dict[str, object]:
+        """Return what the platform tells the owner about the account."""
+        account: dict[str, object] = {
+            "full_name": "Emulated User",
+            "nickname": "emulator",
+            "user_id": self.user_id,
+            "is_personal": True,
+            "is_locked": self._lock_reason is not None,
+            "is_paying": True,
+        }
+        return (
+            account if self._lock_reason is None else {**account, "lock_reason": self._lock_reason}
+        )
 
     def reject_locked(self) -> Response | None:
         """Return the error response of a locked account, or ``None`` if it is not locked."""

@@ -1,11 +1,11 @@
-"""`Emulator`: start, stop, register endpoints."""
+"""`Emulator`: start, stop, the account, faults."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 import anyio.to_thread
@@ -15,27 +15,19 @@ from fal_async.emulator._credentials import Accounts
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
 from fal_async.emulator._inspection import InspectionMixin
-from fal_async.emulator._recorder import Counters
-from fal_async.emulator._registry import Endpoint, parse_id
+from fal_async.emulator._registration import RegistrationMixin
+from fal_async.emulator._registry import parse_id
 from fal_async.emulator._request import PROXY_PATH
-from fal_async.emulator._runners.asgi import AsgiRunner
-from fal_async.emulator._runners.base import NoRunner, is_asgi_app
-from fal_async.emulator._runners.functions import make_runner
-from fal_async.emulator._runners.realtime import RealtimeOptions, RealtimeRunner
-from fal_async.emulator._runners.sockets import FunctionSocketRunner
 from fal_async.emulator._server.http import Server
 from fal_async.emulator._settings import Settings
 from fal_async.emulator._state import PlatformState
+from fal_async.emulator._webhooks import bodies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fal_async.emulator._faults import Fault
-    from fal_async.emulator._runners.functions import RunnerFunction
-    from fal_async.emulator._runners.sockets import SocketRunner
-
-    F = TypeVar("F", bound=Callable[..., Any])
-    RunnerT = TypeVar("RunnerT", bound=RunnerFunction)
+    from fal_async.emulator._webhooks.signing import SignedWebhook
 
 __all__ = ["Emulator"]
 
@@ -44,7 +36,7 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not 
 _EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 
-class Emulator(InspectionMixin):
+class Emulator(RegistrationMixin, InspectionMixin):
     """A local fal.ai platform: a server on this machine that clients use instead of the real one.
 
     The emulator serves direct runs, streams, the queue, WebSockets, storage and the CDN. Its
@@ -56,6 +48,7 @@ class Emulator(InspectionMixin):
         host: The address to listen on.
         port: The port to listen on; 0 for a free one.
         key: The accepted API key. ``None`` generates a random one.
+        user_id: The id of the account, which webhooks carry. ``None`` generates a random one.
         allow_origins: The origins of web pages that may send requests, such as
             ``"https://app.example"``; ``"*"`` allows all. Pages of this machine, such as
             ``http://localhost:3000``, are always allowed. Other pages in a browser on this machine
@@ -96,6 +89,7 @@ class Emulator(InspectionMixin):
         host: str = "127.0.0.1",
         port: int = 0,
         key: str | None = None,
+        user_id: str | None = None,
         concurrency: int | None = None,
         attempts: int = 10,
         backoff: float = 0.01,
@@ -119,7 +113,10 @@ class Emulator(InspectionMixin):
             compression=compression,
             clock=clock,
         )
-        self._platform = PlatformState(settings, Accounts(key or f"emulator:{uuid.uuid4()}"))
+        accounts = Accounts(
+            key or f"emulator:{uuid.uuid4()}", user_id or f"user_{uuid.uuid4().hex}"
+        )
+        self._platform = PlatformState(settings, accounts)
         self._host = host
         self._port = port
         self._certificate = (certfile, keyfile)
@@ -196,163 +193,14 @@ class Emulator(InspectionMixin):
         return self._platform.accounts.key
 
     @property
+    def user_id(self) -> str:
+        """The id of the account, which webhooks carry."""
+        return self._platform.accounts.user_id
+
+    @property
     def environ(self) -> dict[str, str]:
         """The environment variables with which clients in another process use the emulator."""
         return {"FAL_KEY": self.key, "FAL_ASYNC_BASE_URL": self.url}
-
-    def register(
-        self,
-        endpoint_id: str,
-        runner: RunnerFunction,
-        *,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        heartbeat: float | None = None,
-        auth: bool = True,
-    ) -> None:
-        """Register an endpoint, and replace an earlier one of the same id.
-
-        Args:
-            endpoint_id: The endpoint id. It also serves longer ids that begin with it, unless a
-                longer id is registered for them.
-            runner: A function of the arguments, a function of the arguments and the `Job`, or an
-                ASGI app. Functions that are not async run in threads. The items of a generator are
-                the events of a stream. A first parameter that is annotated with a pydantic model
-                receives the validated arguments. An ASGI app also serves WebSockets. It finds the
-                `Job` in the state of its scope, which Starlette and FastAPI offer as
-                ``request.state.job``.
-            concurrency: The maximum number of concurrent runs of the endpoint. ``None`` for no
-                limit.
-            timeout: The time after which a run is cancelled and the response is a 504, in seconds.
-                ``None`` disables the timeout.
-            heartbeat: The time without events after which the stream of a generator sends a
-                comment, in seconds. ``None`` disables heartbeats.
-            auth: Whether requests need a key.
-
-        Raises:
-            InvalidRequestError: The endpoint id has no owner and alias.
-        """
-        endpoint_id = str(parse_id(endpoint_id))
-        earlier = self._platform.registry.get(endpoint_id)
-        runner_object = make_runner(runner, self._platform.threads, heartbeat=heartbeat)
-        socket = earlier.socket if earlier else None
-        endpoint = Endpoint(
-            id=endpoint_id,
-            runner=runner_object,
-            socket=runner_object if isinstance(runner_object, AsgiRunner) else socket,
-            counters=Counters() if earlier is None else earlier.counters,
-            limit=concurrency,
-            private=auth,
-            timeout=timeout,
-        )
-        self._platform.registry.add(endpoint)
-
-    def endpoint(
-        self,
-        endpoint_id: str,
-        *,
-        concurrency: int | None = None,
-        timeout: float | None = None,
-        heartbeat: float | None = None,
-        auth: bool = True,
-    ) -> Callable[[RunnerT], RunnerT]:
-        """Register an endpoint with a decorator. The parameters are those of `register`."""
-
-        def decorate(runner: RunnerT) -> RunnerT:
-            self.register(
-                endpoint_id,
-                runner,
-                concurrency=concurrency,
-                timeout=timeout,
-                heartbeat=heartbeat,
-                auth=auth,
-            )
-            return runner
-
-        return decorate
-
-    def realtime(
-        self,
-        endpoint_id: str,
-        *,
-        buffering: int | None = None,
-        session_timeout: float | None = None,
-        max_batch_size: int = 1,
-        timings: bool = False,
-    ) -> Callable[[F], F]:
-        """Register a realtime function with a decorator, besides a runner of the same endpoint.
-
-        The annotations of the function select one of four kinds:
-
-        - One input, one output: the function is called for each input.
-        - One input, an iterator of outputs, or a generator: all outputs of the first input are
-          sent.
-        - An iterator of inputs, one output: the output is sent when the inputs have ended.
-        - An iterator of inputs, an iterator of outputs: outputs are sent as they are produced.
-
-        Inputs are validated if they are annotated with a pydantic model. A second parameter
-        receives the `Job`.
-
-        Args:
-            endpoint_id: The endpoint id, without ``/realtime``.
-            buffering: The number of waiting inputs above which the oldest is dropped. ``None`` for
-                no limit. Clients can override it with ``max_buffering``.
-            session_timeout: The time without an input after which a session ends, in seconds.
-                ``None`` disables the timeout.
-            max_batch_size: The maximum number of waiting inputs for one call of the function. Each
-                is a separate argument. Above 1, the function receives no `Job`.
-            timings: Whether each output is followed by the time that it took.
-
-        Raises:
-            InvalidRequestError: The endpoint id has no owner and alias, or the function takes an
-                iterator and is not async.
-
-        Example:
-            >>> with Emulator() as fal:
-            ...     @fal.realtime("acme/live")
-            ...     async def live(arguments: dict[str, int]) -> dict[str, int]:
-            ...         return {"next": arguments["number"] + 1}
-        """
-        options = RealtimeOptions(
-            buffering=buffering,
-            session_timeout=session_timeout,
-            max_batch_size=max_batch_size,
-            timings=timings,
-        )
-
-        def decorate(function: F) -> F:
-            runner = RealtimeRunner(function, self._platform.threads, options)
-            self._add_socket(endpoint_id, runner)
-            return function
-
-        return decorate
-
-    def websocket(self, endpoint_id: str) -> Callable[[F], F]:
-        """Register a WebSocket app with a decorator, besides a runner of the same endpoint.
-
-        The app is an async function of a `Socket`, an async function of a `Socket` and the `Job`,
-        or an ASGI app. If it raises an exception, the connection is closed.
-
-        Args:
-            endpoint_id: The endpoint id. It also serves longer ids that begin with it.
-
-        Raises:
-            InvalidRequestError: The endpoint id has no owner and alias, or the function is not
-                async.
-        """
-
-        def decorate(app: F) -> F:
-            runner = AsgiRunner(app) if is_asgi_app(app) else FunctionSocketRunner(app)
-            self._add_socket(endpoint_id, runner)
-            return app
-
-        return decorate
-
-    def _add_socket(self, endpoint_id: str, runner: SocketRunner) -> None:
-        endpoint_id = str(parse_id(endpoint_id))
-        endpoint = self._platform.registry.get(endpoint_id)
-        endpoint = endpoint or Endpoint(id=endpoint_id, runner=NoRunner(), counters=Counters())
-        self._platform.registry.add(dataclasses.replace(endpoint, socket=runner))
 
     def accept_key(self, key: str) -> None:
         """Accept another API key of the same account."""
@@ -377,6 +225,62 @@ class Emulator(InspectionMixin):
     def unlock(self) -> None:
         """Unlock the account."""
         self._platform.accounts.lock(None)
+
+    def sign(
+        self,
+        payload: object = None,
+        *,
+        request_id: str | None = None,
+        error: str | None = None,
+        user_id: str | None = None,
+        age: float = 0.0,
+        tampered: bool = False,
+    ) -> SignedWebhook:
+        """Make a signed request to a webhook, for unit tests of its receiver.
+
+        The signature is valid for the keys at ``{fal.hosts.rest}/.well-known/jwks.json``. The
+        emulator need not be started to sign.
+
+        Args:
+            payload: The output of the job, or the error body if there is an `error`. Bytes are sent
+                as the whole body, as they are.
+            request_id: The request id. ``None`` generates one.
+            error: The error text of a failed job, such as ``"Invalid status code: 422"``. ``None``
+                for a job that has succeeded.
+            user_id: The id of another account, whose webhooks are signed by the same keys.
+                Defaults to that of this account.
+            age: The time since the request was signed, in seconds. Negative if the clock of the
+                receiver is slow.
+            tampered: Whether a byte of the body was changed after the body had been signed.
+
+        Raises:
+            ImportError: The extra ``webhooks`` is not installed.
+
+        Example:
+            >>> with Emulator() as fal:
+            ...     signed = fal.sign({"text": "hello"}, request_id="764cabcf")
+            >>> sorted(signed.headers)[-1]
+            'X-Fal-Webhook-User-Id'
+            >>> import json
+            >>> json.loads(signed.body)["payload"]
+            {'text': 'hello'}
+        """
+        request_id = request_id or str(uuid.uuid4())
+        if isinstance(payload, bytes):
+            body = payload
+        elif error is None:
+            body = bodies.encode_result(request_id, request_id, payload)
+        else:
+            body = bodies.encode_error(request_id, request_id, error, payload)
+        signed = self._platform.signer.sign(
+            body,
+            request_id=request_id,
+            user_id=user_id or self.user_id,
+            timestamp=int(time.time() - age),
+        )
+        if not tampered:
+            return signed
+        return dataclasses.replace(signed, body=body[:-1] + bytes([(body or b"?")[-1] ^ 1]))
 
     def fail(self, endpoint_id: str | None, *faults: Fault) -> None:
         """Schedule faults for an endpoint.

@@ -34,6 +34,8 @@ Route: TypeAlias = Literal[
     "socket",
     "over_websocket",
     "token",
+    "key_set",
+    "user",
     "cdn_token",
     "initiate",
     "upload",

@@ -14,6 +14,7 @@ from fal_async.emulator._runners.execution import Executor
 from fal_async.emulator._runners.threads import DaemonThreads
 from fal_async.emulator._scheduler import Scheduler
 from fal_async.emulator._storage import FileStore
+from fal_async.emulator._webhooks.signing import WebhookSigner
 
 if TYPE_CHECKING:
     from fal_async.emulator._credentials import Accounts
@@ -32,6 +33,7 @@ class PlatformState:
     recorder: Recorder = field(default_factory=Recorder)
     faults: Faults = field(default_factory=Faults)
     threads: DaemonThreads = field(default_factory=DaemonThreads)
+    signer: WebhookSigner = field(default_factory=WebhookSigner)
     jobs: Jobs = field(init=False)
     files: FileStore = field(init=False)
     tokens: Tokens = field(init=False)

@@ -1,4 +1,4 @@
-"""``rest.fal.ai``: tokens and presigned uploads."""
+"""``rest.fal.ai``: tokens, presigned uploads, the account, and the keys of webhooks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _ROUTES: dict[str, Route] = {
     "storage/auth/token": "cdn_token",
     "storage/upload/initiate": "initiate",
     "storage/upload/initiate-multipart": "initiate",
+    ".well-known/jwks.json": "key_set",
+    "users/current": "user",
 }
+_GET: frozenset[Route] = frozenset({"key_set", "user"})
 _STORAGE_TYPES = {"fal-cdn-v3", "gcs"}
 #: The default lifetime of a token, in seconds.
 _DEFAULT_LIFETIME = 120
@@ -50,14 +53,19 @@ class RestHost:
         return Call(_ROUTES.get(request.location.path, "other"), parse_called_id(""))
 
     async def handle(self, request: GatewayRequest, call: Call) -> None:
-        """Send a token, or the URL of an upload."""
+        """Send a token, the URL of an upload, the account, or the keys of webhooks."""
         if call.route == "other":
             raise RejectedError(error_response(404, "Not Found"))
-        if request.method != "POST":
-            raise RejectedError(method_not_allowed("POST"))
+        method = "GET" if call.route in _GET else "POST"
+        if request.method != method:
+            raise RejectedError(method_not_allowed(method))
+        if call.route == "key_set":  # public
+            return await request.respond(json_response(200, self.key_set()))
         authorization = request.headers.get("authorization")
         if error := self._platform.accounts.reject_reason(authorization, "storage", private=True):
             raise RejectedError(error)
+        if call.route == "user":
+            return await request.respond(json_response(200, self._platform.accounts.describe()))
         if request.parameters.get("storage_type", "fal-cdn-v3") not in _STORAGE_TYPES:
             raise RejectedError(error_response(400, "Invalid storage type"))
         if call.route == "token":
@@ -66,7 +74,14 @@ class RestHost:
             body = self.create_cdn_token(request)
         else:
             body = self.begin_upload(request)
-        await request.respond(json_response(200, body))
+        return await request.respond(json_response(200, body))
+
+    def key_set(self) -> dict[str, list[dict[str, str]]]:
+        """Return the keys of webhooks."""
+        try:
+            return self._platform.signer.key_set()
+        except ImportError as error:
+            raise RejectedError(error_response(501, str(error))) from error
 
     def create_token(self, request: GatewayRequest) -> str | dict[str, str]:
         """Create a token for WebSockets and streams.
