@@ -42,7 +42,7 @@ class FunctionSignature:
         Raises:
             AppError: The input is not valid.
         """
-        value = _decode_body(job) if job.body else None
+        value: Any = _decode_body(job) if job.body else None
         if self._model is None:
             value = value if job.body else {}
         elif value is None:
