@@ -33,9 +33,10 @@ Errors carry their details as attributes, can be hashed, copied and pickled, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the fields of dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the fields of `ErrorDetail`
 from typing import TYPE_CHECKING, Any, Self
+
+from fal_async._core.exceptions import ErrorDetail, FalClientError, make_httpx_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,40 +73,6 @@ __all__ = [
     "TransportError",
     "UploadError",
 ]
-
-
-class FalClientError(Exception):
-    """The base class of all errors that the library raises.
-
-    Attributes:
-        stage: The stage of the call that failed. ``"upload"``: the upload of files, including files
-            in arguments. ``"submit"``: the submission of a job. ``"wait"``: the wait for a job in
-            the queue. ``"job"``: the job itself, which runs while `run` and `stream` wait, or has
-            failed. ``"result"``: the download or validation of an output. ``"download"``: the
-            download of a file. ``None`` if none of these applies.
-        started: Whether a job was started, by this call or before it; ``None`` if that is unknown.
-            If it is false, the call can be repeated and is not charged twice.
-    """
-
-    stage: Stage | None = None
-    started: bool | None = None
-
-    def __str__(self) -> str:
-        # The text of a peer may hold lone surrogates, which logs and terminals cannot encode.
-        return self._describe().encode(errors="backslashreplace").decode()
-
-    def _describe(self) -> str:
-        return super().__str__()
-
-    def __reduce__(self) -> tuple[Callable[..., Self], tuple[tuple[Any, ...], dict[str, Any]]]:
-        return self._unpickle, (self.args, self.__dict__.copy())
-
-    @classmethod
-    def _unpickle(cls, args: tuple[Any, ...], attributes: dict[str, Any]) -> Self:
-        error = cls.__new__(cls, *args)
-        error.args = args
-        error.__dict__.update(attributes)
-        return error
 
 
 class MissingCredentialsError(FalClientError):
@@ -336,25 +303,6 @@ class RealtimeError(FalClientError, RuntimeError):
         return f"{self.error}: {self.reason}" if self.reason else self.error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorDetail:
-    """One validation error of a model's input.
-
-    Attributes:
-        message: The error message, for people.
-        type: The kind of error, for programs, such as ``"image_too_small"``.
-        loc: The location in the input, such as ``("body", "image_url")``.
-        ctx: The values of the violated limit, such as ``{"min_width": 64}``.
-        url: The page that documents the kind of error, or ``None``.
-    """
-
-    message: str
-    type: str
-    loc: tuple[str | int, ...] = ()
-    ctx: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
-    url: str | None = None
-
-
 class FalClientHTTPError(FalClientError):
     """The platform returned a response with an error status.
 
@@ -411,20 +359,9 @@ class FalClientHTTPError(FalClientError):
         It has no request, whose headers would hold the key.
         """
         if self._response is None:
-            import httpx  # slower to import than this package; a value, so no input or output
-
-            transfer_headers = {"content-encoding", "content-length", "transfer-encoding"}
-            headers = {
-                name: value
-                for name, value in self.response_headers.items()
-                if name.lower() not in transfer_headers
-            }
-            if isinstance(self.body, str) or self.body is None:
-                self._response = httpx.Response(
-                    self.status_code, headers=headers, text=self.body or self.message
-                )
-            else:
-                self._response = httpx.Response(self.status_code, headers=headers, json=self.body)
+            self._response = make_httpx_response(
+                self.status_code, self.response_headers, self.body, text=self.message
+            )
         return self._response
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[tuple[Any, ...], dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
-from fal_async._protocol.cdn import cdn_token
+from fal_async._protocol.credentials import cdn_token
 from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fal_async._config import Hosts
     from fal_async._core.secrets import Secret
     from fal_async._net.event_loops import PerLoop
-    from fal_async._protocol.cdn import CdnToken
+    from fal_async._protocol.credentials import CdnToken
     from fal_async._protocol.operation import Operation
 
 __all__ = ["CdnTokenCache", "CdnTokens"]

@@ -1,28 +1,35 @@
-"""`Credentials`: lookup and refresh of the key or login of a client."""
+"""`Credentials`: lookup of a key in the environment and in Colab, or of a login; its refresh."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 import anyio
 from anyio.lowlevel import current_token
 
-from fal_async._auth.environment import fal_home, find_key, missing_credentials_message
 from fal_async._auth.login import LoginTokenFile
 from fal_async._core.secrets import Secret, Variables, conceal
 from fal_async._net.threads import run_in_thread
-from fal_async._protocol.credentials import AuthHeader, auth_header_from_key, validate_key
+from fal_async._protocol.credentials import (
+    AuthHeader,
+    auth_header_from_key,
+    similar_variables,
+    validate_key,
+)
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from fal_async._auth.login import FormPoster
 
@@ -176,15 +183,18 @@ class Credentials:
         if self._login is not None:
             return self._login.find(rejected=self._rejected) or self._login
         environ = self._environ or Variables(os.environ)
-        if header := find_key(environ):
+        if header := _find_key(environ):
             return header
-        home = fal_home(environ, self._home)
-        login = LoginTokenFile(home, post_form=self._post_form, clock=self._clock)
+        if directory := environ.get("FAL_HOME_DIR").strip():
+            fal_home = _expand_user(directory)
+        else:
+            fal_home = (self._home or _expand_user("~")) / ".fal"
+        login = LoginTokenFile(fal_home, post_form=self._post_form, clock=self._clock)
         try:
             found = login.find() or login
         except MissingCredentialsError as error:
             raise MissingCredentialsError(
-                missing_credentials_message(environ, str(error))
+                _missing_credentials_message(environ, str(error))
             ) from None
         self._login = login
         return found
@@ -199,3 +209,70 @@ def _from_key(key: object) -> AuthHeader:
     if problem := validate_key(key.reveal()):
         raise InvalidRequestError(f"the key {problem}")
     return auth_header_from_key(key, "key=")
+
+
+def _find_key(environ: Variables) -> AuthHeader | None:
+    """Return the first key in the environment; blocking, since Colab may ask its user.
+
+    Raises:
+        MissingCredentialsError: The key is invalid.
+    """
+    if _login_only(environ):
+        return None
+    for source, _, find in _KEY_SOURCES:
+        key = Secret(find(environ).strip())
+        problem = validate_key(key.reveal())
+        if key.reveal() and problem:
+            raise MissingCredentialsError(f"{source} {problem}")
+        if key.reveal():
+            return auth_header_from_key(key, source)
+    return None
+
+
+def _login_only(environ: Variables) -> bool:
+    return environ.get("FAL_FORCE_AUTH_BY_USER") == "1"
+
+
+def _key_pair(environ: Variables) -> str:
+    parts = [environ.get(name).strip() for name in ("FAL_KEY_ID", "FAL_KEY_SECRET")]
+    return ":".join(parts) if all(parts) else ""
+
+
+def _colab_secret(_: Variables) -> str:
+    # Colab has imported IPython; importing it elsewhere would take a second.
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return _read_colab_secret() if shell is not None and "google.colab" in str(shell()) else ""
+
+
+@functools.cache
+def _read_colab_secret() -> str:
+    """Read the secret once per process, since Colab may show its user a dialog."""
+    try:
+        secret = importlib.import_module("google.colab.userdata").get("FAL_KEY")
+    except Exception:  # noqa: BLE001 -- Colab raises errors of its own classes
+        return ""
+    return secret if isinstance(secret, str) else ""
+
+
+#: The sources of keys: the name, the message if there is no key, and the lookup.
+_KEY_SOURCES: Final[tuple[tuple[str, str, Callable[[Variables], str]], ...]] = (
+    ("FAL_KEY", "is not set", lambda environ: environ.get("FAL_KEY")),
+    ("FAL_KEY_ID with FAL_KEY_SECRET", "are not both set", _key_pair),
+    ("the Colab secret FAL_KEY", "does not exist", _colab_secret),
+)
+
+
+def _expand_user(path: str) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib raises without a home directory
+
+
+def _missing_credentials_message(environ: Variables, login_problem: str) -> str:
+    """Return the message for missing credentials, with all sources and similar variables."""
+    sources = [f"{name} {absence}" for name, absence, _ in _KEY_SOURCES]
+    if _login_only(environ):
+        sources = ["FAL_FORCE_AUTH_BY_USER=1 disables the keys of the environment"]
+    text = "no credentials were found: set FAL_KEY, pass key=, or run `fal auth login`"
+    text += f" (key= was not given; {'; '.join(sources)}; {login_problem})"
+    if found := similar_variables(environ):
+        text += f". Set but not used: {', '.join(found)}"
+    return text

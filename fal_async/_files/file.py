@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 
 from fal_async._core.annotations import set_module
-from fal_async._core.references import FileReference
 from fal_async._dispatch.binding import default_dispatcher
 from fal_async._files.downloads import Download
 from fal_async._net.files import save
 from fal_async._protocol.downloads import decode_data_url, file_name, find_file_objects, is_data_url
+from fal_async._protocol.serialization import FileReference
 
 if TYPE_CHECKING:
     import os

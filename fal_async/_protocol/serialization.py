@@ -20,7 +20,6 @@ from uuid import UUID
 
 import orjson
 
-from fal_async._core.references import FileReference
 from fal_async.errors import InvalidRequestError, InvalidResponseError
 from fal_async.types import ExtType
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from fal_async.types import Arguments
 
 __all__ = [
+    "FileReference",
     "arguments_to_json",
     "decode_json",
     "decode_msgpack",
@@ -52,6 +52,13 @@ _FOR_BYTES: Final = (
 
 _TIMESTAMP: Final = -1  # the code of msgpack's own extension type
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class FileReference:
+    """A file that has a URL; in arguments, it is sent as its URL."""
+
+    if TYPE_CHECKING:
+        url: str
 
 
 def decode_json(body: bytes | str) -> Any:

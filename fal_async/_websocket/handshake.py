@@ -19,8 +19,7 @@ from fal_async._http.parser import ResponseParser
 from fal_async._http.response import decode_headers
 from fal_async._net.connect import connect, shared_context
 from fal_async._net.errors import ExchangeError
-from fal_async._net.proxies import ProxyRules, parse_proxy
-from fal_async._net.tunnels import connect_via_proxy
+from fal_async._net.proxies import ProxyRules, connect_via_proxy, parse_proxy
 from fal_async._protocol.response import Response
 from fal_async._version import USER_AGENT
 from fal_async._websocket.connection import WebSocket

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fal_async._auth import environment
+from fal_async._auth import credentials
 from fal_async._auth.credentials import Credentials
 from fal_async._core.secrets import Secret
 from fal_async.errors import MissingCredentialsError
@@ -116,9 +116,9 @@ def colab(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.SimpleNamespace]:
     userdata: Any = types.SimpleNamespace(get=get)
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "google.colab.userdata", userdata)
-    environment._read_colab_secret.cache_clear()
+    credentials._read_colab_secret.cache_clear()
     yield vault
-    environment._read_colab_secret.cache_clear()
+    credentials._read_colab_secret.cache_clear()
 
 
 async def test_colab_secret_is_requested_once(colab: types.SimpleNamespace, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from fal_async import Hosts
 from fal_async._dispatch.call_state import started_by
-from fal_async._protocol import cdn, downloads, inference, queue
+from fal_async._protocol import credentials, downloads, inference, queue
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.operation import Credential, Operation
 from fal_async._protocol.response import Response
@@ -59,7 +59,7 @@ def test_response_shows_whether_a_job_started(
         queue.result("https://queue.fal.run/x", application="acme/app", request_id="abc"),
         queue.cancel("https://queue.fal.run/x", application="acme/app", request_id="abc"),
         downloads.download("https://fal.media/x", Credential.NONE, start=0, etag=None),
-        cdn.cdn_token(HOSTS, now=lambda: 0.0),
+        credentials.cdn_token(HOSTS, now=lambda: 0.0),
     ],
     ids=lambda operation: f"{operation.name}-{operation.request.method}",
 )

@@ -13,7 +13,7 @@ import pytest
 
 from fal_async._net.connect import connect
 from fal_async._net.errors import ConnectError, ProxyError
-from fal_async._net.tunnels import connect_via_proxy
+from fal_async._net.proxies import connect_via_proxy
 from tests.support.cancel_points import cancel_everywhere
 from tests.support.raw_server import RawConnection, RawServer
 

@@ -15,7 +15,7 @@ import pytest
 from fal_async import AsyncClient, RetryPolicy, errors
 from fal_async._net import proxies
 from fal_async._net.errors import ProxyError
-from fal_async._net.tunnels import connect_via_proxy
+from fal_async._net.proxies import connect_via_proxy
 from fal_async.emulator import Socket  # noqa: TC001 -- the emulator reads the annotation
 from tests.support.cancel_points import cancel_everywhere
 from tests.support.raw_server import PATIENCE, RawConnection, RawServer

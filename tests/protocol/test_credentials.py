@@ -1,9 +1,10 @@
-"""Keys, tokens and logins: validation, expiry and refresh requests."""
+"""Keys, logins and CDN tokens: validation, expiry and refresh requests."""
 
 from __future__ import annotations
 
 import base64
 import math
+import time
 from typing import Any
 
 import orjson
@@ -11,21 +12,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fal_async import Hosts
 from fal_async._core.secrets import Secret
 from fal_async._protocol.credentials import (
     LEEWAY,
+    MIN_CDN_LIFETIME,
     MIN_LIFETIME,
     AuthHeader,
     LoginTokens,
     auth_header_from_key,
     auth_header_from_token,
+    cdn_token,
     expiry,
     parse_login,
     parse_refresh_response,
+    parse_timestamp,
     refresh_form,
     similar_variables,
     validate_key,
 )
+from fal_async._protocol.operation import Credential
+from fal_async._protocol.response import Response
+from fal_async._protocol.retry import Retry
 from fal_async.errors import (
     FalClientError,
     FalClientHTTPError,
@@ -33,6 +41,9 @@ from fal_async.errors import (
     MissingCredentialsError,
     ServerError,
 )
+
+HOSTS = Hosts()
+CDN = "https://v3.fal.media"
 
 
 def jwt(claims: object) -> str:
@@ -222,3 +233,75 @@ def test_token_repr_hides_secrets() -> None:
         auth_header_from_key(Secret("r1:a1"), "there"),
     ]
     assert not any(secret in repr(value) for value in values for secret in ("r1", "a1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("1970-01-01T00:01:00Z", 60),
+        ("1970-01-01T00:01:00+00:00", 60),
+        ("1970-01-01T00:01:00.5Z", 60.5),
+        ("1970-01-01T02:01:00.000+02:00", 60),
+        ("1970-01-01T00:01:00.000001", 60.000001),
+        ("soon", None),
+        ("", None),
+        (60, None),
+        (None, None),
+    ],
+)
+def test_timestamps_are_parsed(text: object, moment: float | None) -> None:
+    assert parse_timestamp(text) == moment
+
+
+def token(**changes: object) -> Any:
+    body = {
+        "token": "t",
+        "token_type": "Bearer",
+        "base_url": CDN,
+        "expires_at": "1970-01-01T01:00:00Z",
+    }
+    response = Response(status_code=200, body=orjson.dumps({**body, **changes}))
+    return cdn_token(HOSTS, now=lambda: 1000.0).parse(response)
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the system's zone cannot be changed")
+def test_timestamps_without_zone_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert parse_timestamp("1970-01-01T00:00:07") == 7
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_token_request_uses_the_key() -> None:
+    operation = cdn_token(HOSTS, now=lambda: 0.0)
+    url = "https://rest.fal.ai/storage/auth/token?storage_type=fal-cdn-v3"
+    assert (operation.request.method, operation.request.url) == ("POST", url)
+    assert operation.request.content == b"{}"
+    assert (operation.credential, operation.retry) == (Credential.KEY, Retry.IDEMPOTENT)
+
+
+def test_token_is_refreshed_before_expiry() -> None:
+    assert token().refresh_at == 3600 - LEEWAY
+    half = token(expires_at="1970-01-01T00:20:00Z")
+    assert half.refresh_at == 1000 + 100  # half of the remaining lifetime
+    for end in ("1970-01-01T00:16:41Z", "1970-01-01T00:00:00Z", None):
+        assert token(expires_at=end).refresh_at == 1000 + MIN_CDN_LIFETIME
+
+
+def test_token_type_and_base_url_are_validated() -> None:
+    assert (token().authorization, token().base_url) == ("Bearer t", CDN)
+    assert token(token_type=None).authorization == "Bearer t"
+    assert token(token_type="Key").authorization == "Key t"
+    assert token(base_url="https://v3b.fal.media/").base_url == "https://v3b.fal.media"
+    for elsewhere in (None, 7, "https://evil.test", "http://v3.fal.media"):
+        assert token(base_url=elsewhere).base_url == CDN
+    assert " t" not in repr(token())
+
+
+@pytest.mark.parametrize("missing", [None, "", 7])
+def test_incomplete_token_response_is_an_error(missing: object) -> None:
+    with pytest.raises(InvalidResponseError, match="token"):
+        token(token=missing)
