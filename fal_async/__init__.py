@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from fal_async._files.encode import encode, encode_file, encode_image
     from fal_async._files.file import File
     from fal_async._http.httpx_transport import PooledTransport
+    from fal_async.batch.journal import Journal
     from fal_async.types import Arguments, WorkflowEvent
 
 __all__ = [
@@ -136,6 +137,7 @@ __all__ = [
     "InvalidRequestError",
     "InvalidResponseError",
     "JobCancelledError",
+    "Journal",
     "Limits",
     "LogLine",
     "MissingCredentialsError",
@@ -218,6 +220,7 @@ _LAZY = {
     "File": "_files.file",
     "HTTPOverWebSocket": "_client.http_over_websocket",
     "Hosts": "_config",
+    "Journal": "batch.journal",
     "Limits": "_config",
     "PooledTransport": "_http.httpx_transport",
     "Result": "_client.result",

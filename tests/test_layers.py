@@ -26,19 +26,24 @@ ORDER = [
     "_dispatch",
     "_files",
     "_client",
+    "batch",
+    "client",
     "fal_async",
     "stores",
     "proxy",
     "sync",
     "cli",
 ]
-#: Top-level modules that are no package of their own.
+#: Modules that are in another layer than their package, or in no package.
 MODULES = {
     "_version": "values",
     "errors": "values",
     "types": "values",
     "_config": "values",
     "_core": "values",
+    "_client.client": "client",  # the client has the calls of jobs and of batches
+    "_client.default": "client",
+    "_client.functions": "client",
     "client": "sync",  # the names of the official client's modules, the blocking ones included
     "auth": "sync",
     "__main__": "cli",
@@ -72,7 +77,7 @@ IMPURE = {
     "websockets",
 }
 #: Dependencies of extras.
-OPTIONAL = {"PIL", "cryptography", "rich", "starlette", "typer", "uvicorn"}
+OPTIONAL = {"PIL", "cryptography", "psycopg", "rich", "starlette", "typer", "uvicorn"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def package_of(module: str) -> str:
     """Return the package of a module, as `ORDER` and `MODULES` name it."""
     _, _, rest = module.partition(".")
     name = rest.partition(".")[0]
-    return MODULES.get(name, name) or "fal_async"
+    return MODULES.get(rest) or MODULES.get(name, name) or "fal_async"
 
 
 def imports_of(module: str, source: str) -> Iterator[Import]:

@@ -44,6 +44,7 @@ class Work(Enum):
     CLEANUP = "cleanup"
     DECODING = "decoding"
     STORES = "stores"
+    JOURNALS = "journals of batches"
 
 
 #: Maximum number of concurrent calls of each kind, per event loop. Upload iterators may wait for
@@ -55,6 +56,7 @@ SLOTS: Final = {
     Work.CLEANUP: 8,
     Work.DECODING: 4,
     Work.STORES: 4,
+    Work.JOURNALS: 4,
 }
 
 

@@ -22,6 +22,7 @@ RECORD = DATA / "public_api.txt"
 MODULES = [
     "fal_async",
     "fal_async.auth",
+    "fal_async.batch",
     "fal_async.client",
     "fal_async.emulator",
     "fal_async.errors",

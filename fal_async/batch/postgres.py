@@ -1,0 +1,156 @@
+"""Journals in PostgreSQL, which several machines share."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from fal_async.batch.errors import JournalDamagedError, JournalError
+from fal_async.batch.sql import SCHEMA, SCHEMA_VERSION, SQLJournalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    import psycopg
+
+    from fal_async.batch.entries import Run
+    from fal_async.batch.sql import Cursor
+
+__all__ = ["PostgresJournalStore"]
+
+#: The first number of the advisory locks: "fal ", in hexadecimal. The second is a hash of the name.
+LOCK_CLASS: Final = 0x66616C20
+#: The comment of the table `inputs`, which marks a journal and its version.
+_MARK: Final = "journal of fal_async, schema version "
+_PARAMETER: Final = re.compile(r"(?<!:):(\w+)")
+
+_TYPES: Final = {
+    "serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    "double": "DOUBLE PRECISION",
+    "bytes": "BYTEA",
+    "options": "",
+}
+
+
+class PostgresJournalStore(SQLJournalStore):
+    """A journal in a PostgreSQL database, in tables of the first schema of the search path.
+
+    Args:
+        url: The URL of the database.
+        fsync: Whether each commit is on the disk before it is confirmed.
+    """
+
+    _cost_as_number = "CAST(cost AS NUMERIC)"
+
+    def __init__(self, url: str, *, fsync: bool) -> None:
+        super().__init__()
+        self._url = url
+        self._fsync = fsync
+        self._connection: psycopg.Connection[Any] | None = None
+
+    @property
+    def _subject(self) -> str:
+        parts = urlsplit(self._url)
+        host = parts.netloc.rpartition("@")[2]  # without user and password
+        return f"the journal postgresql://{host}{parts.path}"
+
+    def _connect(self) -> None:
+        try:
+            import psycopg  # an extra
+        except ImportError as error:
+            raise JournalError(
+                f"cannot open {self._subject}: psycopg is not installed; install the extra: "
+                'pip install "fal-async[postgres]"'
+            ) from error
+        self._connection = psycopg.connect(self._url, autocommit=True)
+        level = "on" if self._fsync else "off"
+        self._execute(f"SET synchronous_commit = {level}", {})
+        if self._schema_version() == 0:
+            self._create_tables()
+
+    def _create_tables(self) -> None:
+        with self._transaction():
+            self._execute("SELECT pg_advisory_xact_lock(:lock_class)", {"lock_class": LOCK_CLASS})
+            if self._schema_version() == 0:  # no other process was faster
+                for statement in SCHEMA.format_map(_TYPES).strip().split(";\n"):
+                    self._execute(statement, {})
+                self._execute(f"COMMENT ON TABLE inputs IS '{_MARK}{SCHEMA_VERSION}'", {})
+
+    def _schema_version(self) -> int:
+        statement = """
+            SELECT to_regclass('inputs') IS NOT NULL,
+                obj_description(to_regclass('inputs'), 'pg_class')
+        """
+        exists, mark = self._execute(statement, {}).fetchone()
+        if not exists:
+            return 0
+        if mark is None or not mark.startswith(_MARK):
+            raise JournalDamagedError(
+                f"cannot open {self._subject}: the table inputs is not a journal; use another "
+                "database or schema"
+            )
+        return int(mark.removeprefix(_MARK))
+
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> Cursor:
+        if self._connection is None:
+            raise JournalError(f"cannot use {self._subject}: it is closed")
+        return self._connection.execute(_with_percent(statement).encode(), values)
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        if self._connection is None:
+            raise JournalError(f"cannot use {self._subject}: it is closed")
+        with self._connection.transaction():
+            yield
+
+    @contextmanager
+    def _named_errors(self, action: str) -> Generator[None]:
+        try:
+            yield
+        except JournalError:
+            raise
+        except Exception as error:
+            import psycopg  # an extra; the error may be its own
+
+            if not isinstance(error, psycopg.Error):
+                raise
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise JournalError(
+                f"cannot {action}: {reason[0]}; start again when the database is available: "
+                "everything that was sent is recorded"
+            ) from error
+
+    def _hold(self, name: str) -> None:
+        values = {"lock_class": LOCK_CLASS, "name": name}
+        self._execute("SELECT pg_advisory_lock(:lock_class, hashtext(:name))", values)
+
+    def _is_alive(self, run: Run) -> bool:
+        statement = """
+            SELECT count(*) FROM pg_locks
+            WHERE locktype = 'advisory' AND granted AND database = (
+                SELECT oid FROM pg_database WHERE datname = current_database()
+            ) AND classid = :lock_class AND objid = CAST(
+                (CAST(hashtext(:name) AS BIGINT) + 4294967296) % 4294967296 AS OID
+            ) AND objsubid = 2
+        """
+        values = {"lock_class": LOCK_CLASS, "name": run.name}
+        return bool(self._execute(statement, values).fetchone()[0])
+
+    def compact(self) -> None:
+        """Release the space of removed entries."""
+        with self._using("compact"):
+            self._execute("VACUUM inputs, outputs", {})
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+@lru_cache(maxsize=64)
+def _with_percent(statement: str) -> str:
+    """Return the statement with parameters as psycopg writes them: ``%(key)s`` for ``:key``."""
+    return _PARAMETER.sub(r"%(\1)s", statement.replace("%", "%%"))

@@ -1,0 +1,393 @@
+"""The queries of a journal, in the SQL that SQLite and PostgreSQL share."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async.batch.entries import Begin, Entry, Forget, Run, Summary, Update
+from fal_async.batch.errors import JournalError, JournalInUseError, JournalTooNewError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping, Sequence
+
+    from fal_async.batch.entries import Change, Note, State
+
+__all__ = ["SCHEMA_VERSION", "SQLJournalStore"]
+
+SCHEMA_VERSION: Final = 1
+#: The number of keys in one query.
+CHUNK: Final = 500
+
+#: The tables. Outputs are apart from the entries, so that the entries stay small.
+SCHEMA: Final = """
+CREATE TABLE runs (
+    number {serial},
+    name TEXT NOT NULL UNIQUE,
+    host TEXT NOT NULL,
+    pid BIGINT NOT NULL,
+    since {double} NOT NULL,
+    exclusive INTEGER NOT NULL
+);
+CREATE TABLE endpoints (
+    id {serial},
+    application TEXT NOT NULL UNIQUE
+);
+CREATE TABLE inputs (
+    key TEXT PRIMARY KEY,
+    endpoint BIGINT NOT NULL REFERENCES endpoints (id),
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    run BIGINT NOT NULL REFERENCES runs (number),
+    position BIGINT NOT NULL,
+    digest {bytes} NOT NULL,
+    request_id TEXT,
+    handle TEXT,
+    tried_at {double} NOT NULL,
+    ended_at {double},
+    units {double},
+    cost TEXT,
+    error TEXT,
+    files TEXT,
+    is_written INTEGER NOT NULL DEFAULT 0
+) {options};
+CREATE TABLE outputs (
+    key TEXT PRIMARY KEY REFERENCES inputs (key) ON DELETE CASCADE,
+    body {bytes} NOT NULL
+);
+CREATE TABLE notes (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+"""
+
+_COLUMNS: Final = (
+    "inputs.key, application, state, attempts, run, position, digest, request_id, handle, "
+    "tried_at, ended_at, units, cost, error, files, is_written"
+)
+_SELECT: Final = f"SELECT {_COLUMNS} FROM inputs JOIN endpoints ON endpoints.id = inputs.endpoint"  # noqa: S608 -- a constant
+_INSERT: Final = """
+INSERT INTO inputs (key, endpoint, state, attempts, run, position, digest, tried_at)
+VALUES (:key, :endpoint, 'submitting', 1, :run, :position, :digest, :at)
+ON CONFLICT (key) DO NOTHING
+"""
+_CLAIM: Final = """
+UPDATE inputs SET endpoint = :endpoint, state = 'submitting', attempts = attempts + 1, run = :run,
+    position = :position, digest = :digest, tried_at = :at, request_id = NULL, handle = NULL,
+    ended_at = NULL, units = NULL, cost = NULL, error = NULL, files = NULL, is_written = 0
+WHERE key = :key AND state = :state AND attempts = :attempts AND run = :known_run
+"""
+_SET_OUTPUT: Final = """
+INSERT INTO outputs (key, body) VALUES (:key, :body)
+ON CONFLICT (key) DO UPDATE SET body = excluded.body
+"""
+_SET_NOTE: Final = """
+INSERT INTO notes (name, value) VALUES (:name, :value)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+_ADD_RUN: Final = """
+INSERT INTO runs (name, host, pid, since, exclusive)
+VALUES (:name, :host, :pid, :since, :exclusive) RETURNING number
+"""
+_SUMMARY: Final = """
+SELECT state, count(*), sum(attempts), sum(units), sum({cost}) FROM inputs GROUP BY state
+"""
+
+
+class Cursor(Protocol):
+    """The cursor of an executed statement."""
+
+    @property
+    def rowcount(self) -> int:
+        """The number of changed rows."""
+        raise NotImplementedError
+
+    def fetchone(self) -> Any:
+        """Return the next row."""
+        raise NotImplementedError
+
+    def fetchall(self) -> list[Any]:
+        """Return all rows."""
+        raise NotImplementedError
+
+
+class SQLJournalStore(ABC):
+    """A journal in a database; subclasses connect to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._run: Run | None = None
+        self._endpoints: dict[str, int] = {}
+        self._updates: dict[tuple[str, ...], str] = {}
+
+    @abstractmethod
+    def _connect(self) -> None:
+        """Connect to the database, and create its tables if it is empty."""
+
+    @abstractmethod
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> Cursor:
+        """Execute a statement with named parameters, such as ``:key``, and return its cursor."""
+
+    @abstractmethod
+    def _transaction(self) -> AbstractContextManager[None]:
+        """Begin a transaction that may write; commit it at the end, durably."""
+
+    @abstractmethod
+    def _named_errors(self, action: str) -> AbstractContextManager[None]:
+        """Raise errors of the database as errors of this library: cannot ``action``."""
+
+    @abstractmethod
+    def _schema_version(self) -> int:
+        """Return the version of the schema."""
+
+    @abstractmethod
+    def _hold(self, name: str) -> None:
+        """Acquire the lock of this process, before other processes can see its run."""
+
+    @abstractmethod
+    def _is_alive(self, run: Run) -> bool:
+        """Return whether the process of a run lives."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Close the connection, and release the lock of this process."""
+
+    @property
+    @abstractmethod
+    def _subject(self) -> str:
+        """The journal in messages, without a password."""
+
+    #: An expression that sums costs, which are decimal texts.
+    _cost_as_number: str
+
+    def open(self, *, exclusive: bool) -> Run:
+        """Open the database, check it, and register this process."""
+        with self._using("open"):
+            try:
+                self._connect()
+                self._check_version()
+                self._run = self._register(exclusive=exclusive)
+            except BaseException:
+                self._disconnect()
+                raise
+            return self._run
+
+    def _check_version(self) -> None:
+        version = self._schema_version()
+        if version > SCHEMA_VERSION:
+            raise JournalTooNewError(
+                f"cannot open {self._subject}: it has the schema version {version}, and this "
+                f"version of fal_async knows {SCHEMA_VERSION}; update fal_async"
+            )
+
+    def _register(self, *, exclusive: bool) -> Run:
+        run = Run(
+            number=0,
+            name=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            since=time.time(),
+            exclusive=exclusive,
+        )
+        self._hold(run.name)
+        with self._transaction():
+            for other in self._runs():
+                if exclusive and other.exclusive and self._is_alive(other):
+                    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other.since))
+                    raise JournalInUseError(
+                        f"cannot open {self._subject}: it is in use by process {other.pid} on "
+                        f"{other.host} since {since}; wait for its end, or open it with shared=True"
+                    )
+            values = {
+                "name": run.name,
+                "host": run.host,
+                "pid": run.pid,
+                "since": run.since,
+                "exclusive": int(exclusive),
+            }
+            number = self._execute(_ADD_RUN, values).fetchone()[0]
+        return replace(run, number=number)
+
+    def _runs(self) -> list[Run]:
+        statement = "SELECT number, name, host, pid, since, exclusive FROM runs"
+        rows = self._execute(statement, {}).fetchall()
+        return [
+            Run(number=row[0], name=row[1], host=row[2], pid=row[3], since=row[4], exclusive=row[5])
+            for row in rows
+        ]
+
+    def commit(self, changes: Sequence[Change]) -> list[bool]:
+        """Make changes durable in one transaction."""
+        with self._using("write"):
+            try:
+                with self._transaction():
+                    return [self._apply(change) for change in changes]
+            except BaseException:
+                self._endpoints.clear()  # one of them may have been rolled back
+                raise
+
+    def _apply(self, change: Change) -> bool:
+        if isinstance(change, Update):
+            return self._update(change)
+        if isinstance(change, Begin):
+            return self._begin(change)
+        if isinstance(change, Forget):
+            statement = "DELETE FROM inputs WHERE key = :key"
+            return self._execute(statement, {"key": change.key}).rowcount > 0
+        self._set_note(change)
+        return True
+
+    def _begin(self, change: Begin) -> bool:
+        known = change.known
+        values = {
+            "key": change.key,
+            "endpoint": self._endpoint(change.application),
+            "run": self._run.number if self._run else 0,
+            "position": change.position,
+            "digest": change.digest,
+            "at": change.at,
+        }
+        if known is None:
+            return self._execute(_INSERT, values).rowcount > 0
+        values |= {"state": known.state, "attempts": known.attempts, "known_run": known.run}
+        claimed = self._execute(_CLAIM, values).rowcount > 0
+        if claimed and known.state in {"ended", "saved"}:
+            self._execute("DELETE FROM outputs WHERE key = :key", {"key": change.key})
+        return claimed
+
+    def _endpoint(self, application: str) -> int:
+        if application not in self._endpoints:
+            values = {"application": application}
+            self._execute(
+                "INSERT INTO endpoints (application) VALUES (:application) ON CONFLICT DO NOTHING",
+                values,
+            )
+            statement = "SELECT id FROM endpoints WHERE application = :application"
+            self._endpoints[application] = self._execute(statement, values).fetchone()[0]
+        return self._endpoints[application]
+
+    def _update(self, change: Update) -> bool:
+        names = tuple(change.values)
+        statement = self._updates.get(names)
+        if statement is None:
+            assignments = ", ".join(f"{name} = :{name}" for name in names)
+            statement = self._updates[names] = (
+                f"UPDATE inputs SET {assignments} WHERE key = :key AND attempts = :known_attempts"  # noqa: S608 -- names of columns
+            )
+        values = {name: _to_column(name, value) for name, value in change.values.items()}
+        values |= {"key": change.key, "known_attempts": change.attempts}
+        updated = self._execute(statement, values).rowcount > 0
+        if updated and change.output is not None:
+            self._execute(_SET_OUTPUT, {"key": change.key, "body": change.output})
+        return updated
+
+    def _set_note(self, change: Note) -> None:
+        self._execute(_SET_NOTE, {"name": change.name, "value": change.value})
+
+    def find(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """Return the entries of these keys, without their outputs."""
+        found: dict[str, Entry] = {}
+        with self._using("read"):
+            for start in range(0, len(keys), CHUNK):
+                chunk = {f"k{i}": key for i, key in enumerate(keys[start : start + CHUNK])}
+                names = ", ".join(f":{name}" for name in chunk)
+                rows = self._execute(f"{_SELECT} WHERE inputs.key IN ({names})", chunk).fetchall()
+                found.update((row[0], _to_entry(row)) for row in rows)
+        return found
+
+    def output(self, key: str) -> bytes | None:
+        """Return the output of an input as JSON, or ``None``."""
+        with self._using("read"):
+            statement = "SELECT body FROM outputs WHERE key = :key"
+            row = self._execute(statement, {"key": key}).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def entries(self, state: State | None) -> Iterator[Entry]:
+        """Iterate over all entries, or over those of one state, without their outputs."""
+        condition = "" if state is None else " AND state = :state"
+        statement = f"{_SELECT} WHERE inputs.key > :last{condition} ORDER BY inputs.key LIMIT 1000"
+        last = ""
+        while True:  # page by page, so that writers can write in between
+            with self._using("read"):
+                values = {"last": last} if state is None else {"last": last, "state": state}
+                rows = self._execute(statement, values).fetchall()
+            if not rows:
+                return
+            yield from map(_to_entry, rows)
+            last = rows[-1][0]
+
+    def summary(self) -> Summary:
+        """Count the entries."""
+        with self._using("read"):
+            statement = _SUMMARY.format(cost=self._cost_as_number)
+            rows = self._execute(statement, {}).fetchall()
+        costs = [Decimal(str(row[4])) for row in rows if row[4] is not None]
+        return Summary(
+            states={row[0]: row[1] for row in rows},
+            attempts=sum(row[2] for row in rows),
+            units=float(sum(row[3] or 0 for row in rows)),
+            cost=sum(costs, Decimal(0)) if costs else None,
+        )
+
+    def note(self, name: str) -> str | None:
+        """Return a named text, or ``None``."""
+        with self._using("read"):
+            statement = "SELECT value FROM notes WHERE name = :name"
+            row = self._execute(statement, {"name": name}).fetchone()
+        return None if row is None else row[0]
+
+    def live_runs(self) -> dict[int, Run]:
+        """Return the runs of processes that live, by number."""
+        with self._using("read"):
+            return {run.number: run for run in self._runs() if self._is_alive(run)}
+
+    def close(self) -> None:
+        """Close the database. Closing it again does nothing."""
+        with self._lock:
+            self._run = None
+            self._disconnect()
+
+    @contextmanager
+    def _using(self, action: str) -> Generator[None]:
+        with self._lock, self._named_errors(f"{action} {self._subject}"):
+            if action != "open" and self._run is None:
+                raise JournalError(f"cannot {action} {self._subject}: it is closed")
+            yield
+
+
+def _to_column(name: str, value: Any) -> Any:
+    if name in {"error", "files", "handle"} and value is not None:
+        return encode_json(value).decode()
+    if name == "cost" and value is not None:
+        return str(value)
+    return int(bool(value)) if name == "is_written" else value
+
+
+def _to_entry(row: Sequence[Any]) -> Entry:
+    return Entry(
+        key=row[0],
+        application=row[1],
+        state=row[2],
+        attempts=row[3],
+        run=row[4],
+        position=row[5],
+        digest=bytes(row[6]),
+        request_id=row[7],
+        handle=None if row[8] is None else decode_json(row[8]),
+        tried_at=row[9],
+        ended_at=row[10],
+        units=row[11],
+        cost=None if row[12] is None else Decimal(row[12]),
+        error=None if row[13] is None else decode_json(row[13]),
+        files=() if row[14] is None else tuple(decode_json(row[14])),
+        is_written=bool(row[15]),
+    )

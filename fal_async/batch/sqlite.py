@@ -1,0 +1,201 @@
+"""Journals in a SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from fal_async.batch.errors import JournalDamagedError, JournalError
+from fal_async.batch.file_locks import FileLock
+from fal_async.batch.sql import SCHEMA, SCHEMA_VERSION, SQLJournalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from fal_async.batch.entries import Run
+
+__all__ = ["SQLiteJournalStore", "network_file_system"]
+
+#: The mark of a journal in the header of its file: "fal ", in hexadecimal.
+APPLICATION_ID: Final = 0x66616C20
+#: The time to wait for other processes that write, in seconds.
+BUSY_TIMEOUT: Final = 30.0
+#: The types of file systems on which locks of SQLite do not work between machines.
+NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {
+        *("9p", "afs", "beegfs", "ceph", "cifs", "davfs", "glusterfs", "gpfs", "lustre", "ncpfs"),
+        *("nfs", "nfs4", "smb3", "smbfs", "webdav"),
+        *("fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+    }
+)
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+_TYPES: Final = {
+    "serial": "INTEGER PRIMARY KEY",
+    "double": "REAL",
+    "bytes": "BLOB",
+    "options": "WITHOUT ROWID",
+}
+
+
+class SQLiteJournalStore(SQLJournalStore):
+    """A journal in a SQLite file: write-ahead log, one writer at a time.
+
+    Args:
+        path: The path of the file; ``":memory:"`` keeps it in memory.
+        fsync: Whether each commit is on the disk before it is confirmed.
+    """
+
+    _cost_as_number = "CAST(cost AS REAL)"
+
+    def __init__(self, path: str, *, fsync: bool) -> None:
+        super().__init__()
+        self._path = path
+        self._fsync = fsync
+        self._connection: sqlite3.Connection | None = None
+        self._own_lock: FileLock | None = None
+
+    @property
+    def _subject(self) -> str:
+        return f"the journal {self._path}"
+
+    def _connect(self) -> None:
+        if self._path != ":memory:" and _MOUNTS.exists():
+            kind = network_file_system(Path(self._path).resolve(), _MOUNTS.read_text("utf-8"))
+            if kind is not None:
+                raise JournalError(
+                    f"cannot open {self._subject}: it is on a network file system ({kind}), where "
+                    "SQLite loses data; use a local disk, or PostgreSQL for several machines"
+                )
+        # Threads use the connection one at a time. Transactions begin explicitly.
+        self._connection = connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        (count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (mark,) = connection.execute("PRAGMA application_id").fetchone()
+        if count and mark != APPLICATION_ID:
+            raise JournalDamagedError(
+                f"cannot open {self._subject}: the database is not a journal; use another path"
+            )
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode not in {"wal", "memory"}:
+            raise JournalError(
+                f"cannot open {self._subject}: its file system does not support a write-ahead log; "
+                "use a local disk"
+            )
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if not count:
+            self._create_tables(connection)
+        (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if finding != "ok":
+            raise sqlite3.DatabaseError(finding)
+
+    def _create_tables(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        with connection:  # commits, or rolls back
+            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                return  # another process was faster
+            for statement in SCHEMA.format_map(_TYPES).split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _schema_version(self) -> int:
+        version: int = self._execute("PRAGMA user_version", {}).fetchone()[0]
+        return version
+
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        if self._connection is None:
+            raise JournalError(f"cannot use {self._subject}: it is closed")
+        return self._connection.execute(statement, values)
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        self._execute("BEGIN IMMEDIATE", {})
+        try:
+            yield
+            self._execute("COMMIT", {})
+        except BaseException:
+            if self._connection is not None and self._connection.in_transaction:
+                self._execute("ROLLBACK", {})
+            raise
+
+    @contextmanager
+    def _named_errors(self, action: str) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise JournalError(f"cannot {action}: {error}{_remedy(str(error))}") from error
+        except sqlite3.DatabaseError as error:
+            reason = " ".join(str(error).split())
+            raise JournalDamagedError(
+                f"cannot {action}: the file is damaged ({reason}); restore a copy, or save what is "
+                f"left with: sqlite3 {self._path} .recover"
+            ) from error
+        except OSError as error:
+            raise JournalError(f"cannot {action}: {error.strerror or error}") from error
+
+    def _lock_path(self, name: str) -> Path:
+        return Path(f"{self._path}-run-{name}")
+
+    def _hold(self, name: str) -> None:
+        if self._path != ":memory:":
+            self._own_lock = FileLock(self._lock_path(name))
+            self._own_lock.acquire()
+
+    def _is_alive(self, run: Run) -> bool:
+        if self._run is not None and run.name == self._run.name:
+            return True
+        if not self._lock_path(run.name).exists():
+            return False
+        lock = FileLock(self._lock_path(run.name))
+        if not lock.acquire():
+            return True
+        lock.release()
+        return False
+
+    def compact(self) -> None:
+        """Release the space of removed entries, and shorten the write-ahead log."""
+        with self._using("compact"):
+            self._execute("VACUUM", {})
+            self._execute("PRAGMA wal_checkpoint(TRUNCATE)", {})
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        lock, self._own_lock = self._own_lock, None
+        if lock is not None:
+            lock.release()
+
+
+def _remedy(message: str) -> str:
+    """Return the remedy for an error of SQLite, or nothing."""
+    remedies = {
+        "full": "free some space, and start again: everything that was sent is recorded",
+        "readonly": "make the file and its folder writable",
+        "unable to open": "check the path and its permissions; the folder must exist",
+        "locked": "close the program that has locked it, and start again",
+        "disk I/O error": "check the disk and its free space, and start again",
+    }
+    found = [remedy for sign, remedy in remedies.items() if sign in message]
+    return f"; {found[0]}" if found else ""
+
+
+def network_file_system(path: Path, mounts: str) -> str | None:
+    """Return the type of the network file system of a path; ``None`` for a local one.
+
+    Args:
+        path: An absolute path without symbolic links. The file need not exist.
+        mounts: The text of ``/proc/self/mountinfo``.
+    """
+    found, length = "", -1
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        mount = Path(fields.split()[4].encode().decode("unicode_escape"))
+        if path.is_relative_to(mount) and len(mount.parts) >= length:
+            found, length = rest.split()[0], len(mount.parts)
+    return found if found in NETWORK_FILE_SYSTEMS else None
