@@ -102,10 +102,21 @@ if TYPE_CHECKING:
     from fal_async._client.sessions import AsyncRealtimeConnection, WebSocketConnection
     from fal_async._client.stream import EventStream
     from fal_async._config import Hosts, Limits, RetryPolicy
+    from fal_async._core.platform import (
+        CostEstimate,
+        ModelInfo,
+        Page,
+        Price,
+        RequestInfo,
+        RequestOutcome,
+    )
     from fal_async._files.downloads import Download
     from fal_async._files.encode import encode, encode_file, encode_image
     from fal_async._files.file import File
     from fal_async._http.httpx_transport import PooledTransport
+    from fal_async._platform.models import AsyncModels
+    from fal_async._platform.pages import AsyncPages
+    from fal_async._platform.requests import AsyncRequests
     from fal_async.batch.journal import Journal
     from fal_async.types import Arguments, WorkflowEvent
 
@@ -114,14 +125,18 @@ __all__ = [
     "Arguments",
     "AsyncClient",
     "AsyncFile",
+    "AsyncModels",
+    "AsyncPages",
     "AsyncRealtimeConnection",
     "AsyncRequestHandle",
+    "AsyncRequests",
     "AuthenticationError",
     "Cancellation",
     "ClientClosedError",
     "Completed",
     "ConnectionFailedError",
     "ContentPolicyError",
+    "CostEstimate",
     "Download",
     "ErrorDetail",
     "EventStream",
@@ -141,16 +156,21 @@ __all__ = [
     "Limits",
     "LogLine",
     "MissingCredentialsError",
+    "ModelInfo",
     "NotFoundError",
     "ObjectExpiration",
+    "Page",
     "PermissionDeniedError",
     "PooledTransport",
+    "Price",
     "Priority",
     "Queued",
     "RateLimitError",
     "RealtimeDisconnectedError",
     "RealtimeError",
     "Repository",
+    "RequestInfo",
+    "RequestOutcome",
     "Result",
     "RetryPolicy",
     "ServerError",
@@ -213,8 +233,12 @@ __all__ = [
 _LAZY = {
     "Arguments": "types",
     "AsyncClient": "_client.client",
+    "AsyncModels": "_platform.models",
+    "AsyncPages": "_platform.pages",
     "AsyncRealtimeConnection": "_client.sessions",
     "AsyncRequestHandle": "_client.handle",
+    "AsyncRequests": "_platform.requests",
+    "CostEstimate": "_core.platform",
     "Download": "_files.downloads",
     "EventStream": "_client.stream",
     "File": "_files.file",
@@ -222,7 +246,12 @@ _LAZY = {
     "Hosts": "_config",
     "Journal": "batch.journal",
     "Limits": "_config",
+    "ModelInfo": "_core.platform",
+    "Page": "_core.platform",
     "PooledTransport": "_http.httpx_transport",
+    "Price": "_core.platform",
+    "RequestInfo": "_core.platform",
+    "RequestOutcome": "_core.platform",
     "Result": "_client.result",
     "RetryPolicy": "_config",
     "WebSocketConnection": "_client.sessions",

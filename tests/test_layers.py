@@ -25,6 +25,7 @@ ORDER = [
     "_auth",
     "_dispatch",
     "_files",
+    "_platform",
     "_client",
     "batch",
     "client",

@@ -113,6 +113,7 @@ def test_unknown_metadata_is_none_or_empty() -> None:
     assert facts(Result({})) == {
         "request_id": None,
         "billable_units": None,
+        "cost": None,
         "metrics": {},
         "retries": 0,
         "headers": {},

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import httpx
 
     from fal_async._auth.credentials import KeyProvider
+    from fal_async._platform.models import AsyncModels
+    from fal_async._platform.requests import AsyncRequests
 
 __all__ = ["AsyncClient"]
 
@@ -104,6 +106,20 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
     def default_timeout(self) -> float | None:
         """The timeout of short calls, in seconds; ``None`` if it is disabled."""
         return self._dispatcher.timeout
+
+    @property
+    def requests(self) -> AsyncRequests:
+        """The requests that the account has made."""
+        from fal_async._platform.requests import AsyncRequests  # most programs do without
+
+        return AsyncRequests(self._dispatcher)
+
+    @property
+    def models(self) -> AsyncModels:
+        """The platform's models, with their prices and schemas."""
+        from fal_async._platform.models import AsyncModels  # most programs do without
+
+        return AsyncModels(self._dispatcher)
 
     @property
     async def _client(self) -> Self:

@@ -251,7 +251,7 @@ class AsyncRequestHandle(_Bound):
         metrics = last.metrics if isinstance(last, Completed) else None
         value = make_result(fetched, request_id=self.request_id, metrics=metrics)
         try:
-            return finalize_output(value, output, dispatcher)
+            return finalize_output(value, output, dispatcher, self.application)
         except InvalidResponseError as error:
             error.request_id = self.request_id
             raise

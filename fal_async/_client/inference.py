@@ -112,7 +112,8 @@ class InferenceMixin:
                 dispatcher.hosts, endpoint, arguments, method=method, path=path, headers=merged
             )
             value = make_result(await dispatcher.execute(operation))
-            return finalize_output(value, output, dispatcher)
+            called = f"{endpoint}/{path.partition('?')[0].strip('/')}".rstrip("/")
+            return finalize_output(value, output, dispatcher, called)
         raise state.timeout_error(timeout or 0)
 
     def stream(

@@ -12,6 +12,7 @@ from fal_async.errors import InvalidRequestError, InvalidResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
+    from decimal import Decimal
 
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
@@ -39,6 +40,9 @@ class Result(dict[str, Any], Generic[FileT]):
     Attributes:
         request_id: The id of the request; ``None`` if the platform did not send it.
         billable_units: The charged units; ``None`` if the platform did not send them.
+        cost: The charged units times the price of one, in the currency of the price. ``None`` if
+            one of them is unknown: the client must have asked for the price with
+            ``client.models.prices`` within a day before.
         metrics: The metrics of the run; empty for calls that do not use the queue.
         retries: The number of retries.
         headers: The response headers, names in lower case.
@@ -49,7 +53,15 @@ class Result(dict[str, Any], Generic[FileT]):
         (7, '764cabcf')
     """
 
-    __slots__ = ("_dispatcher", "billable_units", "headers", "metrics", "request_id", "retries")
+    __slots__ = (
+        "_dispatcher",
+        "billable_units",
+        "cost",
+        "headers",
+        "metrics",
+        "request_id",
+        "retries",
+    )
 
     def __init__(
         self,
@@ -57,6 +69,7 @@ class Result(dict[str, Any], Generic[FileT]):
         *,
         request_id: str | None = None,
         billable_units: float | None = None,
+        cost: Decimal | None = None,
         metrics: Mapping[str, Any] | None = None,
         retries: int = 0,
         headers: Mapping[str, str] | None = None,
@@ -64,6 +77,7 @@ class Result(dict[str, Any], Generic[FileT]):
         super().__init__(output)
         self.request_id: str | None = request_id
         self.billable_units: float | None = billable_units
+        self.cost: Decimal | None = cost
         self.metrics: Mapping[str, Any] = metrics or {}
         self.retries: int = retries
         self.headers: Mapping[str, str] = headers or {}
@@ -126,14 +140,25 @@ def make_result(
     )
 
 
-def finalize_output(value: Any, output: type[T] | None, dispatcher: Dispatcher) -> T:
+def finalize_output(
+    value: Any, output: type[T] | None, dispatcher: Dispatcher, endpoint_id: str = ""
+) -> T:
     """Validate an output against its type, and bind it to the client.
+
+    Args:
+        value: The output.
+        output: The type, or ``None``.
+        dispatcher: The dispatcher of the client, which knows the prices that were asked for.
+        endpoint_id: The endpoint id, with the path of the call.
 
     Raises:
         InvalidResponseError: The output does not have the type.
     """
     if isinstance(value, Result):
         value._dispatcher = dispatcher
+        value.cost = dispatcher.resources.prices.cost(
+            dispatcher.credentials, endpoint_id, value.billable_units
+        )
     try:
         checked = validate_output(value, output)
     except InvalidResponseError as error:

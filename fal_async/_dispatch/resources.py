@@ -12,6 +12,7 @@ from fal_async._auth.cdn_tokens import CdnTokenCache
 from fal_async._core.secrets import Secret
 from fal_async._dispatch.cancellation import JobCanceller
 from fal_async._dispatch.limits import LaneLimits
+from fal_async._dispatch.prices import PriceCache
 from fal_async._http.response import ExchangeFailed
 from fal_async._http.transmission import Transmission
 from fal_async._net.background import spawn
@@ -53,6 +54,7 @@ class SharedResources:
         cancellers: The job cancellations of each event loop.
         cdn_tokens: The CDN tokens of each event loop.
         websockets: The open WebSockets, which do not use the transport.
+        prices: The prices that were asked for.
     """
 
     def __init__(self, transport: Transport, limits: Limits) -> None:
@@ -64,6 +66,7 @@ class SharedResources:
         self.cancellers: PerLoop[JobCanceller] = PerLoop(lambda: JobCanceller(limits.control))
         self.cdn_tokens: PerLoop[CdnTokenCache] = PerLoop(CdnTokenCache)
         self.websockets: WebSocketRegistry = WebSocketRegistry()
+        self.prices: PriceCache = PriceCache()
         self._closing = False
 
     def check_open(self, operation: Operation[Any]) -> None:

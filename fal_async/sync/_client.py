@@ -19,6 +19,7 @@ from fal_async.sync._objects import (
     SyncRequestHandle,
     SyncWebSocketConnection,
 )
+from fal_async.sync._platform import SyncModels, SyncRequests
 from fal_async.sync._results import SyncResult, wrap_result
 from fal_async.sync._task import run_in_caller_thread
 from fal_async.sync._wrappers import SyncClientBase
@@ -832,6 +833,16 @@ class SyncClient(SyncClientBase[AsyncClient]):
     def default_timeout(self) -> float | None:
         """The timeout of short calls, in seconds; ``None`` if it is disabled."""
         return self._async.default_timeout
+
+    @property
+    def requests(self) -> SyncRequests:
+        """The requests that the account has made."""
+        return SyncRequests(self._portal, self._async.requests)
+
+    @property
+    def models(self) -> SyncModels:
+        """The platform's models, with their prices and schemas."""
+        return SyncModels(self._portal, self._async.models)
 
     def with_options(
         self,

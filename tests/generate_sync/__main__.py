@@ -39,12 +39,15 @@ SOURCES = {
     "WebSocketConnection": "_client/sessions",
     "WebSocketResponse": "_client/http_over_websocket",
     "HTTPOverWebSocket": "_client/http_over_websocket",
+    "AsyncRequests": "_platform/requests",
+    "AsyncModels": "_platform/models",
     "AsyncClient": "_client/client",
     "Download": "_files/downloads",
     "File": "_files/file",
 }
 FILES = ["Download", "File"]
-OBJECTS = [name for name in SOURCES if name not in {*FILES, "AsyncClient"}]
+PLATFORM = ["AsyncModels", "AsyncRequests"]
+OBJECTS = [name for name in SOURCES if name not in {*FILES, *PLATFORM, "AsyncClient"}]
 #: Public names that load on first use, and their modules; most need pydantic or httpx.
 LAZY = {
     "Arguments": "fal_async",
@@ -54,6 +57,8 @@ LAZY = {
     "SyncFile": "fal_async.sync._file",
     "async_client": "fal_async",
 }
+#: Public names of the blocking API that are written by hand.
+OWN = ["SyncClient", "SyncPages", "SyncResult", "sync_client"]
 #: The type variable of `SyncEventStream`; only type checkers support its default.
 EVENT_VARIABLE = """
     E = TypeVar("E", default=dict[str, Any])
@@ -190,6 +195,7 @@ def sync_client() -> str:
         '"""`SyncClient`: the blocking client."""',
         [
             *_wrapper_imports(OBJECTS, "_objects"),
+            *_wrapper_imports(PLATFORM, "_platform"),
             "from fal_async._client.client import AsyncClient",
         ],
         client.as_wrapper(),
@@ -208,6 +214,20 @@ def sync_objects() -> str:
         + ["from fal_async.sync._default import default_client"],
         *(each.as_wrapper() for each in classes),
         public=[NAMES[name] for name in OBJECTS],
+        blocking=True,
+    )
+
+
+def sync_platform() -> str:
+    """Generate the wrappers of the platform API."""
+    classes = [AsyncClass(name) for name in PLATFORM]
+    return _module(
+        [source for each in classes for source in each.sources],
+        '"""Blocking wrappers of the platform API."""',
+        [f"from fal_async.{SOURCES[name].replace('/', '.')} import {name}" for name in PLATFORM]
+        + ["from fal_async.sync._pages import SyncPages"],
+        *(each.as_wrapper() for each in classes),
+        public=[NAMES[name] for name in PLATFORM],
         blocking=True,
     )
 
@@ -235,6 +255,7 @@ def sync_package() -> str:
         name for name in public_names("__init__") if name not in LAZY and name not in functions
     ]
     wrappers = [NAMES[name] for name in OBJECTS]
+    platform = [NAMES[name] for name in PLATFORM]
     lazy = [f"from {module} import {name}" for name, module in LAZY.items()]
     return _text(
         ["__init__"],
@@ -246,9 +267,11 @@ def sync_package() -> str:
         "from fal_async.sync._default import default_client",
         f"from fal_async.sync._functions import {', '.join(functions)}",
         f"from fal_async.sync._objects import {', '.join(wrappers)}",
+        "from fal_async.sync._pages import SyncPages",
+        f"from fal_async.sync._platform import {', '.join(platform)}",
         "from fal_async.sync._results import SyncResult",
         "if TYPE_CHECKING:\n" + indent("\n".join(lazy), MARGIN) + "\n    sync_client: SyncClient",
-        _all([*shared, *functions, *wrappers, *LAZY, "SyncClient", "SyncResult", "sync_client"]),
+        _all([*shared, *functions, *wrappers, *platform, *LAZY, *OWN]),
         GETATTR,
     )
 
@@ -261,6 +284,7 @@ MODULES: dict[str, Callable[[], str]] = {
     "sync/_file.py": sync_file,
     "sync/_functions.py": sync_functions,
     "sync/_objects.py": sync_objects,
+    "sync/_platform.py": sync_platform,
 }
 
 

@@ -22,6 +22,8 @@ WRAPPED = {
     "WebSocketConnection": "SyncConnectionBase[WebSocketConnection, str | bytes]",
     "WebSocketResponse": "SyncStreamBase[WebSocketResponse, Any]",
     "HTTPOverWebSocket": "SyncWrapper[HTTPOverWebSocket]",
+    "AsyncRequests": "SyncWrapper[AsyncRequests]",
+    "AsyncModels": "SyncWrapper[AsyncModels]",
     "AsyncClient": "SyncClientBase[AsyncClient]",
     "Download": "SyncStreamBase[Download, bytes]",
     "File": "SyncFileBase",
@@ -147,18 +149,18 @@ class Method:
 
     def _portal_call(self) -> str:
         method, arguments = f"self._async.{self.name}", self._arguments(wrapped=True)
-        if self._is_property:
-            return method
         passed = ", ".join(filter(None, [method, arguments]))
         if self._is_context:
             return f"self._portal.enter({rename(self._yielded_type)}, {passed})"
         if self._is_iterator:
             return f"self._portal.iterate({passed})"
-        call = f"self._portal.call({passed})" if self._is_coroutine else f"{method}({arguments})"
+        call = method if self._is_property else f"{method}({arguments})"
+        if self._is_coroutine:
+            call = f"self._portal.call({passed})"
         returned = self._returns.partition("[")[0]
         if returned == "Self":
             return f"self._sharing_portal({call})"
-        if returned not in WRAPPED and returned != "T":  # `T` is the output of a model
+        if returned not in {*WRAPPED, "AsyncPages", "T"}:  # `T` is the output of a model
             return call
         wrapper = "wrap_result" if returned == "T" else NAMES[returned]
         if self._is_coroutine:  # wrapped on the loop, where no interrupt can come between
