@@ -24,6 +24,7 @@ from fal_async.emulator._responses import AppError
 from fal_async.emulator._runners.sockets import Socket
 from fal_async.emulator._server.websocket import DisconnectedError
 from fal_async.emulator._storage import StoredFile
+from fal_async.emulator._webhooks.delivery import WebhookAttempt, WebhookDelivery
 from fal_async.emulator._webhooks.signing import SignedWebhook
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "SignedWebhook",
     "Socket",
     "StoredFile",
+    "WebhookAttempt",
+    "WebhookDelivery",
 ]
 
 for _public in [globals()[_name] for _name in __all__]:

@@ -63,6 +63,14 @@ class Emulator(RegistrationMixin, InspectionMixin):
         compression: Whether WebSockets use permessage-deflate with clients that offer it. As far as
             is known, the platform does not.
         clock: Returns the time in seconds, by which results, files and tokens expire.
+        speed: How many times faster than on the platform results expire and webhooks are retried.
+            On the platform, results are kept for an hour; those of 10 kB or more, for 6 minutes.
+        webhook_timeouts: The timeout of the first attempt to deliver a webhook, and that of each
+            later one, in seconds.
+        private_webhooks: Whether webhooks are delivered to private and loopback addresses. The
+            platform drops them, but the receivers of tests are on this machine.
+        cancelled_webhooks: Whether cancelled jobs are delivered to webhooks. It is not known
+            whether the platform does.
         certfile: The path of a certificate chain in PEM format, to serve https. ``None`` serves
             http.
         keyfile: The path of the private key. ``None`` if `certfile` contains it.
@@ -98,6 +106,10 @@ class Emulator(RegistrationMixin, InspectionMixin):
         bandwidth: float | None = None,
         compression: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        speed: float = 1.0,
+        webhook_timeouts: tuple[float, float] = (15.0, 120.0),
+        private_webhooks: bool = True,
+        cancelled_webhooks: bool = False,
         certfile: str | None = None,
         keyfile: str | None = None,
         allow_origins: Sequence[str] = (),
@@ -112,6 +124,10 @@ class Emulator(RegistrationMixin, InspectionMixin):
             bandwidth=bandwidth,
             compression=compression,
             clock=clock,
+            speed=speed,
+            webhook_timeouts=webhook_timeouts,
+            private_webhooks=private_webhooks,
+            cancelled_webhooks=cancelled_webhooks,
         )
         accounts = Accounts(
             key or f"emulator:{uuid.uuid4()}", user_id or f"user_{uuid.uuid4().hex}"

@@ -8,7 +8,6 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fal_async.emulator._faults import inject_fault
 from fal_async.emulator._hosts import (
     Call,
     CdnHost,
@@ -20,6 +19,7 @@ from fal_async.emulator._hosts import (
     WebSocketHTTPHost,
     parse_called_id,
 )
+from fal_async.emulator._injection import inject_fault
 from fal_async.emulator._options import BadRequestError
 from fal_async.emulator._recorder import RecordedRequest
 from fal_async.emulator._request import BodyTooLargeError, GatewayRequest

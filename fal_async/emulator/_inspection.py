@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fal_async.emulator._server.http import Server
     from fal_async.emulator._state import PlatformState
     from fal_async.emulator._storage import StoredFile
+    from fal_async.emulator._webhooks.delivery import WebhookDelivery
 
 __all__ = ["InspectionMixin"]
 
@@ -44,6 +45,11 @@ class InspectionMixin:
     def files(self) -> Mapping[str, StoredFile]:
         """The files on the CDN by URL, oldest first."""
         return self._platform.files.snapshot()
+
+    @property
+    def webhooks(self) -> Mapping[str, WebhookDelivery]:
+        """The deliveries to webhooks by request id, oldest first, limited to the latest 10,000."""
+        return self._platform.webhooks.snapshot()
 
     @property
     def connections(self) -> int:
@@ -122,6 +128,23 @@ class InspectionMixin:
             return all(getattr(counters, name) >= value for name, value in at_least.items())
 
         await self.wait_for_async(reached, timeout)
+
+    async def wait_for_webhook(
+        self, request_id: str, *, timeout: float | None = 10.0
+    ) -> WebhookDelivery:
+        """Wait until the delivery of a job to its webhook has ended, and return it.
+
+        Args:
+            request_id: The id of the job.
+            timeout: The maximum time to wait, in seconds. ``None`` disables the timeout.
+
+        Raises:
+            KeyError: There is no such job, or it has no webhook.
+            TimeoutError: The delivery has not ended after the timeout.
+        """
+        delivery = self.webhooks[request_id]
+        await self.wait_for_async(lambda: delivery.state != "pending", timeout)
+        return delivery
 
     def store(
         self,

@@ -40,6 +40,7 @@ class Job:
 
     Attributes:
         request_id: The id by which the client knows the job.
+        gateway_request_id: The id of the latest run: that of the job, and another after a retry.
         endpoint: The called endpoint id, path included.
         app: The endpoint id without its path.
         path: The path after the registered endpoint id, with a leading slash.
@@ -83,6 +84,7 @@ class Job:
         "endpoint",
         "executions",
         "expires_at",
+        "gateway_request_id",
         "headers",
         "inference_time",
         "logs",
@@ -110,6 +112,7 @@ class Job:
         on_change: Callable[[], None],
     ) -> None:
         self.request_id: str = request_id
+        self.gateway_request_id: str = request_id
         self.endpoint: str = endpoint
         self.app: str = app
         self.path: str = path
@@ -194,11 +197,17 @@ class Job:
 
 
 class Jobs:
-    """Jobs of the queue by request id, until they expire."""
+    """Jobs of the queue by request id, until they expire.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Args:
+        clock: Returns the time in seconds.
+        speed: How many times faster than on the platform results expire.
+    """
+
+    def __init__(self, clock: Callable[[], float], speed: float) -> None:
         self._by_id: dict[str, Job] = {}
         self._clock = clock
+        self._speed = speed
         # Completed jobs in the order in which they expire, by the size of their results.
         self._large: deque[Job] = deque()
         self._small: deque[Job] = deque()
@@ -220,7 +229,8 @@ class Jobs:
         is_large = len(response.body) >= _LARGE
         job.response = response
         job.status = "COMPLETED"
-        job.expires_at = self._clock() + (_RETENTION_OF_LARGE if is_large else _RETENTION)
+        retention = _RETENTION_OF_LARGE if is_large else _RETENTION
+        job.expires_at = self._clock() + retention / self._speed
         (self._large if is_large else self._small).append(job)
         job._notify()
 

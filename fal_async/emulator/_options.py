@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from urllib.parse import urlsplit
 
 from fal_async.emulator._json import decode_or_none
 
@@ -58,6 +59,26 @@ def parse_max_queue_length(parameters: Mapping[str, str]) -> int | None:
     if not text.isdecimal():
         raise BadRequestError(f"fal_max_queue_length must be an integer, got {text!r}")
     return int(text)
+
+
+def parse_webhook_url(parameters: Mapping[str, str]) -> str | None:
+    """Return the URL to which the result of a job is delivered, or ``None``.
+
+    Raises:
+        BadRequestError: The value is not an absolute URL.
+    """
+    url = parameters.get("fal_webhook")
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise BadRequestError(
+            f"fal_webhook must be an absolute http:// or https:// URL, got {url!r}"
+        )
+    return url
 
 
 def parse_flag(text: str) -> bool:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Counters", "RecordedRequest", "Route"]
 
-#: The kind of a request. ``runner`` is the platform's own request to a runner.
+#: The kind of a request. ``runner`` is the platform's own request to a runner, and ``webhook`` one
+#: to a webhook.
 Route: TypeAlias = Literal[
     "run",
     "stream",
@@ -30,6 +31,7 @@ Route: TypeAlias = Literal[
     "result",
     "cancel",
     "runner",
+    "webhook",
     "realtime",
     "socket",
     "over_websocket",

@@ -131,16 +131,18 @@ class AppError(Exception):
         return json_response(self.status, body, headers)
 
 
-def raw_headers(headers: Mapping[str, str] | None) -> RawHeaders:
-    """Return headers as ASGI sends them."""
-    if not headers:
-        return []
+def raw_headers(headers: Mapping[str, str | None] | None) -> RawHeaders:
+    """Return headers as ASGI sends them, without those whose value is ``None``."""
     return [
-        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in (headers or {}).items()
+        if value is not None
     ]
 
 
-def json_response(status: int, value: object, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(
+    status: int, value: object, headers: Mapping[str, str | None] | None = None
+) -> Response:
     """Return a response with a JSON body."""
     return Response(status, encode(value), [JSON_TYPE, *raw_headers(headers)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections import Counter, OrderedDict
 from functools import partial
 from itertools import chain
@@ -368,6 +369,7 @@ class Scheduler:
             self._start_jobs(entry.queue)
 
         entry.job.status = "IN_QUEUE"
+        entry.job.gateway_request_id = str(uuid.uuid4())
         entry.queue.endpoint.counters.queued += 1
         doublings = min(entry.job.executions - 1, _MAX_DOUBLINGS)
         seconds = self._settings.backoff * 2**doublings

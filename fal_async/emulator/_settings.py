@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fal_async.errors import InvalidRequestError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,7 +28,15 @@ class Settings:
     bandwidth: float | None = None
     compression: bool = False
     clock: Callable[[], float] = time.monotonic
+    speed: float = 1.0
+    webhook_timeouts: tuple[float, float] = (15.0, 120.0)
+    private_webhooks: bool = True
+    cancelled_webhooks: bool = False
     allow_origins: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.speed > 0:
+            raise InvalidRequestError(f"speed must be positive, got {self.speed!r}")
 
     def is_allowed(self, origin: str) -> bool:
         """Return whether web pages of an origin may send requests. Pages of this machine may."""

@@ -14,6 +14,7 @@ from fal_async.emulator._runners.execution import Executor
 from fal_async.emulator._runners.threads import DaemonThreads
 from fal_async.emulator._scheduler import Scheduler
 from fal_async.emulator._storage import FileStore
+from fal_async.emulator._webhooks.delivery import WebhookSender
 from fal_async.emulator._webhooks.signing import WebhookSigner
 
 if TYPE_CHECKING:
@@ -39,16 +40,21 @@ class PlatformState:
     tokens: Tokens = field(init=False)
     executor: Executor = field(init=False)
     scheduler: Scheduler = field(init=False)
+    webhooks: WebhookSender = field(init=False)
 
     def __post_init__(self) -> None:
-        self.jobs = Jobs(self.settings.clock)
+        self.jobs = Jobs(self.settings.clock, self.settings.speed)
         self.files = FileStore(self.settings.clock)
         self.tokens = Tokens(self.settings.clock)
         self.executor = Executor(self.faults, self.recorder)
         self.scheduler = Scheduler(self.settings, self.jobs, self.recorder, self.executor)
+        self.webhooks = WebhookSender(
+            self.settings, self.accounts, self.signer, self.jobs, self.faults, self.recorder
+        )
 
     async def reset(self) -> None:
         """Cancel all runs, and clear everything but the registered endpoints."""
+        await self.webhooks.cancel()
         await self.scheduler.cancel_all()
         self.clear()
 
@@ -58,12 +64,14 @@ class PlatformState:
         self.recorder.clear()
         self.accounts.lock(None)
         self.jobs.clear()
+        self.webhooks.clear()
         self.files.clear()
         for endpoint in self.registry:
             endpoint.counters.clear()
 
     async def aclose(self) -> None:
         """Cancel all runs, and shut the apps down."""
+        await self.webhooks.cancel()
         self.scheduler.stop()
         for endpoint in self.registry:
             await endpoint.runner.aclose()

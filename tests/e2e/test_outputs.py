@@ -139,7 +139,7 @@ async def test_options_become_headers_and_query(fal: Emulator, client: AsyncClie
             path="/variant",
             hint="warm",
             priority="low",
-            webhook_url="https://example.com/hook?a=1&b=2",
+            webhook_url="https://me.invalid/hook?a=1&b=2",
             start_timeout=30,
             tags={"team": "a b", "run": "7"},
             no_retry=True,
@@ -166,7 +166,7 @@ async def test_options_become_headers_and_query(fal: Emulator, client: AsyncClie
     assert request.headers["user-agent"].startswith("fal_async/")
     assert request.path.endswith("/acme/echo/variant")
     assert request.query == (
-        "fal_webhook=https%3A%2F%2Fexample.com%2Fhook%3Fa%3D1%26b%3D2&fal_max_queue_length=100"
+        "fal_webhook=https%3A%2F%2Fme.invalid%2Fhook%3Fa%3D1%26b%3D2&fal_max_queue_length=100"
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fal_async.emulator import Emulator, Fault
+from fal_async.errors import InvalidRequestError
 from tests.support.http import echo, make_client, submit, wait_for_completed
 from tests.support.raw_client import RESET, connect, encode_request, send_request
 
@@ -95,6 +97,42 @@ def test_headers_are_added_to_the_real_response(fal: Emulator, http: httpx.Clien
     assert (response.status_code, response.text) == (200, '{"a":1}')
     assert response.headers.get_list("content-type") == ["text/plain"]
     assert response.headers["x-odd"] == "1"
+
+
+def test_headers_are_removed_from_the_response(fal: Emulator, http: httpx.Client) -> None:
+    fal.fail("acme/app", Fault(route="submit", headers={"X-Fal-Request-Id": None}))
+    submitted = http.post("/queue/acme/app", json={})
+    assert "x-fal-request-id" not in submitted.headers
+    assert "x-fal-request-id" in http.get(submitted.json()["status_url"]).headers
+
+
+def test_share_of_the_requests_fails(fal: Emulator, http: httpx.Client) -> None:
+    def fail(seed: int) -> list[int]:
+        fal.reset()
+        fal.fail("acme/app", Fault(share=0.2, seed=seed, status=503))
+        return [http.post("/run/acme/app", json={}).status_code for _ in range(100)]
+
+    first = fail(1)
+    assert set(first) == {200, 503}
+    assert 10 <= first.count(503) <= 30
+    assert first == fail(1) != fail(2)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_share_must_be_from_zero_to_one(share: float) -> None:
+    with pytest.raises(InvalidRequestError, match="share must be from 0 to 1, got"):
+        Fault(share=share)
+
+
+def test_delayed_response_was_processed(fal: Emulator, http: httpx.Client) -> None:
+    gate = fal.gate()
+    fal.fail("acme/app", Fault(route="submit", delay_response=gate))
+    with ThreadPoolExecutor(1) as executor:
+        response = executor.submit(submit, http)
+        wait_for_completed(fal)
+        assert not response.done()
+        gate.open()
+        assert response.result()["status"] == "IN_QUEUE"
 
 
 def test_edit_changes_the_real_response(fal: Emulator, http: httpx.Client) -> None:

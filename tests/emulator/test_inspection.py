@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 def test_requests_are_recorded_in_order(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
-    submitted = submit(http, "acme/app", params={"fal_webhook": "https://a.b"}, json={"a": 1})
+    submitted = submit(http, "acme/app", params={"fal_webhook": "https://a.invalid"}, json={"a": 1})
     http.get("/nowhere")
     sent, unknown = fal.requests
     assert (sent.route, sent.endpoint, sent.method) == ("submit", "acme/app", "POST")
     assert (sent.host, sent.path, sent.status) == ("queue", "/queue/acme/app", 200)
-    assert sent.query == "fal_webhook=https%3A%2F%2Fa.b"
+    assert sent.query == "fal_webhook=https%3A%2F%2Fa.invalid"
     assert sent.headers["authorization"] == f"Key {fal.key}"
     assert sent.arguments == {"a": 1}
     assert sent.request_id == submitted["request_id"]

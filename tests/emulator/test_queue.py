@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from fal_async.emulator import AppError, Emulator, Job
+from fal_async.errors import InvalidRequestError
 from tests.support.http import Arguments, echo, gated_echo, make_client, submit, wait_for_completed
 
 
@@ -307,6 +308,23 @@ def test_large_results_expire_earlier() -> None:
         assert fal.jobs == fal._platform.jobs._by_id == {}
 
 
+def test_speed_shortens_the_life_of_results() -> None:
+    now = 0.0
+    with Emulator(clock=lambda: now, speed=60) as fal, make_client(fal) as http:
+        fal.register("acme/app", echo)
+        submitted = submit(http)
+        wait_for_completed(fal)
+        for seconds, expected in [(59, 200), (60, 404)]:
+            now = float(seconds)
+            assert http.get(submitted["response_url"]).status_code == expected
+
+
+@pytest.mark.parametrize("speed", [0, -1, float("nan")])
+def test_speed_must_be_positive(speed: float) -> None:
+    with pytest.raises(InvalidRequestError, match="speed must be positive, got"):
+        Emulator(speed=speed)
+
+
 def test_job_can_be_expired_manually(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     submitted = submit(http)
@@ -384,5 +402,5 @@ def test_platform_headers_reach_the_runner(fal: Emulator, http: httpx.Client) ->
 
 def test_webhook_parameter_is_not_part_of_the_id(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
-    submitted = submit(http, params={"fal_webhook": "https://example.com/hook?a=b"})
+    submitted = submit(http, params={"fal_webhook": "https://me.invalid/hook?a=b"})
     assert fal.jobs[submitted["request_id"]].endpoint == "acme/app"

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fal_async.emulator import Emulator
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-PREFIX = "X-Fal-Webhook-"
-
-
-def fetch_key(fal: Emulator) -> Ed25519PublicKey:
-    (key,) = httpx.get(f"{fal.url}/rest/.well-known/jwks.json").raise_for_status().json()["keys"]
-    assert (key["kty"], key["crv"]) == ("OKP", "Ed25519")
-    assert not key["x"].endswith("=")
-    return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key["x"] + "="))
-
-
-def verify(key: Ed25519PublicKey, headers: Mapping[str, str], body: bytes) -> None:
-    """Verify a signature as the documentation of the platform says."""
-    names = ["Request-Id", "User-Id", "Timestamp"]
-    lines = [*(headers[PREFIX + name] for name in names), hashlib.sha256(body).hexdigest()]
-    key.verify(bytes.fromhex(headers[f"{PREFIX}Signature"]), "\n".join(lines).encode())
+from tests.support.signatures import PREFIX, fetch_key, verify
 
 
 def test_signature_is_valid_for_the_key_set(fal: Emulator) -> None:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from fal_async.emulator._hosts.base import Call, authenticate, authorize, make_job, parse_called_id
 from fal_async.emulator._json import encode
-from fal_async.emulator._options import parse_flag, parse_max_queue_length, parse_start_timeout
+from fal_async.emulator._options import (
+    parse_flag,
+    parse_max_queue_length,
+    parse_start_timeout,
+    parse_webhook_url,
+)
 from fal_async.emulator._responses import (
     EVENT_STREAM_TYPE,
     RejectedError,
@@ -89,12 +94,15 @@ class QueueHost:
         target = authorize(self._platform, request, call)
         scheduler = self._platform.scheduler
         start_timeout = parse_start_timeout(request.headers)
+        webhook_url = parse_webhook_url(request.parameters)
         max_length = parse_max_queue_length(request.parameters)
         if max_length is not None and scheduler.queue_length(target.endpoint) > max_length:
             text = f"More than {max_length} requests already wait for {target.endpoint.id}"
             raise RejectedError(error_response(429, text, {"x-fal-needs-retry": "1"}))
         job = make_job(self._platform, request, call, target, request_id=request_id, direct=False)
         self._platform.jobs.add(job)
+        if webhook_url is not None:
+            self._platform.webhooks.add(job, target.endpoint, webhook_url)
         position = scheduler.submit(job, target.endpoint, start_timeout)
         accepted = {
             "status": "IN_QUEUE",

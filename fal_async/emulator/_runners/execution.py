@@ -9,7 +9,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from fal_async.emulator._faults import runner_fault
+from fal_async.emulator._injection import runner_fault
 from fal_async.emulator._json import encode
 from fal_async.emulator._responses import (
     WITHOUT_BODY,
