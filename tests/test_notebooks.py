@@ -59,3 +59,25 @@ def test_interrupting_a_cell_cancels_its_job(
         "error",
         "NotFoundError",
     )
+
+
+def test_results_show_their_pictures_as_html(notebook: Notebook) -> None:
+    cell = "import fal_async\nawait fal_async.subscribe('fal-ai/flux/dev', {'prompt': 'a cat'})"
+    ((kind, _),) = notebook.run(cell)
+    assert kind == "result"
+    assert notebook.html is not None
+    assert f"<img src={URL}".replace("'", '"') in notebook.html
+    assert "<summary>Output: request " in notebook.html
+
+
+@pytest.mark.parametrize("module", ["fal_async", "fal_async.sync"])
+def test_tracebacks_omit_frames_of_the_library(notebook: Notebook, module: str) -> None:
+    wait = "" if module == "fal_async.sync" else "await "
+    cell = f"import {module}\n{wait}{module}.run('acme/missing', {{}})"
+    assert notebook.run(cell) == [("error", "NotFoundError")]
+    assert "acme/missing" in notebook.traceback
+    assert "dispatcher.py" not in notebook.traceback
+    assert "_portal.py" not in notebook.traceback
+    assert notebook.run(
+        "import sys; str(len(__import__('traceback').extract_tb(sys.last_value.__traceback__)) > 3)"
+    ) == [("result", "'True'")]

@@ -86,6 +86,11 @@ class AsyncRequestHandle(_Bound):
     cancel_url: str = field(repr=False)
     application: str
 
+    def _repr_html_(self) -> str:
+        from fal_async._core.notebook import handle_html  # only notebooks call this
+
+        return handle_html(self.application, self.request_id)
+
     @classmethod
     def from_request_id(
         cls, client: SupportsAttach[AsyncRequestHandle], application: str, request_id: str

@@ -94,6 +94,15 @@ class Result(dict[str, Any], Generic[FileT]):
         files = files_in_output(self, File, self._dispatcher)
         return cast("list[FileT]", files)  # a subclass with files of another class overrides this
 
+    def _repr_html_(self) -> str:
+        from fal_async._core.notebook import result_html  # only notebooks call this
+
+        # This imports pydantic.
+        from fal_async._files.file import File, files_in_output
+
+        files = [file._repr_html_() for file in files_in_output(self, File, None)]
+        return result_html(self, files, self.request_id, self.billable_units)
+
     def _metadata(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in Result.__slots__ if name[0] != "_"}
 

@@ -45,6 +45,11 @@ class FalClientError(Exception):
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[tuple[Any, ...], dict[str, Any]]]:
         return self._unpickle, (self.args, self.__dict__.copy())
 
+    def _render_traceback_(self) -> list[str]:
+        from fal_async._core.notebook import render_traceback  # only IPython calls this
+
+        return render_traceback(self)
+
     @classmethod
     def _unpickle(cls, args: tuple[Any, ...], attributes: dict[str, Any]) -> Self:
         error = cls.__new__(cls, *args)

@@ -33,6 +33,12 @@ class LogLine(_Message, total=False):
     source: str
 
 
+def _html(text: str, logs: list[LogLine]) -> str:
+    from fal_async._core.notebook import status_html  # only notebooks call this
+
+    return status_html(text, logs)
+
+
 def _log_line_schema(source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
     """Return the schema of a log line, which keeps unknown fields."""
     from pydantic_core import core_schema  # programs that use pydantic have imported it
@@ -68,6 +74,10 @@ class Queued(Status):
 
     position: int | None
 
+    def _repr_html_(self) -> str:
+        ahead = "" if self.position is None else f", {self.position} ahead"
+        return _html(f"In the queue{ahead}", [])
+
 
 @set_module("fal_async.types")
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,9 @@ class InProgress(Status):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "logs", self.logs or [])  # programs may pass `None`
+
+    def _repr_html_(self) -> str:
+        return _html("In progress", self.logs)
 
 
 @set_module("fal_async.types")
@@ -103,6 +116,12 @@ class Completed(Status):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "logs", self.logs or [])  # programs may pass `None`
+
+    def _repr_html_(self) -> str:
+        seconds = self.metrics.get("inference_time")
+        took = f" in {seconds:.2f} s" if isinstance(seconds, int | float) else ""
+        failed = "" if self.error is None else f": {self.error}"
+        return _html(f"Completed{took}{failed}", self.logs)
 
 
 @set_module("fal_async.types")

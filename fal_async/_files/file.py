@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from fal_async._core.annotations import set_module
 from fal_async._dispatch.binding import default_dispatcher
 from fal_async._files.downloads import Download
+from fal_async._files.images import check_pillow, open_image
 from fal_async._net.files import save
+from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.downloads import decode_data_url, file_name, find_file_objects, is_data_url
 from fal_async._protocol.serialization import FileReference
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import os
     from pathlib import Path
 
+    from PIL.Image import Image
     from pydantic import PrivateAttr
 
     from fal_async._dispatch.dispatcher import Dispatcher
@@ -54,6 +58,11 @@ class FileBase(BaseModel, FileReference):
         """Download the file with a client's dispatcher from now on."""
         self._dispatcher = dispatcher
         return self
+
+    def _repr_html_(self) -> str:
+        from fal_async._core.notebook import file_html  # only notebooks call this
+
+        return file_html(self.url, self.content_type, self.file_name, self.file_size)
 
 
 @set_module("fal_async")
@@ -105,6 +114,23 @@ class File(FileBase):
         """
         async with self.iter_bytes(max_bytes=max_bytes) as chunks:
             return b"".join([chunk async for chunk in chunks])
+
+    async def image(self, *, max_bytes: int | None = MAX_READ) -> Image:
+        """Download an image and open it with Pillow (extra ``images``); see `iter_bytes`.
+
+        Args:
+            max_bytes: The maximum size in bytes. ``None`` accepts any size.
+
+        Returns:
+            The decoded image, as a ``PIL.Image.Image``.
+
+        Raises:
+            InvalidRequestError: Pillow is missing. Nothing was sent.
+            InvalidResponseError: The file is not an image that Pillow can read.
+        """
+        check_pillow()
+        content = await self.read(max_bytes=max_bytes)
+        return await run_in_thread(partial(open_image, content), Work.DECODING)
 
     async def save(self, target: str | os.PathLike[str], *, max_bytes: int | None = None) -> Path:
         """Download the content to a file, which appears when it is complete; see `iter_bytes`.

@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
 
 from fal_async._core.checks import describe
-from fal_async.errors import InvalidRequestError
+from fal_async.errors import InvalidRequestError, InvalidResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Picture", "image_bytes", "image_type", "is_picture"]
+    from PIL.Image import Image
+
+__all__ = ["Picture", "check_pillow", "image_bytes", "image_type", "is_picture", "open_image"]
 
 #: Common names of formats, and the names that Pillow uses.
 _FORMATS = {"jpg": "jpeg", "tif": "tiff"}
@@ -100,6 +102,31 @@ def image_bytes(image: Picture, format: str) -> bytes:  # noqa: A002 -- the offi
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidRequestError(f"cannot encode the image as {format!r}: {error}") from error
     return buffer.getvalue()
+
+
+def check_pillow() -> None:
+    """Raise an error if Pillow is missing."""
+    try:
+        import_module("PIL.Image")  # an optional dependency
+    except ImportError as error:
+        raise InvalidRequestError(
+            'images are opened with Pillow: pip install "fal-async[images]"'
+        ) from error
+
+
+def open_image(content: bytes) -> Image:
+    """Decode an image. Decoding takes a while, so call this in a worker thread.
+
+    Raises:
+        InvalidResponseError: The content is not an image that Pillow can read.
+    """
+    pillow = import_module("PIL.Image")  # an optional dependency
+    try:
+        image = pillow.open(io.BytesIO(content))
+        image.load()
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        raise InvalidResponseError(f"cannot open the file as an image: {error}") from error
+    return cast("Image", image)
 
 
 def _turn_upright(image: Any) -> Any:

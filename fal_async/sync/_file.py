@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import os
     from pathlib import Path
 
+    from PIL.Image import Image
 
 __all__ = ["SyncDownload", "SyncFile"]
 
@@ -78,6 +79,21 @@ class SyncFile(SyncFileBase):
             max_bytes: The maximum size in bytes. ``None`` accepts any size.
         """
         return self._portal.call(self._async.read, max_bytes=max_bytes)
+
+    def image(self, *, max_bytes: int | None = 512 * 1024 * 1024) -> Image:
+        """Download an image and open it with Pillow (extra ``images``); see `iter_bytes`.
+
+        Args:
+            max_bytes: The maximum size in bytes. ``None`` accepts any size.
+
+        Returns:
+            The decoded image, as a ``PIL.Image.Image``.
+
+        Raises:
+            InvalidRequestError: Pillow is missing. Nothing was sent.
+            InvalidResponseError: The file is not an image that Pillow can read.
+        """
+        return self._portal.call(self._async.image, max_bytes=max_bytes)
 
     def save(self, target: str | os.PathLike[str], *, max_bytes: int | None = None) -> Path:
         """Download the content to a file, which appears when it is complete; see `iter_bytes`.

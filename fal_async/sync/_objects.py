@@ -94,6 +94,9 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
         """The endpoint id of the job."""
         return self._async.application
 
+    def _repr_html_(self) -> str:
+        return self._async._repr_html_()
+
     @classmethod
     def from_request_id(
         cls, client: SupportsAttach[SyncRequestHandle], application: str, request_id: str

@@ -36,10 +36,12 @@ SPECIAL = {
         "__deepcopy__",
         "__get_pydantic_core_schema__",
         "__reduce__",
+        "_repr_html_",
     },
 }
 #: Method bodies that differ from those of the async class.
 BODIES = {
+    ("AsyncRequestHandle", "_repr_html_"): "return self._async._repr_html_()",
     ("AsyncClient", "aclose"): "self._close()",
     ("AsyncRequestHandle", "__reduce__"): "return type(self)._attach_to_default, (self.to_dict(),)",
     ("AsyncRequestHandle", "__get_pydantic_core_schema__"): (

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 
 
 class Notebook:
-    """A kernel that runs cells one after another."""
+    """A kernel that runs cells one after another.
+
+    Attributes:
+        html: The HTML of the last result; ``None`` without it.
+        traceback: The last traceback, as the page shows it.
+    """
 
     def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
         self._manager = manager
         self._client = client
+        self.html: str | None = None
+        self.traceback = ""
 
     def start(self, code: str) -> None:
         """Start a cell."""
@@ -43,8 +50,10 @@ class Notebook:
                 shown.append((content["name"], content["text"]))
             elif kind == "execute_result":
                 shown.append(("result", content["data"]["text/plain"]))
+                self.html = content["data"].get("text/html")
             elif kind == "error":
                 shown.append(("error", content["ename"]))
+                self.traceback = "\n".join(content["traceback"])
 
     def run(self, code: str) -> list[tuple[str, str]]:
         """Return the output of a cell."""
