@@ -35,21 +35,22 @@ __all__ = [
     "suggested_name",
 ]
 
-#: The part of a file in a response, or the size of a file that ends before what was asked for.
+#: The range of a response, or the size of a file that ends before the requested range.
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18}|\*)", re.ASCII)
 _FILE_URL = re.compile(r"https?://|data:", re.IGNORECASE)
-#: What names of files cannot hold on some system, and what would be a folder or hidden.
+#: Characters that a system forbids in file names, and dots that hide a file or name a folder.
 _UNSAFE = re.compile(r'[<>:"/\\|?*]|^\.+|[. ]+$')
-#: Names of devices of Windows, whatever follows their first dot.
+#: The names of devices on Windows, with any extension.
 _DEVICES = re.compile(
     r"(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\.|$)", re.IGNORECASE
 )
-#: What is not ASCII, in percent.
+#: Percent-encoded bytes that are not ASCII.
 _ENCODED = re.compile(r"(?:%[89a-f][0-9a-f])+", re.IGNORECASE)
-#: How long a name and its extension may be, in bytes; systems allow 255, and a number may follow.
+#: The maximum length of a name and of its extension, in bytes: systems allow 255, and a number may
+#: be appended.
 _LONGEST_NAME: Final = 200
 _LONGEST_EXTENSION: Final = 20
-#: Statuses that come with a file.
+#: The statuses of responses with a complete file.
 _WHOLE: Final = frozenset({200, 203})
 _PART: Final = 206
 
@@ -59,9 +60,9 @@ class FileVersion:
     """The metadata of a file in a response.
 
     Attributes:
-        size: Its size in bytes; ``None`` when the response does not say.
-        etag: What tells its content from any other; ``None`` when there is nothing that does.
-        start: Where in the file the response begins.
+        size: The size of the file, in bytes; ``None`` if it is unknown.
+        etag: The strong ETag, which identifies the content; ``None`` without one.
+        start: The offset of the response in the file, in bytes.
     """
 
     size: int | None
@@ -70,17 +71,17 @@ class FileVersion:
 
     @classmethod
     def of(cls, status_code: int, headers: Mapping[str, str]) -> FileVersion:
-        """Read the head of a successful response.
+        """Read the headers of a successful response.
 
         Raises:
-            InvalidResponseError: It brings no file, or a part of one that it does not name.
+            InvalidResponseError: The response contains neither a file nor a known range of one.
         """
         etag = headers.get("etag", "")
         try:
             encoded = bool(content_codings(headers.get("content-encoding", "")))
         except CodingError as error:
-            raise InvalidResponseError(f"the file cannot be read: {error}") from error
-        # What is compressed on its way is counted, and told apart, in another way than the file.
+            raise InvalidResponseError(f"cannot read the file: {error}") from error
+        # The length and the ETag of a compressed response are not those of the file.
         strong = etag if etag.startswith('"') and not encoded else None
         if status_code in _WHOLE:
             length = headers.get("content-length", "")
@@ -88,7 +89,7 @@ class FileVersion:
         start, size = _content_range(headers)
         if status_code != _PART or start is None or encoded:
             raise InvalidResponseError(
-                f"a response of HTTP {status_code} brought no file, or not all"
+                f"the response must contain the file or a range of it, got HTTP {status_code}"
             )
         return cls(size, strong, start)
 
@@ -99,7 +100,7 @@ class FileVersion:
 
 
 def size_from_unsatisfied_range(headers: Mapping[str, str]) -> int | None:
-    """Return the size that a 416 response states; ``None`` if it states none."""
+    """Return the size of the file in the headers of a 416 response; ``None`` if it is missing."""
     return _content_range(headers)[1]
 
 
@@ -107,9 +108,9 @@ def resolve_redirect(url: str, location: str) -> str:
     """Return the target of a redirect.
 
     Raises:
-        InvalidResponseError: Nowhere, or from https to http.
+        InvalidResponseError: The target is not an http or https URL, or is http after https.
     """
-    # Headers are bytes: those beyond ASCII, UTF-8 as a rule, are encoded as they came.
+    # Header values were decoded as Latin-1. Their bytes beyond ASCII, usually UTF-8, are encoded.
     location = "".join(c if c.isascii() else f"%{ord(c):02X}" for c in normalize_url(location))
     try:
         target = urljoin(url, location)
@@ -117,18 +118,21 @@ def resolve_redirect(url: str, location: str) -> str:
         target = ""
     origin = origin_of(target) or ""
     if not origin.startswith("http") or (url[:6].lower() == "https:" and origin[:5] != "https"):
-        raise InvalidResponseError(f"a redirect of a file leads to {location[:100]!r}")
+        raise InvalidResponseError(
+            f"cannot follow the redirect of a file to {location[:100]!r}: the target must be an "
+            "https URL, or http after http"
+        )
     return target
 
 
 def normalize_url(url: object) -> str:
-    """Percent-encode the spaces of a URL, which many outputs have in file names.
+    """Percent-encode the spaces of a URL, which the file names of many outputs contain.
 
     Raises:
-        InvalidRequestError: It is no text.
+        InvalidRequestError: The URL is not a string.
     """
     if not isinstance(url, str):
-        raise InvalidRequestError(f"a URL is text, got {type(url).__name__}")
+        raise InvalidRequestError(f"a URL must be a string, got {type(url).__name__}")
     return url if is_data_url(url) else url.strip().replace(" ", "%20")
 
 
@@ -138,14 +142,14 @@ def is_data_url(url: str) -> bool:
 
 
 def download(url: str, credential: Credential, *, start: int, etag: str | None) -> Operation[None]:
-    """Ask for a file, from the byte `start` on where the file has an ETag.
+    """Request a file, or the range from the byte `start` on if the file has an ETag.
 
     Raises:
-        InvalidRequestError: The URL is not one of http or https.
+        InvalidRequestError: The URL is not an http or https URL.
     """
     origin = origin_of(url)
     if origin is None or not origin.startswith("http"):
-        raise InvalidRequestError(f"only http and https URLs can be downloaded, not {url[:100]!r}")
+        raise InvalidRequestError(f"the URL of a download must be http or https, got {url[:100]!r}")
     headers = {"accept": "*/*", "accept-encoding": "identity"}
     if start and etag is not None:
         headers |= {"range": f"bytes={start}-", "if-range": etag}
@@ -191,23 +195,29 @@ def decode_data_url(url: str) -> tuple[str, bytes]:
     head, comma, text = url.partition(",")
     kind, *parameters = head[len("data:") :].split(";")
     if not comma:
-        raise InvalidResponseError("a data URL has no comma")
+        raise InvalidResponseError("a data URL must have a comma, got none")
     try:
         content = unquote_to_bytes(text)
     except UnicodeEncodeError as error:
-        raise InvalidResponseError(f"a data URL is not text: {error}") from error
+        raise InvalidResponseError(f"cannot decode a data URL: {error}") from error
     if any(parameter.strip().lower() == "base64" for parameter in parameters):
         content = b"".join(content.split()).translate(bytes.maketrans(b"-_", b"+/"))
         try:
             content = base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
         except binascii.Error as error:
-            raise InvalidResponseError(f"a data URL is not base64: {error}") from error
+            raise InvalidResponseError(
+                f"cannot decode the base64 of a data URL: {error}"
+            ) from error
     return kind.strip().lower() or "text/plain", content
 
 
 def file_name(url: str, named: str | None, extension: str) -> str:
     """Return a safe file name: the given name, the last segment of the URL, or a default."""
-    path = "" if is_data_url(url) else _unquote_path(urlsplit(url).path)
+    path = "" if is_data_url(url) else urlsplit(url).path
+    try:
+        path = unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        path = unquote(path, encoding="latin-1")
     for candidate in (named or "", path.rpartition("/")[2]):
         last = _ENCODED.sub(_decode, candidate).replace("\\", "/").rpartition("/")[2]
         shown = "".join(character if character.isprintable() else "_" for character in last)
@@ -223,24 +233,15 @@ def suggested_name(headers: Mapping[str, str]) -> str | None:
     message["content-disposition"] = headers.get("content-disposition", "")
     parameters = message.get_params([], "content-disposition")
     names = [value for key, value in parameters if key.lower() == "filename"]
-    # One of ``filename*`` says its encoding, and comes as a tuple.
+    if not names:
+        return None
+    # The value of ``filename*`` is a tuple with its encoding, and takes precedence.
     names.sort(key=lambda name: not isinstance(name, tuple))
-    return _decode_utf8(collapse_rfc2231_value(names[0])) if names else None
-
-
-def _decode_utf8(name: str) -> str:
-    """Decode a name as UTF-8, if possible: headers are decoded as Latin-1."""
+    name = collapse_rfc2231_value(names[0])
     try:
-        return name.encode("latin-1").decode()
+        return name.encode("latin-1").decode()  # headers were decoded as Latin-1
     except UnicodeError:
         return name
-
-
-def _unquote_path(path: str) -> str:
-    try:
-        return unquote(path, errors="strict")
-    except UnicodeDecodeError:
-        return unquote(path, encoding="latin-1")
 
 
 def _decode(encoded: re.Match[str]) -> str:

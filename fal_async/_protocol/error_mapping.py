@@ -85,8 +85,17 @@ def exception_from_response(
     detail = fields.get("detail")
     items = cast("list[object]", detail) if isinstance(detail, list) else []
     details = [_detail(each) for item in items if (each := _object(item))]
-    error_type = _error_type(fields, response, details)
+    error_type = (
+        _text(fields, "error_type")
+        or response.headers.get("x-fal-error-type")
+        or _text(fields, "type")
+        or next((detail.type for detail in details if detail.type != _UNNAMED), None)
+    )
     message = _message(fields, details) or _fallback_message(response, body)
+    retryable = False if response.is_start_timeout else response.needs_retry
+    if retryable is None:
+        is_temporary = response.status_code in {408, 429, 502, 503, 504}
+        retryable = is_temporary or error_type in _RETRYABLE_TYPES
     return _exception_class(response, message, error_type)(
         message,
         response.status_code,
@@ -94,7 +103,7 @@ def exception_from_response(
         details=details,
         request_id=response.request_id or _text(fields, "request_id") or request_id,
         retry_after=response.retry_after,
-        retryable=_retryable(response, error_type),
+        retryable=retryable,
         response_headers=response.headers,
         body=body,
     )
@@ -114,30 +123,18 @@ def _exception_class(
     return _BY_STATUS.get(response.status_code, FalClientHTTPError)
 
 
-def _error_type(
-    fields: Mapping[str, Any], response: Response, details: Sequence[ErrorDetail]
-) -> str | None:
-    return (
-        _text(fields, "error_type")
-        or response.headers.get("x-fal-error-type")
-        or _text(fields, "type")
-        or next((detail.type for detail in details if detail.type != _UNNAMED), None)
-    )
-
-
 def _message(fields: Mapping[str, Any], details: Sequence[ErrorDetail]) -> str:
     if details:
-        return "; ".join(_describe(detail) for detail in details)
+        parts: list[str] = []
+        for detail in details:
+            where = ".".join(str(part) for part in detail.loc if part != "body")
+            parts.append(f"{where}: {detail.message}" if where else detail.message)
+        return "; ".join(parts)
     for key in ("detail", "message", "error", "status"):
         value = fields.get(key)
         if value and (text := value if isinstance(value, str) else json_text(value)[:MAX_MESSAGE]):
             return text
     return ""
-
-
-def _describe(detail: ErrorDetail) -> str:
-    where = ".".join(str(part) for part in detail.loc if part != "body")
-    return f"{where}: {detail.message}" if where else detail.message
 
 
 def _fallback_message(response: Response, body: object) -> str:
@@ -172,11 +169,3 @@ def _object(value: object) -> dict[str, Any]:
 def _text(item: Mapping[str, Any], name: str) -> str | None:
     value = item.get(name)
     return value if isinstance(value, str) and value else None
-
-
-def _retryable(response: Response, error_type: str | None) -> bool:
-    if response.is_start_timeout:
-        return False
-    if response.needs_retry is not None:
-        return response.needs_retry
-    return error_type in _RETRYABLE_TYPES or response.status_code in {408, 429, 502, 503, 504}

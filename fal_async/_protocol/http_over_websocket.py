@@ -77,7 +77,16 @@ class ResponseDecoder:
         """
         meta = _meta(message)
         if self._request_id is None:
-            return self._start(meta)
+            status = None if meta is None or meta["type"] != "start" else meta.get("status")
+            if meta is None or not isinstance(status, int) or not 100 <= status <= 999:
+                raise InvalidResponseError(
+                    "a response over the WebSocket did not begin with its start"
+                )
+            self._request_id = request_id = meta["request_id"]
+            headers = meta.get("headers")
+            fields = cast("dict[str, Any]", headers) if isinstance(headers, dict) else {}
+            lowered = {name.lower(): str(value) for name, value in fields.items()}
+            return ResponseStart(request_id, status, lowered)
         if meta is None or meta["type"] != "end":
             return BodyChunk(message.encode() if isinstance(message, str) else bytes(message))
         if meta["request_id"] != self._request_id:
@@ -88,19 +97,6 @@ class ResponseDecoder:
         self._request_id = None
         seconds = meta.get("time_to_first_byte_seconds")
         return ResponseEnd(float(seconds) if isinstance(seconds, int | float) else None)
-
-    def _start(self, meta: Mapping[str, Any] | None) -> ResponseStart:
-        status = None if meta is None or meta["type"] != "start" else meta.get("status")
-        if meta is None or not isinstance(status, int) or not 100 <= status <= 999:
-            raise InvalidResponseError("a response over the WebSocket did not begin with its start")
-        self._request_id = meta["request_id"]
-        headers = meta.get("headers")
-        fields = cast("dict[str, Any]", headers) if isinstance(headers, dict) else {}
-        return ResponseStart(
-            meta["request_id"],
-            status,
-            {name.lower(): str(value) for name, value in fields.items()},
-        )
 
 
 def _meta(message: str | bytes | bytearray) -> Mapping[str, Any] | None:

@@ -46,25 +46,21 @@ class LogCursor:
 
     def new_lines(self, window: Sequence[LogLine]) -> list[LogLine]:
         """Return the lines of a window that were not returned before."""
-        prints = [_fingerprint(line) for line in window]
+        prints = [hash((line.get("timestamp"), line["message"])) for line in window]
         if all("timestamp" in line for line in window):
-            places = self._new_indexes(prints)
+            indexes: list[int] = []
+            seen: Counter[int] = Counter()
+            for index, fingerprint in enumerate(prints):
+                seen[fingerprint] += 1
+                if seen[fingerprint] > self._counts[fingerprint]:
+                    indexes.append(index)
         else:
             overlap = _overlap(prints, self._delivered[-len(prints) :])
-            places = range(overlap, len(prints))
-        new = [prints[place] for place in places]
+            indexes = list(range(overlap, len(prints)))
+        new = [prints[index] for index in indexes]
         self._delivered += new
         self._counts.update(new)
-        return [window[place] for place in places]
-
-    def _new_indexes(self, prints: list[int]) -> Sequence[int]:
-        seen: Counter[int] = Counter()
-        places: list[int] = []
-        for place, fingerprint in enumerate(prints):
-            seen[fingerprint] += 1
-            if seen[fingerprint] > self._counts[fingerprint]:
-                places.append(place)
-        return places
+        return [window[index] for index in indexes]
 
 
 def _overlap(head: list[int], tail: list[int]) -> int:
@@ -73,8 +69,8 @@ def _overlap(head: list[int], tail: list[int]) -> int:
     `tail` is not longer than `head`, so a match is never complete before the last step.
     """
     fallback = [0] * len(head)
-    for place in range(1, len(head)):
-        fallback[place] = _advance(head, fallback, fallback[place - 1], head[place])
+    for index in range(1, len(head)):
+        fallback[index] = _advance(head, fallback, fallback[index - 1], head[index])
     length = 0
     for fingerprint in tail:
         length = _advance(head, fallback, length, fingerprint)
@@ -85,10 +81,6 @@ def _advance(head: list[int], fallback: list[int], length: int, fingerprint: int
     while length and head[length] != fingerprint:
         length = fallback[length - 1]
     return length + (head[length] == fingerprint)
-
-
-def _fingerprint(line: LogLine) -> int:
-    return hash((line.get("timestamp"), line["message"]))
 
 
 def parse_logs(raw: object) -> list[LogLine]:
@@ -144,11 +136,9 @@ class StatusFilter:
         state: Status = status
         lines: list[LogLine] = []
         if isinstance(status, InProgress | Completed):
-            lines = self._lines(status.logs)
+            if self._cursor is not None:
+                lines = self._cursor.new_lines(status.logs)
             state, status = replace(status, logs=[]), replace(status, logs=lines)
         repeated = state == self._last and not lines and not self._repeats
         self._last = state
         return None if repeated else status
-
-    def _lines(self, window: list[LogLine]) -> list[LogLine]:
-        return [] if self._cursor is None else self._cursor.new_lines(window)

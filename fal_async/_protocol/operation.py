@@ -32,18 +32,12 @@ __all__ = [
 
 T = TypeVar("T")
 
-
 #: The maximum length of a URL, in characters: that of httpx.
 MAX_URL_LENGTH: Final = 65_536
-
-
 #: The maximum size of an output that is read at once, in bytes, decompressed.
 MAX_OUTPUT: Final = 512 * 1024 * 1024
-
-
 #: The maximum size of other responses, in bytes, decompressed.
 MAX_RESPONSE: Final = 64 * 1024 * 1024
-
 
 JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"}
 
@@ -59,9 +53,9 @@ class Lane(Enum):
     HELD = auto()
     #: Waits on queue jobs.
     WATCH = auto()
-    #: Files on their way out.
+    #: Uploads of files.
     UPLOAD = auto()
-    #: Files on their way in.
+    #: Downloads of files.
     DOWNLOAD = auto()
 
 
@@ -70,18 +64,18 @@ class Credential(Enum):
 
     #: The account's key, for the platform's own hosts.
     KEY = auto()
-    #: A token for files, for the CDN.
+    #: A short-lived token, for the CDN.
     CDN_TOKEN = auto()
-    #: Nothing: presigned and public URLs, wherever they lead.
+    #: None: presigned and public URLs, of any origin.
     NONE = auto()
 
 
 class Content(Protocol):
-    """A body that is not held in memory; iterating over it again gives the same bytes again."""
+    """A body that is not held in memory. Each iteration yields the same bytes."""
 
     @property
     def size(self) -> int:
-        """Return the number of bytes."""
+        """The number of bytes."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
@@ -93,10 +87,10 @@ class Request:
 
     Attributes:
         method: The method.
-        url: Where to.
-        headers: Names in lower case, and values.
+        url: The URL.
+        headers: The request headers, names in lower case.
         content: The body.
-        signature: The query of a presigned URL, which lets in whoever has it; `url` is without it.
+        signature: The query of a presigned URL, which permits the request. `url` is without it.
     """
 
     method: str
@@ -111,20 +105,20 @@ class Operation(Generic[T]):
     """One API call.
 
     Attributes:
-        name: The word for it, for logs and errors.
-        application: The endpoint id it is about.
-        request: What is sent.
-        parse: Reads the final response, whatever its status: returns the value or raises the typed
-            error.
-        retry: When it may be sent again.
-        lane: Which share of the connections it draws on.
-        request_id: The id of the job it is about, when known.
-        starts_job: Whether it starts something that costs money. Such a request is sent once: no
-            layer below repeats it when it may have reached the platform. All others may be
+        name: The name of the operation, for logs and errors.
+        application: The endpoint id.
+        request: The request.
+        parse: Parses the last response, of any status: returns the value or raises the typed error.
+        retry: The rule by which the request may be retried.
+        lane: The share of the connections that the request uses.
+        request_id: The id of the job; ``None`` if it is unknown.
+        is_billable: Whether the request starts something that costs money. Such a request is sent
+            once: no lower layer repeats it if it may have reached the platform. All others may be
             repeated, whatever their HTTP method.
-        credential: What lets it in.
-        max_body: How long the response may be, in bytes, decompressed; of an error, less is read.
-        stage: What errors name as the stage of the call; ``None`` for an operation within another.
+        credential: The credential that the request needs.
+        max_body: The maximum size of the response, in bytes, decompressed. Less is read of an
+            error.
+        stage: The stage of the call, for errors; ``None`` for an operation within another.
     """
 
     name: str
@@ -149,10 +143,8 @@ def response_parser(
         raise_for_status(response, request_id=request_id)
         try:
             return parse(response)
-        except (
-            InvalidResponseError
-        ) as error:  # the job may have succeeded, and the id identifies it
-            error.request_id = error.request_id or request_id
+        except InvalidResponseError as error:
+            error.request_id = error.request_id or request_id  # the job may have succeeded
             raise
 
     return read
@@ -162,20 +154,17 @@ def endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, A
     whole = f"{base}/{endpoint}"
     if not isinstance(cast("object", path), str) or path or query:
         encoded, own_query = parse_path(path)
+        try:
+            encoded_query = urlencode(query, doseq=True)
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(
+                f"a query parameter must be encodable in UTF-8, got {error.object!r}"
+            ) from error
         whole = f"{whole}/{encoded}" if encoded else whole
-        queries = "&".join(filter(None, (own_query, _encode_query(query))))
+        queries = "&".join(filter(None, (own_query, encoded_query)))
         whole = f"{whole}?{queries}" if queries else whole
     if len(whole) > MAX_URL_LENGTH:
         raise InvalidRequestError(
             f"a URL must have at most {MAX_URL_LENGTH} characters, got {len(whole)}"
         )
     return whole
-
-
-def _encode_query(query: Mapping[str, Any]) -> str:
-    try:
-        return urlencode(query, doseq=True)
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError(
-            f"a URL cannot hold {error.object!r}: half of a surrogate pair is no text"
-        ) from error

@@ -93,7 +93,13 @@ def platform_headers(
             )
         headers["x-fal-queue-priority"] = priority
     if start_timeout is not None:
-        text = _encode_start_timeout(start_timeout)
+        value = seconds("start_timeout", start_timeout)
+        if value is None or value <= MIN_START_TIMEOUT:
+            raise InvalidRequestError(
+                f"start_timeout must be more than {MIN_START_TIMEOUT} seconds, got "
+                f"{describe(start_timeout)}"
+            )
+        text = str(float(value))
         headers["x-fal-request-start-timeout"] = text
         headers["x-fal-request-timeout"] = text  # the name before 2026
     if tags is not None and (text := _encode_tags(tags)):
@@ -114,16 +120,6 @@ def start_timeout_within(start_timeout: float | None, client_timeout: float | No
     if start_timeout is not None or client_timeout is None:
         return start_timeout
     return client_timeout if client_timeout > MIN_START_TIMEOUT else None
-
-
-def _encode_start_timeout(start_timeout: float) -> str:
-    value = seconds("start_timeout", start_timeout)
-    if value is None or value <= MIN_START_TIMEOUT:
-        raise InvalidRequestError(
-            f"start_timeout must be more than {MIN_START_TIMEOUT} seconds, got "
-            f"{describe(start_timeout)}"
-        )
-    return str(float(value))
 
 
 def _encode_tags(tags: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from fal_async._protocol.operation import (
     response_parser,
 )
 from fal_async._protocol.origins import TrustedOrigins, append_path
-from fal_async._protocol.response import MAX_EXCERPT, Response, _text, parse_output, read_id
+from fal_async._protocol.response import MAX_EXCERPT, Response, parse_output, read_id, read_text
 from fal_async._protocol.retry import Retry
 from fal_async._protocol.serialization import decode_json, encode_arguments
 from fal_async.errors import InvalidResponseError
@@ -98,15 +98,15 @@ def parse_submission(response: Response) -> Submission:
     request_id = read_id(body.get("request_id")) or response.request_id
     if request_id is None:
         raise InvalidResponseError(
-            "the queue accepted the request, but named no usable id: "
+            "the response to a submit must contain a request id, got "
             f"{response.text[:MAX_EXCERPT]!r}",
             body=response.body,
         )
     return Submission(
         request_id=request_id,
-        status_url=_text(body.get("status_url")),
-        response_url=_text(body.get("response_url")),
-        cancel_url=_text(body.get("cancel_url")),
+        status_url=read_text(body.get("status_url")),
+        response_url=read_text(body.get("response_url")),
+        cancel_url=read_text(body.get("cancel_url")),
     )
 
 
@@ -128,8 +128,8 @@ def read_status(raw: Mapping[str, Any]) -> Status:
             return Completed(
                 logs=parse_logs(raw.get("logs")),
                 metrics=cast("dict[str, Any]", metrics) if isinstance(metrics, dict) else {},
-                error=_text(raw.get("error")),
-                error_type=_text(raw.get("error_type")),
+                error=read_text(raw.get("error")),
+                error_type=read_text(raw.get("error_type")),
             )
         case _:
             return Unknown(dict(raw))
@@ -140,15 +140,17 @@ def read_status_event(event: Event) -> Status:
     try:
         raw: Any = decode_json(event.data)
     except ValueError as error:
-        raise InvalidResponseError(f"a status event is not JSON: {event.data[:80]!r}") from error
+        raise InvalidResponseError(
+            f"a status event must be JSON, got {event.data[:80]!r}"
+        ) from error
     if not isinstance(raw, dict):
-        raise InvalidResponseError(f"a status event is not an object: {event.data[:80]!r}")
+        raise InvalidResponseError(f"a status event must be a JSON object, got {event.data[:80]!r}")
     return read_status(cast("dict[str, Any]", raw))
 
 
 def parse_cancellation(response: Response) -> Cancellation:
     """Parse the response to a cancel request for a job that was cancelled or had ended."""
-    status = _text(response.json_object().get("status")) if response.body else None
+    status = read_text(response.json_object().get("status")) if response.body else None
     return Cancellation(status or _CANCELLATIONS.get(response.status_code, "OK"))
 
 
@@ -204,7 +206,7 @@ def status_stream(
         request=Request(
             "GET", _logs(append_path(url, "stream"), with_logs), {"accept": "text/event-stream"}
         ),
-        parse=response_parser(_ignore, request_id),
+        parse=response_parser(lambda _: None, request_id),
         retry=Retry.IF_NOT_SENT,
         lane=Lane.WATCH,
         request_id=request_id,
@@ -215,8 +217,8 @@ def status_stream(
 def result(url: str, *, application: str, request_id: str, failed: bool = False) -> Operation[Any]:
     """Fetch the output of a job that has ended.
 
-    An error may be the job's own, replayed. If its status was an error (`failed`), the first error
-    with a request id is the job's.
+    An error may be that of the job itself, which the platform replays. If the job has failed
+    (`failed`), the first error with a request id is the error of the job.
     """
     operation = _job_operation(
         "result", "GET", url, parse_output, application, request_id, stage="result"
@@ -264,10 +266,6 @@ def _job_operation(
         request_id=request_id,
         stage=stage,
     )
-
-
-def _ignore(_: Response) -> None:
-    """Leave the body to the caller, who reads the stream."""
 
 
 def _logs(url: str, with_logs: bool) -> str:  # noqa: FBT001 -- mirrors the public parameter

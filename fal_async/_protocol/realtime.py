@@ -98,15 +98,12 @@ def decode_message(
         InvalidResponseError: The message is binary, but not msgpack.
     """
     if isinstance(message, str):
-        return _classify(_decode_text(message))
+        try:
+            value = decode_json(message)
+        except ValueError:
+            value = message
+        return _classify(value)
     return _classify(decode_msgpack(message) if decode is None else decode(bytes(message)))
-
-
-def _decode_text(text: str) -> Any:
-    try:
-        return decode_json(text)
-    except ValueError:
-        return text
 
 
 def _classify(value: Any) -> Message:
@@ -201,14 +198,13 @@ def parse_token(response: Response) -> Secret:
     """Parse the response to `create_token`: a JSON string, or an object with a ``token``.
 
     Raises:
-        InvalidResponseError: There is no token; its text does not show what there was instead,
-            unless
-            that is a sentence.
+        InvalidResponseError: There is no token. The error does not show the response, which may
+            contain one, except for a detail that is a sentence.
     """
-    token, said = _read_token(response)
+    token, reason = _read_token(response)
     if token is None:
         raise InvalidResponseError(
-            f"the platform gave no token{said}", request_id=response.request_id
+            f"the platform returned no token{reason}", request_id=response.request_id
         )
     return token
 

@@ -14,25 +14,23 @@ from fal_async.errors import InvalidResponseError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Output", "Response", "is_event_stream", "parse_output", "read_id"]
+__all__ = ["Output", "Response", "is_event_stream", "parse_output", "read_id", "read_text"]
 
-
-#: How much of a body that is not what it should be is shown in an error's text, in characters.
+#: The maximum length of an excerpt of an invalid body in an error, in characters.
 MAX_EXCERPT: Final = 300
-
 
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A whole HTTP response.
+    """A complete HTTP response.
 
     Attributes:
         status_code: The HTTP status.
-        headers: Names in lower case; values of repeated headers are joined by commas.
-        body: The decoded bytes.
-        retries: How many times the exchange had been repeated before this response came.
+        headers: Names in lower case. The values of repeated headers are joined by commas.
+        body: The decompressed body.
+        retries: The number of retries before this response.
     """
 
     status_code: int
@@ -47,17 +45,17 @@ class Response:
 
     @property
     def request_id(self) -> str | None:
-        """The id of the request; responses that never reached the gateway have none."""
+        """The id of the request; ``None`` if the request did not reach the platform's gateway."""
         return self.headers.get("x-fal-request-id") or None
 
     @property
     def is_from_runner(self) -> bool:
-        """True if the response certainly comes from a runner."""
+        """True if the response is known to be from a runner."""
         return "x-fal-billable-units" in self.headers or "x-fal-served-from" in self.headers
 
     @property
     def needs_retry(self) -> bool | None:
-        """True if the platform asks for or forbids a retry; ``None`` if it does neither."""
+        """True if the platform asks for a retry, false if it forbids one, ``None`` if neither."""
         for name in ("x-fal-needs-retry", "x-fal-retryable"):
             value = self.headers.get(name, "").strip().lower()
             if value in {"1", "true"}:
@@ -68,14 +66,20 @@ class Response:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds to wait before a repetition; ``None`` when the platform does not say."""
+        """The seconds to wait before a retry; ``None`` if the platform does not ask for a delay."""
         value = self.headers.get("retry-after", "")
         seconds = _number(value)
-        return _seconds_between(value, self.headers.get("date", "")) if seconds is None else seconds
+        if seconds is not None:
+            return seconds
+        try:
+            delay = parsedate_to_datetime(value) - parsedate_to_datetime(self.headers["date"])
+        except (LookupError, ValueError, TypeError, OverflowError):
+            return None
+        return max(0.0, delay.total_seconds())
 
     @property
     def is_start_timeout(self) -> bool:
-        """True if the start timeout of the call has passed, which is final."""
+        """True if the start timeout of the call has passed, which no retry changes."""
         return self.headers.get("x-fal-request-timeout-type", "").strip().lower() == "user"
 
     @property
@@ -89,7 +93,7 @@ class Response:
             return decode_json(self.body)
         except ValueError as error:
             raise InvalidResponseError(
-                f"expected JSON, got {self.text[:MAX_EXCERPT]!r}",
+                f"the response must be JSON, got {self.text[:MAX_EXCERPT]!r}",
                 request_id=self.request_id,
                 body=self.body,
             ) from error
@@ -99,7 +103,7 @@ class Response:
         value = self.json()
         if not isinstance(value, dict):
             raise InvalidResponseError(
-                f"expected a JSON object, got {self.text[:MAX_EXCERPT]!r}",
+                f"the response must be a JSON object, got {self.text[:MAX_EXCERPT]!r}",
                 request_id=self.request_id,
                 body=value,
             )
@@ -107,7 +111,7 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body as text; what is not UTF-8 is shown as U+FFFD."""
+        """The body as text, with U+FFFD for invalid UTF-8."""
         return self.body.decode("utf-8", "replace")
 
 
@@ -118,13 +122,13 @@ def is_event_stream(headers: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """The output of a model, and the facts that its response states.
+    """The output of a model, with metadata of its response.
 
     Attributes:
         value: The decoded body.
         request_id: The id of the request, or ``None``.
-        billable_units: The units that were charged, or ``None``.
-        retries: How many times the request was sent again.
+        billable_units: The charged units, or ``None``.
+        retries: The number of retries.
         headers: The response headers, names in lower case.
     """
 
@@ -136,9 +140,14 @@ class Output:
 
 
 def parse_output(response: Response) -> Output:
-    """Decode the output of a model by its media type."""
+    """Decode the output of a model by its media type: JSON, text, or bytes."""
+    kind = response.content_type
+    if kind.endswith(("/json", "+json")) or not kind:
+        value = response.json() if response.body else None
+    else:
+        value = response.text if kind.startswith("text/") else response.body
     return Output(
-        value=_decode(response),
+        value=value,
         request_id=response.request_id,
         billable_units=_number(response.headers.get("x-fal-billable-units", "")),
         retries=response.retries,
@@ -146,35 +155,20 @@ def parse_output(response: Response) -> Output:
     )
 
 
-def _decode(response: Response) -> Any:
-    kind = response.content_type
-    if kind.endswith(("/json", "+json")) or not kind:
-        return response.json() if response.body else None
-    return response.text if kind.startswith("text/") else response.body
-
-
 def read_id(value: object) -> str | None:
-    """Read an id that goes into URLs; ``None`` for what cannot, such as half a surrogate pair."""
-    text = _text(value)
+    """Return an id that is valid in URLs; ``None`` for any other value, such as a surrogate."""
+    text = read_text(value)
     return text if text is not None and text.isprintable() else None
 
 
-def _text(value: object) -> str | None:
+def read_text(value: object) -> str | None:
+    """Return a text that is not empty; ``None`` for any other value."""
     return value if isinstance(value, str) and value else None
 
 
 def _number(value: str) -> float | None:
-    """Parse a number of plain ASCII digits; ``None`` for anything else, also infinity."""
+    """Parse a decimal number in ASCII digits; ``None`` for any other text, and for infinity."""
     if not _DECIMAL.fullmatch(value.strip()):
         return None
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _seconds_between(moment: str, now: str) -> float | None:
-    """Seconds between two dates of headers; ``None`` when one is missing or is no date."""
-    try:
-        span = parsedate_to_datetime(moment) - parsedate_to_datetime(now)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, span.total_seconds())

@@ -158,8 +158,14 @@ def retry_delay(
     """
     if attempt >= policy.attempts or not _is_retry_allowed(outcome, retry):
         return None
-    if retry is Retry.RESULT and previous is not None and _is_repeated_500(outcome, previous):
-        return None
+    if (
+        retry is Retry.RESULT
+        and previous is not None
+        and isinstance(outcome, Response)
+        and outcome.status_code == previous.status_code == 500
+        and outcome.body == previous.body
+    ):
+        return None  # the model failed, not the request
     delay = _backoff_delay(outcome, policy, attempt, random)
     if delay is None or elapsed + delay > policy.budget:
         return None
@@ -189,15 +195,6 @@ def is_rejected(response: Response) -> bool:
     if response.status_code >= 500 and response.needs_retry:
         return True
     return response.status_code in {502, 503} and response.request_id is None
-
-
-def _is_repeated_500(outcome: Response | NetworkFailure, previous: Response) -> bool:
-    """Return whether two 500 responses are the same: then the model failed, not the request."""
-    return (
-        isinstance(outcome, Response)
-        and outcome.status_code == previous.status_code == 500
-        and outcome.body == previous.body
-    )
 
 
 def _backoff_delay(

@@ -1,8 +1,8 @@
-"""JSON and msgpack: the values of Python to bytes, and back.
+"""Encoding and decoding of JSON and msgpack.
 
-Both directions are exact, or an error. JSON is that of Python's own `json`, which the apps of the
-platform use: integers of any size, NaN and infinities, halves of surrogate pairs, byte order marks.
-orjson does the work wherever it does the same; `json` does the rest.
+Values are encoded and decoded without loss, or the functions raise an error. The JSON is that of
+Python's `json`, which the apps of the platform use: integers of any size, NaN, infinities, lone
+surrogates and byte order marks. orjson is used where its output is the same, and `json` otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fal_async.errors import InvalidRequestError, InvalidResponseError
 from fal_async.types import ExtType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from fal_async.types import Arguments
 
@@ -40,17 +40,17 @@ __all__ = [
 ]
 
 _DIGITS_TO_0: Final = bytes.maketrans(b"123456789", b"000000000")
-#: The smallest integer that orjson rounds has this many digits.
+#: The length of the shortest integers that orjson rounds.
 _MANY_DIGITS: Final = b"0" * 19
-#: An integer that may be one of those; within a string it costs time and does no harm.
+#: An integer that orjson may round. A match within a string costs time, but changes no value.
 _LARGE_INTEGER: Final = re.compile(rb"-[0-9]{19}|[0-9]{20}")
 
 _FOR_BYTES: Final = (
-    "; upload it with Upload(data, content_type), or make a data URL of it with "
+    "; upload it with Upload(data, content_type), or make a data URL with "
     "encode(data, content_type)"
 )
 
-_TIMESTAMP: Final = -1  # the code of msgpack's own extension type
+_TIMESTAMP: Final = -1  # the code of msgpack's predefined extension type
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -62,10 +62,10 @@ class FileReference:
 
 
 def decode_json(body: bytes | str) -> Any:
-    """Read JSON as Python's own decoder does.
+    """Decode JSON with the result of `json.loads`.
 
     Raises:
-        ValueError: It is not JSON, or is nested more deeply than Python can read.
+        ValueError: The text is not JSON, or is nested too deeply.
     """
     if isinstance(body, str):
         body = body.encode("utf-8", "surrogatepass")
@@ -73,8 +73,8 @@ def decode_json(body: bytes | str) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return _decode_exactly(body)
-    # orjson makes floats of large integers. The look for one costs 0.2 us, and 0.7 us a kilobyte;
-    # `in` costs another 0.3 us, for it tries the bytes as a number first.
+    # orjson decodes large integers as floats. The search for them takes 0.2 us, and 0.7 us per
+    # kilobyte. The operator `in` would take 0.3 us more, since it also accepts integers.
     if body.translate(_DIGITS_TO_0).find(_MANY_DIGITS) >= 0 and _LARGE_INTEGER.search(body):
         return _decode_exactly(body)
     return value
@@ -88,21 +88,21 @@ def _decode_exactly(body: bytes) -> Any:
 
 
 def encode_json(value: object, *, indent: bool = False) -> bytes:
-    """Write a value as JSON that `decode_json` reads back as it was.
+    """Encode a value as JSON, from which `decode_json` restores it.
 
     Args:
-        value: What `decode_json` returns, or what arguments may hold.
-        indent: Whether each item has a line of its own, with an indent of two spaces a level.
+        value: A JSON value, or any value that arguments may contain.
+        indent: Whether to write each item on its own line, indented by two spaces per level.
 
     Raises:
-        TypeError: There is no JSON for it.
-        ValueError: It holds itself, or is nested more deeply than Python can write.
+        TypeError: JSON has no representation of a value.
+        ValueError: The value contains itself, or is nested too deeply.
     """
     try:
         body = orjson.dumps(value, _plain_json, orjson.OPT_INDENT_2 if indent else None)
-    except TypeError:  # orjson's encode error is one
+    except TypeError:  # the base class of the errors of orjson
         return _encode_exactly(value, indent=indent)
-    if b"null" in body and _find_unencodable(value) is not None:  # it writes null for NaN
+    if b"null" in body and _find_unencodable(value) is not None:  # orjson encodes NaN as null
         return _encode_exactly(value, indent=indent)
     return body
 
@@ -118,58 +118,52 @@ def _encode_exactly(value: object, *, indent: bool = False) -> bytes:
         )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    return text.encode("utf-8", "backslashreplace")  # which writes surrogates as JSON does
+    return text.encode("utf-8", "backslashreplace")  # the escapes of surrogates are valid JSON
 
 
 def json_text(value: object) -> str:
-    """Return a string as it is, and the JSON of anything else, for people to read."""
+    """Return a string unchanged, and any other value as JSON, for messages."""
     if isinstance(value, str):
         return value
     try:
         return encode_json(value).decode()
     except (TypeError, ValueError, RecursionError):
-        return f"a {type(value).__name__} that cannot be shown"
+        return f"a value of type {type(value).__name__}"
 
 
 def encode_arguments(arguments: Arguments) -> bytes:
-    """Write arguments as a JSON object; pydantic models are dumped by their aliases.
+    """Encode arguments as a JSON object. Pydantic models are dumped by their aliases.
 
     Raises:
-        InvalidRequestError: They are no mapping or model, or hold something that has no JSON; the
-            error says where.
+        InvalidRequestError: The arguments are not a mapping or a model, or contain a value that has
+            no representation in JSON. The error names its location.
     """
     try:
         body = orjson.dumps(arguments, _plain_json)
-    except TypeError:
-        body = _encode_other_arguments(arguments)
+    except TypeError:  # a value that orjson cannot encode, perhaps no other encoder either
+        _check_encodable(arguments)
+        try:
+            body = _encode_exactly(arguments)
+            json.loads(body, object_pairs_hook=_unique_keys)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequestError(f"cannot encode the arguments as JSON: {error}") from error
     if not body.startswith(b"{"):
         raise _not_arguments(arguments)
-    if b"null" in body:  # orjson writes it for NaN, too
+    if b"null" in body:  # orjson encodes NaN as null
         _check_encodable(arguments)
     return body
 
 
-def _encode_other_arguments(arguments: object) -> bytes:
-    """Write what orjson does not, or say what is wrong with it."""
-    _check_encodable(arguments)
-    try:
-        body = _encode_exactly(arguments)
-        json.loads(body, object_pairs_hook=_unique_keys)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"the arguments cannot be written as JSON: {error}") from error
-    return body
-
-
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object; keys that differ in Python, such as 1 and "1", may not in JSON."""
+    """Build an object. Keys that differ in Python, such as 1 and "1", may be equal in JSON."""
     distinct = dict(pairs)
     if len(distinct) < len(pairs):
-        raise ValueError(f"two of the keys {[key for key, _ in pairs]} are the same text")
+        raise ValueError(f"two of the keys {[key for key, _ in pairs]} have the same text")
     return distinct
 
 
 def arguments_to_json(arguments: Arguments) -> dict[str, Any]:
-    """Return the arguments as JSON values: what the app will read."""
+    """Return the arguments as JSON values, as the app receives them."""
     return cast("dict[str, Any]", decode_json(encode_arguments(arguments)))
 
 
@@ -184,44 +178,44 @@ def _check_encodable(arguments: object) -> None:
         fault = _find_unencodable(arguments)
     except RecursionError as error:
         raise InvalidRequestError(
-            "the arguments cannot be written as JSON: nested too deeply, or within themselves"
+            "cannot encode the arguments as JSON: they are nested too deeply, or contain themselves"
         ) from error
     if fault is not None:
         where, reason, cause = fault
         raise InvalidRequestError(
-            f"the arguments cannot be written as JSON: {reason} at {where or 'the top'}"
+            f"cannot encode the arguments as JSON: {reason} at {where or 'the top'}"
         ) from cause
 
 
 def _find_unencodable(value: object) -> tuple[str, str, Exception | None] | None:
-    """Find what no standard JSON can express: its place, the reason, and what was raised."""
+    """Find a value that standard JSON cannot represent.
+
+    Returns:
+        Its location, the reason, and the exception, if any; ``None`` if there is no such value.
+    """
     if isinstance(value, float):
-        return None if math.isfinite(value) else ("", "JSON has no word for the number", None)
+        return None if math.isfinite(value) else ("", f"JSON cannot represent {value}", None)
     if value is None or isinstance(value, str | int):
         return None
     if not isinstance(value, Mapping | list | tuple):
         try:
             plain = _plain_json(value)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is looked at
+        except Exception as error:  # noqa: BLE001 -- a method of the caller's object
             return "", str(error), error
         return _find_unencodable(plain)
-    for key, item in _items_of(cast("Mapping[object, object] | Sequence[object]", value)):
+    container = cast("Mapping[object, object] | Sequence[object]", value)
+    items = container.items() if isinstance(container, Mapping) else enumerate(container)
+    for key, item in items:
         if not isinstance(key, str | int | float | None):
-            return f"[{key!r}]", f"{type(key).__name__} is no type of keys in JSON", None
+            return f"[{key!r}]", f"JSON cannot have keys of type {type(key).__name__}", None
         if (fault := _find_unencodable(item)) is not None:
             where, reason, cause = fault
             return f"[{key!r}]{where}", reason, cause
     return None
 
 
-def _items_of(
-    value: Mapping[object, object] | Sequence[object],
-) -> Iterable[tuple[object, object]]:
-    return value.items() if isinstance(value, Mapping) else enumerate(value)
-
-
 def _plain_json(value: object) -> object:
-    """Make what the encoders do not know from what they know: pydantic models, for one."""
+    """Convert a value of a type that the encoders do not support, such as a pydantic model."""
     if isinstance(value, FileReference):
         return value.url
     dump: Callable[..., object] | None = getattr(value, "model_dump", None)
@@ -233,17 +227,17 @@ def _json_default(value: object, form: str) -> object:
     if type(plain) is type(value):
         kind = type(value).__name__
         remedy = _FOR_BYTES if kind in {"bytes", "bytearray", "memoryview"} else ""
-        raise TypeError(f"{kind} is no type of {form}{remedy}")
+        raise TypeError(f"{form} has no type for {kind}{remedy}")
     return plain
 
 
 @singledispatch
 def _convert(value: object) -> object:
-    """Return a value of a type that `json` knows, if there is one that says the same."""
+    """Return an equivalent value of a type that `json` supports; without one, the same value."""
     if is_dataclass(value) and not isinstance(value, type):
         names = [each.name for each in fields(value) if not each.name.startswith("_")]
-        return {name: getattr(value, name) for name in names}  # as orjson has it
-    if getattr(value, "shape", None) == () and hasattr(value, "tolist"):  # a number of NumPy
+        return {name: getattr(value, name) for name in names}  # like orjson
+    if getattr(value, "shape", None) == () and hasattr(value, "tolist"):  # a scalar of NumPy
         return cast("Any", value).tolist()
     return value
 
@@ -280,25 +274,26 @@ def _convert_moment(value: dt.date | dt.time) -> object:
 
 
 def decode_msgpack(message: bytes | bytearray) -> Any:
-    """Read a msgpack message, whose byte strings stay bytes.
+    """Decode a msgpack message. Byte strings become `bytes`.
 
-    Timestamps are aware `datetime` objects where these are as precise; they and all other
-    extensions are `ExtType` otherwise.
+    Timestamps become aware `datetime` objects if these are precise enough. Other timestamps and
+    extensions become `ExtType`.
 
     Raises:
-        InvalidResponseError: It is not one msgpack value, and no more; with the message as its
-            body.
+        InvalidResponseError: The message is not exactly one msgpack value. The body of the error is
+            the message.
     """
     unpack = _unpacker()
     try:
-        # A value that can do without the last byte has something after it, which is never read.
+        # ormsgpack ignores bytes after the value. If the value is complete without the last byte,
+        # that byte is such a byte.
         unpack(memoryview(message)[:-1])
     except (ValueError, TypeError):
         try:
             return unpack(message)
         except (ValueError, TypeError) as error:
             raise _not_msgpack(message, str(error)) from error
-    raise _not_msgpack(message, "it holds more than one value")
+    raise _not_msgpack(message, "it contains more than one value")
 
 
 def _not_msgpack(message: bytes | bytearray, reason: str) -> InvalidResponseError:
@@ -314,14 +309,10 @@ def _unpacker() -> Callable[[bytes | bytearray | memoryview], Any]:
     return partial(ormsgpack.unpackb, ext_hook=_read_extension, option=options)
 
 
-def _read_extension(code: int, data: bytes) -> object:
-    moment = _read_timestamp(data) if code == _TIMESTAMP else None
-    return ExtType(code, data) if moment is None else moment
-
-
-def _read_timestamp(data: bytes) -> dt.datetime | None:
-    """Read a moment; ``None`` where `datetime` cannot express it."""
-    match len(data):
+def _read_extension(code: int, data: bytes) -> dt.datetime | ExtType:
+    """Decode an extension: a timestamp, if `datetime` can represent it."""
+    extension = ExtType(code, data)
+    match len(data) if code == _TIMESTAMP else None:
         case 4:
             seconds, nanoseconds = int.from_bytes(data), 0
         case 8:
@@ -330,20 +321,21 @@ def _read_timestamp(data: bytes) -> dt.datetime | None:
             nanoseconds = int.from_bytes(data[:4])
             seconds = int.from_bytes(data[4:], signed=True)
         case _:
-            return None
+            return extension
     microseconds, rest = divmod(nanoseconds, 1000)
     try:
         moment = _EPOCH + dt.timedelta(seconds=seconds, microseconds=microseconds)
     except OverflowError:
-        return None
-    return None if rest or microseconds > 999_999 else moment
+        return extension
+    return extension if rest or microseconds > 999_999 else moment
 
 
 def encode_msgpack(arguments: object) -> bytes:
-    """Write arguments as a msgpack map: bytes stay bytes, models are dumped by their aliases.
+    """Encode arguments as a msgpack map. Pydantic models are dumped by their aliases.
 
     Raises:
-        InvalidRequestError: They are no mapping or model, or hold what msgpack cannot say.
+        InvalidRequestError: The arguments are not a mapping or a model, or contain a value that has
+            no representation in msgpack.
     """
     ormsgpack = _ormsgpack()
     try:
@@ -352,7 +344,7 @@ def encode_msgpack(arguments: object) -> bytes:
         )
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(
-            f"the arguments cannot be written as msgpack: {error.__cause__ or error}"
+            f"cannot encode the arguments as msgpack: {error.__cause__ or error}"
         ) from error
     if packed[0] & 0xF0 != 0x80 and packed[0] not in {0xDE, 0xDF}:
         raise _not_arguments(arguments)
@@ -366,12 +358,12 @@ def _plain_msgpack(value: object) -> object:
     if dump is not None:
         return dump(by_alias=True)
     if getattr(value, "_fields", None) == ExtType._fields:
-        return _ormsgpack().Ext(*cast("ExtType", value))  # the type of `msgpack` as well
+        return _ormsgpack().Ext(*cast("ExtType", value))  # also for `msgpack.ExtType`
     return _json_default(value, "msgpack")
 
 
 @cache
 def _ormsgpack() -> Any:
-    import ormsgpack  # only sessions need it
+    import ormsgpack  # only realtime sessions need it
 
     return ormsgpack

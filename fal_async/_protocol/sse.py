@@ -172,21 +172,18 @@ class SSEDecoder:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._add_data(value)
+            if len(self._data) < 2:  # single data lines are not counted
+                self._data_size = sum(len(line) + 1 for line in self._data)
+            self._data.append(value)
+            self._data_size += len(value) + 1
+            if self._data_size > self._max_event_bytes + 1:
+                raise _too_long("the data of an event", self._max_event_bytes)
         elif name == b"event":
             self._event = _text(value)
         elif name == b"id" and b"\0" not in value:
             self._id = _text(value)
         elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self.retry = int(value)
-
-    def _add_data(self, value: bytes) -> None:
-        if len(self._data) < 2:  # single data lines are not counted
-            self._data_size = sum(len(line) + 1 for line in self._data)
-        self._data.append(value)
-        self._data_size += len(value) + 1
-        if self._data_size > self._max_event_bytes + 1:
-            raise _too_long("the data of an event", self._max_event_bytes)
 
 
 def _raise_after(events: list[Event], error: InvalidResponseError) -> Iterator[Event]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fal_async._core.secrets import Secret
     from fal_async._protocol.operation import Content
     from fal_async._protocol.response import Response
-    from fal_async.types import Repository, StorageACL
+    from fal_async.types import Repository
 
 __all__ = [
     "FileMetadata",
@@ -46,43 +46,36 @@ __all__ = [
 
 T = TypeVar("T")
 
+#: The maximum number of parts of an upload. Large files have larger parts instead of more.
+MAX_PARTS: Final = 10_000
+#: The name of an upload without one, for requests that need a name.
+UNNAMED: Final = "upload.bin"
+
+_JSON: Final = {"accept": "application/json", "content-type": "application/json"}
+
 
 def lifecycle_headers(settings: StorageSettings | None) -> dict[str, str]:
-    """Return the headers of the settings; none if all are the platform's defaults."""
-    preferences = {} if settings is None else _settings_to_json(settings)
+    """Return the headers for storage settings; none if all settings have their defaults."""
+    if settings is None:
+        return {}
+    check_instance("lifecycle", settings, StorageSettings)
+    acl: dict[str, Any] = {}
+    if settings.initial_acl is not None:
+        rules = settings.initial_acl.rules or ()
+        acl = {
+            "default": settings.initial_acl.default,
+            "rules": [{"user": rule.user, "decision": rule.decision} for rule in rules],
+        }
+    preferences = {
+        "expiration_duration_seconds": settings._expires_in_seconds,
+        "initial_acl": {name: value for name, value in acl.items() if value},
+    }
+    preferences = {name: value for name, value in preferences.items() if value}
     if not preferences:
         return {}
     text = json.dumps(preferences)  # headers are ASCII
-    # The CDN reads the one, the storage service the other.
+    # The CDN reads the first header, the storage service the second.
     return {"x-fal-object-lifecycle": text, "x-fal-object-lifecycle-preference": text}
-
-
-def _settings_to_json(settings: StorageSettings) -> dict[str, Any]:
-    check_instance("lifecycle", settings, StorageSettings)
-    preferences: dict[str, Any] = {
-        "expiration_duration_seconds": settings._expires_in_seconds,
-        "initial_acl": _acl(settings.initial_acl),
-    }
-    return {name: value for name, value in preferences.items() if value}
-
-
-def _acl(acl: StorageACL | None) -> dict[str, Any]:
-    if acl is None:
-        return {}
-    rules = [{"user": rule.user, "decision": rule.decision} for rule in acl.rules or ()]
-    preferences: dict[str, Any] = {"default": acl.default, "rules": rules}
-    return {name: value for name, value in preferences.items() if value}
-
-
-#: How many parts an upload may have; larger parts are taken rather than more.
-MAX_PARTS: Final = 10_000
-
-
-#: What an upload without a name is called where a name is asked for.
-UNNAMED: Final = "upload.bin"
-
-
-_JSON: Final = {"accept": "application/json", "content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +83,12 @@ class FileMetadata:
     """The metadata of an upload.
 
     Attributes:
-        content_type: Its media type.
-        file_name: Its name, or ``None``.
-        lifecycle: The headers that tell how long it lives and who may read it.
+        content_type: The media type.
+        file_name: The name, or ``None``.
+        lifecycle: The headers of its expiry and its access control.
 
     Raises:
-        InvalidRequestError: That cannot be said.
+        InvalidRequestError: A value is invalid.
     """
 
     content_type: str
@@ -109,22 +102,24 @@ class FileMetadata:
                 f"got {describe(self.content_type)}"
             )
         if not isinstance(cast("object", self.file_name), str | None):
-            raise InvalidRequestError(f"the file name must be text, got {describe(self.file_name)}")
+            raise InvalidRequestError(
+                f"the file name must be a string, got {describe(self.file_name)}"
+            )
         _ = self.headers
 
     def __str__(self) -> str:
         name = self.file_name or UNNAMED
-        return name.encode(errors="replace").decode()  # names may hold what UTF-8 cannot
+        return name.encode(errors="replace").decode()  # names may contain lone surrogates
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers that say it to the CDN."""
+        """The headers of a request to the CDN."""
         named = {"x-fal-file-name": _ascii(str(self))} if self.file_name else {}
         return merge_headers({"content-type": self.content_type}, named, self.lifecycle)
 
     @property
     def body(self) -> bytes:
-        """The JSON that says it to the storage service."""
+        """The body of a request to the storage service, in JSON."""
         return encode_json({"content_type": self.content_type, "file_name": str(self)})
 
 
@@ -133,9 +128,9 @@ class PresignedTarget:
     """The presigned URL of an upload, and the URL of the uploaded file.
 
     Attributes:
-        upload_url: Where it is put, without the query.
-        file_url: Where it is found.
-        signature: The query: whoever has it may write.
+        upload_url: The URL of the upload, without its query.
+        file_url: The URL of the uploaded file.
+        signature: The query of `upload_url`, which permits the upload; ``None`` without one.
     """
 
     upload_url: str
@@ -145,13 +140,13 @@ class PresignedTarget:
 
 @dataclass(frozen=True, slots=True)
 class MultipartUpload:
-    """An upload that has begun, and takes parts.
+    """An upload in progress, which consists of parts.
 
     Attributes:
         parts_url: The URL of the upload, above those of its parts.
         file_url: The URL of the uploaded file.
         credential: The credential of the parts.
-        signature: The query of `parts_url`, which permits writing.
+        signature: The query of `parts_url`, which permits the upload; ``None`` without one.
     """
 
     parts_url: str
@@ -171,7 +166,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartRange:
-    """A range of a file, from the byte `start` up to but not including the byte `stop`."""
+    """A range of a file, from the byte `start` up to and excluding the byte `stop`."""
 
     number: int
     start: int
@@ -221,10 +216,10 @@ def start_cdn_multipart(
         body = response.json_object()
         url, upload_id = _url(body, "access_url"), read_id(body.get("uploadId"))
         if upload_id is None:
-            raise InvalidResponseError("the CDN began an upload but named no usable uploadId")
+            raise InvalidResponseError("the CDN returned no valid uploadId for an upload")
         if not is_cdn(url, hosts):
             raise InvalidResponseError(
-                f"{origin_of(url)} is not the CDN, so no parts are sent there"
+                f"cannot upload parts to {origin_of(url)}: it is not a host of the CDN"
             )
         parts_url = append_path(url, f"multipart/{quote(upload_id, safe='')}")
         return MultipartUpload(parts_url, url, Credential.CDN_TOKEN)
@@ -273,6 +268,18 @@ def upload_part(
     upload: MultipartUpload, metadata: FileMetadata, number: int, content: Content
 ) -> Operation[Part]:
     """Upload one part; parts are numbered from 1."""
+
+    def parse(response: Response) -> Part:
+        etag: object = response.headers.get("etag")
+        if not etag:
+            try:
+                etag = response.json_object().get("etag")
+            except InvalidResponseError:
+                etag = None
+        if not isinstance(etag, str) or not etag:
+            raise InvalidResponseError("the response to an uploaded part must contain an ETag")
+        return Part(number, etag, content.size)
+
     # Proxies change the ETag of compressed responses.
     headers = {"content-type": metadata.content_type, "accept-encoding": "identity"}
     return _operation(
@@ -280,7 +287,7 @@ def upload_part(
         Request(
             "PUT", append_path(upload.parts_url, str(number)), headers, content, upload.signature
         ),
-        lambda response: Part(number, _etag(response), content.size),
+        parse,
         upload.credential,
         Lane.UPLOAD,
     )
@@ -292,12 +299,12 @@ def complete(
     """Complete a multipart upload. The output is the URL of the file.
 
     Raises:
-        UploadError: The parts are not the whole file.
+        UploadError: Parts are missing.
     """
     parts = sorted(parts)
     uploaded = sum(part.size for part in parts)
     if uploaded != size or [part.number for part in parts] != list(range(1, len(parts) + 1)):
-        raise UploadError("the parts are not the whole file", uploaded, size)
+        raise UploadError("parts of the upload are missing", uploaded, size)
     named = [{"partNumber": part.number, "etag": part.etag} for part in parts]
     return _operation(
         metadata,
@@ -354,20 +361,8 @@ def _url(body: Mapping[str, Any], name: str) -> str:
     value = body.get(name)
     origin = origin_of(value) if isinstance(value, str) else None
     if origin is None or not origin.startswith("http"):
-        raise InvalidResponseError(f"the response to an upload has no usable {name}")
+        raise InvalidResponseError(f"the response to an upload must contain a valid {name}")
     return str(value)
-
-
-def _etag(response: Response) -> str:
-    etag: object = response.headers.get("etag")
-    if not etag:
-        try:
-            etag = response.json_object().get("etag")
-        except InvalidResponseError:
-            etag = None
-    if not isinstance(etag, str) or not etag:
-        raise InvalidResponseError("the response to a part of an upload has no ETag")
-    return etag
 
 
 def _ascii(name: str) -> str:

@@ -91,7 +91,7 @@ def test_invalid_json_is_printed_unchanged(body: bytes, shell: Shell, fal: Emula
     fal.register("acme/broken", lambda: Response(body, media_type="application/json"))
     outcome = shell("run", "acme/broken")
     assert (outcome.exit_status, outcome.output) == (1, body)
-    assert outcome.stderr.startswith("fal_async: expected JSON")
+    assert outcome.stderr.startswith("fal_async: the response must be JSON")
     assert len(outcome.stderr.splitlines()) == 1
 
 

@@ -177,7 +177,7 @@ CIRCLE["circle"] = CIRCLE
     "arguments", [{"a": object()}, {"a": {1, 2}}, {"a": 2**70}, {"a": "\ud800"}, CIRCLE]
 )
 def test_unserializable_arguments_are_refused(arguments: object) -> None:
-    with pytest.raises(InvalidRequestError, match="cannot be written as msgpack"):
+    with pytest.raises(InvalidRequestError, match="cannot encode the arguments as msgpack"):
         encode_msgpack(arguments)
 
 
@@ -245,15 +245,18 @@ def test_token_is_a_string_or_within_an_object(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b'{"detail": "Apps are not allowed"}', "the platform gave no token: Apps are not allowed"),
-        (b'{"detail": "a.b.c"}', "the platform gave no token"),
-        (b'{"token": 5}', "the platform gave no token"),
-        (b'""', "the platform gave no token"),
-        (b'"a token"', "the platform gave no token"),
-        (b"null", "the platform gave no token"),
-        (b"[]", "the platform gave no token"),
-        (b"<html>", "the platform gave no token"),
-        (b"", "the platform gave no token"),
+        (
+            b'{"detail": "Apps are not allowed"}',
+            "the platform returned no token: Apps are not allowed",
+        ),
+        (b'{"detail": "a.b.c"}', "the platform returned no token"),
+        (b'{"token": 5}', "the platform returned no token"),
+        (b'""', "the platform returned no token"),
+        (b'"a token"', "the platform returned no token"),
+        (b"null", "the platform returned no token"),
+        (b"[]", "the platform returned no token"),
+        (b"<html>", "the platform returned no token"),
+        (b"", "the platform returned no token"),
     ],
 )
 def test_invalid_token_response_is_refused(body: bytes, text: str) -> None:
