@@ -21,9 +21,12 @@ from fal_async.errors import (
     FalClientError,
     FalClientHTTPError,
     FalClientTimeoutError,
+    ForeignWebhookError,
     InvalidInputError,
     InvalidRequestError,
     InvalidResponseError,
+    InvalidWebhookEventError,
+    InvalidWebhookSignatureError,
     JobCancelledError,
     MissingCredentialsError,
     NotFoundError,
@@ -37,9 +40,13 @@ from fal_async.errors import (
     StreamInterruptedError,
     SubmitOutcomeUnknownError,
     TransportError,
+    UnknownJobError,
+    UnverifiedWebhookError,
     UploadError,
+    WebhookError,
 )
 from fal_async.types import (
+    Account,
     AsyncFile,
     Cancellation,
     Completed,
@@ -64,6 +71,7 @@ if TYPE_CHECKING:
     from fal_async._client.client import AsyncClient
     from fal_async._client.default import async_client
     from fal_async._client.functions import (
+        account,
         attach,
         cancel,
         download,
@@ -121,6 +129,7 @@ if TYPE_CHECKING:
     from fal_async.types import Arguments, WorkflowEvent
 
 __all__ = [
+    "Account",
     "AccountLockedError",
     "Arguments",
     "AsyncClient",
@@ -145,12 +154,15 @@ __all__ = [
     "FalClientHTTPError",
     "FalClientTimeoutError",
     "File",
+    "ForeignWebhookError",
     "HTTPOverWebSocket",
     "Hosts",
     "InProgress",
     "InvalidInputError",
     "InvalidRequestError",
     "InvalidResponseError",
+    "InvalidWebhookEventError",
+    "InvalidWebhookSignatureError",
     "JobCancelledError",
     "Journal",
     "Limits",
@@ -186,12 +198,16 @@ __all__ = [
     "SubmitOutcomeUnknownError",
     "TransportError",
     "Unknown",
+    "UnknownJobError",
+    "UnverifiedWebhookError",
     "Upload",
     "UploadError",
     "WebSocketConnection",
     "WebSocketResponse",
+    "WebhookError",
     "WorkflowEvent",
     "__version__",
+    "account",
     "async_client",
     "attach",
     "cancel",
@@ -231,6 +247,7 @@ __all__ = [
 
 #: The modules of names that load on first use, since they import httpx, anyio or pydantic.
 _LAZY = {
+    "account": "_client.functions",
     "Arguments": "types",
     "AsyncClient": "_client.client",
     "AsyncModels": "_platform.models",

@@ -16,6 +16,12 @@
     ├── UploadError                      the file changed, or could not be read to its end
     ├── InvalidResponseError             a response that violates the protocol
     ├── RealtimeError                    the app ended the session (also a RuntimeError)
+    ├── WebhookError                     a callback that was not accepted
+    │   ├── InvalidWebhookSignatureError it is not from the platform (also a ValueError)
+    │   │   └── ForeignWebhookError      it is, but for another account
+    │   ├── InvalidWebhookEventError     it is, but holds no event that is known
+    │   ├── UnverifiedWebhookError       keys or account were unavailable: have it sent again
+    │   └── UnknownJobError              your callback does not know the job yet: likewise
     └── FalClientHTTPError               the platform returned an error status
         ├── AuthenticationError          401: the key is wrong
         ├── PermissionDeniedError        403: the key may not do this
@@ -37,6 +43,14 @@ from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the fields 
 from typing import TYPE_CHECKING, Any, Self
 
 from fal_async._core.exceptions import ErrorDetail, FalClientError, make_httpx_response
+from fal_async._core.webhook_errors import (
+    ForeignWebhookError,
+    InvalidWebhookEventError,
+    InvalidWebhookSignatureError,
+    UnknownJobError,
+    UnverifiedWebhookError,
+    WebhookError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,9 +69,12 @@ __all__ = [
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
+    "ForeignWebhookError",
     "InvalidInputError",
     "InvalidRequestError",
     "InvalidResponseError",
+    "InvalidWebhookEventError",
+    "InvalidWebhookSignatureError",
     "JobCancelledError",
     "MissingCredentialsError",
     "NotFoundError",
@@ -71,7 +88,10 @@ __all__ = [
     "StreamInterruptedError",
     "SubmitOutcomeUnknownError",
     "TransportError",
+    "UnknownJobError",
+    "UnverifiedWebhookError",
     "UploadError",
+    "WebhookError",
 ]
 
 

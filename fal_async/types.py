@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Arguments: TypeAlias = Mapping[str, Any] | BaseModel
 
 __all__ = [
+    "Account",
     "AsyncFile",
     "Cancellation",
     "Completed",
@@ -197,6 +198,33 @@ class StorageACL:
             check_sequence("rules", self.rules)
             for rule in self.rules:
                 check_instance("a rule", rule, StorageACLRule)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The account of a key.
+
+    Attributes:
+        user_id: The id of the account, which the platform signs its callbacks for.
+        nickname: The name in the endpoint ids of own apps.
+        full_name: The name, for people.
+        is_personal: Whether the account is that of a person, not of a team; ``None`` if unknown.
+        is_locked: Whether jobs of the account are rejected.
+        lock_reason: The reason for that, for people; ``None`` if there is none.
+        is_paying: Whether the account has paid; ``None`` if unknown.
+
+    Example:
+        >>> Account(user_id="user_2abc", nickname="acme").is_locked
+        False
+    """
+
+    user_id: str
+    nickname: str = ""
+    full_name: str = ""
+    is_personal: bool | None = None
+    is_locked: bool = False
+    lock_reason: str | None = None
+    is_paying: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ ORDER = [
     "client",
     "fal_async",
     "stores",
+    "webhooks",
     "proxy",
     "sync",
     "cli",

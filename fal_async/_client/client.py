@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from fal_async._auth.credentials import Credentials
+from fal_async._client.account import AccountMixin
 from fal_async._client.inference import InferenceMixin
 from fal_async._client.queue import QueueMixin
 from fal_async._client.storage import StorageMixin
@@ -45,7 +46,7 @@ _LATE_MODULES = ("_files.auto_upload", "_files.file", "_client.sessions", "_webs
 
 
 @set_module("fal_async")
-class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin):
+class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, AccountMixin):
     """A client of the platform.
 
     The constructor does no I/O. Each event loop that uses the client has its own connections, which

@@ -1,4 +1,4 @@
-# Generated from _client/inference.py, _client/queue.py, _client/storage.py and
+# Generated from _client/account.py, _client/inference.py, _client/queue.py, _client/storage.py and
 # _client/websockets.py by `python -m tests.generate_sync`. Do not edit: change the source and run
 # that command.
 # ruff: noqa: A002 -- the official client's names
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fal_async._client.stream import EventStream
     from fal_async._files.images import Picture
     from fal_async.types import (
+        Account,
         Arguments,
         AsyncFile,
         Cancellation,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     E = TypeVar("E", default=dict[str, Any])
 
 __all__ = [
+    "account",
     "attach",
     "cancel",
     "download",
@@ -780,3 +782,24 @@ async def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | N
             keeps its content.
     """
     return await (await load_default_client()).download(url, path, max_bytes=max_bytes)
+
+
+async def account() -> Account:
+    """Return the account that the key belongs to.
+
+    The platform does not document this API. If it is gone, the call raises `NotFoundError`.
+
+    Raises:
+        AuthenticationError: The key is wrong.
+        FalClientHTTPError: The platform responded with another error.
+        InvalidResponseError: The response names no account.
+        TransportError: There was no response.
+
+    Example:
+        >>> async def main() -> None:
+        ...     account = await fal_async.account()
+        ...     print(account.is_locked)
+        >>> anyio.run(main)
+        False
+    """
+    return await (await load_default_client()).account()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 else:
     from typing import TypeVar
 
-__all__ = ["AsyncRequestHandle", "SupportsAttach", "check_client", "handle_schema"]
+__all__ = ["AsyncRequestHandle", "Bound", "SupportsAttach", "check_client", "handle_schema"]
 
 HandleT = TypeVar("HandleT", covariant=True)
 
@@ -44,8 +44,8 @@ class SupportsAttach(Protocol[HandleT]):
         raise NotImplementedError
 
 
-class _Bound:
-    """The dispatcher of a handle, apart from the handle's data."""
+class Bound:
+    """The dispatcher of an object of plain data, apart from the data."""
 
     __slots__ = ("_dispatcher",)
 
@@ -58,7 +58,7 @@ class _Bound:
 
 @set_module("fal_async")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AsyncRequestHandle(_Bound):
+class AsyncRequestHandle(Bound):
     """A job in the queue.
 
     A handle is plain data: store `to_dict` anywhere, or pickle the handle, and continue with

@@ -150,20 +150,21 @@ def make_result(
 
 
 def finalize_output(
-    value: Any, output: type[T] | None, dispatcher: Dispatcher, endpoint_id: str = ""
+    value: Any, output: type[T] | None, dispatcher: Dispatcher | None, endpoint_id: str = ""
 ) -> T:
-    """Validate an output against its type, and bind it to the client.
+    """Validate an output against its type, and bind it to the client, if there is one.
 
     Args:
         value: The output.
         output: The type, or ``None``.
-        dispatcher: The dispatcher of the client, which knows the prices that were asked for.
+        dispatcher: The dispatcher of the client, which knows the prices that were asked for; or
+            ``None``.
         endpoint_id: The endpoint id, with the path of the call.
 
     Raises:
         InvalidResponseError: The output does not have the type.
     """
-    if isinstance(value, Result):
+    if isinstance(value, Result) and dispatcher is not None:
         value._dispatcher = dispatcher
         value.cost = dispatcher.resources.prices.cost(
             dispatcher.credentials, endpoint_id, value.billable_units
@@ -174,7 +175,8 @@ def finalize_output(
         error.stage, error.started = "result", True
         raise
     files = sys.modules.get("fal_async._files.file")
-    if output is not None and files is not None:  # otherwise the output contains no `File`
+    # Without the module, the output contains no `File`.
+    if output is not None and files is not None and dispatcher is not None:
         files.bind_files(checked, dispatcher)
     return checked
 

@@ -1,6 +1,6 @@
-# Generated from _client/client.py, _client/inference.py, _client/queue.py, _client/storage.py and
-# _client/websockets.py by `python -m tests.generate_sync`. Do not edit: change the source and run
-# that command.
+# Generated from _client/account.py, _client/client.py, _client/inference.py, _client/queue.py,
+# _client/storage.py and _client/websockets.py by `python -m tests.generate_sync`. Do not edit:
+# change the source and run that command.
 # ruff: noqa: A002 -- the official client's names
 """`SyncClient`: the blocking client."""
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fal_async._config import Hosts, Limits, RetryPolicy, Unchanged
     from fal_async._files.images import Picture
     from fal_async.types import (
+        Account,
         Arguments,
         AsyncFile,
         Cancellation,
@@ -828,6 +829,24 @@ class SyncClient(SyncClientBase[AsyncClient]):
                 keeps its content.
         """
         return self._portal.call(self._async.download, url, path, max_bytes=max_bytes)
+
+    def account(self) -> Account:
+        """Return the account that the key belongs to.
+
+        The platform does not document this API. If it is gone, the call raises `NotFoundError`.
+
+        Raises:
+            AuthenticationError: The key is wrong.
+            FalClientHTTPError: The platform responded with another error.
+            InvalidResponseError: The response names no account.
+            TransportError: There was no response.
+
+        Example:
+            >>> account = fal_async.sync.account()
+            >>> print(account.is_locked)
+            False
+        """
+        return self._portal.call(self._async.account)
 
     @property
     def default_timeout(self) -> float | None:

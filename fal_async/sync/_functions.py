@@ -1,4 +1,4 @@
-# Generated from _client/inference.py, _client/queue.py, _client/storage.py and
+# Generated from _client/account.py, _client/inference.py, _client/queue.py, _client/storage.py and
 # _client/websockets.py by `python -m tests.generate_sync`. Do not edit: change the source and run
 # that command.
 # ruff: noqa: A002 -- the official client's names
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from fal_async.sync._results import SyncResult
     from fal_async.types import (
+        Account,
         Arguments,
         AsyncFile,
         Cancellation,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     E = TypeVar("E", default=dict[str, Any])
 
 __all__ = [
+    "account",
     "attach",
     "cancel",
     "download",
@@ -769,3 +771,22 @@ def download(url: str, path: str | os.PathLike[str], *, max_bytes: int | None = 
             keeps its content.
     """
     return _client().download(url, path, max_bytes=max_bytes)
+
+
+def account() -> Account:
+    """Return the account that the key belongs to.
+
+    The platform does not document this API. If it is gone, the call raises `NotFoundError`.
+
+    Raises:
+        AuthenticationError: The key is wrong.
+        FalClientHTTPError: The platform responded with another error.
+        InvalidResponseError: The response names no account.
+        TransportError: There was no response.
+
+    Example:
+        >>> account = fal_async.sync.account()
+        >>> print(account.is_locked)
+        False
+    """
+    return _client().account()

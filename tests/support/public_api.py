@@ -29,6 +29,7 @@ MODULES = [
     "fal_async.stores",
     "fal_async.sync",
     "fal_async.types",
+    "fal_async.webhooks",
 ]
 #: Classes that only calls construct, and their wrappers: constructors are no part of the API.
 MADE_BY_CALLS = {
