@@ -34,15 +34,21 @@
         └── ServerError                  5xx: the platform or the runner failed
             └── StartTimeoutError        504: no runner was free within start_timeout
 
-Errors carry their details as attributes, can be hashed, copied and pickled, and never hold a key.
+Errors carry their details as attributes, can be hashed, copied, pickled and written as JSON, and
+never hold a key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the fields of `ErrorDetail`
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from fal_async._core.exceptions import ErrorDetail, FalClientError, make_httpx_response
+from fal_async._core.exceptions import (
+    ErrorDetail,
+    FalClientError,
+    make_httpx_response,
+    read_attribute,
+)
 from fal_async._core.webhook_errors import (
     ForeignWebhookError,
     InvalidWebhookEventError,
@@ -92,7 +98,11 @@ __all__ = [
     "UnverifiedWebhookError",
     "UploadError",
     "WebhookError",
+    "from_dict",
 ]
+
+#: Statuses of the kind 4xx after which the same call may succeed.
+_PASSING: Final = frozenset({408, 409, 425, 429, 499})
 
 
 class MissingCredentialsError(FalClientError):
@@ -100,11 +110,21 @@ class MissingCredentialsError(FalClientError):
 
     started: bool | None = False
 
+    @property
+    def final(self) -> bool:
+        """Whether the same call fails again until its arguments, the key or the account change."""
+        return True
+
 
 class InvalidRequestError(FalClientError, ValueError):
     """An argument of the call is invalid. Nothing was sent."""
 
     started: bool | None = False
+
+    @property
+    def final(self) -> bool:
+        """Whether the same call fails again until its arguments, the key or the account change."""
+        return True
 
 
 class ClientClosedError(FalClientError):
@@ -373,6 +393,12 @@ class FalClientHTTPError(FalClientError):
             self._response = response
 
     @property
+    def final(self) -> bool:
+        """Whether the same call fails again until its arguments, the key or the account change."""
+        status = self.status_code
+        return 400 <= status < 500 and status not in _PASSING and not self.retryable
+
+    @property
     def response(self) -> httpx.Response:
         """The response as an `httpx.Response`, made from the status, the headers and the body.
 
@@ -436,3 +462,43 @@ class ServerError(FalClientHTTPError):
 
 class StartTimeoutError(ServerError):
     """The job did not start within `start_timeout`."""
+
+
+def from_dict(data: Mapping[str, Any]) -> FalClientError:
+    """Return the error that `FalClientError.to_dict` has written.
+
+    An error of a class that this version does not know is a `FalClientError`.
+
+    Args:
+        data: The error as JSON values.
+
+    Raises:
+        InvalidRequestError: The data is not the data of an error.
+
+    Example:
+        >>> stored = fal_async.NotFoundError("no such request", 404).to_dict()
+        >>> fal_async.errors.from_dict(stored)
+        NotFoundError('no such request')
+    """
+    if not isinstance(cast("object", data), Mapping) or not isinstance(data.get("type"), str):
+        raise InvalidRequestError("data must be that of an error, with its 'type'")
+    found = globals().get(data["type"])
+    is_known = isinstance(found, type) and issubclass(found, FalClientError)
+    kind = cast("type[FalClientError]", found) if is_known else FalClientError
+    error = kind.__new__(kind)
+    attributes: dict[str, Any] = {}
+    try:
+        error.args = read_attribute("args", data.get("args", [data.get("message", "")]))
+        for name, value in data.items():
+            # The names of methods and properties, such as `final`, are no attributes.
+            if name in {"stage", "started"} or not (name[:1] == "_" or hasattr(kind, name)):
+                attributes[name] = read_attribute(name, value)
+    except (TypeError, ValueError, LookupError) as reason:
+        raise InvalidRequestError(f"data must be that of an error: {reason}") from reason
+    del attributes["type"]
+    if isinstance(error, FalClientHTTPError):
+        attributes["response_headers"] = {}
+    elif not isinstance(error, StreamError):
+        attributes.pop("message", None)
+    error.__dict__.update(attributes)
+    return error

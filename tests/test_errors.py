@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import pickle
 import traceback
 from typing import Any
@@ -121,6 +122,7 @@ TEXTS: list[tuple[FalClientError, str]] = [
     (FalClientHTTPError("no", 500, request_id="abc"), "no (HTTP 500, request abc)"),
     *((http(cls), "too small (HTTP 422, image_too_small, request abc)") for cls in HTTP_ERRORS),
 ]
+CLASSES = [name for name in errors.__all__ if name not in {"ErrorDetail", "from_dict"}]
 ERRORS = [pytest.param(error, id=type(error).__name__) for error, _ in TEXTS]
 
 
@@ -136,7 +138,7 @@ def restored(error: Any) -> list[Any]:
 
 
 def test_every_error_is_in_the_table() -> None:
-    known = {getattr(errors, name) for name in errors.__all__} - {ErrorDetail}
+    known = {getattr(errors, name) for name in CLASSES}
     assert {type(error) for error, _ in TEXTS} == known
 
 
@@ -152,6 +154,115 @@ def test_an_error_survives_copies_and_storage(error: FalClientError) -> None:
         assert vars(again) == vars(error)
         assert again.args == error.args
         assert (str(again), repr(again)) == (str(error), repr(error))
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_errors_survive_storage_as_json(error: FalClientError) -> None:
+    told = copy.copy(error)
+    told.stage, told.started = "result", True
+    data = json.loads(json.dumps(told.to_dict()))
+    again = errors.from_dict(data)
+    assert type(again) is type(error)
+    assert vars(again) == vars(told) | (
+        {"response_headers": {}} if isinstance(error, FalClientHTTPError) else {}
+    )
+    assert (again.args, str(again), again.final) == (told.args, str(told), told.final)
+    assert again.to_dict() == data
+
+
+def test_stored_error_has_facts_by_name() -> None:
+    data = http(ContentPolicyError).to_dict()
+    assert data == {
+        "type": "ContentPolicyError",
+        "message": "too small",
+        "stage": None,
+        "started": None,
+        "final": False,
+        "args": ["too small"],
+        "status_code": 422,
+        "error_type": "image_too_small",
+        "details": [
+            {
+                "message": "too small",
+                "type": "image_too_small",
+                "loc": ["body", "images", 0],
+                "ctx": {"min_width": 64},
+                "url": "https://docs.fal.ai/errors#image_too_small",
+            }
+        ],
+        "request_id": "abc",
+        "retry_after": 1.5,
+        "retryable": True,
+        "body": {"detail": ["secret prompt"]},
+    }
+
+
+def test_values_beyond_json_survive_storage() -> None:
+    payload = {"image": b"\xff", "at": [b"", {"$base64": 7}], "own": {1, 2}}
+    error = StreamError("boom", payload)
+    again = errors.from_dict(json.loads(json.dumps(error.to_dict())))
+    assert isinstance(again, StreamError)
+    assert again.payload == {"image": b"\xff", "at": [b"", {"$base64": 7}], "own": "{1, 2}"}
+    wrong = InvalidResponseError("no JSON", body=b"\x00")
+    assert vars(errors.from_dict(wrong.to_dict()))["body"] == b"\x00"
+
+
+def test_error_of_a_later_version_is_readable() -> None:
+    data = {
+        **FalClientError("no").to_dict(),
+        "type": "NewError",
+        "to_dict": 1,
+        "_x": 2,
+        "region": "eu",
+    }
+    again = errors.from_dict(data)
+    assert (type(again), str(again), vars(again)["region"]) == (FalClientError, "no", "eu")
+    assert again.to_dict()["message"] == "no"
+    assert "_x" not in vars(again)
+    own = OwnError(7).to_dict()
+    assert (own["type"], own["number"]) == ("InvalidInputError", 7)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        None,
+        [],
+        {"type": 7},
+        {"type": "ServerError", "details": [{"loc": []}]},
+        {"type": "ServerError", "details": [7]},
+        {"type": "ServerError", "details": [{"message": "a", "type": "b", "loc": [], "x": 1}]},
+        {"type": "FalClientTimeoutError", "last_status": {"type": "Gone"}},
+        {"type": "FalClientError", "args": 7},
+        {"type": "StreamError", "payload": {"$base64": "?"}},
+    ],
+)
+def test_data_of_no_error_is_refused(data: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="data must be that of an error"):
+        errors.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (InvalidRequestError("x"), True),
+        (MissingCredentialsError("x"), True),
+        (InvalidInputError("x", 422), True),
+        (ContentPolicyError("x", 422), True),
+        (AuthenticationError("x", 401), True),
+        (FalClientHTTPError("x", 402), True),
+        (InvalidInputError("x", 422, retryable=True), False),
+        (RateLimitError("x", 429), False),
+        (JobCancelledError("x", 499), False),
+        (ServerError("x", 500), False),
+        (StartTimeoutError("x", 504), False),
+        (TransportError("x"), False),
+        (FalClientTimeoutError(1), False),
+    ],
+)
+def test_error_of_the_input_is_final(error: FalClientError, final: bool) -> None:
+    assert error.final is final
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -260,11 +371,7 @@ class OwnError(InvalidInputError):
         (ContentPolicyError, InvalidInputError),
         (StartTimeoutError, ServerError),
         *((cls, FalClientHTTPError) for cls in HTTP_ERRORS),
-        *(
-            (getattr(errors, name), FalClientError)
-            for name in errors.__all__
-            if name != "ErrorDetail"
-        ),
+        *((getattr(errors, name), FalClientError) for name in CLASSES),
     ],
 )
 def test_the_tree_is_by_remedy(cls: type, parent: type) -> None:
@@ -283,8 +390,7 @@ def test_documented_tree_lists_every_error() -> None:
             parents[depth] = name
     assert drawn == {
         name: getattr(errors, name).__bases__[0].__name__.replace("Exception", "")
-        for name in errors.__all__
-        if name != "ErrorDetail"
+        for name in CLASSES
     }
 
 

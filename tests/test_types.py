@@ -6,11 +6,22 @@ import copy
 import json
 import pickle
 from dataclasses import FrozenInstanceError
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from fal_async import Cancellation, Completed, InProgress, Queued, Result, Status, Unknown
+from fal_async import (
+    Cancellation,
+    Completed,
+    InProgress,
+    InvalidRequestError,
+    Queued,
+    Result,
+    Status,
+    Unknown,
+)
+from fal_async.sync import SyncResult
 
 STATUSES = [
     Queued(3),
@@ -87,6 +98,7 @@ def full() -> Result:
         {"images": [{"url": "u"}], "seed": 7},
         request_id="abc",
         billable_units=1.5,
+        cost=Decimal("0.0375"),
         metrics={"inference_time": 0.5},
         retries=2,
         headers={"x-fal-request-id": "abc"},
@@ -105,6 +117,21 @@ def test_a_result_is_a_dictionary() -> None:
     assert json.loads(json.dumps(result)) == result
     assert repr(result) == "{'images': [{'url': 'u'}], 'seed': 7}"
     assert isinstance(result, dict)
+
+
+@pytest.mark.parametrize("result", [full(), Result({}), SyncResult({"seed": 7})])
+def test_a_result_survives_storage_as_json(result: Result) -> None:
+    data = json.loads(json.dumps(result.to_dict()))
+    again = type(result).from_dict(data | {"region": "eu"})
+    assert (type(again), again) == (type(result), result)
+    assert facts(again) == facts(result) | {"headers": {}}
+    assert again.to_dict() == data
+
+
+@pytest.mark.parametrize("data", [{}, [], None, {"output": 7}, {"output": {}, "cost": "much"}])
+def test_data_of_no_result_is_refused(data: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="data must be that of a result"):
+        Result.from_dict(data)
 
 
 def test_unknown_metadata_is_none_or_empty() -> None:

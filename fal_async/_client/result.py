@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, cast
 
 from fal_async._core.annotations import set_module
 from fal_async._core.checks import describe, explain
@@ -102,6 +102,56 @@ class Result(dict[str, Any], Generic[FileT]):
 
         files = [file._repr_html_() for file in files_in_output(self, File, None)]
         return result_html(self, files, self.request_id, self.billable_units)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the output and the metadata as JSON values, for `from_dict`.
+
+        The cost is text, which is exact. Response headers are left out.
+
+        Example:
+            >>> Result({"seed": 7}, request_id="764cabcf").to_dict()["output"]
+            {'seed': 7}
+        """
+        return {
+            "output": dict(self),
+            "request_id": self.request_id,
+            "billable_units": self.billable_units,
+            "cost": None if self.cost is None else str(self.cost),
+            "metrics": dict(self.metrics),
+            "retries": self.retries,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the result that `to_dict` has written. Unknown names are ignored.
+
+        Args:
+            data: The result as JSON values.
+
+        Raises:
+            InvalidRequestError: The data is not the data of a result.
+
+        Example:
+            >>> stored = Result({"seed": 7}, request_id="764cabcf").to_dict()
+            >>> Result.from_dict(stored)["seed"]
+            7
+        """
+        from decimal import Decimal, InvalidOperation  # slower to import than this module
+
+        try:
+            cost = data.get("cost")
+            return cls(
+                data["output"],
+                request_id=data.get("request_id"),
+                billable_units=data.get("billable_units"),
+                cost=None if cost is None else Decimal(cost),
+                metrics=data.get("metrics"),
+                retries=data.get("retries", 0),
+            )
+        except (AttributeError, InvalidOperation, LookupError, TypeError, ValueError) as error:
+            raise InvalidRequestError(
+                f"data must be that of a result, got {describe(data)}"
+            ) from error
 
     def _metadata(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in Result.__slots__ if name[0] != "_"}

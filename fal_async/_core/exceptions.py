@@ -1,24 +1,36 @@
-"""The base class of all exceptions: its text, its pickles; the details of HTTP errors."""
+"""The base class of all exceptions: its text, its pickles, its JSON; details of HTTP errors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 -- pydantic reads the fields of dataclasses
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from fal_async._core.annotations import set_module
+from fal_async._core.status import Completed, InProgress, Queued, Status, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     import httpx
 
     from fal_async._core.status import Stage
 
-__all__ = ["ErrorDetail", "FalClientError", "make_httpx_response"]
+__all__ = ["ErrorDetail", "FalClientError", "make_httpx_response", "read_attribute"]
+
+#: The only name in the object that stands for bytes in JSON.
+BYTES: Final = "$base64"
+_STATUSES: Final[Mapping[str, Callable[..., Status]]] = {
+    cls.__name__: cls for cls in (Queued, InProgress, Completed, Unknown)
+}
 
 
-@set_module("fal_async.errors")
+#: The module that the classes of errors show.
+_PUBLIC: Final = "fal_async.errors"
+
+
+@set_module(_PUBLIC)
 class FalClientError(Exception):
     """The base class of all errors that the library raises.
 
@@ -34,6 +46,37 @@ class FalClientError(Exception):
 
     stage: Stage | None = None
     started: bool | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether the same call fails again until its arguments, the key or the account change."""
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as JSON values, for `fal_async.errors.from_dict`.
+
+        ``type`` is the name of the class, ``message`` the text for people, and the attributes have
+        their own names. Response headers are left out.
+
+        Example:
+            >>> error = fal_async.NotFoundError("no such request", 404)
+            >>> error.to_dict()["type"], error.to_dict()["final"]
+            ('NotFoundError', True)
+        """
+        public = (cls.__name__ for cls in type(self).__mro__ if cls.__module__ == _PUBLIC)
+        facts: dict[str, Any] = {
+            "type": next(public),
+            "message": str(self),
+            "stage": self.stage,
+            "started": self.started,
+            "final": self.final,
+        }
+        if self.args != (facts["message"],):
+            facts["args"] = _to_json(self.args)
+        for name, value in vars(self).items():
+            if name[0] != "_" and name != "response_headers":
+                facts[name] = _to_json(value)
+        return facts
 
     def __str__(self) -> str:
         # The text of a peer may hold lone surrogates, which logs and terminals cannot encode.
@@ -58,7 +101,7 @@ class FalClientError(Exception):
         return error
 
 
-@set_module("fal_async.errors")
+@set_module(_PUBLIC)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorDetail:
     """One validation error of a model's input.
@@ -76,6 +119,55 @@ class ErrorDetail:
     loc: tuple[str | int, ...] = ()
     ctx: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
     url: str | None = None
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray):
+        return {BYTES: b64encode(value).decode()}
+    if isinstance(value, Status):
+        return {"type": type(value).__name__, **_to_json(asdict(value))}
+    if isinstance(value, ErrorDetail):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        items = cast("Mapping[object, object]", value)
+        return {str(name): _to_json(item) for name, item in items.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in cast("Sequence[object]", value)]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
+
+
+def read_attribute(name: str, value: Any) -> Any:
+    """Return the attribute of an error from the value that `FalClientError.to_dict` gives it.
+
+    Raises:
+        TypeError, ValueError, LookupError: The value is not of an attribute with this name.
+    """
+    match name:
+        case "details":
+            return tuple(_read_detail(each) for each in value)
+        case "last_status" if value is not None:
+            fields = dict(value)
+            return _STATUSES[fields.pop("type")](**fields)
+        case "uncancelled" | "args":
+            return tuple(_restore_bytes(value))
+        case _:
+            return _restore_bytes(value)
+
+
+def _read_detail(data: Mapping[str, Any]) -> ErrorDetail:
+    fields: dict[str, Any] = {**data, "loc": tuple(data["loc"])}
+    return ErrorDetail(**fields)
+
+
+def _restore_bytes(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_restore_bytes(item) for item in cast("list[object]", value)]
+    if not isinstance(value, dict):
+        return value
+    items = cast("dict[str, Any]", value)
+    if items.keys() == {BYTES} and isinstance(items[BYTES], str):
+        return b64decode(items[BYTES], validate=True)
+    return {name: _restore_bytes(item) for name, item in items.items()}
 
 
 def make_httpx_response(
