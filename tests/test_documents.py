@@ -12,6 +12,7 @@ import pytest
 
 import fal_async
 import fal_async.emulator
+import fal_async.proxy
 from tests.support.documents import ROOT, read_blocks, register_endpoints, run_program, write_files
 from tests.support.shared_client import close_shared_client
 
@@ -163,7 +164,7 @@ def test_blocks_are_readable(name: str) -> None:
     for block in PAGES[name]:
         assert textwrap.dedent(block.code) == block.code
         assert max(map(len, block.code.splitlines())) <= 100
-        assert block.language in {"python", "bash", "yaml", "json", "text"}
+        assert block.language in {"python", "bash", "javascript", "yaml", "json", "text"}
         if block.language == "json":
             json.loads(block.code)
 
@@ -185,6 +186,7 @@ def test_reference_has_every_public_name() -> None:
     listed = set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
     public = {f"fal_async.{name}" for name in fal_async.__all__ if not name.startswith("_")}
     public |= {f"fal_async.emulator.{name}" for name in fal_async.emulator.__all__}
+    public |= {f"fal_async.proxy.{name}" for name in fal_async.proxy.__all__}
     aliases = {name for name in public if name.removesuffix("_async") in public - {name}}
 
     assert public - aliases - listed == set()

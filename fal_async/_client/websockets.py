@@ -1,4 +1,4 @@
-"""Calls that open a WebSocket: `realtime`, `ws_connect`, `http_over_websocket`."""
+"""Calls that open a WebSocket, and tokens for web pages that open one themselves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.error_mapping import exception_from_response
 from fal_async._protocol.http_over_websocket import endpoint_url
 from fal_async._protocol.options import merge_headers
-from fal_async._protocol.realtime import create_token, realtime_url, runner_url, with_token
+from fal_async._protocol.realtime import (
+    create_path_token,
+    create_token,
+    realtime_url,
+    runner_url,
+    with_token,
+)
 from fal_async.errors import AuthenticationError
 
 if TYPE_CHECKING:
@@ -236,6 +242,37 @@ class WebSocketMixin:
             return HTTPOverWebSocket(await connector.connect())
 
         return ConnectionContext(connect)
+
+    async def realtime_token(
+        self, application: str, *, expires_in: int = 120, path: str = "/realtime"
+    ) -> str:
+        """Create a token with which a web page opens sessions with an app, without the key.
+
+        It is the value that a ``tokenProvider`` of the official JavaScript client returns. Whoever
+        has it can run the app at the expense of the account until it expires.
+
+        Args:
+            application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
+            expires_in: The time during which the token can open connections, in seconds.
+            path: The path within the app that the token is for, such as ``"/stream"`` for streams;
+                it is not added to an id that ends with it.
+
+        Raises:
+            FalClientHTTPError: The platform refused to create a token.
+            ConnectionFailedError: The platform is unreachable.
+            InvalidRequestError: An argument is invalid; nothing was sent.
+
+        Example:
+            >>> async def main() -> None:
+            ...     token = await fal_async.realtime_token("demo/echo", expires_in=60)
+            ...     print(len(token) > 20)
+            >>> anyio.run(main)
+            True
+        """
+        operation = create_path_token(
+            self._dispatcher.hosts, parse_endpoint(application), expires_in=expires_in, path=path
+        )
+        return (await self._dispatcher.execute(operation)).reveal()
 
     def _connector(
         self,

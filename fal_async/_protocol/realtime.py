@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 from fal_async._core.checks import whole_number
 from fal_async._core.secrets import Secret
 from fal_async._protocol.endpoint import Endpoint, parse_path
-from fal_async._protocol.operation import Operation, Request, response_parser
+from fal_async._protocol.operation import JSON_HEADERS, Operation, Request, response_parser
 from fal_async._protocol.retry import Retry
 from fal_async._protocol.serialization import decode_json, decode_msgpack, encode_json
-from fal_async.errors import InvalidResponseError
+from fal_async.errors import InvalidRequestError, InvalidResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +28,7 @@ __all__ = [
     "MetaMessage",
     "SessionTimeout",
     "Unauthorized",
+    "create_path_token",
     "create_token",
     "decode_message",
     "parse_token",
@@ -186,8 +187,40 @@ def create_token(
         request=Request(
             "POST",
             f"{hosts.rest}/tokens/",
-            {"accept": "application/json", "content-type": "application/json"},
+            JSON_HEADERS,
             encode_json(body),
+        ),
+        parse=response_parser(parse_token),
+        retry=Retry.IDEMPOTENT,
+    )
+
+
+def create_path_token(
+    hosts: Hosts, endpoint: Endpoint, *, expires_in: int, path: str
+) -> Operation[Secret]:
+    """Create a short-lived token for one path of an app.
+
+    Args:
+        hosts: The base URLs.
+        endpoint: The app.
+        expires_in: The lifetime of the token, in seconds.
+        path: The path within the app; it is not added to an id that ends with it.
+    """
+    whole_number("expires_in", expires_in)
+    encoded, query = parse_path(path)
+    if query:
+        raise InvalidRequestError(f"the path of a token must have no query, got {path!r}")
+    app = str(endpoint)
+    if encoded and not f"/{endpoint.path}".endswith(f"/{encoded}"):
+        app = f"{app}/{encoded}"
+    return Operation(
+        name="token",
+        application=str(endpoint),
+        request=Request(
+            "POST",
+            f"{hosts.rest}/tokens/realtime",
+            JSON_HEADERS,
+            encode_json({"allowed_apps": [app], "duration": expires_in}),
         ),
         parse=response_parser(parse_token),
         retry=Retry.IDEMPOTENT,

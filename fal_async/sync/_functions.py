@@ -58,6 +58,7 @@ __all__ = [
     "get_handle",
     "http_over_websocket",
     "realtime",
+    "realtime_token",
     "result",
     "run",
     "status",
@@ -604,6 +605,31 @@ def http_over_websocket(
     return _client().http_over_websocket(
         application, max_message_size=max_message_size, open_timeout=open_timeout, headers=headers
     )
+
+
+def realtime_token(application: str, *, expires_in: int = 120, path: str = "/realtime") -> str:
+    """Create a token with which a web page opens sessions with an app, without the key.
+
+    It is the value that a ``tokenProvider`` of the official JavaScript client returns. Whoever
+    has it can run the app at the expense of the account until it expires.
+
+    Args:
+        application: The endpoint id, such as ``"fal-ai/fast-lcm-diffusion"``.
+        expires_in: The time during which the token can open connections, in seconds.
+        path: The path within the app that the token is for, such as ``"/stream"`` for streams;
+            it is not added to an id that ends with it.
+
+    Raises:
+        FalClientHTTPError: The platform refused to create a token.
+        ConnectionFailedError: The platform is unreachable.
+        InvalidRequestError: An argument is invalid; nothing was sent.
+
+    Example:
+        >>> token = fal_async.sync.realtime_token("demo/echo", expires_in=60)
+        >>> print(len(token) > 20)
+        True
+    """
+    return _client().realtime_token(application, expires_in=expires_in, path=path)
 
 
 def upload(

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
 import pytest
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     import httpx
+
+    from fal_async import AsyncClient
 
 UNAUTHORIZED = {"status": "error", "error": "Unauthorized"}
 
@@ -182,3 +185,12 @@ def test_token_opens_status_stream() -> None:
         assert status(url, valid_token) == 401
         clock.now += 121
         assert status(f"{url}/stream", valid_token) == 401
+
+
+async def test_token_of_client_opens_one_path(fal: Emulator, client: AsyncClient) -> None:
+    fal.realtime("acme/live")(echo)
+    fal.realtime("acme/other")(echo)
+    token = await client.realtime_token("acme/live", expires_in=60)
+
+    assert await anyio.to_thread.run_sync(opens, fal, token)
+    assert not await anyio.to_thread.run_sync(opens, fal, token, "acme/other")

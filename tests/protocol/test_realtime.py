@@ -24,6 +24,7 @@ from fal_async._protocol.realtime import (
     MetaMessage,
     SessionTimeout,
     Unauthorized,
+    create_path_token,
     create_token,
     decode_message,
     parse_token,
@@ -227,6 +228,31 @@ def test_token_request_names_the_app_alias() -> None:
     assert operation.parse(Response(status_code=201, body=b'"abc"')) == "abc"
     with pytest.raises(FalClientHTTPError):
         operation.parse(Response(status_code=401, body=b'{"detail": "no"}'))
+
+
+@pytest.mark.parametrize(
+    ("application", "path", "app"),
+    [
+        ("fal-ai/lcm", "/realtime", "fal-ai/lcm/realtime"),
+        ("fal-ai/lcm/realtime", "/realtime", "fal-ai/lcm/realtime"),
+        ("fal-ai/lcm/turbo", "stream", "fal-ai/lcm/turbo/stream"),
+        ("fal-ai/lcm/turbo", "", "fal-ai/lcm/turbo"),
+    ],
+)
+def test_path_token_names_owner_and_path(application: str, path: str, app: str) -> None:
+    endpoint = parse_endpoint(application)
+    operation = create_path_token(HOSTS, endpoint, expires_in=60, path=path)
+    assert operation.request.url == "https://rest.fal.ai/tokens/realtime"
+    assert isinstance(operation.request.content, bytes)
+    assert orjson.loads(operation.request.content) == {"allowed_apps": [app], "duration": 60}
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "path"), [(0, ""), (-1, ""), (1.5, ""), (60, "a?b=c"), (60, "../other")]
+)
+def test_invalid_path_token_is_refused(expires_in: Any, path: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        create_path_token(HOSTS, parse_endpoint("a/b"), expires_in=expires_in, path=path)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, True])

@@ -26,6 +26,7 @@ MODULES = [
     "fal_async.client",
     "fal_async.emulator",
     "fal_async.errors",
+    "fal_async.proxy",
     "fal_async.stores",
     "fal_async.sync",
     "fal_async.types",
@@ -37,6 +38,7 @@ MADE_BY_CALLS = {
     "Download",
     "EventStream",
     "HTTPOverWebSocket",
+    "ProxyRequest",
     "WebSocketConnection",
     "WebSocketResponse",
 }
