@@ -35,11 +35,18 @@ class Accounts:
         self.key = key
         self.user_id = user_id
         self._accepted = {("key", key)}
+        self._admin: set[str] = set()
         self._lock_reason: str | None = None
 
-    def accept_key(self, key: str) -> None:
-        """Accept an API key."""
+    def accept_key(self, key: str, *, admin: bool) -> None:
+        """Accept an API key, or an ADMIN key."""
         self._accepted.add(("key", key))
+        if admin:
+            self._admin.add(key)
+
+    def is_admin(self, authorization: str) -> bool:
+        """Return whether valid credentials are an ADMIN key."""
+        return authorization.partition(" ")[2].strip() in self._admin
 
     def accept_bearer(self, token: str) -> None:
         """Accept the access token of a login."""

@@ -65,6 +65,8 @@ class Emulator(RegistrationMixin, InspectionMixin):
         clock: Returns the time in seconds, by which results, files and tokens expire.
         speed: How many times faster than on the platform results expire and webhooks are retried.
             On the platform, results are kept for an hour; those of 10 kB or more, for 6 minutes.
+        listing_delay: The time from the arrival of a request until the platform API lists it, in
+            seconds. It is not known how long the platform takes.
         webhook_timeouts: The timeout of the first attempt to deliver a webhook, and that of each
             later one, in seconds.
         private_webhooks: Whether webhooks are delivered to private and loopback addresses. The
@@ -107,6 +109,7 @@ class Emulator(RegistrationMixin, InspectionMixin):
         compression: bool = False,
         clock: Callable[[], float] = time.monotonic,
         speed: float = 1.0,
+        listing_delay: float = 0.0,
         webhook_timeouts: tuple[float, float] = (15.0, 120.0),
         private_webhooks: bool = True,
         cancelled_webhooks: bool = False,
@@ -125,6 +128,7 @@ class Emulator(RegistrationMixin, InspectionMixin):
             compression=compression,
             clock=clock,
             speed=speed,
+            listing_delay=listing_delay,
             webhook_timeouts=webhook_timeouts,
             private_webhooks=private_webhooks,
             cancelled_webhooks=cancelled_webhooks,
@@ -218,9 +222,14 @@ class Emulator(RegistrationMixin, InspectionMixin):
         """The environment variables with which clients in another process use the emulator."""
         return {"FAL_KEY": self.key, "FAL_ASYNC_BASE_URL": self.url}
 
-    def accept_key(self, key: str) -> None:
-        """Accept another API key of the same account."""
-        self._platform.accounts.accept_key(key)
+    def accept_key(self, key: str, *, admin: bool = False) -> None:
+        """Accept another key of the same account.
+
+        Args:
+            key: The key.
+            admin: Whether it is an ADMIN key, which some operations of the platform API require.
+        """
+        self._platform.accounts.accept_key(key, admin=admin)
 
     def accept_bearer(self, token: str) -> None:
         """Accept the access token of a login of the same account."""

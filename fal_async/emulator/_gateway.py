@@ -12,6 +12,7 @@ from fal_async.emulator._hosts import (
     Call,
     CdnHost,
     Host,
+    PlatformHost,
     QueueHost,
     RestHost,
     RunHost,
@@ -57,6 +58,7 @@ class Gateway:
             "queue": QueueHost(platform),
             "rest": RestHost(platform),
             "cdn": CdnHost(platform),
+            "platform": PlatformHost(platform),
         }
         self._websocket_hosts: dict[HostName | None, Host] = {
             "run": WebSocketHost(platform),

@@ -47,6 +47,12 @@ Route: TypeAlias = Literal[
     "sign_part",
     "complete",
     "download",
+    "models",
+    "prices",
+    "estimate",
+    "requests",
+    "billing_events",
+    "meta",
     "other",
 ]
 
@@ -65,7 +71,7 @@ class RecordedRequest:
         route: The kind of request.
         endpoint: The endpoint id in the URL; ``""`` if there is none.
         method: The HTTP method.
-        host: The host of the platform: run, queue, rest, cdn or ws.
+        host: The host of the platform: run, queue, rest, cdn, ws or platform.
         path: The path of the URL, as the client sent it.
         query: The query string.
         headers: The headers, names in lower case, credentials included.

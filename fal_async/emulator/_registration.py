@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fal_async.emulator._history import Price
 from fal_async.emulator._recorder import Counters
 from fal_async.emulator._registry import Endpoint, parse_id
 from fal_async.emulator._runners.asgi import AsgiRunner
@@ -12,6 +14,7 @@ from fal_async.emulator._runners.base import NoRunner, is_asgi_app
 from fal_async.emulator._runners.functions import make_runner
 from fal_async.emulator._runners.realtime import RealtimeOptions, RealtimeRunner
 from fal_async.emulator._runners.sockets import FunctionSocketRunner
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +104,46 @@ class RegistrationMixin:
             return runner
 
         return decorate
+
+    def set_price(
+        self,
+        endpoint_id: str,
+        unit_price: Decimal | float | str,
+        *,
+        unit: str = "image",
+        currency: str = "USD",
+    ) -> None:
+        """Set the price of an endpoint, which the platform API tells.
+
+        A run costs its billable units times this price. `Job.billable_units` is 1 unless the runner
+        changes it.
+
+        Args:
+            endpoint_id: The endpoint id.
+            unit_price: The price of one unit.
+            unit: The unit, such as ``"image"`` or ``"second"``.
+            currency: The currency, such as ``"USD"``.
+
+        Raises:
+            InvalidRequestError: The endpoint id has no owner and alias, or the price is not a
+                number of at least 0.
+
+        Example:
+            >>> from fal_async.emulator import Emulator
+            >>> with Emulator() as fal:
+            ...     fal.register("acme/paint", lambda arguments: arguments)
+            ...     fal.set_price("acme/paint", "0.025", unit="image")
+        """
+        try:
+            amount = Decimal(str(unit_price))
+        except InvalidOperation:
+            amount = Decimal("NaN")
+        if not (amount.is_finite() and amount >= 0):
+            raise InvalidRequestError(
+                f"unit_price must be a number of at least 0, got {unit_price!r}"
+            )
+        price = Price(unit_price=amount, unit=unit, currency=currency)
+        self._platform.prices[str(parse_id(endpoint_id))] = price
 
     def realtime(
         self,

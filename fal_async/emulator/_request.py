@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fal_async.emulator._server.connection import Connection
     from fal_async.emulator._server.websocket import WebSocket
 
-HostName: TypeAlias = Literal["run", "queue", "rest", "cdn", "ws"]
+HostName: TypeAlias = Literal["run", "queue", "rest", "cdn", "ws", "platform"]
 
 #: Hosts by the first path segment, for clients to which all hosts have one origin.
 _BY_PREFIX: dict[str, HostName] = {
@@ -25,6 +25,7 @@ _BY_PREFIX: dict[str, HostName] = {
     "rest": "rest",
     "cdn": "cdn",
     "ws": "ws",
+    "platform": "platform",
 }
 #: Hosts by the name in the URL, for clients that a hosts file directs here.
 _BY_NAME: dict[str, HostName] = {
@@ -38,6 +39,7 @@ _BY_NAME: dict[str, HostName] = {
     "v3.fal.media": "cdn",
     "v3b.fal.media": "cdn",
     "ws.fal.run": "ws",
+    "api.fal.ai": "platform",
 }
 
 #: The path of the server proxy of the official JavaScript client, and the header with the real URL.

@@ -22,6 +22,7 @@ from fal_async.emulator._tasks import cancel_tasks
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from fal_async.emulator._history import History
     from fal_async.emulator._jobs import Job, Jobs
     from fal_async.emulator._options import RetryReason
     from fal_async.emulator._recorder import Recorder
@@ -151,15 +152,22 @@ class Scheduler:
     Args:
         settings: The limit of the account, and the retries.
         jobs: The jobs that the scheduler completes.
+        history: Records the responses.
         recorder: Notified of every change.
         executor: Executes the jobs.
     """
 
     def __init__(
-        self, settings: Settings, jobs: Jobs, recorder: Recorder, executor: Executor
+        self,
+        settings: Settings,
+        jobs: Jobs,
+        history: History,
+        recorder: Recorder,
+        executor: Executor,
     ) -> None:
         self._settings = settings
         self._jobs = jobs
+        self._history = history
         self._recorder = recorder
         self._executor = executor
         self._queues: dict[Endpoint, EndpointQueue] = {}
@@ -382,6 +390,7 @@ class Scheduler:
             entry.deadline.cancel()
         entry.queue.endpoint.counters.completed += 1
         self._jobs.complete(entry.job, response)
+        self._history.end(entry.job, response.status, response.body)
         self._recorder.notify()
 
 

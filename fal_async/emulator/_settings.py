@@ -29,6 +29,7 @@ class Settings:
     compression: bool = False
     clock: Callable[[], float] = time.monotonic
     speed: float = 1.0
+    listing_delay: float = 0.0
     webhook_timeouts: tuple[float, float] = (15.0, 120.0)
     private_webhooks: bool = True
     cancelled_webhooks: bool = False

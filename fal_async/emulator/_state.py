@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fal_async.emulator._credentials import Tokens
 from fal_async.emulator._faults import Faults
+from fal_async.emulator._history import History
 from fal_async.emulator._jobs import Jobs
 from fal_async.emulator._recorder import Recorder
 from fal_async.emulator._registry import Registry
@@ -19,6 +20,7 @@ from fal_async.emulator._webhooks.signing import WebhookSigner
 
 if TYPE_CHECKING:
     from fal_async.emulator._credentials import Accounts
+    from fal_async.emulator._history import Price
     from fal_async.emulator._settings import Settings
 
 __all__ = ["PlatformState"]
@@ -35,6 +37,8 @@ class PlatformState:
     faults: Faults = field(default_factory=Faults)
     threads: DaemonThreads = field(default_factory=DaemonThreads)
     signer: WebhookSigner = field(default_factory=WebhookSigner)
+    prices: dict[str, Price] = field(default_factory=dict[str, "Price"])
+    history: History = field(init=False)
     jobs: Jobs = field(init=False)
     files: FileStore = field(init=False)
     tokens: Tokens = field(init=False)
@@ -43,11 +47,14 @@ class PlatformState:
     webhooks: WebhookSender = field(init=False)
 
     def __post_init__(self) -> None:
+        self.history = History(self.settings.clock, self.settings.listing_delay)
         self.jobs = Jobs(self.settings.clock, self.settings.speed)
         self.files = FileStore(self.settings.clock)
         self.tokens = Tokens(self.settings.clock)
-        self.executor = Executor(self.faults, self.recorder)
-        self.scheduler = Scheduler(self.settings, self.jobs, self.recorder, self.executor)
+        self.executor = Executor(self.faults, self.recorder, self.history)
+        self.scheduler = Scheduler(
+            self.settings, self.jobs, self.history, self.recorder, self.executor
+        )
         self.webhooks = WebhookSender(
             self.settings, self.accounts, self.signer, self.jobs, self.faults, self.recorder
         )
@@ -64,6 +71,7 @@ class PlatformState:
         self.recorder.clear()
         self.accounts.lock(None)
         self.jobs.clear()
+        self.history.clear()
         self.webhooks.clear()
         self.files.clear()
         for endpoint in self.registry:

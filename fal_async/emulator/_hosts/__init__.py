@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fal_async.emulator._hosts.base import Call, Host, parse_called_id
 from fal_async.emulator._hosts.cdn import CdnHost
+from fal_async.emulator._hosts.platform import PlatformHost
 from fal_async.emulator._hosts.queue import QueueHost
 from fal_async.emulator._hosts.rest import RestHost
 from fal_async.emulator._hosts.run import RunHost, WebSocketHost
@@ -13,6 +14,7 @@ __all__ = [
     "Call",
     "CdnHost",
     "Host",
+    "PlatformHost",
     "QueueHost",
     "RestHost",
     "RunHost",

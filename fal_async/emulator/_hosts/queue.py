@@ -101,6 +101,7 @@ class QueueHost:
             raise RejectedError(error_response(429, text, {"x-fal-needs-retry": "1"}))
         job = make_job(self._platform, request, call, target, request_id=request_id, direct=False)
         self._platform.jobs.add(job)
+        self._platform.history.add(job)
         if webhook_url is not None:
             self._platform.webhooks.add(job, target.endpoint, webhook_url)
         position = scheduler.submit(job, target.endpoint, start_timeout)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from websockets.frames import CloseCode
 
+from fal_async.emulator._history import MAX_PAYLOAD
 from fal_async.emulator._hosts.base import Call, authenticate, authorize, make_job, parse_called_id
 from fal_async.emulator._json import encode
 from fal_async.emulator._options import parse_start_timeout
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from fal_async.emulator._jobs import Job
     from fal_async.emulator._recorder import Route
     from fal_async.emulator._request import GatewayRequest
+    from fal_async.emulator._responses import Message
     from fal_async.emulator._runners.sockets import SocketRunner
     from fal_async.emulator._server.websocket import WebSocket
     from fal_async.emulator._state import PlatformState
 
 logger = logging.getLogger("fal_async.emulator")
 
+#: The status of a request whose client has disconnected before the response.
+_DISCONNECTED: Final = 499
 _UNAUTHORIZED = {"status": "error", "error": "Unauthorized"}
 
 
@@ -52,6 +56,14 @@ class RunHost:
             raise RejectedError(too_many_running(limit))
         job = make_job(self._platform, request, call, target, request_id=request_id, direct=True)
         task = asyncio.current_task()
+        history = self._platform.history
+        history.add(job)
+        body = bytearray()
+
+        async def send(message: Message) -> None:
+            if len(body) <= MAX_PAYLOAD:
+                body.extend(message.get("body", b""))
+            await request.send(message)
 
         def on_disconnect() -> None:
             job._request_cancellation()
@@ -63,9 +75,11 @@ class RunHost:
             request.connection.on_disconnect(on_disconnect),
         ):
             try:
-                await self._platform.executor.execute(target.endpoint, job, request.send)
+                await self._platform.executor.execute(target.endpoint, job, send)
             except IncompleteResponseError:
                 await request.connection.close()
+            finally:
+                history.end(job, request.status or _DISCONNECTED, bytes(body))
 
 
 class WebSocketHost:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fal_async.emulator._faults import Faults
+    from fal_async.emulator._history import History
     from fal_async.emulator._jobs import Job
     from fal_async.emulator._recorder import Recorder
     from fal_async.emulator._registry import Endpoint
@@ -50,11 +51,13 @@ class Executor:
     Args:
         faults: The scripted faults, which may replace a run.
         recorder: Notified when a run starts.
+        history: Records when a run starts.
     """
 
-    def __init__(self, faults: Faults, recorder: Recorder) -> None:
+    def __init__(self, faults: Faults, recorder: Recorder, history: History) -> None:
         self._faults = faults
         self._recorder = recorder
+        self._history = history
 
     async def execute(self, endpoint: Endpoint, job: Job, send: Send) -> None:
         """Run the endpoint's runner for a job, and send its response.
@@ -64,6 +67,7 @@ class Executor:
         """
         endpoint.counters.executions += 1
         job.executions += 1
+        self._history.start(job)
         self._recorder.notify()
         strict_send = StrictSend(endpoint, job, send)
         started = time.perf_counter()
