@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import pytest
 
 import fal_async
 from fal_async.emulator import AppError, Emulator, Fault, Job
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 MODEL = "fal-ai/flux/dev"
 pytestmark = pytest.mark.anyio
@@ -38,48 +35,39 @@ def model(arguments: dict[str, Any], job: Job) -> dict[str, Any]:
     return {"images": [{"url": "https://example.com/image.png"}]}
 
 
-@pytest.fixture
-def fal() -> Iterator[Emulator]:
-    """A platform with the model."""
-    with Emulator() as fal:
-        fal.register(MODEL, model, concurrency=1)
-        yield fal
+@pytest.fixture(autouse=True)
+def registered_model(fal: Emulator) -> None:
+    """Register the model; the fixture `fal` is that of the plugin."""
+    fal.register(MODEL, model, concurrency=1)
 
 
-@pytest.fixture
-async def client(fal: Emulator) -> AsyncIterator[fal_async.AsyncClient]:
-    """A client of that platform."""
-    async with fal_async.AsyncClient(fal.key, hosts=fal.hosts) as client:
-        yield client
-
-
-async def test_image(fal: Emulator, client: fal_async.AsyncClient) -> None:
-    assert await draw_or_none(client, "a fox") == "https://example.com/image.png"
+async def test_image(fal: Emulator, async_fal_client: fal_async.AsyncClient) -> None:
+    assert await draw_or_none(async_fal_client, "a fox") == "https://example.com/image.png"
     assert [job.arguments for job in fal.jobs.values()] == [{"prompt": "a fox"}]
 
 
-async def test_rejected_prompt(client: fal_async.AsyncClient) -> None:
-    assert await draw_or_none(client, "something forbidden") is None
+async def test_rejected_prompt(async_fal_client: fal_async.AsyncClient) -> None:
+    assert await draw_or_none(async_fal_client, "something forbidden") is None
 
 
 async def test_a_rejected_submit_and_a_lost_connection_start_one_job(
-    fal: Emulator, client: fal_async.AsyncClient
+    fal: Emulator, async_fal_client: fal_async.AsyncClient
 ) -> None:
     busy = Fault(route="submit", status=429, headers={"retry-after": "0"})
     fal.fail(MODEL, busy, Fault(route="status_stream", cut=50))
 
-    assert await draw_or_none(client, "a fox") is not None
+    assert await draw_or_none(async_fal_client, "a fox") is not None
     assert fal.counters(MODEL).executions == 1
 
 
 async def test_cancelling_the_caller_cancels_the_job(
-    fal: Emulator, client: fal_async.AsyncClient
+    fal: Emulator, async_fal_client: fal_async.AsyncClient
 ) -> None:
     gate = fal.gate()
     fal.fail(MODEL, Fault(route="runner", delay=gate))
 
     async with anyio.create_task_group() as group:
-        group.start_soon(draw_or_none, client, "a fox")
+        group.start_soon(draw_or_none, async_fal_client, "a fox")
         await fal.wait_for_async(lambda: len(fal.jobs) == 1)
         group.cancel_scope.cancel()
 

@@ -35,6 +35,7 @@ ORDER = [
     "proxy",
     "sync",
     "cli",
+    "pytest_plugin",
 ]
 #: Modules that are in another layer than their package, or in no package.
 MODULES = {
@@ -215,7 +216,7 @@ def test_emulator_shares_values_alone() -> None:
     ]
     assert wrong == []
     users = {x.importer for x in imports() if package_of(x.imported) == "emulator"}
-    assert {package_of(user) for user in users} <= {"emulator", "cli"}
+    assert {package_of(user) for user in users} <= {"emulator", "cli", "pytest_plugin"}
 
 
 def test_imports_form_no_circle() -> None:

@@ -52,6 +52,16 @@ class Accounts:
         """Accept the access token of a login."""
         self._accepted.add(("bearer", token))
 
+    def copy(self) -> Accounts:
+        """Return other accounts that accept the same credentials."""
+        accounts = Accounts(self.key, self.user_id)
+        accounts.restore(self)
+        return accounts
+
+    def restore(self, earlier: Accounts) -> None:
+        """Accept the credentials of an earlier copy alone."""
+        self._accepted = set(earlier._accepted)
+
     def lock(self, reason: str | None) -> None:
         """Lock the account for this reason; ``None`` unlocks it."""
         self._lock_reason = reason

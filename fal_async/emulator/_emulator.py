@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from typing import TYPE_CHECKING, Self
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 import anyio.to_thread
@@ -22,9 +24,10 @@ from fal_async.emulator._server.http import Server
 from fal_async.emulator._settings import Settings
 from fal_async.emulator._state import PlatformState
 from fal_async.emulator._webhooks import bodies
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from fal_async.emulator._faults import Fault
     from fal_async.emulator._webhooks.signing import SignedWebhook
@@ -318,6 +321,66 @@ class Emulator(RegistrationMixin, InspectionMixin):
         """
         for fault in faults:
             self._platform.faults.add(endpoint_id and str(parse_id(endpoint_id)), fault)
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings, also while the emulator runs.
+
+        Args:
+            settings: New values of parameters of the constructor. Those that take effect when the
+                emulator starts cannot be changed: `host`, `port`, `key`, `user_id`, `clock`,
+                `compression`, `certfile` and `keyfile`.
+
+        Raises:
+            InvalidRequestError: There is no such setting, or it cannot be changed.
+
+        Example:
+            >>> with Emulator() as fal:
+            ...     fal.configure(concurrency=2)
+        """
+        names = [each.name for each in dataclasses.fields(Settings)]
+        names = [name for name in names if name not in {"clock", "compression"}]
+        if unknown := sorted(settings.keys() - set(names)):
+            raise InvalidRequestError(
+                f"a setting must be one of {', '.join(names)}, got {', '.join(unknown)}"
+            )
+        if "allow_origins" in settings:
+            settings["allow_origins"] = frozenset(settings["allow_origins"])
+        for name, value in settings.items():
+            setattr(self._platform.settings, name, value)
+
+    @contextmanager
+    def isolated(self) -> Generator[Self]:
+        """Undo at the end of a block what it changes: endpoints, settings, keys, and all state.
+
+        At the end, the gates of the emulator are opened, and `reset` is called. Tests that share an
+        emulator use it, so that each finds the same one.
+
+        Example:
+            >>> with Emulator() as fal:
+            ...     with fal.isolated():
+            ...         fal.register("acme/app", lambda arguments: arguments)
+            ...         fal.configure(concurrency=1)
+            ...     fal.counters("acme/app")
+            Traceback (most recent call last):
+                ...
+            KeyError: 'acme/app'
+        """
+        platform = self._platform
+        settings = dataclasses.asdict(platform.settings)
+        endpoints, accounts = platform.registry.copy(), platform.accounts.copy()
+        try:
+            yield self
+        finally:
+            for gate in self._gates:
+                gate.open()
+            if self._server is None:
+                platform.clear()
+                platform.registry.restore(endpoints)
+            else:
+                self._server.call(partial(platform.restore, endpoints))
+            platform.accounts.restore(accounts)
+            for name, value in settings.items():
+                setattr(platform.settings, name, value)
 
     def gate(self) -> Gate:
         """Create a closed gate, for runners and faults. It opens when the emulator stops."""

@@ -33,6 +33,7 @@ from fal_async.emulator._responses import (
 )
 
 if TYPE_CHECKING:
+    from fal_async.emulator._recorder import Route
     from fal_async.emulator._request import HostName
     from fal_async.emulator._responses import Message, Receive, Send
     from fal_async.emulator._state import PlatformState
@@ -41,6 +42,10 @@ _PREFLIGHT = [
     (b"access-control-allow-methods", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
     (b"access-control-max-age", b"600"),
 ]
+#: Routes of requests that need a registered endpoint.
+_CALLS: Final[frozenset[Route]] = frozenset(
+    {"run", "stream", "submit", "realtime", "socket", "over_websocket"}
+)
 #: The maximum size of the body of a request without a valid key or token, in bytes.
 _ANONYMOUS_BODY: Final = 32 * 1024 * 1024
 
@@ -133,6 +138,8 @@ class Gateway:
         if target is not None:
             target.endpoint.counters.requests[call.route] += 1
             names = (called, target.endpoint.id)
+        elif call.route in _CALLS:
+            recorder.unexpected.append(record)
         if request.websocket is not None:
 
             def on_accepted() -> None:

@@ -32,9 +32,19 @@ class InspectionMixin:
         raise NotImplementedError
 
     @property
+    def endpoints(self) -> list[str]:
+        """The ids of the registered endpoints, sorted."""
+        return sorted(endpoint.id for endpoint in self._platform.registry)
+
+    @property
     def requests(self) -> list[RecordedRequest]:
         """The received requests, oldest first, limited to the latest 10,000."""
         return list(self._platform.recorder.requests)
+
+    @property
+    def unexpected_requests(self) -> list[RecordedRequest]:
+        """The requests for endpoints that were not registered, oldest first."""
+        return list(self._platform.recorder.unexpected)
 
     @property
     def jobs(self) -> Mapping[str, Job]:

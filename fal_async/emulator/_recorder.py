@@ -134,6 +134,7 @@ class Recorder:
     def __init__(self) -> None:
         self.requests: deque[RecordedRequest] = deque(maxlen=_MAX_REQUESTS)
         self.routes: Counter[Route] = Counter()
+        self.unexpected: deque[RecordedRequest] = deque(maxlen=_MAX_REQUESTS)
         self._condition = threading.Condition()
         self._version = 0
         self._waiters = 0
@@ -147,6 +148,7 @@ class Recorder:
     def clear(self) -> None:
         """Remove all requests."""
         self.requests.clear()
+        self.unexpected.clear()
         self.routes.clear()
 
     def notify(self) -> None:

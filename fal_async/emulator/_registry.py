@@ -121,3 +121,15 @@ class Registry:
 
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(list(self._endpoints.values()))
+
+    def copy(self) -> Registry:
+        """Return another registry of the same endpoints."""
+        registry = Registry()
+        registry._endpoints = dict(self._endpoints)
+        return registry
+
+    def restore(self, earlier: Registry) -> set[Endpoint]:
+        """Register the endpoints of an earlier copy alone, and return those that are gone."""
+        removed = set(self) - set(earlier)
+        self._endpoints = dict(earlier._endpoints)
+        return removed

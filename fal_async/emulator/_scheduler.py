@@ -222,6 +222,10 @@ class Scheduler:
         """Return the number of queued jobs of an endpoint."""
         return len(self._queue(endpoint))
 
+    def forget(self, endpoint: Endpoint) -> None:
+        """Forget the queue of an endpoint that is no longer registered."""
+        self._queues.pop(endpoint, None)
+
     def position(self, job: Job) -> int:
         """Return the number of jobs ahead of a job."""
         entry = self._entries.get(job)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Settings"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Settings:
-    """The settings of an emulator. `Emulator` documents each."""
+    """The settings of an emulator. `Emulator` documents each; `Emulator.configure` changes them."""
 
     concurrency: int | None = None
     attempts: int = 10

@@ -77,6 +77,16 @@ class PlatformState:
         for endpoint in self.registry:
             endpoint.counters.clear()
 
+    async def restore(self, endpoints: Registry) -> None:
+        """Reset the state, and keep only endpoints of an earlier copy of the registry."""
+        await self.reset()
+        kept = {runner for endpoint in endpoints for runner in (endpoint.runner, endpoint.socket)}
+        for endpoint in self.registry.restore(endpoints):
+            self.scheduler.forget(endpoint)
+            for runner in {endpoint.runner, endpoint.socket} - kept:
+                if runner is not None:
+                    await runner.aclose()
+
     async def aclose(self) -> None:
         """Cancel all runs, and shut the apps down."""
         await self.webhooks.cancel()

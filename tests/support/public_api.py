@@ -27,6 +27,7 @@ MODULES = [
     "fal_async.emulator",
     "fal_async.errors",
     "fal_async.proxy",
+    "fal_async.pytest_plugin",
     "fal_async.stores",
     "fal_async.sync",
     "fal_async.types",
