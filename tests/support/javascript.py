@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,8 @@ def javascript() -> Path:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (PROJECT / "node_modules" / "@fal-ai").exists():
+        needed = json.load(lock)["dependencies"]
+        if not all((PROJECT / "node_modules" / name).exists() for name in needed):
             command = [str(NPM), "install", "--no-package-lock", "--no-audit", "--no-fund"]
-            subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=55)
+            subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=100)
     return PROJECT

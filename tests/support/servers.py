@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
-@pytest.fixture(scope="session")
-def uvicorn_url() -> Iterator[str]:
-    """Start uvicorn; return the URL of the test application."""
+@contextmanager
+def serve_with_uvicorn(app: Any) -> Iterator[str]:
+    """Serve an app in a thread; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -33,9 +33,9 @@ def uvicorn_url() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
-def hypercorn_url() -> Iterator[str]:
-    """Start hypercorn; return the URL of the test application."""
+@contextmanager
+def serve_with_hypercorn(app: Any) -> Iterator[str]:
+    """Serve an app in a thread; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = Config()
         config.bind = [f"fd://{listener.dup().detach()}"]
@@ -60,6 +60,20 @@ def hypercorn_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         loop.call_soon_threadsafe(end)
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def uvicorn_url() -> Iterator[str]:
+    """Start uvicorn; return the URL of the test application."""
+    with serve_with_uvicorn(app) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def hypercorn_url() -> Iterator[str]:
+    """Start hypercorn; return the URL of the test application."""
+    with serve_with_hypercorn(app) as url:
+        yield url
 
 
 @pytest.fixture(params=["uvicorn_url", "hypercorn_url"])
