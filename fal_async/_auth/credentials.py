@@ -174,7 +174,7 @@ class Credentials:
         return found.authorization
 
     def _lookup(self) -> AuthHeader | LoginTokenFile:
-        """Return a header value, or a login that must be refreshed first; blocking."""
+        """Return a header value, or a login that must be refreshed first. Colab may ask its user."""
         if self._is_given:
             raise MissingCredentialsError(
                 "cannot use an unpickled client without its key, which pickles do not contain: "
@@ -183,8 +183,13 @@ class Credentials:
         if self._login is not None:
             return self._login.find(rejected=self._rejected) or self._login
         environ = self._environ or Variables(os.environ)
-        if header := _find_key(environ):
-            return header
+        for source, _, find in () if _login_only(environ) else _KEY_SOURCES:
+            key = Secret(find(environ).strip())
+            problem = validate_key(key.reveal())
+            if key.reveal() and problem:
+                raise MissingCredentialsError(f"{source} {problem}")
+            if key.reveal():
+                return auth_header_from_key(key, source)
         if directory := environ.get("FAL_HOME_DIR").strip():
             fal_home = _expand_user(directory)
         else:
@@ -209,24 +214,6 @@ def _from_key(key: object) -> AuthHeader:
     if problem := validate_key(key.reveal()):
         raise InvalidRequestError(f"the key {problem}")
     return auth_header_from_key(key, "key=")
-
-
-def _find_key(environ: Variables) -> AuthHeader | None:
-    """Return the first key in the environment; blocking, since Colab may ask its user.
-
-    Raises:
-        MissingCredentialsError: The key is invalid.
-    """
-    if _login_only(environ):
-        return None
-    for source, _, find in _KEY_SOURCES:
-        key = Secret(find(environ).strip())
-        problem = validate_key(key.reveal())
-        if key.reveal() and problem:
-            raise MissingCredentialsError(f"{source} {problem}")
-        if key.reveal():
-            return auth_header_from_key(key, source)
-    return None
 
 
 def _login_only(environ: Variables) -> bool:

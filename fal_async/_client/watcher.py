@@ -91,7 +91,14 @@ class JobWatcher:
         may_stream = dispatcher.resources.limits.max_streams > 0 and not httpx_is_mocked()
         self._streams_left = MAX_STREAM_BREAKS if may_stream and interval is None else 0
         self._delays = (
-            backoff_delays(random.random, WAITING_FOR_STREAM, self._shared_interval)
+            backoff_delays(
+                random.random,
+                WAITING_FOR_STREAM,
+                lambda: shared_interval(
+                    self._lanes.streams.waiting(self._share),
+                    dispatcher.resources.limits.polls_per_second,
+                ),
+            )
             if self._streams_left
             else backoff_delays(random.random, POLLING)
         )
@@ -160,10 +167,6 @@ class JobWatcher:
                 await self._lanes.streams.acquire(self._share)
                 return True
         return False
-
-    def _shared_interval(self) -> float:
-        waiting = self._lanes.streams.waiting(self._share)
-        return shared_interval(waiting, self._dispatcher.resources.limits.polls_per_second)
 
     async def _receive(self) -> Status | None:
         """Receive the next status; ``None`` when the stream or its slot has to be released."""

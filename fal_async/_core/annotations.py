@@ -53,17 +53,14 @@ def make_resolvable(value: object) -> None:
         _defer(value, value.__module__)
     elif isinstance(value, type):
         for cls in value.__mro__:
-            if cls.__module__.partition(".")[0] == _PACKAGE:
-                _make_members_resolvable(cls)
-
-
-def _make_members_resolvable(cls: type) -> None:
-    if "__annotations__" in vars(cls):
-        _defer(cls, _defined_in.get(cls, cls.__module__), evaluate=cls in _defined_in)
-    for member in vars(cls).values():
-        function = getattr(member, "fget", getattr(member, "__func__", member))
-        if isinstance(function, FunctionType):
-            _defer(function, function.__module__)
+            if cls.__module__.partition(".")[0] != _PACKAGE:
+                continue
+            if "__annotations__" in vars(cls):
+                _defer(cls, _defined_in.get(cls, cls.__module__), evaluate=cls in _defined_in)
+            for member in vars(cls).values():
+                function = getattr(member, "fget", getattr(member, "__func__", member))
+                if isinstance(function, FunctionType):
+                    _defer(function, function.__module__)
 
 
 def _defer(annotated: Any, module: str, *, evaluate: bool = False) -> None:

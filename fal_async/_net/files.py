@@ -251,20 +251,16 @@ def _move_if_free(path: Path, new: Path) -> bool:
         new.hardlink_to(path)  # unlike a rename, it replaces nothing
     except FileExistsError:
         return False
-    except OSError:  # not every file system has hard links
-        return _reserve_and_move(path, new)
+    except OSError:  # not every file system has hard links, so an empty file reserves the name
+        try:
+            new.open("xb").close()
+        except FileExistsError:
+            return False
+        try:
+            path.replace(new)
+        except BaseException:
+            new.unlink()
+            raise
+        return True
     path.unlink()
-    return True
-
-
-def _reserve_and_move(path: Path, new: Path) -> bool:
-    try:
-        new.open("xb").close()
-    except FileExistsError:
-        return False
-    try:
-        path.replace(new)
-    except BaseException:
-        new.unlink()
-        raise
     return True

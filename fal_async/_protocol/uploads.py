@@ -114,7 +114,13 @@ class FileMetadata:
     @property
     def headers(self) -> dict[str, str]:
         """The headers of a request to the CDN."""
-        named = {"x-fal-file-name": _ascii(str(self))} if self.file_name else {}
+        named: dict[str, str] = {}
+        if self.file_name:
+            # Headers are ASCII, so all other characters are percent-encoded.
+            named["x-fal-file-name"] = "".join(
+                character if character.isascii() and character.isprintable() else quote(character)
+                for character in str(self)
+            )
         return merge_headers({"content-type": self.content_type}, named, self.lifecycle)
 
     @property
@@ -363,11 +369,3 @@ def _url(body: Mapping[str, Any], name: str) -> str:
     if origin is None or not origin.startswith("http"):
         raise InvalidResponseError(f"the response to an upload must contain a valid {name}")
     return str(value)
-
-
-def _ascii(name: str) -> str:
-    """Percent-encode the characters of a file name that are not printable ASCII."""
-    return "".join(
-        character if character.isascii() and character.isprintable() else quote(character)
-        for character in name
-    )

@@ -115,25 +115,20 @@ class ReceiveBuffer:
         self.has_output = True
         self._protocol.receive_data(content)
         for event in self._protocol.events_received():
-            if isinstance(event, Frame) and event.opcode in _DATA_OPCODES:
-                self._append_fragment(event)
+            if not isinstance(event, Frame) or event.opcode not in _DATA_OPCODES:
+                continue
+            if event.opcode is not Opcode.CONT:
+                self._is_text = event.opcode is Opcode.TEXT
+            self._fragments += event.data
+            if event.fin:
+                append = self._append_text if self._is_text else self._append
+                append(bytes(self._fragments))
+                self._fragments.clear()
         error = self._protocol.parser_exc
         if isinstance(error, PayloadTooBig):
             self.protocol_error = f"a message has more than {self._max_size} bytes"
         elif error is not None:
             self.protocol_error = str(error)
-
-    def _append_fragment(self, fragment: Frame) -> None:
-        if fragment.opcode is not Opcode.CONT:
-            self._is_text = fragment.opcode is Opcode.TEXT
-        self._fragments += fragment.data
-        if fragment.fin:
-            payload = bytes(self._fragments)
-            self._fragments.clear()
-            if self._is_text:
-                self._append_text(payload)
-            else:
-                self._append(payload)
 
     def _append_text(self, payload: bytes | bytearray) -> None:
         try:
