@@ -174,7 +174,7 @@ class Credentials:
         return found.authorization
 
     def _lookup(self) -> AuthHeader | LoginTokenFile:
-        """Return a header value, or a login that must be refreshed first. Colab may ask its user."""
+        """Return a header value, or a login to refresh first. Colab may ask its user."""
         if self._is_given:
             raise MissingCredentialsError(
                 "cannot use an unpickled client without its key, which pickles do not contain: "

@@ -31,10 +31,9 @@ async def test_two_thousand_subscriptions_complete(fal: Emulator, client: AsyncC
     async def subscribe(n: int) -> None:
         results.append((await client.subscribe("acme/echo", {"n": n}))["n"])
 
-    with anyio.fail_after(50):
-        async with anyio.create_task_group() as group:
-            for n in range(JOBS):
-                group.start_soon(subscribe, n)
+    async with anyio.create_task_group() as group:
+        for n in range(JOBS):
+            group.start_soon(subscribe, n)
 
     assert sorted(results) == list(range(JOBS))
     assert fal.count("submit") == JOBS

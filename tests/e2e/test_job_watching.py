@@ -46,10 +46,9 @@ async def test_streamed_wait_takes_three_requests(
     async def subscribe() -> None:
         await client.subscribe(talk, {})
 
-    with anyio.fail_after(20):
-        async with anyio.create_task_group() as group:
-            for _ in range(20):
-                group.start_soon(subscribe)
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(subscribe)
 
     routes = [request.route for request in fal.requests]
     assert {route: routes.count(route) for route in set(routes)} == {
@@ -64,10 +63,7 @@ async def test_log_entries_arrive_once_and_in_order(
     fal: Emulator, client: AsyncClient, talk: str, interval: float | None
 ) -> None:
     seen: list[Status] = []
-    with anyio.fail_after(10):
-        await client.subscribe(
-            talk, {}, with_logs=True, interval=interval, on_queue_update=seen.append
-        )
+    await client.subscribe(talk, {}, with_logs=True, interval=interval, on_queue_update=seen.append)
 
     assert messages(seen) == LINES
 
@@ -85,10 +81,9 @@ async def test_sliding_window_logs_arrive_once() -> None:
             return {}
 
         async with AsyncClient(fal.key, hosts=fal.hosts) as client:
-            with anyio.fail_after(20):
-                await client.subscribe(
-                    TALK, {}, with_logs=True, interval=0.002, on_queue_update=seen.append
-                )
+            await client.subscribe(
+                TALK, {}, with_logs=True, interval=0.002, on_queue_update=seen.append
+            )
 
     assert messages(seen) == lines
 
@@ -97,8 +92,7 @@ async def test_unrequested_logs_are_not_delivered(
     fal: Emulator, client: AsyncClient, talk: str
 ) -> None:
     handle = await client.submit(talk, {})
-    with anyio.fail_after(10):
-        events = [event async for event in handle.iter_events()]
+    events = [event async for event in handle.iter_events()]
 
     assert all(event.logs == [] for event in events if isinstance(event, InProgress | Completed))
     assert await handle.status(with_logs=True) != await handle.status()
@@ -138,8 +132,7 @@ async def test_failed_stream_falls_back_to_polling(
 ) -> None:
     fal.fail(talk, fault)
     seen: list[Status] = []
-    with anyio.fail_after(10):
-        result = await client.subscribe(talk, {}, with_logs=True, on_queue_update=seen.append)
+    result = await client.subscribe(talk, {}, with_logs=True, on_queue_update=seen.append)
 
     assert result == {"lines": len(LINES)}
     assert messages(seen) == LINES
@@ -158,11 +151,10 @@ async def test_broken_status_stream_is_reopened(fal: Emulator, client: AsyncClie
         await client.subscribe("acme/slow", {})
 
     fal.fail("acme/slow", Fault(route="status_stream", cut=50))
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(subscribe)
-            await fal.wait_for_async(lambda: fal.count("status_stream") == 2)
-            gate.open()
+    async with anyio.create_task_group() as group:
+        group.start_soon(subscribe)
+        await fal.wait_for_async(lambda: fal.count("status_stream") == 2)
+        gate.open()
 
 
 async def test_stream_media_type_is_case_insensitive(
@@ -170,8 +162,7 @@ async def test_stream_media_type_is_case_insensitive(
 ) -> None:
     headers = {"content-type": "Text/Event-Stream"}
     fal.fail(talk, Fault(route="status_stream", headers=headers))
-    with anyio.fail_after(10):
-        await client.subscribe(talk, {})
+    await client.subscribe(talk, {})
 
     assert fal.count("status") == 0
 
@@ -183,10 +174,9 @@ async def test_waits_over_the_limit_queue_for_a_stream(fal: Emulator, talk: str)
         async def subscribe() -> None:
             await client.subscribe(talk, {})
 
-        with anyio.fail_after(20):
-            async with anyio.create_task_group() as group:
-                for _ in range(20):
-                    group.start_soon(subscribe)
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(subscribe)
         gates = client._dispatcher.resources.lanes.get()
         assert gates.streams.free == 2
 
@@ -210,12 +200,11 @@ async def test_queued_waits_poll_occasionally(
         async def occupy() -> None:
             await client.subscribe("acme/endless", {})
 
-        with anyio.fail_after(20):
-            async with anyio.create_task_group() as group:
-                group.start_soon(occupy)
-                await fal.wait_for_async(lambda: fal.count("status_stream") == 1)
-                assert await client.subscribe(talk, {}) == {"lines": len(LINES)}
-                gate.open()
+        async with anyio.create_task_group() as group:
+            group.start_soon(occupy)
+            await fal.wait_for_async(lambda: fal.count("status_stream") == 1)
+            assert await client.subscribe(talk, {}) == {"lines": len(LINES)}
+            gate.open()
 
     assert fal.count("status_stream") == 1
     assert fal.count("status") >= 1
@@ -235,13 +224,12 @@ async def test_cancelled_wait_leaves_the_queue(fal: Emulator, talk: str, max_str
         async def occupy() -> None:
             await client.subscribe("acme/endless", {})
 
-        with anyio.fail_after(20):
-            async with anyio.create_task_group() as group:
-                for _ in range(3):
-                    group.start_soon(occupy)
-                await fal.wait_for_async(lambda: fal.count("submit") == 3)
-                await anyio.wait_all_tasks_blocked()
-                group.cancel_scope.cancel()
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(occupy)
+            await fal.wait_for_async(lambda: fal.count("submit") == 3)
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
         gates = client._dispatcher.resources.lanes.get()
         assert gates.streams.free == max_streams
 
@@ -249,8 +237,7 @@ async def test_cancelled_wait_leaves_the_queue(fal: Emulator, talk: str, max_str
 
 
 async def test_interval_selects_polling(fal: Emulator, client: AsyncClient, talk: str) -> None:
-    with anyio.fail_after(10):
-        await client.subscribe(talk, {}, interval=0.01)
+    await client.subscribe(talk, {}, interval=0.01)
 
     assert fal.count("status_stream") == 0
 
@@ -266,11 +253,10 @@ async def test_interval_reports_a_status_per_poll(fal: Emulator, client: AsyncCl
 
     handle = await client.submit("acme/slow", {})
     seen: list[Status] = []
-    with anyio.fail_after(10):
-        async for status in handle.iter_events(with_logs=True, interval=0.01):
-            seen.append(status)
-            if len(seen) == 10:  # nothing has changed for a while, and the loop still runs
-                gate.open()
+    async for status in handle.iter_events(with_logs=True, interval=0.01):
+        seen.append(status)
+        if len(seen) == 10:  # nothing has changed for a while, and the loop still runs
+            gate.open()
 
     assert fal.count("status") == len(seen)
     assert messages(seen) == ["started"]
@@ -290,7 +276,7 @@ async def test_callback_error_ends_a_polling_wait(fal: Emulator, client: AsyncCl
         if len(seen) == 10:
             raise InterruptedError
 
-    with anyio.fail_after(10), pytest.raises(InterruptedError):
+    with pytest.raises(InterruptedError):
         await client.subscribe("acme/slow", {}, interval=0.01, on_queue_update=stop)
 
     assert fal.count("cancel") == 1
@@ -308,8 +294,7 @@ async def test_unknown_status_does_not_end_the_wait(
     fal.fail(talk, Fault(route="status", transform=renamed, times=2))
     fal.fail(talk, Fault(route="status_stream", status=404))
     seen: list[Status] = []
-    with anyio.fail_after(10):
-        await client.subscribe(talk, {}, interval=interval, on_queue_update=seen.append)
+    await client.subscribe(talk, {}, interval=interval, on_queue_update=seen.append)
 
     assert isinstance(seen[0], Unknown)
     assert seen[0].raw["status"] == "PAUSED"
@@ -321,7 +306,7 @@ async def test_unknown_job_raises_a_typed_error(fal: Emulator, client: AsyncClie
     handle = await client.get_handle(TALK, "764cabcf-b745-4b3e-ae38-1200304cf45b")
 
     for call in (handle.get, handle.status, handle.cancel):
-        with pytest.raises(NotFoundError) as caught, anyio.fail_after(10):
+        with pytest.raises(NotFoundError) as caught:
             await call()
         assert caught.value.request_id is not None
 
@@ -336,11 +321,10 @@ async def test_early_exit_from_events_closes_the_stream(fal: Emulator, client: A
 
     handle = await client.submit("acme/slow", {})
     events = handle.iter_events()
-    with anyio.fail_after(10):
-        async for _ in events:
-            break
-        await events.aclose()
-        await fal.wait_for_async(lambda: fal.connections == 0)
+    async for _ in events:
+        break
+    await events.aclose()
+    await fal.wait_for_async(lambda: fal.connections == 0)
     gate.open()
 
 
@@ -362,14 +346,13 @@ async def test_keys_and_endpoints_share_streams_fairly(
         async def occupy() -> None:
             await client.subscribe("acme/endless", {})
 
-        with anyio.fail_after(20):
-            async with anyio.create_task_group() as group:
-                for _ in range(6):
-                    group.start_soon(occupy)
-                await fal.wait_for_async(lambda: fal.count("status_stream") == 3)
-                await fal.wait_for_async(lambda: fal.count("submit") == 6)
-                assert await tenant.subscribe(talk, {}) == {"lines": len(LINES)}
-                gate.open()
+        async with anyio.create_task_group() as group:
+            for _ in range(6):
+                group.start_soon(occupy)
+            await fal.wait_for_async(lambda: fal.count("status_stream") == 3)
+            await fal.wait_for_async(lambda: fal.count("submit") == 6)
+            assert await tenant.subscribe(talk, {}) == {"lines": len(LINES)}
+            gate.open()
         assert client._dispatcher.resources.lanes.get().streams.free == 3
 
     assert fal.count("result") == 7

@@ -88,8 +88,7 @@ async def test_repeated_native_cancels_leave_no_job(
             await (await task).cancel()  # a handle, which is the caller's
         else:
             await cancel_natively(task, delays)
-    with anyio.fail_after(10):
-        await fal.wait_for_async(lambda: not running(fal))
+    await fal.wait_for_async(lambda: not running(fal))
 
 
 async def test_double_cancel_still_reads_the_submission(
@@ -137,8 +136,7 @@ async def test_cancel_works_while_all_slots_are_in_use(fal: Emulator) -> None:
             others.start_soon(other)
             await fal.wait_for_async(lambda: fal.count("submit") == 2)
 
-        with anyio.fail_after(10):
-            await cancel_calls([call], slots_in_use)
+        await cancel_calls([call], slots_in_use)
         assert [job.cancelled for job in fal.jobs.values()] == [True]
         held.open()
 
@@ -245,13 +243,12 @@ async def test_client_close_cancels_watched_jobs(
             await client.subscribe(SLOW, {}, interval=interval)
         errors.append(caught.value)
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            for _ in range(3):
-                group.start_soon(call)
-            await fal.wait_for_counters(SLOW, executions=3)
-            await client.aclose()
-            assert running(fal) == []
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(call)
+        await fal.wait_for_counters(SLOW, executions=3)
+        await client.aclose()
+        assert running(fal) == []
     assert {error.request_id for error in errors} == set(fal.jobs)
     assert {error.uncancelled for error in errors} == {()}
 
@@ -264,15 +261,14 @@ async def test_close_refuses_calls_and_awaits_submits(fal: Emulator, client: Asy
     async def submit() -> None:
         ids.append((await client.submit(SLOW, {})).request_id)
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(submit)
-            await fal.wait_for_async(lambda: fal.count("submit") == 1)
-            group.start_soon(client.aclose)
-            await anyio.wait_all_tasks_blocked()
-            with pytest.raises(ClientClosedError):
-                await client.submit(SLOW, {})
-            held.open()
+    async with anyio.create_task_group() as group:
+        group.start_soon(submit)
+        await fal.wait_for_async(lambda: fal.count("submit") == 1)
+        group.start_soon(client.aclose)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(ClientClosedError):
+            await client.submit(SLOW, {})
+        held.open()
     assert ids == running(fal) == list(fal.jobs)
 
 
@@ -287,13 +283,12 @@ async def test_close_waits_for_available_outputs(
         outputs.append(await client.subscribe(SLOW, {"n": 1}))
 
     gate.open()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(call)
-            await fal.wait_for_async(lambda: fal.count("result") == 1)
-            group.start_soon(client.aclose)
-            await anyio.wait_all_tasks_blocked()
-            held.open()
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await fal.wait_for_async(lambda: fal.count("result") == 1)
+        group.start_soon(client.aclose)
+        await anyio.wait_all_tasks_blocked()
+        held.open()
     assert outputs == [{"n": 1}]
     assert fal.count("cancel") == 0
 
@@ -301,17 +296,16 @@ async def test_close_waits_for_available_outputs(
 async def test_close_continues_in_a_cancelled_task(fal: Emulator) -> None:
     held = fal.gate()
     fal.fail(SLOW, Fault(route="cancel", delay=held))
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
+    async with anyio.create_task_group() as group:
 
-            async def serve() -> None:
-                async with AsyncClient(fal.key, hosts=fal.hosts) as client:
-                    await client.subscribe(SLOW, {})
+        async def serve() -> None:
+            async with AsyncClient(fal.key, hosts=fal.hosts) as client:
+                await client.subscribe(SLOW, {})
 
-            group.start_soon(serve)
-            await fal.wait_for_counters(SLOW, executions=1)
-            group.cancel_scope.cancel()
-            held.open()
+        group.start_soon(serve)
+        await fal.wait_for_counters(SLOW, executions=1)
+        group.cancel_scope.cancel()
+        held.open()
     await nothing_runs(fal, 1)
 
 
@@ -326,12 +320,11 @@ async def test_close_reports_uncancelled_jobs_once(
             await client.subscribe(SLOW, {})
         errors.append(caught.value)
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            for _ in range(2):
-                group.start_soon(call)
-            await fal.wait_for_async(lambda: fal.count("status_stream") == 2)
-            await client.aclose()
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(call)
+        await fal.wait_for_async(lambda: fal.count("status_stream") == 2)
+        await client.aclose()
     (warning,) = warnings(caplog)
     assert warning.startswith("2 jobs could not be cancelled and may be running: ")
     assert all(request_id in warning for request_id in fal.jobs)
@@ -352,11 +345,10 @@ async def test_close_has_a_time_limit(
         with pytest.raises(ClientClosedError):
             await client.subscribe(SLOW, {})
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(call)
-            await fal.wait_for_async(lambda: fal.count("status_stream") == 1)
-            await client.aclose()
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await fal.wait_for_async(lambda: fal.count("status_stream") == 1)
+        await client.aclose()
     (warning,) = warnings(caplog)
     assert next(iter(fal.jobs)) in warning
     held.open()
@@ -381,12 +373,11 @@ async def test_concurrent_closes_wait_for_each_other(fal: Emulator, client: Asyn
         await client.aclose()
         assert running(fal) == []
 
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(call)
-            await fal.wait_for_counters(SLOW, executions=1)
-            group.start_soon(close)
-            group.start_soon(close)
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await fal.wait_for_counters(SLOW, executions=1)
+        group.start_soon(close)
+        group.start_soon(close)
 
 
 # Exiting programs

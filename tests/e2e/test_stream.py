@@ -98,12 +98,11 @@ async def test_stream_is_a_context_manager(fal: Emulator, client: AsyncClient) -
         yield {"n": 1}
         await gate.wait()
 
-    with anyio.fail_after(10):
-        async with client.stream("acme/endless", {}, path="") as events:
-            assert events.request_id is not None
-            assert await anext(events) == {"n": 1}
-        await fal.wait_for_async(lambda: fal.connections == 0)
-        await events.aclose()
+    async with client.stream("acme/endless", {}, path="") as events:
+        assert events.request_id is not None
+        assert await anext(events) == {"n": 1}
+    await fal.wait_for_async(lambda: fal.connections == 0)
+    await events.aclose()
     gate.open()
 
 
@@ -115,11 +114,10 @@ async def test_early_exit_closes_the_connection(fal: Emulator, client: AsyncClie
         yield {"n": 1}
         await gate.wait()
 
-    with anyio.fail_after(10):
-        async for _ in client.stream("acme/endless", {}, path=""):
-            break
+    async for _ in client.stream("acme/endless", {}, path=""):
+        break
 
-        await fal.wait_for_async(lambda: fal.connections == 0)
+    await fal.wait_for_async(lambda: fal.connections == 0)
     gate.open()
 
 
@@ -131,20 +129,19 @@ async def test_cancelled_reader_closes_the_connection(fal: Emulator, client: Asy
         yield {"n": 1}
         await gate.wait()
 
-    with anyio.fail_after(10):
-        for steps in range(12):
-            async with anyio.create_task_group() as group:
+    for steps in range(12):
+        async with anyio.create_task_group() as group:
 
-                async def read() -> None:
-                    async with client.stream("acme/endless", {}, path="") as events:
-                        async for _ in events:
-                            pass
+            async def read() -> None:
+                async with client.stream("acme/endless", {}, path="") as events:
+                    async for _ in events:
+                        pass
 
-                group.start_soon(read)
-                for _ in range(steps):
-                    await anyio.lowlevel.checkpoint()
-                group.cancel_scope.cancel()
-        await fal.wait_for_async(lambda: fal.connections == 0)
+            group.start_soon(read)
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    await fal.wait_for_async(lambda: fal.connections == 0)
     gate.open()
     assert len(await collect(client.stream(COUNT, {"steps": 3}, path=""))) == 3
 
@@ -246,15 +243,14 @@ async def test_second_reader_is_refused(fal: Emulator, client: AsyncClient) -> N
         seen.extend([event async for event in stream])
 
     stream = client.stream("acme/gated", {}, path="")
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(read)
-            for _ in range(2):  # while the stream opens, and while it is read
-                await anyio.wait_all_tasks_blocked()
-                with pytest.raises(InvalidRequestError, match="another task"):
-                    await anext(stream)
-                await fal.wait_for_async(lambda: fal.connections == 1)
-            gate.open()
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        for _ in range(2):  # while the stream opens, and while it is read
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(InvalidRequestError, match="another task"):
+                await anext(stream)
+            await fal.wait_for_async(lambda: fal.connections == 1)
+        gate.open()
     assert seen == [{"n": 1}]
     assert fal.counters("acme/gated").executions == 1
 
@@ -282,16 +278,15 @@ async def test_close_from_another_task_ends_the_stream(
 
     stream = client.stream("acme/gated", {}, path="")
     arrived = anyio.Event()
-    with anyio.fail_after(10):
-        async with anyio.create_task_group() as group:
-            group.start_soon(read)
-            if opened:
-                await arrived.wait()
-            await anyio.wait_all_tasks_blocked()
-            await stream.aclose()
-            gate.open()
-        assert await collect(stream) == []
-        await fal.wait_for_async(lambda: fal.connections == 0)
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        if opened:
+            await arrived.wait()
+        await anyio.wait_all_tasks_blocked()
+        await stream.aclose()
+        gate.open()
+    assert await collect(stream) == []
+    await fal.wait_for_async(lambda: fal.connections == 0)
     end.open()
     assert len(seen) == opened
 
