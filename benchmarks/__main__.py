@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.benchmark import NAMES, load
 from benchmarks.plot import draw
-from benchmarks.question import NAMES, load
 from benchmarks.rounds import measure
 from benchmarks.table import bars, tables
 from benchmarks.verdicts import verdict
@@ -21,7 +21,7 @@ from benchmarks.verdicts import verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.question import Question
+    from benchmarks.benchmark import Benchmark
     from benchmarks.rounds import Reading
 
 _ROUNDS = 5
@@ -39,36 +39,44 @@ def main() -> None:
         return
     report: dict[str, Any] = {"command": " ".join(sys.argv[1:]), "machine": _machine()}
     for name in options.names or NAMES:
-        question = load(name)
-        print(f"\n{question.asks}\n")
-        readings = _measure(question, quick=options.quick, rounds=options.rounds)
+        benchmark = load(name)
+        print(f"\n{benchmark.title}\n")
+        readings = _measure(benchmark, quick=options.quick, rounds=options.rounds)
         report[name] = {
             "readings": [asdict(reading) for reading in readings],
-            "bars": [asdict(verdict(bar, readings)) for bar in question.bars],
+            "bars": [asdict(verdict(bar, readings)) for bar in benchmark.bars],
         }
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=1))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="How fast are we?")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; or all")
-    parser.add_argument("--quick", action="store_true", help="one tiny round, to see that it works")
-    parser.add_argument("--rounds", type=int, help=f"how many rounds; {_ROUNDS} by default")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Compare fal_async with its alternatives."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; all by default"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="run one small round, to check that the benchmarks work",
+    )
+    parser.add_argument("--rounds", type=int, help=f"the number of rounds; {_ROUNDS} by default")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measures to a file")
     parser.add_argument(
         "--plot",
         nargs="*",
         type=Path,
         metavar="FILE",
-        help="measure nothing; draw charts of such files, by default those of the documentation",
+        help="draw charts of reports instead; by default those of the documentation",
     )
     parser.add_argument(
-        "--out", type=Path, default=_CHARTS, metavar="FOLDER", help="where the charts go"
+        "--out", type=Path, default=_CHARTS, metavar="FOLDER", help="the folder of the charts"
     )
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(NAMES):
-        parser.error(f"no question named {', '.join(sorted(unknown))}")
+        parser.error(f"no benchmark named {', '.join(sorted(unknown))}")
     return options
 
 
@@ -79,13 +87,13 @@ def _plot(reports: Sequence[Path], folder: Path) -> None:
             print(chart)
 
 
-def _measure(question: Question, *, quick: bool, rounds: int | None) -> list[Reading]:
-    cases = question.quick if quick else question.cases
-    readings = measure(question, cases, rounds or (1 if quick else _ROUNDS), tell=_tell)
+def _measure(benchmark: Benchmark, *, quick: bool, rounds: int | None) -> list[Reading]:
+    cases = benchmark.quick if quick else benchmark.cases
+    readings = measure(benchmark, cases, rounds or (1 if quick else _ROUNDS), tell=_tell)
     _tell("")
-    print(tables(question, cases, readings))
-    if question.bars and not quick:
-        print("\n" + bars(question, readings))
+    print(tables(benchmark, cases, readings))
+    if benchmark.bars and not quick:
+        print("\n" + bars(benchmark, readings))
     return readings
 
 

@@ -1,4 +1,4 @@
-"""What do downloads to a file take: time, CPU and memory?"""
+"""Downloads to a file: time, CPU and memory."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.clients import ours_at
 from benchmarks.loops import on
-from benchmarks.question import Bar, Case, Column, Leg, Question
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 _MIB = 1024 * 1024
 
@@ -82,13 +82,13 @@ _WHOLE, _STREAMED, _OURS = "httpx, whole", "httpx, streamed", "ours, asyncio"
 _LARGE = "download of 256 MiB"
 
 
-def _bar(says: str, measure: str, against: str, at_most: float) -> Bar:
-    return Bar(says, measure, _LARGE, _OURS, against=against, at_most=at_most)
+def _bar(promise: str, measure: str, against: str, at_most: float) -> Bar:
+    return Bar(promise, measure, _LARGE, _OURS, against=against, at_most=at_most)
 
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="downloads",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_STREAMED,
     legs=(
         Leg(_WHOLE, on("asyncio", _httpx_whole)),

@@ -1,18 +1,18 @@
-"""What does blocking code pay for a call, for a call from 32 threads, and for an event?"""
+"""Blocking calls: the cost of a call, of calls from 32 threads, and of an event."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.clients import APP, KEY, fal_client_at
 from benchmarks.loops import keep_threads_in_flight
-from benchmarks.question import Bar, Case, Column, Leg, Question
 
 if TYPE_CHECKING:
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 _ARGUMENTS = {"prompt": "a lighthouse at dawn", "seed": 7}
 _EVENT_BYTES = 200
@@ -64,9 +64,9 @@ def _events(count: int) -> Case:
 
 _OFFICIAL, _OURS = "fal_client, blocking", "ours, blocking"
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="facade",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_OFFICIAL,
     legs=(
         Leg(_OFFICIAL, _fal_client, ("fal_client",)),

@@ -1,4 +1,4 @@
-"""What do uploads take: time, CPU and memory; and what does a part that fails?"""
+"""Uploads: time, CPU and memory; the cost of a part that fails."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.clients import APP, KEY, fal_client_at, ours_at
 from benchmarks.loops import on
-from benchmarks.question import Bar, Case, Column, Leg, Question
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 _MIB = 1024 * 1024
-#: How often an upload is tried.
+#: The maximum number of attempts of an upload.
 _TRIES = 3
 
 
@@ -118,13 +118,13 @@ _OFFICIAL, _OURS = "fal_client", "ours, asyncio"
 _LARGE, _MANY = "upload of 256 MiB", "eight uploads of 90 MiB at once"
 
 
-def _bar(says: str, measure: str, at_most: float, case: str = _LARGE) -> Bar:
-    return Bar(says, measure, case, _OURS, against=_OFFICIAL, at_most=at_most)
+def _bar(promise: str, measure: str, at_most: float, case: str = _LARGE) -> Bar:
+    return Bar(promise, measure, case, _OURS, against=_OFFICIAL, at_most=at_most)
 
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="files",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_OFFICIAL,
     legs=(
         Leg(_OFFICIAL, on("asyncio", _fal_client), ("fal_client",)),

@@ -61,7 +61,7 @@ def _ours_sync(url: str) -> object:
         return client.run(APP, _ARGUMENTS)
 
 
-#: What is imported, and how the first call is made.
+#: The module to import and the first call, by client.
 CALLS = {
     "fal_client": ("fal_client", _fal_client),
     "fal_client, blocking": ("fal_client", _fal_client_sync),

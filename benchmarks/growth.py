@@ -1,4 +1,4 @@
-"""Do the CPU and the memory of a job stay the same, however many jobs are waited for?"""
+"""Waiting jobs: CPU and memory per job, by the number of jobs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.clients import APP, ours_at
 from benchmarks.loops import on
-from benchmarks.question import Bar, Case, Column, Leg, Question
 
 if TYPE_CHECKING:
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 _ROUTES = ("submit", "status/stream", "status", "result")
 
@@ -63,15 +63,15 @@ def _case(jobs: int, seconds: float) -> Case:
     return Case(f"{jobs:,} jobs", {"jobs": jobs}, patience=300, stub=stub)
 
 
-def _flat(says: str, measure: str, jobs: str) -> Bar:
-    return Bar(says, measure, jobs, _OURS, against=_OURS, against_case="100 jobs", at_most=1.3)
+def _flat(promise: str, measure: str, jobs: str) -> Bar:
+    return Bar(promise, measure, jobs, _OURS, against=_OURS, against_case="100 jobs", at_most=1.3)
 
 
 _OURS = "ours (streams, then polls)"
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="growth",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_OURS,
     legs=(
         Leg(_OURS, on("asyncio", _mixed)),
@@ -89,8 +89,8 @@ QUESTION = Question(
         Column("stub_share", "stub's CPU"),
     ),
     bars=tuple(
-        _flat(f"{says}, of that at 100 jobs", measure, jobs)
+        _flat(f"{promise}, of that at 100 jobs", measure, jobs)
         for jobs in ("1,000 jobs", "10,000 jobs")
-        for says, measure in (("CPU a job", "cpu_us"), ("memory a job", "kb_per_job"))
+        for promise, measure in (("CPU a job", "cpu_us"), ("memory a job", "kb_per_job"))
     ),
 )

@@ -11,7 +11,7 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Section, Work
 
 __all__ = ["LOOPS", "keep_in_flight", "keep_threads_in_flight", "on"]

@@ -30,14 +30,14 @@ class Chart:
     """Bars of one measure: a group for each case, a bar for each leg.
 
     Attributes:
-        question: The name of the benchmark; the file is called the same.
+        benchmark: The name of the benchmark; the file has the same name.
         title: The text above the bars.
         measure: The length of a bar: the median of the rounds.
         cases: The groups, by the names of their cases.
         legs: The labels of the bars by the names of their legs.
     """
 
-    question: str
+    benchmark: str
     title: str
     measure: str
     cases: Sequence[str]
@@ -89,9 +89,9 @@ def draw(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the charts of the benchmarks in a report, and return their files."""
     files = []
     for chart in CHARTS:
-        if chart.question in report:
-            readings = [Reading(**reading) for reading in report[chart.question]["readings"]]
-            files.append(folder / f"{chart.question}.svg")
+        if chart.benchmark in report:
+            readings = [Reading(**reading) for reading in report[chart.benchmark]["readings"]]
+            files.append(folder / f"{chart.benchmark}.svg")
             files[-1].write_text(plot(chart, readings), "utf-8")
     return files
 

@@ -1,4 +1,4 @@
-"""What does waiting for a batch of queue jobs cost, and how late does a result come?"""
+"""Queue jobs: the cost of waiting for a batch, and the delay of a result."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.clients import APP, KEY, fal_client_at, ours_at
 from benchmarks.loops import on
-from benchmarks.question import Bar, Case, Column, Leg, Question
 from benchmarks.work import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 _ARGUMENTS = {"prompt": "a lighthouse at dawn", "seed": 7}
 _ROUTES = ("submit", "status/stream", "status", "result")
@@ -83,14 +83,14 @@ _OFFICIAL = "fal_client"
 _OURS = "ours (streams, then polls)"
 
 
-def _bar(says: str, measure: str, jobs: int, at_most: float) -> Bar:
+def _bar(promise: str, measure: str, jobs: int, at_most: float) -> Bar:
     case = f"{jobs:,} jobs"
-    return Bar(says, measure, case, _OURS, against=_OFFICIAL, at_most=at_most)
+    return Bar(promise, measure, case, _OURS, against=_OFFICIAL, at_most=at_most)
 
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="queue",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_OFFICIAL,
     legs=(
         Leg(_OFFICIAL, on("asyncio", _fal_client), ("fal_client",)),

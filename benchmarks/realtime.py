@@ -1,4 +1,4 @@
-"""What does a message of a realtime session cost, there and back, one by one and in a row?"""
+"""Realtime messages: the cost of a round trip, one by one and pipelined."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.clients import APP, KEY, fal_client_at, ours_at
 from benchmarks.loops import on
-from benchmarks.question import Bar, Case, Column, Leg, Question
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 
 async def _fal_client(work: Work) -> Measures:
@@ -113,13 +113,13 @@ _SMALL, _PIPELINED = "200 B, one by one", "200 B, 100 under way"
 _DEFLATE = "100 kB, one by one, server compresses"
 
 
-def _bar(says: str, case: str, at_most: float) -> Bar:
-    return Bar(says, "cpu_us", case, _OURS, against=_OFFICIAL, at_most=at_most)
+def _bar(promise: str, case: str, at_most: float) -> Bar:
+    return Bar(promise, "cpu_us", case, _OURS, against=_OFFICIAL, at_most=at_most)
 
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="realtime",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_OFFICIAL,
     legs=(
         Leg(_OFFICIAL, on("asyncio", _fal_client), ("fal_client", "msgpack")),

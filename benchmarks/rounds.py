@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks.question import Case, Leg, Measures, Question
+    from benchmarks.benchmark import Benchmark, Case, Leg, Measures
 
 __all__ = ["Reading", "Where", "measure", "run_once", "stub"]
 
-#: Where a stub is: what it says when it starts.
+#: The address of a stub, which it prints when it starts.
 Where: TypeAlias = dict[str, str | None]
 
 _ROOT = Path(__file__).parent.parent
@@ -43,17 +43,17 @@ class Reading:
 
 
 def measure(
-    question: Question, cases: Sequence[Case], rounds: int, *, tell: Callable[[str], None]
+    benchmark: Benchmark, cases: Sequence[Case], rounds: int, *, tell: Callable[[str], None]
 ) -> list[Reading]:
-    """Run all legs of a question, round by round."""
+    """Run all legs of a benchmark, round by round."""
     readings: list[Reading] = []
     for case in cases:
         with stub(case.stub) as where:
             lost: dict[str, Reading] = {}
             for number in range(rounds):
-                for leg in _rotated(question.legs, number):
-                    tell(f"{question.name}, {case.name}, round {number + 1}: {leg.name}")
-                    reading = lost.get(leg.name) or run_once(question, case, leg, where, number)
+                for leg in _rotated(benchmark.legs, number):
+                    tell(f"{benchmark.name}, {case.name}, round {number + 1}: {leg.name}")
+                    reading = lost.get(leg.name) or run_once(benchmark, case, leg, where, number)
                     if reading.final:
                         lost[leg.name] = reading
                     readings.append(reading)
@@ -79,13 +79,13 @@ def stub(options: Sequence[str]) -> Iterator[Where]:
             process.send_signal(signal.SIGINT)  # lets it tidy up
 
 
-def run_once(question: Question, case: Case, leg: Leg, where: Where, number: int = 0) -> Reading:
+def run_once(benchmark: Benchmark, case: Case, leg: Leg, where: Where, number: int = 0) -> Reading:
     """Run a leg in its own process."""
     if missing := leg.missing():
         needs = f"{' and '.join(missing)} not installed"
         return Reading(case.name, leg.name, number, error=needs, final=True)
     work = {name: where[name] for name in ("url", "secure_url")} | {"numbers": case.numbers}
-    command = [sys.executable, "-m", "benchmarks.leg", question.name, leg.name, json.dumps(work)]
+    command = [sys.executable, "-m", "benchmarks.leg", benchmark.name, leg.name, json.dumps(work)]
     try:
         done = subprocess.run(
             command, capture_output=True, cwd=_ROOT, env=_environment(where), timeout=case.patience

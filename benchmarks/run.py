@@ -1,4 +1,4 @@
-"""What does one direct run cost, and how does that change with the number in flight?"""
+"""Direct runs: the cost of one, by the number in flight."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.clients import APP, KEY, fal_client_at, ours_at
 from benchmarks.loops import keep_in_flight, keep_threads_in_flight, on
-from benchmarks.question import Bar, Case, Column, Leg, Question
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Section, Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 _ARGUMENTS = {"prompt": "a lighthouse at dawn", "num_inference_steps": 28, "seed": 7}
 _HEADERS = {"authorization": f"Key {KEY}"}
@@ -131,10 +131,10 @@ class _Bare(asyncio.Protocol):
             % (APP.encode(), KEY.encode(), len(body), body)
         )
 
-    def exchange(self, answer: asyncio.Future[object]) -> Awaitable[object]:
-        self._answer, self._body = answer, b""
+    def exchange(self, response: asyncio.Future[object]) -> Awaitable[object]:
+        self._response, self._body = response, b""
         self._transport.write(self._request)
-        return answer
+        return response
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -143,7 +143,7 @@ class _Bare(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        self._answer.set_result(self._decode(self._body))
+        self._response.set_result(self._decode(self._body))
 
     def close(self) -> None:
         self._transport.close()
@@ -158,15 +158,15 @@ def _case(in_flight: int, *, calls: int = 10**9, milliseconds: int = 2000) -> Ca
     return Case(f"{in_flight} in flight", numbers, patience=60)
 
 
-def _bar(says: str, case: int, **bound: Any) -> Bar:
-    return Bar(says, "cpu_us", f"{case} in flight", "ours, asyncio", **bound)
+def _bar(promise: str, case: int, **bound: Any) -> Bar:
+    return Bar(promise, "cpu_us", f"{case} in flight", "ours, asyncio", **bound)
 
 
 _OFFICIAL = "fal_client, async"
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="run",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_OFFICIAL,
     legs=(
         Leg(_OFFICIAL, on("asyncio", _fal_client), ("fal_client",)),

@@ -1,4 +1,4 @@
-"""What does it take to import the client, and to have made the first call?"""
+"""Start: the cost of the import, and of the import with a first call."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.first_call import CALLS
-from benchmarks.question import Bar, Case, Column, Leg, Question
 
 if TYPE_CHECKING:
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 
 def _start(work: Work, *, name: str) -> Measures:
@@ -45,9 +45,9 @@ def _first_call(name: str, work: Work) -> list[float]:
 
 _OFFICIAL = "fal_client"
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="start",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_OFFICIAL,
     legs=tuple(
         Leg(name, partial(_start, name=name), (package.partition(".")[0],))

@@ -1,4 +1,4 @@
-"""How fast are the events of a stream, and what does each cost?"""
+"""Streams: events per second, and the cost of an event."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from array import array
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
 from benchmarks.clients import APP, KEY, fal_client_at, ours_at
 from benchmarks.loops import on
-from benchmarks.question import Bar, Case, Column, Leg, Question
 from benchmarks.work import percentile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 _ARGUMENTS = {"prompt": "tell me of the sea"}
 _HEADERS = {"authorization": f"Key {KEY}"}
@@ -108,9 +108,9 @@ def _case(name: str, streams: int, events: int, size: int, pause_us: int = 0) ->
 _OFFICIAL = "fal_client"
 _FLAT_OUT, _LARGE, _PACED = "flat out, 200 B", "flat out, 1 MB", "every 5 ms, 200 B"
 
-QUESTION = Question(
+BENCHMARK = Benchmark(
     name="stream",
-    asks=__doc__ or "",
+    title=__doc__ or "",
     baseline=_OFFICIAL,
     legs=(
         Leg(_OFFICIAL, on("asyncio", _fal_client), ("fal_client",)),

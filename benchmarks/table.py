@@ -9,41 +9,41 @@ from benchmarks.verdicts import ratios, spread, verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from benchmarks.question import Bar, Case, Column, Leg, Question
+    from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
     from benchmarks.rounds import Reading
     from benchmarks.verdicts import Spread
 
 __all__ = ["bars", "tables"]
 
 
-def tables(question: Question, cases: Sequence[Case], readings: Sequence[Reading]) -> str:
+def tables(benchmark: Benchmark, cases: Sequence[Case], readings: Sequence[Reading]) -> str:
     """Return one table for each case, with a row for each leg."""
     return "\n\n".join(
-        f"{question.name}: {case.name}\n{_aligned(list(_rows(question, case, readings)))}"
+        f"{benchmark.name}: {case.name}\n{_aligned(list(_rows(benchmark, case, readings)))}"
         for case in cases
     )
 
 
-def bars(question: Question, readings: Sequence[Reading]) -> str:
+def bars(benchmark: Benchmark, readings: Sequence[Reading]) -> str:
     """Return one line for each bar."""
     rows = [["bar", "case", "measured (min-max)", "promised", ""]]
-    for each in question.bars:
+    for each in benchmark.bars:
         found = verdict(each, readings)
         measured = "-" if found.found is None else _with_range(found.found)
-        rows.append([each.says, each.case, measured, _promised(each), found.word])
+        rows.append([each.promise, each.case, measured, _promised(each), found.word])
     return _aligned(rows)
 
 
-def _rows(question: Question, case: Case, readings: Sequence[Reading]) -> Iterator[list[str]]:
-    first, *others = question.columns
-    by = f"/ {question.baseline}"
+def _rows(benchmark: Benchmark, case: Case, readings: Sequence[Reading]) -> Iterator[list[str]]:
+    first, *others = benchmark.columns
+    by = f"/ {benchmark.baseline}"
     yield ["leg", first.title, by, *(column.title for column in others)]
-    for leg in question.legs:
+    for leg in benchmark.legs:
         found = spread(readings, case.name, leg.name, first.measure)
         if found is None:
             yield [leg.name, _error(case, leg, readings)]
             continue
-        bottom = (case.name, question.baseline)
+        bottom = (case.name, benchmark.baseline)
         ratio = ratios(readings, first.measure, (case.name, leg.name), bottom)
         cells = [_cell(readings, case, leg, column) for column in others]
         yield [leg.name, _with_range(found), "-" if ratio is None else _with_range(ratio), *cells]

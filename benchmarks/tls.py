@@ -1,4 +1,4 @@
-"""What does a direct run cost over TLS, and are connections used again?"""
+"""Direct runs over TLS: their cost, and the reuse of connections."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import run
 
 if TYPE_CHECKING:
-    from benchmarks.question import Question
+    from benchmarks.benchmark import Benchmark
 
-__all__ = ["QUESTION"]
+__all__ = ["BENCHMARK"]
 
 _LEGS: Final = {
     "fal_client, async",
@@ -21,14 +21,14 @@ _LEGS: Final = {
     "ours, trio",
 }
 _STUB: Final = ("--tls",)
-_CASES: Final = [replace(case, stub=_STUB) for case in run.QUESTION.cases[:3]]
+_CASES: Final = [replace(case, stub=_STUB) for case in run.BENCHMARK.cases[:3]]
 
-QUESTION: Final[Question] = replace(
-    run.QUESTION,
+BENCHMARK: Final[Benchmark] = replace(
+    run.BENCHMARK,
     name="tls",
-    asks=__doc__ or "",
-    legs=tuple(leg for leg in run.QUESTION.legs if leg.name in _LEGS),
+    title=__doc__ or "",
+    legs=tuple(leg for leg in run.BENCHMARK.legs if leg.name in _LEGS),
     cases=tuple(_CASES),
-    quick=tuple(replace(case, stub=_STUB) for case in run.QUESTION.quick),
-    bars=tuple(bar for bar in run.QUESTION.bars if bar.case in {case.name for case in _CASES}),
+    quick=tuple(replace(case, stub=_STUB) for case in run.BENCHMARK.quick),
+    bars=tuple(bar for bar in run.BENCHMARK.bars if bar.case in {case.name for case in _CASES}),
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from benchmarks.question import Bar
+    from benchmarks.benchmark import Bar
     from benchmarks.rounds import Reading
 
 __all__ = ["Spread", "Verdict", "ratios", "spread", "verdict"]

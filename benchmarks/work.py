@@ -16,7 +16,7 @@ from benchmarks.memory import forget_peak, memory, peak_memory
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from benchmarks.question import Measures
+    from benchmarks.benchmark import Measures
 
 __all__ = ["Section", "Work", "cpu_time", "percentile"]
 
@@ -26,8 +26,8 @@ class Work:
 
     Attributes:
         url: The base URL of the stub.
-        secure_url: The same over TLS; ``None`` when the stub does not serve it.
-        counts_at_start: What the stub had counted before this leg did anything.
+        secure_url: The same over TLS; ``None`` if the stub does not serve it.
+        counts_at_start: The counters of the stub before the leg.
     """
 
     def __init__(self, url: str, secure_url: str | None, numbers: Mapping[str, int]) -> None:
@@ -64,7 +64,7 @@ class Section:
     Attributes:
         wall: Seconds from begin to end.
         cpu: Seconds of CPU that this process took, all threads, user and system.
-        units: How many requests, jobs or events there were; the leg says so.
+        units: The number of requests, jobs or events, which the leg sets.
         latencies: Seconds of each of them, if the leg notes them.
     """
 

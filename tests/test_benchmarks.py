@@ -13,15 +13,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks.benchmark import NAMES, Bar, load
 from benchmarks.plot import CHARTS, Chart, plot
-from benchmarks.question import NAMES, Bar, load
 from benchmarks.rounds import Reading, run_once, stub
 from benchmarks.verdicts import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.question import Case, Leg, Measures, Question
+    from benchmarks.benchmark import Benchmark, Case, Leg, Measures
 
 pytestmark = pytest.mark.slow
 
@@ -52,11 +52,11 @@ class Quick:
 
     def _measures(self, name: str, leg: str) -> list[Measures]:
         """What a leg measured in each case; skips where its incumbent is not installed."""
-        question = load(name)
-        return [self._run(question, case, question.leg(leg)) for case in question.quick]
+        benchmark = load(name)
+        return [self._run(benchmark, case, benchmark.leg(leg)) for case in benchmark.quick]
 
-    def _run(self, question: Question, case: Case, leg: Leg) -> Measures:
-        reading = run_once(question, case, leg, self._stub(case.stub))
+    def _run(self, benchmark: Benchmark, case: Case, leg: Leg) -> Measures:
+        reading = run_once(benchmark, case, leg, self._stub(case.stub))
         if reading.final and leg.missing():
             pytest.skip(reading.error)
         assert reading.measures is not None, reading.error
@@ -184,7 +184,7 @@ def test_an_unknown_name_is_refused() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
 
     assert done.returncode == 2
-    assert "no question named nonsense" in done.stderr
+    assert "no benchmark named nonsense" in done.stderr
 
 
 def test_documentation_charts_are_current(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_documentation_charts_are_current(tmp_path: Path) -> None:
     drawn = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
     charts = ROOT / "docs" / "pages" / "charts"
     assert drawn == {path.name: path.read_text("utf-8") for path in charts.iterdir()}
-    assert drawn.keys() == {f"{chart.question}.svg" for chart in CHARTS}
+    assert drawn.keys() == {f"{chart.benchmark}.svg" for chart in CHARTS}
 
 
 def test_chart_has_a_bar_for_each_leg() -> None:
@@ -211,6 +211,6 @@ def test_chart_has_a_bar_for_each_leg() -> None:
 
 def test_charts_name_cases_and_legs_that_exist() -> None:
     for chart in CHARTS:
-        question = load(chart.question)
-        assert {case.name for case in question.cases} >= set(chart.cases)
-        assert {leg.name for leg in question.legs} >= set(chart.legs)
+        benchmark = load(chart.benchmark)
+        assert {case.name for case in benchmark.cases} >= set(chart.cases)
+        assert {leg.name for leg in benchmark.legs} >= set(chart.legs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from benchmarks.stub.echo import Echo, accept
-from benchmarks.stub.routes import answer
+from benchmarks.stub.routes import respond
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         platform: What all connections share.
-        method: The method of the request that is being answered.
+        method: The method of the request that is being handled.
         path: Its path, without the query.
     """
 
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if not self._parser.should_upgrade():
             self.method = self._parser.get_method().decode()
-            answer(self)
+            respond(self)
 
     def response(self, status: int, body: bytes, headers: bytes = _HEADERS) -> None:
         """Send a complete response."""

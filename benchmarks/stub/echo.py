@@ -49,7 +49,7 @@ class Echo:
     def receive(self, data: bytes) -> bytes:
         """Receive bytes, and return the bytes to send."""
         self._buffer += data
-        return b"".join(self._answer(head, payload) for head, payload in self._frames())
+        return b"".join(self._respond(head, payload) for head, payload in self._frames())
 
     def _frames(self) -> Iterator[tuple[int, bytes]]:
         buffer, at = self._buffer, 0
@@ -60,7 +60,7 @@ class Echo:
             at = stop
         del buffer[:at]
 
-    def _answer(self, head: int, payload: bytes) -> bytes:
+    def _respond(self, head: int, payload: bytes) -> bytes:
         opcode = Opcode(head & 0x0F)
         self.closed |= opcode is Opcode.CLOSE
         if opcode is Opcode.PONG:

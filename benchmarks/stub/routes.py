@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.stub.connection import Connection
 
-__all__ = ["answer"]
+__all__ = ["respond"]
 
 _OUTPUT: Final = orjson.dumps({"images": [{"url": "https://v3b.fal.media/files/b/cat.png"}]})
 _STREAM_HEAD: Final = (
@@ -25,7 +25,7 @@ _FILE_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\ncontent-leng
 _BLOCK: Final = b"x" * 256 * 1024
 
 
-def answer(connection: Connection) -> None:
+def respond(connection: Connection) -> None:
     """Respond to the request."""
     host, _, rest = connection.path.lstrip("/").partition("/")
     route = _ROUTES.get(host)

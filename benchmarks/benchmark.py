@@ -1,4 +1,4 @@
-"""Parts of a benchmark: question, cases, legs and bars."""
+"""Parts of a benchmark: cases, legs, columns and bars."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from benchmarks.work import Work
 
-__all__ = ["NAMES", "Bar", "Case", "Column", "Leg", "Measures", "Question", "load"]
+__all__ = ["NAMES", "Bar", "Benchmark", "Case", "Column", "Leg", "Measures", "load"]
 
-#: The questions, in the order in which they are asked; each is a module of this package.
+#: The benchmarks, in the order in which they run. Each is a module of this package.
 NAMES = (
     "run",
     "queue",
@@ -28,7 +28,7 @@ NAMES = (
     "tls",
 )
 
-#: What one leg measured in one round, by name.
+#: The measures of one leg in one round, by name.
 Measures: TypeAlias = dict[str, float]
 
 
@@ -37,9 +37,9 @@ class Leg:
     """One client under test.
 
     Attributes:
-        name: How tables call it.
-        measure: Runs it once, in a process of its own.
-        needs: The packages that it imports, beyond ours.
+        name: The name in tables.
+        measure: Runs the leg once, in its own process.
+        needs: The other packages that it imports.
     """
 
     name: str
@@ -53,13 +53,13 @@ class Leg:
 
 @dataclass(frozen=True)
 class Case:
-    """One size of the question.
+    """One size of the benchmark.
 
     Attributes:
-        name: How tables call it.
-        numbers: What the legs are told.
-        patience: After how many seconds a leg is given up; it is not tried again in later rounds.
-        stub: Further options of the stub.
+        name: The name in tables.
+        numbers: The sizes that are passed to the legs.
+        patience: The timeout of a leg, in seconds. Later rounds skip a leg that exceeded it.
+        stub: Additional options of the stub.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Bar:
     """A limit for the ratio of two measures of the same round.
 
     Attributes:
-        says: What the promise is about.
+        promise: The subject of the promise.
         measure: The measure on both sides.
         case: The case of the numerator.
         leg: The leg of the numerator.
@@ -91,7 +91,7 @@ class Bar:
         at_least: The lower bound, if there is one.
     """
 
-    says: str
+    promise: str
     measure: str
     case: str
     leg: str
@@ -102,22 +102,22 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Benchmark:
     """One benchmark. The first column compares the legs.
 
     Attributes:
         name: The name of its module.
-        asks: The question, in words.
-        legs: The contestants.
-        cases: What a full run measures.
-        quick: What ``--quick`` runs, to see that it works.
-        columns: What the tables show.
-        bars: What is promised.
-        baseline: The leg that the others are divided by.
+        title: The description that is printed before the tables.
+        legs: The clients under test.
+        cases: The cases of a full run.
+        quick: The cases of ``--quick``, which only checks that the benchmark works.
+        columns: The columns of the tables.
+        bars: The promised limits.
+        baseline: The leg that the others are compared with.
     """
 
     name: str
-    asks: str
+    title: str
     legs: tuple[Leg, ...]
     cases: tuple[Case, ...]
     quick: tuple[Case, ...]
@@ -130,7 +130,7 @@ class Question:
         return next(leg for leg in self.legs if leg.name == name)
 
 
-def load(name: str) -> Question:
-    """Return the question of a module."""
-    question: Question = importlib.import_module(f"benchmarks.{name}").QUESTION
-    return question
+def load(name: str) -> Benchmark:
+    """Load a benchmark by its name."""
+    benchmark: Benchmark = importlib.import_module(f"benchmarks.{name}").BENCHMARK
+    return benchmark
