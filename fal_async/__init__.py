@@ -119,6 +119,8 @@ if TYPE_CHECKING:
         RequestInfo,
         RequestOutcome,
     )
+    from fal_async._dispatch.limits import LimitUsage
+    from fal_async._dispatch.resources import Statistics
     from fal_async._files.downloads import Download
     from fal_async._files.encode import encode, encode_file, encode_image
     from fal_async._files.file import File
@@ -166,6 +168,7 @@ __all__ = [
     "InvalidWebhookSignatureError",
     "JobCancelledError",
     "Journal",
+    "LimitUsage",
     "Limits",
     "LogLine",
     "MissingCredentialsError",
@@ -189,6 +192,7 @@ __all__ = [
     "ServerError",
     "Stage",
     "StartTimeoutError",
+    "Statistics",
     "Status",
     "StorageACL",
     "StorageACLDecision",
@@ -264,6 +268,7 @@ _LAZY = {
     "HTTPOverWebSocket": "_client.http_over_websocket",
     "Hosts": "_config",
     "Journal": "batch.journal",
+    "LimitUsage": "_dispatch.limits",
     "Limits": "_config",
     "ModelInfo": "_core.platform",
     "Page": "_core.platform",
@@ -273,6 +278,7 @@ _LAZY = {
     "RequestOutcome": "_core.platform",
     "Result": "_client.result",
     "RetryPolicy": "_config",
+    "Statistics": "_dispatch.resources",
     "WebSocketConnection": "_client.sessions",
     "WebSocketResponse": "_client.http_over_websocket",
     "WorkflowEvent": "types",
@@ -298,8 +304,8 @@ _LAZY = {
     "upload_image": "_client.functions",
     "ws_connect": "_client.functions",
 }
-#: Modules that programs for the official client use without an import.
-_MODULES = {"auth", "client"}
+#: Modules that programs use without an import.
+_MODULES = {"auth", "client", "hooks"}
 
 
 def __getattr__(name: str) -> object:

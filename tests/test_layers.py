@@ -36,6 +36,7 @@ ORDER = [
     "sync",
     "cli",
     "pytest_plugin",
+    "telemetry",
 ]
 #: Modules that are in another layer than their package, or in no package.
 MODULES = {
@@ -47,6 +48,7 @@ MODULES = {
     "_client.client": "client",  # the client has the calls of jobs and of batches
     "_client.default": "client",
     "_client.functions": "client",
+    "hooks": "values",
     "client": "sync",  # the names of the official client's modules, the blocking ones included
     "auth": "sync",
     "__main__": "cli",
@@ -80,7 +82,16 @@ IMPURE = {
     "websockets",
 }
 #: Dependencies of extras.
-OPTIONAL = {"PIL", "cryptography", "psycopg", "rich", "starlette", "typer", "uvicorn"}
+OPTIONAL = {
+    "PIL",
+    "cryptography",
+    "opentelemetry",
+    "psycopg",
+    "rich",
+    "starlette",
+    "typer",
+    "uvicorn",
+}
 
 
 @dataclass(frozen=True)

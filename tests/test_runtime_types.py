@@ -247,7 +247,12 @@ def test_a_call_can_be_a_dependency() -> None:
     app = fastapi.FastAPI()
     app.get("/status", dependencies=[fastapi.Depends(fal_async.status)])(lambda: None)
     parameters = app.openapi()["paths"]["/status"]["get"]["parameters"]
-    assert {each["name"] for each in parameters} == {"application", "request_id", "with_logs"}
+    assert {each["name"] for each in parameters} == {
+        "application",
+        "request_id",
+        "with_logs",
+        "timeout",
+    }
 
 
 @pytest.mark.parametrize("kind", [Result, SyncResult])

@@ -25,19 +25,26 @@ from fal_async._config import (
 )
 from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_instance, seconds
+from fal_async._core.hooks import check_hooks
 from fal_async._core.secrets import conceal
 from fal_async._dispatch.dispatcher import Dispatcher
 from fal_async._dispatch.resources import SharedResources
 from fal_async._http.transports import select_transport
+from fal_async._net.tasks import shielded_cleanup
 from fal_async._net.threads import run_in_thread
+from fal_async._protocol import options
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import httpx
 
     from fal_async._auth.credentials import KeyProvider
+    from fal_async._dispatch.resources import Statistics
     from fal_async._platform.models import AsyncModels
     from fal_async._platform.requests import AsyncRequests
+    from fal_async.hooks import Hook
 
 __all__ = ["AsyncClient"]
 
@@ -53,8 +60,9 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
     are closed with the loop. Close the client with ``async with`` or `aclose`.
 
     A copy shares the account and the connections, like the clients that `with_options` makes. A
-    pickle contains the settings, but neither key nor transport. An unpickled client looks up its
-    key in the environment. If its key was an argument, it needs another one from `with_options`.
+    pickle contains the settings, but neither key nor transport nor hooks. An unpickled client looks
+    up its key in the environment. If its key was an argument, it needs another one from
+    `with_options`.
 
     Args:
         key: The API key, or a function (sync or async) that returns it and is called for each
@@ -67,6 +75,12 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
             `PooledTransport`, or one for the proxies in the environment.
         retry: The retry policy; ``None`` uses the defaults of `RetryPolicy`.
         limits: The concurrency limits; ``None`` uses the defaults of `Limits`.
+        hooks: A function, or several, that are called with the events of all calls; see
+            `fal_async.hooks`. ``None`` disables them.
+        default_headers: The headers of all requests to the platform; those of a call take
+            precedence. Other hosts, which store files, do not get them.
+        user_agent: The name of your program, such as ``"my-app/1.0"``, which is added to the
+            User-Agent header; ``None`` adds nothing.
 
     Raises:
         InvalidRequestError: An argument is invalid, such as an empty key.
@@ -89,6 +103,9 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
         transport: httpx.AsyncBaseTransport | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        hooks: Hook | Sequence[Hook] | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        user_agent: str | None = None,
     ) -> None:
         key = conceal(key)
         hosts = Hosts.from_environment(os.environ) if hosts is None else check_hosts(hosts)
@@ -100,8 +117,16 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
             hosts=hosts,
             policy=check_policy(retry),
             timeout=seconds("default_timeout", default_timeout),
+            hooks=check_hooks(hooks),
+            headers=options.default_headers(default_headers),
+            user_agent=options.user_agent(user_agent),
         )
         self._owns_resources = True
+        if level := os.environ.get("FAL_ASYNC_LOG"):
+            # Late, since few programs use it.
+            from fal_async.hooks._logging import configure_logging
+
+            configure_logging(level)
 
     @property
     def default_timeout(self) -> float | None:
@@ -148,11 +173,13 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
             dispatcher.hosts,
             dispatcher.policy,
             dispatcher.resources.limits,
+            dispatcher.headers,
+            dispatcher.user_agent,
         )
         return {**self.__dict__, "_dispatcher": settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        credentials, timeout, hosts, policy, limits = state["_dispatcher"]
+        credentials, timeout, hosts, policy, limits, headers, user_agent = state["_dispatcher"]
         resources = SharedResources(select_transport(None), limits)
         credentials.bind(resources.post_form)
         dispatcher = Dispatcher(
@@ -161,6 +188,8 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
             hosts=hosts,
             policy=policy,
             timeout=timeout,
+            headers=headers,
+            user_agent=user_agent,
         )
         self.__dict__.update(state, _dispatcher=dispatcher, _owns_resources=True)
 
@@ -170,6 +199,9 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
         key: str | KeyProvider | Unchanged = UNCHANGED,
         default_timeout: float | Unchanged | None = UNCHANGED,
         retry: RetryPolicy | Unchanged | None = UNCHANGED,
+        hooks: Hook | Sequence[Hook] | Unchanged | None = UNCHANGED,
+        default_headers: Mapping[str, str] | Unchanged | None = UNCHANGED,
+        user_agent: str | Unchanged | None = UNCHANGED,
     ) -> Self:
         """Return a client with other settings over the same connections.
 
@@ -180,6 +212,9 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
                 often a key that was not found.
             default_timeout: Another timeout, in seconds; ``None`` disables it.
             retry: Another retry policy; ``None`` uses the defaults of `RetryPolicy`.
+            hooks: Other hooks; ``None`` disables them.
+            default_headers: Other headers of all requests; ``None`` sends none.
+            user_agent: Another name of your program; ``None`` adds none.
 
         Raises:
             InvalidRequestError: An argument is invalid, such as a key that is ``None``.
@@ -203,6 +238,12 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
             changes["timeout"] = seconds("default_timeout", default_timeout)
         if retry is not UNCHANGED:
             changes["policy"] = check_policy(retry)
+        if hooks is not UNCHANGED:
+            changes["hooks"] = check_hooks(hooks)
+        if default_headers is not UNCHANGED:
+            changes["headers"] = options.default_headers(default_headers)
+        if user_agent is not UNCHANGED:
+            changes["user_agent"] = options.user_agent(user_agent)
         other = object.__new__(type(self))
         dispatcher = replace(self._dispatcher, **changes)
         other.__dict__.update(self.__dict__, _dispatcher=dispatcher, _owns_resources=False)
@@ -231,6 +272,18 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
         await dispatcher.resources.prepare()
         await dispatcher.credentials.authorization()
 
+    def statistics(self) -> Statistics:
+        """Return how many slots, connections and WebSockets the client uses on this event loop.
+
+        Example:
+            >>> async def main() -> None:
+            ...     async with fal_async.AsyncClient() as client:
+            ...         print(client.statistics().held)
+            >>> anyio.run(main)
+            LimitUsage(limit=1000, used=0, waiting=0)
+        """
+        return self._dispatcher.resources.statistics()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -244,9 +297,17 @@ class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, Acco
         have been sent are completed. The cancellations take five seconds at most, and one second
         more for each hundred jobs. They continue when the call is cancelled, until the event loop
         ends. The ids of jobs that could not be cancelled are logged as one warning.
+
+        Async hooks have five seconds to receive the last events.
         """
         if self._owns_resources:
             await self._dispatcher.resources.aclose()
+        if self._dispatcher.hooks:
+            # Late, since it imports the events.
+            from fal_async._dispatch.hook_observer import flush_async_hooks
+
+            with shielded_cleanup():
+                await flush_async_hooks()
 
     def _closing_time(self) -> float:
         """Return the longest time that closing may take on this event loop, in seconds."""

@@ -215,6 +215,7 @@ async def submit(
     max_queue_length: int | None = None,
     expires_in: int | None = None,
     auto_upload: bool = True,
+    timeout: float | None = None,
 ) -> AsyncRequestHandle:
     """Submit a job to the queue and return its handle.
 
@@ -242,8 +243,11 @@ async def submit(
         auto_upload: Whether files in the arguments (paths, open files, images, arrays and
             `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
             arguments is an error.
+        timeout: The timeout of the whole call, uploads and retries included, in seconds;
+            ``None`` disables it. Like a cancellation, it cancels a job that was started.
 
     Raises:
+        FalClientTimeoutError: The timeout has passed.
         FalClientHTTPError: The platform rejected the job. The subclass is the kind of
             the error.
         SubmitOutcomeUnknownError: The connection failed after the request was sent. The request
@@ -273,6 +277,7 @@ async def submit(
         max_queue_length=max_queue_length,
         expires_in=expires_in,
         auto_upload=auto_upload,
+        timeout=timeout,
     )
 
 
@@ -378,18 +383,24 @@ async def subscribe(
     )
 
 
-async def status(application: str, request_id: str, *, with_logs: bool = False) -> Status:
+async def status(
+    application: str, request_id: str, *, with_logs: bool = False, timeout: float | None = None
+) -> Status:
     """Return the current status of a job; see `AsyncRequestHandle.status`.
 
     Args:
         application: The endpoint id of the job.
         request_id: The job's id.
         with_logs: Whether the status contains the job's log lines.
+        timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
     Raises:
+        FalClientTimeoutError: The timeout has passed.
         NotFoundError: The job is unknown or has expired.
     """
-    return await (await load_default_client()).status(application, request_id, with_logs=with_logs)
+    return await (await load_default_client()).status(
+        application, request_id, with_logs=with_logs, timeout=timeout
+    )
 
 
 async def result(application: str, request_id: str, *, output: type[T] | None = None) -> T:
@@ -406,17 +417,21 @@ async def result(application: str, request_id: str, *, output: type[T] | None = 
     return await (await load_default_client()).result(application, request_id, output=output)
 
 
-async def cancel(application: str, request_id: str) -> Cancellation:
+async def cancel(
+    application: str, request_id: str, *, timeout: float | None = None
+) -> Cancellation:
     """Cancel a job; see `AsyncRequestHandle.cancel`.
 
     Args:
         application: The endpoint id of the job.
         request_id: The job's id.
+        timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
     Raises:
+        FalClientTimeoutError: The timeout has passed. The job may have been cancelled.
         NotFoundError: The job is unknown or has expired.
     """
-    return await (await load_default_client()).cancel(application, request_id)
+    return await (await load_default_client()).cancel(application, request_id, timeout=timeout)
 
 
 async def get_handle(application: str, request_id: str) -> AsyncRequestHandle:

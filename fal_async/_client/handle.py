@@ -11,8 +11,6 @@ from fal_async._client.watcher import JobWatcher
 from fal_async._core.annotations import set_module
 from fal_async._core.checks import seconds
 from fal_async._dispatch.binding import load_default_dispatcher
-from fal_async._dispatch.call_state import CallState, use_call_state
-from fal_async._net.tasks import optional_timeout
 from fal_async._protocol import queue
 from fal_async.errors import InvalidRequestError, InvalidResponseError
 from fal_async.types import Completed
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
     from typing_extensions import TypeVar
 
+    from fal_async._dispatch.call_state import CallState
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.types import Cancellation, Status
 
@@ -71,6 +70,7 @@ class AsyncRequestHandle(Bound):
         status_url: The URL of the job's status.
         cancel_url: The URL that cancels the job.
         application: The endpoint id of the job.
+        traceparent: The trace context of the submission; ``None`` without a hook for traces.
 
     Example:
         >>> async def main() -> None:
@@ -85,6 +85,7 @@ class AsyncRequestHandle(Bound):
     status_url: str = field(repr=False)
     cancel_url: str = field(repr=False)
     application: str
+    traceparent: str | None = field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:
         from fal_async._core.notebook import handle_html  # only notebooks call this
@@ -110,13 +111,14 @@ class AsyncRequestHandle(Bound):
 
     def to_dict(self) -> dict[str, str]:
         """Return the handle as JSON values, for `AsyncClient.attach`."""
-        return {
+        data = {
             "request_id": self.request_id,
             "response_url": self.response_url,
             "status_url": self.status_url,
             "cancel_url": self.cancel_url,
             "application": self.application,
         }
+        return data if self.traceparent is None else {**data, "traceparent": self.traceparent}
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -137,24 +139,27 @@ class AsyncRequestHandle(Bound):
     def _unpickle(cls, data: dict[str, str]) -> AsyncRequestHandle:
         return cls(**data)
 
-    async def status(self, *, with_logs: bool = False) -> Status:
+    async def status(self, *, with_logs: bool = False, timeout: float | None = None) -> Status:
         """Return the current status of the job.
 
         Args:
             with_logs: Whether the status contains the job's log lines.
+            timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed.
             NotFoundError: The job is unknown or has expired.
         """
+        timeout = seconds("timeout", timeout)
         dispatcher = await self._get_dispatcher()
-        return await dispatcher.execute(
-            queue.status(
-                self.status_url,
-                application=self.application,
-                request_id=self.request_id,
-                with_logs=with_logs,
-            )
+        operation = queue.status(
+            self.status_url,
+            application=self.application,
+            request_id=self.request_id,
+            with_logs=with_logs,
         )
+        with dispatcher.call("status", self.application, timeout=timeout, handle=self):
+            return await dispatcher.execute(operation)
 
     async def iter_events(
         self, *, with_logs: bool = False, interval: float | None = None
@@ -174,10 +179,19 @@ class AsyncRequestHandle(Bound):
             TransportError: The platform was unreachable for longer than the client's retry policy
                 allows.
         """
-        watcher = await self._watch(with_logs=with_logs, interval=interval)
-        async with aclosing(watcher.statuses()) as statuses:  # closed in order, not by the loop
-            async for status in statuses:
-                yield status
+        dispatcher = await self._get_dispatcher()
+        state = dispatcher.begin_call("iter_events", self.application, self)
+        watcher = self._watch(dispatcher, state, with_logs=with_logs, interval=interval)
+        error: BaseException | None = None
+        try:
+            async with aclosing(watcher.statuses()) as statuses:  # closed in order, not by the loop
+                async for status in statuses:
+                    yield status
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            state.observer.end(error)
 
     async def get(
         self,
@@ -205,35 +219,47 @@ class AsyncRequestHandle(Bound):
         """
         check_output_type(output)
         timeout = seconds("timeout", timeout)
-        last: Status | None = None
-        state = CallState("wait", started=None)
-        with optional_timeout(timeout), use_call_state(state):
-            watcher = await self._watch(interval=interval)
+        dispatcher = await self._get_dispatcher()
+        with dispatcher.call("get", self.application, timeout=timeout, handle=self) as state:
+            watcher = self._watch(dispatcher, state, interval=interval)
             async with aclosing(watcher.statuses()) as statuses:
                 async for status in statuses:
-                    last = status
-            return await self._fetch_result(last, output)
-        raise state.timeout_error(timeout or 0, self.request_id, last)
+                    state.last = status
+            return await self._fetch_result(state.last, output)
 
-    async def cancel(self) -> Cancellation:
+    async def cancel(self, *, timeout: float | None = None) -> Cancellation:
         """Cancel the job.
+
+        Args:
+            timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
         Returns:
             Whether the job was removed from the queue, is being cancelled, or had completed before.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed. The job may have been cancelled.
             NotFoundError: The job is unknown or has expired.
         """
+        timeout = seconds("timeout", timeout)
         dispatcher = await self._get_dispatcher()
-        return await dispatcher.execute(
-            queue.cancel(self.cancel_url, application=self.application, request_id=self.request_id)
+        operation = queue.cancel(
+            self.cancel_url, application=self.application, request_id=self.request_id
         )
+        with dispatcher.call("cancel", self.application, timeout=timeout, handle=self):
+            return await dispatcher.execute(operation)
 
-    async def _watch(
-        self, *, with_logs: bool = False, interval: float | None, poll_immediately: bool = True
+    def _watch(
+        self,
+        dispatcher: Dispatcher,
+        state: CallState,
+        *,
+        with_logs: bool = False,
+        interval: float | None,
+        poll_immediately: bool = True,
     ) -> JobWatcher:
         return JobWatcher(
-            await self._get_dispatcher(),
+            dispatcher,
+            state,
             status_url=self.status_url,
             application=self.application,
             request_id=self.request_id,
@@ -278,7 +304,9 @@ def handle_schema(kind: type[Any], make: Callable[[dict[str, str]], Any]) -> Cor
 
     text = core_schema.typed_dict_field(core_schema.str_schema())
     names = ("request_id", "response_url", "status_url", "cancel_url", "application")
-    data = core_schema.typed_dict_schema(dict.fromkeys(names, text))
+    fields = dict.fromkeys(names, text)
+    fields["traceparent"] = core_schema.typed_dict_field(core_schema.str_schema(), required=False)
+    data = core_schema.typed_dict_schema(fields)
     from_data = core_schema.no_info_after_validator_function(make, data)
     instance = core_schema.is_instance_schema(kind)
     return core_schema.json_or_python_schema(

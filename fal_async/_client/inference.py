@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from fal_async._client.result import check_output_type, finalize_output, make_result
 from fal_async._client.stream import EventStream
 from fal_async._core.checks import seconds
-from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._files.auto_upload import attach_files, prepare_auto_upload
-from fal_async._net.tasks import optional_timeout
 from fal_async._protocol import inference, options
 from fal_async._protocol.endpoint import parse_endpoint
 
@@ -105,8 +103,7 @@ class InferenceMixin:
         merged = options.merge_headers(platform, headers)
         timeout = seconds("timeout", timeout)
         dispatcher = self._dispatcher
-        state = CallState()
-        with optional_timeout(timeout), use_call_state(state):
+        with dispatcher.call("run", str(endpoint), timeout=timeout):
             arguments = await attach_files(dispatcher, arguments, auto_upload=auto_upload)
             operation = inference.run(
                 dispatcher.hosts, endpoint, arguments, method=method, path=path, headers=merged
@@ -114,7 +111,6 @@ class InferenceMixin:
             value = make_result(await dispatcher.execute(operation))
             called = f"{endpoint}/{path.partition('?')[0].strip('/')}".rstrip("/")
             return finalize_output(value, output, dispatcher, called)
-        raise state.timeout_error(timeout or 0)
 
     def stream(
         self,

@@ -8,9 +8,8 @@ from fal_async._client.handle import AsyncRequestHandle
 from fal_async._client.result import check_output_type
 from fal_async._client.subscription import JobSubscription
 from fal_async._core.checks import check_callback, check_mapping, seconds
-from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._files.auto_upload import attach_files
-from fal_async._net.tasks import on_abandoned_result, optional_timeout
+from fal_async._net.tasks import on_abandoned_result
 from fal_async._protocol import options, queue
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.queue import Submission, job_urls
@@ -60,6 +59,7 @@ class QueueMixin:
         max_queue_length: int | None = None,
         expires_in: int | None = None,
         auto_upload: bool = True,
+        timeout: float | None = None,
     ) -> AsyncRequestHandle:
         """Submit a job to the queue and return its handle.
 
@@ -87,8 +87,11 @@ class QueueMixin:
             auto_upload: Whether files in the arguments (paths, open files, images, arrays and
                 `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
                 arguments is an error.
+            timeout: The timeout of the whole call, uploads and retries included, in seconds;
+                ``None`` disables it. Like a cancellation, it cancels a job that was started.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed.
             FalClientHTTPError: The platform rejected the job. The subclass is the kind of
                 the error.
             SubmitOutcomeUnknownError: The connection failed after the request was sent. The request
@@ -115,17 +118,20 @@ class QueueMixin:
         endpoint = parse_endpoint(application)
         merged = options.merge_headers(platform, headers)
         query = options.submit_query(webhook_url=webhook_url, max_queue_length=max_queue_length)
-        arguments = await attach_files(self._dispatcher, arguments, auto_upload=auto_upload)
-        operation = queue.submit(
-            self._dispatcher.hosts, endpoint, arguments, path=path, headers=merged, query=query
-        )
+        timeout = seconds("timeout", timeout)
+        dispatcher = self._dispatcher
+        with dispatcher.call("submit", str(endpoint), timeout=timeout) as state:
+            arguments = await attach_files(dispatcher, arguments, auto_upload=auto_upload)
+            operation = queue.submit(
+                dispatcher.hosts, endpoint, arguments, path=path, headers=merged, query=query
+            )
 
-        async def cancel_abandoned(response: Response) -> None:
-            if response.ok:
-                await self._cancel_abandoned(self._bind(endpoint, operation.parse(response)))
+            async def cancel_abandoned(response: Response) -> None:
+                if response.ok:
+                    await self._cancel_abandoned(self._bind(endpoint, operation.parse(response)))
 
-        submission = await self._dispatcher.execute(operation, on_abandoned=cancel_abandoned)
-        return self._bind(endpoint, submission)
+            submission = await dispatcher.execute(operation, on_abandoned=cancel_abandoned)
+            return self._bind(endpoint, submission, state.observer.traceparent)
 
     async def subscribe(
         self,
@@ -231,28 +237,33 @@ class QueueMixin:
                 auto_upload=auto_upload,
             )
 
-        job = JobSubscription(
-            self._dispatcher.resources.cancellers.get(), on_enqueue, on_queue_update
-        )
-        state = CallState()
-        with optional_timeout(client_timeout), use_call_state(state):
+        dispatcher, name = self._dispatcher, str(parse_endpoint(application))
+        with dispatcher.call("subscribe", name, timeout=client_timeout) as state:
+            job = JobSubscription(dispatcher, state, on_enqueue, on_queue_update)
             return await job.run(submit, with_logs=with_logs, interval=interval, output=output)
-        error = state.timeout_error(client_timeout or 0, job.request_id, job.last)
-        error.uncancelled = job.uncancelled
-        raise error
 
-    async def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
+    async def status(
+        self,
+        application: str,
+        request_id: str,
+        *,
+        with_logs: bool = False,
+        timeout: float | None = None,
+    ) -> Status:
         """Return the current status of a job; see `AsyncRequestHandle.status`.
 
         Args:
             application: The endpoint id of the job.
             request_id: The job's id.
             with_logs: Whether the status contains the job's log lines.
+            timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed.
             NotFoundError: The job is unknown or has expired.
         """
-        return await self._make_handle(application, request_id).status(with_logs=with_logs)
+        handle = self._make_handle(application, request_id)
+        return await handle.status(with_logs=with_logs, timeout=timeout)
 
     async def result(
         self, application: str, request_id: str, *, output: type[T] | None = None
@@ -269,17 +280,21 @@ class QueueMixin:
         """
         return await self._make_handle(application, request_id).get(output=output)
 
-    async def cancel(self, application: str, request_id: str) -> Cancellation:
+    async def cancel(
+        self, application: str, request_id: str, *, timeout: float | None = None
+    ) -> Cancellation:
         """Cancel a job; see `AsyncRequestHandle.cancel`.
 
         Args:
             application: The endpoint id of the job.
             request_id: The job's id.
+            timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed. The job may have been cancelled.
             NotFoundError: The job is unknown or has expired.
         """
-        return await self._make_handle(application, request_id).cancel()
+        return await self._make_handle(application, request_id).cancel(timeout=timeout)
 
     async def get_handle(self, application: str, request_id: str) -> AsyncRequestHandle:
         """Return the handle of a job by its id. Nothing is sent.
@@ -324,6 +339,7 @@ class QueueMixin:
                 response_url=data.get("response_url"),
                 cancel_url=data.get("cancel_url"),
             ),
+            data.get("traceparent"),
         )
 
     def _make_handle(self, application: str, request_id: str) -> AsyncRequestHandle:
@@ -331,7 +347,9 @@ class QueueMixin:
             parse_endpoint(application), Submission(request_id=parse_request_id(request_id))
         )
 
-    def _bind(self, endpoint: Endpoint, submission: Submission) -> AsyncRequestHandle:
+    def _bind(
+        self, endpoint: Endpoint, submission: Submission, traceparent: str | None = None
+    ) -> AsyncRequestHandle:
         urls = job_urls(self._dispatcher.hosts, endpoint, submission)
         handle = AsyncRequestHandle(
             request_id=submission.request_id,
@@ -339,5 +357,6 @@ class QueueMixin:
             status_url=urls.status_url,
             cancel_url=urls.cancel_url,
             application=str(endpoint),
+            traceparent=traceparent,
         )
         return handle._bind(self._dispatcher)  # pyright: ignore[reportPrivateUsage] -- the client makes handles

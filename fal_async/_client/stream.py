@@ -102,9 +102,10 @@ class EventStream(Generic[T]):
         try:
             for item in self._decoder.items:
                 self._events_received += 1
+                self._source.state.observer.receive_event()
                 return item
-        except BaseException:
-            await self.aclose()
+        except BaseException as error:
+            await self._close_after(error)
             raise
         return await self._read_more()
 
@@ -112,6 +113,11 @@ class EventStream(Generic[T]):
         """Close the connection, which ends the stream. It may be called at any time, repeatedly."""
         self._decoder.drop()
         await self._source.aclose()
+
+    async def _close_after(self, error: BaseException) -> None:
+        is_end = isinstance(error, StopAsyncIteration)
+        self._source.state.observer.end(None if is_end else error, closed=self._source.was_closed)
+        await self.aclose()
 
     async def _open(self) -> None:
         if not self._source.was_opened:
@@ -129,10 +135,11 @@ class EventStream(Generic[T]):
                 while await self._decoder.advance():
                     for item in self._decoder.items:
                         self._events_received += 1
+                        self._source.state.observer.receive_event()
                         return item
                 self._decoder.feed(await self._next_chunk())
-        except BaseException:
-            await self.aclose()
+        except BaseException as error:
+            await self._close_after(error)
             raise
         finally:
             self._is_reading = False
@@ -183,6 +190,7 @@ class _ResponseReader:
         was_opened: Whether the request was sent, perhaps without success.
         was_closed: Whether the stream was closed, perhaps before it was open.
         headers: The response headers.
+        state: The state of the call.
     """
 
     def __init__(
@@ -202,7 +210,7 @@ class _ResponseReader:
         self._timeout = timeout
         self._idle_timeout = idle_timeout
         self._deadline = math.inf
-        self._state = CallState()
+        self.state = CallState()
         self._response: StreamedResponse | None = None
 
     @property
@@ -217,24 +225,35 @@ class _ResponseReader:
         """Send the request and wait for a successful response."""
         if self._timeout is not None:
             self._deadline = anyio.current_time() + self._timeout
-        with use_call_state(self._state):
-            if self._prepare is not None:
-                self._operation = await self._with_deadline(self._prepare, math.inf)
-            self.was_opened = True
-            response = await self._with_timeouts(lambda: self.dispatcher.stream(self._operation))
+        self.state = self.dispatcher.begin_call("stream", self._operation.application)
+        try:
+            with use_call_state(self.state):
+                if self._prepare is not None:
+                    self._operation = await self._with_deadline(self._prepare, math.inf)
+                self.was_opened = True
+                response = await self._with_timeouts(
+                    lambda: self.dispatcher.stream(self._operation)
+                )
+        except BaseException as error:
+            self.state.observer.end(error)
+            raise
         self._response, self.headers = response, response.headers
         if self.was_closed:  # by another task, while this one waited
             await self.aclose()
 
     async def next_chunk(self) -> bytes | None:
         """Return the next bytes, or ``None`` at the end; raises `ExchangeFailed`."""
-        return (
-            None if self._response is None else await self._with_timeouts(self._response.next_chunk)
-        )
+        if self._response is None:
+            return None
+        chunk = await self._with_timeouts(self._response.next_chunk)
+        if chunk is not None:
+            self.state.observer.receive_bytes(len(chunk))
+        return chunk
 
     async def aclose(self) -> None:
         """Close the connection."""
         self.was_closed = True
+        self.state.observer.end(None, closed=True)
         response, self._response = self._response, None
         if response is not None:
             await response.aclose()
@@ -252,4 +271,5 @@ class _ResponseReader:
         with anyio.CancelScope(deadline=min(idle_deadline, self._deadline)):
             return await step()
         passed = self._timeout if self._deadline <= idle_deadline else self._idle_timeout
-        raise self._state.timeout_error(passed or 0, self.request_id)
+        self.state.request_id = self.request_id
+        raise self.state.timeout_error(passed or 0)

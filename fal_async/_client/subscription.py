@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from fal_async._dispatch.call_state import call_state, use_call_state
+from fal_async._dispatch.call_state import use_call_state
 from fal_async.errors import ClientClosedError, FalClientError
 from fal_async.types import Completed
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from fal_async._client.handle import AsyncRequestHandle
     from fal_async._client.result import Result
-    from fal_async._dispatch.cancellation import JobCanceller, PendingCancel
+    from fal_async._dispatch.call_state import CallState
+    from fal_async._dispatch.cancellation import PendingCancel
+    from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.types import Status
 
     T = TypeVar("T", default=Result)
@@ -32,26 +34,26 @@ class JobSubscription:
     """A call that submits a job, waits for it and fetches its output.
 
     Args:
-        canceller: Cancels the jobs of the client.
+        dispatcher: Executes the requests.
+        state: The state of the call.
         on_enqueue: Called with the job's id, or ``None``.
         on_queue_update: Called with each status, or ``None``.
 
     Attributes:
         handle: The job; ``None`` before it was submitted.
-        last: The last status; ``None`` before the first.
-        uncancelled: The job's id if the job could not be cancelled.
     """
 
     def __init__(
         self,
-        canceller: JobCanceller,
+        dispatcher: Dispatcher,
+        state: CallState,
         on_enqueue: Callable[[str], Awaitable[None] | None] | None,
         on_queue_update: Callable[[Status], Awaitable[None] | None] | None,
     ) -> None:
         self.handle: AsyncRequestHandle | None = None
-        self.last: Status | None = None
-        self.uncancelled: tuple[str, ...] = ()
-        self._canceller = canceller
+        self._dispatcher = dispatcher
+        self._canceller = dispatcher.resources.cancellers.get()
+        self._state = state
         self._on_enqueue = on_enqueue
         self._on_queue_update = on_queue_update
         self._in_callback = False
@@ -84,8 +86,8 @@ class JobSubscription:
             return await self._run(submit, with_logs=with_logs, interval=interval, output=output)
         except ClientClosedError as error:
             error.request_id = error.request_id or self.request_id
-            error.uncancelled = self.uncancelled
-            call_state().describe(error)
+            error.uncancelled = self._state.uncancelled
+            self._state.describe(error)
             await self._canceller.wait_closed()
             raise
 
@@ -101,34 +103,38 @@ class JobSubscription:
         try:
             with self._scope:
                 self.handle = handle = await submit()
+                self._state.request_id = handle.request_id
                 await self._call(self._on_enqueue, handle.request_id)
-                watcher = await handle._watch(
+                watcher = handle._watch(
+                    self._dispatcher,
+                    self._state,
                     with_logs=with_logs,
                     interval=interval,
                     poll_immediately=self._on_queue_update is not None,
                 )
                 async with aclosing(watcher.statuses()) as statuses:
-                    async for self.last in statuses:
-                        await self._call(self._on_queue_update, self.last)
-                return await handle._fetch_result(self.last, output)
+                    async for status in statuses:
+                        self._state.last = status
+                        await self._call(self._on_queue_update, status)
+                return await handle._fetch_result(self._state.last, output)
             # Raised within the block, so that the job is cancelled.
             raise ClientClosedError("the client was closed before the job had ended")  # noqa: TRY301 -- see above
         except GeneratorExit:  # a destroyed coroutine cannot await
-            if self.handle is not None and not isinstance(self.last, Completed):
+            if self.handle is not None and not isinstance(self._state.last, Completed):
                 self._canceller.cancel_detached(self.handle.request_id, self.handle.cancel)
             raise
         except BaseException as error:
             if self.handle is not None and self._should_cancel(error):
-                self.uncancelled = (self.handle.request_id,)
+                self._state.uncancelled = (self.handle.request_id,)
                 if await self._canceller.wait(self._cancel(self.handle)):
-                    self.uncancelled = ()
+                    self._state.uncancelled = ()
             raise
         finally:
             self._canceller.remove(self)
 
     def close(self) -> None:
         """End the call, because the client is closing. The output of a completed job is fetched."""
-        if isinstance(self.last, Completed):
+        if isinstance(self._state.last, Completed):
             return
         self._scope.cancel()
         if self.handle is not None:
@@ -150,7 +156,7 @@ class JobSubscription:
         A caller that receives an error of this library can still fetch the output by the job's id,
         unless its client is closed.
         """
-        if isinstance(self.last, Completed):
+        if isinstance(self._state.last, Completed):
             return False
         return (
             self._in_callback

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from fal_async._dispatch.call_state import use_call_state
 from fal_async._dispatch.limits import Share
 from fal_async._http.response import ExchangeFailed
 from fal_async._http.transports import httpx_is_mocked
@@ -35,6 +36,7 @@ from fal_async.types import Completed, InProgress
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from fal_async._dispatch.call_state import CallState
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._http.response import StreamedResponse
     from fal_async.types import Status
@@ -54,6 +56,7 @@ class JobWatcher:
 
     Args:
         dispatcher: Executes the requests.
+        state: The state of the call that waits for the job.
         status_url: The URL of the job's status.
         application: The endpoint id.
         request_id: The job's id.
@@ -66,6 +69,7 @@ class JobWatcher:
     def __init__(
         self,
         dispatcher: Dispatcher,
+        state: CallState,
         *,
         status_url: str,
         application: str,
@@ -75,6 +79,8 @@ class JobWatcher:
         poll_immediately: bool,
     ) -> None:
         self._dispatcher = dispatcher
+        self._state = state
+        self._request_id = request_id
         self._lanes = dispatcher.resources.lanes.get()
         self._poll = queue.status(
             status_url, application=application, request_id=request_id, with_logs=with_logs
@@ -112,11 +118,13 @@ class JobWatcher:
                 status = await self._receive() if await self._find_stream() else None
                 if status is None:
                     await self._close_stream()
-                    status = await self._dispatcher.execute(self._poll)
+                    with use_call_state(self._state):
+                        status = await self._dispatcher.execute(self._poll)
                 logs = status.logs if isinstance(status, InProgress | Completed) else ()
                 size = len(logs) * LOG_LINE_SIZE
                 new_status = await decode(partial(self._filter.new_status, status), size)
                 if new_status is not None:
+                    self._state.observer.change_status(self._request_id, new_status)
                     yield new_status
                 if isinstance(status, Completed):
                     return
@@ -133,9 +141,10 @@ class JobWatcher:
         if not has_slot and not await self._wait_before_poll():
             return False
         try:
-            self._response = await self._dispatcher.stream(
-                self._watch, release_slot=partial(streams.release, self._share)
-            )
+            with use_call_state(self._state):
+                self._response = await self._dispatcher.stream(
+                    self._watch, release_slot=partial(streams.release, self._share)
+                )
         except (FalClientHTTPError, TransportError, InvalidResponseError):
             self._disable_streaming()  # a failure that is not the stream's own fails polls as well
             return False

@@ -115,6 +115,7 @@ class WebSocketMixin:
         """
         hosts, endpoint = self._dispatcher.hosts, parse_endpoint(application)
         connector = self._connector(
+            ("realtime", str(endpoint)),
             realtime_url(hosts, endpoint, path=path, max_buffering=max_buffering),
             create_token(hosts, endpoint, token_expiration=token_expiration)
             if check_flag("use_jwt", use_jwt)
@@ -183,6 +184,7 @@ class WebSocketMixin:
         """
         hosts, endpoint = self._dispatcher.hosts, parse_endpoint(application)
         connector = self._connector(
+            ("ws_connect", str(endpoint)),
             runner_url(hosts, endpoint, path=path, max_buffering=max_buffering),
             create_token(hosts, endpoint, token_expiration=token_expiration)
             if check_flag("use_jwt", use_jwt)
@@ -230,8 +232,10 @@ class WebSocketMixin:
             >>> anyio.run(main)
             a cat
         """
+        endpoint = parse_endpoint(application)
         connector = self._connector(
-            endpoint_url(self._dispatcher.hosts, parse_endpoint(application)),
+            ("http_over_websocket", str(endpoint)),
+            endpoint_url(self._dispatcher.hosts, endpoint),
             None,
             headers=headers,
             open_timeout=open_timeout,
@@ -276,6 +280,7 @@ class WebSocketMixin:
 
     def _connector(
         self,
+        call: tuple[str, str],
         url: str,
         token_operation: Operation[Secret] | None,
         *,
@@ -290,14 +295,18 @@ class WebSocketMixin:
         if max_message_size is not None:
             whole_number("max_message_size", max_message_size)
         options: _ConnectOptions = {
-            "headers": merge_headers(headers),
+            "headers": {
+                "user-agent": self._dispatcher.user_agent,
+                **self._dispatcher.headers,
+                **merge_headers(headers),
+            },
             "open_timeout": seconds("open_timeout", open_timeout),
             "ping_interval": seconds("ping_interval", ping_interval),
             "ping_timeout": seconds("ping_timeout", ping_timeout),
             "max_message_size": max_message_size,
             "compression": check_flag("compression", compression),
         }
-        return _WebSocketConnector(self._dispatcher, url, token_operation, options)
+        return _WebSocketConnector(self._dispatcher, call, url, token_operation, options)
 
 
 class _ConnectOptions(TypedDict):
@@ -313,15 +322,21 @@ class _ConnectOptions(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class _WebSocketConnector:
-    """Opens WebSockets for one URL, each with a new token or with the key."""
+    """Opens WebSockets for one URL, each with a new token or with the key.
+
+    Attributes:
+        call: The name of the method and the endpoint id, for hooks.
+    """
 
     dispatcher: Dispatcher
+    call: tuple[str, str]
     url: str
     token_operation: Operation[Secret] | None
     options: _ConnectOptions
 
     async def connect(self) -> WebSocket:
-        return await self.dispatcher.resources.websockets.open(self._authorize_and_connect)
+        with self.dispatcher.call(*self.call):
+            return await self.dispatcher.resources.websockets.open(self._authorize_and_connect)
 
     async def _authorize_and_connect(self) -> WebSocket:
         if self.token_operation is not None:

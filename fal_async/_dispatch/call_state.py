@@ -1,10 +1,13 @@
-"""`CallState`: the progress of a call, for the errors and deadlines that end it."""
+"""`CallState`: the progress of a call; `CallScope`: its block, with a deadline."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
+from fal_async._dispatch.call_observer import NO_OBSERVER
 from fal_async._http.transmission import Transmission
 from fal_async._protocol.operation import Lane
 from fal_async._protocol.retry import Retry, is_rejected
@@ -17,11 +20,14 @@ from fal_async.errors import (
 )
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from fal_async._dispatch.call_observer import CallObserver
     from fal_async._protocol.operation import Operation
     from fal_async._protocol.response import Response
     from fal_async.types import Stage, Status
 
-__all__ = ["CallState", "call_state", "started_by", "use_call_state"]
+__all__ = ["CallScope", "CallState", "call_state", "current_call", "started_by", "use_call_state"]
 
 #: The gateway returns these before it looks for a runner.
 _REJECTIONS: Final = frozenset({401, 403, 429})
@@ -40,14 +46,41 @@ class CallState:
     Args:
         stage: The first stage.
         started: Whether a job was started already; ``None`` if unknown.
+        request_id: The id of the job that the call is made for; ``None`` without one.
+        observer: Receives the steps of the call.
 
     Attributes:
         waiting_for: The local limit that the call waits for; empty while it waits for none.
+        request_id: The id of the request or of the job; ``None`` if unknown.
+        last: The last status of the job; ``None`` without one.
+        uncancelled: The ids of jobs that the call started and could not cancel.
+        observer: Receives the steps of the call.
     """
 
-    __slots__ = ("_operation", "_stage", "_started", "_transmission", "waiting_for")
+    __slots__ = (
+        "_operation",
+        "_stage",
+        "_started",
+        "_transmission",
+        "last",
+        "observer",
+        "request_id",
+        "uncancelled",
+        "waiting_for",
+    )
 
-    def __init__(self, stage: Stage | None = None, *, started: bool | None = False) -> None:
+    def __init__(
+        self,
+        stage: Stage | None = None,
+        *,
+        started: bool | None = False,
+        request_id: str | None = None,
+        observer: CallObserver = NO_OBSERVER,
+    ) -> None:
+        self.observer = observer
+        self.request_id = request_id
+        self.last: Status | None = None
+        self.uncancelled: tuple[str, ...] = ()
         self._stage: Stage | None = stage
         self._started = started
         self._operation: Operation[Any] | None = None
@@ -128,20 +161,18 @@ class CallState:
             is_unknown_job = isinstance(error, NotFoundError) and not self._started
             error.started = None if is_unknown_job and self.started else self.started
 
-    def timeout_error(
-        self, timeout: float, request_id: str | None = None, last: Status | None = None
-    ) -> FalClientTimeoutError:
-        """Make the error of a deadline that has passed.
-
-        Args:
-            timeout: The timeout, in seconds.
-            request_id: The id of the request; ``None`` if unknown.
-            last: The last status of the job; ``None`` without one.
-        """
+    def timeout_error(self, timeout: float) -> FalClientTimeoutError:
+        """Make the error of a deadline that has passed after a timeout in seconds."""
         waiting_for = self.waiting_for
         if self._transmission is not None:
             waiting_for = waiting_for or self._transmission.waiting_for
-        error = FalClientTimeoutError(timeout, request_id, last, waiting_for=waiting_for or None)
+        error = FalClientTimeoutError(
+            timeout,
+            self.request_id,
+            self.last,
+            waiting_for=waiting_for or None,
+            uncancelled=self.uncancelled,
+        )
         self.describe(error)
         return error
 
@@ -165,9 +196,61 @@ def started_by(response: Response, *, direct: bool) -> bool | None:
 _current: ContextVar[CallState | None] = ContextVar("fal_async_call_state", default=None)
 
 
+def current_call() -> CallState | None:
+    """Return the state of the current call; ``None`` outside of calls."""
+    return _current.get()
+
+
 def call_state() -> CallState:
     """Return the state of the current call, or a new one for an operation on its own."""
     return _current.get() or CallState()
+
+
+class CallScope:
+    """The block of a call: its state is current, and its deadline ends it.
+
+    A block within the block of another call is part of that call.
+
+    Args:
+        state: The state.
+        timeout: The timeout of the block, in seconds; ``None`` disables it.
+        is_part: Whether the call has begun in another block.
+
+    Raises:
+        FalClientTimeoutError: The timeout has passed; raised at the end of the block.
+    """
+
+    __slots__ = ("_is_part", "_scope", "_timeout", "_token", "state")
+
+    def __init__(self, state: CallState, timeout: float | None, *, is_part: bool) -> None:
+        self.state = state
+        self._timeout = timeout
+        self._is_part = is_part
+        self._scope: anyio.CancelScope | None = None
+
+    def __enter__(self) -> CallState:
+        self._token = _current.set(self.state)
+        if self._timeout is not None:
+            self._scope = anyio.move_on_after(self._timeout)
+            self._scope.__enter__()
+        return self.state
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            timed_out = self._scope is not None and self._scope.__exit__(kind, error, traceback)
+        finally:
+            _current.reset(self._token)
+        if timed_out:
+            error = self.state.timeout_error(self._timeout or 0)
+        if not self._is_part:
+            self.state.observer.end(error)
+        if timed_out and error is not None:
+            raise error from None
 
 
 class use_call_state:  # noqa: N801 -- used like a function; a generator would cost more

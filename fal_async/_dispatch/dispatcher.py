@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import anyio
 
 from fal_async._auth.cdn_tokens import CdnTokens
-from fal_async._dispatch.call_state import CallState, call_state
+from fal_async._core.hooks import scoped_hooks
+from fal_async._dispatch.call_observer import NO_OBSERVER
+from fal_async._dispatch.call_state import CallScope, CallState, current_call
 from fal_async._http.response import ExchangeFailed, StreamedResponse
 from fal_async._net.errors import ExchangeError, InvalidURL
 from fal_async._net.threads import decode
@@ -30,12 +32,13 @@ from fal_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from fal_async._config import Hosts, RetryPolicy
     from fal_async._core.secrets import Secret
     from fal_async._dispatch.resources import SharedResources
-    from fal_async._protocol.operation import Content, Request
+    from fal_async._protocol.operation import Content
+    from fal_async.hooks import Hook
 
 __all__ = ["Dispatcher"]
 
@@ -68,6 +71,20 @@ class CredentialSource(Protocol):
         ...
 
 
+class SubmittedJob(Protocol):
+    """A job that a call is made for, such as an `AsyncRequestHandle`."""
+
+    @property
+    def request_id(self) -> str:
+        """The id of the job."""
+        ...
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context of the submission; ``None`` if unknown."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatcher:
     """Executes the operations of one client: limits, authorizes, sends, retries and parses.
@@ -80,6 +97,9 @@ class Dispatcher:
         policy: The retry policy.
         timeout: The connect, write and read timeout of short calls, in seconds; ``None`` disables
             it.
+        headers: The headers of all requests with the key, besides those of the request.
+        user_agent: The value of the User-Agent header.
+        hooks: Receive the events of calls.
         cdn_tokens: The source of the Authorization header for the CDN.
     """
 
@@ -88,6 +108,9 @@ class Dispatcher:
     hosts: Hosts
     policy: RetryPolicy
     timeout: float | None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    user_agent: str = USER_AGENT
+    hooks: tuple[Hook, ...] = ()
     cdn_tokens: CdnTokens = field(init=False, repr=False)
     _origins: TrustedOrigins = field(init=False, repr=False)
 
@@ -98,6 +121,46 @@ class Dispatcher:
         cache = self.resources.cdn_tokens
         tokens = CdnTokens(self.hosts, self.credentials, cache, self.execute)
         object.__setattr__(self, "cdn_tokens", tokens)
+
+    def call(
+        self,
+        name: str,
+        application: str = "",
+        *,
+        timeout: float | None = None,
+        handle: SubmittedJob | None = None,
+    ) -> CallScope:
+        """Begin a call in a block, or a part of the current call.
+
+        Args:
+            name: The name of the method, for hooks.
+            application: The endpoint id; empty without one.
+            timeout: The timeout of the block, in seconds; ``None`` disables it.
+            handle: The job that the call is made for; ``None`` without one.
+        """
+        current = current_call()
+        state = current or self.begin_call(name, application, handle)
+        return CallScope(state, timeout, is_part=current is not None)
+
+    def begin_call(
+        self, name: str, application: str = "", handle: SubmittedJob | None = None
+    ) -> CallState:
+        """Begin a call whose end is reported to the observer of its state; see `call`."""
+        hooks = self.hooks + scoped_hooks.get()
+        has_lines = _log.isEnabledFor(logging.DEBUG)
+        request_id = None if handle is None else handle.request_id
+        observer = NO_OBSERVER
+        if hooks or has_lines:
+            # Late, since the events take time to import.
+            from fal_async._dispatch.hook_observer import HookObserver
+
+            traceparent = None if handle is None else handle.traceparent
+            observer = HookObserver(
+                hooks, name, application, request_id, traceparent, has_lines=has_lines
+            )
+        if handle is None:
+            return CallState(observer=observer)
+        return CallState("wait", started=None, request_id=request_id, observer=observer)
 
     async def execute(
         self,
@@ -119,7 +182,10 @@ class Dispatcher:
             TransportError: There was no response.
             InvalidResponseError: The response cannot be parsed.
         """
-        state = call_state()
+        state = current_call()
+        if state is None:
+            with self.call(operation.name, operation.application):
+                return await self.execute(operation, on_abandoned=on_abandoned, receive=receive)
         lanes = self.resources.lanes.get()
         release_slot = partial(lanes.release, operation.lane)
         if receive is None:
@@ -145,8 +211,10 @@ class Dispatcher:
                         canceller = self.resources.cancellers.get()
                         outcome = await canceller.complete_submit(attempt, on_abandoned)
                     state.receive(outcome)
+                    state.observer.receive(operation, outcome)
                 except ExchangeFailed as error:
                     outcome, cause = error.failure, error.__cause__
+                    state.observer.fail_attempt(operation, outcome)
                 delay = retry_delay(
                     outcome,
                     operation.retry,
@@ -166,6 +234,7 @@ class Dispatcher:
                     attempts,
                     outcome.reason if isinstance(outcome, NetworkFailure) else outcome.status_code,
                 )
+                state.observer.schedule_retry(operation, delay, outcome)
                 await anyio.sleep(delay)
                 previous = outcome if isinstance(outcome, Response) else None
             if isinstance(outcome, NetworkFailure):
@@ -245,17 +314,15 @@ class Dispatcher:
         """Send the request to its host, or to the backup host while its host is unreachable."""
         request, resources = operation.request, self.resources
         url = resources.failover.resolve(request.url, monotonic())
-        if not self._is_trusted(url, operation.credential):
-            raise InvalidRequestError(
-                f"cannot send the key to {origin_of(url)}: it is not a host of the platform"
-            )
+        self._check_trusted(url, operation.credential)
         if resources.closed:
             raise ClientClosedError("the client is closed")
-        headers, body = _encode(request, authorization)
+        headers, body = self._encode(operation, authorization, state)
         timeouts = self._timeouts(operation.lane, url)
         transmission = state.transmit()
+        state.observer.start_attempt(operation, url)
         try:
-            return await resources.transport.send(
+            response = await resources.transport.send(
                 request.method, url, headers, body, timeouts, transmission, query=request.signature
             )
         except (ExchangeError, OSError) as error:
@@ -264,8 +331,12 @@ class Dispatcher:
             failed, cause = ExchangeFailed.from_error(error, sent=transmission.sent), error
         except InvalidURL as error:
             raise InvalidRequestError(f"cannot send a request to {url}: {error}") from error
+        else:
+            state.observer.start_response(operation, response)
+            return response
         if failed.unreachable and resources.failover.mark_down(url, monotonic()):
             _log.info("%s cannot be reached, so its backup host is used", origin_of(url))
+            state.observer.fail_attempt(operation, failed.failure)
             try:
                 return await self._send(operation, authorization, state)
             except ExchangeFailed as error:
@@ -279,14 +350,37 @@ class Dispatcher:
             failed.failure = replace(failed.failure, reason=reason)
         raise failed from cause
 
-    def _is_trusted(self, url: str, credential: Credential) -> bool:
-        match credential:
-            case Credential.KEY:
-                return self._origins.contains(url)
-            case Credential.CDN_TOKEN:
-                return is_cdn(url, self.hosts)
-            case Credential.NONE:
-                return True
+    def _encode(
+        self, operation: Operation[Any], authorization: Secret | None, state: CallState
+    ) -> tuple[dict[str, str | Secret], bytes | _RequestBody]:
+        """Return the headers and the body of a request, complete."""
+        request = operation.request
+        headers: dict[str, str | Secret] = {"user-agent": self.user_agent}
+        if operation.credential is Credential.KEY:  # other hosts do not get them
+            headers |= self.headers
+        if operation.is_billable:
+            headers |= state.observer.trace_headers()
+        headers |= request.headers
+        if authorization is not None:
+            headers.setdefault("authorization", authorization)
+        content = request.content
+        if not isinstance(content, bytes):
+            headers["content-length"] = str(content.size)
+            return headers, _RequestBody(content)
+        if content or request.method in _WITH_BODY:
+            headers["content-length"] = str(len(content))
+        return headers, content
+
+    def _check_trusted(self, url: str, credential: Credential) -> None:
+        is_trusted = True
+        if credential is Credential.KEY:
+            is_trusted = self._origins.contains(url)
+        elif credential is Credential.CDN_TOKEN:
+            is_trusted = is_cdn(url, self.hosts)
+        if not is_trusted:
+            raise InvalidRequestError(
+                f"cannot send the key to {origin_of(url)}: it is not a host of the platform"
+            )
 
     def _timeouts(self, lane: Lane, url: str) -> dict[str, float | None]:
         connect = read = self.timeout
@@ -321,22 +415,6 @@ class _RequestBody:
         except Exception as error:
             self.failure = error
             raise
-
-
-def _encode(
-    request: Request, authorization: Secret | None
-) -> tuple[dict[str, str | Secret], bytes | _RequestBody]:
-    """Return the headers and the body of a request, complete."""
-    headers: dict[str, str | Secret] = {"user-agent": USER_AGENT, **request.headers}
-    if authorization is not None:
-        headers.setdefault("authorization", authorization)
-    content = request.content
-    if not isinstance(content, bytes):
-        headers["content-length"] = str(content.size)
-        return headers, _RequestBody(content)
-    if content or request.method in _WITH_BODY:
-        headers["content-length"] = str(len(content))
-    return headers, content
 
 
 def _transport_error(operation: Operation[Any], failure: NetworkFailure) -> TransportError:

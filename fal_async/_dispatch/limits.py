@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from fal_async._core.annotations import set_module
 from fal_async._protocol.operation import Lane
 
 if TYPE_CHECKING:
@@ -15,7 +19,12 @@ if TYPE_CHECKING:
     from fal_async._config import Limits
     from fal_async._dispatch.call_state import CallState
 
-__all__ = ["FairSlots", "LaneLimits", "RateLimiter", "Share"]
+__all__ = ["FairSlots", "LaneLimits", "LimitUsage", "RateLimiter", "Share", "Slots"]
+
+_log = logging.getLogger("fal_async")
+
+#: The time after which a wait for a slot is logged, in seconds.
+LONG_WAIT: Final = 1.0
 
 #: The setting that limits each lane. Status streams have `LaneLimits.streams` instead.
 _SETTINGS: Final = {
@@ -38,10 +47,9 @@ class LaneLimits:
 
     def __init__(self, limits: Limits) -> None:
         sizes = {lane: getattr(limits, setting) for lane, setting in _SETTINGS.items()}
-        self._semaphores = {
-            lane: anyio.Semaphore(size, fast_acquire=True) for lane, size in sizes.items()
+        self._slots = {
+            lane: Slots(f"limits.{_SETTINGS[lane]} ({size})", size) for lane, size in sizes.items()
         }
-        self._names = {lane: f"limits.{_SETTINGS[lane]} ({size})" for lane, size in sizes.items()}
         self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
         self.streams = FairSlots(limits.max_streams)
         self.polls = RateLimiter(1 / limits.polls_per_second)
@@ -53,20 +61,95 @@ class LaneLimits:
             lane: The lane.
             state: The state of the call, which records the limit while the call waits for it.
         """
-        semaphore = self._semaphores.get(lane)
-        if semaphore is None:
+        slots = self._slots.get(lane)
+        if slots is None or slots.try_acquire():
             return
-        try:
-            semaphore.acquire_nowait()
-        except anyio.WouldBlock:
-            state.waiting_for = self._names[lane]
-            await semaphore.acquire()
-            state.waiting_for = ""
+        state.waiting_for = slots.name
+        state.observer.wait_for_slot(slots.name)
+        began = monotonic()
+        await slots.acquire()
+        state.waiting_for = ""
+        state.observer.acquire_slot(slots.name, monotonic() - began)
 
     def release(self, lane: Lane) -> None:
         """Release a slot."""
-        if lane in self._semaphores:
-            self._semaphores[lane].release()
+        if lane in self._slots:
+            self._slots[lane].release()
+
+    def usage(self, lane: Lane) -> LimitUsage:
+        """Return how much of the limit of a lane is used."""
+        return self._slots[lane].usage
+
+
+@set_module("fal_async")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitUsage:
+    """The use of one of the `Limits` of a client.
+
+    Attributes:
+        limit: The number of slots.
+        used: The number of slots in use.
+        waiting: The number of calls that wait for a slot.
+    """
+
+    limit: int
+    used: int
+    waiting: int
+
+
+class Slots:
+    """Slots that are assigned in the order of the requests.
+
+    A call that has waited for a second logs it, if no other has waited for longer.
+
+    Args:
+        name: The limit and its size, for logs.
+        total: The number of slots.
+    """
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name = name
+        self._total = self._free = total
+        self._waiters: deque[anyio.Event] = deque()
+
+    @property
+    def usage(self) -> LimitUsage:
+        """The numbers of slots and of waiting calls."""
+        used = self._total - self._free
+        return LimitUsage(limit=self._total, used=used, waiting=len(self._waiters))
+
+    def try_acquire(self) -> bool:
+        """Acquire a slot if one is free."""
+        if not self._free:  # a slot is never free while a call waits
+            return False
+        self._free -= 1
+        return True
+
+    async def acquire(self) -> None:
+        """Acquire a slot, and wait for it if none is free."""
+        if self.try_acquire():
+            return
+        assigned = anyio.Event()
+        self._waiters.append(assigned)
+        try:
+            with anyio.move_on_after(LONG_WAIT):
+                await assigned.wait()
+            if not assigned.is_set() and self._waiters[0] is assigned:
+                _log.info("%d calls wait for a slot of %s", len(self._waiters), self.name)
+            await assigned.wait()
+        except BaseException:
+            if assigned.is_set():
+                self.release()
+            else:
+                self._waiters.remove(assigned)
+            raise
+
+    def release(self) -> None:
+        """Release a slot, and assign it to the call that has waited for longest."""
+        if self._waiters:
+            self._waiters.popleft().set()
+        else:
+            self._free += 1
 
 
 class RateLimiter:
@@ -146,7 +229,7 @@ class FairSlots:
     """
 
     def __init__(self, total: int) -> None:
-        self._free = total
+        self._total = self._free = total
         self._groups: dict[object, _Group] = {}
         self._kept: Counter[object] = Counter()  # by tenant
 
@@ -154,6 +237,12 @@ class FairSlots:
     def free(self) -> int:
         """The number of free slots."""
         return self._free
+
+    @property
+    def usage(self) -> LimitUsage:
+        """The numbers of slots and of waiting jobs, which poll meanwhile."""
+        waiting = sum(len(group.waiters) for group in self._groups.values())
+        return LimitUsage(limit=self._total, used=self._total - self._free, waiting=waiting)
 
     def waiting(self, share: Share) -> int:
         """Return the number of waiting shares of the same tenant and endpoint."""

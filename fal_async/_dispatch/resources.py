@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 from weakref import WeakSet
@@ -9,6 +10,7 @@ from weakref import WeakSet
 import anyio
 
 from fal_async._auth.cdn_tokens import CdnTokenCache
+from fal_async._core.annotations import set_module
 from fal_async._core.secrets import Secret
 from fal_async._dispatch.cancellation import JobCanceller
 from fal_async._dispatch.limits import LaneLimits
@@ -28,14 +30,43 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from fal_async._config import Limits
+    from fal_async._dispatch.limits import LimitUsage
     from fal_async._http.response import Transport
     from fal_async._protocol.operation import Operation
     from fal_async._websocket.connection import WebSocket
 
-__all__ = ["SharedResources", "WebSocketRegistry"]
+__all__ = ["SharedResources", "Statistics", "WebSocketRegistry"]
 
 #: The timeouts of connecting, reading and writing while a login is refreshed, in seconds.
 FORM_TIMEOUTS: Final = dict[str, float | None](connect=10.0, read=10.0, write=10.0)
+
+
+@set_module("fal_async")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """The use of the limits and of the connections of a client on one event loop.
+
+    Attributes:
+        control: Short calls: submit, status, result, tokens.
+        cancel: Cancellations.
+        held: Calls that use a connection for their whole duration: run and stream.
+        streams: Status streams. Jobs that wait for one are polled meanwhile.
+        uploads: The files, and parts of files, that are being sent.
+        downloads: The files that are being received.
+        connections: The HTTP connections in use; ``None`` for a transport of your own.
+        idle_connections: The idle HTTP connections; ``None`` for a transport of your own.
+        websockets: The open WebSockets.
+    """
+
+    control: LimitUsage
+    cancel: LimitUsage
+    held: LimitUsage
+    streams: LimitUsage
+    uploads: LimitUsage
+    downloads: LimitUsage
+    connections: int | None
+    idle_connections: int | None
+    websockets: int
 
 
 class SharedResources:
@@ -140,6 +171,22 @@ class SharedResources:
             raise TransportError(f"cannot refresh the login: {error}") from error.__cause__
         return response.status_code, memoryview(response.body)
 
+    def statistics(self) -> Statistics:
+        """Return the use of the limits and connections of the running event loop."""
+        lanes = self.lanes.get()
+        counts = self.transport.count_connections()
+        return Statistics(
+            control=lanes.usage(Lane.CONTROL),
+            cancel=lanes.usage(Lane.CANCEL),
+            held=lanes.usage(Lane.HELD),
+            streams=lanes.streams.usage,
+            uploads=lanes.usage(Lane.UPLOAD),
+            downloads=lanes.usage(Lane.DOWNLOAD),
+            connections=None if counts is None else counts.used,
+            idle_connections=None if counts is None else counts.idle,
+            websockets=self.websockets.count(),
+        )
+
     async def aclose(self) -> None:
         """Refuse new calls, cancel the jobs of subscriptions, and close all connections.
 
@@ -197,6 +244,10 @@ class WebSocketRegistry:
             raise
         self._websockets.get().add(websocket)
         return websocket
+
+    def count(self) -> int:
+        """Return the number of open WebSockets of the running event loop."""
+        return sum(each.close_code is None for each in self._websockets.get())
 
     def _check_open(self) -> None:
         if self._closed:

@@ -11,6 +11,7 @@ import anyio
 
 from fal_async._core.annotations import set_module
 from fal_async._core.checks import whole_number
+from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._http.response import ExchangeFailed
 from fal_async._net.threads import run_in_thread
 from fal_async._protocol.downloads import (
@@ -79,6 +80,7 @@ class Download:
         self._crc = self._resumed_crc = 0
         self._failures = 0
         self._last_progress = -1.0
+        self._state = CallState()
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,15 +96,18 @@ class Download:
             while not self._ended:
                 if chunk := await self._read_chunk():
                     return chunk
-        except BaseException:
+        except BaseException as error:
+            self._state.observer.end(error)
             await self.aclose()
             raise
+        self._state.observer.end(None)
         await self.aclose()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Close the connection. Closing again does nothing."""
         self._ended = True
+        self._state.observer.end(None, closed=True)
         await self._close_response()
 
     async def _read_chunk(self) -> bytes:
@@ -114,20 +119,25 @@ class Download:
             return content
         if self._last_progress < 0:
             self._last_progress = anyio.current_time()
+            self._state = self._dispatcher.begin_call("download")
         try:
             response = self._response or await self._resume()
             chunk = None if response is None else await response.next_chunk()
         except ExchangeFailed as error:
             await self._back_off(error)
             return b""
-        if chunk is not None:
-            return self._skip_and_count(chunk)
         size = None if self._version is None else self._version.size
+        if chunk is not None:
+            self._state.observer.receive_bytes(len(chunk))
+            chunk = self._skip_and_count(chunk)
+            self._state.observer.advance_download(self._url, self._position, size, complete=False)
+            return chunk
         if self._to_skip or (size is not None and size != self._position):
             failure = NetworkFailure("the response ended before the end of the file", sent=True)
             await self._back_off(ExchangeFailed(failure))
         else:
             self._ended = True
+            self._state.observer.advance_download(self._url, self._position, size, complete=True)
         return b""
 
     async def _resume(self) -> StreamedResponse | None:
@@ -135,7 +145,9 @@ class Download:
         earlier = self._version if self._position else None
         try:
             etag = None if earlier is None else earlier.etag
-            self._response = response = await self._remote_file.open(self._position, etag)
+            with use_call_state(self._state):
+                response = await self._remote_file.open(self._position, etag)
+            self._response = response
         except FalClientHTTPError as error:
             if error.status_code != _RANGE_NOT_SATISFIABLE or earlier is None:
                 raise
@@ -154,6 +166,8 @@ class Download:
             )
         if earlier is None or earlier.size is None:
             self._version = version
+        if not self._position:
+            self._state.observer.advance_download(self._url, 0, version.size, complete=False)
         self._to_skip = self._position - version.start
         self._resumed_crc = 0
         return response

@@ -31,6 +31,7 @@ from fal_async.errors import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Generator, Sequence
 
+    from fal_async._dispatch.call_observer import CallObserver
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._files.sources import Source
     from fal_async._protocol.operation import Content
@@ -86,9 +87,10 @@ class FileUpload:
             FalClientError: A request failed. A note states how many bytes had been uploaded.
         """
         try:
-            if isinstance(source, IteratorSource):
-                return await self._send_iterator(source)
-            return await self._send_source(source)
+            with self._dispatcher.call("upload") as state:
+                if isinstance(source, IteratorSource):
+                    return await self._send_iterator(source, state.observer)
+                return await self._send_source(source, state.observer)
         except UploadError as error:
             error.uploaded = self._uploaded
             raise
@@ -101,16 +103,19 @@ class FileUpload:
     def _uploaded(self) -> int:
         return sum(part.size for part in self._parts)
 
-    async def _send_source(self, source: Source) -> str:
+    async def _send_source(self, source: Source, observer: CallObserver) -> str:
         """Upload a source that can be read again: in one request, or in parts if it is large."""
-        progress = _Progress(self._on_progress, source.size)
+        progress = _Progress(self._on_progress, source.size, self._metadata, observer)
         for repository in self._repositories:
             with self._fall_back_from(repository):
                 backend = _BACKENDS[repository](self._dispatcher, self._metadata)
                 if source.size > self._limits.single_shot:
-                    return await self._send_parts(source, await backend.start_multipart(), progress)
-                url = await backend.upload(_SourceSlice(source, 1, 0, source.size, progress))
-                await source.verify()
+                    multipart = await backend.start_multipart()
+                    url = await self._send_parts(source, multipart, progress)
+                else:
+                    url = await backend.upload(_SourceSlice(source, 1, 0, source.size, progress))
+                    await source.verify()
+                progress.complete()
                 return url
         raise AssertionError("the last repository returns or raises")
 
@@ -130,14 +135,14 @@ class FileUpload:
         await source.verify()
         return await self._complete(multipart, source.size)
 
-    async def _send_iterator(self, source: IteratorSource) -> str:
+    async def _send_iterator(self, source: IteratorSource, observer: CallObserver) -> str:
         """Upload a source that can be read only once; a limited number of parts is in memory."""
-        progress = _Progress(self._on_progress, None)
         buffers = self._dispatcher.resources.lanes.get().buffers
         async with buffers:
             content = BytesSource(await source.read(self._limits.part_size))
             if source.ended:
-                return await self._send_source(content)
+                return await self._send_source(content, observer)
+            progress = _Progress(self._on_progress, None, self._metadata, observer)
             for repository in self._repositories:
                 with self._fall_back_from(repository):
                     backend = _BACKENDS[repository](self._dispatcher, self._metadata)
@@ -164,7 +169,9 @@ class FileUpload:
                     await self._send_part(multipart, part)
 
         await _run_workers(work)
-        return await self._complete(multipart, size)
+        url = await self._complete(multipart, size)
+        progress.complete()
+        return url
 
     async def _send_part(self, multipart: MultipartUpload, part: _SourceSlice) -> None:
         operation = uploads.upload_part(multipart, self._metadata, part.number, part)
@@ -251,9 +258,20 @@ class _Progress:
     Args:
         callback: Called with the progress; ``None`` disables it.
         size: The size in bytes; ``None`` if it is unknown.
+        metadata: The name of the file.
+        observer: Receives the progress as well.
     """
 
-    def __init__(self, callback: OnProgress | None, size: int | None) -> None:
+    def __init__(
+        self,
+        callback: OnProgress | None,
+        size: int | None,
+        metadata: FileMetadata,
+        observer: CallObserver,
+    ) -> None:
+        self._observer = observer
+        self._file = observer.start_upload(metadata.file_name, size)
+        self._observed = 0
         self._callback = callback
         self._size = size
         self._positions: dict[int, int] = {}
@@ -264,6 +282,9 @@ class _Progress:
         """Set the position within a part in bytes, which a retry sets back."""
         self._sent += position - self._positions.get(number, 0)
         self._positions[number] = position
+        if self._sent > self._observed:
+            self._observed = self._sent
+            self._observer.advance_upload(self._file, self._sent)
         if self._callback is None:
             return
         async with self._calling:  # calls do not overlap, not even those of a coroutine function
@@ -272,6 +293,10 @@ class _Progress:
                 result = self._callback(self._sent, self._size)
                 if isawaitable(result):
                     await result
+
+    def complete(self) -> None:
+        """Report the end of the upload."""
+        self._observer.complete_upload(self._file)
 
 
 @dataclass(frozen=True, slots=True)

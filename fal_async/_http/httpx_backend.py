@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from fal_async._http.connection import Timeouts
-    from fal_async._http.response import Body, Transport
+    from fal_async._http.response import Body, ConnectionCounts, Transport
     from fal_async._http.transmission import Transmission
     from fal_async._net.proxies import ProxyRules
 
@@ -113,6 +113,9 @@ class HTTPXBackend:
             stream,
             is_decoded=stream.is_decoded,
         )
+
+    def count_connections(self) -> None:
+        """Return ``None``: transports of httpx do not tell."""
 
     async def prepare(self) -> None:
         """Do nothing: a transport of httpx has no preparation."""
@@ -212,6 +215,10 @@ class ProxiedBackend:
             )
         backend = HTTPXBackend(transports[proxy])
         return await backend.send(method, url, headers, body, timeouts, transmission, query=query)
+
+    def count_connections(self) -> ConnectionCounts | None:
+        """Return the numbers of connections without a proxy."""
+        return self._direct.count_connections()
 
     async def prepare(self) -> None:
         """Load the trusted certificates."""

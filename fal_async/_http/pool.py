@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from functools import partial
@@ -14,6 +15,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from fal_async._http.connection import HTTPConnection, ResponseBody
 from fal_async._http.network_stream import NetworkStream
 from fal_async._http.parser import ResponseParser
+from fal_async._http.response import ConnectionCounts
 from fal_async._http.transmission import trace
 from fal_async._net.connect import connect, secure, shared_context
 from fal_async._net.errors import ConnectTimeout, PoolTimeout, ReadError, WriteError
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from fal_async._http.urls import Origin
 
 __all__ = ["HTTPConnectionPool", "ReceivedHead"]
+
+_log = logging.getLogger("fal_async")
 
 
 class ReceivedHead(NamedTuple):
@@ -148,6 +152,7 @@ class HTTPConnectionPool:
             if origin.scheme == "https":
                 tls = self._ssl_context or await shared_context()
             info = {"host": origin.host, "port": origin.port, "timeout": timeout}
+            began = monotonic()
             async with trace(tracer, "connection.connect_tcp", info) as step:
                 connection = HTTPConnection(origin, await connect(origin.host, origin.port))
                 step.return_value = NetworkStream(connection)
@@ -157,8 +162,17 @@ class HTTPConnectionPool:
                 async with trace(tracer, "connection.start_tls", info) as step:
                     connection = HTTPConnection(origin, await secure(connection.stream, name, tls))
                     step.return_value = NetworkStream(connection)
+            elapsed = monotonic() - began
+            fields = {"fal_host": origin.host, "fal_port": origin.port, "fal_seconds": elapsed}
+            _log.debug(
+                "Connected to %s:%d in %.3f s", origin.host, origin.port, elapsed, extra=fields
+            )
             return connection
         raise ConnectTimeout(f"cannot connect to {origin.host}:{origin.port} within {timeout} s")
+
+    def count_connections(self) -> ConnectionCounts:
+        """Return the numbers of connections of the running event loop."""
+        return self._connections.get().count()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop, those in use after their response."""
@@ -247,6 +261,11 @@ class _Connections:
         else:
             self._close(connection)
         self._release_slot(connection.origin)
+
+    def count(self) -> ConnectionCounts:
+        """Return the numbers of connections."""
+        idle = sum(len(state.idle) for state in self._origins.values())
+        return ConnectionCounts(len(self._open) - idle, idle)
 
     def close_idle(self) -> None:
         """Close the idle connections, and those in use when they are released."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from fal_async._net.errors import DecodingError, ExchangeError
 from fal_async._net.time_slices import TimeSlice
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Body",
     "BodyStream",
+    "ConnectionCounts",
     "DecodedBody",
     "ExchangeFailed",
     "StreamedResponse",
@@ -34,6 +35,18 @@ MAX_ERROR_BODY: Final = 8 * 1024 * 1024
 
 #: The body of a request.
 Body: TypeAlias = "bytes | AsyncIterator[bytes]"
+
+
+class ConnectionCounts(NamedTuple):
+    """The numbers of connections.
+
+    Attributes:
+        used: The connections that carry a request.
+        idle: The connections that carry none.
+    """
+
+    used: int
+    idle: int
 
 
 class Transport(Protocol):
@@ -69,6 +82,10 @@ class Transport(Protocol):
 
     async def prepare(self) -> None:
         """Do what the first request would have to do otherwise."""
+        ...
+
+    def count_connections(self) -> ConnectionCounts | None:
+        """Return the numbers of connections of the running event loop; ``None`` if unknown."""
         ...
 
     async def aclose(self) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
     from fal_async._http.connection import Timeouts
-    from fal_async._http.response import Body, Transport
+    from fal_async._http.response import Body, ConnectionCounts, Transport
     from fal_async._http.transmission import Transmission
 
 __all__ = ["PooledBackend", "httpx_is_mocked", "select_transport"]
@@ -114,6 +114,10 @@ class PooledBackend:
     async def prepare(self) -> None:
         """Load the trusted certificates."""
         await self._pool.prepare()
+
+    def count_connections(self) -> ConnectionCounts:
+        """Return the numbers of connections of the running event loop."""
+        return self._pool.count_connections()
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

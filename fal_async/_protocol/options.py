@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from fal_async._core.checks import (
     check_flag,
@@ -15,6 +15,7 @@ from fal_async._core.checks import (
     whole_number,
 )
 from fal_async._protocol.serialization import encode_json
+from fal_async._version import USER_AGENT
 from fal_async.errors import InvalidRequestError
 from fal_async.types import Priority
 
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "default_headers",
     "merge_headers",
     "platform_headers",
     "start_timeout_within",
     "submit_query",
+    "user_agent",
 ]
 
 #: Start timeouts must be longer than this, in seconds.
@@ -37,6 +40,7 @@ _TAG_VALUE = re.compile(r"[ -+\--~]{0,256}")  # printable ASCII without the comm
 _WEB_URL = re.compile(r"https?://[^\s/?#\\][^\s\\\x00-\x1f\x7f\ud800-\udfff]*", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
+_PRODUCT = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 #: Headers of the transport: copied from another request, these would break the framing.
 _RESERVED_HEADERS: Final = frozenset({
     "connection",
@@ -70,6 +74,35 @@ def merge_headers(*parts: Mapping[str, str] | None) -> dict[str, str]:
                 )
             merged[name.lower()] = value.strip(" \t")
     return merged
+
+
+def default_headers(headers: object) -> dict[str, str]:
+    """Validate the headers of all requests of a client; ``None`` is none."""
+    if headers is None:
+        return {}
+    check_mapping("default_headers", headers)
+    merged = merge_headers(cast("Mapping[str, str]", headers))
+    for name in merged:
+        if name == "user-agent":
+            raise InvalidRequestError(
+                "default_headers must not contain 'user-agent': use the argument user_agent"
+            )
+        if name == "authorization" or name.startswith("x-fal-"):
+            raise InvalidRequestError(
+                f"default_headers must not contain {name!r}: the client sets it"
+            )
+    return merged
+
+
+def user_agent(product: object) -> str:
+    """Return the User-Agent header with the product of a caller; ``None`` is none."""
+    if product is None:
+        return USER_AGENT
+    if not _matches(_PRODUCT, product):
+        raise InvalidRequestError(
+            f"user_agent must be printable ASCII text such as 'my-app/1.0', got {describe(product)}"
+        )
+    return f"{USER_AGENT} {product}"
 
 
 def platform_headers(

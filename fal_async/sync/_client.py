@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 
     from fal_async._auth.credentials import KeyProvider
     from fal_async._config import Hosts, Limits, RetryPolicy, Unchanged
+    from fal_async._dispatch.resources import Statistics
     from fal_async._files.images import Picture
+    from fal_async.hooks import Hook
     from fal_async.types import (
         Account,
         Arguments,
@@ -69,8 +71,9 @@ class SyncClient(SyncClientBase[AsyncClient]):
     are closed with the loop. Close the client with ``with`` or `close`.
 
     A copy shares the account and the connections, like the clients that `with_options` makes. A
-    pickle contains the settings, but neither key nor transport. An unpickled client looks up its
-    key in the environment. If its key was an argument, it needs another one from `with_options`.
+    pickle contains the settings, but neither key nor transport nor hooks. An unpickled client looks
+    up its key in the environment. If its key was an argument, it needs another one from
+    `with_options`.
 
     Args:
         key: The API key, or a function (sync or async) that returns it and is called for each
@@ -83,6 +86,12 @@ class SyncClient(SyncClientBase[AsyncClient]):
             `PooledTransport`, or one for the proxies in the environment.
         retry: The retry policy; ``None`` uses the defaults of `RetryPolicy`.
         limits: The concurrency limits; ``None`` uses the defaults of `Limits`.
+        hooks: A function, or several, that are called with the events of all calls; see
+            `fal_async.hooks`. ``None`` disables them.
+        default_headers: The headers of all requests to the platform; those of a call take
+            precedence. Other hosts, which store files, do not get them.
+        user_agent: The name of your program, such as ``"my-app/1.0"``, which is added to the
+            User-Agent header; ``None`` adds nothing.
 
     Raises:
         InvalidRequestError: An argument is invalid, such as an empty key.
@@ -103,11 +112,22 @@ class SyncClient(SyncClientBase[AsyncClient]):
         transport: httpx.AsyncBaseTransport | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        hooks: Hook | Sequence[Hook] | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        user_agent: str | None = None,
     ) -> None:
         key = conceal(key)
         super().__init__(
             AsyncClient(
-                key, default_timeout, hosts=hosts, transport=transport, retry=retry, limits=limits
+                key,
+                default_timeout,
+                hosts=hosts,
+                transport=transport,
+                retry=retry,
+                limits=limits,
+                hooks=hooks,
+                default_headers=default_headers,
+                user_agent=user_agent,
             )
         )
 
@@ -257,6 +277,7 @@ class SyncClient(SyncClientBase[AsyncClient]):
         max_queue_length: int | None = None,
         expires_in: int | None = None,
         auto_upload: bool = True,
+        timeout: float | None = None,
     ) -> SyncRequestHandle:
         """Submit a job to the queue and return its handle.
 
@@ -284,8 +305,11 @@ class SyncClient(SyncClientBase[AsyncClient]):
             auto_upload: Whether files in the arguments (paths, open files, images, arrays and
                 `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
                 arguments is an error.
+            timeout: The timeout of the whole call, uploads and retries included, in seconds;
+                ``None`` disables it. Like a cancellation, it cancels a job that was started.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed.
             FalClientHTTPError: The platform rejected the job. The subclass is the kind of
                 the error.
             SubmitOutcomeUnknownError: The connection failed after the request was sent. The request
@@ -315,6 +339,7 @@ class SyncClient(SyncClientBase[AsyncClient]):
             max_queue_length=max_queue_length,
             expires_in=expires_in,
             auto_upload=auto_upload,
+            timeout=timeout,
         )
 
     def subscribe(
@@ -419,18 +444,29 @@ class SyncClient(SyncClientBase[AsyncClient]):
             auto_upload=auto_upload,
         )
 
-    def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
+    def status(
+        self,
+        application: str,
+        request_id: str,
+        *,
+        with_logs: bool = False,
+        timeout: float | None = None,
+    ) -> Status:
         """Return the current status of a job; see `SyncRequestHandle.status`.
 
         Args:
             application: The endpoint id of the job.
             request_id: The job's id.
             with_logs: Whether the status contains the job's log lines.
+            timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed.
             NotFoundError: The job is unknown or has expired.
         """
-        return self._portal.call(self._async.status, application, request_id, with_logs=with_logs)
+        return self._portal.call(
+            self._async.status, application, request_id, with_logs=with_logs, timeout=timeout
+        )
 
     def result(self, application: str, request_id: str, *, output: type[T] | None = None) -> T:
         """Wait until a job has completed, and return its output; see `SyncRequestHandle.get`.
@@ -447,17 +483,21 @@ class SyncClient(SyncClientBase[AsyncClient]):
             wrap_result, self._async.result, application, request_id, output=output
         )
 
-    def cancel(self, application: str, request_id: str) -> Cancellation:
+    def cancel(
+        self, application: str, request_id: str, *, timeout: float | None = None
+    ) -> Cancellation:
         """Cancel a job; see `SyncRequestHandle.cancel`.
 
         Args:
             application: The endpoint id of the job.
             request_id: The job's id.
+            timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed. The job may have been cancelled.
             NotFoundError: The job is unknown or has expired.
         """
-        return self._portal.call(self._async.cancel, application, request_id)
+        return self._portal.call(self._async.cancel, application, request_id, timeout=timeout)
 
     def get_handle(self, application: str, request_id: str) -> SyncRequestHandle:
         """Return the handle of a job by its id. Nothing is sent.
@@ -897,6 +937,9 @@ class SyncClient(SyncClientBase[AsyncClient]):
         key: str | KeyProvider | Unchanged = UNCHANGED,
         default_timeout: float | Unchanged | None = UNCHANGED,
         retry: RetryPolicy | Unchanged | None = UNCHANGED,
+        hooks: Hook | Sequence[Hook] | Unchanged | None = UNCHANGED,
+        default_headers: Mapping[str, str] | Unchanged | None = UNCHANGED,
+        user_agent: str | Unchanged | None = UNCHANGED,
     ) -> Self:
         """Return a client with other settings over the same connections.
 
@@ -907,6 +950,9 @@ class SyncClient(SyncClientBase[AsyncClient]):
                 often a key that was not found.
             default_timeout: Another timeout, in seconds; ``None`` disables it.
             retry: Another retry policy; ``None`` uses the defaults of `RetryPolicy`.
+            hooks: Other hooks; ``None`` disables them.
+            default_headers: Other headers of all requests; ``None`` sends none.
+            user_agent: Another name of your program; ``None`` adds none.
 
         Raises:
             InvalidRequestError: An argument is invalid, such as a key that is ``None``.
@@ -917,7 +963,14 @@ class SyncClient(SyncClientBase[AsyncClient]):
         """
         key = conceal(key)
         return self._sharing_portal(
-            self._async.with_options(key=key, default_timeout=default_timeout, retry=retry)
+            self._async.with_options(
+                key=key,
+                default_timeout=default_timeout,
+                retry=retry,
+                hooks=hooks,
+                default_headers=default_headers,
+                user_agent=user_agent,
+            )
         )
 
     def prepare(self) -> None:
@@ -937,6 +990,20 @@ class SyncClient(SyncClientBase[AsyncClient]):
         """
         self._portal.call(self._async.prepare)
 
+    def statistics(self) -> Statistics:
+        """Return how many slots, connections and WebSockets the client uses on this event loop.
+
+        Example:
+            >>> with fal_async.sync.SyncClient() as client:
+            ...     print(client.statistics().held)
+            LimitUsage(limit=1000, used=0, waiting=0)
+        """
+
+        async def read() -> Statistics:
+            return self._async.statistics()
+
+        return self._portal.call(read)
+
     def __enter__(self) -> Self:
         return self
 
@@ -950,5 +1017,7 @@ class SyncClient(SyncClientBase[AsyncClient]):
         have been sent are completed. The cancellations take five seconds at most, and one second
         more for each hundred jobs. They continue when the call is cancelled, until the event loop
         ends. The ids of jobs that could not be cancelled are logged as one warning.
+
+        Async hooks have five seconds to receive the last events.
         """
         self._close()

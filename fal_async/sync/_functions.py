@@ -216,6 +216,7 @@ def submit(
     max_queue_length: int | None = None,
     expires_in: int | None = None,
     auto_upload: bool = True,
+    timeout: float | None = None,
 ) -> SyncRequestHandle:
     """Submit a job to the queue and return its handle.
 
@@ -243,8 +244,11 @@ def submit(
         auto_upload: Whether files in the arguments (paths, open files, images, arrays and
             `Upload`) are uploaded first and replaced by their URLs. If false, a file in the
             arguments is an error.
+        timeout: The timeout of the whole call, uploads and retries included, in seconds;
+            ``None`` disables it. Like a cancellation, it cancels a job that was started.
 
     Raises:
+        FalClientTimeoutError: The timeout has passed.
         FalClientHTTPError: The platform rejected the job. The subclass is the kind of
             the error.
         SubmitOutcomeUnknownError: The connection failed after the request was sent. The request
@@ -272,6 +276,7 @@ def submit(
         max_queue_length=max_queue_length,
         expires_in=expires_in,
         auto_upload=auto_upload,
+        timeout=timeout,
     )
 
 
@@ -375,18 +380,22 @@ def subscribe(
     )
 
 
-def status(application: str, request_id: str, *, with_logs: bool = False) -> Status:
+def status(
+    application: str, request_id: str, *, with_logs: bool = False, timeout: float | None = None
+) -> Status:
     """Return the current status of a job; see `SyncRequestHandle.status`.
 
     Args:
         application: The endpoint id of the job.
         request_id: The job's id.
         with_logs: Whether the status contains the job's log lines.
+        timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
     Raises:
+        FalClientTimeoutError: The timeout has passed.
         NotFoundError: The job is unknown or has expired.
     """
-    return _client().status(application, request_id, with_logs=with_logs)
+    return _client().status(application, request_id, with_logs=with_logs, timeout=timeout)
 
 
 def result(application: str, request_id: str, *, output: type[T] | None = None) -> T:
@@ -403,17 +412,19 @@ def result(application: str, request_id: str, *, output: type[T] | None = None) 
     return _client().result(application, request_id, output=output)
 
 
-def cancel(application: str, request_id: str) -> Cancellation:
+def cancel(application: str, request_id: str, *, timeout: float | None = None) -> Cancellation:
     """Cancel a job; see `SyncRequestHandle.cancel`.
 
     Args:
         application: The endpoint id of the job.
         request_id: The job's id.
+        timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
     Raises:
+        FalClientTimeoutError: The timeout has passed. The job may have been cancelled.
         NotFoundError: The job is unknown or has expired.
     """
-    return _client().cancel(application, request_id)
+    return _client().cancel(application, request_id, timeout=timeout)
 
 
 def get_handle(application: str, request_id: str) -> SyncRequestHandle:

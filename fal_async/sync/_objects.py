@@ -62,6 +62,7 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
         status_url: The URL of the job's status.
         cancel_url: The URL that cancels the job.
         application: The endpoint id of the job.
+        traceparent: The trace context of the submission; ``None`` without a hook for traces.
 
     Example:
         >>> handle = fal_async.sync.submit("demo/echo", {"prompt": "a cat"})
@@ -93,6 +94,11 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
     def application(self) -> str:
         """The endpoint id of the job."""
         return self._async.application
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context of the submission; ``None`` without a hook for traces."""
+        return self._async.traceparent
 
     def _repr_html_(self) -> str:
         return self._async._repr_html_()
@@ -133,16 +139,18 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
     def __reduce__(self) -> tuple[Callable[..., SyncRequestHandle], tuple[Any, ...]]:
         return type(self)._attach_to_default, (self.to_dict(),)
 
-    def status(self, *, with_logs: bool = False) -> Status:
+    def status(self, *, with_logs: bool = False, timeout: float | None = None) -> Status:
         """Return the current status of the job.
 
         Args:
             with_logs: Whether the status contains the job's log lines.
+            timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed.
             NotFoundError: The job is unknown or has expired.
         """
-        return self._portal.call(self._async.status, with_logs=with_logs)
+        return self._portal.call(self._async.status, with_logs=with_logs, timeout=timeout)
 
     def iter_events(
         self, *, with_logs: bool = False, interval: float | None = None
@@ -192,16 +200,20 @@ class SyncRequestHandle(SyncWrapper[AsyncRequestHandle]):
             wrap_result, self._async.get, interval=interval, timeout=timeout, output=output
         )
 
-    def cancel(self) -> Cancellation:
+    def cancel(self, *, timeout: float | None = None) -> Cancellation:
         """Cancel the job.
+
+        Args:
+            timeout: The timeout of the call, retries included, in seconds; ``None`` disables it.
 
         Returns:
             Whether the job was removed from the queue, is being cancelled, or had completed before.
 
         Raises:
+            FalClientTimeoutError: The timeout has passed. The job may have been cancelled.
             NotFoundError: The job is unknown or has expired.
         """
-        return self._portal.call(self._async.cancel)
+        return self._portal.call(self._async.cancel, timeout=timeout)
 
     @classmethod
     def _attach_to_default(cls, data: dict[str, str]) -> Self:

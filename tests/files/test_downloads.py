@@ -20,6 +20,7 @@ from fal_async import (
     File,
     InvalidRequestError,
     InvalidResponseError,
+    LimitUsage,
     NotFoundError,
     PermissionDeniedError,
     RetryPolicy,
@@ -512,10 +513,7 @@ async def test_early_exit_releases_the_connection(
     async for _ in file.iter_bytes():
         break
     assert in_use(transport) == 0
-    semaphores = client._dispatcher.resources.lanes.get()._semaphores
-    assert {
-        semaphore.value for name, semaphore in semaphores.items() if name.name == "DOWNLOAD"
-    } == {64}
+    assert client.statistics().downloads == LimitUsage(limit=64, used=0, waiting=0)
 
 
 async def test_stored_results_use_the_default_client(

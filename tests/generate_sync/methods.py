@@ -43,6 +43,10 @@ SPECIAL = {
 BODIES = {
     ("AsyncRequestHandle", "_repr_html_"): "return self._async._repr_html_()",
     ("AsyncClient", "aclose"): "self._close()",
+    ("AsyncClient", "statistics"): (
+        "async def read() -> Statistics:\n    return self._async.statistics()\n\n"
+        "return self._portal.call(read)"
+    ),
     ("AsyncRequestHandle", "__reduce__"): "return type(self)._attach_to_default, (self.to_dict(),)",
     ("AsyncRequestHandle", "__get_pydantic_core_schema__"): (
         "return handle_schema(cls, cls._attach_to_default)"

@@ -26,10 +26,12 @@ MODULES = [
     "fal_async.client",
     "fal_async.emulator",
     "fal_async.errors",
+    "fal_async.hooks",
     "fal_async.proxy",
     "fal_async.pytest_plugin",
     "fal_async.stores",
     "fal_async.sync",
+    "fal_async.telemetry",
     "fal_async.types",
     "fal_async.webhooks",
 ]

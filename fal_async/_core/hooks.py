@@ -1,0 +1,67 @@
+"""Hooks: their type, their validation, and the scope of `use`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from fal_async._core.checks import describe
+from fal_async.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from fal_async.hooks._events import Hook
+
+__all__ = ["check_hooks", "scoped_hooks", "use"]
+
+#: The hooks of the blocks of `use` that the caller is in.
+scoped_hooks: ContextVar[tuple[Hook, ...]] = ContextVar("fal_async_hooks", default=())
+
+
+def check_hooks(hooks: object) -> tuple[Hook, ...]:
+    """Validate the `hooks` argument: a function, several of them, or ``None`` for none."""
+    if hooks is None:
+        return ()
+    if callable(hooks):
+        return (hooks,)
+    if not isinstance(hooks, Sequence) or isinstance(hooks, str | bytes):
+        raise InvalidRequestError(
+            f"hooks must be a function or a list of functions, got {describe(hooks)}"
+        )
+    found: tuple[Any, ...] = tuple(hooks)
+    for hook in found:
+        if not callable(hook):
+            raise InvalidRequestError(f"hooks must be functions, got {describe(hook)}")
+    return found
+
+
+@contextmanager
+def use(*hooks: Hook) -> Generator[None]:
+    """Report the events of all calls of the block to more hooks, whichever client they use.
+
+    Tasks that start within the block belong to it.
+
+    Args:
+        hooks: The hooks, which may be sync or async functions.
+
+    Raises:
+        InvalidRequestError: A hook is not callable.
+
+    Example:
+        >>> async def main() -> None:
+        ...     with fal_async.hooks.use(lambda event: print(type(event).__name__)):
+        ...         await fal_async.run("demo/echo", {"prompt": "a cat"})
+        >>> anyio.run(main)
+        CallStarted
+        AttemptStarted
+        ResponseStarted
+        CallEnded
+    """
+    token = scoped_hooks.set((*scoped_hooks.get(), *check_hooks(hooks)))
+    try:
+        yield
+    finally:
+        scoped_hooks.reset(token)
