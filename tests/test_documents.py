@@ -118,12 +118,12 @@ def test_gate_runs_commands_and_builds_site() -> None:
 @pytest.mark.slow
 def test_command_line_commands_exist() -> None:
     commands = {
-        line.split()[3]
+        line.removeprefix("python -m ").split()[1]
         for blocks in PAGES.values()
         for block in blocks
         if block.language == "bash"
         for line in block.code.splitlines()
-        if line.startswith("python -m fal_async ")
+        if line.startswith(("python -m fal_async ", "fal-async "))
     }
 
     assert commands >= {"emulate", "run", "subscribe"}

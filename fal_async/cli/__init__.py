@@ -1,4 +1,4 @@
-"""The command line: ``python -m fal_async``.
+"""The command line: ``fal-async``, or ``python -m fal_async``.
 
 Needs the extra ``cli``; the command ``demo`` needs the extra ``demo``:
 ``pip install "fal-async[demo]"``.
@@ -11,7 +11,7 @@ from collections.abc import Sequence  # noqa: TC003 -- `main` is public: its hin
 from contextlib import suppress
 from typing import Final
 
-from fal_async.cli._errors import UsageError, require_modules, sanitize_line
+from fal_async.cli._errors import Terminated, UsageError, require_modules, sanitize_line
 from fal_async.cli._streams import redirect_broken_streams, replace_unusable_streams
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
@@ -20,14 +20,15 @@ __all__ = ["main"]
 _FAILED: Final = 1
 _USAGE_ERROR: Final = 2
 _INTERRUPTED: Final = 130
+_TERMINATED: Final = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status of the process.
 
     The exit status is 0 when the command succeeded, 1 when the platform or the system reported an
-    error, 2 when the command line was invalid and nothing was sent, and 130 when the keyboard
-    interrupted the command. An error is one line on stderr.
+    error, 2 when the command line was invalid and nothing was sent, 130 when the keyboard
+    interrupted the command, and 143 when SIGTERM ended it. An error is one line on stderr.
 
     Args:
         arguments: The arguments after the name of the program. ``None`` takes those of the process.
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print_error(error, _FAILED)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except Terminated:
+        return _TERMINATED
     else:
         return exit_status
     finally:

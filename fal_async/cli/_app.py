@@ -20,7 +20,6 @@ _PROMPT: Final = "a cat watching the moon rise over the sea"
 _CALLS: Final = "Calls, with the key in FAL_KEY"
 
 app = typer.Typer(
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="The async-native client for fal.ai, and an emulated platform to try it on.",
     rich_markup_mode="rich",
@@ -29,10 +28,20 @@ app = typer.Typer(
 Endpoint = Annotated[
     str, typer.Argument(metavar="ENDPOINT", help="The id of the endpoint, such as fal-ai/flux/dev.")
 ]
-RequestId = Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The id of the job.")]
+JobHandle = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[ENDPOINT|HANDLE|@FILE|-]",
+        help="The endpoint of the job, or the handle that submit printed; stdin by default.",
+    ),
+]
+RequestId = Annotated[str | None, typer.Argument(metavar="[REQUEST_ID]", help="The id of the job.")]
 Fields = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=TEXT|KEY:=JSON]...", help="The arguments of the model."),
+    typer.Argument(
+        metavar="[KEY=TEXT|KEY:=JSON|KEY=@FILE]...",
+        help="The arguments of the model; files are uploaded.",
+    ),
 ]
 Document = Annotated[
     str | None,
@@ -41,6 +50,13 @@ Document = Annotated[
 Timeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="The deadline of the call; none by default.")
 ]
+
+Save = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Save the files of the output in this folder."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Write nothing but errors to stderr.")]
+Events = Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line.")]
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -51,7 +67,7 @@ def execute(arguments: Sequence[str]) -> int:
         KeyboardInterrupt: The keyboard interrupted the command.
     """
     command = typer.main.get_command(app)
-    program = "python -m fal_async"
+    program = "fal-async"
     try:
         exit_status: int | None = command.main(
             list(arguments) or ["--help"], prog_name=program, standalone_mode=False
@@ -157,12 +173,17 @@ def run(
     *,
     document: Document = None,
     timeout: Timeout = None,
+    save: Save = None,
+    quiet: Quiet = False,
+    events: Events = False,
 ) -> None:
     """Call an endpoint directly, without the queue."""
     from fal_async.cli import _calls
-    from fal_async.cli._calls import read_arguments
+    from fal_async.cli._input import read_arguments
+    from fal_async.cli._output import Output
 
-    _calls.call(_calls.run, endpoint, read_arguments(fields or (), document), timeout)
+    arguments = read_arguments(fields or (), document)
+    _calls.call(_calls.run, endpoint, arguments, timeout, Output(save, quiet, events))
 
 
 @app.command(rich_help_panel=_CALLS)
@@ -172,42 +193,135 @@ def subscribe(
     *,
     document: Document = None,
     timeout: Timeout = None,
+    save: Save = None,
+    quiet: Quiet = False,
+    events: Events = False,
 ) -> None:
-    """Put a job into the queue and wait for it; Ctrl-C cancels it."""
+    """Put a job into the queue and wait for it; Ctrl-C and SIGTERM cancel it."""
     from fal_async.cli import _calls
-    from fal_async.cli._calls import read_arguments
+    from fal_async.cli._input import read_arguments
+    from fal_async.cli._output import Output
 
-    _calls.call(_calls.subscribe, endpoint, read_arguments(fields or (), document), timeout)
+    arguments = read_arguments(fields or (), document)
+    _calls.call(_calls.subscribe, endpoint, arguments, timeout, Output(save, quiet, events))
 
 
 @app.command(rich_help_panel=_CALLS)
-def submit(endpoint: Endpoint, fields: Fields = None, *, document: Document = None) -> None:
-    """Put a job into the queue and print its handle."""
+def submit(
+    endpoint: Endpoint,
+    fields: Fields = None,
+    *,
+    document: Document = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The URL that the platform calls when the job has ended."),
+    ] = None,
+) -> None:
+    """Put a job into the queue and print its handle, for result, status and cancel."""
     from fal_async.cli import _calls
-    from fal_async.cli._calls import read_arguments
+    from fal_async.cli._input import read_arguments
 
-    _calls.call(_calls.submit, endpoint, read_arguments(fields or (), document))
+    _calls.call(_calls.submit, endpoint, read_arguments(fields or (), document), webhook)
 
 
 @app.command(rich_help_panel=_CALLS)
-def status(endpoint: Endpoint, request_id: RequestId) -> None:
+def stream(
+    endpoint: Endpoint,
+    fields: Fields = None,
+    *,
+    document: Document = None,
+    timeout: Timeout = None,
+    path: Annotated[str, typer.Option(metavar="PATH", help="The path within the app.")] = "/stream",
+) -> None:
+    """Print the events of an app, one JSON value a line."""
+    from fal_async.cli import _calls
+    from fal_async.cli._input import read_arguments
+
+    arguments = read_arguments(fields or (), document)
+    _calls.call(_calls.stream, endpoint, arguments, timeout, path)
+
+
+@app.command(rich_help_panel=_CALLS)
+def realtime(
+    endpoint: Endpoint,
+    *,
+    linger: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, help="The time without a message that ends the session."
+        ),
+    ] = 5.0,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Save binary values in this folder."),
+    ] = None,
+) -> None:
+    """Send each line of stdin, a JSON value, to a realtime app, and print its messages."""
+    from fal_async.cli import _calls
+
+    _calls.call(_calls.realtime, endpoint, linger, save)
+
+
+@app.command(rich_help_panel=_CALLS)
+def status(job: JobHandle = None, request_id: RequestId = None) -> None:
     """Print the status of a job."""
     from fal_async.cli import _calls
+    from fal_async.cli._input import read_handle
 
-    _calls.call(_calls.status, endpoint, request_id)
+    _calls.call(_calls.status, read_handle(job, request_id))
 
 
 @app.command(rich_help_panel=_CALLS)
-def result(endpoint: Endpoint, request_id: RequestId) -> None:
-    """Wait for a job and print its output."""
+def result(
+    job: JobHandle = None,
+    request_id: RequestId = None,
+    *,
+    save: Save = None,
+    quiet: Quiet = False,
+    events: Events = False,
+) -> None:
+    """Wait for a job and print its output; Ctrl-C leaves it running."""
     from fal_async.cli import _calls
+    from fal_async.cli._input import read_handle
+    from fal_async.cli._output import Output
 
-    _calls.call(_calls.result, endpoint, request_id)
+    _calls.call(_calls.result, read_handle(job, request_id), Output(save, quiet, events))
 
 
 @app.command(rich_help_panel=_CALLS)
-def cancel(endpoint: Endpoint, request_id: RequestId) -> None:
+def cancel(job: JobHandle = None, request_id: RequestId = None) -> None:
     """Cancel a job."""
     from fal_async.cli import _calls
+    from fal_async.cli._input import read_handle
 
-    _calls.call(_calls.cancel, endpoint, request_id)
+    _calls.call(_calls.cancel, read_handle(job, request_id))
+
+
+@app.command(rich_help_panel=_CALLS)
+def upload(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="The files to upload.")],
+    *,
+    events: Events = False,
+) -> None:
+    """Upload files and print their URLs."""
+    from fal_async.cli import _calls
+    from fal_async.cli._output import Output
+
+    _calls.call(_calls.upload, files, Output(events=events))
+
+
+@app.command(rich_help_panel=_CALLS)
+def download(
+    urls: Annotated[list[str], typer.Argument(metavar="URL...", help="The URLs to download.")],
+    *,
+    folder: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", help="The folder to write to.")
+    ] = Path(),
+    events: Events = False,
+) -> None:
+    """Download files under their own names and print their paths."""
+    from fal_async.cli import _calls
+    from fal_async.cli._output import Output
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _calls.call(_calls.download, urls, folder, Output(events=events))

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-import json
-import re
+import math
+import signal
 import sys
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from rich.console import Console
-from rich.highlighter import JSONHighlighter
-from rich.text import Text
 
 from fal_async import AsyncClient
-from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async._net.tasks import open_task_group
+from fal_async._net.threads import Work, run_in_thread
 from fal_async.cli._console import Display, as_json
-from fal_async.cli._errors import UsageError
-from fal_async.cli._streams import check_stdout, read_stdin
+from fal_async.cli._errors import Terminated
+from fal_async.cli._input import read_messages
+from fal_async.cli._output import MessageFiles, emit, emit_line
+from fal_async.cli._streams import check_stdout
 from fal_async.errors import InvalidResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+    from pathlib import Path
+
+    from fal_async.cli._output import Output
+    from fal_async.types import Status
 
 __all__ = [
     "call",
     "cancel",
-    "emit",
-    "read_arguments",
+    "download",
+    "realtime",
     "result",
     "run",
     "status",
+    "stream",
     "submit",
     "subscribe",
+    "upload",
 ]
 
 #: The recursion limit of a command: outputs may be nested more deeply than Python's limit allows.
 _RECURSION_LIMIT: Final = 10_000
-#: Control characters that JSON leaves unescaped.
-_CONTROL: Final = re.compile(r"[\x7f-\x9f]")
-_NOT_ASCII: Final = re.compile(r"[^\x00-\x7e]")
 
 
 def call(command: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -48,12 +51,14 @@ def call(command: Callable[..., Awaitable[None]], *arguments: object) -> None:
 
     Raises:
         UsageError: Stdout is closed, so that the output would be lost.
+        Terminated: The process received SIGTERM.
     """
     check_stdout()
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _RECURSION_LIMIT))
     try:
-        anyio.run(command, *arguments)
+        with _sigterm_as_interrupt():
+            anyio.run(command, *arguments)
     except InvalidResponseError as error:
         if error.body:
             emit(error.body)
@@ -62,137 +67,164 @@ def call(command: Callable[..., Awaitable[None]], *arguments: object) -> None:
         sys.setrecursionlimit(limit)
 
 
-async def run(endpoint: str, arguments: Mapping[str, Any], timeout: float | None) -> None:
+@contextmanager
+def _sigterm_as_interrupt() -> Generator[None]:
+    """Treat SIGTERM like Ctrl-C, so that both cancel what the command has started."""
+    received = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal received
+        received = True
+        signal.raise_signal(signal.SIGINT)
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if received:
+            raise Terminated from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+async def run(
+    endpoint: str, arguments: Mapping[str, Any], timeout: float | None, output: Output
+) -> None:
     """Call an endpoint directly, and write its output."""
     async with AsyncClient() as client:
-        emit(await client.run(endpoint, arguments, timeout=timeout))
+        with _note_if_cancelled(output, "cancelled the call"):
+            result = await client.run(endpoint, arguments, timeout=timeout)
+        await output.finish(result)
 
 
-async def subscribe(endpoint: str, arguments: Mapping[str, Any], timeout: float | None) -> None:
+async def subscribe(
+    endpoint: str, arguments: Mapping[str, Any], timeout: float | None, output: Output
+) -> None:
     """Put a job into the queue, show its progress on stderr, and write its output."""
-    async with AsyncClient() as client:
-        with Display(sys.stderr).progress() as progress:
-            output = await client.subscribe(
-                endpoint,
-                arguments,
-                with_logs=True,
-                on_queue_update=progress,
-                client_timeout=timeout,
-            )
-        emit(output)
+    request_id = ""
+
+    def on_enqueue(job: str) -> None:
+        nonlocal request_id
+        request_id = job
+        output.event("enqueued", request_id=job, application=endpoint)
+        output.note(f"request {job}")
+
+    with _note_if_cancelled(output, lambda: f"cancelled request {request_id}".strip()):
+        async with AsyncClient() as client:
+            with Display(sys.stderr).progress() as progress:
+
+                def on_queue_update(status: Status) -> None:
+                    output.event("status", **as_json(status))
+                    if not output.quiet:
+                        progress(status)
+
+                result = await client.subscribe(
+                    endpoint,
+                    arguments,
+                    with_logs=True,
+                    on_enqueue=on_enqueue,
+                    on_queue_update=on_queue_update,
+                    client_timeout=timeout,
+                )
+            await output.finish(result)
 
 
-async def submit(endpoint: str, arguments: Mapping[str, Any]) -> None:
+@contextmanager
+def _note_if_cancelled(output: Output, text: str | Callable[[], str]) -> Generator[None]:
+    """Say what an interrupt has cancelled, once that is done."""
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        output.note(text if isinstance(text, str) else text())
+        raise
+
+
+async def submit(endpoint: str, arguments: Mapping[str, Any], webhook_url: str | None) -> None:
     """Put a job into the queue, and write its handle."""
     async with AsyncClient() as client:
-        handle = await client.submit(endpoint, arguments)
+        handle = await client.submit(endpoint, arguments, webhook_url=webhook_url)
         emit(handle.to_dict())
 
 
-async def status(endpoint: str, request_id: str) -> None:
+async def status(handle: Mapping[str, str]) -> None:
     """Write the status of a job."""
     async with AsyncClient() as client:
-        emit(as_json(await client.status(endpoint, request_id, with_logs=True)))
+        emit(as_json(await client.attach(handle).status(with_logs=True)))
 
 
-async def result(endpoint: str, request_id: str) -> None:
+async def result(handle: Mapping[str, str], output: Output) -> None:
     """Wait for a job, and write its output."""
+    job = handle["request_id"]
     async with AsyncClient() as client:
-        emit(await client.result(endpoint, request_id))
+        with _note_if_cancelled(output, f"request {job} was not cancelled"):
+            await output.finish(await client.attach(handle).get())
 
 
-async def cancel(endpoint: str, request_id: str) -> None:
+async def cancel(handle: Mapping[str, str]) -> None:
     """Cancel a job, and write the outcome."""
     async with AsyncClient() as client:
-        emit({"status": await client.cancel(endpoint, request_id)})
+        emit({"status": await client.attach(handle).cancel()})
 
 
-def emit(output: object) -> None:
-    """Write an output to stdout: JSON with an indent of two spaces, or bytes as they are.
-
-    On a terminal, bytes are saved to a file instead, and stderr shows its name.
-
-    Raises:
-        OSError: The output cannot be written.
-    """
-    content = output if isinstance(output, bytes) else encode_json(output, indent=True) + b"\n"
-    try:
-        if not sys.stdout.isatty():
-            sys.stdout.flush()
-            sys.stdout.buffer.write(content)
-        elif isinstance(output, bytes):
-            with tempfile.NamedTemporaryFile(prefix="fal_async_", delete=False) as file:
-                file.write(content)
-            message = f"the output is {len(content)} bytes of binary data, saved in {file.name}"
-            print(f"fal_async: {message}", file=sys.stderr)  # noqa: T201 -- for people
-        else:
-            _print_json(content.decode())
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of stdout has exited
-        raise
-    except OSError as error:
-        request_id: str | None = getattr(output, "request_id", None)
-        owner = "" if request_id is None else f" of request {request_id}"
-        raise OSError(f"cannot write the output{owner}: {error.strerror or error}") from error
+async def stream(
+    endpoint: str, arguments: Mapping[str, Any], timeout: float | None, path: str
+) -> None:
+    """Write the events of an app, one JSON value a line."""
+    async with (
+        AsyncClient() as client,
+        client.stream(endpoint, arguments, path=path, timeout=timeout) as events,
+    ):
+        async for event in events:
+            emit_line(event)
 
 
-def _print_json(text: str) -> None:
-    """Print JSON on a terminal, with escapes where its encoding has no such characters."""
-    try:
-        text.encode(sys.stdout.encoding)
-        to_escape = _CONTROL
-    except UnicodeEncodeError:
-        to_escape = _NOT_ASCII
-    text = to_escape.sub(lambda found: json.dumps(found[0])[1:-1], text)
-    highlighted = JSONHighlighter()(Text(text, end=""))
-    Console(file=sys.stdout).print(highlighted, soft_wrap=True, end="")
+async def realtime(endpoint: str, linger: float, save: Path | None) -> None:
+    """Send the lines of stdin to a realtime app, and write its messages, one JSON value a line."""
+    files = MessageFiles(save)
+    messages = read_messages(iter(sys.stdin.buffer.readline, b""))
+    end = object()
+    async with (
+        AsyncClient() as client,
+        client.realtime(endpoint) as session,
+        open_task_group() as group,
+    ):
+        has_sent_all = False
+
+        async def send() -> None:
+            nonlocal has_sent_all
+            following = partial(next, messages, end)
+            while (message := await run_in_thread(following, Work.SOURCES)) is not end:
+                await session.send(message)
+            has_sent_all = True
+            idle.deadline = anyio.current_time() + linger
+
+        with anyio.CancelScope(deadline=math.inf) as idle:
+            group.start_soon(send)
+            async for message in session:
+                emit_line(files.replace(message))
+                if has_sent_all:
+                    idle.deadline = anyio.current_time() + linger
+        group.cancel_scope.cancel()
 
 
-def read_arguments(fields: Sequence[str], document: str | None) -> dict[str, Any]:
-    """Return the arguments of a document, with the fields on top of them.
-
-    Args:
-        fields: The fields, each as ``key=text`` or ``key:=json``.
-        document: A JSON object, ``@`` and the name of a file with one, or ``-`` for stdin. ``None``
-            is an empty document.
-
-    Raises:
-        UsageError: A field or the document cannot be read.
-    """
-    arguments = {} if document is None else _read_document(document)
-    for field in fields:
-        key, equals, text = _check_text(field).partition("=")
-        if not equals or not key.strip(":"):
-            raise UsageError(f"a field must be KEY=TEXT or KEY:=JSON, got {field!r}")
-        try:
-            arguments[key.removesuffix(":")] = decode_json(text) if key.endswith(":") else text
-        except ValueError as error:
-            raise UsageError(f"{field!r} does not contain JSON: {error}") from error
-    return arguments
+async def upload(paths: Sequence[Path], output: Output) -> None:
+    """Upload files, and write their URLs, one a line."""
+    async with AsyncClient() as client:
+        for path in paths:
+            url = await client.upload_file(path)
+            if output.events:
+                output.event("uploaded", path=str(path), url=url)
+            else:
+                print(url)  # noqa: T201 -- the output of the command
 
 
-def _read_document(document: str) -> dict[str, Any]:
-    try:
-        if document == "-":
-            content: str | bytes = read_stdin()
-        elif document.startswith("@"):
-            content = Path(document[1:]).read_bytes()
-        else:
-            content = _check_text(document)
-        value = decode_json(content)
-    except ValueError as error:
-        raise UsageError(f"--input is not JSON: {error}") from error
-    except OSError as error:
-        raise UsageError(f"--input {document}: {error.strerror or error}") from error
-    if not isinstance(value, dict):
-        raise UsageError("--input must be a JSON object")
-    return cast("dict[str, Any]", value)
-
-
-def _check_text(argument: str) -> str:
-    """Reject bytes outside the encoding, which Python decodes as lone surrogates."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{argument!r} is not text in the encoding of this shell") from error
-    return argument
+async def download(urls: Sequence[str], folder: Path, output: Output) -> None:
+    """Download files into a folder, and write their paths, one a line."""
+    async with AsyncClient() as client:
+        for url in urls:
+            path = await client.download(url, folder)
+            if output.events:
+                output.event("downloaded", url=url, path=str(path))
+            else:
+                print(path)  # noqa: T201 -- the output of the command

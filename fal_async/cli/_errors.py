@@ -5,9 +5,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["UsageError", "require_modules", "sanitize_line"]
+__all__ = ["Terminated", "UsageError", "require_modules", "sanitize_line"]
 
 _DISTRIBUTIONS: Final = {"PIL": "pillow", "rich_pixels": "rich-pixels"}
+#: The extras of the command line and their modules.
+_EXTRAS: Final = {"cli": {"typer", "rich"}, "emulator": {"starlette", "uvicorn"}}
+
+
+class Terminated(BaseException):
+    """The process received SIGTERM."""
 
 
 class UsageError(Exception):
@@ -20,9 +26,11 @@ def require_modules(*modules: str) -> None:
     Raises:
         UsageError: Modules are missing. The message contains the command that installs them.
     """
-    missing = [_DISTRIBUTIONS.get(name, name) for name in modules if find_spec(name) is None]
+    missing = {name for name in modules if find_spec(name) is None}
     if missing:
-        raise UsageError(f'{", ".join(missing)} missing: pip install "fal-async[demo]"')
+        names = ", ".join(_DISTRIBUTIONS.get(name, name) for name in modules if name in missing)
+        extra = next((extra for extra, own in _EXTRAS.items() if missing <= own), "demo")
+        raise UsageError(f'{names} missing: pip install "fal-async[{extra}]"')
 
 
 def sanitize_line(text: str) -> str:

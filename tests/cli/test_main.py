@@ -23,7 +23,7 @@ def test_no_arguments_show_the_help(shell: Shell) -> None:
     outcome = shell()
     assert outcome == shell("--help")
     assert outcome.exit_status == 0
-    assert "python -m fal_async" in outcome.stdout
+    assert "fal-async [OPTIONS] COMMAND" in outcome.stdout
     words = outcome.stdout.split()
     for command in ("demo", "emulate", "run", "subscribe", "submit", "status", "result", "cancel"):
         assert command in words
@@ -91,23 +91,28 @@ def test_usage_error_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("module", "command", "what"),
+    ("module", "command", "what", "extra"),
     [
-        ("typer", ["--help"], "typer"),
-        ("rich", ["run", "acme/echo"], "rich"),
-        ("PIL", ["demo"], "pillow"),
-        ("rich_pixels", ["demo"], "rich-pixels"),
-        ("starlette", ["demo"], "starlette"),
-        ("uvicorn", ["emulate"], "uvicorn"),
+        ("typer", ["--help"], "typer", "cli"),
+        ("rich", ["run", "acme/echo"], "rich", "cli"),
+        ("PIL", ["demo"], "pillow", "demo"),
+        ("rich_pixels", ["demo"], "rich-pixels", "demo"),
+        ("starlette", ["demo"], "starlette", "emulator"),
+        ("uvicorn", ["emulate"], "uvicorn", "emulator"),
     ],
 )
 def test_missing_extra_names_the_install_command(
-    module: str, command: list[str], what: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    module: str,
+    command: list[str],
+    what: str,
+    extra: str,
+    shell: Shell,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     outcome = shell(*command)
     assert outcome.exit_status == 2
-    assert outcome.stderr == f'fal_async: {what} missing: pip install "fal-async[demo]"\n'
+    assert outcome.stderr == f'fal_async: {what} missing: pip install "fal-async[{extra}]"\n'
 
 
 def test_missing_key_is_one_line(shell: Shell) -> None:

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from fal_async._protocol.serialization import decode_json
-from fal_async.cli._calls import emit
 from fal_async.cli._console import as_json, describe
+from fal_async.cli._output import emit
 from fal_async.types import Completed, InProgress, Queued, Status, Unknown
 from tests.support.cli_runner import Terminal
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 from fal_async._net.files import write_file
 from fal_async._protocol.endpoint import parse_endpoint
-from fal_async.cli._calls import emit
 from fal_async.cli._console import Display
 from fal_async.cli._demo import steps
 from fal_async.cli._demo.app import IMAGE_SIZE
@@ -28,6 +27,7 @@ from fal_async.cli._demo.images import (
 )
 from fal_async.cli._demo.presenter import StepPresenter
 from fal_async.cli._errors import UsageError
+from fal_async.cli._output import emit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
