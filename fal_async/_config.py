@@ -204,6 +204,10 @@ class RetryPolicy:
         budget: The time for all attempts of a call, in seconds from its start.
         max_retry_after: The longest delay that the platform may ask for, in seconds. If it asks
             for more, the error is raised at once.
+        result_budget: The time for reading the output of a job that has ended, in seconds. The
+            output is paid for, so while the platform cannot be reached or is overloaded, neither
+            `attempts` nor `budget` limits the retries, unless `attempts` is 1. The default is the
+            time for which the platform keeps small outputs; 0 treats outputs like everything else.
 
     Example:
         >>> RetryPolicy(attempts=1).attempts
@@ -215,10 +219,11 @@ class RetryPolicy:
     max_delay: float = 8.0
     budget: float = 60.0
     max_retry_after: float = 60.0
+    result_budget: float = 3600.0
 
     def __post_init__(self) -> None:
         whole_number("retry.attempts", self.attempts)
-        for name in ("base_delay", "max_delay", "budget", "max_retry_after"):
+        for name in ("base_delay", "max_delay", "budget", "max_retry_after", "result_budget"):
             check_number(f"retry.{name}", getattr(self, name), zero=True)
 
 

@@ -44,7 +44,8 @@ class Result(dict[str, Any], Generic[FileT]):
             one of them is unknown: the client must have asked for the price with
             ``client.models.prices`` within a day before.
         metrics: The metrics of the run; empty for calls that do not use the queue.
-        retries: The number of retries.
+        retries: The number of retries of all requests of the call, such as those that submitted the
+            job, asked for its status and fetched its output.
         headers: The response headers, names in lower case.
 
     Example:

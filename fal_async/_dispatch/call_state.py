@@ -55,6 +55,7 @@ class CallState:
         last: The last status of the job; ``None`` without one.
         uncancelled: The ids of jobs that the call started and could not cancel.
         observer: Receives the steps of the call.
+        retries: The number of retries of all operations of the call.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class CallState:
         "last",
         "observer",
         "request_id",
+        "retries",
         "uncancelled",
         "waiting_for",
     )
@@ -86,6 +88,7 @@ class CallState:
         self._operation: Operation[Any] | None = None
         self._transmission: Transmission | None = None
         self.waiting_for = ""
+        self.retries = 0
 
     @property
     def stage(self) -> Stage | None:

@@ -235,11 +235,12 @@ class Dispatcher:
                     outcome.reason if isinstance(outcome, NetworkFailure) else outcome.status_code,
                 )
                 state.observer.schedule_retry(operation, delay, outcome)
+                state.retries += 1
                 await anyio.sleep(delay)
                 previous = outcome if isinstance(outcome, Response) else None
             if isinstance(outcome, NetworkFailure):
                 raise _transport_error(operation, outcome) from cause
-            response = replace(outcome, retries=attempts - 1) if attempts > 1 else outcome
+            response = replace(outcome, retries=state.retries) if state.retries else outcome
             # A response that must not be lost is parsed here: a cancellation abandons threads.
             size = len(response.body) if on_abandoned is None else 0
             return await decode(partial(operation.parse, response), size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
@@ -96,6 +97,10 @@ def backoff_delays(
 RATE_LIMIT_DELAY: Final = 1.0
 
 
+#: The least maximum of the first delay of an outage, in seconds.
+OUTAGE_DELAY: Final = 0.25
+
+
 #: More doublings would exceed the range of floats.
 MAX_DOUBLINGS: Final = 60
 
@@ -115,7 +120,8 @@ class Retry(Enum):
     IF_NOT_SENT = auto()
 
 
-_READING: Final = frozenset({Retry.IDEMPOTENT, Retry.RESULT, Retry.FAILED_RESULT})
+_RESULTS: Final = frozenset({Retry.RESULT, Retry.FAILED_RESULT})
+_READING: Final = frozenset({Retry.IDEMPOTENT, *_RESULTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,16 @@ def retry_delay(
         random: Returns random numbers from 0 up to 1.
         previous: The response of the attempt before the last; ``None`` if there was none.
     """
-    if attempt >= policy.attempts or not _is_retry_allowed(outcome, retry):
+    is_persistent = (
+        retry in _RESULTS
+        and policy.attempts > 1
+        and _is_outage(outcome)
+        and policy.result_budget > 0
+    )
+    attempts, budget = policy.attempts, policy.budget
+    if is_persistent:
+        attempts, budget = sys.maxsize, policy.result_budget
+    if attempt >= attempts or not _is_retry_allowed(outcome, retry):
         return None
     if (
         retry is Retry.RESULT
@@ -166,10 +181,17 @@ def retry_delay(
         and outcome.body == previous.body
     ):
         return None  # the model failed, not the request
-    delay = _backoff_delay(outcome, policy, attempt, random)
-    if delay is None or elapsed + delay > policy.budget:
-        return None
-    return delay
+    delay = _backoff_delay(outcome, policy, attempt, random, is_persistent=is_persistent)
+    return None if delay is None or elapsed + delay > budget else delay
+
+
+def _is_outage(outcome: Response | NetworkFailure) -> bool:
+    """Return whether an outcome says nothing about the job whose output is read."""
+    if isinstance(outcome, NetworkFailure):
+        return True
+    if outcome.status_code in {408, 429}:
+        return True
+    return outcome.status_code >= 500 and outcome.request_id is None and not outcome.is_from_runner
 
 
 def _is_retry_allowed(outcome: Response | NetworkFailure, retry: Retry) -> bool:
@@ -202,13 +224,17 @@ def _backoff_delay(
     policy: RetryPolicy,
     attempt: int,
     random: Callable[[], float],
+    *,
+    is_persistent: bool,
 ) -> float | None:
-    base = policy.base_delay
+    base, longest = policy.base_delay, policy.max_delay
     if isinstance(outcome, Response):
         if outcome.retry_after is not None:
             asked = outcome.retry_after
-            return asked if asked <= policy.max_retry_after else None
+            return asked if is_persistent or asked <= policy.max_retry_after else None
         if outcome.status_code == 429 and base:
             base = max(base, RATE_LIMIT_DELAY)
-    bound = min(policy.max_delay, base * 2.0 ** min(attempt - 1, MAX_DOUBLINGS))
+    if attempt >= policy.attempts:  # an outage: whoever waits longer asks less often
+        base, longest = max(base, OUTAGE_DELAY), max(longest, LONGEST)
+    bound = min(longest, base * 2.0 ** min(attempt - 1, MAX_DOUBLINGS))
     return random() * bound

@@ -22,6 +22,7 @@ from fal_async import (
     NotFoundError,
     Queued,
     Result,
+    RetryPolicy,
     StartTimeoutError,
     TransportError,
 )
@@ -268,8 +269,20 @@ async def test_result_request_is_retried(fal: Emulator, client: AsyncClient, fau
     assert result.retries >= 1
 
 
+async def test_outage_does_not_lose_the_output(fal: Emulator, client: AsyncClient) -> None:
+    fal.fail(ECHO, Fault(route="submit", status=429, headers={"retry-after": "0"}, times=1))
+    fal.fail(ECHO, Fault(route="result", drop=True, times=3))
+    hasty = client.with_options(retry=RetryPolicy(attempts=2, base_delay=0))
+    result = await hasty.subscribe(ECHO, {"n": 1})
+    assert result == {"n": 1}
+    # Of all requests of the call; the pool itself repeats the one on a connection that was reused.
+    assert result.retries >= 3
+    assert fal.count("result") == 4
+
+
 async def test_network_failure_names_and_keeps_the_job(fal: Emulator, client: AsyncClient) -> None:
     fal.fail(ECHO, Fault(route="result", drop=True, times=None))
+    client = client.with_options(retry=RetryPolicy(result_budget=0))
     with pytest.raises(TransportError) as caught:
         await client.subscribe(ECHO, {})
 

@@ -197,6 +197,35 @@ def test_many_attempts_do_not_overflow() -> None:
     assert delay(SENT, policy=eager, attempt=10**5) == 0.0
 
 
+@pytest.mark.parametrize("retry", [Retry.RESULT, Retry.FAILED_RESULT])
+@pytest.mark.parametrize("outcome", [SENT, UNSENT, response(502), response(503), response(504)])
+def test_outage_does_not_end_reading_of_outputs(
+    outcome: Response | NetworkFailure, retry: Retry
+) -> None:
+    policy = RetryPolicy()
+    delays = [delay(outcome, retry, attempt=attempt) for attempt in (1, 4, 5, 6, 9, 99)]
+    assert delays == [0.25, 2.0, 4.0, 8.0, 60.0, 60.0]
+    assert delay(outcome, retry, attempt=99, elapsed=3540) == 60.0
+    assert delay(outcome, retry, attempt=99, elapsed=3541) is None
+    assert delay(outcome, Retry.IDEMPOTENT, attempt=policy.attempts) is None
+    assert delay(outcome, retry, RetryPolicy(attempts=1)) is None
+    assert delay(outcome, retry, RetryPolicy(result_budget=0), attempt=5) is None
+    assert delay(outcome, retry, RetryPolicy(base_delay=0, max_delay=0), attempt=5) == 4.0
+
+
+def test_overload_does_not_end_reading_of_outputs() -> None:
+    assert delay(response(429, retry_after="600"), Retry.RESULT, attempt=9) == 600.0
+    assert delay(response(429, retry_after="3601"), Retry.RESULT) is None
+    assert delay(response(429, retry_after="600"), Retry.IDEMPOTENT) is None
+
+
+def test_error_of_the_job_is_read_few_times() -> None:
+    for headers in ({"x_fal_request_id": "abc"}, {"x_fal_served_from": "runner"}):
+        own = response(500, **headers)
+        assert delay(own, Retry.RESULT, attempt=4) is not None
+        assert delay(own, Retry.RESULT, attempt=5) is None
+
+
 @given(
     outcome=st.one_of(
         st.sampled_from([SENT, UNSENT]),
@@ -217,6 +246,7 @@ def test_many_attempts_do_not_overflow() -> None:
         max_delay=st.floats(0, 1e6),
         budget=st.floats(0, 1e6),
         max_retry_after=st.floats(0, 1e6),
+        result_budget=st.just(0),
     ),
     attempt=st.integers(1, 10**6),
     elapsed=st.floats(0, 1e6),
