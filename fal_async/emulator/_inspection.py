@@ -47,6 +47,31 @@ class InspectionMixin:
         return list(self._platform.recorder.unexpected)
 
     @property
+    def runner_errors(self) -> list[BaseException]:
+        """The exceptions that runners raised, oldest first, except for `AppError`."""
+        return list(self._platform.recorder.errors)
+
+    def raise_runner_errors(self) -> None:
+        """Raise the first exception that a runner raised, with its traceback, if there is one.
+
+        Callers of the endpoint receive nothing but a 500. The exception is also logged.
+
+        Example:
+            >>> import httpx
+            >>> from fal_async.emulator import Emulator
+            >>> with Emulator() as fal:
+            ...     fal.register("acme/app", lambda arguments: arguments["text"])
+            ...     headers = {"Authorization": f"Key {fal.key}"}
+            ...     response = httpx.post(f"{fal.hosts.run}/acme/app", json={}, headers=headers)
+            ...     fal.raise_runner_errors()
+            Traceback (most recent call last):
+                ...
+            KeyError: 'text'
+        """
+        for error in self.runner_errors:
+            raise error
+
+    @property
     def jobs(self) -> Mapping[str, Job]:
         """The jobs of the queue by request id, until they expire."""
         return self._platform.jobs.snapshot()
@@ -103,7 +128,7 @@ class InspectionMixin:
             >>> with Emulator() as fal:
             ...     fal.wait_for(lambda: fal.connections == 0)
         """
-        self._platform.recorder.wait(predicate, timeout)
+        self._platform.recorder.wait(predicate, timeout, self._describe)
 
     async def wait_for_async(
         self, predicate: Callable[[], bool], timeout: float | None = 10.0
@@ -117,7 +142,7 @@ class InspectionMixin:
         Raises:
             TimeoutError: The condition is still false after the timeout.
         """
-        await self._platform.recorder.wait_async(predicate, timeout)
+        await self._platform.recorder.wait_async(predicate, timeout, self._describe)
 
     async def wait_for_counters(
         self, endpoint_id: str, *, timeout: float | None = 10.0, **at_least: int
@@ -137,7 +162,18 @@ class InspectionMixin:
         def reached() -> bool:
             return all(getattr(counters, name) >= value for name, value in at_least.items())
 
-        await self.wait_for_async(reached, timeout)
+        def describe() -> str:
+            wanted = " ".join(f"{name}={value}" for name, value in at_least.items())
+            return f"waited for {wanted} of {endpoint_id}, but {self._describe()}"
+
+        await self._platform.recorder.wait_async(reached, timeout, describe)
+
+    def _describe(self) -> str:
+        """Describe the counters of all endpoints, for the error of a wait."""
+        counts = [f"{endpoint.id} has {endpoint.counters}" for endpoint in self._platform.registry]
+        missing = sorted({request.endpoint for request in self.unexpected_requests})
+        counts += [f"{endpoint_id} is not registered" for endpoint_id in missing]
+        return "; ".join(counts) or "no endpoint is registered"
 
     async def wait_for_webhook(
         self, request_id: str, *, timeout: float | None = 10.0

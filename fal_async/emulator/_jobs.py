@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import threading
+import traceback
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from fal_async.emulator._gate import Gate
-from fal_async.emulator._json import decode_or_none
+from fal_async.emulator._json import decode_or_none, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from fal_async.types import LogLine, Priority
 
 __all__ = ["Job", "JobStatus", "LogLevel"]
+
+logger = logging.getLogger("fal_async.emulator")
 
 JobStatus: TypeAlias = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 LogLevel: TypeAlias = Literal["STDERR", "STDOUT", "ERROR", "INFO", "WARN", "DEBUG"]
@@ -74,6 +78,7 @@ class Job:
     __slots__ = (
         "_loop",
         "_on_change",
+        "_on_crash",
         "_thread",
         "_waiters",
         "app",
@@ -110,6 +115,7 @@ class Job:
         body: bytes,
         direct: bool,
         on_change: Callable[[], None],
+        on_crash: Callable[[BaseException], None],
     ) -> None:
         self.request_id: str = request_id
         self.gateway_request_id: str = request_id
@@ -134,6 +140,7 @@ class Job:
         self.expires_at: float | None = None
         self.cancellation: Gate = Gate()
         self._on_change = on_change
+        self._on_crash = on_crash
         self._waiters: list[asyncio.Future[bool]] = []
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -175,6 +182,15 @@ class Job:
                 self._loop.call_soon_threadsafe(self._notify)
 
     # The methods below must be called in the emulator's event loop.
+
+    def _report_crash(self, error: BaseException) -> None:
+        """Write an exception of the runner to the logs of this process and of the job."""
+        logger.error(
+            "The runner of %s crashed in request %s", self.endpoint, self.request_id, exc_info=error
+        )
+        text = "".join(traceback.format_exception(error))
+        self.log(encode({"traceback": text}).decode(), "ERROR")
+        self._on_crash(error)
 
     def _request_cancellation(self) -> None:
         """Open `cancellation`, so that the runner can stop."""

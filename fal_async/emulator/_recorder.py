@@ -122,6 +122,12 @@ class Counters:
     cancelled: int = 0
     requests: Counter[Route] = field(default_factory=Counter["Route"])
 
+    def __str__(self) -> str:
+        names = ("executions", "running", "queued", "completed", "cancelled")
+        counts = [f"{name}={getattr(self, name)}" for name in names]
+        routes = [f"{route}={count}" for route, count in self.requests.items()]
+        return f"{' '.join(counts)}, requests: {' '.join(routes) or 'none'}"
+
     def clear(self) -> None:
         """Reset the counters, except for the current numbers of running and queued jobs."""
         self.executions = self.completed = self.cancelled = 0
@@ -135,6 +141,7 @@ class Recorder:
         self.requests: deque[RecordedRequest] = deque(maxlen=_MAX_REQUESTS)
         self.routes: Counter[Route] = Counter()
         self.unexpected: deque[RecordedRequest] = deque(maxlen=_MAX_REQUESTS)
+        self.errors: deque[BaseException] = deque(maxlen=_MAX_REQUESTS)
         self._condition = threading.Condition()
         self._version = 0
         self._waiters = 0
@@ -149,6 +156,7 @@ class Recorder:
         """Remove all requests."""
         self.requests.clear()
         self.unexpected.clear()
+        self.errors.clear()
         self.routes.clear()
 
     def notify(self) -> None:
@@ -163,6 +171,7 @@ class Recorder:
         self,
         predicate: Callable[[], bool],
         timeout: float | None,
+        describe: Callable[[], str],
         cancelled: threading.Event | None = None,
     ) -> None:
         """Block this thread until the predicate is true.
@@ -170,6 +179,7 @@ class Recorder:
         Args:
             predicate: The condition.
             timeout: The maximum time to wait, in seconds. ``None`` disables the timeout.
+            describe: Describes the state, for the error.
             cancelled: Ends the wait when it is set.
 
         Raises:
@@ -184,7 +194,9 @@ class Recorder:
             while not (predicate() or (cancelled is not None and cancelled.is_set())):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
-                    raise TimeoutError(f"the condition is still false after {timeout:g} seconds")
+                    raise TimeoutError(
+                        f"the condition is still false after {timeout:g} seconds: {describe()}"
+                    )
                 with self._condition:
                     if self._version == version:
                         self._condition.wait(min(remaining, _INTERVAL))
@@ -193,12 +205,14 @@ class Recorder:
             with self._condition:
                 self._waiters -= 1
 
-    async def wait_async(self, predicate: Callable[[], bool], timeout: float | None) -> None:
+    async def wait_async(
+        self, predicate: Callable[[], bool], timeout: float | None, describe: Callable[[], str]
+    ) -> None:
         """Wait as `wait` does, without blocking the event loop."""
         cancelled = threading.Event()
         try:
             await anyio.to_thread.run_sync(
-                partial(self.wait, predicate, timeout, cancelled),
+                partial(self.wait, predicate, timeout, describe, cancelled),
                 abandon_on_cancel=True,
                 limiter=anyio.CapacityLimiter(1),
             )

@@ -116,4 +116,5 @@ def make_job(
         body=request.body,
         direct=direct,
         on_change=platform.recorder.notify,
+        on_crash=platform.recorder.errors.append,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._runners.sockets import SocketRunner
     from fal_async.emulator._server.websocket import WebSocket
     from fal_async.emulator._state import PlatformState
-
-logger = logging.getLogger("fal_async.emulator")
 
 #: The status of a request whose client has disconnected before the response.
 _DISCONNECTED: Final = 499
@@ -135,8 +132,8 @@ async def _serve(runner: SocketRunner, job: Job, websocket: WebSocket) -> None:
         return
     except RejectedError:
         await _close_unforwarded(websocket)
-    except (Exception, SystemExit, KeyboardInterrupt):
-        logger.exception("The runner of %s crashed", job.endpoint)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - apps may raise any
+        job._report_crash(error)
         if websocket.has_response:
             await websocket.disconnect()
         else:

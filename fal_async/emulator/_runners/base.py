@@ -14,6 +14,7 @@ from fal_async.emulator._responses import (
     method_not_allowed,
     path_not_found,
 )
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fal_async.emulator._responses import Send
 
 _BINARY_TYPE = (b"content-type", b"application/octet-stream")
-#: The parameters of an ASGI app: scope, receive and send.
+#: The number of parameters of an ASGI app.
 _ASGI_PARAMETERS = 3
 
 
@@ -83,6 +84,37 @@ def positional_parameters(function: Callable[..., Any]) -> list[inspect.Paramete
     return [parameter for parameter in parameters if parameter.kind in kinds]
 
 
+def count_arguments(function: Callable[..., Any], expected: str) -> int:
+    """Return the number of arguments to pass by position: at most two, and one to ``*args`` alone.
+
+    Args:
+        function: The function of a runner.
+        expected: The parameters that it may have, for the message.
+
+    Raises:
+        InvalidRequestError: The function needs others.
+    """
+    required = [
+        parameter.kind
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is inspect.Parameter.empty
+    ]
+    positional = positional_parameters(function)
+    count = min(len(positional), 2)
+    if inspect.Parameter.KEYWORD_ONLY in required or any(
+        parameter.default is inspect.Parameter.empty for parameter in positional[2:]
+    ):
+        raise InvalidRequestError(
+            f"a runner must be a function of {expected}, got {function!r} with the parameters "
+            f"{inspect.signature(function)}"
+        )
+    return 1 if not positional and inspect.Parameter.VAR_POSITIONAL in required else count
+
+
 def is_asgi_app(target: Callable[..., Any]) -> bool:
-    """Return whether a callable is an ASGI app, by the number of its parameters."""
-    return len(positional_parameters(target)) == _ASGI_PARAMETERS
+    """Return whether a callable is an ASGI app, by its parameters: scope, receive and send."""
+    parameters = positional_parameters(target)
+    if len(parameters) != _ASGI_PARAMETERS:
+        return False
+    is_blocking = inspect.isfunction(target) and not inspect.iscoroutinefunction(target)
+    return not is_blocking or parameters[0].name == "scope"

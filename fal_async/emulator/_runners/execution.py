@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
-import traceback
 from typing import TYPE_CHECKING
 
 from fal_async.emulator._injection import runner_fault
-from fal_async.emulator._json import encode
 from fal_async.emulator._responses import (
     WITHOUT_BODY,
     AppError,
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
     from fal_async.emulator._recorder import Recorder
     from fal_async.emulator._registry import Endpoint
     from fal_async.emulator._responses import Message, RawHeaders, Send
-
-logger = logging.getLogger("fal_async.emulator")
 
 #: The statuses of final responses.
 _FINAL = range(200, 600)
@@ -117,21 +112,13 @@ class Executor:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return _crashed(job, error)
+            job._report_crash(error)
+            return internal_server_error()
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - apps may raise any
             if timeout.expired():
                 return request_error("request_timeout", "Request timed out")
-            return _crashed(job, error)
-
-
-def _crashed(job: Job, error: BaseException) -> Response:
-    """Log the error of a runner, also in the job's log, and return the response."""
-    logger.error(
-        "The runner of %s crashed in request %s", job.endpoint, job.request_id, exc_info=error
-    )
-    text = "".join(traceback.format_exception(error))
-    job.log(encode({"traceback": text}).decode(), "ERROR")
-    return internal_server_error()
+            job._report_crash(error)
+            return internal_server_error()
 
 
 class StrictSend:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 from urllib.parse import parse_qs
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from fal_async.emulator._json import decode_msgpack, encode, encode_msgpack
 from fal_async.emulator._responses import RejectedError, path_not_found
@@ -69,6 +69,8 @@ class RealtimeRunner:
             except DisconnectedError:
                 return
             except (Exception, SystemExit) as error:  # noqa: BLE001 - sent to the client
+                if not isinstance(error, ValidationError):  # of the client's input
+                    job._report_crash(error)
                 final = {"type": "x-fal-error", "error": "INTERNAL_ERROR", "reason": str(error)}
             else:
                 final = {"type": "x-fal-error", "error": "TIMEOUT", "reason": _NO_INPUTS}

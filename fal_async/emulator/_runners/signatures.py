@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ValidationError
 
 from fal_async.emulator._responses import AppError
-from fal_async.emulator._runners.base import positional_parameters
+from fal_async.emulator._runners.base import count_arguments, positional_parameters
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class FunctionSignature:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         parameters = positional_parameters(function)
-        self._count = min(len(parameters), 2)
+        self._count = count_arguments(function, "the arguments, or of the arguments and the Job")
         self._model = _find_model(parameters[0].annotation, function) if parameters else None
 
     def arguments(self, job: Job) -> tuple[Any, ...]:

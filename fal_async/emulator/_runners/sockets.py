@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from fal_async.emulator._runners.base import positional_parameters
+from fal_async.emulator._runners.base import count_arguments
 from fal_async.emulator._server.websocket import DisconnectedError
 from fal_async.errors import InvalidRequestError
 
@@ -102,7 +102,7 @@ class FunctionSocketRunner:
                 f"a WebSocket app must be an async function or an ASGI app, got {function!r}"
             )
         self._function = function
-        self._count = len(positional_parameters(function))
+        self._count = count_arguments(function, "a Socket, or of a Socket and the Job")
 
     async def serve(self, job: Job, websocket: WebSocket) -> None:
         """Accept the WebSocket, call the function, and close the WebSocket."""
