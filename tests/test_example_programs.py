@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from examples.endpoints import PNG, register
@@ -18,7 +14,6 @@ from tests.support.documents import ROOT, run_program
 from tests.support.notebook import run_kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from fal_async.emulator import Emulator
@@ -103,47 +98,6 @@ def test_emulator_example_passes(tmp_path: Path) -> None:
     assert re.search(r"^\d+ passed", run_program(arguments, {}, tmp_path).stdout, re.MULTILINE)
 
 
-@pytest.fixture
-def service(platform: Emulator) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
-    """The web service in a process of its own."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "--port", "0", "fastapi_service:app"],
-        cwd=EXAMPLES,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **platform.environ},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert server.stderr is not None
-    for line in server.stderr:
-        if found := re.search(r"running on (http://\S+)", line):
-            break
-    else:
-        raise AssertionError("the service did not start")
-    try:
-        with httpx.Client(base_url=found[1], trust_env=False) as client:
-            yield client, server
-    finally:
-        server.kill()
-        server.communicate()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="stops the service by a signal")
-def test_service_draws_and_cancels(
-    platform: Emulator, service: tuple[httpx.Client, subprocess.Popen[str]]
-) -> None:
-    client, server = service
-
-    assert client.post("/images", json={"prompt": "a fox"}).json()["url"].startswith("http")
-    assert client.post("/images", json={"prompt": ""}).status_code == 422
-
-    with pytest.raises(httpx.ReadTimeout):  # closes the connection, as a visitor does
-        client.post("/images", json={"prompt": "slow"}, timeout=0.5)
-    platform.wait_for(lambda: platform.counters(DRAW).cancelled == 1)
-
-    server.send_signal(signal.SIGTERM)
-    assert server.wait(20) in {0, -signal.SIGTERM}
-
-
 def test_notebook_runs(platform: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     cells: list[dict[str, Any]] = json.loads((EXAMPLES / "notebook.ipynb").read_text())["cells"]
 
@@ -166,4 +120,4 @@ def test_every_example_is_listed() -> None:
     listed = set(re.findall(r"\[`([\w.]+)`\]", (EXAMPLES / "README.md").read_text()))
     there = {path.name for path in EXAMPLES.iterdir() if path.suffix in {".py", ".ipynb"}}
 
-    assert listed == there - {"endpoints.py"}
+    assert listed == there - {"endpoints.py"} | {"fastapi_service"}
