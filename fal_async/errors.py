@@ -41,13 +41,21 @@ never hold a key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from fal_async._core.exceptions import (
-    ErrorDetail,
-    FalClientError,
-    make_httpx_response,
-    read_attribute,
+from fal_async._core.exceptions import ErrorDetail, FalClientError, read_attribute
+from fal_async._core.http_errors import (
+    AccountLockedError,
+    AuthenticationError,
+    ContentPolicyError,
+    FalClientHTTPError,
+    InvalidInputError,
+    JobCancelledError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    StartTimeoutError,
 )
 from fal_async._core.webhook_errors import (
     ForeignWebhookError,
@@ -59,9 +67,7 @@ from fal_async._core.webhook_errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import httpx
+    from collections.abc import Sequence
 
     from fal_async._core.status import Stage, Status
 
@@ -100,9 +106,6 @@ __all__ = [
     "WebhookError",
     "from_dict",
 ]
-
-#: Statuses of the kind 4xx after which the same call may succeed.
-_PASSING: Final = frozenset({408, 409, 425, 429, 499})
 
 
 class MissingCredentialsError(FalClientError):
@@ -341,127 +344,6 @@ class RealtimeError(FalClientError, RuntimeError):
 
     def _describe(self) -> str:
         return f"{self.error}: {self.reason}" if self.reason else self.error
-
-
-class FalClientHTTPError(FalClientError):
-    """The platform returned a response with an error status.
-
-    Attributes:
-        message: The error message, always a string.
-        status_code: The HTTP status code.
-        error_type: The platform's name for the error, or ``None``.
-        details: The validation errors of the input; empty for errors of another kind.
-        request_id: The id of the request, or ``None``.
-        retry_after: The number of seconds that the platform asks to wait, or ``None``.
-        retryable: Whether the same call may succeed later, according to the platform.
-        response_headers: The response headers, with names in lower case.
-        body: The response body as decoded JSON, or as text.
-
-    Example:
-        >>> error = fal_async.FalClientHTTPError("too small", 422, body={"detail": "too small"})
-        >>> error.response.json()
-        {'detail': 'too small'}
-    """
-
-    _response: httpx.Response | None = None
-
-    def __init__(
-        self,
-        message: str,
-        status_code: int,
-        response_headers: Mapping[str, str] | None = None,
-        response: httpx.Response | None = None,
-        error_type: str | None = None,
-        *,
-        details: Sequence[ErrorDetail] = (),
-        request_id: str | None = None,
-        retry_after: float | None = None,
-        retryable: bool = False,
-        body: Any = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.status_code = status_code
-        self.error_type = error_type
-        self.details: tuple[ErrorDetail, ...] = tuple(details)
-        self.request_id = request_id
-        self.retry_after = retry_after
-        self.retryable = retryable
-        self.response_headers: Mapping[str, str] = dict(response_headers or {})
-        self.body = body
-        if response is not None:
-            self._response = response
-
-    @property
-    def final(self) -> bool:
-        """Whether the same call fails again until its arguments, the key or the account change."""
-        status = self.status_code
-        return 400 <= status < 500 and status not in _PASSING and not self.retryable
-
-    @property
-    def response(self) -> httpx.Response:
-        """The response as an `httpx.Response`, made from the status, the headers and the body.
-
-        It has no request, whose headers would hold the key.
-        """
-        if self._response is None:
-            self._response = make_httpx_response(
-                self.status_code, self.response_headers, self.body, text=self.message
-            )
-        return self._response
-
-    def __reduce__(self) -> tuple[Callable[..., Self], tuple[tuple[Any, ...], dict[str, Any]]]:
-        unpickle, (args, attributes) = super().__reduce__()
-        attributes.pop("_response", None)  # its request may hold the key
-        return unpickle, (args, attributes)
-
-    def _describe(self) -> str:
-        details = [f"HTTP {self.status_code}"]
-        if self.error_type is not None:
-            details.append(self.error_type)
-        if self.request_id is not None:
-            details.append(f"request {self.request_id}")
-        return f"{self.message} ({', '.join(details)})"
-
-
-class AuthenticationError(FalClientHTTPError):
-    """The credentials are invalid or have expired."""
-
-
-class PermissionDeniedError(FalClientHTTPError):
-    """The credentials are valid but do not permit the call."""
-
-
-class AccountLockedError(PermissionDeniedError):
-    """The account is locked, usually because its balance is used up."""
-
-
-class NotFoundError(FalClientHTTPError):
-    """The endpoint or the request does not exist, or the result has expired."""
-
-
-class InvalidInputError(FalClientHTTPError):
-    """The model rejected the input; `details` lists the validation errors."""
-
-
-class ContentPolicyError(InvalidInputError):
-    """A content policy rejected the input or the output."""
-
-
-class RateLimitError(FalClientHTTPError):
-    """Too many requests are running or waiting."""
-
-
-class JobCancelledError(FalClientHTTPError):
-    """The job was cancelled, so it has no result."""
-
-
-class ServerError(FalClientHTTPError):
-    """The platform or the runner failed."""
-
-
-class StartTimeoutError(ServerError):
-    """The job did not start within `start_timeout`."""
 
 
 def from_dict(data: Mapping[str, Any]) -> FalClientError:

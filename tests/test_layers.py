@@ -66,7 +66,7 @@ EMULATOR_MAY_IMPORT = {
 }
 #: The only impure package that a value may be made of: `FalClientHTTPError.response` is a response
 #: of httpx, built without input or output when it is first read.
-VALUE_OF = ("fal_async._core.exceptions", "httpx")
+VALUE_OF = ("fal_async._core.http_errors", "httpx")
 #: Input, output, clocks and randomness, which pure code is given as arguments.
 IMPURE = {
     "anyio",

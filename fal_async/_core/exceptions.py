@@ -1,4 +1,4 @@
-"""The base class of all exceptions: its text, its pickles, its JSON; details of HTTP errors."""
+"""The base class of all exceptions: its text, its pickles and its JSON; `ErrorDetail`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from fal_async._core.status import Completed, InProgress, Queued, Status, Unknow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import httpx
-
     from fal_async._core.status import Stage
 
-__all__ = ["ErrorDetail", "FalClientError", "make_httpx_response", "read_attribute"]
+__all__ = ["ErrorDetail", "FalClientError", "read_attribute"]
 
 #: The only name in the object that stands for bytes in JSON.
 BYTES: Final = "$base64"
@@ -168,23 +166,3 @@ def _restore_bytes(value: Any) -> Any:
     if items.keys() == {BYTES} and isinstance(items[BYTES], str):
         return b64decode(items[BYTES], validate=True)
     return {name: _restore_bytes(item) for name, item in items.items()}
-
-
-def make_httpx_response(
-    status_code: int, headers: Mapping[str, str], body: Any, *, text: str
-) -> httpx.Response:
-    """Return a response of httpx with a decoded body. It has no request.
-
-    Args:
-        status_code: The HTTP status.
-        headers: The response headers.
-        body: Decoded JSON, text, or ``None``.
-        text: The text of a response without a body.
-    """
-    import httpx  # slower to import than this package; a value, so no input or output
-
-    transfer_headers = {"content-encoding", "content-length", "transfer-encoding"}
-    kept = {name: value for name, value in headers.items() if name.lower() not in transfer_headers}
-    if isinstance(body, str) or body is None:
-        return httpx.Response(status_code, headers=kept, text=body or text)
-    return httpx.Response(status_code, headers=kept, json=body)
