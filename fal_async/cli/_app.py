@@ -158,12 +158,31 @@ def emulate(
             metavar="ORIGIN", help="An origin of web pages that may call; may be repeated."
         ),
     ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", min=1, help="The most runs at a time; no limit by default."),
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="A fault, such as route=submit,status=503,share=0.2; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Serve an emulated platform on this machine."""
     require_modules("starlette", "uvicorn")
     from fal_async.cli._emulate import emulate as serve
 
-    serve(host, port, runners, key=key, allow_origins=allow_origin or ())
+    serve(
+        host,
+        port,
+        runners,
+        key=key,
+        allow_origins=allow_origin or (),
+        concurrency=concurrency,
+        faults=fault or (),
+    )
 
 
 @app.command(rich_help_panel=_CALLS)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from fal_async.cli._console import Display
 from fal_async.cli._errors import UsageError
 from fal_async.emulator import AppError, Emulator
+from fal_async.emulator._fault_parser import parse_fault_text
 from fal_async.errors import FalClientError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ _TEXT: Final = "the quick brown fox jumps over the lazy dog"
 
 
 def emulate(
-    host: str, port: int, app: str | None, *, key: str | None, allow_origins: Sequence[str]
+    host: str,
+    port: int,
+    app: str | None,
+    *,
+    key: str | None = None,
+    allow_origins: Sequence[str] = (),
+    concurrency: int | None = None,
+    faults: Sequence[str] = (),
 ) -> None:
     """Serve a platform for other processes.
 
@@ -48,6 +56,8 @@ def emulate(
         app: The app to serve, as ``module:attribute``. ``None`` serves demo endpoints.
         key: The API key to accept. ``None`` generates one.
         allow_origins: The origins of web pages that may call, besides those of this machine.
+        concurrency: The maximum number of concurrent runs of the account. ``None`` for no limit.
+        faults: Faults to schedule, as text such as ``route=submit,status=503,share=0.2``.
 
     Raises:
         UsageError: An argument is invalid, or the address is in use.
@@ -55,7 +65,14 @@ def emulate(
     on_started = start_demo if app is None else _print_environment
     try:
         serve(
-            app, host=host, port=port, key=key, allow_origins=allow_origins, on_started=on_started
+            app,
+            host=host,
+            port=port,
+            key=key,
+            allow_origins=allow_origins,
+            concurrency=concurrency,
+            faults=faults,
+            on_started=on_started,
         )
     except FalClientError:
         raise
@@ -95,6 +112,8 @@ def serve(
     port: int = 8000,
     key: str | None = None,
     allow_origins: Sequence[str] = (),
+    concurrency: int | None = None,
+    faults: Sequence[str] = (),
     on_started: Callable[[Emulator], object] | None = None,
 ) -> None:
     """Run an emulator until Ctrl-C or SIGTERM.
@@ -108,14 +127,19 @@ def serve(
         key: The accepted API key. ``None`` generates a random one.
         allow_origins: The origins of web pages that may send requests, besides those of this
             machine.
+        concurrency: The maximum number of concurrent runs of the account. ``None`` for no limit.
+        faults: Faults to schedule, as text.
         on_started: Called with the emulator once it listens.
 
     Raises:
-        InvalidRequestError: `app` does not name such an object, or it names an `Emulator` and a key
-            or origins are given.
+        InvalidRequestError: `app` does not name such an object, it names an `Emulator` and a key,
+            origins or a concurrency are given, or a fault is invalid.
         OSError: The emulator cannot listen on this address.
     """
-    fal = load(app, key=key, allow_origins=allow_origins)
+    scheduled = [parse_fault_text(text) for text in faults]
+    fal = load(app, key=key, allow_origins=allow_origins, concurrency=concurrency)
+    for endpoint_id, fault in scheduled:
+        fal.fail(endpoint_id, fault)
     stop = threading.Event()
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
@@ -136,7 +160,13 @@ def serve(
         signal.signal(signal.SIGTERM, previous)
 
 
-def load(app: str | None, *, key: str | None = None, allow_origins: Sequence[str] = ()) -> Emulator:
+def load(
+    app: str | None,
+    *,
+    key: str | None = None,
+    allow_origins: Sequence[str] = (),
+    concurrency: int | None = None,
+) -> Emulator:
     """Return the emulator for `app`, not yet started.
 
     Raises:
@@ -144,13 +174,13 @@ def load(app: str | None, *, key: str | None = None, allow_origins: Sequence[str
     """
     target = None if app is None else _import_object(app)
     if isinstance(target, Emulator):
-        if key is not None or allow_origins:
+        if key is not None or allow_origins or concurrency is not None:
             raise InvalidRequestError(
-                f"cannot change key and allow_origins of {app}: it is an Emulator; pass them to "
-                "its constructor"
+                f"cannot change key, allow_origins and concurrency of {app}: it is an Emulator; "
+                "pass them to its constructor"
             )
         return target
-    fal = Emulator(key=key, allow_origins=allow_origins)
+    fal = Emulator(key=key, allow_origins=allow_origins, concurrency=concurrency)
     if app is None:
         add_demo_endpoints(fal)
     elif isinstance(target, Mapping):

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from fal_async.emulator._registry import CalledId
     from fal_async.emulator._responses import Response
 
-__all__ = ["Accounts", "Tokens"]
+__all__ = ["EMPTY_BALANCE", "Accounts", "Tokens"]
+
+EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 _HEADER = {"alg": "HS256", "typ": "JWT"}
 
@@ -37,6 +39,7 @@ class Accounts:
         self._accepted = {("key", key)}
         self._admin: set[str] = set()
         self._lock_reason: str | None = None
+        self._starts_left = 0
 
     def accept_key(self, key: str, *, admin: bool) -> None:
         """Accept an API key, or an ADMIN key."""
@@ -61,10 +64,20 @@ class Accounts:
     def restore(self, earlier: Accounts) -> None:
         """Accept the credentials of an earlier copy alone."""
         self._accepted = set(earlier._accepted)
+        self._admin = set(earlier._admin)
 
-    def lock(self, reason: str | None) -> None:
-        """Lock the account for this reason; ``None`` unlocks it."""
+    def lock(self, reason: str | None, after: int = 0) -> None:
+        """Lock the account for this reason once so many jobs have started; ``None`` unlocks it."""
         self._lock_reason = reason
+        self._starts_left = after
+
+    def count_start(self) -> None:
+        """Count a job that starts, toward the lock of the account."""
+        self._starts_left = max(0, self._starts_left - 1)
+
+    @property
+    def _is_locked(self) -> bool:
+        return self._lock_reason is not None and self._starts_left == 0
 
     def reject_reason(
         self, authorization: str | None, app: str, *, private: bool
@@ -92,16 +105,14 @@ class Accounts:
             "nickname": "emulator",
             "user_id": self.user_id,
             "is_personal": True,
-            "is_locked": self._lock_reason is not None,
+            "is_locked": self._is_locked,
             "is_paying": True,
         }
-        return (
-            account if self._lock_reason is None else {**account, "lock_reason": self._lock_reason}
-        )
+        return {**account, "lock_reason": self._lock_reason} if self._is_locked else account
 
     def reject_locked(self) -> Response | None:
         """Return the error response of a locked account, or ``None`` if it is not locked."""
-        if self._lock_reason is None:
+        if not self._is_locked:
             return None
         return error_response(403, f"User is locked. Reason: {self._lock_reason}")
 

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import anyio.to_thread
 
 from fal_async._config import Hosts
-from fal_async.emulator._credentials import Accounts
+from fal_async.emulator._credentials import EMPTY_BALANCE, Accounts
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
 from fal_async.emulator._inspection import InspectionMixin
@@ -36,7 +36,6 @@ __all__ = ["Emulator"]
 
 #: The addresses at which clients connect to a server that listens on all addresses.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
-_EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 
 class Emulator(RegistrationMixin, InspectionMixin):
@@ -242,13 +241,14 @@ class Emulator(RegistrationMixin, InspectionMixin):
         """Invalidate all realtime tokens, as if they had expired. Open WebSockets stay open."""
         self._platform.tokens.revoke()
 
-    def lock(self, reason: str = _EMPTY_BALANCE) -> None:
+    def lock(self, reason: str = EMPTY_BALANCE, *, after: int = 0) -> None:
         """Lock the account: all requests that start jobs fail until `unlock`.
 
         Args:
             reason: The reason in the error response.
+            after: The number of jobs that can still start before.
         """
-        self._platform.accounts.lock(reason)
+        self._platform.accounts.lock(reason, after)
 
     def unlock(self) -> None:
         """Unlock the account."""

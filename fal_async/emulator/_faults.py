@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault"]
 
-#: Requests of the platform itself. Faults without a route leave them alone.
-_OUTGOING: Final[frozenset[Route]] = frozenset({"runner", "webhook"})
+#: Requests of the platform itself, and those that control the emulator. Only faults of just their
+#: route affect them.
+_UNAFFECTED: Final[frozenset[Route]] = frozenset({"runner", "webhook", "control"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +153,7 @@ class _ScheduledFault:
         if self.endpoint_id is not None and self.endpoint_id not in names:
             return False
         route = self.fault.route
-        if request.route != route and (route is not None or request.route in _OUTGOING):
+        if request.route != route and (route is not None or request.route in _UNAFFECTED):
             return False
         return self.fault.when is None or self.fault.when(request)
 

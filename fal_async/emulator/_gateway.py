@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fal_async.emulator._hosts import (
     Call,
     CdnHost,
+    ControlHost,
     Host,
     PlatformHost,
     QueueHost,
@@ -64,6 +65,7 @@ class Gateway:
             "rest": RestHost(platform),
             "cdn": CdnHost(platform),
             "platform": PlatformHost(platform),
+            "control": ControlHost(platform),
         }
         self._websocket_hosts: dict[HostName | None, Host] = {
             "run": WebSocketHost(platform),

@@ -53,6 +53,7 @@ Route: TypeAlias = Literal[
     "requests",
     "billing_events",
     "meta",
+    "control",
     "other",
 ]
 
@@ -71,7 +72,8 @@ class RecordedRequest:
         route: The kind of request.
         endpoint: The endpoint id in the URL; ``""`` if there is none.
         method: The HTTP method.
-        host: The host of the platform: run, queue, rest, cdn, ws or platform.
+        host: The host of the platform: run, queue, rest, cdn, ws or platform; or control, which is
+            the emulator itself.
         path: The path of the URL, as the client sent it.
         query: The query string.
         headers: The headers, names in lower case, credentials included.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fal_async.emulator._server.connection import Connection
     from fal_async.emulator._server.websocket import WebSocket
 
-HostName: TypeAlias = Literal["run", "queue", "rest", "cdn", "ws", "platform"]
+HostName: TypeAlias = Literal["run", "queue", "rest", "cdn", "ws", "platform", "control"]
 
 #: Hosts by the first path segment, for clients to which all hosts have one origin.
 _BY_PREFIX: dict[str, HostName] = {
@@ -26,6 +26,7 @@ _BY_PREFIX: dict[str, HostName] = {
     "cdn": "cdn",
     "ws": "ws",
     "platform": "platform",
+    "_emulator": "control",
 }
 #: Hosts by the name in the URL, for clients that a hosts file directs here.
 _BY_NAME: dict[str, HostName] = {

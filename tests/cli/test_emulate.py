@@ -8,6 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from fal_async.cli._emulate import start_demo
@@ -54,6 +55,28 @@ def test_endpoints_are_served_until_ctrl_c(
         server.send_signal(signal.SIGINT)
         _, stderr = server.communicate(timeout=30)
     assert (server.returncode, stderr) == (0, "")
+
+
+def test_limit_and_faults_are_options() -> None:
+    fault = "endpoint_id=demo/echo,route=run,status=503,times=2"
+    with started("emulate", "--port", "0", "--concurrency", "1", "--fault", fault) as server:
+        environ = read_environment(server)
+        url, headers = environ["FAL_ASYNC_BASE_URL"], {"Authorization": f"Key {environ['FAL_KEY']}"}
+        with httpx.Client(base_url=url, headers=headers) as http:
+            run = [http.post("/run/demo/echo", json={}).status_code for _ in range(3)]
+            assert run == [503, 503, 200]
+            http.post("/queue/demo/slow", json={"seconds": 600})
+            refused = http.post("/run/demo/echo", json={})
+            assert (refused.status_code, refused.headers["x-fal-needs-retry"]) == (429, "1")
+            assert refused.json()["data"] == {"limit": 1}
+            counters = http.get("/_emulator/counters").json()
+            assert (counters["demo/slow"]["running"], counters["demo/echo"]["executions"]) == (1, 1)
+
+
+def test_invalid_fault_is_a_usage_error(shell: Shell) -> None:
+    result = shell("emulate", "--port", "0", "--fault", "route=nowhere")
+    assert result.exit_status != 0
+    assert "cannot parse the fault: route" in result.stderr
 
 
 @pytest.mark.parametrize("first", ["run", "stream", "realtime"])

@@ -113,6 +113,17 @@ def test_locked_account_can_only_read(fal: Emulator, http: httpx.Client) -> None
     assert http.post("/run/acme/app", json={}).status_code == 200
 
 
+def test_balance_lasts_for_some_jobs(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    fal.lock(after=3)
+    urls = ["/run/acme/app", "/queue/acme/app", "/run/acme/none", "/run/acme/app", "/run/acme/app"]
+    assert [http.post(url, json={}).status_code for url in urls] == [200, 200, 404, 200, 403]
+    user = http.get("/rest/users/current").json()
+    assert (user["is_locked"], "Exhausted balance" in user["lock_reason"]) == (True, True)
+    fal.reset()
+    assert http.post("/run/acme/app", json={}).status_code == 200
+
+
 @pytest.fixture
 def open_fal() -> Iterator[Emulator]:
     with Emulator(allow_origins=["https://page.example", "https://another.example"]) as emulator:

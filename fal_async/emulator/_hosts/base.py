@@ -105,6 +105,7 @@ def make_job(
     direct: bool,
 ) -> Job:
     """Create the job that a request starts."""
+    platform.accounts.count_start()
     return Job(
         request_id=request_id,
         endpoint=target.id,
