@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     from fal_async._platform.pages import AsyncPages
     from fal_async._platform.requests import AsyncRequests
     from fal_async.batch.journal import Journal
+    from fal_async.hooks._progress import progress
     from fal_async.types import Arguments, WorkflowEvent
 
 __all__ = [
@@ -226,6 +227,7 @@ __all__ = [
     "get_handle_async",
     "http_over_websocket",
     "http_over_websocket_async",
+    "progress",
     "realtime",
     "realtime_async",
     "realtime_token",
@@ -291,6 +293,7 @@ _LAZY = {
     "encode_image": "_files.encode",
     "get_handle": "_client.functions",
     "http_over_websocket": "_client.functions",
+    "progress": "hooks._progress",
     "realtime": "_client.functions",
     "realtime_token": "_client.functions",
     "result": "_client.functions",
