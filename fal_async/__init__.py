@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     from fal_async._platform.models import AsyncModels
     from fal_async._platform.pages import AsyncPages
     from fal_async._platform.requests import AsyncRequests
+    from fal_async.batch.batch import Batch
     from fal_async.batch.journal import Journal
     from fal_async.hooks._progress import progress
     from fal_async.types import Arguments, WorkflowEvent
@@ -144,6 +145,7 @@ __all__ = [
     "AsyncRequestHandle",
     "AsyncRequests",
     "AuthenticationError",
+    "Batch",
     "Cancellation",
     "ClientClosedError",
     "Completed",
@@ -269,6 +271,7 @@ _LAZY = {
     "File": "_files.file",
     "HTTPOverWebSocket": "_client.http_over_websocket",
     "Hosts": "_config",
+    "Batch": "batch.batch",
     "Journal": "batch.journal",
     "LimitUsage": "_dispatch.limits",
     "Limits": "_config",

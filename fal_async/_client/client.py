@@ -33,6 +33,7 @@ from fal_async._http.transports import select_transport
 from fal_async._net.tasks import shielded_cleanup
 from fal_async._net.threads import run_in_thread
 from fal_async._protocol import options
+from fal_async.batch.calls import BatchMixin
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ _LATE_MODULES = ("_files.auto_upload", "_files.file", "_client.sessions", "_webs
 
 
 @set_module("fal_async")
-class AsyncClient(InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, AccountMixin):
+class AsyncClient(
+    InferenceMixin, QueueMixin, WebSocketMixin, StorageMixin, AccountMixin, BatchMixin
+):
     """A client of the platform.
 
     The constructor does no I/O. Each event loop that uses the client has its own connections, which

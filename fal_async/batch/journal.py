@@ -190,6 +190,10 @@ class Journal:
         await self._open()
         return await run_in_thread(partial(read, self._opened()), Work.JOURNALS)
 
+    async def _find(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """Return the entries of these keys, without their outputs."""
+        return await self._read(lambda store: store.find(keys))
+
     async def _commit(self, change: Change) -> bool:
         """Make a change durable; return whether it was applied.
 

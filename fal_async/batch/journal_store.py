@@ -43,6 +43,14 @@ class JournalStore(Protocol):
         """Return the entries of these keys, without their outputs."""
         raise NotImplementedError
 
+    def known_jobs(self, request_ids: Sequence[str]) -> set[str]:
+        """Return the ids of jobs, among these, that belong to an input."""
+        raise NotImplementedError
+
+    def longest_job(self) -> float:
+        """Return the longest time from a submit to the end of its job, in seconds."""
+        raise NotImplementedError
+
     def output(self, key: str) -> bytes | None:
         """Return the output of an input as JSON, or ``None``."""
         raise NotImplementedError

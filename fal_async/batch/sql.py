@@ -98,6 +98,7 @@ _ADD_RUN: Final = """
 INSERT INTO runs (name, host, pid, since, exclusive)
 VALUES (:name, :host, :pid, :since, :exclusive) RETURNING number
 """
+_LONGEST: Final = "SELECT max(ended_at - tried_at) FROM inputs WHERE state IN ('ended', 'saved')"
 _SUMMARY: Final = """
 SELECT state, count(*), sum(attempts), sum(units), sum({cost}) FROM inputs GROUP BY state
 """
@@ -295,14 +296,28 @@ class SQLJournalStore(ABC):
 
     def find(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the entries of these keys, without their outputs."""
-        found: dict[str, Entry] = {}
+        rows = self._select_in(f"{_SELECT} WHERE inputs.key IN", keys)
+        return {row[0]: _to_entry(row) for row in rows}
+
+    def known_jobs(self, request_ids: Sequence[str]) -> set[str]:
+        """Return the ids of jobs, among these, that belong to an input."""
+        rows = self._select_in("SELECT request_id FROM inputs WHERE request_id IN", request_ids)
+        return {row[0] for row in rows}
+
+    def longest_job(self) -> float:
+        """Return the longest time from a submit to the end of its job, in seconds."""
         with self._using("read"):
-            for start in range(0, len(keys), CHUNK):
-                chunk = {f"k{i}": key for i, key in enumerate(keys[start : start + CHUNK])}
-                names = ", ".join(f":{name}" for name in chunk)
-                rows = self._execute(f"{_SELECT} WHERE inputs.key IN ({names})", chunk).fetchall()
-                found.update((row[0], _to_entry(row)) for row in rows)
-        return found
+            row = self._execute(_LONGEST, {}).fetchone()
+        return float(row[0] or 0)
+
+    def _select_in(self, statement: str, values: Sequence[str]) -> Iterator[Any]:
+        """Execute a query that ends with IN for some values at a time."""
+        for start in range(0, len(values), CHUNK):
+            chunk = {f"v{i}": value for i, value in enumerate(values[start : start + CHUNK])}
+            names = ", ".join(f":{name}" for name in chunk)
+            with self._using("read"):
+                rows = self._execute(f"{statement} ({names})", chunk).fetchall()
+            yield from rows
 
     def output(self, key: str) -> bytes | None:
         """Return the output of an input as JSON, or ``None``."""

@@ -1,6 +1,6 @@
-# Generated from _client/account.py, _client/inference.py, _client/queue.py, _client/storage.py and
-# _client/websockets.py by `python -m tests.generate_sync`. Do not edit: change the source and run
-# that command.
+# Generated from _client/account.py, _client/inference.py, _client/queue.py, _client/storage.py,
+# _client/websockets.py and batch/calls.py by `python -m tests.generate_sync`. Do not edit: change
+# the source and run that command.
 # ruff: noqa: A002 -- the official client's names
 """The calls of `SyncClient` as functions of the default client."""
 

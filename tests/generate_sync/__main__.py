@@ -42,12 +42,16 @@ SOURCES = {
     "AsyncRequests": "_platform/requests",
     "AsyncModels": "_platform/models",
     "AsyncClient": "_client/client",
+    "Batch": "batch/batch",
     "Download": "_files/downloads",
     "File": "_files/file",
 }
 FILES = ["Download", "File"]
+BATCH = ["Batch"]
+#: Methods that have no function, since a package has the name.
+METHODS_ONLY = {"batch"}
 PLATFORM = ["AsyncModels", "AsyncRequests"]
-OBJECTS = [name for name in SOURCES if name not in {*FILES, *PLATFORM, "AsyncClient"}]
+OBJECTS = [name for name in SOURCES if name not in {*FILES, *PLATFORM, *BATCH, "AsyncClient"}]
 #: Public names that load on first use, and their modules; most need pydantic or httpx.
 LAZY = {
     "Arguments": "fal_async",
@@ -158,7 +162,7 @@ class AsyncClass:
 def async_functions() -> str:
     """Generate the calls of `AsyncClient` as functions."""
     client = AsyncClass("AsyncClient")
-    methods = client.inherited_methods
+    methods = [each for each in client.inherited_methods if each.name not in METHODS_ONLY]
     return _module(
         [source for source, _ in client.bases],
         '"""The calls of `AsyncClient` as functions of the default client."""',
@@ -171,7 +175,7 @@ def async_functions() -> str:
 def sync_functions() -> str:
     """Generate the calls of `SyncClient` as functions."""
     client = AsyncClass("AsyncClient")
-    methods = client.inherited_methods
+    methods = [each for each in client.inherited_methods if each.name not in METHODS_ONLY]
     return _module(
         [source for source, _ in client.bases],
         '"""The calls of `SyncClient` as functions of the default client."""',
@@ -196,6 +200,7 @@ def sync_client() -> str:
         [
             *_wrapper_imports(OBJECTS, "_objects"),
             *_wrapper_imports(PLATFORM, "_platform"),
+            *_wrapper_imports(BATCH, "_batch"),
             "from fal_async._client.client import AsyncClient",
         ],
         client.as_wrapper(),
@@ -232,6 +237,22 @@ def sync_platform() -> str:
     )
 
 
+def sync_batch() -> str:
+    """Generate the wrapper of batches."""
+    classes = [AsyncClass(name) for name in BATCH]
+    return _module(
+        [source for each in classes for source in each.sources],
+        '"""Blocking batches."""',
+        [
+            "from fal_async.batch.batch import Batch",
+            "from fal_async.batch.jobs import BatchSummary, Job, Progress",
+        ],
+        *(each.as_wrapper() for each in classes),
+        public=[NAMES[name] for name in BATCH],
+        blocking=True,
+    )
+
+
 def sync_file() -> str:
     """Generate the wrappers of files and downloads."""
     classes = [AsyncClass(name) for name in FILES]
@@ -250,7 +271,8 @@ def sync_file() -> str:
 
 def sync_package() -> str:
     """Generate the public names of the blocking API."""
-    functions = [method.name for method in AsyncClass("AsyncClient").inherited_methods]
+    methods = AsyncClass("AsyncClient").inherited_methods
+    functions = [method.name for method in methods if method.name not in METHODS_ONLY]
     shared = [
         name for name in public_names("__init__") if name not in LAZY and name not in functions
     ]
@@ -280,6 +302,7 @@ def sync_package() -> str:
 MODULES: dict[str, Callable[[], str]] = {
     "_client/functions.py": async_functions,
     "sync/__init__.py": sync_package,
+    "sync/_batch.py": sync_batch,
     "sync/_client.py": sync_client,
     "sync/_file.py": sync_file,
     "sync/_functions.py": sync_functions,

@@ -18,6 +18,7 @@ NAMES = {
     "AsyncRealtimeConnection": "RealtimeConnection",
     "AsyncRequestHandle": "SyncRequestHandle",
     "AsyncRequests": "SyncRequests",
+    "Batch": "SyncBatch",
     "Download": "SyncDownload",
     "EventStream": "SyncEventStream",
     "File": "SyncFile",

@@ -27,6 +27,7 @@ WRAPPED = {
     "AsyncClient": "SyncClientBase[AsyncClient]",
     "Download": "SyncStreamBase[Download, bytes]",
     "File": "SyncFileBase",
+    "Batch": "SyncStreamBase[Batch, Job]",
 }
 #: Special methods that a wrapper defines; the base classes define all others.
 SPECIAL = {
@@ -47,11 +48,14 @@ BODIES = {
         "async def read() -> Statistics:\n    return self._async.statistics()\n\n"
         "return self._portal.call(read)"
     ),
+    ("Batch", "stop"): "self._portal.call(self._async._stop)",
     ("AsyncRequestHandle", "__reduce__"): "return type(self)._attach_to_default, (self.to_dict(),)",
     ("AsyncRequestHandle", "__get_pydantic_core_schema__"): (
         "return handle_schema(cls, cls._attach_to_default)"
     ),
 }
+#: Wrappers that most programs do without, and their modules.
+LATE = {"SyncBatch": "fal_async.sync._batch"}
 MARGIN = "    "
 
 
@@ -144,13 +148,23 @@ class Method:
         if self._is_classmethod or self.name.startswith("_"):  # these hold for the wrapper too
             body = self._function.body[ast.get_docstring(self._function) is not None :]
             return rename("\n".join(map(ast.unparse, body)).replace("await ", ""))
-        return self._conceal_key + self._return + self._portal_call()
+        late = [
+            f"from {LATE[name]} import {name}  # most programs do without\n" for name in self._late
+        ]
+        return self._conceal_key + "".join(late) + self._return + self._portal_call()
+
+    @property
+    def _late(self) -> list[str]:
+        """The wrappers that the method itself imports."""
+        return [name for name in LATE if NAMES.get(self._returns) == name]
 
     @property
     def _conceal_key(self) -> str:
         """A statement that hides the key from tools that show the locals of a traceback."""
         args = self._function.args
-        has_key = any(arg.arg == "key" for arg in [*args.args, *args.kwonlyargs])
+        has_key = self.name != "batch" and any(
+            arg.arg == "key" for arg in [*args.args, *args.kwonlyargs]
+        )
         return "key = conceal(key)\n" if has_key else ""
 
     def _portal_call(self) -> str:
@@ -191,6 +205,7 @@ class Method:
         passed = [argument(arg) for arg in args.args[1:]]
         passed += [f"*{args.vararg.arg}"] if args.vararg else []
         passed += [f"{arg.arg}={argument(arg)}" for arg in args.kwonlyargs]
+        passed += [f"**{args.kwarg.arg}"] if args.kwarg else []
         return ", ".join(passed)
 
 

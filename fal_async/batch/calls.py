@@ -1,0 +1,153 @@
+"""`BatchMixin`: the calls for many jobs, and for jobs that are started once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+    from decimal import Decimal
+    from pathlib import Path
+    from typing import Any, Literal
+
+    from fal_async._dispatch.dispatcher import Dispatcher
+    from fal_async.batch.batch import Batch
+    from fal_async.batch.inputs import Inputs, Row
+    from fal_async.batch.jobs import Job, Progress
+    from fal_async.batch.journal import Journal
+    from fal_async.batch.options import Budget, Changed, Duplicates, Lost, OnStop, Unsure
+
+__all__ = ["BatchMixin"]
+
+
+class BatchMixin:
+    """Calls for many jobs, and for jobs that are started once."""
+
+    _dispatcher: Dispatcher
+
+    def batch(
+        self,
+        application: str | Callable[[Row], str],
+        inputs: Inputs,
+        *,
+        journal: Journal | str | os.PathLike[str] | None = None,
+        output: str | os.PathLike[str] | None = None,
+        save: str | Callable[[Job, int], Path] | None = None,
+        arguments: Mapping[str, str] | Callable[[Row], Mapping[str, Any]] | None = None,
+        in_flight: int | Literal["auto"] = "auto",
+        submitting: int = 8,
+        via: Literal["queue", "run"] = "queue",
+        ordered: bool = False,
+        ready: int = 100,
+        attempts: int = 3,
+        budget: float | Budget | None = None,
+        price: float | Decimal | None = None,
+        stop_after: int | float | None = 0.5,
+        on_stop: OnStop = "leave",
+        grace: float = 30.0,
+        key: str | Callable[[Row], str] | None = None,
+        duplicates: Duplicates = "each",
+        changed: Changed = "error",
+        unsure: Unsure = "look",
+        lost: Lost = "report",
+        progress: bool | Callable[[Progress], None] = False,
+        **submit_options: Any,
+    ) -> Batch:
+        """Start a job for each input, once, and iterate over the outcomes as the jobs end.
+
+        With a journal, a batch that was interrupted continues where it was: jobs that run are
+        waited for, outcomes that are known are repeated, and nothing is started twice. The jobs run
+        while the context of the batch is entered.
+
+        Args:
+            application: The endpoint id, or a function of the input that returns it.
+            inputs: The inputs: mappings, read lazily, or the path of a file with JSON lines, CSV or
+                Parquet.
+            journal: A `Journal`, the path of its file or the URL of its database; ``None`` keeps
+                none.
+            output: The path of a file of JSON lines, with a row for each input; ``None`` writes
+                none.
+            save: Where the files of outputs are saved: a pattern with ``{index}``, the number
+                ``{n}`` of the file, ``{ext}``, ``{key}``, ``{request_id}`` and columns, or a
+                function of the job and the number. ``None`` saves none.
+            arguments: The columns of the arguments by name, or a function of the input that returns
+                the arguments; ``None`` uses the input.
+            in_flight: The most jobs that have started and not ended. ``"auto"`` is twice the number
+                that runs at once; with ``via="run"``, it adapts to the limit of the account.
+            submitting: The most jobs that are being submitted, and so the most that are unsure
+                after a crash.
+            via: ``"queue"`` submits jobs; ``"run"`` calls apps directly.
+            ordered: Whether outcomes have the order of the inputs.
+            ready: The most outcomes that wait for the consumer. Then no more jobs are started.
+            attempts: The most jobs for one input. Others are started only after errors that may
+                pass.
+            budget: The most that the batch may cost; ``None`` is no limit. Jobs in flight are
+                counted at the mean cost so far.
+            price: The price of a unit; ``None`` asks the platform.
+            stop_after: The number of failures, or their share among the latest 200 outcomes, at
+                which the batch stops; ``None`` never stops.
+            on_stop: The treatment of jobs in flight when the batch is stopped: ``"leave"`` waits
+                for the grace period and leaves them to the next run, ``"wait"`` waits for all, and
+                ``"cancel"`` cancels them.
+            grace: The grace period, in seconds.
+            key: The column that identifies an input, or a function of the input; ``None`` uses the
+                content, so that inputs may be moved.
+            duplicates: ``"each"`` starts a job for each of several equal inputs, ``"once"`` one for
+                all, and ``"error"`` raises.
+            changed: The treatment of inputs that have another content under the same key:
+                ``"error"`` raises, ``"new"`` starts other jobs, and ``"keep"`` keeps the outcomes.
+            unsure: The treatment of inputs for which a job may have been started: ``"look"`` asks
+                the platform for its requests, ``"report"`` yields them, and ``"again"`` starts
+                another job, which may be charged twice.
+            lost: The treatment of results that are gone: ``"report"`` yields them, and ``"again"``
+                starts another job.
+            progress: Whether to show the progress, or a function that is called with it.
+            submit_options: Options of `submit`, such as `priority` and `tags`.
+
+        Raises:
+            InvalidRequestError: An argument is invalid; nothing was sent.
+
+        Example:
+            >>> async def main() -> None:
+            ...     rows = [{"prompt": "a cat"}, {"prompt": "a fox"}]
+            ...     async with fal_async.AsyncClient() as client:
+            ...         async with client.batch("demo/echo", rows, ordered=True) as batch:
+            ...             async for job in batch:
+            ...                 print(job.index, job.output["prompt"])
+            >>> anyio.run(main)
+            0 a cat
+            1 a fox
+        """
+        from fal_async.batch.batch import Batch  # most programs do without
+        from fal_async.batch.options import BatchOptions
+
+        return Batch(
+            self._dispatcher,
+            inputs,
+            journal,
+            BatchOptions(
+                application=application,
+                output=output,
+                save=save,
+                arguments=arguments,
+                in_flight=in_flight,
+                submitting=submitting,
+                via=via,
+                ordered=ordered,
+                ready=ready,
+                attempts=attempts,
+                budget=budget,
+                price=price,
+                stop_after=stop_after,
+                on_stop=on_stop,
+                grace=grace,
+                key=key,
+                duplicates=duplicates,
+                changed=changed,
+                unsure=unsure,
+                lost=lost,
+                progress=progress,
+                submit_options=submit_options,
+            ),
+        )

@@ -1,0 +1,422 @@
+"""`JobExecutor`: one input from its claim in the journal to its outcome."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
+
+from fal_async._client.inference import InferenceMixin
+from fal_async._client.queue import QueueMixin
+from fal_async._client.result import Result
+from fal_async._config import RetryPolicy
+from fal_async._files.auto_upload import attach_files
+from fal_async._protocol.retry import BackoffSchedule, backoff_delays
+from fal_async._protocol.serialization import encode_json
+from fal_async.batch.entries import Begin, Update
+from fal_async.batch.errors import JournalError
+from fal_async.batch.jobs import ErrorFacts, Job
+from fal_async.errors import (
+    AuthenticationError,
+    ClientClosedError,
+    ConnectionFailedError,
+    FalClientError,
+    FalClientHTTPError,
+    MissingCredentialsError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    StartTimeoutError,
+    SubmitOutcomeUnknownError,
+)
+from fal_async.types import InProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fal_async._client.handle import AsyncRequestHandle
+    from fal_async._dispatch.dispatcher import Dispatcher
+    from fal_async.batch.inputs import Item
+    from fal_async.batch.journal import Journal
+    from fal_async.batch.limits import FixedLimit
+    from fal_async.batch.options import BatchOptions
+
+__all__ = ["Again", "Calls", "JobExecutor", "Stop", "Unsettled"]
+
+_log = logging.getLogger("fal_async")
+
+#: A start is retried by the batch itself, which knows of all others.
+STARTING: Final = RetryPolicy(attempts=1)
+#: A result is read for as long as the platform keeps it.
+READING: Final = RetryPolicy(attempts=10_000, budget=3600.0, max_delay=15.0)
+#: The delays between attempts to start a job that was certainly not accepted.
+START_DELAYS: Final = BackoffSchedule(first=0.5, growth=2.0, longest=30.0)
+#: The time after which an input that another process is submitting is looked at again, in seconds.
+OTHER_PROCESS_DELAY: Final = 1.0
+#: The time that submits have to end after the batch was stopped, in seconds.
+SUBMIT_GRACE_PERIOD: Final = 5.0
+#: Errors that every other job would have as well.
+_FATAL: Final = (
+    AuthenticationError,
+    PermissionDeniedError,
+    MissingCredentialsError,
+    ClientClosedError,
+    JournalError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An input that has to be executed again.
+
+    Attributes:
+        delay: The time to wait before, in seconds.
+        is_foreign: Whether another process is executing it.
+    """
+
+    delay: float = 0.0
+    is_foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """An input for which a job may have been started: the platform has to be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The end of the batch: an input was not started, and no other can be."""
+
+    error: FalClientError | None = None
+
+
+class Calls(InferenceMixin, QueueMixin):
+    """The calls of a client with a retry policy of their own."""
+
+    def __init__(self, dispatcher: Dispatcher, policy: RetryPolicy) -> None:
+        self._dispatcher = replace(dispatcher, policy=policy)
+
+
+class JobExecutor:
+    """Executes inputs: claims them in the journal, starts their jobs and collects their results.
+
+    Args:
+        dispatcher: The dispatcher of the client.
+        journal: The journal, which is open.
+        options: The options of the batch.
+        limit: The limit on the jobs in flight, which learns from them.
+        is_stopping: Returns whether no more jobs should be started.
+
+    Attributes:
+        running: The number of jobs that runners execute.
+        started: The number of jobs that were started, or may have been.
+        again: The number of jobs that were started although an earlier one may exist.
+        price: The price of a unit, or ``None``.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        options: BatchOptions,
+        limit: FixedLimit,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._starting = Calls(dispatcher, STARTING)
+        self._reading = Calls(dispatcher, READING)
+        self._journal = journal
+        self._options = options
+        self._limit = limit
+        self._is_stopping = is_stopping
+        self._submitting = anyio.Semaphore(options.submitting)
+        self._handles: dict[str, AsyncRequestHandle] = {}
+        self.running = 0
+        self.started = 0
+        self.again = 0
+        self.price: Decimal | None = None
+
+    async def start(self, item: Item) -> Job | Again | Unsettled | Stop:
+        """Start a job for an input, and wait for its outcome."""
+        options = dict(self._options.submit_options)
+        try:
+            arguments = await attach_files(
+                self._dispatcher, item.arguments, auto_upload=options.pop("auto_upload", True)
+            )
+            item.sent = arguments
+        except (FalClientError, OSError) as error:
+            if isinstance(error, _FATAL):
+                return Stop(error)
+            return await self._fail(item, error, claim=True)
+        if self._options.via == "run":
+            return await self._run(item, arguments, options)
+        async with self._submitting:
+            if self._is_stopping():
+                return Stop()
+            if not await self._claim(item):
+                return Again(OTHER_PROCESS_DELAY, is_foreign=True)
+            try:
+                handle = await self._submit(item, arguments, options)
+            except FalClientError as error:
+                return await self._not_submitted(item, error)
+            self._record(item, state="running", **_handle_values(handle, self._starting))
+        return await self.collect(item, handle)
+
+    async def _claim(self, item: Item) -> bool:
+        """Record durably that a job is about to be started; return false if it was already."""
+        now = time.time()
+        change = Begin(item.key, item.application, item.index, item.digest, now, item.entry)
+        if not await self._journal._commit(change):
+            return False
+        item.attempts, item.started_at, item.resumed = item.attempts + 1, now, False
+        self.started += 1
+        return True
+
+    def _record(self, item: Item, *, output: bytes | None = None, **values: Any) -> None:
+        self._journal._commit_soon(Update(item.key, item.attempts, values, output))
+
+    async def _submit(
+        self, item: Item, arguments: Any, options: Mapping[str, Any]
+    ) -> AsyncRequestHandle:
+        """Submit a job; try again for as long as it was certainly not accepted."""
+        delays = backoff_delays(random.random, START_DELAYS)
+        while True:
+            try:
+                return await self._starting.submit(
+                    item.application, arguments, auto_upload=False, **options
+                )
+            except (RateLimitError, ConnectionFailedError, FalClientHTTPError) as error:
+                if not _is_start_retried(error) or self._is_stopping():
+                    raise
+                delay = max(next(delays), getattr(error, "retry_after", None) or 0.0)
+                _log.info("Submitting input %d again in %.1f s: %s", item.index, delay, error)
+            await anyio.sleep(delay)
+
+    async def _not_submitted(
+        self, item: Item, error: FalClientError
+    ) -> Job | Again | Unsettled | Stop:
+        """Settle an input whose job was rejected, or may have been started."""
+        known = getattr(error, "request_id", None)
+        if isinstance(error, SubmitOutcomeUnknownError) and known is not None:
+            self._record(item, state="running", request_id=known)
+            return await self.collect(
+                item, await self._starting.get_handle(item.application, known)
+            )
+        if error.started is False or isinstance(error, _FATAL):
+            is_fatal = isinstance(error, (*_FATAL, NotFoundError))
+            if is_fatal or _is_start_retried(error):
+                item.attempts -= 1
+                self.started -= 1
+                await self._journal._commit(
+                    Update(
+                        item.key, item.attempts + 1, {"state": "planned", "attempts": item.attempts}
+                    )
+                )
+                return Stop(error if is_fatal else None)
+            return await self._fail(item, error)
+        facts = replace(ErrorFacts.from_error(error), final=False)
+        self._record(item, state="unsure", error=facts.to_dict())
+        return Unsettled()
+
+    async def _run(
+        self, item: Item, arguments: Any, options: Mapping[str, Any]
+    ) -> Job | Again | Unsettled | Stop:
+        """Run an input directly; wait while the account has too many runs."""
+        if not await self._claim(item):
+            return Again(OTHER_PROCESS_DELAY, is_foreign=True)
+        delays = backoff_delays(random.random, START_DELAYS)
+        while True:
+            sent_at = anyio.current_time()
+            try:
+                output = await self._starting.run(
+                    item.application, arguments, auto_upload=False, **options
+                )
+            except RateLimitError as error:
+                if error.started is not False or self._is_stopping():
+                    return await self._run_failed(item, error)
+                self._limit.refused(sent_at, anyio.current_time(), error.retry_after)
+                delay = max(next(delays), error.retry_after or 0.0)
+            except ConnectionFailedError as error:
+                if self._is_stopping():
+                    return await self._run_failed(item, error)
+                delay = next(delays)
+            except FalClientError as error:
+                return await self._run_failed(item, error)
+            else:
+                self._limit.succeeded()
+                return self._succeed(item, output, getattr(output, "request_id", None))
+            await anyio.sleep(delay)
+
+    async def _run_failed(
+        self, item: Item, error: FalClientError
+    ) -> Job | Again | Unsettled | Stop:
+        if error.stage == "job" and error.started:
+            return await self._fail(item, error)
+        return await self._not_submitted(item, error)
+
+    def attach(self, data: Mapping[str, str]) -> AsyncRequestHandle:
+        """Return the handle of a job that was started before."""
+        return self._reading.attach(data)
+
+    async def collect(
+        self, item: Item, handle: AsyncRequestHandle
+    ) -> Job | Again | Unsettled | Stop:
+        """Wait until a job has ended, and fetch its result."""
+        handle = self._reading.attach(handle)
+        self._handles[item.key] = handle
+        try:
+            output = await self._wait(handle)
+        except FalClientError as error:
+            return await self._not_collected(item, handle.request_id, error)
+        finally:
+            del self._handles[item.key]
+        return self._succeed(item, output, handle.request_id)
+
+    async def _wait(self, handle: AsyncRequestHandle) -> Any:
+        is_running = False
+        try:
+            dispatcher = self._reading._dispatcher
+            with dispatcher.call("get", handle.application, timeout=None, handle=handle) as state:
+                watcher = handle._watch(dispatcher, state, interval=None, poll_immediately=False)
+                async with aclosing(watcher.statuses()) as statuses:
+                    async for status in statuses:
+                        state.last = status
+                        if isinstance(status, InProgress) is not is_running:
+                            is_running = not is_running
+                            self.running += 1 if is_running else -1
+                            self._limit.observe_running(self.running)
+                return await handle._fetch_result(state.last, None)
+        finally:
+            self.running -= is_running
+
+    async def _not_collected(
+        self, item: Item, request_id: str, error: FalClientError
+    ) -> Job | Again | Unsettled | Stop:
+        if error.stage == "job":
+            return await self._fail(item, error, request_id)
+        if isinstance(error, NotFoundError):
+            return await self._lose(item, error, request_id)
+        if isinstance(error, _FATAL):
+            return Stop(error)
+        # The journal still has the job, so that the next run can fetch its result.
+        facts = replace(ErrorFacts.from_error(error), final=False)
+        return self._make_job(item, ok=None, request_id=request_id, error=facts)
+
+    async def _lose(self, item: Item, error: NotFoundError, request_id: str) -> Job | Again:
+        """Settle an input whose result has expired, or is unknown to the platform."""
+        error.started = True
+        if self._options.lost == "again" and item.attempts < self._options.attempts:
+            self.again += 1
+            facts = replace(ErrorFacts.from_error(error), final=False)
+            await self._end(item, state="lost", error=facts.to_dict())
+            return Again()
+        facts = ErrorFacts.from_error(error)
+        await self._end(item, state="lost", error=facts.to_dict())
+        return self._make_job(item, ok=False, request_id=request_id, error=facts)
+
+    async def _fail(
+        self,
+        item: Item,
+        error: Exception,
+        request_id: str | None = None,
+        *,
+        claim: bool = False,
+    ) -> Job | Again:
+        """Settle an input whose job has failed or was rejected: start another one, or report it."""
+        if claim and not await self._claim(item):
+            return Again(OTHER_PROCESS_DELAY, is_foreign=True)
+        facts = ErrorFacts.from_error(error)
+        is_passing = facts.retryable or isinstance(error, StartTimeoutError)
+        facts = replace(facts, final=not is_passing or item.attempts >= self._options.attempts)
+        await self._end(item, state="failed", error=facts.to_dict())
+        if not facts.final:
+            return Again()
+        return self._make_job(item, ok=False, request_id=request_id, error=facts)
+
+    async def _end(self, item: Item, **values: Any) -> None:
+        """Record an outcome after which another job may be started, and know it as the latest."""
+        change = Update(item.key, item.attempts, {"ended_at": time.time(), **values})
+        await self._journal._commit(change)
+        item.entry = (await self._journal._find([item.key])).get(item.key)
+
+    def _succeed(self, item: Item, output: Any, request_id: str | None) -> Job:
+        result = cast("Result", output) if isinstance(output, Result) else None
+        units = None if result is None else result.billable_units
+        cost = None if result is None else result.cost
+        if self.price is not None and units is not None:
+            cost = Decimal(str(units)) * self.price
+        body = encode_json(cast("object", output)) if self._journal.keep_outputs else None
+        self._record(
+            item,
+            output=body,
+            state="ended",
+            request_id=request_id,
+            ended_at=time.time(),
+            units=units,
+            cost=cost,
+        )
+        return self._make_job(
+            item,
+            ok=True,
+            request_id=request_id,
+            output=output,
+            result=result,
+            units=units,
+            cost=cost,
+        )
+
+    def _make_job(self, item: Item, **outcome: Any) -> Job:
+        return Job(
+            index=item.index,
+            key=item.key,
+            row=item.row,
+            arguments=item.arguments,
+            attempts=item.attempts,
+            seconds=max(0.0, time.time() - item.started_at) if item.started_at else 0.0,
+            resumed=item.resumed,
+            **outcome,
+        )
+
+    async def finish_submits(self) -> None:
+        """Wait until no job is being submitted, for a limited time."""
+        with anyio.move_on_after(SUBMIT_GRACE_PERIOD):
+            for _ in range(self._options.submitting):
+                await self._submitting.acquire()
+
+    async def cancel_all(self) -> int:
+        """Cancel all jobs in flight; return the number of jobs that were not cancelled."""
+        failed = 0
+
+        async def cancel(handle: AsyncRequestHandle) -> None:
+            nonlocal failed
+            try:
+                await handle.cancel()
+            except FalClientError:
+                failed += 1
+
+        async with anyio.create_task_group() as group:
+            for handle in list(self._handles.values()):
+                group.start_soon(cancel, handle)
+        return failed
+
+
+def _is_start_retried(error: FalClientError) -> bool:
+    """Return whether a start was certainly not accepted, for a reason that passes."""
+    if error.started is not False:
+        return False
+    if isinstance(error, ConnectionFailedError | RateLimitError):
+        return True
+    return isinstance(error, FalClientHTTPError) and error.status_code >= 500
+
+
+def _handle_values(handle: AsyncRequestHandle, calls: Calls) -> dict[str, Any]:
+    """Return the values of the journal for a handle: its URLs only if they are unusual."""
+    usual = calls._make_handle(handle.application, handle.request_id)
+    values: dict[str, Any] = {"request_id": handle.request_id}
+    return values if handle == usual else {**values, "handle": handle.to_dict()}

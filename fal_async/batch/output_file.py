@@ -1,0 +1,155 @@
+"""`OutputFile`: the rows of a batch as JSON lines, each exactly once."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from fal_async._net.background import spawn
+from fal_async._net.files import write_file
+from fal_async._net.threads import Work, run_in_thread
+from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async.batch.entries import COMPLETE, Note, Update
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fal_async.batch.entries import Entry
+    from fal_async.batch.jobs import Job
+    from fal_async.batch.journal import Journal
+    from fal_async.batch.journal_store import JournalStore
+
+__all__ = ["OutputFile"]
+
+#: The least time between two writes, in seconds.
+WRITE_INTERVAL: Final = 0.25
+
+
+class OutputFile:
+    """A file of JSON lines, whose durable size the journal knows.
+
+    Rows are appended and written to the disk, and then marked in the journal. What a crash has left
+    behind the durable size is cut off, so that each row is there once.
+
+    Args:
+        path: The path of the file, which is created if necessary.
+        journal: The journal, which is open.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], journal: Journal) -> None:
+        self._path = Path(path)
+        self._journal = journal
+        self._descriptor: int | None = None
+        self._rows: list[tuple[str, int, bytes]] = []
+        self._size = 0
+        self._is_writing = False
+        self._written = anyio.Event()
+        self._error: OSError | None = None
+
+    async def open(self) -> None:
+        """Open the file, and cut off rows that are not durable or not valid any more.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        await self._journal._read(self._recover)
+
+    def _recover(self, store: JournalStore) -> None:
+        self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
+        note = f"output_size {self._path.resolve()}"
+        durable, size = int(store.note(note) or 0), os.fstat(self._descriptor).st_size
+        is_stale = store.note("output_is_stale") == "1" or size < durable
+        if is_stale:
+            durable = self._rewrite(store, min(size, durable))
+        os.ftruncate(self._descriptor, durable)
+        os.lseek(self._descriptor, durable, os.SEEK_SET)
+        self._size = durable
+        store.commit([Note(note, str(durable)), Note("output_is_stale", "0")])
+
+    def _rewrite(self, store: JournalStore, size: int) -> int:
+        """Keep the rows whose inputs are complete, and mark the others as not written."""
+        assert self._descriptor is not None  # noqa: S101 -- opened by the caller
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            lines = file.read(size).splitlines(keepends=True)
+        rows = {str(decode_json(line)["key"]): line for line in lines if line.endswith(b"\n")}
+        entries = store.find(list(rows))
+        kept = {key: row for key, row in rows.items() if _is_final(entries.get(key))}
+        os.close(self._descriptor)
+        content = b"".join(kept.values())
+        write_file(self._path, content)
+        self._descriptor = os.open(self._path, os.O_RDWR)
+        changed = [
+            entry for entry in store.entries(None) if entry.is_written != (entry.key in kept)
+        ]
+        store.commit([Update(e.key, e.attempts, {"is_written": e.key in kept}) for e in changed])
+        return len(content)
+
+    def add(self, job: Job) -> None:
+        """Append the row of a job soon.
+
+        Raises:
+            OSError: Earlier rows could not be written.
+        """
+        if self._error is not None:
+            raise self._error
+        if job.ok is None or (job.error is not None and not job.error.final):
+            self._journal._commit_soon(Note("output_is_stale", "1"))  # the outcome may change
+        self._rows.append((job.key, job.attempts, encode_json(job.to_dict()) + b"\n"))
+        if not self._is_writing:
+            self._is_writing = True
+            spawn(self._write_rows)
+
+    async def _write_rows(self) -> None:
+        try:
+            while self._rows:
+                rows, self._rows = self._rows, []
+                await run_in_thread(partial(self._append, [row for _, _, row in rows]), Work.FILES)
+                for key, attempts, _ in rows:
+                    self._journal._commit_soon(Update(key, attempts, {"is_written": True}))
+                note = f"output_size {self._path.resolve()}"
+                self._journal._commit_soon(Note(note, str(self._size)))
+                if not self._rows:
+                    await anyio.sleep(WRITE_INTERVAL)
+        except OSError as error:
+            self._error = OSError(
+                error.errno, f"cannot write the rows: {error.strerror}", str(self._path)
+            )
+        finally:
+            self._is_writing = False
+            written, self._written = self._written, anyio.Event()
+            written.set()
+
+    def _append(self, rows: Iterable[bytes]) -> None:
+        assert self._descriptor is not None  # noqa: S101 -- opened before
+        content = memoryview(b"".join(rows))
+        while content:
+            written = os.write(self._descriptor, content)
+            self._size += written
+            content = content[written:]
+        os.fsync(self._descriptor)
+
+    async def aclose(self) -> None:
+        """Write all rows, and close the file.
+
+        Raises:
+            OSError: Rows could not be written.
+        """
+        while self._is_writing and self._error is None:
+            await self._written.wait()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            await run_in_thread(partial(os.close, descriptor), Work.CLEANUP)
+        if self._error is not None:
+            raise self._error
+
+
+def _is_final(entry: Entry | None) -> bool:
+    """Return whether a row of this input stays as it is."""
+    if entry is None or entry.state not in COMPLETE:
+        return False
+    return entry.error is None or bool(entry.error.get("final"))

@@ -1,0 +1,90 @@
+"""`Plan`: the inputs of a batch in their order, with the entries that the journal has of them."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+from fal_async.batch.entries import COMPLETE
+from fal_async.batch.errors import ChangedInputError
+from fal_async.batch.inputs import iterate_chunks
+from fal_async.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from fal_async.batch.inputs import Inputs, Item, ItemFactory
+    from fal_async.batch.journal import Journal
+    from fal_async.batch.options import BatchOptions
+
+__all__ = ["Plan"]
+
+#: The number of changed inputs that an error names.
+MAX_NAMED: Final = 10
+
+
+class Plan:
+    """The inputs of a batch, read lazily and looked up in the journal.
+
+    Args:
+        inputs: The inputs.
+        factory: Makes items of them.
+        journal: The journal, which is open.
+        options: The options of the batch.
+    """
+
+    def __init__(
+        self, inputs: Inputs, factory: ItemFactory, journal: Journal, options: BatchOptions
+    ) -> None:
+        self._inputs = inputs
+        self._factory = factory
+        self._journal = journal
+        self._options = options
+
+    async def items(self) -> AsyncGenerator[Item, None]:
+        """Yield the inputs with their entries.
+
+        Raises:
+            ChangedInputError: The content of inputs has changed under their keys.
+            InvalidRequestError: An input is invalid.
+        """
+        # A journal without entries has to be asked only once.
+        summary = await self._journal._read(lambda store: store.summary())
+        async with aclosing(iterate_chunks(self._inputs)) as chunks:
+            async for rows in chunks:
+                items = await self._factory.make(rows)
+                self._check_repeats(items)
+                if summary.total or self._journal.shared:
+                    keys = [item.key for item in items]
+                    found = await self._journal._find(keys)
+                    for item in items:
+                        item.entry = found.get(item.key)
+                    self._check_changes(items)
+                for item in items:
+                    yield item
+
+    def _check_repeats(self, items: list[Item]) -> None:
+        for item in items:
+            if item.repeats_earlier and self._options.duplicates == "error":
+                raise InvalidRequestError(
+                    f"inputs must differ from each other, got input {item.index} again: set "
+                    "duplicates='each' for a job of its own, or 'once' for one job"
+                )
+
+    def _check_changes(self, items: list[Item]) -> None:
+        changed = [
+            item for item in items if item.entry is not None and item.entry.digest != item.digest
+        ]
+        if self._options.changed == "error" and changed:
+            keys = [item.key for item in changed][:MAX_NAMED]
+            raise ChangedInputError(
+                f"the content of inputs has changed since the journal has recorded them: "
+                f"{', '.join(keys)}; set changed='new' to start jobs for the new content, or "
+                "'keep' to keep the old outcomes",
+                keys,
+            )
+        if self._options.changed == "new":
+            for item in changed:
+                item.is_changed = True
+                if item.entry is not None and item.entry.state in COMPLETE:
+                    item.attempts = 0

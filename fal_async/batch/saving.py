@@ -1,0 +1,93 @@
+"""`FileSaver`: the files of outputs, saved under the names of a pattern."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from fal_async._files.file import File, files_in_output
+from fal_async.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fal_async._dispatch.dispatcher import Dispatcher
+    from fal_async.batch.jobs import Job
+
+__all__ = ["FileSaver"]
+
+#: Characters of values that would select another folder, or that file systems reserve.
+_UNSAFE: Final = re.compile(r"[/\\:\x00-\x1f]|^\.+")
+
+
+class FileSaver:
+    """Saves the files of outputs.
+
+    Args:
+        dispatcher: The dispatcher of the client.
+        target: A pattern such as ``"images/{index}-{n}{ext}"``, or a function of the job and the
+            number of the file that returns a path.
+
+    Raises:
+        InvalidRequestError: The pattern is invalid.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, target: str | Callable[[Job, int], Path]) -> None:
+        self._dispatcher = dispatcher
+        self._target = target
+        if isinstance(target, str) and "{" not in target:
+            raise InvalidRequestError(
+                f"save must be a pattern with {{index}}, {{key}} or {{request_id}}, got "
+                f"{target!r}: all files would have the same name"
+            )
+
+    async def save(self, job: Job) -> tuple[Path, ...]:
+        """Save all files of a job's output, and return their paths.
+
+        Raises:
+            FalClientError: A file cannot be downloaded.
+            OSError: A file cannot be written.
+            InvalidRequestError: The pattern has a name that the input does not have.
+        """
+        paths: list[Path] = []
+        for number, file in enumerate(files_in_output(job.output, File, self._dispatcher)):
+            path = self._path(job, number, file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            paths.append(await file.save(path))
+        return tuple(paths)
+
+    def _path(self, job: Job, number: int, file: File) -> Path:
+        if not isinstance(self._target, str):
+            return Path(self._target(job, number))
+        columns: dict[str, Any] = {
+            str(name): _UNSAFE.sub("_", str(value))
+            for name, value in job.row.items()
+            if isinstance(value, str | int | float)
+        }
+        columns |= {
+            "index": job.index,
+            "n": number,
+            "key": _UNSAFE.sub("_", job.key),
+            "request_id": job.request_id,
+            "ext": _suffix(file),
+        }
+        try:
+            return Path(self._target.format_map(columns))
+        except (KeyError, ValueError, IndexError) as error:
+            known = ", ".join(f"{{{name}}}" for name in columns)
+            raise InvalidRequestError(
+                f"save must be a pattern of {known}, got {self._target!r}: {error!r}"
+            ) from error
+
+
+def _suffix(file: File) -> str:
+    """Return the suffix of a file's name, with a dot; empty if it is unknown."""
+    for name in (file.file_name, urlsplit(file.url).path):
+        suffix = PurePosixPath(name or "").suffix
+        if suffix and not set(suffix) & set(f"{os.sep}\\:"):
+            return suffix
+    return mimetypes.guess_extension(file.content_type or "") or ""

@@ -1,0 +1,438 @@
+"""`Scheduler`: decides which input is executed next, and when no more are started."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
+
+from fal_async._client.result import Result
+from fal_async._protocol.serialization import decode_json
+from fal_async.batch.entries import COMPLETE, Update
+from fal_async.batch.executor import Again, Stop, Unsettled
+from fal_async.batch.jobs import ErrorFacts, Job
+from fal_async.batch.lookup import SETTLED_AFTER, find_jobs
+from fal_async.errors import FalClientError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from anyio.abc import TaskGroup
+
+    from fal_async._dispatch.dispatcher import Dispatcher
+    from fal_async.batch.entries import Entry
+    from fal_async.batch.executor import JobExecutor
+    from fal_async.batch.inputs import Item
+    from fal_async.batch.jobs import StopReason
+    from fal_async.batch.journal import Journal
+    from fal_async.batch.limits import FixedLimit
+    from fal_async.batch.options import BatchOptions
+    from fal_async.batch.plan import Plan
+    from fal_async.batch.saving import FileSaver
+    from fal_async.batch.spending import Spending
+
+__all__ = ["Scheduler"]
+
+_log = logging.getLogger("fal_async")
+
+#: The number of inputs that wait for another job before the oldest of them gets it.
+MAX_DEFERRED: Final = 100
+#: The number of unsure inputs at which the platform is asked before the end of the batch.
+MAX_UNSURE: Final = 64
+#: The time between two searches for the jobs of unsure inputs, in seconds.
+LOOK_INTERVAL: Final = 2.0
+
+
+class Scheduler:
+    """Executes the inputs of a plan: bounded, with later attempts after the first ones.
+
+    Args:
+        dispatcher: The dispatcher of the client.
+        journal: The journal, which is open.
+        options: The options of the batch.
+        limit: The limit on the jobs in flight.
+        executor: Executes an input.
+        saver: Saves the files of outputs, or ``None``.
+        spending: The costs.
+        deliver: Called with each outcome.
+        may_deliver: Returns whether the consumer accepts another outcome of an input.
+        is_needed: Returns whether the output of a complete input is needed.
+
+    Attributes:
+        stopped: The reason for which no more jobs are started, or ``None``.
+        error: The error that has stopped the batch, or ``None``.
+        saving: The number of outcomes whose files are being saved.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        options: BatchOptions,
+        limit: FixedLimit,
+        executor: JobExecutor,
+        saver: FileSaver | None,
+        spending: Spending,
+        deliver: Callable[[Job], None],
+        may_deliver: Callable[[int], bool],
+        is_needed: Callable[[Entry], bool],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._options = options
+        self._limit = limit
+        self._executor = executor
+        self._saver = saver
+        self._spending = spending
+        self._deliver = deliver
+        self._may_deliver = may_deliver
+        self._is_needed = is_needed
+        self._group: TaskGroup | None = None
+        self._changed = anyio.Event()
+        self._input_scope = anyio.CancelScope()
+        self._deferred: list[tuple[float, int, Item]] = []
+        self._numbers = itertools.count()
+        self._active: dict[str, Item] = {}
+        self._unsure: list[Item] = []
+        self._look_at = 0.0
+        self.stopped: StopReason | None = None
+        self.error: Exception | None = None
+        self.saving = 0
+
+    def notify(self) -> None:
+        """Check again whether another job may start."""
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def stop(self, reason: StopReason, error: Exception | None = None) -> None:
+        """Start no more jobs. Jobs in flight are collected."""
+        if self.stopped is None:
+            self.stopped, self.error = reason, error
+        elif error is not None and self.error is None:
+            self.error = error
+        self._input_scope.cancel()  # a slow source is not waited for
+        self.notify()
+
+    def abort(self) -> None:
+        """End at once. Jobs in flight are left to the next run."""
+        self.stop("requested")
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+
+    async def run(self, plan: Plan) -> None:
+        """Execute all inputs of a plan, until there are no more or the batch is stopped."""
+        async with anyio.create_task_group() as group, aclosing(plan.items()) as items:
+            self._group = group
+            try:
+                with self._input_scope:
+                    while (item := await self._next(items)) is not None:
+                        await self._dispatch(item)
+            except Exception as error:  # noqa: BLE001 -- of the inputs; raised to the consumer
+                self.stop("error", error)
+            await self._end_grace_period(group)
+
+    async def _end_grace_period(self, group: TaskGroup) -> None:
+        """Let jobs in flight end after a stop, for as long as the options say."""
+        if self.stopped == "requested" and self._options.on_stop == "leave":
+            deadline = anyio.current_time() + self._options.grace
+            await self._executor.finish_submits()
+            group.cancel_scope.deadline = deadline
+        elif self.stopped == "requested" and self._options.on_stop == "cancel":
+            await self._executor.cancel_all()
+
+    async def _next(self, items: AsyncGenerator[Item, None]) -> Item | None:
+        """Return the input to execute next: a new one, or one that needs another attempt."""
+        while self.stopped is None:
+            now = anyio.current_time()
+            is_due = bool(self._deferred) and self._deferred[0][0] <= now
+            if is_due and (self._options.ordered or len(self._deferred) >= MAX_DEFERRED):
+                return heapq.heappop(self._deferred)[2]
+            item = await anext(items, None)
+            if item is not None:
+                if len(self._unsure) >= MAX_UNSURE:
+                    await self._look()
+                return item
+            if is_due:
+                return heapq.heappop(self._deferred)[2]
+            if not self._active and not self._deferred and not self._unsure:
+                return None
+            await self._wait_or_look(now)
+        return None
+
+    async def _wait_or_look(self, now: float) -> None:
+        """Wait until an input ends or is due; ask for unsure ones if there is nothing else."""
+        only_unsure = len(self._active) == len(self._unsure) and not self._deferred
+        if self._unsure and only_unsure and now >= self._look_at:
+            await self._look()
+            return
+        due = [self._deferred[0][0]] if self._deferred else []
+        if self._unsure:
+            due.append(self._look_at if self._look_at > now else now + LOOK_INTERVAL)
+        timeout = max(0.01, min(due) - now) if due else None
+        with anyio.move_on_after(timeout):
+            await self._changed.wait()
+
+    async def _dispatch(self, item: Item) -> None:
+        """Execute an input in a task of its own, once it may start."""
+        if item.key in self._active and item is not self._active[item.key]:
+            self._active[item.key].repeats.append(item)
+            return
+        if item.repeats_earlier and item.entry is None and self._options.duplicates == "once":
+            await self._journal._flush()
+            await self._reload(item)
+        entry = item.entry
+        is_complete = entry is not None and self._is_complete(item, entry)
+        self._active[item.key] = item
+        await self._wait_until_free(item, is_complete=is_complete)
+        if self.stopped is not None and not is_complete:
+            del self._active[item.key]
+            return
+        assert self._group is not None  # noqa: S101 -- set by `run`
+        if entry is not None and is_complete:
+            await self._resume(item, entry)
+            return
+        self._limit.in_flight += 1
+        self._group.start_soon(self._execute, item)
+
+    def _is_complete(self, item: Item, entry: Entry) -> bool:
+        """Return whether an entry needs no more jobs."""
+        if entry.state not in COMPLETE or item.is_changed:
+            return False
+        may_start = entry.attempts < self._options.attempts
+        if entry.state == "lost" and self._options.lost == "again":
+            return not may_start
+        if entry.state == "failed" and entry.error is not None:
+            is_download = entry.error.get("stage") == "download" and entry.request_id is not None
+            return bool(entry.error.get("final")) or not may_start or is_download
+        return self._journal.keep_outputs or entry.state == "failed"
+
+    async def _wait_until_free(self, item: Item, *, is_complete: bool) -> None:
+        """Wait until the limits, the consumer and the budget permit another job."""
+        while self.stopped is None:
+            now = anyio.current_time()
+            accepts = self._may_deliver(item.index)
+            if is_complete and accepts:
+                return
+            if not is_complete and accepts and self._limit.is_free(now):
+                if self._spending.has_room(self._limit.in_flight):
+                    return
+                if self._limit.in_flight == 0:
+                    self.stop("budget")
+                    return
+            with anyio.move_on_after(None if self._limit.in_flight >= self._limit.value else 0.1):
+                await self._changed.wait()
+
+    async def _execute(self, item: Item) -> None:
+        try:
+            outcome = await self._step(item)
+        except (FalClientError, OSError) as error:
+            outcome = Stop(error if isinstance(error, FalClientError) else None)
+            self.stop("error", error)
+        finally:
+            self._limit.in_flight -= 1
+            self.notify()
+        if isinstance(outcome, Job):
+            await self._settle(item, outcome)
+        elif isinstance(outcome, Again):
+            if outcome.is_foreign:
+                await self._reload(item)
+            self._defer(item, outcome.delay)
+        elif isinstance(outcome, Unsettled):
+            await self._settle_unsure(item)
+        else:
+            self._active.pop(item.key, None)
+            if outcome.error is not None:
+                self.stop("error", outcome.error)
+        self.notify()
+
+    async def _step(self, item: Item) -> Job | Again | Unsettled | Stop:
+        """Do the next step for an input, by its state."""
+        entry = item.entry
+        if entry is None or entry.state in {"planned", *COMPLETE}:
+            item.attempts = entry.attempts if entry is not None else 0
+            is_complete = entry is not None and entry.state in {"ended", "saved"}
+            if entry is not None and is_complete and not item.is_changed:
+                return await self._collect(item, entry)  # the journal keeps no outputs
+            return await self._executor.start(item)
+        item.attempts, item.started_at = entry.attempts, entry.tried_at
+        if entry.state == "running":
+            return await self._collect(item, entry)
+        if self._journal._run is None or entry.run != self._journal._run.number:
+            live = await self._journal._read(lambda store: store.live_runs())
+            if entry.run in live and entry.state == "submitting":
+                return Again(1.0, is_foreign=True)
+            item.resumed = True
+        return Unsettled()
+
+    async def _collect(self, item: Item, entry: Entry) -> Job | Again | Unsettled | Stop:
+        item.attempts, item.started_at = entry.attempts, entry.tried_at
+        item.resumed = self._journal._run is None or entry.run != self._journal._run.number
+        ids = {"application": entry.application, "request_id": str(entry.request_id)}
+        handle = self._executor.attach(entry.handle or ids)
+        return await self._executor.collect(item, handle)
+
+    def _defer(self, item: Item, delay: float = 0.0) -> None:
+        due = anyio.current_time() + delay
+        heapq.heappush(self._deferred, (due, next(self._numbers), item))
+
+    async def _reload(self, item: Item) -> None:
+        item.entry = (await self._journal._find([item.key])).get(item.key)
+
+    async def _settle(self, item: Item, job: Job) -> None:
+        """Save the files of an outcome and deliver it, also for inputs that repeat this one."""
+        if job.ok and self._saver is not None:
+            job = await self._save(item, job)
+        self._active.pop(item.key, None)
+        self._spending.add(job)
+        self._deliver(job)
+        for repeat in item.repeats:
+            self._deliver(
+                replace(
+                    job, index=repeat.index, row=repeat.row, resumed=True, units=None, cost=None
+                )
+            )
+
+    async def _save(self, item: Item, job: Job) -> Job:
+        assert self._saver is not None  # noqa: S101 -- checked by the caller
+        self.saving += 1
+        try:
+            paths = await self._saver.save(job)
+        except (FalClientError, OSError) as error:
+            facts = replace(
+                ErrorFacts.from_error(error), stage="download", started=True, final=False
+            )
+            values: dict[str, Any] = {"state": "failed", "error": facts.to_dict()}
+            self._journal._commit_soon(Update(item.key, job.attempts, values))
+            return replace(job, ok=False, error=facts)
+        finally:
+            self.saving -= 1
+            self.notify()
+        values = {"state": "saved", "files": [str(path) for path in paths], "error": None}
+        self._journal._commit_soon(Update(item.key, job.attempts, values))
+        return replace(job, files=paths)
+
+    async def _resume(self, item: Item, entry: Entry) -> None:
+        """Deliver the outcome that the journal has of an input."""
+        is_saved = self._saver is None or entry.state in {"saved", "lost"}
+        is_download = entry.error is not None and entry.error.get("stage") == "download"
+        ok = entry.state in {"ended", "saved"} or (is_download and self._saver is not None)
+        output = None
+        if ok and (self._is_needed(entry) or not is_saved):
+            body = await self._journal._read(lambda store: store.output(entry.key))
+            output = None if body is None else decode_json(body)
+        job = Job(
+            index=item.index,
+            key=item.key,
+            row=item.row,
+            arguments=item.arguments,
+            ok=ok,
+            output=output,
+            result=_stored_result(output, entry),
+            files=tuple(Path(path) for path in entry.files),
+            error=None if ok or entry.error is None else ErrorFacts.from_dict(entry.error),
+            request_id=entry.request_id,
+            units=entry.units,
+            cost=entry.cost,
+            seconds=(entry.ended_at or entry.tried_at) - entry.tried_at,
+            attempts=entry.attempts,
+            resumed=True,
+        )
+        if ok and not is_saved:
+            assert self._group is not None  # noqa: S101 -- set by `run`
+            self._group.start_soon(self._settle, item, job)
+            return
+        self._active.pop(item.key, None)
+        self._deliver(job)
+
+    async def _settle_unsure(self, item: Item) -> None:
+        """Treat an input for which a job may have been started as the options say."""
+        treatment = self._options.unsure
+        if treatment == "again" and item.attempts < self._options.attempts:
+            self._executor.again += 1
+            await self._journal._flush()
+            await self._reload(item)
+            if item.entry is not None and item.entry.state != "planned":
+                item.entry = await self._replan(item)
+            self._defer(item)
+        elif treatment == "look":
+            self._unsure.append(item)
+        else:
+            self._report(item)
+
+    async def _replan(self, item: Item) -> Entry | None:
+        """Record that no job is known for an input, so that another one is started."""
+        await self._journal._commit(Update(item.key, item.attempts, {"state": "planned"}))
+        await self._reload(item)
+        return item.entry
+
+    def _report(self, item: Item) -> None:
+        """Deliver an unsure input."""
+        known = item.entry.error if item.entry is not None else None
+        facts = ErrorFacts(
+            type="SubmitOutcomeUnknownError",
+            message="a job may have been started, and its id is unknown",
+            stage="submit",
+            final=False,
+        )
+        facts = facts if known is None else ErrorFacts.from_dict({**known, "final": False})
+        values: dict[str, Any] = {"state": "unsure", "error": facts.to_dict()}
+        self._journal._commit_soon(Update(item.key, item.attempts, values))
+        self._active.pop(item.key, None)
+        self._deliver(
+            Job(
+                index=item.index,
+                key=item.key,
+                row=item.row,
+                arguments=item.arguments,
+                ok=None,
+                error=facts,
+                attempts=item.attempts,
+                resumed=item.resumed,
+            )
+        )
+
+    async def _look(self) -> None:
+        """Ask the platform for the jobs of unsure inputs."""
+        items, self._unsure = self._unsure, []
+        self._look_at = anyio.current_time() + LOOK_INTERVAL
+        longest = await self._journal._read(lambda store: store.longest_job())
+        found: dict[str, str | None] = {}
+        can_ask = True
+        for application in {item.application for item in items}:
+            group = [item for item in items if item.application == application]
+            try:
+                found |= await find_jobs(self._dispatcher, self._journal, group, longest)
+            except FalClientError as error:
+                can_ask = False
+                _log.warning("Cannot look up %d unsure jobs: %s", len(group), error)
+        for item in items:
+            if item.key in found:
+                state = "planned" if found[item.key] is None else "running"
+                values: dict[str, Any] = {"state": state, "request_id": found[item.key]}
+                await self._journal._commit(Update(item.key, item.attempts, values))
+                await self._reload(item)
+                self._defer(item)
+            elif can_ask and not self._is_overdue(item, longest):
+                self._unsure.append(item)
+            else:
+                self._report(item)
+
+    def _is_overdue(self, item: Item, longest: float) -> bool:
+        """Return whether another search would find no more."""
+        import time  # of the submit; the clock of the event loop starts anywhere
+
+        return time.time() - item.started_at > SETTLED_AFTER + longest + 2 * LOOK_INTERVAL
+
+
+def _stored_result(output: Any, entry: Entry) -> Result | None:
+    """Return an output of the journal with the metadata that the journal has."""
+    if not isinstance(output, dict):
+        return None
+    stored = cast("dict[str, Any]", output)
+    return Result(stored, request_id=entry.request_id, billable_units=entry.units, cost=entry.cost)
