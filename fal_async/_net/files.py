@@ -56,10 +56,9 @@ async def save(
         OSError: The file cannot be written. The error names the target.
         InvalidRequestError: The target is not a valid path.
     """
-    resolved = await run_in_thread(partial(_resolve_target, target))
-    file = _NewFile(resolved)
+    file = _NewFile(target)
     async with ThreadResource(file.discard) as resource:
-        await resource.run(file.open)
+        await resource.run(file.open)  # fails before anything is fetched
         buffer: list[bytes] = []
         size = 0
         async for chunk in chunks:
@@ -68,10 +67,14 @@ async def save(
             if size >= WRITE_BUFFER_SIZE:
                 await resource.run(partial(file.write, b"".join(buffer)))
                 buffer, size = [], 0
-        await resource.run(partial(file.write, b"".join(buffer)))
-        return await resource.run(
-            file.replace if resolved.is_file else lambda: file.move_in(name())
-        )
+
+        def finish() -> Path:
+            file.write(b"".join(buffer))
+            return file.move_in(name()) if file.is_in_folder else file.replace()
+
+        path = await resource.run(finish)  # one step, since a small file costs little but threads
+        resource.release()
+        return path
 
 
 def write_file(path: Path, content: bytes | memoryview, *, mode: int | None = None) -> None:
@@ -86,7 +89,7 @@ def write_file(path: Path, content: bytes | memoryview, *, mode: int | None = No
     Raises:
         OSError: The file cannot be written.
     """
-    file = _NewFile(_resolve_target(path), mode)
+    file = _NewFile(path, mode)
     try:
         file.open()
         file.write(content)
@@ -165,17 +168,24 @@ class _NewFile:
             new files.
     """
 
-    def __init__(self, target: _Target, mode: int | None = None) -> None:
-        folder = target.path.parent if target.is_file else target.path
-        self._target = target
-        self._path = folder / f".{uuid.uuid4().hex}.part"
+    def __init__(self, target: str | os.PathLike[str], mode: int | None = None) -> None:
+        self._given = target
+        self._mode = mode
         self._file: io.FileIO | None = None
         self._exists = False
-        found = target.found
-        self._mode = found.st_mode & 0o777 if mode is None and found is not None else mode
+
+    @property
+    def is_in_folder(self) -> bool:
+        """Whether the target is a folder."""
+        return not self._target.is_file
 
     def open(self) -> None:
         """Create the file with the permissions of the file that it replaces."""
+        self._target = target = _resolve_target(self._given)
+        folder = target.path.parent if target.is_file else target.path
+        self._path = folder / f".{uuid.uuid4().hex}.part"
+        if self._mode is None and target.found is not None:
+            self._mode = target.found.st_mode & 0o777
         mode = 0o666 if self._mode is None else self._mode
 
         def create(path: str, flags: int) -> int:

@@ -159,15 +159,22 @@ class ThreadResource:
         self._close = close
         self._lock = threading.Lock()
         self._closing = False
+        self._released = False
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is GeneratorExit:  # a closed coroutine cannot wait
+        if self._released:
+            self._closing = True
+        elif kind is GeneratorExit:  # a closed coroutine cannot wait
             self.close()
         else:
             await self.aclose()
+
+    def release(self) -> None:
+        """Leave the resource as it is, because nothing of it is left to close."""
+        self._released = True
 
     async def run(self, use: Callable[[], T]) -> T:
         """Use the resource in a thread.
