@@ -165,6 +165,9 @@ class Limits:
         downloads: The files that are received at once.
         part_size: The size of the parts of a multipart upload, in bytes.
         single_shot: The size of the largest upload that is sent in one request, in bytes.
+        reused_uploads: The files in arguments whose URLs are kept, so that the same content is
+            uploaded once. A URL is reused for half of its lifetime, or for half an hour if only the
+            account's settings limit that. 0 uploads files each time.
 
     Example:
         >>> Limits(max_streams=32).max_streams
@@ -179,11 +182,12 @@ class Limits:
     downloads: int = 64
     part_size: int = 10 * MIB
     single_shot: int = 100 * MIB
+    reused_uploads: int = 1000
 
     def __post_init__(self) -> None:
         for name in ("control", "held", "uploads", "downloads", "part_size"):
             whole_number(f"limits.{name}", getattr(self, name))
-        for name in ("max_streams", "single_shot"):
+        for name in ("max_streams", "single_shot", "reused_uploads"):
             whole_number(f"limits.{name}", getattr(self, name), at_least=0)
         check_number("limits.polls_per_second", self.polls_per_second)
 

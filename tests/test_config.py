@@ -198,9 +198,15 @@ def test_the_defaults_are_these() -> None:
         downloads=64,
         part_size=10_485_760,
         single_shot=104_857_600,
+        reused_uploads=1000,
     )
     assert RetryPolicy() == RetryPolicy(
-        attempts=5, base_delay=0.25, max_delay=8.0, budget=60.0, max_retry_after=60.0
+        attempts=5,
+        base_delay=0.25,
+        max_delay=8.0,
+        budget=60.0,
+        max_retry_after=60.0,
+        result_budget=3600.0,
     )
     assert RetryPolicy(attempts=1).attempts == 1
 

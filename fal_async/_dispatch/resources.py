@@ -15,6 +15,7 @@ from fal_async._core.secrets import Secret
 from fal_async._dispatch.cancellation import JobCanceller
 from fal_async._dispatch.limits import LaneLimits
 from fal_async._dispatch.prices import PriceCache
+from fal_async._dispatch.upload_cache import UploadCache
 from fal_async._http.response import ExchangeFailed
 from fal_async._http.transmission import Transmission
 from fal_async._net.background import spawn
@@ -86,6 +87,7 @@ class SharedResources:
         cdn_tokens: The CDN tokens of each event loop.
         websockets: The open WebSockets, which do not use the transport.
         prices: The prices that were asked for.
+        uploads: The URLs of uploaded content of each event loop.
     """
 
     def __init__(self, transport: Transport, limits: Limits) -> None:
@@ -98,6 +100,7 @@ class SharedResources:
         self.cdn_tokens: PerLoop[CdnTokenCache] = PerLoop(CdnTokenCache)
         self.websockets: WebSocketRegistry = WebSocketRegistry()
         self.prices: PriceCache = PriceCache()
+        self.uploads: PerLoop[UploadCache] = PerLoop(lambda: UploadCache(limits.reused_uploads))
         self._closing = False
 
     def check_open(self, operation: Operation[Any]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from fal_async._core.checks import describe
-from fal_async._net.threads import ThreadResource, run_in_thread
+from fal_async._net.threads import ThreadResource
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:

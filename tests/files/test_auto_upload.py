@@ -209,6 +209,47 @@ async def test_identical_content_is_uploaded_once(
     assert len({url for urls in result.values() for url in urls}) == len(fal.files) == 6
 
 
+async def test_content_is_uploaded_once_in_a_client(
+    fal: Emulator, client: AsyncClient, path: Path
+) -> None:
+    arguments = {"a": path, "b": Upload(b"dog", "image/png"), "c": io.BytesIO(b"cow")}
+    first = await client.run(ECHO, arguments)
+    again = client.with_options(default_timeout=9)
+    queued = await (await client.submit(ECHO, arguments)).get()
+    assert first == queued == await again.run(ECHO, arguments)
+    assert fal.count("upload") == 3
+    path.write_bytes(b"new")  # noqa: ASYNC240 -- no other task uses this loop
+    changed = await client.run(ECHO, arguments)
+    assert fal.files[changed["a"]].content == b"new"
+    assert (changed["b"], fal.count("upload")) == (first["b"], 4)
+    other = client.with_options(key=lambda: fal.key)  # as the provider of the same account
+    assert await other.run(ECHO, arguments) == changed
+
+
+async def test_calls_side_by_side_upload_once(fal: Emulator, client: AsyncClient) -> None:
+    fal.fail(None, Fault(route="upload", status=403, times=1))
+    failures: list[PermissionDeniedError] = []
+
+    async def call() -> None:
+        try:
+            await client.run(ECHO, {"a": Upload(b"dog", "image/png")})
+        except PermissionDeniedError as error:
+            failures.append(error)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(call)
+    assert len(failures) == 1  # the next one tried again, for all others
+    assert len(fal.files) == 1
+
+
+async def test_uploads_may_be_made_each_time(fal: Emulator, path: Path) -> None:
+    limits = Limits(reused_uploads=0)
+    async with AsyncClient(fal.key, hosts=fal.hosts, limits=limits) as client:
+        urls = {(await client.run(ECHO, {"a": path}))["a"] for _ in range(3)}
+    assert len(urls) == fal.count("upload") == 3
+
+
 async def test_one_shot_sources_are_read_once(fal: Emulator, client: AsyncClient) -> None:
     async def bits() -> AsyncIterator[bytes]:
         yield b"bits"
