@@ -345,6 +345,7 @@ class Emulator(RegistrationMixin, InspectionMixin):
             )
         if "allow_origins" in settings:
             settings["allow_origins"] = frozenset(settings["allow_origins"])
+        dataclasses.replace(self._platform.settings, **settings)  # validates
         for name, value in settings.items():
             setattr(self._platform.settings, name, value)
 
@@ -368,6 +369,7 @@ class Emulator(RegistrationMixin, InspectionMixin):
         platform = self._platform
         settings = dataclasses.asdict(platform.settings)
         endpoints, accounts = platform.registry.copy(), platform.accounts.copy()
+        prices = dict(platform.prices)
         try:
             yield self
         finally:
@@ -379,6 +381,7 @@ class Emulator(RegistrationMixin, InspectionMixin):
             else:
                 self._server.call(partial(platform.restore, endpoints))
             platform.accounts.restore(accounts)
+            platform.prices = prices
             for name, value in settings.items():
                 setattr(platform.settings, name, value)
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from decimal import Decimal
 
     from fal_async.emulator._jobs import Job
+    from fal_async.emulator._settings import Settings
 
 __all__ = ["MAX_PAYLOAD", "History", "HistoryEntry", "Price"]
 
@@ -70,13 +70,11 @@ class History:
     """The latest requests of the account. They stay when results expire.
 
     Args:
-        clock: Returns the time in seconds.
-        delay: The time after which a request is listed, in seconds.
+        settings: The clock, and the time after which a request is listed.
     """
 
-    def __init__(self, clock: Callable[[], float], delay: float) -> None:
-        self._clock = clock
-        self._delay = delay
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._entries: OrderedDict[str, HistoryEntry] = OrderedDict()
 
     def add(self, job: Job) -> None:
@@ -86,7 +84,7 @@ class History:
             request_id=job.request_id,
             endpoint_id=job.endpoint,
             sent_at=datetime.now(UTC),
-            listed_at=self._clock() + self._delay,
+            listed_at=self._settings.clock() + self._settings.listing_delay,
             stored=stored,
             input=job.body if stored and len(job.body) <= MAX_PAYLOAD else None,
         )
@@ -111,7 +109,7 @@ class History:
 
     def listed(self) -> list[HistoryEntry]:
         """Return the requests that are listed by now, oldest first."""
-        now = self._clock()
+        now = self._settings.clock()
         return [entry for entry in self._entries.values() if entry.listed_at <= now]
 
     def clear(self) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fal_async.emulator._responses import Response
+    from fal_async.emulator._settings import Settings
     from fal_async.types import LogLine, Priority
 
 __all__ = ["Job", "JobStatus", "LogLevel"]
@@ -216,14 +217,12 @@ class Jobs:
     """Jobs of the queue by request id, until they expire.
 
     Args:
-        clock: Returns the time in seconds.
-        speed: How many times faster than on the platform results expire.
+        settings: The clock, and how many times faster than on the platform results expire.
     """
 
-    def __init__(self, clock: Callable[[], float], speed: float) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._by_id: dict[str, Job] = {}
-        self._clock = clock
-        self._speed = speed
+        self._settings = settings
         # Completed jobs in the order in which they expire, by the size of their results.
         self._large: deque[Job] = deque()
         self._small: deque[Job] = deque()
@@ -246,7 +245,7 @@ class Jobs:
         job.response = response
         job.status = "COMPLETED"
         retention = _RETENTION_OF_LARGE if is_large else _RETENTION
-        job.expires_at = self._clock() + retention / self._speed
+        job.expires_at = self._settings.clock() + retention / self._settings.speed
         (self._large if is_large else self._small).append(job)
         job._notify()
 
@@ -265,4 +264,4 @@ class Jobs:
         self._small.clear()
 
     def _has_expired(self, job: Job) -> bool:
-        return job.expires_at is not None and job.expires_at <= self._clock()
+        return job.expires_at is not None and job.expires_at <= self._settings.clock()

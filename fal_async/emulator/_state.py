@@ -47,8 +47,8 @@ class PlatformState:
     webhooks: WebhookSender = field(init=False)
 
     def __post_init__(self) -> None:
-        self.history = History(self.settings.clock, self.settings.listing_delay)
-        self.jobs = Jobs(self.settings.clock, self.settings.speed)
+        self.history = History(self.settings)
+        self.jobs = Jobs(self.settings)
         self.files = FileStore(self.settings.clock)
         self.tokens = Tokens(self.settings.clock)
         self.executor = Executor(self.faults, self.recorder, self.history)

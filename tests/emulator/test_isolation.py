@@ -32,6 +32,7 @@ def test_changes_of_a_block_are_undone(fal: Emulator) -> None:
         fal.register("acme/waits", lambda arguments: gate.wait_sync())
         fal.accept_key("another:key")
         fal.configure(concurrency=1)
+        fal.set_price("acme/shared", 1)
         http.post("/queue/acme/waits", json={})
         fal.wait_for(lambda: fal.counters("acme/waits").running == 1)
     assert gate.is_open
@@ -41,6 +42,8 @@ def test_changes_of_a_block_are_undone(fal: Emulator) -> None:
         assert http.post("/run/acme/shared", json={"a": 1}).json() == {"a": 1}
         another = {"Authorization": "Key another:key"}
         assert http.post("/run/acme/shared", json={}, headers=another).status_code == 401
+        parameters = {"endpoint_id": "acme/shared"}
+        assert http.get("/platform/v1/models/pricing", params=parameters).json()["prices"] == []
 
 
 def test_block_needs_no_running_emulator() -> None:

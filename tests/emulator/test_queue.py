@@ -319,6 +319,19 @@ def test_speed_shortens_the_life_of_results() -> None:
             assert http.get(submitted["response_url"]).status_code == expected
 
 
+def test_speed_can_be_changed_later() -> None:
+    now = 0.0
+    with Emulator(clock=lambda: now) as fal, make_client(fal) as http:
+        fal.register("acme/app", echo)
+        fal.configure(speed=3600)
+        submitted = submit(http)
+        wait_for_completed(fal)
+        now = 1.0
+        assert http.get(submitted["response_url"]).status_code == 404
+        with pytest.raises(InvalidRequestError, match="speed must be positive, got 0"):
+            fal.configure(speed=0)
+
+
 @pytest.mark.parametrize("speed", [0, -1, float("nan")])
 def test_speed_must_be_positive(speed: float) -> None:
     with pytest.raises(InvalidRequestError, match="speed must be positive, got"):

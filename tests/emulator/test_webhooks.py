@@ -156,6 +156,28 @@ def test_unreachable_receiver_is_tried_again(http: httpx.Client, fal: Emulator) 
     assert delivery.attempts[0].error
 
 
+@pytest.mark.parametrize("response", [b"SSH-2.0\r\n\r\n", b"HTTP/1.1 2", b"", b"x" * 100_000])
+def test_receiver_without_http_is_tried_again(response: bytes) -> None:
+    with Emulator(speed=1000) as fal, make_client(fal) as http:
+        fal.register("acme/app", echo)
+        with RawServer(respond_in_turn(response, OK)) as receiver:
+            delivery = deliver(fal, http, receiver)
+    assert [attempt.status for attempt in delivery.attempts] == [None, 200]
+    assert delivery.attempts[0].error
+
+
+def test_url_is_sent_as_a_valid_target(fal: Emulator, http: httpx.Client) -> None:
+    fal.register("acme/app", echo)
+    with RawServer(respond_with(OK)) as receiver:
+        url = receiver.url.replace("http://", "http://me:secret@") + "hö ok%20?q=ü \r\nX: 1"
+        request_id = submit(http, params={"fal_webhook": url})["request_id"]
+        fal.wait_for(lambda: fal.webhooks[request_id].state == "delivered")
+        (request,) = received(receiver)
+    lines = request.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert lines[0] == b"POST /h%C3%B6%20ok%20?q=%C3%BC%20X:%201 HTTP/1.1"
+    assert lines[1] == f"Host: 127.0.0.1:{receiver.port}".encode()
+
+
 def test_redirect_is_final_and_not_followed(fal: Emulator, http: httpx.Client) -> None:
     fal.register("acme/app", echo)
     with RawServer(respond_with(MOVED)) as receiver:
