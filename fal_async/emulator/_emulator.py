@@ -13,6 +13,7 @@ from weakref import WeakSet
 import anyio.to_thread
 
 from fal_async._config import Hosts
+from fal_async.emulator._cassettes.recording import RecordingMixin
 from fal_async.emulator._credentials import EMPTY_BALANCE, Accounts
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
@@ -38,7 +39,7 @@ __all__ = ["Emulator"]
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
 
 
-class Emulator(RegistrationMixin, InspectionMixin):
+class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
     """A local fal.ai platform: a server on this machine that clients use instead of the real one.
 
     The emulator serves direct runs, streams, the queue, WebSockets, storage and the CDN. Its
@@ -176,6 +177,7 @@ class Emulator(RegistrationMixin, InspectionMixin):
         for gate in self._gates:
             gate.open()
         if self._server is not None:
+            self._close_cassette()
             self._server.stop()
             self._platform.threads.close()
 
@@ -373,6 +375,7 @@ class Emulator(RegistrationMixin, InspectionMixin):
         try:
             yield self
         finally:
+            self._close_cassette()
             for gate in self._gates:
                 gate.open()
             if self._server is None:

@@ -35,7 +35,7 @@ from fal_async.emulator._responses import (
 
 if TYPE_CHECKING:
     from fal_async.emulator._recorder import Route
-    from fal_async.emulator._request import HostName
+    from fal_async.emulator._request import HostName, Responder
     from fal_async.emulator._responses import Message, Receive, Send
     from fal_async.emulator._state import PlatformState
 
@@ -43,6 +43,11 @@ _PREFLIGHT = [
     (b"access-control-allow-methods", b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
     (b"access-control-max-age", b"600"),
 ]
+_NOT_FOUND: Final = 404
+#: Routes of requests to which the emulator always responds itself: tokens of the platform are
+#: secrets, and expire.
+_OWN: Final[frozenset[Route]] = frozenset({"token", "cdn_token"})
+_RECORDED_HOSTS: Final = frozenset({"run", "queue", "rest", "cdn"})
 #: Routes of requests that need a registered endpoint.
 _CALLS: Final[frozenset[Route]] = frozenset(
     {"run", "stream", "submit", "realtime", "socket", "over_websocket"}
@@ -140,8 +145,6 @@ class Gateway:
         if target is not None:
             target.endpoint.counters.requests[call.route] += 1
             names = (called, target.endpoint.id)
-        elif call.route in _CALLS:
-            recorder.unexpected.append(record)
         if request.websocket is not None:
 
             def on_accepted() -> None:
@@ -155,6 +158,8 @@ class Gateway:
             await (handle() if fault is None else inject_fault(fault, request, handle))
         finally:
             record.status = record.status or request.status
+            if target is None and call.route in _CALLS and record.status == _NOT_FOUND:
+                recorder.unexpected.append(record)
             record.request_id = request.request_id
             recorder.notify()
 
@@ -162,11 +167,40 @@ class Gateway:
         if request.is_proxied:  # a server proxy adds the key, which browsers do not have
             request.headers.setdefault("authorization", f"Key {self._platform.accounts.key}")
         try:
-            await host.handle(request, call)
+            if (substitute := self._find_substitute(request, call)) is not None:
+                await substitute.respond(request)
+            else:
+                await host.handle(request, call)
         except RejectedError as error:
             await request.respond(error.response)
         except BadRequestError as error:
             await request.respond(request_error("bad_request", str(error)))
+
+    def _find_substitute(self, request: GatewayRequest, call: Call) -> Responder | None:
+        """Return the recording or cassette that responds, unless the request is for the emulator.
+
+        The emulator responds itself for registered endpoints, and for its own jobs and files.
+
+        Raises:
+            RejectedError: The credentials are not valid, or the request is for a WebSocket.
+        """
+        platform, host = self._platform, request.location.host
+        if platform.substitute is None or call.route in _OWN or host not in _RECORDED_HOSTS:
+            return None
+        if platform.registry.resolve(str(call.called)) or platform.jobs.get(call.job_id or ""):
+            return None
+        if host == "cdn":
+            own = {url.rpartition("/")[0].rpartition("/")[2] for url in platform.files.snapshot()}
+            own.update(platform.files.pending)
+            return (
+                None if own.intersection(request.location.path.split("/")) else platform.substitute
+            )
+        if request.websocket is not None:
+            raise RejectedError(error_response(501, "WebSockets are not recorded"))
+        authorization = request.headers.get("authorization")
+        if error := platform.accounts.reject_reason(authorization, call.called.app, private=True):
+            raise RejectedError(error)
+        return platform.substitute
 
 
 class _UnknownHost:

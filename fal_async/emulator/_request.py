@@ -6,7 +6,7 @@ import copy
 import re
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 if TYPE_CHECKING:
@@ -111,6 +111,20 @@ def cdn_base(location: Location) -> str:
 def _without_port(authority: str) -> str:
     name, colon, port = authority.rpartition(":")
     return name if colon and port.isdigit() else authority
+
+
+class Responder(Protocol):
+    """Responds in the place of the hosts to requests that concern no registered endpoint."""
+
+    async def respond(self, request: GatewayRequest) -> None:
+        """Respond to a request.
+
+        Raises:
+            RejectedError: There is no response.
+        """
+
+    async def aclose(self) -> None:
+        """Complete the work, and release all resources."""
 
 
 class BodyTooLargeError(Exception):

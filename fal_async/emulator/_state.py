@@ -19,8 +19,11 @@ from fal_async.emulator._webhooks.delivery import WebhookSender
 from fal_async.emulator._webhooks.signing import WebhookSigner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fal_async.emulator._credentials import Accounts
     from fal_async.emulator._history import Price
+    from fal_async.emulator._request import Responder
     from fal_async.emulator._settings import Settings
 
 __all__ = ["PlatformState"]
@@ -38,6 +41,8 @@ class PlatformState:
     threads: DaemonThreads = field(default_factory=DaemonThreads)
     signer: WebhookSigner = field(default_factory=WebhookSigner)
     prices: dict[str, Price] = field(default_factory=dict[str, "Price"])
+    substitute: Responder | None = None
+    upstream_key: Callable[[], str | None] = field(default=lambda: None, repr=False)
     history: History = field(init=False)
     jobs: Jobs = field(init=False)
     files: FileStore = field(init=False)

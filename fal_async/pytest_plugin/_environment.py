@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
@@ -38,6 +39,8 @@ _kept: dict[str, dict[tuple[str, str], object]] = {}
 @contextmanager
 def environment(fal: Emulator) -> Generator[None]:
     """Point everything that looks for the platform at an emulator, within a block."""
+    upstream_key = os.environ.get("FAL_KEY")  # for recordings of the real platform
+    fal._platform.upstream_key = lambda: upstream_key
     with pytest.MonkeyPatch.context() as patch:
         for name in _CONFLICTING:
             patch.delenv(name, raising=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import os
 import socket
 import threading
@@ -131,10 +132,14 @@ class Server:
         if threading.current_thread() is self._thread:
             raise RuntimeError("an async runner cannot wait for the emulator that runs it")
         coroutine = function()
+        # The context of the caller may say that the running event loop is trio's.
+        context = contextvars.Context()
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+            return context.run(asyncio.run_coroutine_threadsafe, coroutine, self._loop).result()
         except (RuntimeError, concurrent.futures.CancelledError):
             coroutine.close()
+            if not self._loop.is_closed() and not self._stopping.is_set():
+                raise
             return None
 
     def stop(self) -> None:
