@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import time
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from fal_async._core.annotations import set_module
-from fal_async._core.checks import check_instance, check_number, describe
+from fal_async._core.checks import check_instance, check_number, describe, whole_number
 from fal_async._core.secrets import Variables
 from fal_async._dispatch.binding import load_default_dispatcher
 from fal_async._net.event_loops import PerLoop
@@ -26,7 +27,9 @@ from fal_async.errors import (
     InvalidRequestError,
     InvalidWebhookSignatureError,
     UnverifiedWebhookError,
+    WebhookError,
 )
+from fal_async.webhooks._asgi import DETAILS, read_body, status_code
 from fal_async.webhooks._event import WebhookEvent
 from fal_async.webhooks._keys import KeySet
 from fal_async.webhooks._signature import (
@@ -41,10 +44,14 @@ from fal_async.webhooks._signature import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from starlette.requests import Request
+
     from fal_async._client.client import AsyncClient
     from fal_async._dispatch.dispatcher import Dispatcher
 
-__all__ = ["ANY_ACCOUNT", "MAX_BODY", "AnyAccount", "Webhooks"]
+__all__ = ["ANY_ACCOUNT", "AnyAccount", "Webhooks"]
+
+_log = logging.getLogger("fal_async")
 
 #: The default of the largest body, in bytes: outputs may contain files.
 MAX_BODY: Final = 32 * 1024 * 1024
@@ -84,7 +91,12 @@ class Webhooks:
         tolerance: The largest difference between the time of the signature and this clock, in
             seconds.
         jwks_url: The URL of the keys; ``None`` uses that of the client's hosts.
+        max_body: The size of the largest body that a `WebhookReceiver` and `event` accept, in
+            bytes.
         clock: Returns the Unix time in seconds.
+
+    Attributes:
+        max_body: The size of the largest body, in bytes.
 
     Raises:
         InvalidRequestError: An argument is invalid, such as a URL without https.
@@ -104,6 +116,7 @@ class Webhooks:
         user_id: str | Collection[str] | AnyAccount | None = None,
         tolerance: float = 300.0,
         jwks_url: str | None = None,
+        max_body: int = MAX_BODY,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if importlib.util.find_spec("cryptography") is None:  # imported on first use
@@ -116,6 +129,7 @@ class Webhooks:
         self._accounts = _check_accounts(user_id)
         self._lock = PerLoop(anyio.Lock)
         self._tolerance = check_number("tolerance", tolerance, zero=True, unit=" of seconds")
+        self.max_body: int = whole_number("max_body", max_body)
         self._clock = clock
         self._keys = KeySet(self._dispatcher, _check_url(jwks_url), clock)
 
@@ -155,6 +169,32 @@ class Webhooks:
         parse = partial(WebhookEvent.parse, body, user_id=signed.user_id)
         event = await decode(parse, len(body))
         return event if self._client is None else event._bind(self._client._dispatcher)
+
+    async def event(self, request: Request) -> WebhookEvent:
+        """Verify and parse the request of a callback, as a dependency of FastAPI.
+
+        ``event: Annotated[WebhookEvent, Depends(webhooks.event)]`` is a parameter of a route.
+
+        Args:
+            request: The request.
+
+        Raises:
+            HTTPException: The callback is not accepted, with the status of the response: 401 for an
+                invalid signature, 400 for a body that is no event, 413 for one that is too large,
+                and 503 if the keys cannot be fetched.
+        """
+        from starlette.exceptions import HTTPException  # of the framework that calls this
+
+        length = request.headers.get("content-length")
+        body = await read_body(request.stream(), length, self.max_body)
+        if body is None:
+            raise HTTPException(413, DETAILS[413])
+        try:
+            return await self.unwrap(body, request.headers)
+        except WebhookError as error:
+            status = status_code(error)
+            _log.warning("A callback was refused with status %d: %s", status, error)
+            raise HTTPException(status, DETAILS[status]) from error
 
     async def _verify(self, body: bytes, headers: SignedHeaders) -> None:
         check_age(headers, self._clock(), self._tolerance)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import trustme
@@ -22,33 +22,37 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def serve_with_uvicorn(app: Any) -> Iterator[str]:
-    """Serve an app in a thread; yield its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
+def serve_with_uvicorn(application: Any, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
+    """Serve an application with uvicorn, and yield its URL."""
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        config = uvicorn.Config(application, log_level="error", lifespan=lifespan, ws="none")
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextmanager
-def serve_with_hypercorn(app: Any) -> Iterator[str]:
-    """Serve an app in a thread; yield its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def serve_with_hypercorn(application: Any) -> Iterator[str]:
+    """Serve an application with hypercorn, and yield its URL."""
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         config = Config()
         config.bind = [f"fd://{listener.dup().detach()}"]
         config.errorlog = None
         config.graceful_timeout = 0.1
         loop = asyncio.new_event_loop()
+        stop = asyncio.Event()
 
         def run() -> None:
             with (
                 suppress(asyncio.CancelledError),
                 asyncio.Runner(loop_factory=lambda: loop) as runner,
             ):
-                runner.run(serve(app, config, shutdown_trigger=asyncio.Event().wait))
+                runner.run(serve(application, config, shutdown_trigger=stop.wait))
 
         def end() -> None:
             """On shutdown, hypercorn may wait indefinitely for its open connections."""
@@ -57,9 +61,14 @@ def serve_with_hypercorn(app: Any) -> Iterator[str]:
 
         thread = threading.Thread(target=run)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        loop.call_soon_threadsafe(end)
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join(2)
+            if thread.is_alive():
+                loop.call_soon_threadsafe(end)
+            thread.join()
 
 
 @pytest.fixture(scope="session")
