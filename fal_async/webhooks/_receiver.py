@@ -32,7 +32,7 @@ __all__ = ["DONE", "WebhookReceiver", "event_key"]
 
 _log = logging.getLogger("fal_async")
 
-#: The lifetime of the mark of an event that is being handled, which is renewed, in seconds. When
+#: The lifetime of the mark of an event that is being handled, refreshed meanwhile, in seconds. When
 #: its process has died, another delivery is handled after this time.
 LEASE: Final = 60.0
 RUNNING: Final = "running"
@@ -54,8 +54,8 @@ class WebhookReceiver:
 
     It is a route of Starlette and FastAPI, or the whole app of uvicorn and hypercorn. Each callback
     is verified and then handled by `on_event`, once for each job, although the platform may send it
-    several times. The platform is told success only after `on_event` has returned. Until then it
-    sends the callback again, so that no event is lost:
+    several times. The response is a success only after `on_event` has returned. Until then the
+    platform sends the callback again, so that no event is lost:
 
     - 200: `on_event` has returned, for this delivery or an earlier one.
     - 401: The signature is invalid.
@@ -198,7 +198,7 @@ class WebhookReceiver:
         status = 500
         try:
             async with open_task_group() as group:
-                group.start_soon(self._renew_lease, key)
+                group.start_soon(self._refresh_lease, key)
                 await self._call(event)
                 group.cancel_scope.cancel()
             await self._store.set(key, DONE, expires_in=self._remember_for)
@@ -223,13 +223,13 @@ class WebhookReceiver:
         if inspect.isawaitable(outcome):
             await outcome
 
-    async def _renew_lease(self, key: str) -> None:
+    async def _refresh_lease(self, key: str) -> None:
         while True:
             await anyio.sleep(LEASE / 3)
             try:
                 await self._store.set(key, RUNNING, expires_in=LEASE)
             except Exception as error:  # noqa: BLE001 -- of any store
-                _log.warning("The mark of a running event cannot be renewed: %s", error)
+                _log.warning("The mark of a running event cannot be refreshed: %s", error)
 
 
 async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:

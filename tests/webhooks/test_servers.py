@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -12,9 +12,9 @@ from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from fal_async import AsyncClient
+from fal_async import AsyncClient, PooledTransport
 from fal_async.webhooks import WebhookEvent, WebhookReceiver, Webhooks
-from tests.support.servers import run_hypercorn, run_uvicorn
+from tests.support.servers import serve_with_hypercorn, serve_with_uvicorn
 from tests.support.webhooks import JOB
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def service(fal: Emulator) -> Service:
 
 @pytest.fixture(params=["uvicorn", "hypercorn"])
 def bare_url(request: pytest.FixtureRequest, service: Service) -> Iterator[str]:
-    run = run_uvicorn(service.receiver, "on") if request.param == "uvicorn" else None
-    with run or run_hypercorn(service.receiver) as url:
+    run = serve_with_uvicorn(service.receiver, "on") if request.param == "uvicorn" else None
+    with run or serve_with_hypercorn(service.receiver) as url:
         yield url
 
 
@@ -63,7 +63,7 @@ def test_receiver_is_a_whole_app(fal: Emulator, service: Service, bare_url: str)
 
 def test_receiver_is_a_route_of_starlette(fal: Emulator, service: Service) -> None:
     app = Starlette(routes=[Route("/hooks/fal", service.receiver)])
-    with run_uvicorn(app) as url:
+    with serve_with_uvicorn(app) as url:
         assert post(f"{url}/hooks/fal", fal.sign({"seed": 7})).status_code == 200
         assert httpx.get(f"{url}/hooks/fal").status_code == 405
     assert len(service.events) == 1
@@ -72,7 +72,7 @@ def test_receiver_is_a_route_of_starlette(fal: Emulator, service: Service) -> No
 def test_receiver_is_a_route_of_fastapi(fal: Emulator, service: Service) -> None:
     app = FastAPI()
     app.add_route("/hooks/fal", service.receiver)  # type: ignore[arg-type]  # an ASGI app, which works
-    with run_hypercorn(app) as url:
+    with serve_with_hypercorn(app) as url:
         assert post(f"{url}/hooks/fal", fal.sign({"seed": 7})).status_code == 200
         assert post(f"{url}/hooks/fal", fal.sign({}, age=400)).status_code == 401
     assert len(service.events) == 1
@@ -80,14 +80,13 @@ def test_receiver_is_a_route_of_fastapi(fal: Emulator, service: Service) -> None
 
 def test_event_is_a_dependency_of_fastapi(fal: Emulator, service: Service) -> None:
     app = FastAPI()
+    verified = Depends(service.webhooks.event)
 
     @app.post("/hooks/fal")
-    async def receive(
-        event: Annotated[WebhookEvent, Depends(service.webhooks.event)],
-    ) -> dict[str, Any]:
+    async def receive(event: WebhookEvent = verified) -> dict[str, Any]:
         return {"job": event.request_id, "result": event.result()}
 
-    with run_uvicorn(app) as url:
+    with serve_with_uvicorn(app) as url:
         hook = f"{url}/hooks/fal"
         response = post(hook, fal.sign({"seed": 2**64 - 1}, request_id=JOB))
         assert response.json() == {"job": JOB, "result": {"seed": 2**64 - 1}}
@@ -113,9 +112,9 @@ def test_event_is_a_dependency_of_fastapi(fal: Emulator, service: Service) -> No
 async def test_1000_callbacks_at_once_are_handled_once(fal: Emulator, service: Service) -> None:
     signed = [fal.sign({"number": number}, request_id=f"job-{number}") for number in range(500)]
     statuses: Counter[int] = Counter()
-    limits = httpx.Limits(max_connections=200)
-    with run_uvicorn(service.receiver, "on") as url:
-        async with httpx.AsyncClient(timeout=60, limits=limits) as http:
+    transport = PooledTransport()  # the pool of httpx takes minutes for so many requests
+    with serve_with_uvicorn(service.receiver, "on") as url:
+        async with httpx.AsyncClient(timeout=60, transport=transport) as http:
 
             async def send(one: SignedWebhook) -> None:
                 response = await http.post(url, content=one.body, headers=one.headers)
@@ -124,8 +123,6 @@ async def test_1000_callbacks_at_once_are_handled_once(fal: Emulator, service: S
             async with anyio.create_task_group() as group:
                 for one in [*signed, *signed]:
                     group.start_soon(send, one)
-        for one in signed:  # those that came while the other delivery was running
-            assert post(url, one).status_code == 200
     assert statuses.keys() <= {200, 503}
     assert statuses.total() == 1000
     assert Counter(event.request_id for event in service.events) == {
