@@ -51,6 +51,7 @@ def platform() -> Iterator[None]:
         emulator.realtime("demo/echo")(echo)
         emulator.websocket("demo/socket")(echo_messages)
         emulator.register("demo/stream", steps)
+        emulator.set_price("demo/echo", "0.025")
         for name, value in emulator.environ.items():
             patch.setenv(name, value)
         close_shared_client()

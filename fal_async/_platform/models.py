@@ -56,7 +56,7 @@ class AsyncModels:
             ...     async with fal_async.AsyncClient() as client:
             ...         listing = client.models.list(endpoint_ids=["demo/echo"])
             ...         print([model.endpoint_id async for model in listing])
-            >>> anyio.run(main)  # doctest: +SKIP
+            >>> anyio.run(main)
             ['demo/echo']
         """
         size = None if limit is None else whole_number("limit", limit)
@@ -106,7 +106,7 @@ class AsyncModels:
             ...         prices = await client.models.prices("demo/echo")
             ...         result = await client.run("demo/echo", {"prompt": "a cat"})
             ...     print(prices["demo/echo"].endpoint_id)
-            >>> anyio.run(main)  # doctest: +SKIP
+            >>> anyio.run(main)
             demo/echo
         """
         ids = check_endpoint_ids("endpoint_ids", endpoint_ids)
@@ -148,7 +148,7 @@ class AsyncModels:
             ...     async with fal_async.AsyncClient() as client:
             ...         estimate = await client.models.estimate({"demo/echo": 40})
             ...         print(estimate.currency)
-            >>> anyio.run(main)  # doctest: +SKIP
+            >>> anyio.run(main)
             USD
         """
         check_mapping("quantities", quantities)

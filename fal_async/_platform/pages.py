@@ -34,7 +34,7 @@ class AsyncPages(Generic[ItemT]):
         ...     async with fal_async.AsyncClient() as client:
         ...         async for model in client.models.list(endpoint_ids=["demo/echo"]):
         ...             print(model.endpoint_id)
-        >>> anyio.run(main)  # doctest: +SKIP
+        >>> anyio.run(main)
         demo/echo
     """
 

@@ -71,11 +71,11 @@ class AsyncRequests:
             >>> async def main() -> None:
             ...     async with fal_async.AsyncClient() as client:
             ...         ran = await client.submit("demo/echo", {"prompt": "a cat"})
-            ...         await ran.get()
+            ...         output = await ran.get()
             ...         listing = client.requests.list("demo/echo", request_ids=[ran.request_id])
             ...         async for request in listing:
             ...             print(request.status_code)
-            >>> anyio.run(main)  # doctest: +SKIP
+            >>> anyio.run(main)
             200
         """
         given: Sequence[str] = [endpoint_id] if isinstance(endpoint_id, str) else endpoint_id

@@ -23,7 +23,7 @@ class SyncPages(SyncWrapper[AsyncPages[ItemT]], Generic[ItemT]):
     """A listing, which fetches its pages while it is iterated over; see `AsyncPages`.
 
     Example:
-        >>> with fal_async.sync.SyncClient() as client:  # doctest: +SKIP
+        >>> with fal_async.sync.SyncClient() as client:
         ...     for model in client.models.list(endpoint_ids=["demo/echo"]):
         ...         print(model.endpoint_id)
         demo/echo

@@ -50,7 +50,7 @@ class SyncModels(SyncWrapper[AsyncModels]):
             InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
-            >>> with fal_async.sync.SyncClient() as client:  # doctest: +SKIP
+            >>> with fal_async.sync.SyncClient() as client:
             ...     listing = client.models.list(endpoint_ids=["demo/echo"])
             ...     print([model.endpoint_id for model in listing])
             ['demo/echo']
@@ -88,7 +88,7 @@ class SyncModels(SyncWrapper[AsyncModels]):
             >>> with fal_async.sync.SyncClient() as client:
             ...     prices = client.models.prices("demo/echo")
             ...     result = client.run("demo/echo", {"prompt": "a cat"})
-            >>> print(prices["demo/echo"].endpoint_id)  # doctest: +SKIP
+            >>> print(prices["demo/echo"].endpoint_id)
             demo/echo
         """
         return self._portal.call(self._async.prices, *endpoint_ids, refresh=refresh)
@@ -108,7 +108,7 @@ class SyncModels(SyncWrapper[AsyncModels]):
             NotFoundError: The platform does not know an endpoint.
 
         Example:
-            >>> with fal_async.sync.SyncClient() as client:  # doctest: +SKIP
+            >>> with fal_async.sync.SyncClient() as client:
             ...     estimate = client.models.estimate({"demo/echo": 40})
             ...     print(estimate.currency)
             USD
@@ -172,9 +172,9 @@ class SyncRequests(SyncWrapper[AsyncRequests]):
             InvalidRequestError: An argument is invalid; nothing was sent.
 
         Example:
-            >>> with fal_async.sync.SyncClient() as client:  # doctest: +SKIP
+            >>> with fal_async.sync.SyncClient() as client:
             ...     ran = client.submit("demo/echo", {"prompt": "a cat"})
-            ...     ran.get()
+            ...     output = ran.get()
             ...     listing = client.requests.list("demo/echo", request_ids=[ran.request_id])
             ...     for request in listing:
             ...         print(request.status_code)
