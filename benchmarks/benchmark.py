@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from shutil import which
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ NAMES = (
     "start",
     "growth",
     "tls",
+    "proxy",
 )
 
 #: The measures of one leg in one round, by name.
@@ -40,15 +42,18 @@ class Leg:
         name: The name in tables.
         measure: Runs the leg once, in its own process.
         needs: The other packages that it imports.
+        programs: The programs that it runs.
     """
 
     name: str
     measure: Callable[[Work], Measures]
     needs: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
-        """Return the packages that are not installed."""
-        return [package for package in self.needs if find_spec(package) is None]
+        """Return the packages and programs that are not installed."""
+        packages = [package for package in self.needs if find_spec(package) is None]
+        return packages + [program for program in self.programs if which(program) is None]
 
 
 @dataclass(frozen=True)

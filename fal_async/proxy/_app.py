@@ -18,8 +18,16 @@ from fal_async._core.checks import (
     describe,
     whole_number,
 )
+from fal_async._core.secrets import Secret
 from fal_async._protocol.endpoint import parse_endpoint
-from fal_async._protocol.operation import JSON_HEADERS, MAX_OUTPUT, Lane, Operation, Request
+from fal_async._protocol.operation import (
+    JSON_HEADERS,
+    MAX_OUTPUT,
+    Credential,
+    Lane,
+    Operation,
+    Request,
+)
 from fal_async._protocol.options import merge_headers
 from fal_async._protocol.queue import parse_submission
 from fal_async._protocol.retry import Retry
@@ -205,7 +213,8 @@ class FalProxy:
             headers = read_headers(scope)
             target = self._policy.check(scope["method"], headers.get("x-fal-target-url", ""))
             size = headers.get("content-length", "")
-            body = RequestBody(receive, int(size) if size.isdigit() else None, self._max_body)
+            declared = int(size) if size.isascii() and size.isdigit() else None
+            body = RequestBody(receive, declared, self._max_body)
             forwarded = forwarded_headers(headers, self._forwarded)
             request = ProxyRequest(scope, target, headers, forwarded, body)
             async with watch_disconnect(body.receive):
@@ -262,9 +271,12 @@ class FalProxy:
                 )
 
     async def _operation(self, request: ProxyRequest, target: Target) -> Operation[Response]:
-        headers = merge_headers(
-            JSON_HEADERS, request.forwarded, {"x-fal-client-proxy": _PROXY_NAME}
-        )
+        headers: dict[str, Any] = {
+            **merge_headers(JSON_HEADERS, request.forwarded, {"x-fal-client-proxy": _PROXY_NAME})
+        }
+        is_authorized = "authorization" in headers  # by the hook
+        if is_authorized:
+            headers["authorization"] = Secret(headers["authorization"])
         return Operation(
             name=f"{target.action} of a visitor",
             application=target.endpoint or target.action,
@@ -274,6 +286,7 @@ class FalProxy:
             lane=_STREAMED.get(target.action, Lane.CONTROL),
             request_id=target.request_id,
             is_billable=target.action in {"run", "submit"},
+            credential=Credential.NONE if is_authorized else Credential.KEY,
             max_body=MAX_OUTPUT,
         )
 

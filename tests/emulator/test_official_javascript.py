@@ -119,7 +119,12 @@ def test_javascript_client_uploads_files(fal: Emulator, javascript: Path) -> Non
     fal.register("acme/echo", echo)
     fal.fail(None, Fault(route="part", status=503, skip=1))
     size = 91 * 1024 * 1024  # the client uploads in parts of 10 MiB above 90 MiB
-    environ = os.environ | {"EMULATOR_URL": fal.url, "FAL_KEY": fal.key, "SIZE": str(size)}
+    environ = os.environ | {
+        "EMULATOR_URL": fal.url,
+        "PROXY_URL": fal.proxy_url,
+        "FAL_KEY": fal.key,
+        "SIZE": str(size),
+    }
     done = subprocess.run(
         [str(NODE), "uploads.cjs"],
         cwd=javascript,
@@ -138,10 +143,12 @@ def test_javascript_client_uploads_files(fal: Emulator, javascript: Path) -> Non
         "unnamed": ("image/png", 0),
         "large": ("application/octet-stream", 10),
         "input": ("image/png", 0),
+        "proxied": ("text/plain", 0),
     }
     assert stored["named"].file_name == "a b.txt"
     assert stored["named"].lifecycle == stored["large"].lifecycle == lifecycle
     assert stored["input"].content == b"input"
+    assert stored["proxied"].content == b"proxied"
     assert stored["large"].content == bytes([7]) * size
     assert fal.count("part") == 11
     assert all("authorization" not in call.headers for call in fal.requests if call.host == "cdn")

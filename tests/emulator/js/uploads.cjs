@@ -1,9 +1,9 @@
 // Uploads by the official JavaScript client; the URLs of the files are printed as one JSON object.
-// Usage: node uploads.cjs, with EMULATOR_URL, FAL_KEY and SIZE (of the large file) in the environment.
+// Usage: node uploads.cjs, with EMULATOR_URL, PROXY_URL, FAL_KEY and SIZE (of the large file) in the environment.
 
 const { createFalClient } = require("@fal-ai/client");
 
-const { EMULATOR_URL, FAL_KEY, SIZE } = process.env;
+const { EMULATOR_URL, FAL_KEY, PROXY_URL, SIZE } = process.env;
 
 const fal = createFalClient({
   credentials: FAL_KEY,
@@ -28,7 +28,10 @@ async function main() {
   const output = await fal.run("acme/echo", {
     input: { deep: [{ image_url: new Blob(["input"], { type: "image/png" }) }] },
   });
-  console.log(JSON.stringify({ named, unnamed, large, input: output.data.deep[0].image_url }));
+  const page = createFalClient({ proxyUrl: { url: PROXY_URL, when: "always" } });
+  const proxied = await page.storage.upload(new Blob(["proxied"], { type: "text/plain" }));
+  const input = output.data.deep[0].image_url;
+  console.log(JSON.stringify({ named, unnamed, large, input, proxied }));
 }
 
 main().catch((error) => {
