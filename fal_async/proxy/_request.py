@@ -302,20 +302,13 @@ Authorize: TypeAlias = Callable[
 
 
 def read_headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the headers of a request, names in lower case.
-
-    Raises:
-        Rejection: The header with the target is repeated.
-    """
+    """Return the headers of a request: names in lower case, values of repeated headers joined."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name not in headers:
-            headers[name] = value
-        elif name == "x-fal-target-url":
-            raise Rejection(400, "Invalid request")
-        else:
-            headers[name] = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        if name in headers:
+            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        headers[name] = value
     return headers
 
 
