@@ -247,8 +247,8 @@ class RealtimeDisconnectedError(TransportError):
 class SubmitOutcomeUnknownError(TransportError):
     """A request that starts a billable job was sent, and its response was lost.
 
-    The platform cannot be asked whether the job exists, and a retry could start (and bill) a second
-    job. So the library does not retry: the caller decides.
+    A retry could start (and bill) a second job, so the library does not retry: the caller decides.
+    ``client.requests.list`` shows whether the job exists, some time after it was received.
 
     Attributes:
         application: The endpoint id of the call.

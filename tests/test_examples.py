@@ -48,6 +48,7 @@ def platform() -> Iterator[None]:
     """The platform that examples call by default."""
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
         emulator.register("demo/echo", echo)
+        emulator.set_price("demo/echo", "0.025")
         emulator.realtime("demo/echo")(echo)
         emulator.websocket("demo/socket")(echo_messages)
         emulator.register("demo/stream", steps)

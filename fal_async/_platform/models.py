@@ -176,10 +176,12 @@ class AsyncModels:
         Example:
             >>> async def main() -> None:
             ...     async with fal_async.AsyncClient() as client:
-            ...         document = await client.models.schema("demo/echo")
-            ...         print(document["openapi"][:2])
-            >>> anyio.run(main)  # doctest: +SKIP
-            3.
+            ...         try:
+            ...             document = await client.models.schema("demo/echo")
+            ...         except fal_async.NotFoundError:
+            ...             print("no document")
+            >>> anyio.run(main)
+            no document
         """
         (checked,) = check_endpoint_ids("endpoint_id", [endpoint_id])
         return await self._dispatcher.execute(platform.schema(self._dispatcher.hosts, checked))

@@ -125,10 +125,12 @@ class SyncModels(SyncWrapper[AsyncModels]):
             NotFoundError: The endpoint is unknown, or the platform has no document of it.
 
         Example:
-            >>> with fal_async.sync.SyncClient() as client:  # doctest: +SKIP
-            ...     document = client.models.schema("demo/echo")
-            ...     print(document["openapi"][:2])
-            3.
+            >>> with fal_async.sync.SyncClient() as client:
+            ...     try:
+            ...         document = client.models.schema("demo/echo")
+            ...     except fal_async.sync.NotFoundError:
+            ...         print("no document")
+            no document
         """
         return self._portal.call(self._async.schema, endpoint_id)
 

@@ -133,6 +133,7 @@ async def page(scope: Any, receive: Any, send: Callable[..., Any]) -> None:
 def register_endpoints(fal: Emulator) -> None:
     """Register what documents and example programs call."""
     fal.register("fal-ai/flux/dev", draw)
+    fal.set_price("fal-ai/flux/dev", "0.025")
     fal.register("fal-ai/any-llm", talk)
     fal.register("acme/edit", edit)
     fal.register("workflows/acme/portrait", flow)
