@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import threading
@@ -17,12 +18,27 @@ from fal_async._net.background import finish, run_nowait
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-__all__ = ["PerLoop"]
+__all__ = ["PerLoop", "running_loop"]
 
 T = TypeVar("T")
 
 #: Values of ended loops, and of loops of the parent process, that only their loop could close.
 _unclosable: list[object] = []
+
+
+def running_loop() -> object:
+    """Return the running event loop: that of asyncio, or the token of trio.
+
+    Raises:
+        RuntimeError: No event loop is running in this thread.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+        if asyncio.current_task(loop) is not None:  # trio may run as a guest of asyncio
+            return loop  # saves most of the calls
+    except RuntimeError:
+        pass
+    return current_token().native_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,7 @@ class PerLoop(Generic[T]):
 
     def get(self) -> T:
         """Return the value of the running event loop."""
-        loop = current_token().native_token
+        loop = running_loop()
         slot = self._slots.get(loop)
         if slot is not None:
             return slot.value
@@ -81,7 +97,7 @@ class PerLoop(Generic[T]):
     def pop(self) -> T | None:
         """Remove and return the value of the running event loop, if any, without closing it."""
         with self._lock:
-            slot = self._slots.pop(current_token().native_token, None)
+            slot = self._slots.pop(running_loop(), None)
         if slot is None:
             return None
         _stop_finalizer(slot.finalizer)

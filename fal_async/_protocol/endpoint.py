@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -30,21 +30,24 @@ class Endpoint:
         alias: The app's name.
         path: The path within the app, without outer slashes; may be empty.
         namespace: ``"workflows"``, ``"comfy"`` or empty.
+        app: The id without its path, as in queue URLs.
     """
 
     owner: str
     alias: str
     path: str = ""
     namespace: str = ""
+    app: str = field(init=False)
+    _text: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def app(self) -> str:
-        """The id without its path, as in queue URLs."""
+    def __post_init__(self) -> None:
         app = f"{self.owner}/{self.alias}"
-        return f"{self.namespace}/{app}" if self.namespace else app
+        app = f"{self.namespace}/{app}" if self.namespace else app
+        object.__setattr__(self, "app", app)
+        object.__setattr__(self, "_text", f"{app}/{self.path}" if self.path else app)
 
     def __str__(self) -> str:
-        return f"{self.app}/{self.path}" if self.path else self.app
+        return self._text
 
 
 def parse_endpoint(application: object) -> Endpoint:
