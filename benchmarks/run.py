@@ -93,6 +93,11 @@ async def _ours(work: Work) -> Measures:
         return _measures(await keep_in_flight(lambda: client.run(APP, _ARGUMENTS), work))
 
 
+async def _ours_with_hook(work: Work) -> Measures:
+    async with ours_at(work.base, hooks=lambda event: None) as client:
+        return _measures(await keep_in_flight(lambda: client.run(APP, _ARGUMENTS), work))
+
+
 async def _floor(work: Work) -> Measures:
     """Send a prepared request and wait for the end of its response: the minimum in Python."""
     host, port = urlsplit(work.base).netloc.split(":")
@@ -175,6 +180,7 @@ BENCHMARK = Benchmark(
         Leg("httpx transport", on("asyncio", _httpx_transport)),
         Leg("aiohttp", on("asyncio", _aiohttp), ("aiohttp",)),
         Leg("ours, asyncio", on("asyncio", _ours)),
+        Leg("ours, asyncio, with a hook", on("asyncio", _ours_with_hook)),
         Leg("ours, uvloop", on("uvloop", _ours), ("uvloop",)),
         Leg("ours, trio", on("trio", _ours), ("trio",)),
         Leg("httpx client on our transport", on("asyncio", _httpx_client_on_ours)),

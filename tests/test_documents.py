@@ -31,7 +31,7 @@ CELLS = {
 FILES = {name: [block for block in blocks if block.title] for name, blocks in PAGES.items()}
 COMMANDS = [block.code for block in PAGES["README"] if block.language == "bash"]
 #: Files whose imports are no dependency of the tests.
-COMPILED_ONLY = {"tasks.py"}
+COMPILED_ONLY = {"metrics.py", "tasks.py"}
 
 
 @pytest.fixture

@@ -49,6 +49,14 @@ def test_stream_prints_text_once(platform: Emulator, tmp_path: Path) -> None:
     assert run(platform, tmp_path, "stream.py") == "Foxes are red.\n"
 
 
+def test_traced_call_prints_spans_and_counts(platform: Emulator, tmp_path: Path) -> None:
+    lines = run(platform, tmp_path, "traced_service.py").splitlines()
+
+    assert lines[-3:-1] == ["span: work", "slots in use: 0"]
+    assert f"span: generate_content {DRAW}" in lines
+    assert lines[-1] == "{'requests': 3, 'succeeded': 1}"
+
+
 def test_realtime_receives_every_frame(platform: Emulator, tmp_path: Path) -> None:
     lines = run(platform, tmp_path, "realtime.py", "6").splitlines()
 
