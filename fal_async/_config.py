@@ -137,12 +137,12 @@ def _split(url: str) -> SplitResult | None:
 
 
 def check_hosts(hosts: object) -> Hosts:
-    """Validate the `hosts` argument."""
+    """Validate the `hosts` argument: the hosts, or the URL that all of them are below."""
     if isinstance(hosts, str):
-        raise InvalidRequestError(
-            f"hosts must be a Hosts, got {describe(hosts)}: use Hosts.at(...) for a base URL"
-        )
-    return check_instance("hosts", hosts, Hosts)
+        return Hosts.at(hosts)
+    if not isinstance(hosts, Hosts):
+        raise InvalidRequestError(f"hosts must be a Hosts or a base URL, got {describe(hosts)}")
+    return hosts
 
 
 @set_module("fal_async")

@@ -14,6 +14,7 @@ from typing import (
     Protocol,
     TypeAlias,
     get_args,
+    runtime_checkable,
 )
 
 from fal_async._core.checks import check_instance, check_sequence, describe, is_one_of
@@ -336,6 +337,7 @@ def _check_decision(decision: object) -> None:
         )
 
 
+@runtime_checkable  # for validators of arguments
 class AsyncFile(Protocol):
     """An open file with async methods, such as those of anyio, trio and aiofiles.
 

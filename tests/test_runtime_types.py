@@ -28,7 +28,7 @@ from fal_async.sync import SyncFile, SyncRequestHandle, SyncResult
 from tests.test_public_api import SHOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FACTS = {
     "request_id": "764cabcf-b745-4b3e-ae38-1200304cf45b",
@@ -166,6 +166,40 @@ def test_public_values_work_as_model_fields(kind: Any, value: Any, data: Any) ->
     assert adapter.json_schema(mode="serialization")
     holder = pydantic.create_model("Holder", it=(kind, ...))(it=value)
     assert json.loads(holder.model_dump_json()) == {"it": data}
+
+
+def public_objects(holds: Callable[[object], bool]) -> dict[str, Any]:
+    """Return the public objects for which a condition holds, by their names."""
+    found: dict[str, Any] = {}
+    for name in SHOWN:
+        module = import_module(name)
+        for shown in getattr(module, "__all__", ()):
+            if holds(value := getattr(module, shown)) and value not in found.values():
+                found[f"{name}.{shown}"] = value
+    return found
+
+
+VALUES = public_objects(lambda value: dataclasses.is_dataclass(value) and isinstance(value, type))
+FUNCTIONS = public_objects(inspect.isfunction)
+#: Values with fields that JSON cannot hold, such as an exception.
+NOT_JSON = {"fal_async.emulator.Fault", "fal_async.hooks.CallEnded"}
+
+
+@pytest.mark.parametrize("name", sorted(VALUES.keys() - NOT_JSON))
+def test_every_value_is_the_type_of_a_field(name: str) -> None:
+    assert pydantic.TypeAdapter(VALUES[name]).json_schema(mode="serialization")
+    fastapi = pytest.importorskip("fastapi")
+    app = fastapi.FastAPI()
+    app.get("/value", response_model=VALUES[name])(lambda: None)
+    assert app.openapi()
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_every_call_can_be_validated(name: str) -> None:
+    checked = pydantic.validate_call(config={"arbitrary_types_allowed": True})(FUNCTIONS[name])
+    assert inspect.signature(checked).parameters.keys() == (
+        inspect.signature(FUNCTIONS[name]).parameters.keys()
+    )
 
 
 def test_result_in_a_model_keeps_its_request() -> None:

@@ -73,7 +73,8 @@ class AsyncClient(
             of Colab, or the tokens of ``fal auth login``, and looks them up on first use.
         default_timeout: The connect, write and read timeout of short calls (submit, status, result
             and cancel), in seconds; ``None`` disables it.
-        hosts: The base URLs; ``None`` reads the environment.
+        hosts: The base URLs, or one URL that all of them are below, as `Hosts.at` takes it;
+            ``None`` reads the environment.
         transport: Any httpx transport, which the client then owns; ``None`` makes a
             `PooledTransport`, or one for the proxies in the environment.
         retry: The retry policy; ``None`` uses the defaults of `RetryPolicy`.
@@ -102,7 +103,7 @@ class AsyncClient(
         key: str | KeyProvider | None = None,
         default_timeout: float | None = 120.0,
         *,
-        hosts: Hosts | None = None,
+        hosts: Hosts | str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,

@@ -7,13 +7,17 @@ than this package does. Frameworks read annotations at run time, and cause these
 from __future__ import annotations
 
 import sys
+from dataclasses import fields, is_dataclass
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import ast
     from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 __all__ = ["make_resolvable", "set_module"]
 
@@ -38,9 +42,20 @@ def set_module(module: str) -> Callable[[ClassT], ClassT]:
     def decorate(cls: ClassT) -> ClassT:
         _defined_in.setdefault(cls, cls.__module__)
         cls.__module__ = module
+        if is_dataclass(cls) and not hasattr(cls, "__get_pydantic_core_schema__"):
+            setattr(cls, "__get_pydantic_core_schema__", classmethod(_dataclass_schema))  # noqa: B010 -- a new attribute
         return cls
 
     return decorate
+
+
+def _dataclass_schema(cls: Any, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """Return the schema of a dataclass, which pydantic reads from the types of its fields."""
+    make_resolvable(cls)
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        field.type = hints[field.name]
+    return handler(source)
 
 
 def make_resolvable(value: object) -> None:

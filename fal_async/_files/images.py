@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from importlib import import_module
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, cast, runtime_checkable
 
 from fal_async._core.checks import describe
 from fal_async.errors import InvalidRequestError, InvalidResponseError
@@ -41,6 +41,7 @@ _CHANNELS = frozenset({(), (1,), (2,), (3,), (4,)})
 _TOLERANCE = 0.01
 
 
+@runtime_checkable  # for validators of arguments
 class PillowImage(Protocol):
     """A Pillow image."""
 
@@ -49,6 +50,7 @@ class PillowImage(Protocol):
     def save(self, fp: IO[bytes], format: str | None = None) -> None: ...  # noqa: A002 -- Pillow's
 
 
+@runtime_checkable  # likewise
 class Array(Protocol):
     """A NumPy array of height, width and, except for greyscale, channels."""
 
