@@ -31,11 +31,10 @@ from fal_async import (
     InvalidInputError,
     NotFoundError,
     RateLimitError,
-    WebhookError,
 )
 from fal_async.proxy import FalProxy, ProxyRequest, cancel_on_disconnect
 from fal_async.stores import SQLiteStore
-from fal_async.webhooks import Webhooks
+from fal_async.webhooks import WebhookEvent, WebhookReceiver, Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,7 +46,6 @@ DAY = 86400.0
 PUBLIC_URL = os.environ.get("SERVICE_URL", "")
 
 client = AsyncClient()
-webhooks = Webhooks(client)
 store = SQLiteStore(os.environ.get("SERVICE_STORE", "service.db"))
 CurrentTenant = Annotated[Tenant, Depends(current_tenant)]
 
@@ -70,15 +68,26 @@ proxy = FalProxy(
 )
 
 
+async def keep_event(event: WebhookEvent) -> None:
+    """Keep the output that the platform delivers, for `read_job`."""
+    outcome = {"output": event.payload} if event.ok else {"error": event.error}
+    await store.set(f"event:{event.request_id}", json.dumps(outcome), expires_in=DAY)
+
+
+receiver = WebhookReceiver(keep_event, webhooks=Webhooks(client), store=store)
+
+
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open the client before the first request, and close it after the last."""
-    async with store, client:
+    async with store, client, receiver:
         await client.prepare()
         yield
 
 
-app = FastAPI(lifespan=lifespan, routes=[Route("/api/fal/proxy", proxy)])
+app = FastAPI(
+    lifespan=lifespan, routes=[Route("/api/fal/proxy", proxy), Route("/webhook", receiver)]
+)
 
 
 class Order(BaseModel):
@@ -124,14 +133,6 @@ async def read_job(job_id: str, tenant: CurrentTenant) -> dict[str, Any]:
     if not isinstance(status, Completed):
         return {"status": type(status).__name__}
     return {"status": "Completed", "output": await handle.get()}
-
-
-@app.post("/webhook")
-async def receive_event(request: Request) -> None:
-    """Keep the output that the platform delivers. A second delivery changes nothing."""
-    event = await webhooks.unwrap(await request.body(), request.headers)
-    outcome = {"output": event.payload} if event.ok else {"error": event.error}
-    await store.set(f"event:{event.request_id}", json.dumps(outcome), expires_in=DAY)
 
 
 @app.get("/previews")
@@ -199,8 +200,6 @@ async def respond_to_error(request: Request, error: FalClientError) -> JSONRespo
             return JSONResponse({"detail": error.message}, 422)
         case NotFoundError():
             return JSONResponse({"detail": "no such job"}, 404)
-        case WebhookError():
-            return JSONResponse({"detail": "the signature is invalid"}, 401)
         case RateLimitError():
             return JSONResponse({"detail": "busy, try again later"}, 503)
         case _:

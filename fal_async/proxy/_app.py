@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
@@ -31,10 +32,10 @@ from fal_async._protocol.operation import (
 from fal_async._protocol.options import merge_headers
 from fal_async._protocol.queue import parse_submission
 from fal_async._protocol.retry import Retry
+from fal_async._protocol.serialization import decode_json, encode_json
 from fal_async._version import __version__
 from fal_async.errors import FalClientError, InvalidRequestError
 from fal_async.proxy._disconnects import watch_disconnect
-from fal_async.proxy._owners import JobOwners, OwnedJob
 from fal_async.proxy._policy import PolicyViolation, ProxyPolicy
 from fal_async.proxy._request import (
     FORWARDED,
@@ -79,7 +80,49 @@ _log = logging.getLogger("fal_async")
 #: Actions whose responses may be large or endless, and are forwarded as they arrive.
 _STREAMED: Final = {"run": Lane.HELD, "result": Lane.HELD, "status_stream": Lane.WATCH}
 _PROXY_NAME: Final = f"fal-async/{__version__}"
+#: The prefix of the keys of owners in a store.
+_KEY: Final = "fal-proxy-job:"
 _NOT_FOUND: Final = {"status": "NOT_FOUND"}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedJob:
+    """A job and its owner.
+
+    Attributes:
+        user: The id of the user.
+        endpoint: The endpoint id, with its path.
+    """
+
+    user: str
+    endpoint: str
+
+
+class JobOwners:
+    """The owners of jobs, in a store.
+
+    Args:
+        store: The store.
+        lifetime: The time for which owners are kept, in seconds.
+    """
+
+    def __init__(self, store: Store, lifetime: float) -> None:
+        self._store = store
+        self._lifetime = lifetime
+
+    async def add(self, request_id: str, job: OwnedJob) -> None:
+        """Add a job. A job that has an owner keeps it."""
+        value = encode_json([job.user, job.endpoint]).decode()
+        await self._store.add(_KEY + request_id, value, expires_in=self._lifetime)
+
+    async def get(self, request_id: str, user: str, app: str) -> OwnedJob | None:
+        """Return a job of a user and an app; ``None`` if there is none, or it is too old."""
+        value = await self._store.get(_KEY + request_id)
+        if value is None:
+            return None
+        job = OwnedJob(*decode_json(value))
+        is_theirs = job.user == user and parse_endpoint(job.endpoint).app == app
+        return job if is_theirs else None
 
 
 @set_module("fal_async.proxy")
