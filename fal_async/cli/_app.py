@@ -169,6 +169,13 @@ def emulate(
             help="A fault, such as route=submit,status=503,share=0.2; may be repeated.",
         ),
     ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The address of clients, such as http://fal:8000."),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Write each request to stderr.")
+    ] = False,
 ) -> None:
     """Serve an emulated platform on this machine."""
     require_modules("starlette", "uvicorn")
@@ -182,6 +189,8 @@ def emulate(
         allow_origins=allow_origin or (),
         concurrency=concurrency,
         faults=fault or (),
+        public_url=public_url,
+        verbose=verbose,
     )
 
 

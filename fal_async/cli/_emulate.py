@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import signal
 import sys
 import threading
@@ -47,6 +48,8 @@ def emulate(
     allow_origins: Sequence[str] = (),
     concurrency: int | None = None,
     faults: Sequence[str] = (),
+    public_url: str | None = None,
+    verbose: bool = False,
 ) -> None:
     """Serve a platform for other processes.
 
@@ -58,11 +61,16 @@ def emulate(
         allow_origins: The origins of web pages that may call, besides those of this machine.
         concurrency: The maximum number of concurrent runs of the account. ``None`` for no limit.
         faults: Faults to schedule, as text such as ``route=submit,status=503,share=0.2``.
+        public_url: The origin at which clients reach the platform. ``None`` for its address.
+        verbose: Whether each request is written to stderr.
 
     Raises:
         UsageError: An argument is invalid, or the address is in use.
     """
-    on_started = start_demo if app is None else _print_environment
+    on_started = start_demo if app is None else _print_endpoints
+    if verbose:
+        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        logging.getLogger("fal_async.emulator").setLevel(logging.INFO)
     try:
         serve(
             app,
@@ -72,6 +80,7 @@ def emulate(
             allow_origins=allow_origins,
             concurrency=concurrency,
             faults=faults,
+            public_url=public_url,
             on_started=on_started,
         )
     except FalClientError:
@@ -89,6 +98,10 @@ def _print_environment(fal: Emulator) -> Display:
     for name, value in fal.environ.items():
         display.line(f"export {name}={value}")
     return display
+
+
+def _print_endpoints(fal: Emulator) -> None:
+    _print_environment(fal).note("Endpoints", ", ".join(fal.endpoints) or "none")
 
 
 def start_demo(fal: Emulator) -> None:
@@ -114,6 +127,7 @@ def serve(
     allow_origins: Sequence[str] = (),
     concurrency: int | None = None,
     faults: Sequence[str] = (),
+    public_url: str | None = None,
     on_started: Callable[[Emulator], object] | None = None,
 ) -> None:
     """Run an emulator until Ctrl-C or SIGTERM.
@@ -129,6 +143,7 @@ def serve(
             machine.
         concurrency: The maximum number of concurrent runs of the account. ``None`` for no limit.
         faults: Faults to schedule, as text.
+        public_url: The origin at which clients reach the emulator. ``None`` for its address.
         on_started: Called with the emulator once it listens.
 
     Raises:
@@ -147,7 +162,7 @@ def serve(
 
     previous = signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        fal.start(host=host, port=port)
+        fal.start(host=host, port=port, public_url=public_url)
         try:
             if on_started is not None:
                 on_started(fal)

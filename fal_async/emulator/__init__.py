@@ -17,6 +17,7 @@ except ModuleNotFoundError as _error:
 
 from fal_async._core.annotations import make_resolvable, set_module
 from fal_async.emulator._cassettes.recording import CassetteInUse
+from fal_async.emulator._credentials import Account
 from fal_async.emulator._faults import Fault
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._jobs import Job
@@ -29,6 +30,7 @@ from fal_async.emulator._webhooks.delivery import WebhookAttempt, WebhookDeliver
 from fal_async.emulator._webhooks.signing import SignedWebhook
 
 __all__ = [
+    "Account",
     "AppError",
     "CassetteInUse",
     "Counters",

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import secrets
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from fal_async.emulator._json import decode, encode
@@ -18,66 +19,125 @@ if TYPE_CHECKING:
     from fal_async.emulator._registry import CalledId
     from fal_async.emulator._responses import Response
 
-__all__ = ["EMPTY_BALANCE", "Accounts", "Tokens"]
+__all__ = ["EMPTY_BALANCE", "Account", "Accounts", "Tokens"]
 
 EMPTY_BALANCE = "Exhausted balance. Top up your balance at fal.ai/dashboard/billing."
 
 _HEADER = {"alg": "HS256", "typ": "JWT"}
 
 
-class Accounts:
-    """The accepted credentials. All of them belong to one account.
+class Account:
+    """An account of the platform: its keys, its logins, and its lock.
+
+    `Emulator.add_account` creates one. Accounts do not see each other's jobs and private files.
 
     Attributes:
         key: The API key of the account.
-        user_id: The id of the account.
+        user_id: The id of the account, which webhooks carry.
+
+    Example:
+        >>> from fal_async.emulator import Emulator
+        >>> with Emulator() as fal:
+        ...     tenant = fal.add_account("tenant:key")
+        ...     tenant.lock()
     """
 
-    def __init__(self, key: str, user_id: str) -> None:
-        self.key = key
-        self.user_id = user_id
-        self._accepted = {("key", key)}
+    def __init__(self, key: str | None, user_id: str | None) -> None:
+        self.key: str = key or f"emulator:{uuid.uuid4()}"
+        self.user_id: str = user_id or f"user_{uuid.uuid4().hex}"
+        self._accepted = {("key", self.key)}
         self._admin: set[str] = set()
         self._lock_reason: str | None = None
         self._starts_left = 0
 
-    def accept_key(self, key: str, *, admin: bool) -> None:
-        """Accept an API key, or an ADMIN key."""
+    def __repr__(self) -> str:
+        return f"<Account {self.user_id}>"
+
+    def accept_key(self, key: str, *, admin: bool = False) -> None:
+        """Accept another API key of the account.
+
+        Args:
+            key: The key.
+            admin: Whether it is an ADMIN key.
+        """
         self._accepted.add(("key", key))
         if admin:
             self._admin.add(key)
 
-    def is_admin(self, authorization: str) -> bool:
-        """Return whether valid credentials are an ADMIN key."""
-        return authorization.partition(" ")[2].strip() in self._admin
-
     def accept_bearer(self, token: str) -> None:
-        """Accept the access token of a login."""
+        """Accept the access token of a login of the account."""
         self._accepted.add(("bearer", token))
 
-    def copy(self) -> Accounts:
-        """Return other accounts that accept the same credentials."""
-        accounts = Accounts(self.key, self.user_id)
-        accounts.restore(self)
-        return accounts
+    def lock(self, reason: str = EMPTY_BALANCE, *, after: int = 0) -> None:
+        """Lock the account: its requests that start jobs fail until `unlock`.
 
-    def restore(self, earlier: Accounts) -> None:
-        """Accept the credentials of an earlier copy alone."""
-        self._accepted = set(earlier._accepted)
-        self._admin = set(earlier._admin)
-
-    def lock(self, reason: str | None, after: int = 0) -> None:
-        """Lock the account for this reason once so many jobs have started; ``None`` unlocks it."""
+        Args:
+            reason: The reason in the error response.
+            after: The number of jobs that still start.
+        """
         self._lock_reason = reason
         self._starts_left = after
 
-    def count_start(self) -> None:
-        """Count a job that starts, toward the lock of the account."""
-        self._starts_left = max(0, self._starts_left - 1)
+    def unlock(self) -> None:
+        """Unlock the account."""
+        self._lock_reason = None
 
     @property
     def _is_locked(self) -> bool:
         return self._lock_reason is not None and self._starts_left == 0
+
+    def _count_start(self) -> None:
+        """Count a job that starts, toward the lock of the account."""
+        self._starts_left = max(0, self._starts_left - 1)
+
+    def _describe(self) -> dict[str, object]:
+        """Return what the platform tells the owner about the account."""
+        account: dict[str, object] = {
+            "full_name": "Emulated User",
+            "nickname": "emulator",
+            "user_id": self.user_id,
+            "is_personal": True,
+            "is_locked": self._is_locked,
+            "is_paying": True,
+        }
+        return {**account, "lock_reason": self._lock_reason} if self._is_locked else account
+
+    def _reject_locked(self) -> Response | None:
+        """Return the error response of a locked account, or ``None`` if it is not locked."""
+        if not self._is_locked:
+            return None
+        return error_response(403, f"User is locked. Reason: {self._lock_reason}")
+
+
+class Accounts:
+    """All accounts, and the credentials that they accept.
+
+    Attributes:
+        main: The account of the emulator, which also owns requests without credentials.
+    """
+
+    def __init__(self, main: Account) -> None:
+        self.main = main
+        self._by_id = {main.user_id: main}
+
+    def add(self, account: Account) -> None:
+        """Add an account."""
+        self._by_id[account.user_id] = account
+
+    def get(self, user_id: str) -> Account | None:
+        """Return the account with this id."""
+        return self._by_id.get(user_id)
+
+    def find(self, authorization: str | None) -> Account | None:
+        """Return the account that accepts the value of an ``Authorization`` header."""
+        scheme, _, credentials = (authorization or "").partition(" ")
+        pair = (scheme.lower(), credentials.strip())
+        return next((each for each in self._by_id.values() if pair in each._accepted), None)
+
+    def is_admin(self, authorization: str) -> bool:
+        """Return whether valid credentials are an ADMIN key."""
+        account = self.find(authorization)
+        return account is not None and authorization.partition(" ")[2].strip() in account._admin
 
     def reject_reason(
         self, authorization: str | None, app: str, *, private: bool
@@ -91,30 +151,27 @@ class Accounts:
         """
         if authorization is None:
             return error_response(401, f'Cannot access application "{app}"') if private else None
-        scheme, _, credentials = authorization.partition(" ")
-        if (scheme.lower(), credentials.strip()) in self._accepted:
+        if self.find(authorization) is not None:
             return None
-        if scheme.lower() == "bearer":
+        if authorization.partition(" ")[0].lower() == "bearer":
             return error_response(401, "bearer: unable to decode issuer")
         return error_response(401, "invalid key credentials")
 
-    def describe(self) -> dict[str, object]:
-        """Return what the platform tells the owner about the account."""
-        account: dict[str, object] = {
-            "full_name": "Emulated User",
-            "nickname": "emulator",
-            "user_id": self.user_id,
-            "is_personal": True,
-            "is_locked": self._is_locked,
-            "is_paying": True,
-        }
-        return {**account, "lock_reason": self._lock_reason} if self._is_locked else account
+    def unlock(self) -> None:
+        """Unlock all accounts."""
+        for account in self._by_id.values():
+            account.unlock()
 
-    def reject_locked(self) -> Response | None:
-        """Return the error response of a locked account, or ``None`` if it is not locked."""
-        if not self._is_locked:
-            return None
-        return error_response(403, f"User is locked. Reason: {self._lock_reason}")
+    def save(self) -> Callable[[], None]:
+        """Return a function that restores the accounts and the credentials of now."""
+        saved = {each: (set(each._accepted), set(each._admin)) for each in self._by_id.values()}
+
+        def restore() -> None:
+            self._by_id = {account.user_id: account for account in saved}
+            for account, (accepted, admin) in saved.items():
+                account._accepted, account._admin = set(accepted), set(admin)
+
+        return restore
 
 
 class Tokens:
@@ -126,27 +183,33 @@ class Tokens:
         self._offset = time.time() - clock()
         self._secret = secrets.token_bytes(32)
 
-    def create(self, apps: Sequence[str], seconds: float) -> str:
+    def create(self, apps: Sequence[str], seconds: float, user_id: str) -> str:
         """Create a token for apps, each an alias or an endpoint id with or without a path."""
         now = self._now()
-        claims = {"allowed_apps": list(apps), "iat": int(now), "exp": now + seconds}
+        claims = {
+            "allowed_apps": list(apps),
+            "iat": int(now),
+            "exp": now + seconds,
+            "user_id": user_id,
+        }
         content = f"{_encode_segment(encode(_HEADER))}.{_encode_segment(encode(claims))}"
         return f"{content}.{self._sign(content)}"
 
-    def is_valid_for(self, token: str, called: CalledId) -> bool:
-        """Return whether a token is valid now, for this app."""
+    def verify(self, token: str, called: CalledId) -> str | None:
+        """Return the id of the account of a token, if the token is valid now for this app."""
         content, _, signature = token.rpartition(".")
         if not hmac.compare_digest(signature.encode(), self._sign(content).encode()):
-            return False
+            return None
         segment = content.partition(".")[2]
         padded = segment + "=" * (-len(segment) % 4)
         claims: dict[str, Any] = decode(base64.urlsafe_b64decode(padded))
         if self._now() >= claims["exp"]:
-            return False
+            return None
         allowed = [app.strip("/") for app in claims["allowed_apps"]]
-        return called.alias in allowed or any(
+        is_allowed = called.alias in allowed or any(
             "/" in app and f"{called}/".startswith(f"{app}/") for app in allowed
         )
+        return str(claims["user_id"]) if is_allowed else None
 
     def revoke(self) -> None:
         """Invalidate all tokens that were created."""

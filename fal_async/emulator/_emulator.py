@@ -13,8 +13,9 @@ from weakref import WeakSet
 import anyio.to_thread
 
 from fal_async._config import Hosts
+from fal_async.emulator._accounts import AccountsMixin
 from fal_async.emulator._cassettes.recording import RecordingMixin
-from fal_async.emulator._credentials import EMPTY_BALANCE, Accounts
+from fal_async.emulator._credentials import Account, Accounts
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
 from fal_async.emulator._inspection import InspectionMixin
@@ -39,7 +40,7 @@ __all__ = ["Emulator"]
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
 
 
-class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
+class Emulator(RegistrationMixin, AccountsMixin, InspectionMixin, RecordingMixin):
     """A local fal.ai platform: a server on this machine that clients use instead of the real one.
 
     The emulator serves direct runs, streams, the queue, WebSockets, storage and the CDN. Its
@@ -50,6 +51,8 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
     Args:
         host: The address to listen on.
         port: The port to listen on; 0 for a free one.
+        public_url: The origin at which clients reach the emulator, such as ``"http://fal:8000"`` in
+            a network of containers. ``None`` for the address that it listens on.
         key: The accepted API key. ``None`` generates a random one.
         user_id: The id of the account, which webhooks carry. ``None`` generates a random one.
         allow_origins: The origins of web pages that may send requests, such as
@@ -101,6 +104,7 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        public_url: str | None = None,
         key: str | None = None,
         user_id: str | None = None,
         concurrency: int | None = None,
@@ -136,22 +140,28 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
             private_webhooks=private_webhooks,
             cancelled_webhooks=cancelled_webhooks,
         )
-        accounts = Accounts(
-            key or f"emulator:{uuid.uuid4()}", user_id or f"user_{uuid.uuid4().hex}"
-        )
-        self._platform = PlatformState(settings, accounts)
+        self._platform = PlatformState(settings, Accounts(Account(key, user_id)))
         self._host = host
         self._port = port
+        self._public_url = _check_public_url(public_url)
         self._certificate = (certfile, keyfile)
         self._server = None
         self._gates: WeakSet[Gate] = WeakSet()
 
-    def start(self, *, host: str | None = None, port: int | None = None) -> Self:
+    def start(
+        self,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        public_url: str | None = None,
+    ) -> Self:
         """Start to listen.
 
         Args:
             host: The address to listen on. Defaults to that of the constructor.
             port: The port to listen on. Defaults to that of the constructor.
+            public_url: The origin at which clients reach the emulator. Defaults to that of the
+                constructor.
 
         Raises:
             OSError: The emulator cannot listen on this address.
@@ -161,6 +171,7 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
             raise RuntimeError("cannot start an emulator twice: create another one")
         self._host = self._host if host is None else host
         self._port = self._port if port is None else port
+        self._public_url = _check_public_url(public_url) or self._public_url
         certfile, keyfile = self._certificate
         server = Server(
             Gateway(self._platform),
@@ -197,6 +208,8 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
     @property
     def url(self) -> str:
         """The origin of the emulator. Its hosts are at the paths ``/run``, ``/queue`` and so on."""
+        if self._public_url is not None:
+            return self._public_url
         scheme = "http" if self._certificate[0] is None else "https"
         host = _LOOPBACK.get(self._host, self._host)
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
@@ -212,49 +225,9 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
         return f"{self.url}{PROXY_PATH}"
 
     @property
-    def key(self) -> str:
-        """The accepted API key."""
-        return self._platform.accounts.key
-
-    @property
-    def user_id(self) -> str:
-        """The id of the account, which webhooks carry."""
-        return self._platform.accounts.user_id
-
-    @property
     def environ(self) -> dict[str, str]:
         """The environment variables with which clients in another process use the emulator."""
         return {"FAL_KEY": self.key, "FAL_ASYNC_BASE_URL": self.url}
-
-    def accept_key(self, key: str, *, admin: bool = False) -> None:
-        """Accept another key of the same account.
-
-        Args:
-            key: The key.
-            admin: Whether it is an ADMIN key, which some operations of the platform API require.
-        """
-        self._platform.accounts.accept_key(key, admin=admin)
-
-    def accept_bearer(self, token: str) -> None:
-        """Accept the access token of a login of the same account."""
-        self._platform.accounts.accept_bearer(token)
-
-    def revoke_tokens(self) -> None:
-        """Invalidate all realtime tokens, as if they had expired. Open WebSockets stay open."""
-        self._platform.tokens.revoke()
-
-    def lock(self, reason: str = EMPTY_BALANCE, *, after: int = 0) -> None:
-        """Lock the account: all requests that start jobs fail until `unlock`.
-
-        Args:
-            reason: The reason in the error response.
-            after: The number of jobs that can still start before.
-        """
-        self._platform.accounts.lock(reason, after)
-
-    def unlock(self) -> None:
-        """Unlock the account."""
-        self._platform.accounts.lock(None)
 
     def sign(
         self,
@@ -370,7 +343,7 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
         """
         platform = self._platform
         settings = dataclasses.asdict(platform.settings)
-        endpoints, accounts = platform.registry.copy(), platform.accounts.copy()
+        endpoints, restore_accounts = platform.registry.copy(), platform.accounts.save()
         prices = dict(platform.prices)
         try:
             yield self
@@ -383,7 +356,7 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
                 platform.registry.restore(endpoints)
             else:
                 self._server.call(partial(platform.restore, endpoints))
-            platform.accounts.restore(accounts)
+            restore_accounts()
             platform.prices = prices
             for name, value in settings.items():
                 setattr(platform.settings, name, value)
@@ -412,3 +385,8 @@ class Emulator(RegistrationMixin, InspectionMixin, RecordingMixin):
             self._platform.clear()
         else:
             self._server.call(self._platform.reset)
+
+
+def _check_public_url(url: str | None) -> str | None:
+    """Return a URL without a trailing slash, and check it as `Hosts` does."""
+    return None if url is None else Hosts.at(url).run.removesuffix("/run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -154,6 +155,7 @@ class Gateway:
             request.websocket.on_accepted = on_accepted
         handle = partial(self._respond, request, host, call)
         fault = self._platform.faults.match(record, names)
+        began = time.perf_counter()
         try:
             await (handle() if fault is None else inject_fault(fault, request, handle))
         finally:
@@ -161,11 +163,19 @@ class Gateway:
             if target is None and call.route in _CALLS and record.status == _NOT_FOUND:
                 recorder.unexpected.append(record)
             record.request_id = request.request_id
+            logger.info(
+                "%s %s: %s in %.0f ms (request %s)",
+                record.method,
+                record.path,
+                record.status or "no response",
+                1000 * (time.perf_counter() - began),
+                record.request_id,
+            )
             recorder.notify()
 
     async def _respond(self, request: GatewayRequest, host: Host, call: Call) -> None:
         if request.is_proxied:  # a server proxy adds the key, which browsers do not have
-            request.headers.setdefault("authorization", f"Key {self._platform.accounts.key}")
+            request.headers.setdefault("authorization", f"Key {self._platform.accounts.main.key}")
         try:
             if (substitute := self._find_substitute(request, call)) is not None:
                 await substitute.respond(request)

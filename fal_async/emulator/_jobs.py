@@ -45,6 +45,7 @@ class Job:
 
     Attributes:
         request_id: The id by which the client knows the job.
+        user_id: The id of the account that started the job.
         gateway_request_id: The id of the latest run: that of the job, and another after a retry.
         endpoint: The called endpoint id, path included.
         app: The endpoint id without its path.
@@ -101,12 +102,14 @@ class Job:
         "request_id",
         "response",
         "status",
+        "user_id",
     )
 
     def __init__(
         self,
         *,
         request_id: str,
+        user_id: str,
         endpoint: str,
         app: str,
         path: str,
@@ -120,6 +123,7 @@ class Job:
     ) -> None:
         self.request_id: str = request_id
         self.gateway_request_id: str = request_id
+        self.user_id: str = user_id
         self.endpoint: str = endpoint
         self.app: str = app
         self.path: str = path

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fal_async.emulator._credentials import Account
     from fal_async.emulator._responses import Message, RawHeaders, Receive, Response, Send
     from fal_async.emulator._server.connection import Connection
     from fal_async.emulator._server.websocket import WebSocket
@@ -148,6 +149,7 @@ class GatewayRequest:
         cdn_base: The URL of the CDN, in the form that the client uses.
         warnings: Mistakes of the client that the platform accepts.
         body: The body, once it has been read.
+        account: The account of the request, once its credentials have been checked.
         request_id: The request id in the response.
         status: The HTTP status of the response, once it has started.
         websocket: The WebSocket that was requested, or that carries this request. ``None`` for a
@@ -157,6 +159,7 @@ class GatewayRequest:
     __slots__ = (
         "_receive",
         "_send",
+        "account",
         "body",
         "cdn_base",
         "connection",
@@ -204,6 +207,7 @@ class GatewayRequest:
             self.cdn_base = cdn_base(self.location)
         self.warnings: list[str] = []
         self.body = b""
+        self.account: Account | None = None
         self.request_id: str | None = None
         self.status: int | None = None
         self.websocket: WebSocket | None = scope.get("websocket")

@@ -61,7 +61,7 @@ class PlatformState:
             self.settings, self.jobs, self.history, self.recorder, self.executor
         )
         self.webhooks = WebhookSender(
-            self.settings, self.accounts, self.signer, self.jobs, self.faults, self.recorder
+            self.settings, self.signer, self.jobs, self.faults, self.recorder
         )
 
     async def reset(self) -> None:
@@ -74,7 +74,7 @@ class PlatformState:
         """Clear everything but the registered endpoints while nothing runs."""
         self.faults.clear()
         self.recorder.clear()
-        self.accounts.lock(None)
+        self.accounts.unlock()
         self.jobs.clear()
         self.history.clear()
         self.webhooks.clear()

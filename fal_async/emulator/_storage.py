@@ -38,6 +38,7 @@ class StoredFile:
         expires_at: The time at which the file expires, by the emulator's clock. ``None`` if it does
             not expire.
         parts: The number of parts of a multipart upload; 0 for an upload in one request.
+        owner: The id of the account that uploaded the file; ``""`` for that of the emulator.
     """
 
     url: str
@@ -47,6 +48,7 @@ class StoredFile:
     lifecycle: Mapping[str, Any] = field(default_factory=dict[str, Any])
     expires_at: float | None = None
     parts: int = 0
+    owner: str = OWNER
 
     @property
     def etag(self) -> str:
@@ -55,7 +57,7 @@ class StoredFile:
 
     def _access(self, user: str | None) -> Access:
         """Return what a user may do. ``None`` is a user without a token."""
-        if user == OWNER:
+        if user == self.owner:
             return "allow"
         acl: Mapping[str, Any] = self.lifecycle.get("initial_acl") or {}
         rules: list[Mapping[str, Any]] = acl.get("rules") or []
@@ -92,10 +94,11 @@ class FileMetadata:
     content_type: str
     file_name: str | None
     lifecycle: Mapping[str, Any]
+    owner: str = OWNER
 
 
 def parse_metadata(
-    headers: Mapping[str, str], content_type: str, file_name: str | None
+    headers: Mapping[str, str], content_type: str, file_name: str | None, owner: str
 ) -> FileMetadata:
     """Return the metadata of an upload.
 
@@ -110,7 +113,9 @@ def parse_metadata(
             error_response(422, f"The lifecycle is not valid: {error.errors()[0]['msg']}")
         ) from error
     fields = lifecycle.model_dump(exclude_unset=True)
-    return FileMetadata(content_type=content_type, file_name=file_name, lifecycle=fields)
+    return FileMetadata(
+        content_type=content_type, file_name=file_name, lifecycle=fields, owner=owner
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,6 +182,7 @@ class FileStore:
             lifecycle=metadata.lifecycle,
             expires_at=self._clock() + seconds if seconds else None,
             parts=len(upload.parts),
+            owner=metadata.owner,
         )
         return stored
 

@@ -121,3 +121,25 @@ def test_port_in_use_is_a_usage_error(shell: Shell) -> None:
         outcome = shell("emulate", "--port", str(taken.getsockname()[1]))
     assert (outcome.exit_status, outcome.stdout) == (2, "")
     assert outcome.stderr.startswith("fal_async: cannot listen on 127.0.0.1, port ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_requests_and_endpoints_are_shown(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "apps.py").write_text(APPS)
+    with started("emulate", "--port", "0", "--app", "apps:endpoints", "-v") as server:
+        for name, value in read_environment(server).items():
+            monkeypatch.setenv(name, value)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "Endpoints  acme/upper\n"
+        assert shell("run", "acme/upper", "text=hello").json == {"text": "HELLO"}
+        server.send_signal(signal.SIGINT)
+        _, stderr = server.communicate(timeout=30)
+    (line,) = stderr.splitlines()
+    assert re.fullmatch(r"[\d:]{8} POST /run/acme/upper: 200 in \d+ ms \(request [-\w]{36}\)", line)
+
+
+def test_public_address_is_printed() -> None:
+    with started("emulate", "--port", "0", "--public-url", "http://fal:8000/") as server:
+        assert read_environment(server)["FAL_ASYNC_BASE_URL"] == "http://fal:8000"

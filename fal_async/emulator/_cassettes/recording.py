@@ -225,7 +225,7 @@ class RecordingMixin:
             InvalidRequestError: There is no key.
             RuntimeError: The emulator has not started, or has a cassette in use.
         """
-        own, upstream = self._platform.accounts.key, self._platform.upstream_key()
+        own, upstream = self._platform.accounts.main.key, self._platform.upstream_key()
         key = key or upstream or os.environ.get("FAL_KEY")
         if not key or key == own:
             raise InvalidRequestError("key must be the key for the recorded platform, got none")

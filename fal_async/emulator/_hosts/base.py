@@ -11,6 +11,7 @@ from fal_async.emulator._responses import RejectedError, error_response
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from fal_async.emulator._credentials import Account
     from fal_async.emulator._recorder import Route
     from fal_async.emulator._registry import Target
     from fal_async.emulator._request import GatewayRequest
@@ -62,7 +63,7 @@ def parse_called_id(text: str) -> CalledId:
 def authenticate(
     platform: PlatformState, request: GatewayRequest, call: Call, target: Target | None
 ) -> None:
-    """Check the credentials of a request.
+    """Check the credentials of a request, and set its account.
 
     Raises:
         RejectedError: The endpoint is private and there are no credentials, or the key or token is
@@ -70,13 +71,16 @@ def authenticate(
     """
     token = request.parameters.get("fal_jwt_token") if call.route in _TOKEN_ROUTES else None
     if token is not None:
-        if not platform.tokens.is_valid_for(token, call.called):
+        user_id = platform.tokens.verify(token, call.called)
+        if user_id is None:
             raise RejectedError(error_response(401, "Unauthorized"))
+        request.account = platform.accounts.get(user_id)
         return
     authorization = request.headers.get("authorization")
     private = target is None or target.endpoint.private
     if error := platform.accounts.reject_reason(authorization, call.called.app, private=private):
         raise RejectedError(error)
+    request.account = platform.accounts.find(authorization)
 
 
 def authorize(platform: PlatformState, request: GatewayRequest, call: Call) -> Target:
@@ -90,9 +94,14 @@ def authorize(platform: PlatformState, request: GatewayRequest, call: Call) -> T
     authenticate(platform, request, call, target)
     if target is None:
         raise RejectedError(error_response(404, f'Application "{call.called.alias}" not found'))
-    if error := platform.accounts.reject_locked():
+    if error := find_account(platform, request)._reject_locked():
         raise RejectedError(error)
     return target
+
+
+def find_account(platform: PlatformState, request: GatewayRequest) -> Account:
+    """Return the account of a request; that of the emulator if there are no credentials."""
+    return request.account or platform.accounts.main
 
 
 def make_job(
@@ -105,9 +114,11 @@ def make_job(
     direct: bool,
 ) -> Job:
     """Create the job that a request starts."""
-    platform.accounts.count_start()
+    account = find_account(platform, request)
+    account._count_start()
     return Job(
         request_id=request_id,
+        user_id=account.user_id,
         endpoint=target.id,
         app=call.called.app,
         path=target.path,

@@ -184,7 +184,8 @@ class CdnHost:
         self._require_token(request)
         headers = request.headers
         content_type = headers.get("content-type", "application/octet-stream")
-        metadata = parse_metadata(headers, content_type, headers.get("x-fal-file-name"))
+        owner = self._files.token_user(headers.get("authorization")) or OWNER
+        metadata = parse_metadata(headers, content_type, headers.get("x-fal-file-name"), owner)
         return self._files.begin(request.location.base, metadata)
 
     def _require_token(self, request: GatewayRequest, key: str = "") -> None:
@@ -195,8 +196,12 @@ class CdnHost:
                 request.warnings.append("an Authorization header was sent to a presigned URL")
             if not _is_signed(request, key):
                 raise RejectedError(error_response(403, "The signature is not the one of this URL"))
-        elif self._files.token_user(authorization) != OWNER:
+        elif not self._is_account(self._files.token_user(authorization)):
             raise RejectedError(error_response(401, "Invalid token"))
+
+    def _is_account(self, user: str | None) -> bool:
+        """Return whether the user of a token may upload files."""
+        return user == OWNER or self._platform.accounts.get(user or "") is not None
 
     def _require_owner(self, request: GatewayRequest) -> None:
         authorization = request.headers.get("authorization")

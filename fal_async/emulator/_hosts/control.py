@@ -49,9 +49,9 @@ class ControlHost:
                 after: object = fields.get("after", 0)
                 if not isinstance(after, int) or after < 0:
                     raise RejectedError(error_response(422, "after must be a number of jobs"))
-                accounts.lock(str(fields.get("reason", EMPTY_BALANCE)), after)
+                accounts.main.lock(str(fields.get("reason", EMPTY_BALANCE)), after=after)
             case "POST", "unlock":
-                accounts.lock(None)
+                accounts.main.unlock()
             case "POST", "reset":
                 await self._platform.reset()
             case _:

@@ -7,7 +7,14 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from fal_async.emulator._hosts.base import Call, authenticate, authorize, make_job, parse_called_id
+from fal_async.emulator._hosts.base import (
+    Call,
+    authenticate,
+    authorize,
+    find_account,
+    make_job,
+    parse_called_id,
+)
 from fal_async.emulator._json import encode
 from fal_async.emulator._options import (
     parse_flag,
@@ -180,7 +187,8 @@ class QueueHost:
         job = self._platform.jobs.get(call.job_id or "")
         target = self._platform.registry.resolve(job.endpoint if job else str(call.called))
         authenticate(self._platform, request, call, target)
-        if job is None or job.app != call.called.app:
+        user_id = find_account(self._platform, request).user_id
+        if job is None or job.app != call.called.app or job.user_id != user_id:
             raise RejectedError(not_found())
         return job
 

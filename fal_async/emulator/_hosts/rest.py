@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError
 
-from fal_async.emulator._hosts.base import Call, parse_called_id
+from fal_async.emulator._hosts.base import Call, find_account, parse_called_id
 from fal_async.emulator._json import decode_or_none
 from fal_async.emulator._responses import (
     RejectedError,
@@ -61,11 +61,13 @@ class RestHost:
             raise RejectedError(method_not_allowed(method))
         if call.route == "key_set":  # public
             return await request.respond(json_response(200, self.key_set()))
+        accounts = self._platform.accounts
         authorization = request.headers.get("authorization")
-        if error := self._platform.accounts.reject_reason(authorization, "storage", private=True):
+        if error := accounts.reject_reason(authorization, "storage", private=True):
             raise RejectedError(error)
+        request.account = account = accounts.find(authorization) or accounts.main
         if call.route == "user":
-            return await request.respond(json_response(200, self._platform.accounts.describe()))
+            return await request.respond(json_response(200, account._describe()))
         if request.parameters.get("storage_type", "fal-cdn-v3") not in _STORAGE_TYPES:
             raise RejectedError(error_response(400, "Invalid storage type"))
         if call.route == "token":
@@ -101,14 +103,15 @@ class RestHost:
         seconds: object = fields.get("token_expiration", fields.get("duration", _DEFAULT_LIFETIME))
         if not isinstance(seconds, int | float) or seconds <= 0:
             raise RejectedError(error_response(422, "token_expiration must be a number of seconds"))
-        token = self._platform.tokens.create(names, seconds)
+        user_id = find_account(self._platform, request).user_id
+        token = self._platform.tokens.create(names, seconds, user_id)
         return {"token": token} if request.location.path.endswith("/realtime") else token
 
     def create_cdn_token(self, request: GatewayRequest) -> dict[str, str]:
         """Create a token for the CDN."""
         expires_at = datetime.now(UTC) + timedelta(seconds=TOKEN_LIFETIME)
         return {
-            "token": self._platform.files.create_token(OWNER),
+            "token": self._platform.files.create_token(self._owner(request)),
             "token_type": "Bearer",
             "base_url": request.cdn_base,
             "expires_at": expires_at.isoformat(timespec="seconds"),
@@ -122,7 +125,8 @@ class RestHost:
             raise RejectedError(
                 error_response(422, "content_type must be a string, and file_name if it is given")
             ) from error
-        metadata = parse_metadata(request.headers, body.content_type, body.file_name)
+        owner = self._owner(request)
+        metadata = parse_metadata(request.headers, body.content_type, body.file_name, owner)
         base = request.cdn_base
         key = self._platform.files.begin(base, metadata)
         url = f"{base}/presigned/{key}"
@@ -133,3 +137,8 @@ class RestHost:
             "upload_url": url if is_signed_later else sign_url(url, key),
             "file_url": self._platform.files.pending[key].url,
         }
+
+    def _owner(self, request: GatewayRequest) -> str:
+        """Return the user of the files of a request's account."""
+        account = find_account(self._platform, request)
+        return OWNER if account is self._platform.accounts.main else account.user_id

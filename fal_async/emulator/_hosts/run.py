@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Final
 from websockets.frames import CloseCode
 
 from fal_async.emulator._history import MAX_PAYLOAD
-from fal_async.emulator._hosts.base import Call, authenticate, authorize, make_job, parse_called_id
+from fal_async.emulator._hosts.base import (
+    Call,
+    authenticate,
+    authorize,
+    find_account,
+    make_job,
+    parse_called_id,
+)
 from fal_async.emulator._json import encode
 from fal_async.emulator._options import parse_start_timeout
 from fal_async.emulator._responses import RejectedError, error_response, too_many_running
@@ -99,9 +106,10 @@ class WebSocketHost:
         websocket = request.upgrade()
         target = self._platform.registry.resolve(str(call.called))
         token = request.parameters.get("fal_jwt_token")
+        user_id = "" if token is None else self._platform.tokens.verify(token, call.called)
         if token is None:
             authenticate(self._platform, request, call, target)
-        elif not self._platform.tokens.is_valid_for(token, call.called):
+        elif user_id is None:
             # Browsers cannot read the response to a rejected handshake.
             return await _close(websocket, CloseCode.NORMAL_CLOSURE, "", message=_UNAUTHORIZED)
         if target is None:
@@ -109,7 +117,8 @@ class WebSocketHost:
         runner = target.endpoint.socket
         if runner is None:
             return await _close_unforwarded(websocket)
-        if error := self._platform.accounts.reject_locked():
+        request.account = request.account or self._platform.accounts.get(user_id or "")
+        if error := find_account(self._platform, request)._reject_locked():
             raise RejectedError(error)
         limit = self._platform.scheduler.reached_limit(target.endpoint)
         if limit is not None:

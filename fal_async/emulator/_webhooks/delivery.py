@@ -23,7 +23,6 @@ from fal_async.emulator._webhooks.signing import SignedWebhook
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fal_async.emulator._credentials import Accounts
     from fal_async.emulator._faults import Fault, Faults
     from fal_async.emulator._jobs import Job, Jobs
     from fal_async.emulator._recorder import Recorder
@@ -91,7 +90,6 @@ class WebhookSender:
 
     Args:
         settings: The speed, the timeouts, and which jobs and targets are delivered.
-        accounts: The account that webhooks name.
         signer: Signs each attempt.
         jobs: The jobs, to see whether a result has expired.
         faults: The scripted faults.
@@ -101,14 +99,12 @@ class WebhookSender:
     def __init__(
         self,
         settings: Settings,
-        accounts: Accounts,
         signer: WebhookSigner,
         jobs: Jobs,
         faults: Faults,
         recorder: Recorder,
     ) -> None:
         self._settings = settings
-        self._accounts = accounts
         self._signer = signer
         self._jobs = jobs
         self._faults = faults
@@ -203,7 +199,7 @@ class WebhookSender:
         signed = self._signer.sign(
             body,
             request_id=job.request_id,
-            user_id=self._accounts.user_id,
+            user_id=job.user_id,
             timestamp=int(time.time()),
         )
         if fault is None:
