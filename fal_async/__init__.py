@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         download,
         get_handle,
         http_over_websocket,
+        once,
         realtime,
         realtime_token,
         result,
@@ -129,6 +130,7 @@ if TYPE_CHECKING:
     from fal_async._platform.pages import AsyncPages
     from fal_async._platform.requests import AsyncRequests
     from fal_async.batch.batch import Batch
+    from fal_async.batch.engine import Once
     from fal_async.batch.journal import Journal
     from fal_async.hooks._progress import progress
     from fal_async.types import Arguments, WorkflowEvent
@@ -178,6 +180,7 @@ __all__ = [
     "ModelInfo",
     "NotFoundError",
     "ObjectExpiration",
+    "Once",
     "Page",
     "PermissionDeniedError",
     "PooledTransport",
@@ -229,6 +232,7 @@ __all__ = [
     "get_handle_async",
     "http_over_websocket",
     "http_over_websocket_async",
+    "once",
     "progress",
     "realtime",
     "realtime_async",
@@ -277,6 +281,7 @@ _LAZY = {
     "Limits": "_config",
     "ModelInfo": "_core.platform",
     "Page": "_core.platform",
+    "Once": "batch.engine",
     "PooledTransport": "_http.httpx_transport",
     "Price": "_core.platform",
     "RequestInfo": "_core.platform",
@@ -296,6 +301,7 @@ _LAZY = {
     "encode_image": "_files.encode",
     "get_handle": "_client.functions",
     "http_over_websocket": "_client.functions",
+    "once": "_client.functions",
     "progress": "hooks._progress",
     "realtime": "_client.functions",
     "realtime_token": "_client.functions",

@@ -48,6 +48,7 @@ MODULES = {
     "_client.client": "client",  # the client has the calls of jobs and of batches
     "_client.default": "client",
     "_client.functions": "client",
+    "batch.engine": "fal_async",  # makes clients
     "hooks": "values",
     "client": "sync",  # the names of the official client's modules, the blocking ones included
     "auth": "sync",

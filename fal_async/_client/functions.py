@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     )
     from fal_async._client.stream import EventStream
     from fal_async._files.images import Picture
+    from fal_async.batch.journal import Journal
+    from fal_async.batch.options import Lost, Unsure
     from fal_async.types import (
         Account,
         Arguments,
@@ -56,6 +58,7 @@ __all__ = [
     "download",
     "get_handle",
     "http_over_websocket",
+    "once",
     "realtime",
     "realtime_token",
     "result",
@@ -850,3 +853,65 @@ async def account() -> Account:
         False
     """
     return await (await load_default_client()).account()
+
+
+async def once(
+    application: str,
+    arguments: Mapping[str, Any],
+    *,
+    journal: Journal | str | os.PathLike[str],
+    key: str | None = None,
+    unsure: Unsure = "look",
+    lost: Lost = "report",
+    attempts: int = 3,
+    output: type[T] | None = None,
+    **submit_options: Any,
+) -> T:
+    """Return the output of a job that is started once, however often this is called.
+
+    A job that the journal knows is waited for, and an output that it knows is returned.
+    Cancelling the call leaves the job to the next call.
+
+    Args:
+        application: The endpoint id.
+        arguments: The input.
+        journal: A shared `Journal`, the path of its file or the URL of its database. A path is
+            kept open until the event loop ends.
+        key: Identifies the input; ``None`` uses the content.
+        unsure: The treatment of an input for which a job may have been started; see
+            `AsyncClient.batch`.
+        lost: The treatment of a result that is gone: ``"report"`` raises `NotFoundError`, and
+            ``"again"`` starts another job.
+        attempts: The most jobs that are started, after errors that may pass.
+        output: The type that the output is validated against; ``None`` returns a `Result`.
+        submit_options: Options of `submit`, such as `priority`.
+
+    Raises:
+        FalClientHTTPError: The job was rejected, or has failed.
+        SubmitOutcomeUnknownError: A job may have been started, and cannot be found.
+        JournalError: The journal cannot be used; nothing was sent that it does not record.
+        ChangedInputError: The key is that of an input with another content.
+        InvalidRequestError: An argument is invalid; nothing was sent.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with fal_async.AsyncClient() as client:
+        ...         for _ in range(2):
+        ...             result = await client.once(
+        ...                 "demo/echo", {"prompt": "a cat"}, journal=":memory:"
+        ...             )
+        ...     print(result["prompt"])
+        >>> anyio.run(main)
+        a cat
+    """
+    return await (await load_default_client()).once(
+        application,
+        arguments,
+        journal=journal,
+        key=key,
+        unsure=unsure,
+        lost=lost,
+        attempts=attempts,
+        output=output,
+        **submit_options,
+    )

@@ -176,7 +176,7 @@ class Batch:
     async def _run(self) -> None:
         plan = Plan(self._inputs, self._factory, self._journal, self._options)
         try:
-            await self._scheduler.run(plan)
+            await self._scheduler.run(plan.items())
             self._flush_ordered()
         except Exception as error:  # noqa: BLE001 -- raised to the consumer
             self._error = error
@@ -303,7 +303,7 @@ class Batch:
             cost_at_end=None if at_end is None or summary.cost is None else summary.cost + at_end,
         )
 
-    def _deliver(self, job: Job) -> None:
+    def _deliver(self, job: Job, is_written: bool) -> None:  # noqa: FBT001 -- a callback
         """Count an outcome, write its row and pass it to the consumer."""
         self._summary.total += 1
         self._summary.add(job)
@@ -315,7 +315,7 @@ class Batch:
                     f"with {job.error and job.error.message!r}; set stop_after=None to go on"
                 )
                 self._scheduler.stop("failures", error)
-        if self._output is not None:
+        if self._output is not None and not is_written:
             try:
                 self._output.add(job)
             except OSError as error:

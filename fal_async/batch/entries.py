@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPLETE",
+    "PENDING",
     "Begin",
     "Change",
     "Entry",
@@ -33,6 +34,8 @@ State: TypeAlias = Literal[
     "planned", "submitting", "running", "ended", "saved", "failed", "unsure", "lost"
 ]
 
+#: The states of inputs whose job has no known outcome.
+PENDING: Final[tuple[State, ...]] = ("submitting", "running", "unsure")
 #: The states of inputs that need no more work.
 COMPLETE: Final[frozenset[State]] = frozenset({"ended", "saved", "failed", "lost"})
 
@@ -165,12 +168,14 @@ class Update:
         attempts: The number of attempts that the change belongs to.
         values: The new values by the attribute of `Entry`.
         output: The output as JSON; ``None`` does not change it.
+        states: The states in which the change applies; empty for all.
     """
 
     key: str
     attempts: int
     values: Mapping[str, Any]
     output: bytes | None = None
+    states: tuple[State, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from fal_async._config import RetryPolicy
 from fal_async._files.auto_upload import attach_files
 from fal_async._protocol.retry import BackoffSchedule, backoff_delays
 from fal_async._protocol.serialization import encode_json
-from fal_async.batch.entries import Begin, Update
+from fal_async.batch.entries import PENDING, Begin, Update
 from fal_async.batch.errors import JournalError
 from fal_async.batch.jobs import ErrorFacts, Job
 from fal_async.errors import (
@@ -317,7 +317,8 @@ class JobExecutor:
             await self._end(item, state="lost", error=facts.to_dict())
             return Again()
         facts = ErrorFacts.from_error(error)
-        await self._end(item, state="lost", error=facts.to_dict())
+        if not await self._end(item, state="lost", error=facts.to_dict()):
+            return Again(is_foreign=True)
         return self._make_job(item, ok=False, request_id=request_id, error=facts)
 
     async def _fail(
@@ -334,16 +335,23 @@ class JobExecutor:
         facts = ErrorFacts.from_error(error)
         is_passing = facts.retryable or isinstance(error, StartTimeoutError)
         facts = replace(facts, final=not is_passing or item.attempts >= self._options.attempts)
-        await self._end(item, state="failed", error=facts.to_dict())
-        if not facts.final:
-            return Again()
+        is_ended = await self._end(item, state="failed", error=facts.to_dict())
+        if not (is_ended and facts.final):
+            return Again(is_foreign=not is_ended)
         return self._make_job(item, ok=False, request_id=request_id, error=facts)
 
-    async def _end(self, item: Item, **values: Any) -> None:
-        """Record an outcome after which another job may be started, and know it as the latest."""
-        change = Update(item.key, item.attempts, {"ended_at": time.time(), **values})
-        await self._journal._commit(change)
+    async def _end(self, item: Item, **values: Any) -> bool:
+        """Record an outcome after which another job may be started, and know it as the latest.
+
+        Returns:
+            Whether it is recorded: another process may have recorded an outcome before.
+        """
+        values["ended_at"] = time.time()
+        applied = await self._journal._commit(
+            Update(item.key, item.attempts, values, states=PENDING)
+        )
         item.entry = (await self._journal._find([item.key])).get(item.key)
+        return applied
 
     def _succeed(self, item: Item, output: Any, request_id: str | None) -> Job:
         result = cast("Result", output) if isinstance(output, Result) else None

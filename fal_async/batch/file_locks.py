@@ -23,6 +23,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
+        self._pid = 0
 
     def acquire(self) -> bool:
         """Lock the file without waiting; return whether it was free.
@@ -43,7 +44,7 @@ class FileLock:
         except OSError:
             os.close(descriptor)
             return False
-        self._descriptor = descriptor
+        self._descriptor, self._pid = descriptor, os.getpid()
         return True
 
     def release(self) -> None:
@@ -51,5 +52,6 @@ class FileLock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                if self._pid == os.getpid():  # a forked process closes its copy, and no more
+                    self._path.unlink()
             os.close(descriptor)

@@ -14,7 +14,9 @@ from fal_async.errors import (
     NotFoundError,
     RateLimitError,
     ServerError,
+    SubmitOutcomeUnknownError,
     TransportError,
+    from_dict,
 )
 
 if TYPE_CHECKING:
@@ -92,6 +94,33 @@ class ErrorFacts:
         known = {name: data[name] for name in cls.__slots__ if name in data}
         known["problems"] = tuple(known.get("problems", ()))
         return cls(**known)
+
+    def to_error(self, application: str, request_id: str | None = None) -> FalClientError:
+        """Return an error with these facts.
+
+        Args:
+            application: The endpoint id.
+            request_id: The id of the job, or ``None``.
+        """
+        error: FalClientError
+        if self.status is not None:
+            return from_dict({
+                "type": self.type,
+                "message": self.message,
+                "stage": self.stage,
+                "started": self.started,
+                "status_code": self.status,
+                "error_type": self.error_type,
+                "details": [dict(problem) for problem in self.problems],
+                "retryable": self.retryable,
+                "request_id": request_id,
+            })  # fmt: skip
+        if self.type == "SubmitOutcomeUnknownError":
+            error = SubmitOutcomeUnknownError(application, self.message, request_id=request_id)
+        else:
+            error = FalClientError(f"{self.type}: {self.message}")
+        error.stage, error.started = self.stage, self.started
+        return error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as JSON values, without those that are unknown."""

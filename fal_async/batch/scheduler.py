@@ -14,8 +14,8 @@ import anyio
 
 from fal_async._client.result import Result
 from fal_async._protocol.serialization import decode_json
-from fal_async.batch.entries import COMPLETE, Update
-from fal_async.batch.executor import Again, Stop, Unsettled
+from fal_async.batch.entries import COMPLETE, PENDING, Update
+from fal_async.batch.executor import OTHER_PROCESS_DELAY, Again, Stop, Unsettled
 from fal_async.batch.jobs import ErrorFacts, Job
 from fal_async.batch.lookup import SETTLED_AFTER, find_jobs
 from fal_async.errors import FalClientError
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from fal_async.batch.journal import Journal
     from fal_async.batch.limits import FixedLimit
     from fal_async.batch.options import BatchOptions
-    from fal_async.batch.plan import Plan
     from fal_async.batch.saving import FileSaver
     from fal_async.batch.spending import Spending
 
@@ -50,7 +49,7 @@ LOOK_INTERVAL: Final = 2.0
 
 
 class Scheduler:
-    """Executes the inputs of a plan: bounded, with later attempts after the first ones.
+    """Executes inputs: bounded, with later attempts after the first ones.
 
     Args:
         dispatcher: The dispatcher of the client.
@@ -60,7 +59,7 @@ class Scheduler:
         executor: Executes an input.
         saver: Saves the files of outputs, or ``None``.
         spending: The costs.
-        deliver: Called with each outcome.
+        deliver: Called with each outcome, and with whether the output file has its row.
         may_deliver: Returns whether the consumer accepts another outcome of an input.
         is_needed: Returns whether the output of a complete input is needed.
 
@@ -79,7 +78,7 @@ class Scheduler:
         executor: JobExecutor,
         saver: FileSaver | None,
         spending: Spending,
-        deliver: Callable[[Job], None],
+        deliver: Callable[[Job, bool], None],
         may_deliver: Callable[[int], bool],
         is_needed: Callable[[Entry], bool],
     ) -> None:
@@ -125,9 +124,9 @@ class Scheduler:
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
-    async def run(self, plan: Plan) -> None:
-        """Execute all inputs of a plan, until there are no more or the batch is stopped."""
-        async with anyio.create_task_group() as group, aclosing(plan.items()) as items:
+    async def run(self, inputs: AsyncGenerator[Item, None]) -> None:
+        """Execute all inputs, until there are no more or the batch is stopped."""
+        async with anyio.create_task_group() as group, aclosing(inputs) as items:
             self._group = group
             try:
                 with self._input_scope:
@@ -266,7 +265,11 @@ class Scheduler:
         if self._journal._run is None or entry.run != self._journal._run.number:
             live = await self._journal._read(lambda store: store.live_runs())
             if entry.run in live and entry.state == "submitting":
-                return Again(1.0, is_foreign=True)
+                return Again(OTHER_PROCESS_DELAY, is_foreign=True)
+            # The process may have ended since the entry was read, and have recorded its outcome.
+            await self._reload(item)
+            if item.entry != entry:
+                return Again(is_foreign=True)
             item.resumed = True
         return Unsettled()
 
@@ -290,13 +293,10 @@ class Scheduler:
             job = await self._save(item, job)
         self._active.pop(item.key, None)
         self._spending.add(job)
-        self._deliver(job)
+        self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
         for repeat in item.repeats:
-            self._deliver(
-                replace(
-                    job, index=repeat.index, row=repeat.row, resumed=True, units=None, cost=None
-                )
-            )
+            shared: dict[str, Any] = {"index": repeat.index, "row": repeat.row, "units": None}
+            self._deliver(replace(job, resumed=True, cost=None, **shared), False)  # noqa: FBT003 -- as above
 
     async def _save(self, item: Item, job: Job) -> Job:
         assert self._saver is not None  # noqa: S101 -- checked by the caller
@@ -348,7 +348,7 @@ class Scheduler:
             self._group.start_soon(self._settle, item, job)
             return
         self._active.pop(item.key, None)
-        self._deliver(job)
+        self._deliver(job, entry.is_written)
 
     async def _settle_unsure(self, item: Item) -> None:
         """Treat an input for which a job may have been started as the options say."""
@@ -367,7 +367,8 @@ class Scheduler:
 
     async def _replan(self, item: Item) -> Entry | None:
         """Record that no job is known for an input, so that another one is started."""
-        await self._journal._commit(Update(item.key, item.attempts, {"state": "planned"}))
+        change = Update(item.key, item.attempts, {"state": "planned"}, states=PENDING)
+        await self._journal._commit(change)
         await self._reload(item)
         return item.entry
 
@@ -382,20 +383,19 @@ class Scheduler:
         )
         facts = facts if known is None else ErrorFacts.from_dict({**known, "final": False})
         values: dict[str, Any] = {"state": "unsure", "error": facts.to_dict()}
-        self._journal._commit_soon(Update(item.key, item.attempts, values))
+        self._journal._commit_soon(Update(item.key, item.attempts, values, states=PENDING))
         self._active.pop(item.key, None)
-        self._deliver(
-            Job(
-                index=item.index,
-                key=item.key,
-                row=item.row,
-                arguments=item.arguments,
-                ok=None,
-                error=facts,
-                attempts=item.attempts,
-                resumed=item.resumed,
-            )
+        job = Job(
+            index=item.index,
+            key=item.key,
+            row=item.row,
+            arguments=item.arguments,
+            ok=None,
+            error=facts,
+            attempts=item.attempts,
+            resumed=item.resumed,
         )
+        self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
 
     async def _look(self) -> None:
         """Ask the platform for the jobs of unsure inputs."""
@@ -415,7 +415,7 @@ class Scheduler:
             if item.key in found:
                 state = "planned" if found[item.key] is None else "running"
                 values: dict[str, Any] = {"state": state, "request_id": found[item.key]}
-                await self._journal._commit(Update(item.key, item.attempts, values))
+                await self._journal._commit(Update(item.key, item.attempts, values, states=PENDING))
                 await self._reload(item)
                 self._defer(item)
             elif can_ask and not self._is_overdue(item, longest):

@@ -277,12 +277,15 @@ class SQLJournalStore(ABC):
         return self._endpoints[application]
 
     def _update(self, change: Update) -> bool:
-        names = tuple(change.values)
+        names = (*change.values, "where", *change.states)
         statement = self._updates.get(names)
         if statement is None:
-            assignments = ", ".join(f"{name} = :{name}" for name in names)
+            assignments = ", ".join(f"{name} = :{name}" for name in change.values)
+            states = ", ".join(f"'{state}'" for state in change.states)
+            condition = f" AND state IN ({states})" if states else ""
             statement = self._updates[names] = (
-                f"UPDATE inputs SET {assignments} WHERE key = :key AND attempts = :known_attempts"  # noqa: S608 -- names of columns
+                f"UPDATE inputs SET {assignments} "  # noqa: S608 -- names of columns and states
+                f"WHERE key = :key AND attempts = :known_attempts{condition}"
             )
         values = {name: _to_column(name, value) for name, value in change.values.items()}
         values |= {"key": change.key, "known_attempts": change.attempts}

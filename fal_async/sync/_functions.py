@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from fal_async._files.images import Picture
+    from fal_async.batch.journal import Journal
+    from fal_async.batch.options import Lost, Unsure
     from fal_async.sync._objects import (
         RealtimeConnection,
         SyncEventStream,
@@ -57,6 +59,7 @@ __all__ = [
     "download",
     "get_handle",
     "http_over_websocket",
+    "once",
     "realtime",
     "realtime_token",
     "result",
@@ -827,3 +830,63 @@ def account() -> Account:
         False
     """
     return _client().account()
+
+
+def once(
+    application: str,
+    arguments: Mapping[str, Any],
+    *,
+    journal: Journal | str | os.PathLike[str],
+    key: str | None = None,
+    unsure: Unsure = "look",
+    lost: Lost = "report",
+    attempts: int = 3,
+    output: type[T] | None = None,
+    **submit_options: Any,
+) -> T:
+    """Return the output of a job that is started once, however often this is called.
+
+    A job that the journal knows is waited for, and an output that it knows is returned.
+    Cancelling the call leaves the job to the next call.
+
+    Args:
+        application: The endpoint id.
+        arguments: The input.
+        journal: A shared `Journal`, the path of its file or the URL of its database. A path is
+            kept open until the event loop ends.
+        key: Identifies the input; ``None`` uses the content.
+        unsure: The treatment of an input for which a job may have been started; see
+            `SyncClient.batch`.
+        lost: The treatment of a result that is gone: ``"report"`` raises `NotFoundError`, and
+            ``"again"`` starts another job.
+        attempts: The most jobs that are started, after errors that may pass.
+        output: The type that the output is validated against; ``None`` returns a `SyncResult`.
+        submit_options: Options of `submit`, such as `priority`.
+
+    Raises:
+        FalClientHTTPError: The job was rejected, or has failed.
+        SubmitOutcomeUnknownError: A job may have been started, and cannot be found.
+        JournalError: The journal cannot be used; nothing was sent that it does not record.
+        ChangedInputError: The key is that of an input with another content.
+        InvalidRequestError: An argument is invalid; nothing was sent.
+
+    Example:
+        >>> with fal_async.sync.SyncClient() as client:
+        ...     for _ in range(2):
+        ...         result = client.once(
+        ...             "demo/echo", {"prompt": "a cat"}, journal=":memory:"
+        ...         )
+        >>> print(result["prompt"])
+        a cat
+    """
+    return _client().once(
+        application,
+        arguments,
+        journal=journal,
+        key=key,
+        unsure=unsure,
+        lost=lost,
+        attempts=attempts,
+        output=output,
+        **submit_options,
+    )

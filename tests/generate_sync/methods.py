@@ -162,8 +162,10 @@ class Method:
     def _conceal_key(self) -> str:
         """A statement that hides the key from tools that show the locals of a traceback."""
         args = self._function.args
-        has_key = self.name != "batch" and any(
-            arg.arg == "key" for arg in [*args.args, *args.kwonlyargs]
+        keys = [arg for arg in [*args.args, *args.kwonlyargs] if arg.arg == "key"]
+        # The key of an input is no secret.
+        has_key = any(
+            arg.annotation and "KeyProvider" in ast.unparse(arg.annotation) for arg in keys
         )
         return "key = conceal(key)\n" if has_key else ""
 
@@ -184,6 +186,8 @@ class Method:
             return call
         wrapper = "wrap_result" if returned == "T" else NAMES[returned]
         if self._is_coroutine:  # wrapped on the loop, where no interrupt can come between
+            if self._function.args.kwarg:  # type checkers cannot pass on such arguments
+                passed = f"lambda: {method}({arguments})"
             return f"self._portal.call_and_wrap({wrapper}, {passed})"
         return f"{wrapper}(self._portal, {call})"
 

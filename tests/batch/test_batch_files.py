@@ -1,0 +1,216 @@
+"""Files of batches: inputs, rows of the output, and files of the results."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fal_async import AsyncClient, InvalidRequestError, Journal, Upload
+from fal_async.emulator import AppError, Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fal_async.batch.jobs import BatchSummary
+    from fal_async.emulator import Emulator
+
+ECHO = "acme/echo"
+PICTURE = "acme/picture"
+
+
+def echo(arguments: dict[str, Any]) -> dict[str, Any]:
+    return arguments
+
+
+def written(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def run(client: AsyncClient, application: str, inputs: Any, **options: Any) -> BatchSummary:
+    async with client.batch(application, inputs, **options) as batch:
+        return await batch.run()
+
+
+@pytest.fixture(autouse=True)
+def registered(fal: Emulator) -> None:
+    fal.register(ECHO, echo)
+
+
+@pytest.fixture
+def pictures(fal: Emulator, client: AsyncClient) -> None:
+    """An app whose outputs have two files."""
+
+    @fal.endpoint(PICTURE)
+    async def picture(arguments: dict[str, Any]) -> dict[str, Any]:
+        data = f"picture {arguments['n']}".encode()
+        url = fal.store(data, "image/png", "a.png")
+        return {"images": [{"url": url, "content_type": "image/png"}] * 2}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+async def test_rows_of_a_file_are_read(client: AsyncClient, tmp_path: Path, suffix: str) -> None:
+    path, output = tmp_path / f"in{suffix}", tmp_path / "out.jsonl"
+    if suffix == ".csv":
+        path.write_text("name,text\na,hello\nb,world\n")
+    else:
+        path.write_text('{"name":"a","text":"hello"}\n\n{"name":"b","text":"world"}\n')
+    await run(client, ECHO, path, output=output, arguments={"prompt": "text"}, ordered=True)
+    rows = sorted(written(output), key=lambda row: row["index"])
+    assert [row["output"] for row in rows] == [{"prompt": "hello"}, {"prompt": "world"}]
+
+
+async def test_wrong_line_is_named_before_a_submit(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"n":1}\n{"n":2}\n{"n":\n')
+    with pytest.raises(InvalidRequestError, match="line 3, is not JSON"):
+        await run(client, ECHO, path)
+    assert fal.count("submit") == 0
+
+
+@pytest.mark.parametrize("name", ["in.txt", "missing.jsonl"])
+async def test_unreadable_inputs_are_refused(
+    client: AsyncClient, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match="inputs"):
+        await run(client, ECHO, tmp_path / name)
+
+
+async def test_row_is_written_once(fal: Emulator, client: AsyncClient, tmp_path: Path) -> None:
+    output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    for count in (5, 9, 9):
+        inputs = [{"n": n} for n in range(count)]
+        await run(client, ECHO, inputs, output=output, journal=journal)
+    rows = written(output)
+    assert Counter(row["output"]["n"] for row in rows) == Counter(range(9))
+    assert {"index", "key", "ok", "output", "request_id", "seconds", "attempts"} <= set(rows[0])
+
+
+async def test_torn_row_is_cut_off(fal: Emulator, client: AsyncClient, tmp_path: Path) -> None:
+    output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    inputs = [{"n": n} for n in range(5)]
+    await run(client, ECHO, inputs, output=output, journal=journal)
+    with output.open("a") as file:
+        file.write('{"index":5,"key":"torn')
+    await run(client, ECHO, [*inputs, {"n": 5}], output=output, journal=journal)
+    assert Counter(row["output"]["n"] for row in written(output)) == Counter(range(6))
+    assert fal.counters(ECHO).executions == 6
+
+
+async def test_removed_output_is_written_again(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    inputs = [{"n": n} for n in range(5)]
+    await run(client, ECHO, inputs, output=output, journal=journal)
+    output.unlink()
+    await run(client, ECHO, inputs, output=output, journal=journal)
+    assert Counter(row["output"]["n"] for row in written(output)) == Counter(range(5))
+    assert fal.counters(ECHO).executions == 5
+
+
+async def test_row_of_forgotten_input_is_replaced(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    is_broken = True
+
+    @fal.endpoint("acme/broken")
+    def broken(arguments: dict[str, Any]) -> dict[str, Any]:
+        if is_broken and arguments["n"] == 2:
+            raise AppError(422, "no")
+        return arguments
+
+    output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    inputs = [{"n": n} for n in range(4)]
+    await run(client, "acme/broken", inputs, output=output, journal=journal)
+    assert sorted(row["ok"] for row in written(output)) == [False, True, True, True]
+    with Journal(journal) as opened:
+        opened.forget(*[entry.key for entry in opened.entries("failed")])
+    is_broken = False
+    await run(client, "acme/broken", inputs, output=output, journal=journal)
+    assert Counter(row["output"]["n"] for row in written(output)) == Counter(range(4))
+    assert fal.counters("acme/broken").executions == 5
+
+
+async def test_unsure_row_is_replaced(fal: Emulator, client: AsyncClient, tmp_path: Path) -> None:
+    output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    inputs = [{"n": n} for n in range(4)]
+    options: dict[str, Any] = {"output": output, "journal": journal}
+    fal.fail(ECHO, Fault(route="submit", drop_response=True, times=1))
+    summary = await run(client, ECHO, inputs, unsure="report", **options)
+    assert (summary.ok, summary.unsure) == (3, 1)
+    summary = await run(client, ECHO, inputs, **options)
+    assert (summary.ok, summary.unsure) == (4, 0)
+    assert Counter(row["output"]["n"] for row in written(output)) == Counter(range(4))
+    assert fal.counters(ECHO).executions == 4
+
+
+async def test_output_needs_its_own_journal(client: AsyncClient, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db", shared=True)
+    with pytest.raises(InvalidRequestError, match="output must be None with a shared journal"):
+        client.batch(ECHO, [], journal=journal, output=tmp_path / "out.jsonl")
+
+
+@pytest.mark.usefixtures("pictures")
+async def test_files_are_part_of_the_job(client: AsyncClient, tmp_path: Path) -> None:
+    pattern = str(tmp_path / "{name}" / "{index}-{n}{ext}")
+    inputs = [{"name": "a/b", "n": 7}, {"name": "c", "n": 8}]
+    async with client.batch(PICTURE, inputs, save=pattern, ordered=True) as batch:
+        jobs = [job async for job in batch]
+    assert [path.name for path in jobs[0].files] == ["0-0.png", "0-1.png"]
+    assert jobs[0].files[0].parent.name == "a_b"
+    assert [path.read_text() for path in jobs[1].files] == ["picture 8"] * 2
+
+
+@pytest.mark.usefixtures("pictures")
+async def test_failed_download_is_made_up_for(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    fal.fail(None, Fault(route="download", status=410, times=1))
+    options: dict[str, Any] = {
+        "journal": tmp_path / "journal.db",
+        "output": tmp_path / "out.jsonl",
+        "save": lambda job, n: tmp_path / f"{job.index}-{n}.png",
+    }
+    inputs = [{"n": n} for n in range(3)]
+    first = await run(client, PICTURE, inputs, **options)
+    assert (first.ok, first.failed) == (2, 1)
+    second = await run(client, PICTURE, inputs, **options)
+    assert (second.ok, second.failed) == (3, 0)
+    assert fal.counters(PICTURE).executions == 3
+    rows = written(tmp_path / "out.jsonl")
+    assert Counter(row["index"] for row in rows) == Counter(range(3))
+    assert all(len(row["files"]) == 2 for row in rows)
+
+
+async def test_pattern_names_a_missing_column(client: AsyncClient, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"save": str(tmp_path / "{missing}-{n}")}
+    async with client.batch(ECHO, [{"f": {"url": "data:,a"}}], **options) as batch:
+        (job,) = [job async for job in batch]
+    assert job.error is not None
+    assert "save must be a pattern of" in job.error.message
+
+
+async def test_file_counts_by_its_content(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    reference, journal = tmp_path / "a.png", tmp_path / "journal.db"
+    reference.write_bytes(b"one")
+    inputs = [{"image": reference}, {"image": Upload(b"data", "image/png")}]
+    await run(client, ECHO, inputs, journal=journal)
+    moved = reference.rename(tmp_path / "b.png")
+    await run(client, ECHO, [{"image": moved}, inputs[1]], journal=journal)
+    assert fal.counters(ECHO).executions == 2
+    moved.write_bytes(b"two")
+    await run(client, ECHO, [{"image": moved}], journal=journal)
+    assert fal.counters(ECHO).executions == 3
+
+
+async def test_file_of_unknown_content_needs_a_key(client: AsyncClient, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    with (tmp_path / "a").open("rb") as file, pytest.raises(InvalidRequestError, match="key must"):
+        await run(client, ECHO, [{"image": file}])
