@@ -13,6 +13,8 @@ import pytest
 import fal_async
 import fal_async.emulator
 import fal_async.proxy
+import fal_async.stores
+import fal_async.webhooks
 from tests.support.documents import ROOT, read_blocks, register_endpoints, run_program, write_files
 from tests.support.shared_client import close_shared_client
 
@@ -187,6 +189,8 @@ def test_reference_has_every_public_name() -> None:
     public = {f"fal_async.{name}" for name in fal_async.__all__ if not name.startswith("_")}
     public |= {f"fal_async.emulator.{name}" for name in fal_async.emulator.__all__}
     public |= {f"fal_async.proxy.{name}" for name in fal_async.proxy.__all__}
+    public |= {f"fal_async.stores.{name}" for name in fal_async.stores.__all__}
+    public |= {f"fal_async.webhooks.{name}" for name in fal_async.webhooks.__all__}
     aliases = {name for name in public if name.removesuffix("_async") in public - {name}}
 
     assert public - aliases - listed == set()

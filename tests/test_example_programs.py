@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from examples.endpoints import PNG, register
@@ -104,6 +107,44 @@ def test_emulator_example_passes(tmp_path: Path) -> None:
     arguments = ["-m", "pytest", *options, str(EXAMPLES / "test_with_emulator.py")]
 
     assert re.search(r"^\d+ passed", run_program(arguments, {}, tmp_path).stdout, re.MULTILINE)
+
+
+def test_webhooks_are_saved_once(platform: Emulator, tmp_path: Path) -> None:
+    image = {"images": [{"url": "data:image/png;base64,aGVsbG8=", "file_name": "fox.png"}]}
+    signed = platform.sign(image, request_id="764cabcf")
+    failed = platform.sign(
+        {"detail": "boom"}, request_id="764cabd0", error="Invalid status code: 500"
+    )
+    forged = platform.sign(image, tampered=True)
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            "--app-dir",
+            str(EXAMPLES),
+            "--port",
+            "0",
+            "webhooks:app",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **platform.environ},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    try:
+        found = next(filter(None, (re.search(r"running on (http\S+)", x) for x in server.stderr)))
+        statuses = [
+            httpx.post(f"{found[1]}/hooks/fal", content=each.body, headers=each.headers).status_code
+            for each in (signed, signed, failed, forged)
+        ]
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
+    assert statuses == [200, 200, 200, 401]
+    assert [path.name for path in (tmp_path / "outputs" / "764cabcf").iterdir()] == ["fox.png"]
+    assert (tmp_path / "outputs" / "764cabd0" / "error.txt").read_text() == "boom"
 
 
 def test_notebook_runs(platform: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

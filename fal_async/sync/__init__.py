@@ -157,6 +157,7 @@ from fal_async.sync._results import SyncResult
 if TYPE_CHECKING:
     from fal_async import Arguments, File, PooledTransport, async_client
     from fal_async.sync._file import SyncDownload, SyncFile
+    from fal_async.sync._webhooks import SyncWebhookEvent, Webhooks
 
     sync_client: SyncClient
 
@@ -245,6 +246,7 @@ __all__ = [
     "SyncResult",
     "SyncWebSocketConnection",
     "SyncWebSocketResponse",
+    "SyncWebhookEvent",
     "TransportError",
     "Unknown",
     "UnknownJobError",
@@ -254,6 +256,7 @@ __all__ = [
     "WebSocketConnection",
     "WebSocketResponse",
     "WebhookError",
+    "Webhooks",
     "WorkflowEvent",
     "__version__",
     "account",
@@ -305,6 +308,8 @@ _LAZY = {
     "PooledTransport": "fal_async",
     "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",
+    "SyncWebhookEvent": "fal_async.sync._webhooks",
+    "Webhooks": "fal_async.sync._webhooks",
     "async_client": "fal_async",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from fal_async._client.handle import Bound, SupportsAttach, check_client
 from fal_async._client.result import (
@@ -73,7 +73,7 @@ class WebhookEvent(Bound):
     raw: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def parse(cls, raw: bytes, *, user_id: str | None = None) -> WebhookEvent:
+    def parse(cls, raw: bytes, *, user_id: str | None = None) -> Self:
         """Parse a body that was verified before. Nothing is verified here.
 
         Args:

@@ -59,6 +59,8 @@ LAZY = {
     "PooledTransport": "fal_async",
     "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",
+    "SyncWebhookEvent": "fal_async.sync._webhooks",
+    "Webhooks": "fal_async.sync._webhooks",
     "async_client": "fal_async",
 }
 #: Public names of the blocking API that are written by hand.
