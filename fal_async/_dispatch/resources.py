@@ -12,10 +12,9 @@ import anyio
 from fal_async._auth.cdn_tokens import CdnTokenCache
 from fal_async._core.annotations import set_module
 from fal_async._core.secrets import Secret
+from fal_async._dispatch.caches import PriceCache, UploadCache
 from fal_async._dispatch.cancellation import JobCanceller
 from fal_async._dispatch.limits import LaneLimits
-from fal_async._dispatch.prices import PriceCache
-from fal_async._dispatch.upload_cache import UploadCache
 from fal_async._http.response import ExchangeFailed
 from fal_async._http.transmission import Transmission
 from fal_async._net.background import spawn

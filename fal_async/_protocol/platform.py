@@ -39,6 +39,9 @@ __all__ = [
     "list_models",
     "list_prices",
     "list_requests",
+    "parse_model",
+    "parse_price",
+    "parse_request",
     "schema",
 ]
 
@@ -100,7 +103,7 @@ def list_requests(
         f"{hosts.platform}/v1/models/requests/by-endpoint",
         {"endpoint_id": ",".join(endpoint_ids), **parameters},
         "items",
-        _parse_request,
+        parse_request,
         "requests",
         endpoint_ids[0],
     )
@@ -111,7 +114,7 @@ def list_models(
 ) -> Callable[[str | None], Operation[Page[ModelInfo]]]:
     """Return a function that makes the operation of a page of models by its cursor."""
     url = f"{hosts.platform}/v1/models"
-    return partial(_page, url, parameters, "models", _parse_model, "models", "the catalogue")
+    return partial(_page, url, parameters, "models", parse_model, "models", "the catalogue")
 
 
 def list_prices(
@@ -129,7 +132,7 @@ def list_prices(
         f"{hosts.platform}/v1/models/pricing",
         {"endpoint_id": ",".join(endpoint_ids)},
         "prices",
-        partial(_parse_price, now=now),
+        partial(parse_price, now=now),
         "prices",
         endpoint_ids[0],
     )
@@ -234,7 +237,8 @@ def _page(
     )
 
 
-def _parse_request(raw: Mapping[str, Any]) -> RequestInfo:
+def parse_request(raw: Mapping[str, Any]) -> RequestInfo:
+    """Parse a request of the account. Only its ids are required."""
     known = {"json_input", "json_output", *RequestInfo.__dataclass_fields__} - {"input", "output"}
     return RequestInfo(
         request_id=_required(raw, "request_id"),
@@ -250,7 +254,8 @@ def _parse_request(raw: Mapping[str, Any]) -> RequestInfo:
     )
 
 
-def _parse_price(raw: Mapping[str, Any], now: datetime) -> Price:
+def parse_price(raw: Mapping[str, Any], now: datetime) -> Price:
+    """Parse a price, which bears the time `now`."""
     return Price(
         endpoint_id=_required(raw, "endpoint_id"),
         unit_price=_money(raw, "unit_price"),
@@ -261,7 +266,8 @@ def _parse_price(raw: Mapping[str, Any], now: datetime) -> Price:
     )
 
 
-def _parse_model(raw: Mapping[str, Any]) -> ModelInfo:
+def parse_model(raw: Mapping[str, Any]) -> ModelInfo:
+    """Parse a model of the catalogue. Only its endpoint id is required."""
     value = raw.get("metadata")
     metadata = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     tags = metadata.get("tags")

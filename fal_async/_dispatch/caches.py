@@ -1,21 +1,55 @@
-"""`UploadCache`: the URLs of uploaded content, so that the same content is uploaded once."""
+"""Caches of a client: prices, and the URLs of uploaded content."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
+    from decimal import Decimal
 
-__all__ = ["UploadCache"]
+    from fal_async._core.platform import Price
 
+__all__ = ["PriceCache", "UploadCache"]
+
+#: The time for which a price is known: prices change, and are negotiated.
+MAX_AGE: Final = timedelta(days=1)
 #: The time for which a URL is reused if only the account's settings limit its life, in seconds:
 #: half of the shortest common setting.
 DEFAULT_REUSE: Final = 1800.0
+
+
+class PriceCache:
+    """Prices of endpoints, each known for a day. An account is known by its credentials."""
+
+    def __init__(self) -> None:
+        self._prices: WeakKeyDictionary[object, dict[str, Price]] = WeakKeyDictionary()
+
+    def add(self, account: object, price: Price) -> None:
+        """Add or replace a price."""
+        self._prices.setdefault(account, {})[price.endpoint_id] = price
+
+    def get(self, account: object, endpoint_id: str) -> Price | None:
+        """Return the price of an endpoint; ``None`` if it is unknown or a day old."""
+        price = self._prices.get(account, {}).get(endpoint_id)
+        if price is None or datetime.now(UTC) - price.as_of > MAX_AGE:
+            return None
+        return price
+
+    def cost(self, account: object, endpoint_id: str, units: float | None) -> Decimal | None:
+        """Return the cost of units; ``None`` if their number or their price is unknown."""
+        price = None if units is None else self.get(account, endpoint_id)
+        if price is None:
+            return None
+        from decimal import Decimal  # only known prices need it
+
+        return Decimal(str(units)) * price.unit_price
 
 
 @dataclass(slots=True)
