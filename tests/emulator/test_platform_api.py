@@ -75,15 +75,26 @@ def test_unfinished_requests_are_listed_first(fal: Emulator, http: httpx.Client)
     gate = fal.gate()
     fal.register("acme/app", gated_echo(gate), concurrency=1)
     fal.register("acme/other", echo)
-    running, queued = submit(http), submit(http)
     submit(http, "acme/other")
     wait_for_completed(fal, endpoint="acme/other")
+    running, queued = submit(http), submit(http)
     page = list_requests(http, endpoint_id="acme/app,acme/other")
     assert set(ids(page)[:2]) == {running["request_id"], queued["request_id"]}
     by_id = {item["request_id"]: item for item in page["items"]}
     assert "started_at" in by_id[running["request_id"]]
     assert "started_at" not in by_id[queued["request_id"]]
     assert not {"ended_at", "status_code", "duration"} & by_id[running["request_id"]].keys()
+
+
+@pytest.mark.parametrize("field", ["ended_at", "duration"])
+def test_listing_is_sorted(fal: Emulator, http: httpx.Client, field: str) -> None:
+    fal.register("acme/app", echo)
+    sent = [submit(http)["request_id"] for _ in range(8)]
+    wait_for_completed(fal, 8)
+    page = list_requests(http, sort_by=field)
+    values = [item[field] for item in page["items"]]
+    assert values == sorted(values, reverse=True)
+    assert ids(page) != sent
 
 
 def test_pages_have_all_requests_once(fal: Emulator, http: httpx.Client) -> None:
