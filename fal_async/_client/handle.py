@@ -304,7 +304,7 @@ def handle_schema(kind: type[Any], make: Callable[[dict[str, str]], Any]) -> Cor
 
     text = core_schema.typed_dict_field(core_schema.str_schema())
     names = ("request_id", "response_url", "status_url", "cancel_url", "application")
-    fields = dict.fromkeys(names, text)
+    fields: dict[str, core_schema.TypedDictField] = dict.fromkeys(names, text)
     fields["traceparent"] = core_schema.typed_dict_field(core_schema.str_schema(), required=False)
     data = core_schema.typed_dict_schema(fields)
     from_data = core_schema.no_info_after_validator_function(make, data)

@@ -42,8 +42,9 @@ def set_module(module: str) -> Callable[[ClassT], ClassT]:
     def decorate(cls: ClassT) -> ClassT:
         _defined_in.setdefault(cls, cls.__module__)
         cls.__module__ = module
-        if is_dataclass(cls) and not hasattr(cls, "__get_pydantic_core_schema__"):
-            setattr(cls, "__get_pydantic_core_schema__", classmethod(_dataclass_schema))  # noqa: B010 -- a new attribute
+        shown: type = cls
+        if is_dataclass(shown) and not hasattr(shown, "__get_pydantic_core_schema__"):
+            setattr(shown, "__get_pydantic_core_schema__", classmethod(_dataclass_schema))  # noqa: B010 -- a new attribute
         return cls
 
     return decorate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fal_async._core.checks import describe
 from fal_async.errors import InvalidRequestError
@@ -25,17 +25,16 @@ def check_hooks(hooks: object) -> tuple[Hook, ...]:
     """Validate the `hooks` argument: a function, several of them, or ``None`` for none."""
     if hooks is None:
         return ()
-    if callable(hooks):
-        return (hooks,)
-    if not isinstance(hooks, Sequence) or isinstance(hooks, str | bytes):
+    found: Any = (hooks,) if callable(hooks) else hooks
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
         raise InvalidRequestError(
             f"hooks must be a function or a list of functions, got {describe(hooks)}"
         )
-    found: tuple[Any, ...] = tuple(hooks)
-    for hook in found:
+    checked = cast("Sequence[Hook]", found)
+    for hook in checked:
         if not callable(hook):
             raise InvalidRequestError(f"hooks must be functions, got {describe(hook)}")
-    return found
+    return tuple(checked)
 
 
 @contextmanager

@@ -196,17 +196,13 @@ def started_by(response: Response, *, direct: bool) -> bool | None:
     return None if direct else False
 
 
-_current: ContextVar[CallState | None] = ContextVar("fal_async_call_state", default=None)
-
-
-def current_call() -> CallState | None:
-    """Return the state of the current call; ``None`` outside of calls."""
-    return _current.get()
+#: The state of the current call; ``None`` outside of calls.
+current_call: ContextVar[CallState | None] = ContextVar("fal_async_call_state", default=None)
 
 
 def call_state() -> CallState:
     """Return the state of the current call, or a new one for an operation on its own."""
-    return _current.get() or CallState()
+    return current_call.get() or CallState()
 
 
 class CallScope:
@@ -232,7 +228,7 @@ class CallScope:
         self._scope: anyio.CancelScope | None = None
 
     def __enter__(self) -> CallState:
-        self._token = _current.set(self.state)
+        self._token = current_call.set(self.state)
         if self._timeout is not None:
             self._scope = anyio.move_on_after(self._timeout)
             self._scope.__enter__()
@@ -247,7 +243,7 @@ class CallScope:
         try:
             timed_out = self._scope is not None and self._scope.__exit__(kind, error, traceback)
         finally:
-            _current.reset(self._token)
+            current_call.reset(self._token)
         if timed_out:
             error = self.state.timeout_error(self._timeout or 0)
         if not self._is_part:
@@ -265,7 +261,7 @@ class use_call_state:  # noqa: N801 -- used like a function; a generator would c
         self._state = state
 
     def __enter__(self) -> None:
-        self._token = _current.set(self._state)
+        self._token = current_call.set(self._state)
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        _current.reset(self._token)
+        current_call.reset(self._token)

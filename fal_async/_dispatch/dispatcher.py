@@ -138,7 +138,7 @@ class Dispatcher:
             timeout: The timeout of the block, in seconds; ``None`` disables it.
             handle: The job that the call is made for; ``None`` without one.
         """
-        current = current_call()
+        current = current_call.get()
         state = current or self.begin_call(name, application, handle)
         return CallScope(state, timeout, is_part=current is not None)
 
@@ -182,7 +182,7 @@ class Dispatcher:
             TransportError: There was no response.
             InvalidResponseError: The response cannot be parsed.
         """
-        state = current_call()
+        state = current_call.get()
         if state is None:
             with self.call(operation.name, operation.application):
                 return await self.execute(operation, on_abandoned=on_abandoned, receive=receive)
@@ -359,7 +359,7 @@ class Dispatcher:
         headers: dict[str, str | Secret] = {"user-agent": self.user_agent}
         if operation.credential is Credential.KEY:  # other hosts do not get them
             headers |= self.headers
-        if operation.is_billable:
+        if operation.is_billable and state.observer is not NO_OBSERVER:
             headers |= state.observer.trace_headers()
         headers |= request.headers
         if authorization is not None:

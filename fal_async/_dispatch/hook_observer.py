@@ -66,11 +66,13 @@ class _Attempt(NamedTuple):
         request: The number of the request within the call.
         number: The number of the attempt of the operation.
         began: Its start, on the monotonic clock.
+        is_final: Whether its response ended the operation, unless a retry follows.
     """
 
     request: int
     number: int
     began: float
+    is_final: bool = False
 
 
 class HookObserver(CallObserver):
@@ -151,7 +153,8 @@ class HookObserver(CallObserver):
         """Report the attempt."""
         self._requests += 1
         last = self._attempts.get(id(operation))
-        attempt = _Attempt(self._requests, 1 if last is None else last.number + 1, monotonic())
+        number = 1 if last is None or last.is_final else last.number + 1
+        attempt = _Attempt(self._requests, number, monotonic())
         self._attempts[id(operation)] = attempt
         content = operation.request.content
         self._sent += len(content) if isinstance(content, bytes) else content.size
@@ -172,7 +175,7 @@ class HookObserver(CallObserver):
         """Report the response."""
         request_id = response.headers.get("x-fal-request-id")
         self._request_id = request_id or self._request_id
-        attempt = self._attempts[id(operation)]
+        attempt = self._last_attempt(operation)
         self._emit(
             ResponseStarted(
                 call=self.call,
@@ -187,7 +190,7 @@ class HookObserver(CallObserver):
 
     def fail_attempt(self, operation: Operation[Any], failure: NetworkFailure) -> None:
         """Report the failure."""
-        attempt = self._attempts[id(operation)]
+        attempt = self._last_attempt(operation)
         self._emit(
             AttemptFailed(
                 call=self.call,
@@ -202,6 +205,8 @@ class HookObserver(CallObserver):
 
     def receive(self, operation: Operation[Any], response: Response) -> None:
         """Count the body, and keep what `CallEnded` reports of the headers."""
+        attempt = self._last_attempt(operation)
+        self._attempts[id(operation)] = attempt._replace(is_final=True)
         self._received += len(response.body)
         if operation.name == "submit" and response.ok:
             self._queued = monotonic()
@@ -217,11 +222,13 @@ class HookObserver(CallObserver):
     ) -> None:
         """Report the retry."""
         self._retries += 1
+        attempt = self._last_attempt(operation)._replace(is_final=False)
+        self._attempts[id(operation)] = attempt
         self._emit(
             RetryScheduled(
                 call=self.call,
                 operation=operation.name,
-                attempt=self._attempts[id(operation)].number,
+                attempt=attempt.number,
                 delay=delay,
                 reason=outcome.reason
                 if isinstance(outcome, NetworkFailure)
@@ -313,6 +320,9 @@ class HookObserver(CallObserver):
                 billable_units=self._units,
             )
         )
+
+    def _last_attempt(self, operation: Operation[Any]) -> _Attempt:
+        return self._attempts.get(id(operation)) or _Attempt(self._requests, 1, monotonic())
 
     def _emit(self, event: Event) -> None:
         with use_call_state(None):  # calls of hooks are no part of this call

@@ -57,6 +57,7 @@ class CallSpans:
     def __init__(self, tracer: Tracer, call: Call) -> None:
         self._tracer = tracer
         self._parts: dict[tuple[object, ...], Span] = {}
+        self._waits_for_job = call.name != "submit"
         attributes: dict[str, Any] = {**call_attributes(call), names.CALL: call.name}
         if call.name == "stream":
             attributes[names.STREAM] = True
@@ -150,6 +151,8 @@ class CallSpans:
             span.set_attribute(names.ERROR_TYPE, failure)
             span.set_status(Status(StatusCode.ERROR))
         self._end(key)
+        if event.operation == "submit" and self._waits_for_job and failure is None:
+            self._start(("queue",), "queue", {})
 
     def _add_status(self, status: object) -> None:
         if isinstance(status, Queued):

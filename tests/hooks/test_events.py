@@ -215,6 +215,23 @@ async def test_iterated_statuses_are_one_call(observed: AsyncClient, events: Eve
     assert events.one(hooks.CallEnded).outcome == "succeeded"
 
 
+async def test_polls_are_no_retries(
+    observed: AsyncClient, events: EventRecorder, gate: Gate
+) -> None:
+    handle = await observed.submit(SLOW, {})
+    events.clear()
+    polls = 0
+    async for _ in handle.iter_events(interval=0.001):
+        polls += 1
+        if polls == 3:
+            gate.open()
+    attempts = events.of(hooks.AttemptStarted)
+    assert {(event.operation, event.attempt) for event in attempts} == {("status", 1)}
+    assert len({event.request for event in attempts}) == len(attempts) >= 3
+    assert len(events.of(hooks.StatusChanged)) <= 3
+    assert events.one(hooks.CallEnded).retries == 0
+
+
 async def test_callbacks_make_calls_of_their_own(
     observed: AsyncClient, events: EventRecorder
 ) -> None:
