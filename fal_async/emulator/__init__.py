@@ -16,7 +16,7 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from fal_async._core.annotations import make_resolvable, set_module
-from fal_async.emulator._cassettes.recording import CassetteInUse
+from fal_async.emulator._cassettes import CassetteInUse
 from fal_async.emulator._credentials import Account
 from fal_async.emulator._faults import Fault
 from fal_async.emulator._gate import Gate

@@ -1,39 +1,27 @@
-"""Recording of a platform, and replay of a cassette, in the place of registered endpoints."""
+"""Recording of a platform: its responses are forwarded and kept."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 import time
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final, cast
 
 import httpx
 
-from fal_async._config import Hosts
-from fal_async.emulator._cassettes.addresses import (
-    Addresses,
-    local_bases,
-    recorded_url,
-    to_local,
-    to_recorded,
-)
-from fal_async.emulator._cassettes.cassette import Cassette, Interaction
-from fal_async.emulator._responses import RejectedError, error_response, raw_headers
-from fal_async.errors import InvalidRequestError
+from fal_async.emulator._cassettes.addresses import Addresses, local_bases
+from fal_async.emulator._cassettes.cassette import Cassette
+from fal_async.emulator._cassettes.messages import make_interaction, send_chunk, send_head
+from fal_async.emulator._responses import RejectedError, error_response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
-    from fal_async.emulator._request import GatewayRequest, Responder
-    from fal_async.emulator._server.http import Server
-    from fal_async.emulator._state import PlatformState
+    from fal_async._config import Hosts
+    from fal_async.emulator._cassettes.cassette import Interaction
+    from fal_async.emulator._request import GatewayRequest
 
-__all__ = ["RecordingMixin"]
+__all__ = ["Recording"]
 
 #: Headers of a request that are not sent upstream.
 _OWN_HEADERS: Final = frozenset(
@@ -75,7 +63,7 @@ class Recording:
     async def respond(self, request: GatewayRequest) -> None:
         """Forward a request, and send the response while it is received."""
         local = local_bases(request.location)
-        interaction = _interaction(request)
+        interaction = make_interaction(request)
         self._cassette.interactions.append(interaction)
         task = cast("asyncio.Task[object]", asyncio.current_task())
         try:
@@ -119,14 +107,14 @@ class Recording:
                     text = self._addresses.from_upstream(value.encode("latin-1", "replace"))
                     interaction.headers[name] = text.decode("latin-1")
             is_stream = interaction.media_type == "text/event-stream"
-            await _send_head(request, interaction, local)
+            await send_head(request, interaction, local)
             began = time.perf_counter()
-            async for chunk in _events(response) if is_stream else _whole(response):
+            async for chunk in _read(response, by_event=is_stream):
                 now = time.perf_counter()
                 recorded = self._addresses.from_upstream(chunk) if interaction.is_text else chunk
                 interaction.chunks.append((now - began, recorded))
                 began = now
-                await _send_chunk(request, interaction, recorded, local)
+                await send_chunk(request, interaction, recorded, local)
         await request.send({"type": "http.response.body", "body": b""})
 
     async def _cdn_token(self, client: httpx.AsyncClient) -> str:
@@ -138,175 +126,15 @@ class Recording:
         return self._token
 
 
-class Replay:
-    """Responds as a cassette does, in the order of its responses and with their pace.
-
-    Args:
-        path: The path of the cassette.
-        pace: The factor of all delays.
-    """
-
-    def __init__(self, path: Path, pace: float) -> None:
-        self._cassette = Cassette(path)
-        self._cassette.load()
-        self._pace = pace
-
-    async def respond(self, request: GatewayRequest) -> None:
-        """Send the recorded response to a request."""
-        asked = _interaction(request)
-        found = self._cassette.find(asked)
-        if found is None:
-            urls = {(each.method, each.url) for each in self._cassette.interactions}
-            is_known = (asked.method, asked.url) in urls
-            text = f"{self._cassette.path} has no {'more ' if is_known else ''}response to "
-            text += f"{asked.method} {asked.url}{' with this body' if is_known else ''}"
-            raise RejectedError(error_response(404, text))
-        local = local_bases(request.location)
-        await asyncio.sleep(found.delay * self._pace)
-        await _send_head(request, found, local)
-        for delay, chunk in found.chunks:
-            await asyncio.sleep(delay * self._pace)
-            await _send_chunk(request, found, chunk, local)
-        await request.send({"type": "http.response.body", "body": b""})
-
-    async def aclose(self) -> None:
-        """Do nothing: there are no resources."""
-
-
-class CassetteInUse:
-    """A cassette that is recorded or replayed, until `close` or the end of a ``with`` block."""
-
-    def __init__(self, platform: PlatformState, server: Server, current: Responder) -> None:
-        self._platform = platform
-        self._server = server
-        self._current = current
-
-    def close(self) -> None:
-        """Stop to record or replay; write the cassette if it was recorded.
-
-        Raises:
-            OSError: The cassette cannot be written.
-        """
-        if self._platform.substitute is self._current:
-            self._platform.substitute = None
-            self._server.call(self._current.aclose)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-
-class RecordingMixin:
-    """Records and replays the traffic of an `Emulator` with another platform."""
-
-    _platform: PlatformState
-    _server: Server | None
-    _cassette: CassetteInUse | None = None
-
-    def record(
-        self, path: str | os.PathLike[str], *, hosts: Hosts | None = None, key: str | None = None
-    ) -> CassetteInUse:
-        """Record the responses of another platform to requests for endpoints not registered here.
-
-        The requests are forwarded, which costs what they cost there. The cassette contains no key,
-        no token and no signature of a URL; binary content is in files beside it. The arguments of
-        calls and their outputs are recorded as they are. WebSockets are not recorded. The cassette
-        is written at the end of the ``with`` block, by ``close()``, or when the emulator stops.
-
-        Args:
-            path: The path of the cassette, a JSON file. An existing one is replaced.
-            hosts: The base URLs of the platform, such as those of another emulator. ``None`` for
-                the real platform.
-            key: The key for the platform. ``None`` uses ``FAL_KEY``.
-
-        Raises:
-            InvalidRequestError: There is no key.
-            RuntimeError: The emulator has not started, or has a cassette in use.
-        """
-        own, upstream = self._platform.accounts.main.key, self._platform.upstream_key()
-        key = key or upstream or os.environ.get("FAL_KEY")
-        if not key or key == own:
-            raise InvalidRequestError("key must be the key for the recorded platform, got none")
-        hosts = hosts or Hosts()
-        with contextlib.suppress(OSError):  # the first request will show it
-            # In this thread, where a refusal of real hosts fails the test.
-            socket.getaddrinfo(urlsplit(hosts.run).hostname, None)
-        return self._use(partial(Recording, Path(path), hosts, key))
-
-    def replay(self, path: str | os.PathLike[str], *, pace: float = 1.0) -> CassetteInUse:
-        """Replay a cassette that `record` made, for endpoints that are not registered here.
-
-        A request gets the next response that was recorded for its method, URL and body, events and
-        statuses with their pace. Requests that can be repeated get the last one again; for others,
-        the response is a 404. It ends as a recording does.
-
-        Args:
-            path: The path of the cassette.
-            pace: The factor of all delays; 0 disables them.
-
-        Raises:
-            InvalidRequestError: The cassette cannot be read.
-            RuntimeError: The emulator has not started, or has a cassette in use.
-        """
-        return self._use(partial(Replay, Path(path), pace))
-
-    def _use(self, make: Callable[[], Responder]) -> CassetteInUse:
-        if self._server is None:
-            raise RuntimeError("cannot use a cassette before the emulator has started")
-        if self._platform.substitute is not None:
-            raise RuntimeError("cannot use two cassettes at once: close the other one")
-        self._platform.substitute = current = make()
-        self._cassette = CassetteInUse(self._platform, self._server, current)
-        return self._cassette
-
-    def _close_cassette(self) -> None:
-        if self._cassette is not None:
-            self._cassette.close()
-
-
-def _interaction(request: GatewayRequest) -> Interaction:
-    """Return the interaction of a request, still without its response."""
-    return Interaction(
-        method=request.method,
-        url=recorded_url(request.location, request.query),
-        range=request.headers.get("range"),
-        content=to_recorded(request.body, local_bases(request.location)),
-    )
-
-
-async def _send_head(
-    request: GatewayRequest, interaction: Interaction, local: dict[str, str]
-) -> None:
-    headers = dict(interaction.headers)
-    request.request_id = headers.get("x-fal-request-id", request.request_id)
-    if "location" in headers:
-        headers["location"] = to_local(headers["location"].encode(), local).decode()
-    head = {"status": interaction.status, "headers": raw_headers(headers)}
-    await request.send({"type": "http.response.start", **head})
-
-
-async def _send_chunk(
-    request: GatewayRequest, interaction: Interaction, chunk: bytes, local: dict[str, str]
-) -> None:
-    if interaction.is_text:
-        chunk = to_local(chunk, local)
-    await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-
-async def _whole(response: httpx.Response) -> AsyncIterator[bytes]:
-    content = await response.aread()
-    if content:
-        yield content
-
-
-async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield each event of a stream as it arrives, so that none is divided between chunks."""
+async def _read(response: httpx.Response, *, by_event: bool) -> AsyncIterator[bytes]:
+    """Yield the whole body, or each event as it arrives, so that no address is divided."""
     buffer = b""
-    async for chunk in response.aiter_bytes():
-        *events, buffer = (buffer + chunk.replace(b"\r\n", b"\n")).split(_END_OF_EVENT)
-        for event in events:
-            yield event + _END_OF_EVENT
+    if by_event:
+        async for chunk in response.aiter_bytes():
+            *events, buffer = (buffer + chunk.replace(b"\r\n", b"\n")).split(_END_OF_EVENT)
+            for event in events:
+                yield event + _END_OF_EVENT
+    else:
+        buffer = await response.aread()
     if buffer:
         yield buffer

@@ -196,12 +196,10 @@ class CdnHost:
                 request.warnings.append("an Authorization header was sent to a presigned URL")
             if not _is_signed(request, key):
                 raise RejectedError(error_response(403, "The signature is not the one of this URL"))
-        elif not self._is_account(self._files.token_user(authorization)):
+        elif (user := self._files.token_user(authorization)) is None or (
+            user != OWNER and self._platform.accounts.get(user) is None
+        ):
             raise RejectedError(error_response(401, "Invalid token"))
-
-    def _is_account(self, user: str | None) -> bool:
-        """Return whether the user of a token may upload files."""
-        return user == OWNER or self._platform.accounts.get(user or "") is not None
 
     def _require_owner(self, request: GatewayRequest) -> None:
         authorization = request.headers.get("authorization")

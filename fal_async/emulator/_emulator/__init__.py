@@ -13,13 +13,13 @@ from weakref import WeakSet
 import anyio.to_thread
 
 from fal_async._config import Hosts
-from fal_async.emulator._accounts import AccountsMixin
-from fal_async.emulator._cassettes.recording import RecordingMixin
+from fal_async.emulator._cassettes import CassettesMixin
 from fal_async.emulator._credentials import Account, Accounts
+from fal_async.emulator._emulator.accounts import AccountsMixin
+from fal_async.emulator._emulator.inspection import InspectionMixin
+from fal_async.emulator._emulator.registration import RegistrationMixin
 from fal_async.emulator._gate import Gate
 from fal_async.emulator._gateway import Gateway
-from fal_async.emulator._inspection import InspectionMixin
-from fal_async.emulator._registration import RegistrationMixin
 from fal_async.emulator._registry import parse_id
 from fal_async.emulator._request import PROXY_PATH
 from fal_async.emulator._server.http import Server
@@ -40,7 +40,7 @@ __all__ = ["Emulator"]
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
 
 
-class Emulator(RegistrationMixin, AccountsMixin, InspectionMixin, RecordingMixin):
+class Emulator(RegistrationMixin, AccountsMixin, InspectionMixin, CassettesMixin):
     """A local fal.ai platform: a server on this machine that clients use instead of the real one.
 
     The emulator serves direct runs, streams, the queue, WebSockets, storage and the CDN. Its

@@ -1,0 +1,53 @@
+"""Replay of a cassette."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from fal_async.emulator._cassettes.addresses import local_bases
+from fal_async.emulator._cassettes.cassette import Cassette
+from fal_async.emulator._cassettes.messages import make_interaction, send_chunk, send_head
+from fal_async.emulator._responses import RejectedError, error_response
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fal_async.emulator._request import GatewayRequest
+
+__all__ = ["Replay"]
+
+
+class Replay:
+    """Responds as a cassette does, in the order of its responses and with their pace.
+
+    Args:
+        path: The path of the cassette.
+        pace: The factor of all delays.
+    """
+
+    def __init__(self, path: Path, pace: float) -> None:
+        self._cassette = Cassette(path)
+        self._cassette.load()
+        self._pace = pace
+
+    async def respond(self, request: GatewayRequest) -> None:
+        """Send the recorded response to a request."""
+        asked = make_interaction(request)
+        found = self._cassette.find(asked)
+        if found is None:
+            urls = {(each.method, each.url) for each in self._cassette.interactions}
+            is_known = (asked.method, asked.url) in urls
+            text = f"{self._cassette.path} has no {'more ' if is_known else ''}response to "
+            text += f"{asked.method} {asked.url}{' with this body' if is_known else ''}"
+            raise RejectedError(error_response(404, text))
+        local = local_bases(request.location)
+        await asyncio.sleep(found.delay * self._pace)
+        await send_head(request, found, local)
+        for delay, chunk in found.chunks:
+            await asyncio.sleep(delay * self._pace)
+            await send_chunk(request, found, chunk, local)
+        await request.send({"type": "http.response.body", "body": b""})
+
+    async def aclose(self) -> None:
+        """Do nothing: there are no resources."""
