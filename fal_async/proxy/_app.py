@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
@@ -20,6 +21,7 @@ from fal_async._core.checks import (
     whole_number,
 )
 from fal_async._core.secrets import Secret
+from fal_async._protocol import queue
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.operation import (
     JSON_HEADERS,
@@ -335,13 +337,7 @@ class FalProxy:
 
     async def _submit(self, operation: Operation[Response], user: str, send: Send) -> None:
         """Submit a job and keep its owner. It is cancelled if the visitor cannot receive its id."""
-        endpoint = parse_endpoint(operation.application)
-
-        async def cancel(response: Response) -> None:
-            if response.ok:
-                handle = self._client._bind(endpoint, parse_submission(response))
-                await self._client._cancel_abandoned(handle)
-
+        cancel = partial(self._cancel, operation)
         response = await self._client._dispatcher.execute(operation, on_abandoned=cancel)
         try:
             if response.ok:
@@ -352,6 +348,23 @@ class FalProxy:
             await cancel(response)
             raise
         await send_body(send, response)
+
+    async def _cancel(self, submit: Operation[Response], response: Response) -> None:
+        """Cancel a job with the key that it was submitted with, perhaps that of a tenant."""
+        if not response.ok:
+            return
+        endpoint = parse_endpoint(submit.application)
+        handle = self._client._bind(endpoint, parse_submission(response))
+        operation = queue.cancel(
+            handle.cancel_url, application=submit.application, request_id=handle.request_id
+        )
+        headers = {**submit.request.headers, **operation.request.headers}
+        request = replace(operation.request, headers=headers)
+        operation = replace(operation, request=request, credential=submit.credential)
+        dispatcher = self._client._dispatcher
+        canceller = dispatcher.resources.cancellers.get()
+        pending = canceller.cancel(handle.request_id, partial(dispatcher.execute, operation))
+        await canceller.wait(pending)
 
     async def _stream(self, operation: Operation[Response], body: RequestBody, send: Send) -> None:
         """Forward a response as it arrives, no faster than the visitor receives it."""

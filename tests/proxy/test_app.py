@@ -44,6 +44,11 @@ def make(fal: Emulator, client: AsyncClient) -> Make:
     return make
 
 
+class BrokenStore(MemoryStore):
+    async def add(self, key: str, value: str, *, expires_in: float) -> bool:
+        raise OSError("disk full")
+
+
 def by_header(request: ProxyRequest) -> str | Refusal:
     return request.headers.get("x-user") or Refusal()
 
@@ -201,6 +206,10 @@ async def test_key_of_hook_needs_no_other(fal: Emulator) -> None:
         submitted = (await visitor.post(QUEUE, {})).json()
         job = f"{QUEUE}/requests/{submitted['request_id']}"
         assert (await visitor.get(f"{job}/status")).status == 202
+        proxy = FalProxy(client, allow=["acme/app"], authorize=authorize, store=BrokenStore())
+        with pytest.raises(OSError, match="disk full"):
+            await Visitor(proxy).post(QUEUE, {})
+        await fal.wait_for_counters("acme/app", cancelled=1)
 
 
 async def test_invalid_json_is_refused(fal: Emulator, make: Make) -> None:
@@ -312,10 +321,6 @@ async def test_closed_client_is_unavailable(fal: Emulator, make: Make, client: A
 
 
 async def test_store_failure_cancels_the_job(fal: Emulator, make: Make) -> None:
-    class BrokenStore(MemoryStore):
-        async def add(self, key: str, value: str, *, expires_in: float) -> bool:
-            raise OSError("disk full")
-
     fal.register("acme/app", gated_echo(fal.gate()))
     with pytest.raises(OSError, match="disk full"):
         await make(store=BrokenStore()).post(QUEUE, {})
