@@ -28,6 +28,7 @@ NAMES = (
     "growth",
     "tls",
     "proxy",
+    "webhooks",
 )
 
 #: The measures of one leg in one round, by name.
