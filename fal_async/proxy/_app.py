@@ -323,7 +323,7 @@ class FalProxy:
         if is_authorized:
             headers["authorization"] = Secret(headers["authorization"])
         return Operation(
-            name=f"{target.action} of a visitor",
+            name="watch" if target.action == "status_stream" else target.action,
             application=target.endpoint or target.action,
             request=Request(request.method, target.url, headers, await request._content()),
             parse=lambda response: response,

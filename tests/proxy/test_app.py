@@ -212,6 +212,18 @@ async def test_key_of_hook_needs_no_other(fal: Emulator) -> None:
         await fal.wait_for_counters("acme/app", cancelled=1)
 
 
+async def test_hooks_of_client_see_requests(fal: Emulator, client: AsyncClient) -> None:
+    events: list[Any] = []
+    fal.register("acme/app", echo)
+    proxy = FalProxy(client.with_options(hooks=events.append), allow=["acme/app"], authorize=None)
+    submitted = (await Visitor(proxy).post(QUEUE, {})).json()
+    url = f"{QUEUE}/requests/{submitted['request_id']}/status/stream"
+    await Visitor(proxy).get(url)
+
+    names = [event.operation for event in events if hasattr(event, "operation")]
+    assert list(dict.fromkeys(names)) == ["submit", "watch"]
+
+
 async def test_invalid_json_is_refused(fal: Emulator, make: Make) -> None:
     async def authorize(request: ProxyRequest) -> str:
         return str(await request.arguments())
