@@ -1,4 +1,4 @@
-"""The history of an account: the requests that the platform API lists, and prices."""
+"""The history of accounts: the requests that the platform API lists, and prices."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class HistoryEntry:
 
     Attributes:
         request_id: The request id.
+        user_id: The id of the account that sent it.
         endpoint_id: The called endpoint id.
         sent_at: The time at which it arrived.
         listed_at: The time from which it is listed, by the emulator's clock.
@@ -54,6 +55,7 @@ class HistoryEntry:
     """
 
     request_id: str
+    user_id: str
     endpoint_id: str
     sent_at: datetime
     listed_at: float
@@ -67,7 +69,7 @@ class HistoryEntry:
 
 
 class History:
-    """The latest requests of the account. They stay when results expire.
+    """The latest requests of all accounts. They stay when results expire.
 
     Args:
         settings: The clock, and the time after which a request is listed.
@@ -82,6 +84,7 @@ class History:
         stored = job.headers.get("x-fal-store-io") != "0"
         self._entries[job.request_id] = HistoryEntry(
             request_id=job.request_id,
+            user_id=job.user_id,
             endpoint_id=job.endpoint,
             sent_at=datetime.now(UTC),
             listed_at=self._settings.clock() + self._settings.listing_delay,
@@ -107,10 +110,14 @@ class History:
         entry.units = job.billable_units if status < 300 else 0.0
         entry.output = body if entry.stored and len(body) <= MAX_PAYLOAD else None
 
-    def listed(self) -> list[HistoryEntry]:
-        """Return the requests that are listed by now, oldest first."""
+    def listed(self, user_id: str) -> list[HistoryEntry]:
+        """Return the requests of an account that are listed by now, oldest first."""
         now = self._settings.clock()
-        return [entry for entry in self._entries.values() if entry.listed_at <= now]
+        return [
+            entry
+            for entry in self._entries.values()
+            if entry.user_id == user_id and entry.listed_at <= now
+        ]
 
     def clear(self) -> None:
         """Remove all requests."""

@@ -64,6 +64,17 @@ async def test_private_files_belong_to_an_account(
         await client.download(url, tmp_path / "foreign")
 
 
+def test_requests_of_another_account_are_not_listed(fal: Emulator) -> None:
+    fal.register("acme/app", echo)
+    fal.add_account("tenant:key")
+    path = "/platform/v1/models/requests/by-endpoint?endpoint_id=acme/app"
+    with make_client(fal) as http:
+        http.post("/run/acme/app", json={})
+        assert len(http.get(path).json()["items"]) == 1
+        headers = {"Authorization": "Key tenant:key"}
+        assert http.get(path, headers=headers).json()["items"] == []
+
+
 def test_realtime_token_keeps_its_account(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     tenant = fal.add_account("tenant:key")

@@ -162,3 +162,39 @@ def test_nothing_is_loaded_before_its_use(project: Project) -> None:
     )
     run = project.run()
     assert (run.exit_status, run.outcomes) == (0, {"passed": 1}), run.output
+
+
+def test_recording_uses_the_key_of_the_user(project: Project) -> None:
+    project.write(
+        test_recording="""
+        from pathlib import Path
+
+        import pytest
+        from fal_async.pytest_plugin import RealHostError
+
+        PATH = Path("cassettes/app.json")
+
+        def test_record(fal, make_fal, sync_fal_client):
+            platform = make_fal(key="real:key")
+            platform.register("acme/app", lambda arguments: {"a": 1})
+            fal.record(PATH, hosts=platform.hosts)
+            assert sync_fal_client.subscribe("acme/app", {}) == {"a": 1}
+
+        def test_replay(fal, sync_fal_client):
+            fal.replay(PATH, pace=0)
+            assert sync_fal_client.subscribe("acme/app", {}) == {"a": 1}
+
+        def test_real_platform_must_be_allowed(fal):
+            with pytest.raises(RealHostError, match="--fal-allow-hosts=fal.run"):
+                fal.record("other.json")
+
+        def test_missing_response(fal, sync_fal_client):
+            fal.replay(PATH)
+            with pytest.raises(Exception, match="cassettes/app.json has no response to POST"):
+                sync_fal_client.run("acme/other", {})
+        """
+    )
+    run = project.run(FAL_KEY="real:key")
+    assert run.outcomes == {"passed": 4, "error": 1}, run.output
+    assert "run acme/other (1)" in run.output
+    assert "real:key" not in (project.path / "cassettes" / "app.json").read_text()

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from fal_async.emulator._hosts.base import Call, parse_called_id
+from fal_async.emulator._hosts.base import Call, find_account, parse_called_id
 from fal_async.emulator._json import decode_or_none
 from fal_async.emulator._responses import RejectedError, json_response
 
@@ -197,7 +197,7 @@ class PlatformHost:
                 name, number, units = "unit_quantity", quantity.unit_quantity, Decimal(1)
             else:
                 name, number = "call_quantity", quantity.call_quantity
-                ended = [each for each in self._ended() if each.endpoint_id == endpoint_id]
+                ended = [each for each in self._ended(request) if each.endpoint_id == endpoint_id]
                 billed = [each.units for each in ended if each.units]
                 if not billed:
                     raise RejectedError(_error(404, f"No history for {endpoint_id}"))
@@ -219,7 +219,7 @@ class PlatformHost:
         end = None if query.end is None else _as_utc(query.end)
         found = [
             entry
-            for entry in self._platform.history.listed()
+            for entry in self._listed(request)
             if entry.endpoint_id in query.endpoint_id
             and start <= entry.sent_at
             and (end is None or entry.sent_at < end)
@@ -242,7 +242,7 @@ class PlatformHost:
         query = _parse_query(_BillingQuery, request)
         start = _as_utc(query.start or datetime.now(UTC) - (_MAX_AGE if query.request_id else _DAY))
         events: list[dict[str, Any]] = []
-        for entry in reversed(self._ended()):
+        for entry in reversed(self._ended(request)):
             price = self._platform.prices.get(entry.endpoint_id)
             cost = Decimal(0) if price is None else price.unit_price * Decimal(str(entry.units))
             if (
@@ -277,11 +277,16 @@ class PlatformHost:
             missing = authorization is None
             text = "Authentication required" if missing else "Invalid API key"
             raise RejectedError(_error(401, text))
+        request.account = accounts.find(authorization)
         if route == "billing_events" and not accounts.is_admin(authorization or ""):
             raise RejectedError(_error(403, "Access denied"))
 
-    def _ended(self) -> list[HistoryEntry]:
-        return [entry for entry in self._platform.history.listed() if entry.ended_at is not None]
+    def _listed(self, request: GatewayRequest) -> list[HistoryEntry]:
+        account = find_account(self._platform, request)
+        return self._platform.history.listed(account.user_id)
+
+    def _ended(self, request: GatewayRequest) -> list[HistoryEntry]:
+        return [entry for entry in self._listed(request) if entry.ended_at is not None]
 
 
 _ERROR_TYPES = {
