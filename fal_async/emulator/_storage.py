@@ -21,6 +21,8 @@ Access: TypeAlias = Literal["allow", "forbid", "hide"]
 
 #: The lifetime of a CDN token, in seconds.
 TOKEN_LIFETIME: Final = 3600.0
+#: The maximum size of the files of earlier tests that are still served, in bytes.
+MAX_EARLIER: Final = 64 * 1024 * 1024
 #: The user of tokens for the platform's own account, which owns every file.
 OWNER: Final = ""
 
@@ -157,6 +159,7 @@ class FileStore:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._files: dict[str, StoredFile] = {}
+        self._earlier: dict[str, StoredFile] = {}
         self._tokens: dict[str, tuple[str, float]] = {}
         self.pending: dict[str, PendingUpload] = {}
 
@@ -188,7 +191,7 @@ class FileStore:
 
     def find(self, file_id: str) -> StoredFile | None:
         """Return a file, or ``None`` if it is unknown or has expired."""
-        stored = self._files.get(file_id)
+        stored = self._files.get(file_id) or self._earlier.get(file_id)
         if stored is None or stored.expires_at is None or self._clock() < stored.expires_at:
             return stored
         return None
@@ -210,8 +213,17 @@ class FileStore:
         return user if scheme.lower() == "bearer" and self._clock() < expires_at else None
 
     def clear(self) -> None:
-        """Remove all files, uploads and tokens."""
+        """Remove all files, uploads and tokens.
+
+        The latest files are still served: clients send the URL of a file that they have uploaded
+        before instead of uploading it again.
+        """
+        self._earlier.update(self._files)
         self._files.clear()
+        size = sum(len(stored.content) for stored in self._earlier.values())
+        while size > MAX_EARLIER:
+            oldest = next(iter(self._earlier))
+            size -= len(self._earlier.pop(oldest).content)
         self._tokens.clear()
         self.pending.clear()
 

@@ -12,6 +12,7 @@ import pytest
 from fal_client import StorageACL, StorageACLRule, StorageSettings
 from PIL import Image
 
+from fal_async import AsyncClient, File, Upload
 from fal_async.emulator import Emulator, Fault, StoredFile
 from fal_async.emulator._storage import make_etag
 from tests.emulator.test_official_python import rebase
@@ -433,3 +434,13 @@ def test_official_async_client_uploads_files(
 
     urls = asyncio.run(asyncio.wait_for(uploads(), 10))
     assert [fal.files[url].content for url in urls] == [b"small", bytes(range(250))]
+
+
+async def test_files_outlive_a_reset_for_their_urls(fal: Emulator, client: AsyncClient) -> None:
+    fal.register("acme/echo", lambda arguments: arguments)
+    (first,) = (await client.run("acme/echo", {"image": Upload(b"cat", "image/png")})).values()
+    fal.reset()
+    assert not fal.files
+    (again,) = (await client.run("acme/echo", {"image": Upload(b"cat", "image/png")})).values()
+    assert await File(url=again).read() == b"cat"
+    assert again == first  # the client uploads no content twice

@@ -374,7 +374,8 @@ class Emulator(RegistrationMixin, AccountsMixin, InspectionMixin, CassettesMixin
     def reset(self) -> None:
         """Cancel all jobs; remove jobs, faults, requests, counters and files; unlock the account.
 
-        Endpoints stay registered. Direct runs and open sessions are disconnected. A blocking
+        Endpoints stay registered, and the latest files are still served to clients that have their
+        URLs. Direct runs and open sessions are disconnected. A blocking
         function cannot be cancelled: it continues in its thread, can read `Job.cancelled`, and
         holds no slot.
 
