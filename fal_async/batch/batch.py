@@ -14,12 +14,14 @@ from fal_async._core.annotations import set_module
 from fal_async._net.background import spawn
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._platform.models import AsyncModels
+from fal_async.batch.display import report_progress
 from fal_async.batch.errors import BatchStoppedError
 from fal_async.batch.executor import JobExecutor
 from fal_async.batch.inputs import ItemFactory, count_rows
 from fal_async.batch.jobs import BatchSummary, Progress
 from fal_async.batch.journal import Journal
 from fal_async.batch.limits import AdaptiveLimit, FixedLimit, QueueLimit
+from fal_async.batch.options import Budget
 from fal_async.batch.output_file import OutputFile
 from fal_async.batch.plan import Plan
 from fal_async.batch.saving import FileSaver
@@ -176,7 +178,11 @@ class Batch:
     async def _run(self) -> None:
         plan = Plan(self._inputs, self._factory, self._journal, self._options)
         try:
-            await self._scheduler.run(plan.items())
+            async with anyio.create_task_group() as group:
+                if self._options.progress:
+                    group.start_soon(self._report_progress)
+                await self._scheduler.run(plan.items())
+                group.cancel_scope.cancel()
             self._flush_ordered()
         except Exception as error:  # noqa: BLE001 -- raised to the consumer
             self._error = error
@@ -187,6 +193,12 @@ class Batch:
                 except (FalClientError, OSError) as error:
                     self._error = self._error or error
                 self._send.close()
+
+    async def _report_progress(self) -> None:
+        report = self._options.progress
+        given = self._options.budget
+        budget = given.amount if isinstance(given, Budget) else given
+        await report_progress(lambda: self.progress, report if callable(report) else None, budget)
 
     async def _close_files(self) -> None:
         """Write what is left, and close the output file and the journal."""

@@ -147,6 +147,11 @@ class Journal:
         """Count the inputs by state, and sum their units and costs."""
         return self._opened().summary()
 
+    def runs(self) -> list[Run]:
+        """Return the processes that have the journal open, this one excepted."""
+        live = self._opened().live_runs().values()
+        return [run for run in live if self._run is None or run.number != self._run.number]
+
     def forget(self, *keys: str) -> None:
         """Remove inputs, so that the next batch starts a job for each of them again.
 

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from fal_async import __version__
+from fal_async.cli._batch_app import batch
 from fal_async.cli._errors import UsageError, require_modules
 
 __all__ = ["execute"]
@@ -24,6 +25,7 @@ app = typer.Typer(
     help="The async-native client for fal.ai, and an emulated platform to try it on.",
     rich_markup_mode="rich",
 )
+app.add_typer(batch, name="batch", rich_help_panel=_CALLS)
 
 Endpoint = Annotated[
     str, typer.Argument(metavar="ENDPOINT", help="The id of the endpoint, such as fal-ai/flux/dev.")

@@ -1,0 +1,172 @@
+"""The command ``batch``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fal_async import Journal
+from fal_async.emulator import AppError, Fault
+from tests.support.cli_runner import PROGRAM
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fal_async.emulator import Emulator
+    from tests.support.cli_runner import Shell
+
+ECHO = "acme/echo"
+ENDPOINT = ("--endpoint", ECHO)
+
+
+@pytest.fixture(autouse=True)
+def registered(fal: Emulator) -> None:
+    fal.register(ECHO, lambda arguments: arguments)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file with ten rows."""
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(f'{{"n":{n}}}\n' for n in range(10)))
+    return path
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    return sorted(map(json.loads, text.splitlines()), key=lambda row: row["index"])
+
+
+def test_rows_go_to_the_output(fal: Emulator, shell: Shell, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    command = ("batch", str(source), "-o", str(output), *ENDPOINT)
+    assert shell(*command).exit_status == 0
+    outcome = shell(*command)
+    assert outcome.exit_status == 0
+    assert "10 ok, 10 from earlier runs" in outcome.stderr
+    assert [row["output"]["n"] for row in rows(output.read_text())] == list(range(10))
+    assert (tmp_path / "out.jsonl.journal.db").exists()
+    assert fal.counters(ECHO).executions == 10
+
+
+def test_rows_go_to_stdout(shell: Shell, source: Path) -> None:
+    outcome = shell("batch", str(source), "--no-journal", "--limit", "3", "-q", *ENDPOINT)
+    assert [row["output"] for row in rows(outcome.stdout)] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert outcome.stderr == ""
+
+
+def test_arguments_are_selected(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,text\na,hello\n")
+    outcome = shell(
+        *("batch", "in.csv", "--arguments", "prompt=text", "--set", "steps:=4", "-q", *ENDPOINT)
+    )
+    (row,) = rows(outcome.stdout)
+    assert row["output"] == {"prompt": "hello", "steps": 4}
+
+
+def test_failed_rows_are_retried_on_demand(fal: Emulator, shell: Shell, source: Path) -> None:
+    is_broken = True
+
+    @fal.endpoint("acme/broken")
+    def broken(arguments: dict[str, Any]) -> dict[str, Any]:
+        if is_broken and arguments["n"] == 3:
+            raise AppError(422, "no")
+        return arguments
+
+    command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/broken", "-q")
+    assert shell(*command).exit_status == 1
+    assert shell(*command).exit_status == 1
+    is_broken = False
+    assert shell(*command, "--retry", "failed").exit_status == 0
+    assert fal.counters("acme/broken").executions == 11
+
+
+def test_exit_statuses_name_the_cause(fal: Emulator, shell: Shell, source: Path) -> None:
+    fal.fail(ECHO, Fault(route="submit", drop_response=True, times=1))
+    command = ("batch", str(source), "-o", "out.jsonl", "-q", *ENDPOINT)
+    assert shell(*command, "--unsure", "report").exit_status == 5
+    assert shell(*command, "--no-journal", "--budget", "3", "--price", "1").exit_status == 3
+    fal.lock()
+    outcome = shell(*command, "--no-journal")
+    assert outcome.exit_status == 4
+    assert "Exhausted balance" in outcome.stderr
+
+
+def test_dry_run_starts_nothing(fal: Emulator, shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"n":1}\n{"n":1}\n')
+    outcome = shell("batch", "in.jsonl", "--dry-run", *ENDPOINT)
+    assert outcome.stdout.startswith("2 rows, 1 repeat others")
+    assert fal.count("submit") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("missing.jsonl", *ENDPOINT),
+        ("in.jsonl", "--endpoint", "nonsense"),
+        ("in.jsonl", "--unsure", "maybe", *ENDPOINT),
+        ("in.jsonl", "--arguments", "prompt=missing", *ENDPOINT),
+    ],
+)
+@pytest.mark.usefixtures("source")
+def test_wrong_usage_sends_nothing(fal: Emulator, shell: Shell, arguments: tuple[str, ...]) -> None:
+    outcome = shell("batch", "-q", *arguments)
+    assert outcome.exit_status == 2
+    assert fal.count("submit") == 0
+
+
+def test_journal_is_shown_and_exported(shell: Shell, source: Path) -> None:
+    shell("batch", str(source), "-o", "out.jsonl", "-q", *ENDPOINT)
+    status = shell("batch", "status", "out.jsonl.journal.db")
+    assert "ended      10" in status.stdout
+    exported = shell("batch", "export", "out.jsonl.journal.db")
+    assert [row["output"]["n"] for row in rows(exported.stdout)] == list(range(10))
+
+
+@pytest.mark.slow
+def test_interrupted_batch_is_continued(fal: Emulator, shell: Shell, source: Path) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/slow", "--grace", "0")
+    environment = {**os.environ, **fal.environ}
+    with subprocess.Popen([*PROGRAM, *command], env=environment) as process:
+        fal.wait_for(lambda: fal.counters("acme/slow").executions == 10)
+        with Journal("out.jsonl.journal.db", shared=True) as journal:
+            while journal.summary().states.get("running") != 10:
+                pass
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    cancelled = shell("batch", "status", "out.jsonl.journal.db")
+    assert "running    10" in cancelled.stdout
+    gate.open()
+    assert shell(*command).exit_status == 0
+    assert fal.counters("acme/slow").executions == 10
+
+
+def test_running_jobs_are_cancelled(fal: Emulator, shell: Shell, source: Path) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/slow", "-q")
+    environment = {**os.environ, **fal.environ}
+    with subprocess.Popen([*PROGRAM, *command], env=environment) as process:
+        fal.wait_for(lambda: fal.counters("acme/slow").executions == 10)
+        with Journal("out.jsonl.journal.db", shared=True) as journal:
+            while journal.summary().states.get("running") != 10:
+                pass
+        process.kill()
+    outcome = shell("batch", "cancel", "out.jsonl.journal.db")
+    assert outcome.stdout == "10 of 10 jobs cancelled\n"
