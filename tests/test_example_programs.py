@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -75,14 +76,30 @@ def test_submitted_jobs_are_collected(platform: Emulator, tmp_path: Path) -> Non
 
 
 def test_batch_continues_where_it_stopped(platform: Emulator, tmp_path: Path) -> None:
-    first = run(platform, tmp_path, "many_jobs.py", "20")
-    second = run(platform, tmp_path, "many_jobs.py", "30")
+    platform.set_price(DRAW, "0.025")
+    rows = [{"prompt": f"a fox, number {n}"} for n in range(30)]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:20]))
+    first = run(platform, tmp_path, "batch.py", str(path))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    second = run(platform, tmp_path, "batch.py", str(path))
 
-    assert "20 succeeded, 0 failed" in first
-    assert "20 of 30 are done already" in second
+    assert "20 ok, 0 failed, 0 from earlier runs" in first
+    assert "30 ok, 0 failed, 20 from earlier runs" in second
     assert platform.counters(DRAW).executions == 30
-    lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert sorted(json.loads(line)["seed"] for line in lines) == list(range(30))
+    lines = (tmp_path / "foxes.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["index"] for line in lines) == list(range(30))
+    assert len(list((tmp_path / "foxes").iterdir())) == 30
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra engines")
+def test_ray_starts_each_row_once(platform: Emulator, tmp_path: Path) -> None:
+    first = run(platform, tmp_path, "ray_data.py", "20")
+    second = run(platform, tmp_path, "ray_data.py", "30")
+
+    assert "20 ok, 0 failed" in first
+    assert "30 ok, 0 failed" in second
+    assert platform.counters(DRAW).executions == 30
 
 
 def test_files_are_uploaded_and_saved(platform: Emulator, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
@@ -70,15 +70,15 @@ async def report_progress(
         budget: The budget, or ``None``.
         stream: The stream of the lines; ``None`` is stderr.
     """
-    stream = stream or sys.stderr
-    is_terminal = stream.isatty()
+    target = cast("TextIO", stream or sys.stderr)
+    is_terminal = target.isatty()
     end = "\r" if is_terminal else "\n"
     latest = time.monotonic()
 
     def write(end: str) -> None:
         line = describe_progress(read(), budget)
-        stream.write((line[:WIDTH].ljust(WIDTH) if is_terminal else line) + end)
-        stream.flush()
+        target.write((line[:WIDTH].ljust(WIDTH) if is_terminal else line) + end)
+        target.flush()
 
     interval = SHORT_INTERVAL if report is not None or is_terminal else LONG_INTERVAL
     try:

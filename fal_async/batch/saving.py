@@ -86,8 +86,9 @@ class FileSaver:
 
 def _suffix(file: File) -> str:
     """Return the suffix of a file's name, with a dot; empty if it is unknown."""
+    guessed = mimetypes.guess_extension(file.content_type or "") or ""
     for name in (file.file_name, urlsplit(file.url).path):
         suffix = PurePosixPath(name or "").suffix
         if suffix and not set(suffix) & set(f"{os.sep}\\:"):
-            return suffix
-    return mimetypes.guess_extension(file.content_type or "") or ""
+            return guessed or suffix if suffix == ".bin" else suffix
+    return guessed
