@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 import fal_async
 from fal_async import AsyncClient, NotFoundError
-from fal_async.emulator import AppError, Emulator
+from fal_async.emulator import AppError, Emulator, Fault
 from fal_async.emulator._cassettes.addresses import Addresses
 from fal_async.errors import InvalidRequestError
 from tests.support.http import Arguments, echo
@@ -147,15 +148,42 @@ async def test_other_requests_are_not_replayed(
     ]
 
 
-async def test_recorded_pace_is_kept(fal: Emulator, client: AsyncClient, path: Path) -> None:
-    request = {"method": "POST", "url": "https://fal.run/acme/tell/stream", "json": {}}
-    chunks = [{"delay": 0, "text": 'data: {"n": 1}\n\n'}, {"delay": 10**6, "text": "never\n\n"}]
-    response = {"status": 200, "headers": {"content-type": "text/event-stream"}, "delay": 0}
+async def test_pace_is_recorded(
+    fal: Emulator, client: AsyncClient, upstream: Emulator, path: Path
+) -> None:
+    upstream.fail("acme/draw", Fault(route="run", delay=0.02))
+    with fal.record(path, hosts=upstream.hosts, key=upstream.key):
+        await client.run("acme/draw", {})
+    (entry,) = json.loads(read(path))["interactions"]
+    assert entry["response"]["delay"] >= 0.02
+
+
+@pytest.mark.parametrize("place", ["response", "chunk"])
+async def test_recorded_pace_is_kept(
+    fal: Emulator, client: AsyncClient, path: Path, place: str
+) -> None:
+    day = 86_400
+    request = {"method": "POST", "url": "https://fal.run/acme/slow", "json": {}}
+    chunks = [{"delay": day if place == "chunk" else 0, "json": {"a": 1}}]
+    response = {"status": 200, "headers": {}, "delay": day if place == "response" else 0}
     entry = {"request": request, "response": {**response, "chunks": chunks}}
-    write(path, json.dumps({"version": 1, "interactions": [entry]}))
+    write(path, json.dumps({"version": 1, "interactions": [entry, entry]}))
+    fal.register("acme/echo", echo)
+    outputs: list[object] = []
+
+    async def call() -> None:
+        outputs.append(await client.run("acme/slow", {}))
+
     with fal.replay(path):
-        async with client.stream("acme/tell", {}) as events:
-            assert await anext(events) == {"n": 1}  # the other event comes much later
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await fal.wait_for_async(lambda: fal.count("run") == 1)
+            await client.run("acme/echo", {})  # the emulator has done what it could do at once
+            assert outputs == []
+            group.cancel_scope.cancel()
+    with fal.replay(path, pace=0):
+        await call()
+    assert outputs == [{"a": 1}]
 
 
 async def test_unreachable_platform_is_an_error(
@@ -186,13 +214,17 @@ def test_signed_urls_are_renamed() -> None:
     addresses = Addresses(fal_async.Hosts())
     text = (
         rb'{"upload_url": "https://storage.example/b/fox.png?X-Goog-Signature=s3cret\u0026e=1",'
-        rb' "file": "https://v3b.fal.media/files/b/x/fox.png", "page": "https://example.com/?a=1"}'
+        rb' "file": "https://v3b.fal.media/files/b/x/fox.png", "page": "https://example.com/?a=1",'
+        rb' "old": "https://storage.googleapis.com/falserverless/old.png",'
+        rb' "own": "https://v3.fal.media/files/b/x/own.png"}'
     )
     recorded = addresses.from_upstream(text)
     assert json.loads(recorded) == {
         "upload_url": "https://v3.fal.media/recorded/0/fox.png",
         "file": "https://v3.fal.media/recorded/1/fox.png",
         "page": "https://example.com/?a=1",
+        "old": "https://v3.fal.media/recorded/2/old.png",
+        "own": "https://v3.fal.media/files/b/x/own.png",
     }
     url = addresses.to_upstream(b"https://v3.fal.media/recorded/0/fox.png")
     assert url == b"https://storage.example/b/fox.png?X-Goog-Signature=s3cret&e=1"

@@ -27,6 +27,8 @@ _SECRET = re.compile(
     r"(?i)(.*signature|sig|.*token.*|.*credential|policy|key-pair-id|googleaccessid|awsaccesskeyid"
     r"|x-(amz|goog)-.+)"
 )
+#: Host and path of files of the platform. Some are in buckets of its storage service.
+_FILE = re.compile(r"([a-z0-9-]+\.)*fal\.media/|storage\.googleapis\.com/fal")
 _RENAMED = re.compile(re.escape(_RECORDED["cdn"].encode()) + rb"/recorded/([0-9]+)/[^\s\"\\<>]*")
 
 
@@ -79,8 +81,8 @@ class Addresses:
             return found[0]
         is_signed = any(_SECRET.fullmatch(name) for name, _ in parse_qsl(parts.query))
         is_here = url.startswith(_RECORDED["cdn"].encode() + b"/")
-        is_file = f".{parts.hostname}".endswith(".fal.media") and not is_here
-        if not (is_signed or is_file):
+        is_file = _FILE.match(f"{parts.hostname}{parts.path}") is not None
+        if not is_signed and (is_here or not is_file):
             return found[0]
         if url not in self._renamed:
             self._renamed.append(url)
