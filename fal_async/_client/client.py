@@ -27,6 +27,7 @@ from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_instance, seconds
 from fal_async._core.hooks import check_hooks
 from fal_async._core.secrets import conceal
+from fal_async._dispatch.async_hooks import flush_async_hooks
 from fal_async._dispatch.dispatcher import Dispatcher
 from fal_async._dispatch.resources import SharedResources
 from fal_async._http.transports import select_transport
@@ -307,9 +308,6 @@ class AsyncClient(
         if self._owns_resources:
             await self._dispatcher.resources.aclose()
         if self._dispatcher.hooks:
-            # Late, since it imports the events.
-            from fal_async._dispatch.hook_observer import flush_async_hooks
-
             with shielded_cleanup():
                 await flush_async_hooks()
 

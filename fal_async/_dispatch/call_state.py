@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from fal_async._protocol.response import Response
     from fal_async.types import Stage, Status
 
-__all__ = ["CallScope", "CallState", "call_state", "current_call", "started_by", "use_call_state"]
+__all__ = [
+    "CallScope",
+    "CallState",
+    "SubmittedJob",
+    "call_state",
+    "current_call",
+    "started_by",
+    "use_call_state",
+]
 
 #: The gateway returns these before it looks for a runner.
 _REJECTIONS: Final = frozenset({401, 403, 429})
@@ -203,6 +211,20 @@ current_call: ContextVar[CallState | None] = ContextVar("fal_async_call_state", 
 def call_state() -> CallState:
     """Return the state of the current call, or a new one for an operation on its own."""
     return current_call.get() or CallState()
+
+
+class SubmittedJob(Protocol):
+    """A job that a call is made for, such as an `AsyncRequestHandle`."""
+
+    @property
+    def request_id(self) -> str:
+        """The id of the job."""
+        ...
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace context of the submission; ``None`` if unknown."""
+        ...
 
 
 class CallScope:

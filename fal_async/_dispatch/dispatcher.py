@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from fal_async._config import Hosts, RetryPolicy
     from fal_async._core.secrets import Secret
+    from fal_async._dispatch.call_state import SubmittedJob
     from fal_async._dispatch.resources import SharedResources
     from fal_async._protocol.operation import Content
     from fal_async.hooks import Hook
@@ -68,20 +69,6 @@ class CredentialSource(Protocol):
 
     def invalidate(self, value: Secret) -> None:
         """Discard a header value that the platform rejected."""
-        ...
-
-
-class SubmittedJob(Protocol):
-    """A job that a call is made for, such as an `AsyncRequestHandle`."""
-
-    @property
-    def request_id(self) -> str:
-        """The id of the job."""
-        ...
-
-    @property
-    def traceparent(self) -> str | None:
-        """The trace context of the submission; ``None`` if unknown."""
         ...
 
 
@@ -145,19 +132,17 @@ class Dispatcher:
     def begin_call(
         self, name: str, application: str = "", handle: SubmittedJob | None = None
     ) -> CallState:
-        """Begin a call whose end is reported to the observer of its state; see `call`."""
+        """Begin a call whose end the caller reports to its observer; see `call`."""
         hooks = self.hooks + scoped_hooks.get()
-        has_lines = _log.isEnabledFor(logging.DEBUG)
+        logs = _log.isEnabledFor(logging.DEBUG)
         request_id = None if handle is None else handle.request_id
         observer = NO_OBSERVER
-        if hooks or has_lines:
+        if hooks or logs:
             # Late, since the events take time to import.
             from fal_async._dispatch.hook_observer import HookObserver
 
-            traceparent = None if handle is None else handle.traceparent
-            observer = HookObserver(
-                hooks, name, application, request_id, traceparent, has_lines=has_lines
-            )
+            context = None if handle is None else handle.traceparent
+            observer = HookObserver(hooks, name, application, request_id, context, logs=logs)
         if handle is None:
             return CallState(observer=observer)
         return CallState("wait", started=None, request_id=request_id, observer=observer)

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections import deque
 from contextlib import suppress
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
 
+from fal_async._dispatch.async_hooks import run_later
 from fal_async._dispatch.call_observer import CallObserver
 from fal_async._dispatch.call_state import use_call_state
-from fal_async._net.background import spawn
-from fal_async._net.event_loops import PerLoop
 from fal_async._protocol.retry import NetworkFailure
 from fal_async.errors import FalClientTimeoutError
 from fal_async.hooks import (
@@ -41,22 +39,18 @@ from fal_async.hooks._logging import log_event
 from fal_async.types import Completed, InProgress, Queued
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Mapping
 
     from fal_async._core.status import Status
     from fal_async._http.response import StreamedResponse
-    from fal_async._net.background import BackgroundTask
     from fal_async._protocol.operation import Operation
     from fal_async._protocol.response import Response
     from fal_async.hooks import Event, Hook, Outcome
 
-__all__ = ["HookObserver", "flush_async_hooks"]
+__all__ = ["HookObserver"]
 
 _log = logging.getLogger("fal_async")
 _call_ids = count(1)
-
-#: The number of events that may wait for async hooks on one event loop.
-MAX_PENDING: Final = 10_000
 
 
 class _Attempt(NamedTuple):
@@ -84,7 +78,7 @@ class HookObserver(CallObserver):
         application: The endpoint id; empty without one.
         request_id: The id of the job that the call is made for; ``None`` without one.
         traceparent: The trace context of the submission of that job; ``None`` if unknown.
-        has_lines: Whether the events are logged as well.
+        logs: Whether the events are logged as well.
     """
 
     def __init__(
@@ -95,9 +89,9 @@ class HookObserver(CallObserver):
         request_id: str | None,
         traceparent: str | None,
         *,
-        has_lines: bool,
+        logs: bool,
     ) -> None:
-        if has_lines:
+        if logs:
             hooks = (*hooks, log_event)
         self.call = Call(
             id=next(_call_ids),
@@ -330,7 +324,7 @@ class HookObserver(CallObserver):
                 try:
                     outcome = hook(event)
                     if inspect.isawaitable(outcome):
-                        _run_later(outcome)
+                        run_later(outcome)
                 except Exception:  # noqa: BLE001 -- of the caller's hook
                     _log.exception("A hook has failed, which does not affect the call")
 
@@ -354,66 +348,3 @@ def _outcome(error: BaseException | None) -> Outcome:
     if isinstance(error, GeneratorExit):
         return "closed"
     return "cancelled" if isinstance(error, anyio.get_cancelled_exc_class()) else "failed"
-
-
-class _PendingEvents:
-    """The calls of async hooks on one event loop, which run one after the other."""
-
-    def __init__(self) -> None:
-        self._queue: deque[Awaitable[object]] = deque()
-        self._task: BackgroundTask | None = None
-        self._is_full = False
-
-    def add(self, awaitable: Awaitable[object]) -> None:
-        """Run a call after those that were added before."""
-        if len(self._queue) >= MAX_PENDING:
-            _discard(awaitable)
-            if not self._is_full:
-                _log.warning(
-                    "Async hooks are too slow: %d events wait, others are lost", MAX_PENDING
-                )
-            self._is_full = True
-            return
-        self._is_full = False
-        self._queue.append(awaitable)
-        if self._task is None:
-            self._task = spawn(self._run)
-
-    async def wait(self) -> None:
-        """Wait until all calls have run."""
-        if self._task is not None:
-            await self._task.wait()
-
-    async def _run(self) -> None:
-        try:
-            while self._queue:
-                try:
-                    await self._queue.popleft()
-                except Exception:  # noqa: BLE001 -- of the caller's hook
-                    _log.exception("An async hook has failed, which does not affect the call")
-        finally:
-            self._task = None
-            while self._queue:  # the event loop ends
-                _discard(self._queue.popleft())
-
-
-_pending: PerLoop[_PendingEvents] = PerLoop(_PendingEvents)
-
-
-def _run_later(awaitable: Awaitable[object]) -> None:
-    try:
-        pending = _pending.get()
-    except RuntimeError:  # the call was dropped after its event loop had ended
-        _discard(awaitable)
-    else:
-        pending.add(awaitable)
-
-
-def _discard(awaitable: Awaitable[object]) -> None:
-    if inspect.iscoroutine(awaitable):
-        awaitable.close()
-
-
-async def flush_async_hooks() -> None:
-    """Wait until the async hooks of the running event loop have received all events."""
-    await _pending.get().wait()

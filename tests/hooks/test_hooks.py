@@ -151,9 +151,9 @@ def test_pickled_client_has_no_hooks() -> None:
 async def test_too_slow_async_hooks_lose_events(
     fal: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fal_async._dispatch import hook_observer
+    from fal_async._dispatch import async_hooks
 
-    monkeypatch.setattr(hook_observer, "MAX_PENDING", 2)
+    monkeypatch.setattr(async_hooks, "MAX_PENDING", 2)
     released = anyio.Event()
     received: list[Event] = []
 
