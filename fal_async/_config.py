@@ -98,12 +98,12 @@ class Hosts:
         )  # tracebacks do not show the variables
         if base_url := environ.get("FAL_ASYNC_BASE_URL", "").strip():
             return cls.at(base_url)
-        run = _bare_host("FAL_RUN_HOST", environ) or "fal.run"
-        queue = _bare_host("FAL_QUEUE_RUN_HOST", environ) or f"queue.{run}"
+        run = _read_host("FAL_RUN_HOST", environ) or "fal.run"
+        queue = _read_host("FAL_QUEUE_RUN_HOST", environ) or f"queue.{run}"
         return cls(run=f"https://{run}", queue=f"https://{queue}", ws=f"wss://ws.{run}")
 
 
-def _bare_host(variable: str, environ: Mapping[str, str]) -> str:
+def _read_host(variable: str, environ: Mapping[str, str]) -> str:
     host = environ.get(variable, "").strip()
     if set("/?#@") & set(host):
         raise InvalidRequestError(f"{variable} must be a host such as fal.run, without a scheme")

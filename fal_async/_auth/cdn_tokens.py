@@ -90,7 +90,7 @@ class CdnTokens:
     """
 
     #: The CDN may reject a token before it expires; a new one replaces it.
-    refreshable = True
+    can_refresh = True
 
     def __init__(
         self,

@@ -91,12 +91,12 @@ class Credentials:
         self._clock = clock
         self._login: LoginTokenFile | None = None
         self._rejected: Secret | None = None
-        self._lookups: dict[object, _PendingLookup] = {}
+        self._pending: dict[object, _PendingLookup] = {}
         if self._is_given:
             self._header = _from_key(key)
 
     @property
-    def refreshable(self) -> bool:
+    def can_refresh(self) -> bool:
         """True if a rejected value can be replaced, since it is the token of a login."""
         return self._login is not None
 
@@ -122,7 +122,7 @@ class Credentials:
 
         A key cannot be refreshed and is kept.
         """
-        if self.refreshable and self._current() == value:
+        if self.can_refresh and self._current() == value:
             self._rejected, self._header = value, None
 
     def bind(self, post_form: FormPoster) -> None:
@@ -138,7 +138,7 @@ class Credentials:
 
     def __getstate__(self) -> dict[str, Any]:
         blank = dict.fromkeys(("_header", "_rejected", "_environ", "_login", "_post_form"))
-        return {**self.__dict__, **blank, "_lookups": {}}
+        return {**self.__dict__, **blank, "_pending": {}}
 
     def __copy__(self) -> Self:
         return self  # a copy by pickling would lose the key
@@ -153,13 +153,13 @@ class Credentials:
     async def _resolve(self) -> Secret:
         """Look up the credentials, or wait for the lookup in progress on this event loop."""
         loop = current_token().native_token
-        while (pending := self._lookups.get(loop)) is not None:
+        while (pending := self._pending.get(loop)) is not None:
             await pending.done.wait()
             if pending.failure is not None:
                 raise copy(pending.failure)
             if current := self._current():
                 return current
-        pending = self._lookups[loop] = _PendingLookup()
+        pending = self._pending[loop] = _PendingLookup()
         try:
             found = await run_in_thread(self._lookup)
             if isinstance(found, LoginTokenFile):
@@ -169,7 +169,7 @@ class Credentials:
             pending.failure = error
             raise
         finally:
-            del self._lookups[loop]
+            del self._pending[loop]
             pending.done.set()
         return found.authorization
 
@@ -253,13 +253,13 @@ def _expand_user(path: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib raises without a home directory
 
 
-def _missing_credentials_message(environ: Variables, login_problem: str) -> str:
+def _missing_credentials_message(environ: Variables, login_failure: str) -> str:
     """Return the message for missing credentials, with all sources and similar variables."""
     sources = [f"{name} {absence}" for name, absence, _ in _KEY_SOURCES]
     if _login_only(environ):
         sources = ["FAL_FORCE_AUTH_BY_USER=1 disables the keys of the environment"]
     text = "no credentials were found: set FAL_KEY, pass key=, or run `fal auth login`"
-    text += f" (key= was not given; {'; '.join(sources)}; {login_problem})"
+    text += f" (key= was not given; {'; '.join(sources)}; {login_failure})"
     if found := similar_variables(environ):
         text += f". Set but not used: {', '.join(found)}"
     return text

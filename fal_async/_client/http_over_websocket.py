@@ -14,7 +14,7 @@ from fal_async._core.annotations import set_module
 from fal_async._http.response import DecodedBody
 from fal_async._net.errors import DecodingError
 from fal_async._net.tasks import on_abandoned_result
-from fal_async._net.time_slices import SlicedDecoder
+from fal_async._net.time_slice import SlicedDecoder
 from fal_async._protocol.error_mapping import raise_for_status
 from fal_async._protocol.http_over_websocket import (
     BodyChunk,

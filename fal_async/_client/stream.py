@@ -11,7 +11,7 @@ from fal_async._client.result import finalize_output
 from fal_async._core.annotations import set_module
 from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._http.response import ExchangeFailed
-from fal_async._net.time_slices import SlicedDecoder
+from fal_async._net.time_slice import SlicedDecoder
 from fal_async._protocol.response import is_event_stream
 from fal_async._protocol.sse import SSEDecoder
 from fal_async._protocol.stream_events import read_events

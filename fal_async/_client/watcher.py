@@ -23,7 +23,7 @@ from fal_async._dispatch.limits import Share
 from fal_async._http.response import ExchangeFailed
 from fal_async._http.transports import httpx_is_mocked
 from fal_async._net.threads import decode
-from fal_async._net.time_slices import SlicedDecoder
+from fal_async._net.time_slice import SlicedDecoder
 from fal_async._protocol import queue
 from fal_async._protocol.logs import StatusFilter
 from fal_async._protocol.queue import read_status_event
@@ -165,7 +165,7 @@ class JobWatcher:
             return True
         if self._interval is not None:
             return False
-        delay = self._lanes.polls.reserve(anyio.current_time(), self._tenant)
+        delay = self._lanes.poll_rate.reserve(anyio.current_time(), self._tenant)
         return await self._wait_for_slot(delay)
 
     async def _wait_for_slot(self, seconds: float) -> bool:

@@ -347,7 +347,7 @@ class _WebSocketConnector:
         try:
             return await self._connect(self.url, authorization)
         except AuthenticationError:
-            if not credentials.refreshable:
+            if not credentials.can_refresh:
                 raise
         credentials.invalidate(authorization)
         return await self._connect(self.url, await credentials.authorization())

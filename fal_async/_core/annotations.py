@@ -39,7 +39,7 @@ def set_module(module: str) -> Callable[[ClassT], ClassT]:
         module: The module that exports the class.
     """
 
-    def decorate(cls: ClassT) -> ClassT:
+    def decorator(cls: ClassT) -> ClassT:
         _defined_in.setdefault(cls, cls.__module__)
         cls.__module__ = module
         shown: type = cls
@@ -47,7 +47,7 @@ def set_module(module: str) -> Callable[[ClassT], ClassT]:
             setattr(shown, "__get_pydantic_core_schema__", classmethod(_dataclass_schema))  # noqa: B010 -- a new attribute
         return cls
 
-    return decorate
+    return decorator
 
 
 def _dataclass_schema(cls: Any, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

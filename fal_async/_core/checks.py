@@ -91,9 +91,9 @@ def check_sequence(name: str, value: object) -> None:
         raise InvalidRequestError(f"{name} must be a list or a tuple, got {describe(value)}")
 
 
-def is_one_of(value: object, words: tuple[str, ...]) -> bool:
-    """Return whether a value is one of the words."""
-    return isinstance(value, str) and value in words
+def is_one_of(value: object, choices: tuple[str, ...]) -> bool:
+    """Return whether a value is one of the choices."""
+    return isinstance(value, str) and value in choices
 
 
 def check_number(name: str, value: object, *, zero: bool = False, unit: str = "") -> float:

@@ -82,7 +82,7 @@ def result_html(
         request_id: The id of the request, or ``None``.
         billable_units: The charged units, or ``None``.
     """
-    text = json.dumps(_shortened(output), indent=2, ensure_ascii=False, default=repr)
+    text = json.dumps(_truncate(output), indent=2, ensure_ascii=False, default=repr)
     facts = [] if request_id is None else [f"request {request_id}"]
     if billable_units is not None:
         facts.append(f"{billable_units:g} billable units")
@@ -158,14 +158,14 @@ def _without_hidden_frames(traceback: TracebackType | None) -> TracebackType | N
     return traceback
 
 
-def _shortened(value: object) -> object:
+def _truncate(value: object) -> object:
     if isinstance(value, str) and len(value) > MAX_TEXT:
         return f"{value[:MAX_TEXT]}... ({len(value):,} characters)"
     if isinstance(value, dict):
         items = cast("dict[str, object]", value)
-        return {str(name): _shortened(item) for name, item in items.items()}
+        return {str(name): _truncate(item) for name, item in items.items()}
     if isinstance(value, list | tuple):
-        return [_shortened(item) for item in cast("list[object]", value)]
+        return [_truncate(item) for item in cast("list[object]", value)]
     return f"{len(value):,} bytes" if isinstance(value, bytes) else value
 
 

@@ -139,7 +139,7 @@ class CallState:
         if isinstance(error, FalClientError):
             self.describe(error)
 
-    def transmit(self) -> Transmission:
+    def start_transmission(self) -> Transmission:
         """Begin an attempt to send the operation's request."""
         operation = self._operation
         self._transmission = Transmission(

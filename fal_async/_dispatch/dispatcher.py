@@ -23,13 +23,7 @@ from fal_async._protocol.origins import BACKUPS, TrustedOrigins, is_cdn, origin_
 from fal_async._protocol.response import Response
 from fal_async._protocol.retry import NetworkFailure, retry_delay
 from fal_async._version import USER_AGENT
-from fal_async.errors import (
-    ClientClosedError,
-    ConnectionFailedError,
-    InvalidRequestError,
-    SubmitOutcomeUnknownError,
-    TransportError,
-)
+from fal_async.errors import ClientClosedError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -59,7 +53,7 @@ class CredentialSource(Protocol):
     """A source of the Authorization header."""
 
     @property
-    def refreshable(self) -> bool:
+    def can_refresh(self) -> bool:
         """True if a new value can replace a rejected one."""
         ...
 
@@ -224,7 +218,7 @@ class Dispatcher:
                 await anyio.sleep(delay)
                 previous = outcome if isinstance(outcome, Response) else None
             if isinstance(outcome, NetworkFailure):
-                raise _transport_error(operation, outcome) from cause
+                raise operation.transport_error(outcome) from cause
             response = replace(outcome, retries=state.retries) if state.retries else outcome
             # A response that must not be lost is parsed here: a cancellation abandons threads.
             size = len(response.body) if on_abandoned is None else 0
@@ -282,7 +276,7 @@ class Dispatcher:
                 # After a 401 of the app itself, which has run, another request would run it again.
                 if (
                     response.status_code == 401
-                    and credentials.refreshable
+                    and credentials.can_refresh
                     and not (operation.is_billable and response.head.is_from_runner)
                 ):
                     await response.aclose()
@@ -305,7 +299,7 @@ class Dispatcher:
             raise ClientClosedError("the client is closed")
         headers, body = self._encode(operation, authorization, state)
         timeouts = self._timeouts(operation.lane, url)
-        transmission = state.transmit()
+        transmission = state.start_transmission()
         state.observer.start_attempt(operation, url)
         try:
             response = await resources.transport.send(
@@ -401,19 +395,3 @@ class _RequestBody:
         except Exception as error:
             self.failure = error
             raise
-
-
-def _transport_error(operation: Operation[Any], failure: NetworkFailure) -> TransportError:
-    if not failure.sent:
-        return ConnectionFailedError(
-            f"cannot send {operation.name} of {operation.application!r}: {failure.reason}",
-            request_id=operation.request_id,
-        )
-    if operation.is_billable:
-        return SubmitOutcomeUnknownError(
-            operation.application, failure.reason, request_id=failure.request_id
-        )
-    return TransportError(
-        f"{operation.name} of {operation.application!r} had no response: {failure.reason}",
-        request_id=operation.request_id,
-    )

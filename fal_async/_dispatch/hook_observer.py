@@ -101,7 +101,7 @@ class HookObserver(CallObserver):
             traceparent=traceparent,
         )
         self._hooks = hooks
-        self._began = monotonic()
+        self._started_at = monotonic()
         self._ended = False
         self._job_id = request_id
         self._request_id: str | None = None
@@ -124,12 +124,12 @@ class HookObserver(CallObserver):
     @property
     def traceparent(self) -> str | None:  # type: ignore[override]  # read when it is needed
         """The trace context of the call; ``None`` without a hook that has one."""
-        found = self._ask_tracers("traceparent", self.call)
+        found = self._call_tracing_hooks("traceparent", self.call)
         return next((value for value in found if isinstance(value, str)), None)
 
     def trace_headers(self) -> Mapping[str, str]:
         """Return the trace headers, if a hook propagates them to the app."""
-        if not any(self._ask_tracers("propagates_to", self.call.application)):
+        if not any(self._call_tracing_hooks("propagates_to", self.call.application)):
             return {}
         traceparent = self.traceparent
         return {} if traceparent is None else {"traceparent": traceparent}
@@ -307,7 +307,7 @@ class HookObserver(CallObserver):
                 events=self._events,
                 bytes_sent=self._sent,
                 bytes_received=self._received,
-                seconds=monotonic() - self._began,
+                seconds=monotonic() - self._started_at,
                 seconds_in_slot=self._waited,
                 seconds_in_queue=self._in_queue,
                 seconds_in_run=self._in_run,
@@ -328,7 +328,7 @@ class HookObserver(CallObserver):
                 except Exception:  # noqa: BLE001 -- of the caller's hook
                     _log.exception("A hook has failed, which does not affect the call")
 
-    def _ask_tracers(self, method: str, argument: object) -> list[Any]:
+    def _call_tracing_hooks(self, method: str, argument: object) -> list[Any]:
         """Call a method of `TracingHook` of each hook that has it."""
         found: list[Any] = []
         for hook in self._hooks:

@@ -41,7 +41,7 @@ class LaneLimits:
 
     Attributes:
         streams: The slots of status streams.
-        polls: The rate limit of status polls.
+        poll_rate: The rate limit of status polls.
         buffers: The slots of upload parts that are kept in memory.
     """
 
@@ -52,7 +52,7 @@ class LaneLimits:
         }
         self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
         self.streams = FairSlots(limits.max_streams)
-        self.polls = RateLimiter(1 / limits.polls_per_second)
+        self.poll_rate = RateLimiter(1 / limits.polls_per_second)
 
     async def acquire(self, lane: Lane, state: CallState) -> None:
         """Acquire a slot, and wait for it if none is free.

@@ -12,7 +12,7 @@ import anyio
 from fal_async._auth.cdn_tokens import CdnTokenCache
 from fal_async._core.annotations import set_module
 from fal_async._core.secrets import Secret
-from fal_async._dispatch.caches import PriceCache, UploadCache
+from fal_async._dispatch.cache import PriceCache, UploadCache
 from fal_async._dispatch.cancellation import JobCanceller
 from fal_async._dispatch.limits import LaneLimits
 from fal_async._http.response import ExchangeFailed

@@ -168,12 +168,12 @@ async def _upload_files(
 
     async with AsyncExitStack() as stack:
         pending = [await _open(occurrence, file, stack) for occurrence, file in files.items()]
-        distinct = await _deduplicate(pending)
+        distinct = await _merge_duplicates(pending)
         async with open_task_group() as group:
             for upload in distinct:
                 group.start_soon(send, upload)
     try:
-        return cast("Arguments", _UrlSubstitution(urls).in_json(arguments))
+        return cast("Arguments", _UrlReplacement(urls).in_json(arguments))
     except RecursionError as error:
         raise InvalidRequestError(
             "the arguments contain files and are nested too deeply"
@@ -260,7 +260,7 @@ def _file_name(data: Any) -> str | None:
     return (path.stem if type(data).__name__ in _DECOMPRESSING else path.name) or None
 
 
-async def _deduplicate(uploads: Sequence[_PendingUpload]) -> list[_PendingUpload]:
+async def _merge_duplicates(uploads: Sequence[_PendingUpload]) -> list[_PendingUpload]:
     """Merge uploads of the same content. Only files of the same size and metadata are read.
 
     Raises:
@@ -291,7 +291,7 @@ async def _deduplicate(uploads: Sequence[_PendingUpload]) -> list[_PendingUpload
     return list(distinct.values())
 
 
-class _UrlSubstitution:
+class _UrlReplacement:
     """Replaces files with their URLs, in copies of the values that contain them."""
 
     def __init__(self, urls: Mapping[int, str]) -> None:
@@ -332,12 +332,12 @@ class _UrlSubstitution:
             return value
         if not isinstance(children, dict):
             items = [self.in_model(item) for item in children]
-            return value if _all_identical(items, children) else items
+            return value if _all_same(items, children) else items
         replaced = {name: self.in_model(item) for name, item in children.items()}
-        if _all_identical(replaced.values(), children.values()):
+        if _all_same(replaced.values(), children.values()):
             return value
         return value.model_copy(update=replaced) if _is_model(value) else replaced
 
 
-def _all_identical(left: Any, right: Any) -> bool:
+def _all_same(left: Any, right: Any) -> bool:
     return all(one is other for one, other in zip(left, right, strict=True))

@@ -107,7 +107,7 @@ class FileUpload:
         """Upload a source that can be read again: in one request, or in parts if it is large."""
         progress = _Progress(self._on_progress, source.size, self._metadata, observer)
         for repository in self._repositories:
-            with self._fall_back_from(repository):
+            with self._fallback_from(repository):
                 backend = _BACKENDS[repository](self._dispatcher, self._metadata)
                 if source.size > self._limits.single_shot:
                     multipart = await backend.start_multipart()
@@ -144,7 +144,7 @@ class FileUpload:
                 return await self._send_source(content, observer)
             progress = _Progress(self._on_progress, None, self._metadata, observer)
             for repository in self._repositories:
-                with self._fall_back_from(repository):
+                with self._fallback_from(repository):
                     backend = _BACKENDS[repository](self._dispatcher, self._metadata)
                     multipart = await backend.start_multipart()
                     break
@@ -187,7 +187,7 @@ class FileUpload:
             return multipart.file_url
 
     @contextmanager
-    def _fall_back_from(self, repository: Repository) -> Generator[None]:
+    def _fallback_from(self, repository: Repository) -> Generator[None]:
         """Suppress and log a failure after which the next repository, if any, may succeed."""
         try:
             yield

@@ -118,7 +118,7 @@ class PooledTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=stream if tracer is None else _TracedStream(stream, tracer),
+            stream=stream if tracer is None else _TracingStream(stream, tracer),
             extensions={
                 "http_version": f"HTTP/{response.http_version}".encode(),
                 "reason_phrase": response.reason,
@@ -167,7 +167,7 @@ class _BodyStream(httpx.AsyncByteStream):
         await self._body.aclose()
 
 
-class _TracedStream(httpx.AsyncByteStream):
+class _TracingStream(httpx.AsyncByteStream):
     """The body of a response, with trace events."""
 
     def __init__(self, stream: httpx.AsyncByteStream, tracer: Tracer) -> None:

@@ -12,7 +12,7 @@ from fal_async._net.errors import RemoteProtocolError
 __all__ = ["ResponseParser"]
 
 #: Maximum number of interim responses (status 1xx) before the final one.
-MAX_INTERIM: Final = 16
+MAX_INFORMATIONAL: Final = 16
 #: Maximum number of headers of one response, trailers included. Platforms send about 20.
 MAX_HEADERS: Final = 512
 
@@ -48,7 +48,7 @@ class ResponseParser:
 
     __slots__ = (
         "_header_bytes",
-        "_interim",
+        "_informational",
         "_llhttp",
         "_max_header_bytes",
         "_may_upgrade",
@@ -80,7 +80,7 @@ class ResponseParser:
         self._raw_head: list[bytes] = []
         self._rejection: Exception | None = None
         self._was_repaired = False
-        self._interim = 0
+        self._informational = 0
         self._header_bytes = 0
         self._overhead = 0
         self.started = False
@@ -164,7 +164,7 @@ class ResponseParser:
             return
         self._rejection = None
         self._was_repaired = True
-        self._interim = self._header_bytes = 0
+        self._informational = self._header_bytes = 0
         self.reason, self.headers = b"", []
         self._llhttp = llhttp = _make_llhttp(self)
         self._parse(llhttp, repaired)
@@ -252,9 +252,11 @@ class ResponseParser:
                 assert self._llhttp is not None  # noqa: S101 -- it calls this method
                 self.reusable = self._llhttp.should_keep_alive() and not self._was_repaired
             return
-        self._interim += 1
-        if self._interim > MAX_INTERIM:
-            self._fail(f"the response must have at most {MAX_INTERIM} interim responses, got more")
+        self._informational += 1
+        if self._informational > MAX_INFORMATIONAL:
+            self._fail(
+                f"the response must have at most {MAX_INFORMATIONAL} interim responses, got more"
+            )
             raise _Stop
         self.reason, self.headers = b"", []
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from fal_async._net.errors import DecodingError, ExchangeError
-from fal_async._net.time_slices import TimeSlice
+from fal_async._net.time_slice import TimeSlice
 from fal_async._protocol.content_coding import CodingError, ContentDecoder, content_codings
 from fal_async._protocol.response import Response
 from fal_async._protocol.retry import NetworkFailure

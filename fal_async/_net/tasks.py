@@ -194,11 +194,11 @@ def on_abandoned_result(
     ready.
     """
 
-    def decorate(method: F) -> F:
+    def decorator(method: F) -> F:
         vars(method)["abandoned_result_handler"] = AbandonedResultHandler(handle, is_redelivered)
         return method
 
-    return decorate
+    return decorator
 
 
 def abandoned_result_handler(function: Callable[..., object]) -> AbandonedResultHandler | None:

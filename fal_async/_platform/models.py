@@ -9,7 +9,7 @@ from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_flag, check_mapping, check_number, describe, whole_number
 from fal_async._platform.pages import AsyncPages
 from fal_async._protocol import platform
-from fal_async._protocol.platform import MAX_IDS, check_endpoint_ids, check_word
+from fal_async._protocol.platform import MAX_IDS, check_choice, check_endpoint_ids
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class AsyncModels:
         common = {
             "q": _check_text("query", query),
             "category": _check_text("category", category),
-            "status": check_word("status", status, ("active", "deprecated")),
+            "status": check_choice("status", status, ("active", "deprecated")),
             "limit": None if size is None else str(size),
         }
         hosts = self._dispatcher.hosts
@@ -152,7 +152,7 @@ class AsyncModels:
             USD
         """
         check_mapping("quantities", quantities)
-        check_word("by", by, ("units", "calls"))
+        check_choice("by", by, ("units", "calls"))
         calls = by == "calls"
         check = whole_number if calls else check_number
         check_endpoint_ids("quantities", quantities)

@@ -10,7 +10,7 @@ from fal_async._core.platform import RequestOutcome
 from fal_async._platform.pages import AsyncPages
 from fal_async._protocol import platform
 from fal_async._protocol.endpoint import parse_request_id
-from fal_async._protocol.platform import MAX_IDS, check_endpoint_ids, check_word, format_time
+from fal_async._protocol.platform import MAX_IDS, check_choice, check_endpoint_ids, format_time
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ class AsyncRequests:
         common = {
             "start": first,
             "end": last,
-            "status": check_word("status", status, get_args(RequestOutcome)),
-            "sort_by": check_word("sort_by", sort_by, ("ended_at", "duration")),
+            "status": check_choice("status", status, get_args(RequestOutcome)),
+            "sort_by": check_choice("sort_by", sort_by, ("ended_at", "duration")),
             "limit": None if size is None else str(size),
             "expand": "payloads" if check_flag("expand_payloads", expand_payloads) else None,
         }

@@ -9,14 +9,20 @@ from urllib.parse import urlencode
 
 from fal_async._protocol.endpoint import Endpoint, parse_path
 from fal_async._protocol.error_mapping import raise_for_status
-from fal_async.errors import InvalidRequestError, InvalidResponseError
+from fal_async.errors import (
+    ConnectionFailedError,
+    InvalidRequestError,
+    InvalidResponseError,
+    SubmitOutcomeUnknownError,
+    TransportError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from fal_async._core.secrets import Secret
     from fal_async._protocol.response import Response
-    from fal_async._protocol.retry import Retry
+    from fal_async._protocol.retry import NetworkFailure, Retry
     from fal_async.types import Stage
 
 __all__ = [
@@ -134,6 +140,22 @@ class Operation(Generic[T]):
     credential: Credential = Credential.KEY
     max_body: int = MAX_RESPONSE
     stage: Stage | None = None
+
+    def transport_error(self, failure: NetworkFailure) -> TransportError:
+        """Return the error of a call whose last attempt had no response."""
+        if not failure.sent:
+            return ConnectionFailedError(
+                f"cannot send {self.name} of {self.application!r}: {failure.reason}",
+                request_id=self.request_id,
+            )
+        if self.is_billable:
+            return SubmitOutcomeUnknownError(
+                self.application, failure.reason, request_id=failure.request_id
+            )
+        return TransportError(
+            f"{self.name} of {self.application!r} had no response: {failure.reason}",
+            request_id=self.request_id,
+        )
 
 
 def response_parser(

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_IDS",
+    "check_choice",
     "check_endpoint_ids",
-    "check_word",
     "estimate",
     "format_time",
     "list_models",
@@ -67,11 +67,11 @@ def check_endpoint_ids(name: str, ids: Iterable[str]) -> list[str]:
     return checked
 
 
-def check_word(name: str, value: object, words: tuple[str, ...]) -> str | None:
-    """Check that a value is one of the words, or ``None``."""
-    if value is None or is_one_of(value, words):
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str | None:
+    """Check that a value is one of the choices, or ``None``."""
+    if value is None or is_one_of(value, choices):
         return cast("str | None", value)
-    raise InvalidRequestError(f"{name} must be one of {', '.join(words)}, got {describe(value)}")
+    raise InvalidRequestError(f"{name} must be one of {', '.join(choices)}, got {describe(value)}")
 
 
 def format_time(name: str, value: object) -> str | None:

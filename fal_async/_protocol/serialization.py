@@ -102,7 +102,7 @@ def encode_json(value: object, *, indent: bool = False) -> bytes:
         body = orjson.dumps(value, _plain_json, orjson.OPT_INDENT_2 if indent else None)
     except TypeError:  # the base class of the errors of orjson
         return _encode_exactly(value, indent=indent)
-    if b"null" in body and _find_unencodable(value) is not None:  # orjson encodes NaN as null
+    if b"null" in body and _find_invalid(value) is not None:  # orjson encodes NaN as null
         return _encode_exactly(value, indent=indent)
     return body
 
@@ -175,7 +175,7 @@ def _not_arguments(arguments: object) -> InvalidRequestError:
 
 def _check_encodable(arguments: object) -> None:
     try:
-        fault = _find_unencodable(arguments)
+        fault = _find_invalid(arguments)
     except RecursionError as error:
         raise InvalidRequestError(
             "cannot encode the arguments as JSON: they are nested too deeply, or contain themselves"
@@ -187,7 +187,7 @@ def _check_encodable(arguments: object) -> None:
         ) from cause
 
 
-def _find_unencodable(value: object) -> tuple[str, str, Exception | None] | None:
+def _find_invalid(value: object) -> tuple[str, str, Exception | None] | None:
     """Find a value that standard JSON cannot represent.
 
     Returns:
@@ -202,13 +202,13 @@ def _find_unencodable(value: object) -> tuple[str, str, Exception | None] | None
             plain = _plain_json(value)
         except Exception as error:  # noqa: BLE001 -- a method of the caller's object
             return "", str(error), error
-        return _find_unencodable(plain)
+        return _find_invalid(plain)
     container = cast("Mapping[object, object] | Sequence[object]", value)
     items = container.items() if isinstance(container, Mapping) else enumerate(container)
     for key, item in items:
         if not isinstance(key, str | int | float | None):
             return f"[{key!r}]", f"JSON cannot have keys of type {type(key).__name__}", None
-        if (fault := _find_unencodable(item)) is not None:
+        if (fault := _find_invalid(item)) is not None:
             where, reason, cause = fault
             return f"[{key!r}]{where}", reason, cause
     return None

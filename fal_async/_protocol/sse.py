@@ -144,7 +144,7 @@ class SSEDecoder:
         lines = chunk.splitlines()  # of bytes, so only at CR, LF and CRLF
         rest = b"" if self._after_cr or chunk.endswith(b"\n") else lines.pop()
         if self._partial:
-            lines[0] = self._take_partial(lines[0])
+            lines[0] = self._pop_partial(lines[0])
         self._buffer_partial(rest)
         return lines
 
@@ -154,14 +154,14 @@ class SSEDecoder:
             self._partial.append(part)
             self._partial_size += len(part)
 
-    def _take_partial(self, end: bytes) -> bytes:
+    def _pop_partial(self, end: bytes) -> bytes:
         whole = b"".join([*self._partial, end])
         self._partial.clear()
         self._partial_size = 0
         return whole
 
     def _without_bom(self, chunk: bytes) -> bytes:
-        head = self._take_partial(chunk)
+        head = self._pop_partial(chunk)
         if len(head) < len(_BOM) and _BOM.startswith(head):
             self._buffer_partial(head)
             return b""

@@ -206,7 +206,7 @@ def upload_to_cdn(base_url: str, metadata: FileMetadata, content: Content) -> Op
     """Upload a file in one request. The output is its URL."""
     return _operation(
         metadata,
-        Request("POST", append_path(base_url, "files/upload"), _accepting_json(metadata), content),
+        Request("POST", append_path(base_url, "files/upload"), _json_headers(metadata), content),
         lambda response: _url(response.json_object(), "access_url"),
         Credential.CDN_TOKEN,
         Lane.UPLOAD,
@@ -233,9 +233,7 @@ def start_cdn_multipart(
     named = FileMetadata(
         content_type=metadata.content_type, file_name=str(metadata), lifecycle=metadata.lifecycle
     )
-    request = Request(
-        "POST", append_path(base_url, "files/upload/multipart"), _accepting_json(named)
-    )
+    request = Request("POST", append_path(base_url, "files/upload/multipart"), _json_headers(named))
     return _operation(metadata, request, parse, Credential.CDN_TOKEN)
 
 
@@ -353,7 +351,7 @@ def _operation(
     )
 
 
-def _accepting_json(metadata: FileMetadata) -> dict[str, str]:
+def _json_headers(metadata: FileMetadata) -> dict[str, str]:
     return {**metadata.headers, "accept": "application/json"}
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from websockets.client import ClientProtocol
 
     from fal_async._net.sockets import SocketStream
-    from fal_async._net.time_slices import TimeSlice
+    from fal_async._net.time_slice import TimeSlice
     from fal_async._websocket.frames import FrameContent
 
 __all__ = ["RECEIVE_LIMIT", "ReceiveBuffer", "SendBuffer"]

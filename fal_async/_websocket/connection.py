@@ -14,7 +14,7 @@ from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from fal_async._net.background import spawn
-from fal_async._net.time_slices import TimeSlice
+from fal_async._net.time_slice import TimeSlice
 from fal_async._websocket.buffers import ReceiveBuffer, SendBuffer
 from fal_async._websocket.frames import BINARY, TEXT, encode_frame
 from fal_async.errors import (

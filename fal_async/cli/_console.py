@@ -91,18 +91,18 @@ class Display:
 
     def __init__(self, file: TextIO) -> None:
         self._console = Console(file=file, highlight=False, soft_wrap=True)
-        self._sections = 0
+        self._section = 0
 
-    def title(self, text: str, remark: str) -> None:
+    def title(self, text: str, note: str) -> None:
         """Write the title of the program."""
-        self._print((text, _ACCENT), (f"  {remark}", "dim"))
+        self._print((text, _ACCENT), (f"  {note}", "dim"))
 
-    def heading(self, text: str) -> None:
+    def section(self, text: str) -> None:
         """Begin a numbered section; the text before the first colon is its name."""
-        self._sections += 1
+        self._section += 1
         name, colon, rest = text.partition(":")
         self.line()
-        self._print((f"{self._sections}  ", _ACCENT), (name, "bold"), colon + rest)
+        self._print((f"{self._section}  ", _ACCENT), (name, "bold"), colon + rest)
 
     def code(self, source: str) -> None:
         """Write Python code."""

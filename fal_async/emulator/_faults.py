@@ -112,7 +112,7 @@ class Fault:
         """True if the connection is closed before the request is processed."""
         return self.drop or (self.reset and not self.drop_response and self.cut is None)
 
-    def _affects_messages(self, *, over_websocket: bool) -> bool:
+    def _applies_to_messages(self, *, over_websocket: bool) -> bool:
         """Return whether the fault affects the messages of a WebSocket, not a request.
 
         Args:

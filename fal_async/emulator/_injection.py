@@ -34,7 +34,7 @@ async def inject_fault(
         handle: Handles the request without the fault.
     """
     connection, websocket = request.connection, request.websocket
-    if websocket is not None and fault._affects_messages(over_websocket=websocket.has_response):
+    if websocket is not None and fault._applies_to_messages(over_websocket=websocket.has_response):
         is_closed = await inject_into_websocket(fault, websocket)
         return None if is_closed else await handle()
     if fault.cut is None:
@@ -50,14 +50,14 @@ async def inject_fault(
         await handle()
         return await connection.close(reset=fault.reset)
     if fault.delay_response is not None:
-        request.wrap_send(lambda send: _DelayingSend(fault.delay_response, send))
+        request.wrap_send(lambda send: _DelayedSend(fault.delay_response, send))
     if fault.cut is not None:
-        request.wrap_send(lambda send: _TruncatingSend(fault, request, send, fault.cut or 0))
+        request.wrap_send(lambda send: _TruncatedSend(fault, request, send, fault.cut or 0))
     if fault.status is None and fault.headers:
         request.wrap_send(lambda send: _HeadersSend(fault, send))
     if fault.transform is not None:
         transform = fault.transform
-        request.wrap_send(lambda send: _TransformingSend(transform, send))
+        request.wrap_send(lambda send: _TransformedSend(transform, send))
     response = fault._response()
     await (handle() if response is None else request.respond(response))
     return None
@@ -118,7 +118,7 @@ async def runner_fault(faults: Faults, endpoint: Endpoint, job: Job) -> Response
     return fault._response()
 
 
-class _TruncatingSend:
+class _TruncatedSend:
     """An ASGI ``send`` that closes the connection after a number of bytes of the body."""
 
     def __init__(self, fault: Fault, request: GatewayRequest, send: Send, size: int) -> None:
@@ -142,7 +142,7 @@ class _TruncatingSend:
             await self._send(message)
 
 
-class _DelayingSend:
+class _DelayedSend:
     """An ASGI ``send`` that waits before a response starts."""
 
     def __init__(self, delay: float | Gate | None, send: Send) -> None:
@@ -170,7 +170,7 @@ class _HeadersSend:
         await self._send(message)
 
 
-class _TransformingSend:
+class _TransformedSend:
     """An ASGI ``send`` that transforms the JSON of a response, or of each event of a stream."""
 
     def __init__(self, transform: Callable[[Any], Any], send: Send) -> None:

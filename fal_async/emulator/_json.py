@@ -45,17 +45,17 @@ def encode(value: object) -> bytes:
     try:
         text = _dump(value)
     except TypeError:  # keys that are neither text nor numbers
-        text = _dump(_to_jsonable(value))
+        text = _dump(_to_json_value(value))
     except RecursionError as error:
         raise ValueError("cannot encode the value as JSON: it is nested too deeply") from error
     return text.encode("utf-8", "backslashreplace")  # writes surrogates as JSON escapes
 
 
 def _dump(value: object) -> str:
-    return json.dumps(value, default=_to_jsonable, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, default=_to_json_value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _to_jsonable(value: object) -> object:
+def _to_json_value(value: object) -> object:
     return cast("object", to_jsonable_python(value, by_alias=False))
 
 

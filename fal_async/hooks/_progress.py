@@ -44,7 +44,7 @@ class ProgressBars:
         except ModuleNotFoundError as error:
             raise ImportError('progress requires rich: pip install "fal-async[cli]"') from error
         console = console or Console(stderr=True)
-        self._is_shown = console.is_terminal or console.is_jupyter
+        self._is_visible = console.is_terminal or console.is_jupyter
         self._progress: Progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -67,7 +67,7 @@ class ProgressBars:
 
     def __call__(self, event: Event) -> None:
         """Receive an event."""
-        if not self._is_shown:
+        if not self._is_visible:
             return
         call = event.call
         if isinstance(event, UploadProgress):

@@ -48,16 +48,16 @@ def environment(fal: Emulator) -> Generator[None]:
             patch.setenv(name, value)
         redirection = _Redirection(fal, patch)
         sys.meta_path.insert(0, redirection)
-        if official := sys.modules.get(_OFFICIAL):
-            redirection.redirect(official)
+        if fal_client := sys.modules.get(_OFFICIAL):
+            redirection.redirect(fal_client)
         _swap_clients("", fal.url)
-        _forget_official_clients()
+        _reset_fal_client()
         try:
             yield
         finally:
             sys.meta_path.remove(redirection)
             _swap_clients(fal.url, "")
-            _forget_official_clients()
+            _reset_fal_client()
 
 
 class _Redirection:
@@ -98,18 +98,18 @@ class _Redirection:
         return spec
 
 
-def _swap_clients(leaving: str, entering: str) -> None:
+def _swap_clients(current: str, new: str) -> None:
     """Put the default clients of one platform aside, and bring back those of another.
 
     They are kept because clients read the environment once, and because an event loop that outlives
     the test closes their connections only when it ends.
 
     Args:
-        leaving: The URL of the platform whose clients are the default ones; ``""`` outside tests.
-        entering: The URL of the other platform.
+        current: The URL of the platform whose clients are the default ones; ``""`` outside tests.
+        new: The URL of the other platform.
     """
-    aside = _kept.setdefault(leaving, {})
-    back = _kept.setdefault(entering, {})
+    aside = _kept.setdefault(current, {})
+    back = _kept.setdefault(new, {})
     for place, empty in _DEFAULT_CLIENTS.items():
         module, name = place
         if module in sys.modules:
@@ -122,13 +122,13 @@ def _swap_clients(leaving: str, entering: str) -> None:
                 variables[name] = empty()
 
 
-def _forget_official_clients() -> None:
+def _reset_fal_client() -> None:
     """Make the default clients of `fal_client` read the environment again."""
-    official: Any = sys.modules.get("fal_client")
-    if official is not None:
-        for client in (official.sync_client, official.async_client):
+    fal_client: Any = sys.modules.get("fal_client")
+    if fal_client is not None:
+        for client in (fal_client.sync_client, fal_client.async_client):
             cache = cast("dict[str, Any]", vars(client))
-            if client is official.sync_client and "_client" in cache:
+            if client is fal_client.sync_client and "_client" in cache:
                 cache["_client"].close()
             for attribute in _CACHED:
                 cache.pop(attribute, None)

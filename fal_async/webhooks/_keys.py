@@ -52,7 +52,7 @@ class _Cached:
         keys: The last keys, the one that verified the last callback first; empty before the first.
         fetched_at: The time of the last fetch that succeeded.
         tried_at: The time of the last fetch.
-        fetches: The number of fetches.
+        fetch_count: The number of fetches.
         failure: The error of the last fetch; ``None`` if it succeeded.
     """
 
@@ -60,7 +60,7 @@ class _Cached:
     keys: tuple[Ed25519PublicKey, ...] = ()
     fetched_at: float = 0.0
     tried_at: float = 0.0
-    fetches: int = 0
+    fetch_count: int = 0
     failure: FalClientError | None = None
 
 
@@ -122,9 +122,9 @@ class KeySet:
 
     async def _refresh(self, cached: _Cached) -> None:
         """Fetch the keys, or wait for the task that does."""
-        fetches = cached.fetches
+        fetch_count = cached.fetch_count
         async with cached.lock:
-            if cached.fetches == fetches:
+            if cached.fetch_count == fetch_count:
                 await self._fetch(cached)
 
     async def _fetch(self, cached: _Cached) -> None:
@@ -145,7 +145,7 @@ class KeySet:
         else:
             cached.keys, cached.fetched_at, cached.failure = keys, cached.tried_at, None
         finally:
-            cached.fetches += 1
+            cached.fetch_count += 1
 
 
 def _key_set(url: str) -> Operation[tuple[Any, ...]]:

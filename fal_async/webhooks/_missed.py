@@ -63,7 +63,7 @@ async def missed(
     for start in range(0, len(handles), BATCH):
         ended: set[str] = set()
 
-        async def ask(handle: AsyncRequestHandle, ended: set[str] = ended) -> None:
+        async def check(handle: AsyncRequestHandle, ended: set[str] = ended) -> None:
             try:
                 if isinstance(await handle.status(), Completed):
                     ended.add(handle.request_id)
@@ -73,7 +73,7 @@ async def missed(
         batch = handles[start : start + BATCH]
         async with open_task_group() as group:
             for handle in batch:
-                group.start_soon(ask, handle)
+                group.start_soon(check, handle)
         for handle in batch:
             if handle.request_id in ended:
                 yield handle

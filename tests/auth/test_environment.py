@@ -41,7 +41,7 @@ async def test_environment_key_is_found_and_cached(
     environ["FAL_KEY"] = "another"
     assert at_once(credentials) == authorization
     credentials.invalidate(Secret(authorization))
-    assert not credentials.refreshable
+    assert not credentials.can_refresh
     assert at_once(credentials) == authorization
 
 

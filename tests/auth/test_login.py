@@ -53,7 +53,7 @@ async def test_fresh_login_is_used_unchanged(fal_home: Path) -> None:
     credentials = credentials_of(fal_home, None)
     assert await credentials.authorization() == f"Bearer {Issuer.access(1)}"
     assert at_once(credentials) == f"Bearer {Issuer.access(1)}"
-    assert credentials.refreshable
+    assert credentials.can_refresh
     assert file.read_text() == before
     assert os.listdir(fal_home) == ["auth0_token"]  # noqa: PTH208 -- of names
 

@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.responses import PlainTextResponse
 
 import fal_async
-from fal_async.cli._demo.images import draw_gradient, encode_image
+from fal_async.cli._demo.images import encode_image, make_gradient
 from fal_async.cli._demo.presenter import format_arguments
 from fal_async.emulator import AppError, Emulator
 from tests.support.cli_runner import Shell, run_on_terminal, run_program, started
@@ -150,7 +150,7 @@ def test_existing_file_is_replaced(shell: Shell, tmp_path: Path) -> None:
 def test_live_calls_the_endpoint_with_the_prompt(
     shell: Shell, fal: Emulator, tmp_path: Path
 ) -> None:
-    picture = fal_async.encode_image(draw_gradient("a cat", (32, 32)))
+    picture = fal_async.encode_image(make_gradient("a cat", (32, 32)))
     fal.register("acme/photo", lambda arguments: {"images": [{"url": picture}], **arguments})
     outcome = shell("demo", "--live", "acme/photo", "--prompt", "a boat")
     assert (outcome.exit_status, outcome.stderr) == (0, "")
@@ -183,7 +183,7 @@ def test_live_uploads_own_image_unchanged(shell: Shell, fal: Emulator, tmp_path:
 
 
 def test_live_download_does_not_send_the_key(shell: Shell, fal: Emulator, tmp_path: Path) -> None:
-    content = encode_image(draw_gradient("a cat", (2000, 40)), "PNG")
+    content = encode_image(make_gradient("a cat", (2000, 40)), "PNG")
     fal.register("acme/file", PlainTextResponse(content), auth=False)
     fal.register("acme/photo", lambda: {"image": {"url": f"{fal.url}/run/acme/file"}})
     outcome = shell("demo", "--live", "acme/photo")
@@ -234,7 +234,7 @@ def test_live_output_without_image_is_printed(
 
 
 def test_live_saves_the_first_image(shell: Shell, fal: Emulator, tmp_path: Path) -> None:
-    urls = ["data:,text", fal_async.encode_image(draw_gradient("a cat", (32, 16)), "png")]
+    urls = ["data:,text", fal_async.encode_image(make_gradient("a cat", (32, 16)), "png")]
     fal.register("acme/photo", lambda: {"files": [{"url": url} for url in urls]})
     assert shell("demo", "--live", "acme/photo").exit_status == 0
     with Image.open(tmp_path / "fal_async_demo.png") as saved:

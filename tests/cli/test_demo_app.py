@@ -17,8 +17,8 @@ from fal_async.cli._demo.images import (
     FILTERS,
     InvalidImageError,
     detect_format,
-    draw_gradient,
     format_from_suffix,
+    make_gradient,
     make_thumbnail,
     read_image,
 )
@@ -42,13 +42,13 @@ def encoded(picture: Image.Image, name: str = "PNG", **options: object) -> bytes
 
 @pytest.mark.parametrize("prompt", ["", "hello world", "猫", "\ud800"])
 def test_prompt_determines_the_gradient(prompt: str) -> None:
-    image = draw_gradient(prompt, SIZE)
+    image = make_gradient(prompt, SIZE)
     assert (image.mode, image.size) == ("RGB", SIZE)
-    assert image.tobytes() == draw_gradient(prompt, SIZE).tobytes()
+    assert image.tobytes() == make_gradient(prompt, SIZE).tobytes()
 
 
 def test_prompts_differ_in_colour() -> None:
-    one, other = (draw_gradient(prompt, SIZE) for prompt in ("a cat", "a dog"))
+    one, other = (make_gradient(prompt, SIZE) for prompt in ("a cat", "a dog"))
     assert ImageChops.difference(one, other).getbbox() is not None
 
 
@@ -57,7 +57,7 @@ def test_prompts_differ_in_colour() -> None:
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_filter_changes_all_but_the_size(name: str) -> None:
-    image = draw_gradient("a cat", SIZE)
+    image = make_gradient("a cat", SIZE)
     filtered = FILTERS[name](image).convert("RGB")
     assert filtered.size == SIZE
     assert (filtered.tobytes() == image.tobytes()) == (name == "none")
@@ -90,8 +90,8 @@ def test_image_of_any_mode_is_decoded(mode: str) -> None:
     [
         b"",
         b"no image",
-        encoded(draw_gradient("", SIZE))[:500],
-        encoded(draw_gradient("", SIZE), "JPEG")[:500],
+        encoded(make_gradient("", SIZE))[:500],
+        encoded(make_gradient("", SIZE), "JPEG")[:500],
         b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0dIHDR" + b"\x00" * 13 + zlib.crc32(b"").to_bytes(4),
     ],
     ids=["empty", "text", "half a PNG", "half a JPEG", "a PNG without pixels"],
@@ -102,14 +102,14 @@ def test_undecodable_content_is_rejected(content: bytes) -> None:
 
 
 def test_format_is_detected() -> None:
-    image = draw_gradient("a cat", SIZE)
+    image = make_gradient("a cat", SIZE)
     assert detect_format(encoded(image)) == format_from_suffix(".PNG") == "PNG"
     assert detect_format(encoded(image, "JPEG")) == format_from_suffix(".jpeg") == "JPEG"
     assert format_from_suffix(".txt") is None
 
 
 def test_thumbnail_is_a_small_jpeg() -> None:
-    small = make_thumbnail(encoded(draw_gradient("a cat", (384, 256))))
+    small = make_thumbnail(encoded(make_gradient("a cat", (384, 256))))
     assert detect_format(small) == "JPEG"
     assert read_image(small).size == (192, 128)
 
@@ -148,7 +148,7 @@ def test_invalid_field_is_rejected_like_by_a_model(
 
 @pytest.mark.usefixtures("image_app", "no_step_delay")
 def test_app_loads_and_stores_images_on_the_cdn(shell: Shell, fal: Emulator) -> None:
-    original = draw_gradient("a cat", SIZE)
+    original = make_gradient("a cat", SIZE)
     url = fal.store(encoded(original), "image/png")
     output: Any = shell("run", PHOTO, f"image_url={url}", "filter=duotone").json
     assert fal.count("download") == 1
@@ -161,7 +161,7 @@ def test_app_loads_and_stores_images_on_the_cdn(shell: Shell, fal: Emulator) -> 
 
 @pytest.mark.usefixtures("image_app", "no_step_delay")
 def test_failed_download_is_rejected(shell: Shell, fal: Emulator) -> None:
-    url = fal.store(encoded(draw_gradient("a cat", SIZE)), "image/png")
+    url = fal.store(encoded(make_gradient("a cat", SIZE)), "image/png")
     fal.fail(None, Fault(route="download", status=403))
     outcome = shell("run", PHOTO, f"image_url={url}")
     assert outcome.exit_status == 1
@@ -171,7 +171,7 @@ def test_failed_download_is_rejected(shell: Shell, fal: Emulator) -> None:
 
 @pytest.mark.usefixtures("image_app", "no_step_delay")
 async def test_previews_grow_up_to_the_image(client: AsyncClient, fal: Emulator) -> None:
-    arguments = {"image_url": draw_gradient("a cat", (300, 200)), "filter": "poster"}
+    arguments = {"image_url": make_gradient("a cat", (300, 200)), "filter": "poster"}
     async with client, client.stream(PHOTO, arguments, output=steps.Preview) as previews:
         seen = [(preview, await preview.image.read()) async for preview in previews]
     assert [(preview.step, preview.steps) for preview, _ in seen] == [(n, 4) for n in (1, 2, 3, 4)]
@@ -186,7 +186,7 @@ async def test_previews_grow_up_to_the_image(client: AsyncClient, fal: Emulator)
 
 @pytest.mark.usefixtures("image_app")
 async def test_realtime_images_are_bytes_both_ways(client: AsyncClient) -> None:
-    image = draw_gradient("a cat", SIZE)
+    image = make_gradient("a cat", SIZE)
     async with client, client.realtime(PHOTO) as session:
         await session.send({"image": encoded(image), "filter": "none"})
         (image,) = (await session.recv())["images"]

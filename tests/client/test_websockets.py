@@ -194,7 +194,7 @@ async def test_rejected_handshake_raises_typed_error(
 class Login:
     """A source of tokens, the first of which is rejected."""
 
-    refreshable = True
+    can_refresh = True
 
     def __init__(self) -> None:
         self.rejected: list[Secret] = []

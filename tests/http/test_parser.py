@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fal_async._http.parser import MAX_HEADERS, MAX_INTERIM, ResponseParser
+from fal_async._http.parser import MAX_HEADERS, MAX_INFORMATIONAL, ResponseParser
 from fal_async._net.errors import RemoteProtocolError
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -79,7 +79,7 @@ GARBAGE = [
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM + 1) + SIZED,
+    b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INFORMATIONAL + 1) + SIZED,
 ]
 
 # Invalid responses with a single possible meaning.

@@ -12,7 +12,7 @@ import pytest
 
 from fal_async import AsyncClient, Hosts, Price, sync
 from fal_async._auth.credentials import Credentials
-from fal_async._dispatch.caches import PriceCache
+from fal_async._dispatch.cache import PriceCache
 from fal_async.errors import InvalidRequestError
 from tests.support.http import echo
 

@@ -20,9 +20,9 @@ from fal_async.cli._demo.images import (
     FILTERS,
     InvalidImageError,
     detect_format,
-    draw_gradient,
     encode_image,
     format_from_suffix,
+    make_gradient,
     read_image,
 )
 from fal_async.cli._demo.presenter import StepPresenter
@@ -95,14 +95,14 @@ def _make_demo(prompt: str, image: Path | None, filter_name: str | None, live: s
         name = _DEFAULT_FILTER if filter_name is None else filter_name
         if name not in FILTERS:
             raise UsageError(f"--filter must be one of {', '.join(FILTERS)}, got {name!r}")
-        return partial(steps.demonstrate, image or draw_gradient(prompt, IMAGE_SIZE), name)
+        return partial(steps.run_demo, image or make_gradient(prompt, IMAGE_SIZE), name)
     parse_endpoint(live)
     if filter_name is not None:
         raise UsageError("--filter cannot be combined with --live: it needs the emulated platform")
     arguments: dict[str, Any] = {"prompt": prompt}
     if image is not None:
         arguments["image_url"] = image
-    return partial(steps.demonstrate_live, live, arguments)
+    return partial(steps.run_live_demo, live, arguments)
 
 
 def _make_temporary_directory(out: Path) -> TemporaryDirectory[str]:

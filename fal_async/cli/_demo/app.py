@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from fal_async import FalClientError, encode_image
 from fal_async._protocol.downloads import decode_data_url, is_data_url
 from fal_async.cli._demo import images
-from fal_async.cli._demo.images import FILTERS, InvalidImageError, draw_gradient, read_image
+from fal_async.cli._demo.images import FILTERS, InvalidImageError, make_gradient, read_image
 from fal_async.emulator import AppError, Emulator, Job
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _NOISE: Final = 96
 _STEP_DELAY: Final = 0.1
 
 
-class PhotoInput(BaseModel):
+class ImageInput(BaseModel):
     """The input of a job.
 
     Attributes:
@@ -76,10 +76,10 @@ class _ImageApp:
     def __init__(self, platform: Emulator) -> None:
         self._platform = platform
 
-    def run(self, arguments: PhotoInput, job: Job) -> dict[str, Any]:
+    def run(self, arguments: ImageInput, job: Job) -> dict[str, Any]:
         """Generate or load an image and apply a filter to it."""
         apply = _find_filter(arguments.filter)
-        original = self._load_or_draw(arguments, job)
+        original = self._load_image(arguments, job)
         _pause(job)
         job.log(f"applying the filter {arguments.filter!r}")
         image = apply(original).convert("RGB")
@@ -89,10 +89,10 @@ class _ImageApp:
         _pause(job)
         return {"images": [stored], "prompt": arguments.prompt}
 
-    def stream(self, arguments: PhotoInput, job: Job) -> Generator[dict[str, Any]]:
+    def stream(self, arguments: ImageInput, job: Job) -> Generator[dict[str, Any]]:
         """Send previews of growing size; the last event holds the image itself."""
         apply = _find_filter(arguments.filter)
-        image = apply(self._load_or_draw(arguments, job)).convert("RGB")
+        image = apply(self._load_image(arguments, job)).convert("RGB")
         previews = [preview for preview in _PREVIEWS if preview[0] < image.width]
         steps = len(previews) + 1
         for step, (width, noise) in enumerate(previews, 1):
@@ -109,18 +109,18 @@ class _ImageApp:
         """Return a small image with a filter at once."""
         apply = _find_filter(arguments.filter)
         if arguments.image is None:
-            original = draw_gradient(arguments.prompt, _REALTIME_SIZE)
+            original = make_gradient(arguments.prompt, _REALTIME_SIZE)
         else:
             original = read_image(arguments.image)
         image = apply(original).convert("RGB")
         content = images.encode_image(image, "JPEG")
         return {"images": [{"content": content, **_describe(image, "image/jpeg")}]}
 
-    def _load_or_draw(self, arguments: PhotoInput, job: Job) -> Image.Image:
+    def _load_image(self, arguments: ImageInput, job: Job) -> Image.Image:
         url = arguments.image_url
         if url is None:
             job.log(f"drawing a gradient for {arguments.prompt!r}")
-            return draw_gradient(arguments.prompt, IMAGE_SIZE)
+            return make_gradient(arguments.prompt, IMAGE_SIZE)
         job.log("loading the image")
         try:
             if is_data_url(url):

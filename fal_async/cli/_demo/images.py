@@ -15,9 +15,9 @@ __all__ = [
     "FILTERS",
     "InvalidImageError",
     "detect_format",
-    "draw_gradient",
     "encode_image",
     "format_from_suffix",
+    "make_gradient",
     "make_thumbnail",
     "read_image",
     "resize",
@@ -40,7 +40,7 @@ class InvalidImageError(ValueError):
     """The data cannot be decoded as an image."""
 
 
-def draw_gradient(prompt: str, size: tuple[int, int]) -> Image.Image:
+def make_gradient(prompt: str, size: tuple[int, int]) -> Image.Image:
     """Draw a gradient.
 
     Args:

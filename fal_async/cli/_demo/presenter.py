@@ -40,9 +40,9 @@ class StepPresenter:
     def __init__(self, display: Display) -> None:
         self._display = display
 
-    def begin(self, remark: str) -> None:
+    def begin(self, note: str) -> None:
         """Show the title of the demo."""
-        self._display.title(f"fal_async {__version__}", remark)
+        self._display.title(f"fal_async {__version__}", note)
 
     def show_arguments(self, arguments: Mapping[str, Any]) -> None:
         """Show the arguments of the next steps as Python code."""
@@ -57,7 +57,7 @@ class StepPresenter:
     ) -> T:
         """Run a step and show its name, its code, its progress and the id of its request."""
         _, _, code = inspect.getsource(step).partition('"""\n')
-        self._display.heading(_title(step))
+        self._display.section(_title(step))
         self._display.code(dedent(code))
         with self._display.progress() as progress:
             outcome = await step(progress, *args, **kwargs)
@@ -69,7 +69,7 @@ class StepPresenter:
     def skip(self, step: Callable[..., object], reason: str) -> None:
         """Show that a step is skipped, and the reason."""
         name, _, _ = _title(step).partition(":")
-        self._display.heading(f"{name}: skipped, since {reason}")
+        self._display.section(f"{name}: skipped, since {reason}")
 
 
 def _title(step: Callable[..., object]) -> str:

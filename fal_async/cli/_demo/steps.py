@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fal_async.cli._console import ProgressDisplay
     from fal_async.cli._demo.presenter import StepPresenter
 
-__all__ = ["demonstrate", "demonstrate_live"]
+__all__ = ["run_demo", "run_live_demo"]
 
 #: The number of jobs that are submitted before the one of the last step, so that it has to queue.
 _JOBS_AHEAD: Final = 3
@@ -96,7 +96,7 @@ async def download_step(show: ProgressDisplay, result: Result, directory: Path) 
     return paths
 
 
-async def demonstrate(
+async def run_demo(
     picture: Path | Image, filter_name: str, directory: Path, presenter: StepPresenter
 ) -> tuple[object, list[Path]]:
     """Show the steps on an emulated platform.
@@ -132,10 +132,10 @@ async def demonstrate(
         return result, await presenter.show(download_step, result, directory)
 
 
-async def demonstrate_live(
+async def run_live_demo(
     endpoint: str, arguments: Mapping[str, Any], directory: Path, presenter: StepPresenter
 ) -> tuple[object, list[Path]]:
-    """Show the steps that work with any endpoint on the real platform; see `demonstrate`."""
+    """Show the steps that work with any endpoint on the real platform; see `run_demo`."""
     async with AsyncClient() as client:
         presenter.begin(f"three jobs of {endpoint}, billed to your account")
         presenter.show_arguments(arguments)

@@ -61,11 +61,11 @@ class Addresses:
     def __init__(self, upstream: Hosts) -> None:
         bases = asdict(upstream)
         self._upstream = {name: bases[name] for name in _RECORDED}
-        self._renamed: list[bytes] = []
+        self._cdn_urls: list[bytes] = []
 
     def to_upstream(self, text: bytes) -> bytes:
         """Translate a text of a cassette into one for the platform."""
-        text = _RENAMED.sub(lambda found: self._renamed[int(found[1])], text)
+        text = _RENAMED.sub(lambda found: self._cdn_urls[int(found[1])], text)
         return _replace(text, _RECORDED, self._upstream)
 
     def from_upstream(self, text: bytes) -> bytes:
@@ -84,10 +84,10 @@ class Addresses:
         is_file = _FILE.match(f"{parts.hostname}{parts.path}") is not None
         if not is_signed and (is_here or not is_file):
             return found[0]
-        if url not in self._renamed:
-            self._renamed.append(url)
+        if url not in self._cdn_urls:
+            self._cdn_urls.append(url)
         name = parts.path.rpartition("/")[2] or "file"
-        return f"{_RECORDED['cdn']}/recorded/{self._renamed.index(url)}/{name}".encode("latin-1")
+        return f"{_RECORDED['cdn']}/recorded/{self._cdn_urls.index(url)}/{name}".encode("latin-1")
 
 
 def to_recorded(text: bytes, local: Mapping[str, str]) -> bytes:

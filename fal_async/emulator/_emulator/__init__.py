@@ -25,7 +25,7 @@ from fal_async.emulator._request import PROXY_PATH
 from fal_async.emulator._server.http import Server
 from fal_async.emulator._settings import Settings
 from fal_async.emulator._state import PlatformState
-from fal_async.emulator._webhooks import bodies
+from fal_async.emulator._webhooks import encoding
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -272,9 +272,9 @@ class Emulator(RegistrationMixin, AccountsMixin, InspectionMixin, CassettesMixin
         if isinstance(payload, bytes):
             body = payload
         elif error is None:
-            body = bodies.encode_result(request_id, request_id, payload)
+            body = encoding.encode_result(request_id, request_id, payload)
         else:
-            body = bodies.encode_error(request_id, request_id, error, payload)
+            body = encoding.encode_error(request_id, request_id, error, payload)
         signed = self._platform.signer.sign(
             body,
             request_id=request_id,

@@ -92,7 +92,7 @@ class RegistrationMixin:
     ) -> Callable[[RunnerT], RunnerT]:
         """Register an endpoint with a decorator. The parameters are those of `register`."""
 
-        def decorate(runner: RunnerT) -> RunnerT:
+        def decorator(runner: RunnerT) -> RunnerT:
             self.register(
                 endpoint_id,
                 runner,
@@ -103,7 +103,7 @@ class RegistrationMixin:
             )
             return runner
 
-        return decorate
+        return decorator
 
     def set_price(
         self,
@@ -195,12 +195,12 @@ class RegistrationMixin:
             timings=timings,
         )
 
-        def decorate(function: F) -> F:
+        def decorator(function: F) -> F:
             runner = RealtimeRunner(function, self._platform.threads, options)
             self._add_socket(endpoint_id, runner)
             return function
 
-        return decorate
+        return decorator
 
     def websocket(self, endpoint_id: str) -> Callable[[F], F]:
         """Register a WebSocket app with a decorator, besides a runner of the same endpoint.
@@ -216,12 +216,12 @@ class RegistrationMixin:
                 async.
         """
 
-        def decorate(app: F) -> F:
+        def decorator(app: F) -> F:
             runner = AsgiRunner(app) if is_asgi_app(app) else FunctionSocketRunner(app)
             self._add_socket(endpoint_id, runner)
             return app
 
-        return decorate
+        return decorator
 
     def _add_socket(self, endpoint_id: str, runner: SocketRunner) -> None:
         endpoint_id = str(parse_id(endpoint_id))

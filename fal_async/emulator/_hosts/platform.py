@@ -47,7 +47,7 @@ def _split(value: object) -> object:
     return [part for item in cast("list[str]", value) for part in item.split(",") if part]
 
 
-def _take_last(value: object) -> object:
+def _last_value(value: object) -> object:
     return cast("list[str]", value)[-1]
 
 
@@ -55,7 +55,7 @@ def _as_utc(value: datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-_One = BeforeValidator(_take_last)
+_One = BeforeValidator(_last_value)
 _Ids = Annotated[list[str], Field(min_length=1, max_length=50), BeforeValidator(_split)]
 _Words = Annotated[list[str], BeforeValidator(_split)]
 _Time = Annotated[datetime, _One]
@@ -227,13 +227,13 @@ class PlatformHost:
             and query.status in {None, _outcome(entry)}
         ]
 
-        def rank(entry: HistoryEntry) -> float:
+        def sort_key(entry: HistoryEntry) -> float:
             if entry.ended_at is None:
                 return float("inf")
             by_end = query.sort_by == "ended_at"
             return entry.ended_at.timestamp() if by_end else _duration(entry)
 
-        found.sort(key=rank, reverse=True)
+        found.sort(key=sort_key, reverse=True)
         payloads = "payloads" in query.expand
         return _make_page("items", found, query, lambda entry: _make_item(entry, payloads=payloads))
 

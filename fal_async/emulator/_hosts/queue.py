@@ -124,7 +124,7 @@ class QueueHost:
         """Send the status of a job."""
         job = self._find_job(request, call)
         logs = None
-        if _wants_logs(request):
+        if _with_logs(request):
             window = self._platform.settings.log_window
             logs = _visible_logs(job, job.logs if window is None else job.logs[-window:])
         body = self._make_status(request, job, logs)
@@ -133,7 +133,7 @@ class QueueHost:
     async def stream_status(self, request: GatewayRequest, call: Call) -> None:
         """Send the status of a job whenever it changes, until it has completed."""
         job = self._find_job(request, call)
-        with_logs = _wants_logs(request)
+        with_logs = _with_logs(request)
         await request.send(
             {"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS}
         )
@@ -227,7 +227,7 @@ def _make_error(response: Response) -> dict[str, str]:
     }
 
 
-def _wants_logs(request: GatewayRequest) -> bool:
+def _with_logs(request: GatewayRequest) -> bool:
     return parse_flag(request.parameters.get("logs", ""))
 
 

@@ -116,7 +116,7 @@ class WebSocketHost:
             raise RejectedError(error_response(404, f'Application "{call.called.alias}" not found'))
         runner = target.endpoint.socket
         if runner is None:
-            return await _close_unforwarded(websocket)
+            return await _close_rejected(websocket)
         request.account = request.account or self._platform.accounts.get(user_id or "")
         if error := find_account(self._platform, request)._reject_locked():
             raise RejectedError(error)
@@ -140,16 +140,16 @@ async def _serve(runner: SocketRunner, job: Job, websocket: WebSocket) -> None:
     except DisconnectedError:
         return
     except RejectedError:
-        await _close_unforwarded(websocket)
+        await _close_rejected(websocket)
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - apps may raise any
         job._report_crash(error)
         if websocket.has_response:
             await websocket.disconnect()
         else:
-            await _close_unforwarded(websocket)
+            await _close_rejected(websocket)
 
 
-async def _close_unforwarded(websocket: WebSocket) -> None:
+async def _close_rejected(websocket: WebSocket) -> None:
     """Close a WebSocket that the app rejected: the platform accepts each before it asks the app."""
     await _close(websocket, CloseCode.INTERNAL_ERROR, "Error while forwarding the request")
 

@@ -184,13 +184,13 @@ async def cancel_on_disconnect(websocket: WebSocket, run: Coroutine[None, None, 
         DisconnectedError: The client has disconnected.
     """
 
-    async def run_contained() -> None:
+    async def run_without_exit() -> None:
         try:
             await run
         except (SystemExit, KeyboardInterrupt) as error:  # would end the event loop
             raise as_exception(error) from error
 
-    task = asyncio.ensure_future(run_contained())
+    task = asyncio.ensure_future(run_without_exit())
     closing = asyncio.ensure_future(websocket.wait_closed())
     try:
         await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)

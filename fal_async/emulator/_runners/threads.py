@@ -90,12 +90,12 @@ def as_exception(error: BaseException) -> Exception:
 def _set_threadsafe(
     loop: asyncio.AbstractEventLoop,
     future: asyncio.Future[Any],
-    setter: Callable[[Any], None],
+    set_value: Callable[[Any], None],
     value: object,
 ) -> None:
     def set_once() -> None:
         if not future.done():
-            setter(value)
+            set_value(value)
 
     try:
         loop.call_soon_threadsafe(set_once)

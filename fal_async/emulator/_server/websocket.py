@@ -80,7 +80,7 @@ class WebSocket:
         self._is_stalled = False
         #: The number of bytes until the connection is truncated, and whether it is reset then.
         self._truncation: tuple[int, bool] | None = None
-        self._truncating: asyncio.Task[None] | None = None
+        self._truncate_task: asyncio.Task[None] | None = None
         self.headers: RawHeaders = []
         self.on_accepted: Callable[[], object] | None = None
         self.on_sent: Callable[[int], Awaitable[None]] | None = None
@@ -284,7 +284,7 @@ class WebSocket:
             self._transport.write(data)
         else:
             self._is_stalled = True
-            self._truncating = asyncio.create_task(
+            self._truncate_task = asyncio.create_task(
                 self._connection.close(data[:remaining], reset=reset)
             )
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from fal_async.emulator._recorder import RecordedRequest
 from fal_async.emulator._tasks import cancel_tasks
-from fal_async.emulator._webhooks.bodies import encode_response
+from fal_async.emulator._webhooks.encoding import encode_response
 from fal_async.emulator._webhooks.signing import SignedWebhook
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class WebhookSender:
         )
         if fault is None:
             return [await _post(url, signed, timeout)]
-        signed = _alter(signed, fault)
+        signed = _modify(signed, fault)
         if fault.status is not None:
             return [_make_attempt(signed, fault.status)]
         if fault._closes or fault.cut is not None or fault.raw_bytes is not None:
@@ -222,7 +222,7 @@ def _make_attempt(
     return WebhookAttempt(headers=signed.headers, body=signed.body, status=status, error=error)
 
 
-def _alter(signed: SignedWebhook, fault: Fault) -> SignedWebhook:
+def _modify(signed: SignedWebhook, fault: Fault) -> SignedWebhook:
     """Return a signed webhook with the headers and the body that a fault gives it."""
     body = signed.body
     if fault.transform is not None:

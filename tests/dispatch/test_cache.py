@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fal_async._dispatch.caches import UploadCache
+from fal_async._dispatch.cache import UploadCache
 
 
 class Uploads:

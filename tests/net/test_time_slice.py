@@ -15,8 +15,8 @@ from websockets.frames import Opcode
 from fal_async import AsyncClient, AsyncRequestHandle, Hosts, Limits
 from fal_async._client.http_over_websocket import HTTPOverWebSocket
 from fal_async._http.response import decode_headers
-from fal_async._net import threads, time_slices
-from fal_async._net.time_slices import SLICE, SlicedDecoder
+from fal_async._net import threads, time_slice
+from fal_async._net.time_slice import SLICE, SlicedDecoder
 from fal_async._websocket.handshake import connect_websocket
 from tests.support.raw_server import RawConnection, RawServer
 from tests.support.websocket_server import (
@@ -61,7 +61,7 @@ async def turns() -> AsyncGenerator[Turns]:
 @pytest.fixture
 def _no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every slice of time is over at once, so each step must end with other tasks' turn."""
-    monkeypatch.setattr(time_slices, "TIME_SLICE", 0.0)
+    monkeypatch.setattr(time_slice, "TIME_SLICE", 0.0)
 
 
 @asynccontextmanager

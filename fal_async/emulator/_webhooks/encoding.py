@@ -28,7 +28,7 @@ def encode_result(request_id: str, gateway_request_id: str, payload: object) -> 
     try:
         return _encode({**ids, "status": "OK", "error": None, "payload": payload})
     except (TypeError, ValueError):
-        return encode_unserializable(request_id, gateway_request_id)
+        return encode_payload_error(request_id, gateway_request_id)
 
 
 def encode_error(request_id: str, gateway_request_id: str, error: str, payload: object) -> bytes:
@@ -44,7 +44,7 @@ def encode_error(request_id: str, gateway_request_id: str, error: str, payload: 
     return _encode({**ids, "status": "ERROR", "error": error, "payload": payload})
 
 
-def encode_unserializable(request_id: str, gateway_request_id: str) -> bytes:
+def encode_payload_error(request_id: str, gateway_request_id: str) -> bytes:
     """Return the body for an output that has no JSON form."""
     # The only body whose keys are not sorted, in the documentation of the platform.
     body = {
@@ -63,7 +63,7 @@ def encode_response(request_id: str, gateway_request_id: str, response: Response
         payload: object = decode(response.body)
     except ValueError:
         if response.status < 400:
-            return encode_unserializable(request_id, gateway_request_id)
+            return encode_payload_error(request_id, gateway_request_id)
         payload = None
     if response.status < 400:
         return encode_result(request_id, gateway_request_id, payload)

@@ -59,12 +59,12 @@ class _Entry:
     Attributes:
         lock: Held by the task that uploads the content.
         url: The URL; ``None`` before the first upload.
-        reusable_until: The Unix time until which the URL is reused, in seconds.
+        expires_at: The Unix time until which the URL is reused, in seconds.
     """
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     url: str | None = None
-    reusable_until: float = 0.0
+    expires_at: float = 0.0
 
 
 class UploadCache:
@@ -99,7 +99,7 @@ class UploadCache:
             del self._entries[next(iter(self._entries))]
         async with entry.lock:
             now = self._clock()
-            if entry.url is None or now >= entry.reusable_until:
+            if entry.url is None or now >= entry.expires_at:
                 entry.url = await upload()
-                entry.reusable_until = now + (DEFAULT_REUSE if lifetime is None else lifetime / 2)
+                entry.expires_at = now + (DEFAULT_REUSE if lifetime is None else lifetime / 2)
             return entry.url
