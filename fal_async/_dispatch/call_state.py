@@ -262,8 +262,11 @@ class CallScope:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        timed_out = False
         try:
-            timed_out = self._scope is not None and self._scope.__exit__(kind, error, traceback)
+            if self._scope is not None:
+                self._scope.__exit__(kind, error, traceback)
+                timed_out = self._scope.cancelled_caught
         finally:
             current_call.reset(self._token)
         if timed_out:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from fal_async import AsyncClient, FalClientTimeoutError, Hosts, InvalidRequestError
+from fal_async import (
+    AsyncClient,
+    Completed,
+    FalClientTimeoutError,
+    Hosts,
+    InvalidRequestError,
+    NotFoundError,
+)
 from fal_async.emulator import Emulator, Fault
 from fal_async.sync import SyncClient
 
@@ -70,6 +77,18 @@ async def test_short_calls_have_timeouts(
     with pytest.raises(FalClientTimeoutError) as caught:
         await call(client)
     assert caught.value.timeout == 0.05
+
+
+async def test_calls_in_time_succeed(fal: Emulator, client: AsyncClient) -> None:
+    fal.register(ECHO, lambda arguments: arguments)
+    assert await client.run(ECHO, {"seed": 7}, timeout=10) == {"seed": 7}
+    assert await client.subscribe(ECHO, {"seed": 7}, client_timeout=10) == {"seed": 7}
+    handle = await client.submit(ECHO, {"seed": 7}, timeout=10)
+    assert await handle.get(timeout=10) == {"seed": 7}
+    assert isinstance(await client.status(ECHO, handle.request_id, timeout=10), Completed)
+    assert await handle.cancel(timeout=10) == "ALREADY_COMPLETED"
+    with pytest.raises(NotFoundError):
+        await client.run("acme/nothing", {}, timeout=10)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "3", True])
