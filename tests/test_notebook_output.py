@@ -51,7 +51,7 @@ def test_results_shorten_long_texts() -> None:
     html = result._repr_html_()
     assert "(5,000 characters)" in html
     assert "3 bytes" in html
-    assert "request &lt;id&gt;, 2 billable units" in html
+    assert "request &lt;id&gt;, billable units: 2" in html
     assert len(html) < 1000
 
 

@@ -85,12 +85,12 @@ def result_html(
     text = json.dumps(_truncate(output), indent=2, ensure_ascii=False, default=repr)
     facts = [] if request_id is None else [f"request {request_id}"]
     if billable_units is not None:
-        facts.append(f"{billable_units:g} billable units")
+        facts.append(f"billable units: {billable_units:g}")
     shown = "".join(f"<div>{file}</div>" for file in files)
     return (
         f"{shown}<details{'' if shown else ' open'}><summary>Output"
         f"{': ' if facts else ''}{escape(', '.join(facts))}</summary>"
-        f"<pre>{escape(text)}</pre></details>"
+        f'<pre style="white-space: pre-wrap">{escape(text)}</pre></details>'
     )
 
 

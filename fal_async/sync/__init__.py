@@ -156,6 +156,7 @@ from fal_async.sync._results import SyncResult
 
 if TYPE_CHECKING:
     from fal_async import Arguments, File, PooledTransport, async_client
+    from fal_async.sync._batch import SyncBatch
     from fal_async.sync._file import SyncDownload, SyncFile
     from fal_async.sync._webhooks import SyncWebhookEvent, Webhooks
 
@@ -234,6 +235,7 @@ __all__ = [
     "StreamError",
     "StreamInterruptedError",
     "SubmitOutcomeUnknownError",
+    "SyncBatch",
     "SyncClient",
     "SyncDownload",
     "SyncEventStream",
@@ -306,6 +308,7 @@ _LAZY = {
     "Arguments": "fal_async",
     "File": "fal_async",
     "PooledTransport": "fal_async",
+    "SyncBatch": "fal_async.sync._batch",
     "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",
     "SyncWebhookEvent": "fal_async.sync._webhooks",

@@ -57,6 +57,7 @@ LAZY = {
     "Arguments": "fal_async",
     "File": "fal_async",
     "PooledTransport": "fal_async",
+    "SyncBatch": "fal_async.sync._batch",
     "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",
     "SyncWebhookEvent": "fal_async.sync._webhooks",
