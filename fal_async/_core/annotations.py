@@ -72,17 +72,17 @@ def make_resolvable(value: object) -> None:
             if cls.__module__.partition(".")[0] != _PACKAGE:
                 continue
             if "__annotations__" in vars(cls):
-                _defer(cls, _defined_in.get(cls, cls.__module__), evaluate=cls in _defined_in)
+                _defer(cls, _defined_in.get(cls, cls.__module__), as_types=cls in _defined_in)
             for member in vars(cls).values():
                 function = getattr(member, "fget", getattr(member, "__func__", member))
                 if isinstance(function, FunctionType):
                     _defer(function, function.__module__)
 
 
-def _defer(annotated: Any, module: str, *, evaluate: bool = False) -> None:
+def _defer(annotated: Any, module: str, *, as_types: bool = False) -> None:
     annotations: dict[str, Any] = annotated.__annotations__
     if annotations and not isinstance(annotations, _Annotations):
-        annotated.__annotations__ = _Annotations(annotations, module, evaluate=evaluate)
+        annotated.__annotations__ = _Annotations(annotations, module, as_types=as_types)
 
 
 class _Annotations(dict[str, Any]):
@@ -91,19 +91,19 @@ class _Annotations(dict[str, Any]):
     Args:
         annotations: The annotations.
         module: The name of the module that they are written in.
-        evaluate: Whether to return types for strings: `typing.get_type_hints` evaluates the strings
+        as_types: Whether to return types for strings: `typing.get_type_hints` evaluates the strings
             of a class in the module that the class shows.
     """
 
-    def __init__(self, annotations: dict[str, Any], module: str, *, evaluate: bool) -> None:
+    def __init__(self, annotations: dict[str, Any], module: str, *, as_types: bool) -> None:
         super().__init__(annotations)
         self._module = module
-        self._evaluate = evaluate
+        self._as_types = as_types
 
     def _resolve(self) -> None:
         _import_names(self._module)
-        if self._evaluate:
-            self._evaluate = False
+        if self._as_types:
+            self._as_types = False
             namespace = vars(sys.modules[self._module])
             for name, annotation in list(super().items()):
                 if isinstance(annotation, str):

@@ -89,7 +89,7 @@ def image_bytes(image: Picture, format: str) -> bytes:  # noqa: A002 -- the offi
     name = image_type(format).partition("/")[2]
     buffer = io.BytesIO()
     try:
-        picture: Any = _from_array(image) if _is_array(image) else _turn_upright(image)
+        picture: Any = _from_array(image) if _is_array(image) else _rotate(image)
         original_mode: str = picture.mode
         mode = original_mode
         if name == "jpeg" and mode not in _JPEG_MODES:
@@ -131,7 +131,7 @@ def open_image(content: bytes) -> Image:
     return cast("Image", image)
 
 
-def _turn_upright(image: Any) -> Any:
+def _rotate(image: Any) -> Any:
     """Apply the orientation of the EXIF data, which Pillow does not write into files."""
     exif: Mapping[int, object] = image.getexif() if hasattr(image, "getexif") else {}
     if exif.get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
@@ -157,11 +157,11 @@ def _from_array(array: Any) -> Any:
         raise InvalidRequestError(
             f"an image has height, width and 1 to 4 channels, got an array of shape {shape}"
         )
-    pixels = _pixels(array)
+    pixels = _scale(array)
     return pillow.fromarray(pixels[:, :, 0] if shape[2:] == (1,) else pixels)
 
 
-def _pixels(array: Any) -> Any:
+def _scale(array: Any) -> Any:
     """Scale an array to numbers from 0 to 255."""
     kind = array.dtype.kind
     if kind == "b":

@@ -129,7 +129,7 @@ class LoginTokens:
 def parse_login(text: str) -> LoginTokens | None:
     """Parse the token file: a refresh token and an optional access token, one per line."""
     lines = [line for line in map(str.strip, text.splitlines()) if line]
-    refresh, access = (*map(_printable_or_empty, lines), None, None)[:2]
+    refresh, access = (*map(_token, lines), None, None)[:2]
     return LoginTokens(refresh, access) if refresh else None
 
 
@@ -193,7 +193,7 @@ def parse_refresh_response(
     return LoginTokens(refresh or old.refresh, access)
 
 
-def _printable_or_empty(value: object) -> Secret | None:
+def _token(value: object) -> Secret | None:
     return Secret(value) if isinstance(value, str) and _VISIBLE.fullmatch(value) else None
 
 
@@ -204,9 +204,7 @@ def _issued(body: bytes | memoryview) -> tuple[Secret | None, Secret | None]:
     except ValueError:
         return None, None
     fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-    return _printable_or_empty(fields.get("access_token")), _printable_or_empty(
-        fields.get("refresh_token")
-    )
+    return _token(fields.get("access_token")), _token(fields.get("refresh_token"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,11 +44,11 @@ def replace_unusable_streams() -> None:
 
     Daemons, programs without a console and shells with ``>&-`` have no streams.
     """
-    sys.stdout = _make_usable(sys.stdout)
-    sys.stderr = _make_usable(sys.stderr)
+    sys.stdout = _replace(sys.stdout)
+    sys.stderr = _replace(sys.stderr)
 
 
-def _make_usable(stream: TextIO | None) -> TextIO:
+def _replace(stream: TextIO | None) -> TextIO:
     if stream is None:
         return _NullStream()
     reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)

@@ -177,8 +177,8 @@ class Gateway:
         if request.is_proxied:  # a server proxy adds the key, which browsers do not have
             request.headers.setdefault("authorization", f"Key {self._platform.accounts.main.key}")
         try:
-            if (substitute := self._find_substitute(request, call)) is not None:
-                await substitute.respond(request)
+            if (cassette := self._find_cassette(request, call)) is not None:
+                await cassette.respond(request)
             else:
                 await host.handle(request, call)
         except RejectedError as error:
@@ -186,7 +186,7 @@ class Gateway:
         except BadRequestError as error:
             await request.respond(request_error("bad_request", str(error)))
 
-    def _find_substitute(self, request: GatewayRequest, call: Call) -> Responder | None:
+    def _find_cassette(self, request: GatewayRequest, call: Call) -> Responder | None:
         """Return the recording or cassette that responds, unless the request is for the emulator.
 
         The emulator responds itself for registered endpoints, and for its own jobs and files.
@@ -195,22 +195,20 @@ class Gateway:
             RejectedError: The credentials are not valid, or the request is for a WebSocket.
         """
         platform, host = self._platform, request.location.host
-        if platform.substitute is None or call.route in _OWN or host not in _RECORDED_HOSTS:
+        if platform.cassette is None or call.route in _OWN or host not in _RECORDED_HOSTS:
             return None
         if platform.registry.resolve(str(call.called)) or platform.jobs.get(call.job_id or ""):
             return None
         if host == "cdn":
             own = {url.rpartition("/")[0].rpartition("/")[2] for url in platform.files.snapshot()}
             own.update(platform.files.pending)
-            return (
-                None if own.intersection(request.location.path.split("/")) else platform.substitute
-            )
+            return None if own.intersection(request.location.path.split("/")) else platform.cassette
         if request.websocket is not None:
             raise RejectedError(error_response(501, "WebSockets are not recorded"))
         authorization = request.headers.get("authorization")
         if error := platform.accounts.reject_reason(authorization, call.called.app, private=True):
             raise RejectedError(error)
-        return platform.substitute
+        return platform.cassette
 
 
 class _UnknownHost:

@@ -41,7 +41,7 @@ class PlatformState:
     threads: DaemonThreads = field(default_factory=DaemonThreads)
     signer: WebhookSigner = field(default_factory=WebhookSigner)
     prices: dict[str, Price] = field(default_factory=dict[str, "Price"])
-    substitute: Responder | None = None
+    cassette: Responder | None = None
     upstream_key: Callable[[], str | None] = field(default=lambda: None, repr=False)
     history: History = field(init=False)
     jobs: Jobs = field(init=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fal_async._core.annotations import make_resolvable
 from fal_async.proxy._app import FalProxy
-from fal_async.proxy._disconnects import cancel_on_disconnect
+from fal_async.proxy._disconnect import cancel_on_disconnect
 from fal_async.proxy._request import ProxyRequest, Refusal
 
 __all__ = ["FalProxy", "ProxyRequest", "Refusal", "cancel_on_disconnect"]

@@ -37,16 +37,16 @@ from fal_async._protocol.retry import Retry
 from fal_async._protocol.serialization import decode_json, encode_json
 from fal_async._version import __version__
 from fal_async.errors import FalClientError, InvalidRequestError
-from fal_async.proxy._disconnects import watch_disconnect
+from fal_async.proxy._disconnect import watch_disconnect
 from fal_async.proxy._policy import PolicyViolation, ProxyPolicy
 from fal_async.proxy._request import (
     FORWARDED,
     Authorize,
+    DisconnectedError,
     ProxyRequest,
     Refusal,
     Rejection,
     RequestBody,
-    VisitorLeftError,
     check_forwarded,
     forwarded_headers,
     read_headers,
@@ -269,7 +269,7 @@ class FalProxy:
             await send_rejection(send, Rejection(400, "Invalid request"))
         except Rejection as rejection:
             await send_rejection(send, rejection)
-        except VisitorLeftError:
+        except DisconnectedError:
             pass
 
     async def _forward(

@@ -83,7 +83,7 @@ class Rejection(Exception):  # noqa: N818 -- a response, not a failure
         self.headers = headers or {}
 
 
-class VisitorLeftError(Exception):
+class DisconnectedError(Exception):
     """The visitor has disconnected before the body of the request was complete."""
 
 
@@ -141,26 +141,26 @@ class RequestBody:
         self, receive: Callable[[], Awaitable[Mapping[str, Any]]], size: int | None, limit: int
     ) -> None:
         self._receive = receive
-        self._declared = size
+        self._content_length = size
         self._limit = limit
         self._first: bytes | None = None
-        self._whole: bytes | None = None
+        self._body: bytes | None = None
         self._is_forwarded = False
         self._over = anyio.Event()
 
     @property
     def size(self) -> int:
         """The declared size, in bytes."""
-        return self._declared or 0
+        return self._content_length or 0
 
     async def read(self) -> bytes:
         """Return the whole body.
 
         Raises:
             Rejection: The body is longer than the limit.
-            VisitorLeftError: The visitor has disconnected.
+            DisconnectedError: The visitor has disconnected.
         """
-        if self._whole is None:
+        if self._body is None:
             chunks = [self._first or b""]
             size = len(chunks[0])
             while not self._over.is_set():
@@ -168,21 +168,21 @@ class RequestBody:
                 size += len(chunks[-1])
                 if size > self._limit:
                     raise Rejection(413, "Request body too large")
-            self._whole = b"".join(chunks)
-        return self._whole
+            self._body = b"".join(chunks)
+        return self._body
 
     async def content(self) -> bytes | Self:
         """Return the body if it is here or has no declared size; else it is read when forwarded.
 
         Raises:
             Rejection: The body is longer than the limit.
-            VisitorLeftError: The visitor has disconnected.
+            DisconnectedError: The visitor has disconnected.
         """
-        if (self._declared or 0) > self._limit:
+        if (self._content_length or 0) > self._limit:
             raise Rejection(413, "Request body too large")
-        if self._whole is None:
+        if self._body is None:
             self._first = await self._next()
-            if not self._over.is_set() and self._declared is not None:
+            if not self._over.is_set() and self._content_length is not None:
                 return self
         return await self.read()
 
@@ -212,7 +212,7 @@ class RequestBody:
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise VisitorLeftError
+            raise DisconnectedError
         if not message.get("more_body", False):
             self._over.set()
         chunk: bytes = message.get("body", b"")

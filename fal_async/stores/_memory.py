@@ -37,7 +37,7 @@ class MemoryStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._values: dict[str, tuple[float, str]] = {}
-        self._expiries: list[tuple[float, str]] = []
+        self._expiry_heap: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         return len(self._values)
@@ -93,12 +93,12 @@ class MemoryStore:
     def _put(self, key: str, value: str, expires_in: float) -> None:
         expires_at = self._clock() + expires_in
         self._values[key] = (expires_at, value)
-        heappush(self._expiries, (expires_at, key))
+        heappush(self._expiry_heap, (expires_at, key))
 
     def _remove_expired(self) -> None:
         now = self._clock()
-        while self._expiries and self._expiries[0][0] <= now:
-            _, key = heappop(self._expiries)
+        while self._expiry_heap and self._expiry_heap[0][0] <= now:
+            _, key = heappop(self._expiry_heap)
             # A value that was set again since has a later entry of its own.
             if key in self._values and self._values[key][0] <= now:
                 del self._values[key]

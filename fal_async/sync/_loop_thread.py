@@ -104,7 +104,7 @@ class EventLoopThread:
         if self._failure is not None:
             raise self._failure
 
-    def check_usable(self) -> None:
+    def check_can_wait(self) -> None:
         """Raise an error if the caller cannot wait for tasks of this loop.
 
         Raises:

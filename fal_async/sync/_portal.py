@@ -123,7 +123,7 @@ class Portal:
             raise
         except BaseException as interrupt:
             task.cancel_and_wait()
-            if items := task.unreceived_items():
+            if items := task.pending_items():
                 vars(interrupt)["outcome"] = items
             raise
         finally:

@@ -141,7 +141,7 @@ class PortalTask(Generic[ItemT, ResultT]):
         return self._cancelled
 
     def start(self, thread: EventLoopThread) -> None:
-        thread.check_usable()
+        thread.check_can_wait()
         self._thread = thread
         thread.start_task(self)
 
@@ -165,7 +165,7 @@ class PortalTask(Generic[ItemT, ResultT]):
             self.call_soon(drained.set)
         return event
 
-    def unreceived_items(self) -> list[ItemT]:
+    def pending_items(self) -> list[ItemT]:
         """Return the items that the task has emitted and the user has not received."""
         return [item.value for item in list(self._items) if not item.is_received]
 

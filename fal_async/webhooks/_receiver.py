@@ -114,7 +114,11 @@ class WebhookReceiver:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, or the life cycle of a server."""
         if scope["type"] == "lifespan":
-            await self._run_lifespan(receive, send)
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await self.aclose()
+            await send({"type": "lifespan.shutdown.complete"})
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -147,13 +151,6 @@ class WebhookReceiver:
             task.cancel()
         while running:
             await next(iter(running)).wait()
-
-    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.aclose()
-        await send({"type": "lifespan.shutdown.complete"})
 
     async def _receive(self, scope: Scope, receive: Receive) -> int:
         """Verify a callback and have it handled; return the status of the response."""

@@ -114,7 +114,7 @@ async def test_expired_values_leave_the_memory(clock: Clock) -> None:
     clock.now += 10
     await store.set("last", "", expires_in=10)
     assert len(store) == 1
-    assert len(store._expiries) == 1
+    assert len(store._expiry_heap) == 1
 
 
 async def test_expired_values_leave_the_file(clock: Clock, tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ class CassetteInUse:
         Raises:
             OSError: The cassette cannot be written.
         """
-        if self._platform.substitute is self._current:
-            self._platform.substitute = None
+        if self._platform.cassette is self._current:
+            self._platform.cassette = None
             self._server.call(self._current.aclose)
 
     def __enter__(self) -> Self:
@@ -107,9 +107,9 @@ class CassettesMixin:
     def _use(self, make: Callable[[], Responder]) -> CassetteInUse:
         if self._server is None:
             raise RuntimeError("cannot use a cassette before the emulator has started")
-        if self._platform.substitute is not None:
+        if self._platform.cassette is not None:
             raise RuntimeError("cannot use two cassettes at once: close the other one")
-        self._platform.substitute = current = make()
+        self._platform.cassette = current = make()
         self._cassette = CassetteInUse(self._platform, self._server, current)
         return self._cassette
 

@@ -114,7 +114,7 @@ class StreamRunner:
                         event = b"data: " + response_from(event).body + b"\n\n"
                     await stream.write(event)
             finally:
-                stream.stop_heartbeats()
+                stream.stop_heartbeat()
         return await stream.end()
 
     async def cancel(self, job: Job) -> bool:
@@ -138,8 +138,8 @@ class _EventStream:
         self._send = send
         self._started = False
         self._frames = 0
-        self._heartbeats = (
-            None if heartbeat is None else asyncio.create_task(self._send_heartbeats(heartbeat))
+        self._heartbeat_task = (
+            None if heartbeat is None else asyncio.create_task(self._repeat_heartbeat(heartbeat))
         )
 
     async def write(self, frame: bytes) -> None:
@@ -153,10 +153,10 @@ class _EventStream:
         await self._start()
         await self._send({"type": "http.response.body", "body": b""})
 
-    def stop_heartbeats(self) -> None:
+    def stop_heartbeat(self) -> None:
         """Send no more comments."""
-        if self._heartbeats is not None:
-            self._heartbeats.cancel()
+        if self._heartbeat_task is not None:
+            self._heartbeat_task.cancel()
 
     async def _start(self) -> None:
         if not self._started:
@@ -164,7 +164,7 @@ class _EventStream:
             headers = [EVENT_STREAM_TYPE]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _send_heartbeats(self, interval: float) -> None:
+    async def _repeat_heartbeat(self, interval: float) -> None:
         while True:
             frames = self._frames
             await asyncio.sleep(interval)
