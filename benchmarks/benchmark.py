@@ -29,6 +29,7 @@ NAMES = (
     "tls",
     "proxy",
     "webhooks",
+    "batches",
 )
 
 #: The measures of one leg in one round, by name.

@@ -129,13 +129,15 @@ class Batch:
         """Read the totals, the price and the output file before anything is sent."""
         options, journal = self._options, self._journal
         self._total = await run_in_thread(lambda: count_rows(self._inputs), Work.FILES)
-        known = await journal._read(lambda store: store.summary())
+        spent: Decimal | None = None
+        if options.budget is not None:
+            spent = (await journal._read(lambda store: store.summary())).cost
         price = await self._find_price()
         if options.budget is not None and price is None:
             raise InvalidRequestError(
                 "price must be given with a budget: the platform names no price for the endpoint"
             )
-        self._spending = Spending(options.budget, price, known.cost)
+        self._spending = Spending(options.budget, price, spent)
         self._executor = JobExecutor(
             self._dispatcher,
             journal,

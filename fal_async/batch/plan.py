@@ -49,12 +49,12 @@ class Plan:
             InvalidRequestError: An input is invalid.
         """
         # A journal without entries has to be asked only once.
-        summary = await self._journal._read(lambda store: store.summary())
+        is_new = await self._journal._read(lambda store: next(store.entries(None), None) is None)
         async with aclosing(iterate_chunks(self._inputs)) as chunks:
             async for rows in chunks:
                 items = await self._factory.make(rows)
                 self._check_repeats(items)
-                if summary.total or self._journal.shared:
+                if self._journal.shared or not is_new:
                     keys = [item.key for item in items]
                     found = await self._journal._find(keys)
                     for item in items:
