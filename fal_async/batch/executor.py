@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -21,7 +21,7 @@ from fal_async._protocol.retry import BackoffSchedule, backoff_delays
 from fal_async._protocol.serialization import encode_json
 from fal_async.batch.entries import PENDING, Begin, Update
 from fal_async.batch.errors import JournalError
-from fal_async.batch.jobs import ErrorFacts, Job
+from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
 from fal_async.errors import (
     AuthenticationError,
     ClientClosedError,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fal_async.batch.limits import FixedLimit
     from fal_async.batch.options import BatchOptions
 
-__all__ = ["Again", "Calls", "JobExecutor", "Stop", "Unsettled"]
+__all__ = ["Calls", "JobExecutor"]
 
 _log = logging.getLogger("fal_async")
 
@@ -69,31 +69,6 @@ _FATAL: Final = (
     ClientClosedError,
     JournalError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """An input that has to be executed again.
-
-    Attributes:
-        delay: The time to wait before, in seconds.
-        is_foreign: Whether another process is executing it.
-    """
-
-    delay: float = 0.0
-    is_foreign: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unsettled:
-    """An input for which a job may have been started: the platform has to be asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The end of the batch: an input was not started, and no other can be."""
-
-    error: FalClientError | None = None
 
 
 class Calls(InferenceMixin, QueueMixin):
@@ -380,11 +355,7 @@ class JobExecutor:
         )
 
     def _make_job(self, item: Item, **outcome: Any) -> Job:
-        return Job(
-            index=item.index,
-            key=item.key,
-            row=item.row,
-            arguments=item.arguments,
+        return item.make_job(
             attempts=item.attempts,
             seconds=max(0.0, time.time() - item.started_at) if item.started_at else 0.0,
             resumed=item.resumed,

@@ -16,6 +16,7 @@ from fal_async._core.checks import describe
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.serialization import decode_json
+from fal_async.batch.jobs import Job
 from fal_async.batch.keys import KEY_SIZE, arguments_digest, check_key
 from fal_async.errors import InvalidRequestError
 
@@ -71,6 +72,12 @@ class Item:
     repeats_earlier: bool = False
     is_changed: bool = False
     repeats: list[Item] = field(default_factory=list["Item"])
+
+    def make_job(self, **outcome: Any) -> Job:
+        """Make the job of the input, with its outcome."""
+        return Job(
+            index=self.index, key=self.key, row=self.row, arguments=self.arguments, **outcome
+        )
 
 
 class ItemFactory:

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from fal_async._client.result import Result
     from fal_async.types import Stage
 
-__all__ = ["BatchSummary", "ErrorFacts", "Job", "Progress", "StopReason"]
+__all__ = [
+    "Again",
+    "BatchSummary",
+    "ErrorFacts",
+    "Job",
+    "Progress",
+    "Stop",
+    "StopReason",
+    "Unsettled",
+]
 
 #: The reason for which a batch has started no more jobs before its inputs were exhausted.
 StopReason: TypeAlias = Literal["requested", "budget", "failures", "error"]
@@ -283,3 +292,28 @@ class Progress:
     units: float
     cost: Decimal | None
     cost_at_end: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An input that has to be executed again.
+
+    Attributes:
+        delay: The time to wait before, in seconds.
+        is_foreign: Whether another process is executing it.
+    """
+
+    delay: float = 0.0
+    is_foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """An input for which a job may have been started: the platform has to be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The end of the batch: an input was not started, and no other can be."""
+
+    error: FalClientError | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import time
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,8 @@ import anyio
 from fal_async._client.result import Result
 from fal_async._protocol.serialization import decode_json
 from fal_async.batch.entries import COMPLETE, PENDING, Update
-from fal_async.batch.executor import OTHER_PROCESS_DELAY, Again, Stop, Unsettled
-from fal_async.batch.jobs import ErrorFacts, Job
+from fal_async.batch.executor import OTHER_PROCESS_DELAY
+from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
 from fal_async.batch.lookup import SETTLED_AFTER, find_jobs
 from fal_async.errors import FalClientError
 
@@ -326,11 +327,7 @@ class Scheduler:
         if ok and (self._is_needed(entry) or not is_saved):
             body = await self._journal._read(lambda store: store.output(entry.key))
             output = None if body is None else decode_json(body)
-        job = Job(
-            index=item.index,
-            key=item.key,
-            row=item.row,
-            arguments=item.arguments,
+        job = item.make_job(
             ok=ok,
             output=output,
             result=_stored_result(output, entry),
@@ -358,19 +355,15 @@ class Scheduler:
             await self._journal._flush()
             await self._reload(item)
             if item.entry is not None and item.entry.state != "planned":
-                item.entry = await self._replan(item)
+                # No job is known, so that another one is started.
+                change = Update(item.key, item.attempts, {"state": "planned"}, states=PENDING)
+                await self._journal._commit(change)
+                await self._reload(item)
             self._defer(item)
         elif treatment == "look":
             self._unsure.append(item)
         else:
             self._report(item)
-
-    async def _replan(self, item: Item) -> Entry | None:
-        """Record that no job is known for an input, so that another one is started."""
-        change = Update(item.key, item.attempts, {"state": "planned"}, states=PENDING)
-        await self._journal._commit(change)
-        await self._reload(item)
-        return item.entry
 
     def _report(self, item: Item) -> None:
         """Deliver an unsure input."""
@@ -385,16 +378,7 @@ class Scheduler:
         values: dict[str, Any] = {"state": "unsure", "error": facts.to_dict()}
         self._journal._commit_soon(Update(item.key, item.attempts, values, states=PENDING))
         self._active.pop(item.key, None)
-        job = Job(
-            index=item.index,
-            key=item.key,
-            row=item.row,
-            arguments=item.arguments,
-            ok=None,
-            error=facts,
-            attempts=item.attempts,
-            resumed=item.resumed,
-        )
+        job = item.make_job(ok=None, error=facts, attempts=item.attempts, resumed=item.resumed)
         self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
 
     async def _look(self) -> None:
@@ -404,6 +388,8 @@ class Scheduler:
         longest = await self._journal._read(lambda store: store.longest_job())
         found: dict[str, str | None] = {}
         can_ask = True
+        # Another search would find no more for inputs that were submitted before.
+        overdue_before = time.time() - SETTLED_AFTER - longest - 2 * LOOK_INTERVAL
         for application in {item.application for item in items}:
             group = [item for item in items if item.application == application]
             try:
@@ -418,16 +404,10 @@ class Scheduler:
                 await self._journal._commit(Update(item.key, item.attempts, values, states=PENDING))
                 await self._reload(item)
                 self._defer(item)
-            elif can_ask and not self._is_overdue(item, longest):
+            elif can_ask and item.started_at >= overdue_before:
                 self._unsure.append(item)
             else:
                 self._report(item)
-
-    def _is_overdue(self, item: Item, longest: float) -> bool:
-        """Return whether another search would find no more."""
-        import time  # of the submit; the clock of the event loop starts anywhere
-
-        return time.time() - item.started_at > SETTLED_AFTER + longest + 2 * LOOK_INTERVAL
 
 
 def _stored_result(output: Any, entry: Entry) -> Result | None:
