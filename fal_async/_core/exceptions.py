@@ -142,7 +142,7 @@ def read_attribute(name: str, value: Any) -> Any:
     """
     match name:
         case "details":
-            return tuple(_read_detail(each) for each in value)
+            return tuple(ErrorDetail(**{**each, "loc": tuple(each["loc"])}) for each in value)
         case "last_status" if value is not None:
             fields = dict(value)
             return _STATUSES[fields.pop("type")](**fields)
@@ -150,11 +150,6 @@ def read_attribute(name: str, value: Any) -> Any:
             return tuple(_restore_bytes(value))
         case _:
             return _restore_bytes(value)
-
-
-def _read_detail(data: Mapping[str, Any]) -> ErrorDetail:
-    fields: dict[str, Any] = {**data, "loc": tuple(data["loc"])}
-    return ErrorDetail(**fields)
 
 
 def _restore_bytes(value: Any) -> Any:

@@ -133,7 +133,12 @@ class SSEDecoder:
 
     def _complete_lines(self, chunk: bytes) -> list[bytes]:
         if self._at_start:
-            chunk = self._without_bom(chunk)
+            chunk = self._pop_partial(chunk)
+            if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
+                self._buffer_partial(chunk)
+                return []
+            self._at_start = False
+            chunk = chunk.removeprefix(_BOM)
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
@@ -159,14 +164,6 @@ class SSEDecoder:
         self._partial.clear()
         self._partial_size = 0
         return whole
-
-    def _without_bom(self, chunk: bytes) -> bytes:
-        head = self._pop_partial(chunk)
-        if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._buffer_partial(head)
-            return b""
-        self._at_start = False
-        return head.removeprefix(_BOM)
 
     def _read_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

@@ -20,7 +20,7 @@ from fal_async.batch.errors import JournalError, JournalInUseError, JournalTooNe
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from fal_async.batch.entries import Change, Note, State
+    from fal_async.batch.entries import Change, State
 
 __all__ = ["SCHEMA_VERSION", "SQLJournalStore"]
 
@@ -244,7 +244,7 @@ class SQLJournalStore(ABC):
         if isinstance(change, Forget):
             statement = "DELETE FROM inputs WHERE key = :key"
             return self._execute(statement, {"key": change.key}).rowcount > 0
-        self._set_note(change)
+        self._execute(_SET_NOTE, {"name": change.name, "value": change.value})
         return True
 
     def _begin(self, change: Begin) -> bool:
@@ -293,9 +293,6 @@ class SQLJournalStore(ABC):
         if updated and change.output is not None:
             self._execute(_SET_OUTPUT, {"key": change.key, "body": change.output})
         return updated
-
-    def _set_note(self, change: Note) -> None:
-        self._execute(_SET_NOTE, {"name": change.name, "value": change.value})
 
     def find(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the entries of these keys, without their outputs."""

@@ -38,7 +38,13 @@ def read_arguments(fields: Sequence[str], document: str | None) -> dict[str, Any
             except ValueError as error:
                 raise UsageError(f"{field!r} does not contain JSON: {error}") from error
         elif text.startswith("@"):
-            arguments[key] = _existing_file(text[1:], field)
+            path = Path(text[1:])
+            if not path.is_file():
+                raise UsageError(
+                    f"{field!r} names no file to upload; a text that begins with @ is given as "
+                    "KEY:=JSON"
+                )
+            arguments[key] = path
         else:
             arguments[key] = text
     return arguments
@@ -98,15 +104,6 @@ def _read_object(document: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{name} must be a JSON object")
     return cast("dict[str, Any]", value)
-
-
-def _existing_file(name: str, field: str) -> Path:
-    path = Path(name)
-    if not path.is_file():
-        raise UsageError(
-            f"{field!r} names no file to upload; a text that begins with @ is given as KEY:=JSON"
-        )
-    return path
 
 
 def _check_text(argument: str) -> str:
