@@ -1,0 +1,125 @@
+"""Limits of batches: jobs in flight, money and failures."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from fal_async.batch import Budget, Job
+from fal_async.batch.display import describe_progress
+from fal_async.batch.jobs import Progress
+from fal_async.batch.limits import AdaptiveLimit, FixedLimit, QueueLimit
+from fal_async.batch.spending import FailureWindow, Rate, Spending
+
+
+def job(cost: str | None = None) -> Job:
+    paid = None if cost is None else Decimal(cost)
+    return Job(index=0, key="a", row={}, arguments={}, ok=True, cost=paid)
+
+
+def test_queue_limit_is_twice_the_running_jobs() -> None:
+    limit = QueueLimit()
+    assert limit.value == 16
+    for running, expected in [(5, 16), (40, 80), (3, 80), (9999, 1000)]:
+        limit.observe_running(running)
+        assert limit.value == expected
+
+
+def test_refusal_reduces_once_for_a_round_trip() -> None:
+    limit = AdaptiveLimit(1000)
+    assert limit.value == 4
+    for _ in range(16):
+        limit.in_flight = int(limit.value)
+        limit.succeeded()
+    assert limit.value == 20
+    limit.refused(1.0, 2.0, None)
+    limit.refused(1.5, 2.1, None)  # was sent before the reduction
+    assert limit.value == 16
+    limit.in_flight = 16
+    limit.succeeded()
+    assert limit.value == 16 + 1 / 16
+
+
+def test_unused_limit_does_not_grow() -> None:
+    limit = AdaptiveLimit(1000)
+    limit.in_flight = 1
+    limit.succeeded()
+    assert limit.value == 4
+
+
+def test_retry_after_pauses_all_runs() -> None:
+    limit = AdaptiveLimit(2)
+    limit.refused(0.0, 1.0, 5.0)
+    assert not limit.is_free(5.9)
+    assert limit.is_free(6.0)
+
+
+def test_fixed_limit_stays() -> None:
+    limit = FixedLimit(1)
+    limit.observe_running(100)
+    limit.succeeded()
+    assert limit.is_free(0.0)
+    limit.in_flight = 1
+    assert not limit.is_free(0.0)
+
+
+def test_jobs_in_flight_count_at_the_mean() -> None:
+    spending = Spending(10, Decimal(1), None)
+    assert spending.has_room(9)
+    assert not spending.has_room(10)
+    spending.add(job("3"))
+    spending.add(job("1"))
+    assert spending.mean == 2
+    assert spending.has_room(2)
+    assert not spending.has_room(3)
+
+
+def test_strict_budget_counts_the_highest_cost() -> None:
+    spending = Spending(Budget(10, strict=True), Decimal(1), Decimal(1))
+    spending.add(job("3"))
+    assert spending.has_room(1)
+    assert not spending.has_room(2)
+
+
+def test_unknown_costs_are_not_counted() -> None:
+    spending = Spending(None, None, None)
+    spending.add(job())
+    assert spending.mean is None
+    assert spending.has_room(10**6)
+
+
+@pytest.mark.parametrize(("stop_after", "failures"), [(3, 3), (0.5, 100), (1.0, 200)])
+def test_failures_stop_the_batch(stop_after: int | float, failures: int) -> None:
+    window = FailureWindow(stop_after)
+    assert not window.add(failed=False)
+    assert [window.add(failed=True) for _ in range(failures)] == [False] * (failures - 1) + [True]
+
+
+def test_old_failures_leave_the_window() -> None:
+    window = FailureWindow(0.5)
+    for _ in range(99):
+        window.add(failed=True)
+    for _ in range(200):
+        window.add(failed=False)
+    assert not window.add(failed=True)
+    assert not FailureWindow(None).add(failed=True)
+
+
+def test_rate_is_that_of_the_latest_minutes() -> None:
+    rate = Rate(0.0)
+    for second in range(1, 1001):
+        rate.add(float(second))
+    assert rate.per_second(1000.0) == pytest.approx(1.0)
+    assert rate.per_second(1300.0) == pytest.approx(0.5, abs=0.01)
+
+
+def test_progress_is_one_line() -> None:
+    values: dict[str, Any] = dict.fromkeys(Progress.__slots__, 0)
+    values |= {"total": 20_000, "done": 9412, "per_second": 6.94, "running": 40, "in_flight": 80}
+    values |= {"cost": Decimal("235.3"), "cost_at_end": Decimal(499), "eta": None, "failed": 19}
+    assert describe_progress(Progress(**values), 600) == (
+        "9,412/20,000  47 %  6.9/s  40 running of 80  cost 235.30 of 600 (about 499.00 in all)  "
+        "19 failed"
+    )
