@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
     from fal_async.hooks._events import Hook
 
-__all__ = ["check_hooks", "scoped_hooks", "use"]
+__all__ = ["check_hooks", "log_failures", "scoped_hooks", "use"]
+
+_log = logging.getLogger("fal_async")
 
 #: The hooks of the blocks of `use` that the caller is in.
 scoped_hooks: ContextVar[tuple[Hook, ...]] = ContextVar("fal_async_hooks", default=())
@@ -35,6 +39,23 @@ def check_hooks(hooks: object) -> tuple[Hook, ...]:
         if not callable(hook):
             raise InvalidRequestError(f"hooks must be functions, got {describe(hook)}")
     return tuple(checked)
+
+
+@contextmanager
+def log_failures() -> Generator[None]:
+    """Log an exception of a hook, without the error of the call during which it was raised.
+
+    Messages of the platform quote arguments, which no log line may contain.
+    """
+    during = sys.exception()
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 -- of the caller's hook
+        last: BaseException = error
+        while last.__context__ not in (None, during):
+            last = last.__context__
+        last.__context__ = None
+        _log.error("A hook has failed, which does not affect the call", exc_info=error)
 
 
 @contextmanager

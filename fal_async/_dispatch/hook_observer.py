@@ -6,7 +6,6 @@ It loads when the first call with hooks starts, since the events take time to im
 from __future__ import annotations
 
 import inspect
-import logging
 from contextlib import suppress
 from itertools import count
 from time import monotonic
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from fal_async._core.hooks import log_failures
 from fal_async._dispatch.async_hooks import run_later
 from fal_async._dispatch.call_observer import CallObserver
 from fal_async._dispatch.call_state import use_call_state
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HookObserver"]
 
-_log = logging.getLogger("fal_async")
 _call_ids = count(1)
 
 
@@ -321,22 +320,18 @@ class HookObserver(CallObserver):
     def _emit(self, event: Event) -> None:
         with use_call_state(None):  # calls of hooks are no part of this call
             for hook in self._hooks:
-                try:
+                with log_failures():
                     outcome = hook(event)
                     if inspect.isawaitable(outcome):
                         run_later(outcome)
-                except Exception:  # noqa: BLE001 -- of the caller's hook
-                    _log.exception("A hook has failed, which does not affect the call")
 
     def _call_tracing_hooks(self, method: str, argument: object) -> list[Any]:
         """Call a method of `TracingHook` of each hook that has it."""
         found: list[Any] = []
         for hook in self._hooks:
-            try:
+            with log_failures():
                 if (function := getattr(hook, method, None)) is not None:
                     found.append(function(argument))
-            except Exception:  # noqa: BLE001 -- of the caller's hook
-                _log.exception("A hook has failed, which does not affect the call")
         return found
 
 

@@ -183,7 +183,8 @@ def submit_query(
     if webhook_url is not None:
         if not _matches(_WEB_URL, webhook_url):
             raise InvalidRequestError(
-                f"webhook_url must be an absolute URL, got {describe(webhook_url)}"
+                "webhook_url must be an absolute http or https URL without spaces, "
+                f"got {describe(webhook_url)}"
             )
         query["fal_webhook"] = webhook_url
     if max_queue_length is not None:

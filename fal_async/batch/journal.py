@@ -35,7 +35,7 @@ __all__ = ["Journal", "open_store"]
 
 #: The least time between two commits, in seconds: changes that arrive meanwhile share the second.
 COMMIT_INTERVAL: Final = 0.01
-_POSTGRES: Final = ("postgresql://", "postgres://")
+POSTGRES: Final = ("postgresql://", "postgres://")
 
 
 @set_module("fal_async")
@@ -80,7 +80,7 @@ class Journal:
         if not is_one_of(durable, ("disk", "process")):
             raise InvalidRequestError(f"durable must be 'disk' or 'process', got {durable!r}")
         self.durable: Literal["disk", "process"] = durable
-        is_database = self.path.startswith(_POSTGRES)
+        is_database = self.path.startswith(POSTGRES)
         self.shared = is_database if shared is None else check_flag("shared", shared)
         self.keep_outputs = check_flag("keep_outputs", keep_outputs)
         self._store: JournalStore | None = None
@@ -281,7 +281,7 @@ class _CommitGroup:
 
 def open_store(path: str, *, fsync: bool) -> JournalStore:
     """Return the store for a path or a URL. It is not opened yet."""
-    if path.startswith(_POSTGRES):
+    if path.startswith(POSTGRES):
         return PostgresJournalStore(path, fsync=fsync)
     return SQLiteJournalStore(path, fsync=fsync)
 

@@ -17,6 +17,7 @@ from fal_async import AsyncClient, Journal
 from fal_async._net.tasks import open_task_group
 from fal_async._protocol.serialization import encode_json
 from fal_async.batch.inputs import ItemFactory, parse_lines, read_rows
+from fal_async.batch.journal import POSTGRES
 from fal_async.cli._errors import UsageError, sanitize_line
 from fal_async.cli._input import read_arguments
 from fal_async.cli._streams import check_stdout, read_stdin
@@ -142,7 +143,7 @@ async def _count(command: BatchCommand) -> int:
     cost = (
         "the price is unknown"
         if price is None
-        else f"{price.unit_price} {price.currency} a {price.unit}"
+        else f"{price.unit_price} {price.currency} for one {price.unit}"
     )
     sys.stdout.write(f"{len(rows):,} rows, {factory.repeated:,} repeat others; {cost}\n")
     return 0
@@ -243,7 +244,9 @@ async def _check_price(client: AsyncClient, command: BatchCommand) -> None:
     price = (await client.models.prices(command.endpoint)).get(command.endpoint)
     if price is None or price.unit_price > Decimal(str(command.max_price)):
         found = (
-            "unknown" if price is None else f"{price.unit_price} {price.currency} a {price.unit}"
+            "unknown"
+            if price is None
+            else f"{price.unit_price} {price.currency} for one {price.unit}"
         )
         raise UsageError(f"the price must be at most {command.max_price}, and is {found}")
 
@@ -278,9 +281,16 @@ def _write_progress(progress: Progress) -> None:
     _write_line(encode_json(values).decode())
 
 
+def _open_journal(path: str) -> Journal:
+    """Return a journal that exists: opening another path would make an empty one."""
+    if not path.startswith(POSTGRES) and not Path(path).is_file():
+        raise InvalidRequestError(f"cannot open the journal {path}: no such file")
+    return Journal(path, shared=True)
+
+
 def status(path: str) -> int:
     """Write the counts of a journal to stdout."""
-    with Journal(path, shared=True) as journal:
+    with _open_journal(path) as journal:
         summary = journal.summary()
         for state, count in sorted(summary.states.items()):
             sys.stdout.write(f"{state:10} {count:,}\n")
@@ -294,7 +304,7 @@ def status(path: str) -> int:
 
 def export(path: str, output: Path | None) -> int:
     """Write the inputs of a journal as JSON lines, ordered by their position."""
-    with Journal(path, shared=True) as journal:
+    with _open_journal(path) as journal:
         entries = sorted(journal.entries(), key=lambda entry: entry.position)
         stream = sys.stdout.buffer if output is None else output.open("wb")
         try:
@@ -326,7 +336,7 @@ def cancel(path: str) -> int:
 
 
 async def _cancel(path: str) -> int:
-    with Journal(path, shared=True) as journal:
+    with _open_journal(path) as journal:
         entries = list(journal.entries("running"))
     failed = 0
     limit = anyio.CapacityLimiter(16)

@@ -14,11 +14,11 @@ from fal_async._client.result import (
     make_result,
 )
 from fal_async._core.annotations import set_module
-from fal_async._core.checks import explain
+from fal_async._core.checks import describe, explain
 from fal_async._protocol.error_mapping import exception_from_response
 from fal_async._protocol.response import Output, Response, read_id
 from fal_async._protocol.serialization import decode_json, encode_json
-from fal_async.errors import InvalidResponseError, InvalidWebhookEventError
+from fal_async.errors import InvalidRequestError, InvalidResponseError, InvalidWebhookEventError
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
@@ -73,7 +73,7 @@ class WebhookEvent(Bound):
     raw: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def parse(cls, raw: bytes, *, user_id: str | None = None) -> Self:
+    def parse(cls, raw: bytes | str, *, user_id: str | None = None) -> Self:
         """Parse a body that was verified before. Nothing is verified here.
 
         Args:
@@ -81,9 +81,15 @@ class WebhookEvent(Bound):
             user_id: The account that the callback was signed for.
 
         Raises:
+            InvalidRequestError: `raw` is neither bytes nor text.
             InvalidWebhookEventError: The body is not JSON, or has no request id, or a status that
                 the library does not know.
         """
+        # Text comes from a text column of a database.
+        source: object = raw.encode() if isinstance(raw, str) else raw
+        if not isinstance(source, bytes):
+            raise InvalidRequestError(f"raw must be the bytes of the body, got {describe(source)}")
+        raw = source
         try:
             value: object = decode_json(raw)
         except ValueError as invalid:

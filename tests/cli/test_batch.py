@@ -127,6 +127,14 @@ def test_journal_is_shown_and_exported(shell: Shell, source: Path) -> None:
     assert [row["output"]["n"] for row in rows(exported.stdout)] == list(range(10))
 
 
+@pytest.mark.parametrize("command", ["status", "export", "cancel"])
+def test_missing_journal_is_not_made(shell: Shell, tmp_path: Path, command: str) -> None:
+    outcome = shell("batch", command, "missing.db")
+    assert outcome.exit_status == 2
+    assert "cannot open the journal missing.db: no such file" in outcome.stderr
+    assert not (tmp_path / "missing.db").exists()
+
+
 @pytest.mark.slow
 def test_interrupted_batch_is_continued(fal: Emulator, shell: Shell, source: Path) -> None:
     gate = fal.gate()

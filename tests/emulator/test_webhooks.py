@@ -372,6 +372,19 @@ def test_missing_package_fails_the_delivery(
     assert "fal-async[webhooks]" in str(delivery.reason)
 
 
+async def test_wait_that_fails_names_the_attempts(fal: Emulator) -> None:
+    fal.register("acme/app", echo)
+    headers = {"Authorization": f"Key {fal.key}"}
+    async with httpx.AsyncClient(base_url=fal.url, headers=headers) as http:
+        response = await http.post(
+            "/queue/acme/app", params={"fal_webhook": f"{fal.url}/nobody"}, json={}
+        )
+    request_id = response.json()["request_id"]
+    await fal.wait_for_async(lambda: bool(fal.webhooks[request_id].attempts))
+    with pytest.raises(TimeoutError, match=r"/nobody is pending, statuses of its attempts: 404"):
+        await fal.wait_for_webhook(request_id, timeout=0.01)
+
+
 async def test_delivery_can_be_awaited(fal: Emulator) -> None:
     fal.register("acme/app", echo)
     with RawServer(respond_with(OK)) as receiver:

@@ -11,7 +11,8 @@ import pytest
 
 import fal_async
 import fal_async.sync
-from fal_async import AsyncClient, InvalidRequestError, hooks
+from fal_async import AsyncClient, InvalidInputError, InvalidRequestError, hooks
+from fal_async.emulator import AppError
 from tests.support.events import EventRecorder
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ async def test_failing_hook_changes_nothing(
     async with make_client(fal, hooks=[fail, events]) as client:
         assert await client.run(ECHO, {"seed": 7}) == {"seed": 7}
     assert events.names == RUN
-    assert [record.exc_info is not None for record in caplog.records] == [True] * len(RUN)
+    logged = [record for record in caplog.records if record.name == "fal_async"]
+    assert [record.exc_info is not None for record in logged] == [True] * len(RUN)
     assert "hook has failed" in caplog.text
 
 
@@ -71,6 +73,26 @@ async def test_slow_async_hook_does_not_delay_calls(fal: Emulator) -> None:
         assert names == []
         released.set()
     assert names == RUN
+
+
+async def test_log_of_a_failing_hook_quotes_nothing(
+    fal: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reject(arguments: dict[str, str]) -> None:
+        raise AppError(422, [{"loc": ["body"], "msg": arguments["prompt"], "type": "value_error"}])
+
+    def fail(event: Event) -> None:
+        try:
+            int("own")
+        except ValueError:
+            raise ZeroDivisionError  # noqa: B904 -- the chain is what is tested
+
+    fal.register("acme/strict", reject)
+    async with make_client(fal, hooks=fail) as client:
+        with pytest.raises(InvalidInputError, match="a secret fox"):
+            await client.run("acme/strict", {"prompt": "a secret fox"})
+    assert "int() with base 10: 'own'" in caplog.text
+    assert "a secret fox" not in caplog.text
 
 
 async def test_failing_async_hook_is_logged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pydantic
 import pytest
@@ -149,6 +149,16 @@ def test_body_that_is_no_event_is_refused(body: bytes, says: str) -> None:
     with pytest.raises(InvalidWebhookEventError, match=says) as caught:
         WebhookEvent.parse(body)
     assert caught.value.body == body
+
+
+def test_stored_text_of_an_event_is_parsed() -> None:
+    parsed = WebhookEvent.parse(OK.decode())
+    assert (parsed, parsed.raw) == (WebhookEvent.parse(OK), OK)
+
+
+def test_decoded_body_is_no_raw_body() -> None:
+    with pytest.raises(InvalidRequestError, match="raw must be the bytes of the body, got"):
+        WebhookEvent.parse(cast("bytes", {"status": "OK"}))
 
 
 def test_odd_optional_fields_become_none() -> None:

@@ -189,7 +189,17 @@ class InspectionMixin:
             TimeoutError: The delivery has not ended after the timeout.
         """
         delivery = self.webhooks[request_id]
-        await self.wait_for_async(lambda: delivery.state != "pending", timeout)
+
+        def describe() -> str:
+            statuses = ", ".join(str(attempt.status or "none") for attempt in delivery.attempts)
+            return (
+                f"the delivery of {request_id} to {delivery.url} is {delivery.state}, "
+                f"statuses of its attempts: {statuses or 'no attempt yet'}"
+            )
+
+        await self._platform.recorder.wait_async(
+            lambda: delivery.state != "pending", timeout, describe
+        )
         return delivery
 
     def store(
