@@ -86,7 +86,7 @@ class WebhookEvent(Bound):
                 the library does not know.
         """
         # Text comes from a text column of a database.
-        source: object = raw.encode() if isinstance(raw, str) else raw
+        source = cast("object", raw.encode() if isinstance(raw, str) else raw)
         if not isinstance(source, bytes):
             raise InvalidRequestError(f"raw must be the bytes of the body, got {describe(source)}")
         raw = source
