@@ -87,16 +87,16 @@ class CallState:
         request_id: str | None = None,
         observer: CallObserver = NO_OBSERVER,
     ) -> None:
-        self.observer = observer
-        self.request_id = request_id
+        self.observer: CallObserver = observer
+        self.request_id: str | None = request_id
         self.last: Status | None = None
         self.uncancelled: tuple[str, ...] = ()
         self._stage: Stage | None = stage
         self._started = started
         self._operation: Operation[Any] | None = None
         self._transmission: Transmission | None = None
-        self.waiting_for = ""
-        self.retries = 0
+        self.waiting_for: str = ""
+        self.retries: int = 0
 
     @property
     def stage(self) -> Stage | None:
@@ -244,7 +244,7 @@ class CallScope:
     __slots__ = ("_is_part", "_scope", "_timeout", "_token", "state")
 
     def __init__(self, state: CallState, timeout: float | None, *, is_part: bool) -> None:
-        self.state = state
+        self.state: CallState = state
         self._timeout = timeout
         self._is_part = is_part
         self._scope: anyio.CancelScope | None = None

@@ -169,8 +169,8 @@ class StreamedResponse:
         *,
         is_decoded: bool = False,
     ) -> None:
-        self.status_code = status_code
-        self.headers = headers
+        self.status_code: int = status_code
+        self.headers: Mapping[str, str] = headers
         self.release_slot: Callable[[], None] | None = None
         self._stream: BodyStream | None = None if isinstance(body, bytes) else body
         self._complete: bytes | None = None

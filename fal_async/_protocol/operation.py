@@ -51,8 +51,6 @@ JSON_HEADERS = {"accept": "application/json", "content-type": "application/json"
 class Lane(Enum):
     """The share of the connections that a call uses, which also determines its read timeout."""
 
-    __hash__ = object.__hash__  # that of `Enum` is Python code, which each request would run
-
     #: Short calls.
     CONTROL = auto()
     #: Cancellations, which are short as well, but must not wait for other calls.

@@ -108,8 +108,6 @@ MAX_DOUBLINGS: Final = 60
 class Retry(Enum):
     """The rule by which an operation may be retried."""
 
-    __hash__ = object.__hash__  # that of `Enum` is Python code, which each request would run
-
     #: Reading, cancelling, uploading a part: a retry changes nothing.
     IDEMPOTENT = auto()
     #: Reading an output: as safe, but a 500 may be the model's own error, replayed.

@@ -112,9 +112,9 @@ class JobExecutor:
         self._is_stopping = is_stopping
         self._submitting = anyio.Semaphore(options.submitting)
         self._handles: dict[str, AsyncRequestHandle] = {}
-        self.running = 0
-        self.started = 0
-        self.again = 0
+        self.running: int = 0
+        self.started: int = 0
+        self.again: int = 0
         self.price: Decimal | None = None
 
     async def start(self, item: Item) -> Job | Again | Unsettled | Stop:

@@ -111,7 +111,7 @@ class ItemFactory:
         self._key = key
         self._indices = itertools.count()
         self._seen: dict[str, int] = {}
-        self.repeated = 0
+        self.repeated: int = 0
 
     async def make(self, rows: list[Row]) -> list[Item]:
         """Make the items of some rows. Files in them are read in a worker thread.

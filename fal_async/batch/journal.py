@@ -76,21 +76,21 @@ class Journal:
         shared: bool | None = None,
         keep_outputs: bool = True,
     ) -> None:
-        self.path = _check_path(path)
+        self.path: str = _check_path(path)
         if not is_one_of(durable, ("disk", "process")):
             raise InvalidRequestError(f"durable must be 'disk' or 'process', got {durable!r}")
         self.durable: Literal["disk", "process"] = durable
         is_database = self.path.startswith(POSTGRES)
-        self.shared = is_database if shared is None else check_flag("shared", shared)
-        self.keep_outputs = check_flag("keep_outputs", keep_outputs)
+        self.shared: bool = is_database if shared is None else check_flag("shared", shared)
+        self.keep_outputs: bool = check_flag("keep_outputs", keep_outputs)
         self._store: JournalStore | None = None
         self._run: Run | None = None
         self._opening = threading.Lock()
         self._group: _CommitGroup | None = None
         self._failure: JournalError | None = None
         #: The number of commits and of changes in them.
-        self.commits = 0
-        self.changes = 0
+        self.commits: int = 0
+        self.changes: int = 0
 
     def __repr__(self) -> str:
         return f"Journal({_without_password(self.path)!r})"

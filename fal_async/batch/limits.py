@@ -26,8 +26,11 @@ class FixedLimit:
     """
 
     def __init__(self, value: float) -> None:
-        self.value = value
+        self.value: float = value
         self.in_flight = 0
+
+    def _change(self, value: float) -> None:
+        self.value = value
 
     def is_free(self, now: float) -> bool:
         """Return whether another job may start."""
@@ -51,7 +54,7 @@ class QueueLimit(FixedLimit):
 
     def observe_running(self, running: int) -> None:
         """Learn the number of jobs that runners execute at once."""
-        self.value = max(self.value, min(2 * running, MAX_QUEUED))
+        self._change(max(self.value, min(2 * running, MAX_QUEUED)))
 
 
 class AdaptiveLimit(FixedLimit):
@@ -79,12 +82,12 @@ class AdaptiveLimit(FixedLimit):
         """Learn that a direct run was not refused."""
         if self.in_flight >= DEMAND * int(self.value):
             growth = 1 / self.value if self._was_refused else 1.0
-            self.value = min(self._largest, self.value + growth)
+            self._change(min(self._largest, self.value + growth))
 
     def refused(self, sent_at: float, now: float, retry_after: float | None) -> None:
         """Learn that a direct run was refused, because the account has too many."""
         self._was_refused = True
         if sent_at >= self._reduced_at:
-            self.value = max(1.0, self.value * DECREASE)
+            self._change(max(1.0, self.value * DECREASE))
             self._reduced_at = now
         self._paused_until = max(self._paused_until, now + (retry_after or 0.0))

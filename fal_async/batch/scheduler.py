@@ -103,7 +103,7 @@ class Scheduler:
         self._look_at = 0.0
         self.stopped: StopReason | None = None
         self.error: Exception | None = None
-        self.saving = 0
+        self.saving: int = 0
 
     def notify(self) -> None:
         """Check again whether another job may start."""

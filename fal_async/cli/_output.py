@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
@@ -65,7 +65,7 @@ class Output:
         if self.save is None or not isinstance(output, Result):
             return
         self.save.mkdir(parents=True, exist_ok=True)
-        for file in output.files():
+        for file in cast("Result", output).files():
             path = await file.save(self.save)
             self.event("file", path=str(path), url=file.url)
             self.note(f"saved {path}")
@@ -145,9 +145,10 @@ class MessageFiles:
             OSError: A file cannot be written.
         """
         if isinstance(value, dict):
-            return {key: self.replace(item) for key, item in value.items()}
+            fields = cast("dict[str, Any]", value)
+            return {key: self.replace(item) for key, item in fields.items()}
         if isinstance(value, list | tuple):
-            return [self.replace(item) for item in value]
+            return [self.replace(item) for item in cast("list[Any]", value)]
         if not isinstance(value, bytes):
             return value
         suffix = next((end for start, end in _FORMATS.items() if value.startswith(start)), ".bin")

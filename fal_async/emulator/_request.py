@@ -182,16 +182,17 @@ class GatewayRequest:
         self.connection: Connection = scope["state"]["connection"]
         self.method: str = scope["method"]
         raw_headers: RawHeaders = scope["headers"]
-        self.headers = {
+        self.headers: dict[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in raw_headers
         }
         self.raw_path: str = scope["path"]
         self.query: str = scope["query_string"].decode("latin-1")
         scheme = self._forwarded("proto") or scope["scheme"]
         authority = self._forwarded("host") or self.headers.get("host", "")
-        self.location = resolve(scheme, authority, self.raw_path)
-        self.is_proxied = self.raw_path.rstrip("/") == PROXY_PATH
-        self.is_forwarded = False
+        self.location: Location = resolve(scheme, authority, self.raw_path)
+        self.is_proxied: bool = self.raw_path.rstrip("/") == PROXY_PATH
+        self.is_forwarded: bool = False
+        self.cdn_base: str = cdn_base(self.location)
         if self.is_proxied:
             try:
                 target = urlsplit(self.headers.get(_TARGET, ""))
@@ -203,10 +204,8 @@ class GatewayRequest:
             self.location = resolve(target.scheme, target.netloc, unquote(target.path))
             # Pages upload directly, not through the proxy, so they need the emulated CDN.
             self.cdn_base = f"{scheme}://{authority}/cdn"
-        else:
-            self.cdn_base = cdn_base(self.location)
         self.warnings: list[str] = []
-        self.body = b""
+        self.body: bytes = b""
         self.account: Account | None = None
         self.request_id: str | None = None
         self.status: int | None = None
