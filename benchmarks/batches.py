@@ -112,7 +112,7 @@ def _kill(program: str) -> Callable[[Work], Measures]:
             for kill in range(kills + 1):
                 with subprocess.Popen(command, env=environment) as process:
                     if kill < kills:
-                        _wait_for(executions, count * (kill + 1) // (kills + 2))
+                        _wait_for(process, executions, count * (kill + 1) // (kills + 2))
                         process.kill()
             used = os.times()
         return {
@@ -129,8 +129,10 @@ def _kill(program: str) -> Callable[[Work], Measures]:
     return measure
 
 
-def _wait_for(executions: Counter[int], total: int) -> None:
+def _wait_for(process: subprocess.Popen[bytes], executions: Counter[int], total: int) -> None:
     while executions.total() < total:
+        if process.poll() is not None:
+            raise RuntimeError(f"the program has ended with status {process.returncode}")
         time.sleep(0.005)
 
 

@@ -87,6 +87,7 @@ class Journal:
         self._run: Run | None = None
         self._opening = threading.Lock()
         self._group: _CommitGroup | None = None
+        self._committing: _CommitGroup | None = None
         self._failure: JournalError | None = None
         #: The number of commits and of changes in them.
         self.commits: int = 0
@@ -241,6 +242,7 @@ class Journal:
                 rest.done.set()
 
     async def _commit_group(self, group: _CommitGroup) -> None:
+        self._committing = group
         try:
             commit = partial(self._opened().commit, group.changes)
             group.applied = await run_in_thread(commit, Work.JOURNALS)
@@ -252,11 +254,12 @@ class Journal:
             group.error = self._failure = JournalError(f"cannot write {self!r}: {error!r}")
             raise
         finally:
+            self._committing = None
             group.done.set()
 
     async def _flush(self) -> None:
         """Wait until all changes are durable."""
-        while (group := self._group) is not None and group.changes:
+        while (group := self._committing or self._group) is not None and group.changes:
             await group.done.wait()
         if self._failure is not None:
             raise self._failure
