@@ -131,6 +131,8 @@ GIVEN: dict[str, Callable[[Path], Any]] = {
     "decision": lambda _: "allow",
     "user": lambda _: "a",
     "base_url": lambda _: "http://x",
+    "inputs": lambda _: [{}],
+    "journal": lambda _: ":memory:",
 }
 
 

@@ -7,14 +7,16 @@ value, not even that its repr or a comparison works.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from fal_async.errors import InvalidRequestError
 
 __all__ = [
     "check_callback",
+    "check_file_path",
     "check_flag",
     "check_instance",
     "check_mapping",
@@ -94,6 +96,20 @@ def check_sequence(name: str, value: object) -> None:
 def is_one_of(value: object, choices: tuple[str, ...]) -> bool:
     """Return whether a value is one of the choices."""
     return isinstance(value, str) and value in choices
+
+
+def check_file_path(name: str, value: object) -> str:
+    """Return the text of a path that a file can have."""
+    text = ""
+    if isinstance(value, str | os.PathLike):
+        text = os.fsdecode(cast("str | os.PathLike[str]", value))
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        text = ""
+    if not text or "\0" in text:
+        raise InvalidRequestError(f"{name} must be the path of a file, got {describe(value)}")
+    return text
 
 
 def check_number(name: str, value: object, *, zero: bool = False, unit: str = "") -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fal_async._protocol.endpoint import parse_endpoint
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
@@ -85,8 +87,8 @@ class BatchMixin:
         from fal_async.batch.options import BatchOptions
 
         options = BatchOptions(
-            application=application,
-            key=key and (lambda _: key),
+            application=str(parse_endpoint(application)),
+            key=None if key is None else (lambda _: key),
             unsure=unsure,
             lost=lost,
             attempts=attempts,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
 
 from fal_async._core.annotations import set_module
-from fal_async._core.checks import check_flag, describe, is_one_of
+from fal_async._core.checks import check_file_path, check_flag, describe, is_one_of
 from fal_async._net.background import spawn
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
@@ -23,6 +22,7 @@ from fal_async.batch.sqlite import SQLiteJournalStore
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
@@ -290,13 +290,10 @@ def open_store(path: str, *, fsync: bool) -> JournalStore:
 
 
 def _check_path(path: object) -> str:
-    is_path = isinstance(path, str | os.PathLike)
-    text = os.fsdecode(cast("str | os.PathLike[str]", path)) if is_path else ""
-    if not text or "\0" in text:
-        raise InvalidRequestError(
-            f"journal must be a path or a postgresql:// URL, got {describe(path)}"
-        )
-    return text
+    try:
+        return check_file_path("journal", path)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{error}: a path or a postgresql:// URL") from error
 
 
 def _without_password(path: str) -> str:

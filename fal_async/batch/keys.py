@@ -17,12 +17,17 @@ from fal_async.types import Upload
 if TYPE_CHECKING:
     from fal_async.types import Arguments
 
-__all__ = ["DIGEST_SIZE", "KEY_SIZE", "arguments_digest", "check_key", "digest_json"]
+__all__ = ["DIGEST_SIZE", "KEY_SIZE", "arguments_digest", "check_key", "digest_json", "is_storable"]
 
 #: The size of a digest of arguments, in bytes: no two of a billion inputs have the same.
 DIGEST_SIZE: Final = 16
 #: The length of a key, in hexadecimal digits.
 KEY_SIZE: Final = 20
+
+
+def is_storable(text: str) -> bool:
+    """Return whether a journal can store a text: UTF-8 without null characters."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def digest_json(application: str, value: object) -> bytes:
@@ -45,7 +50,12 @@ def arguments_digest(application: str, arguments: Arguments) -> bytes:
         OSError: A file cannot be read.
     """
     if isinstance(arguments, Mapping):
-        arguments = cast("Mapping[str, Any]", _replace_files(arguments))
+        try:
+            arguments = cast("Mapping[str, Any]", _replace_files(arguments))
+        except RecursionError as error:
+            raise InvalidRequestError(
+                "cannot encode the arguments: they are nested too deeply"
+            ) from error
     return digest_json(application, decode_json(encode_arguments(arguments)))
 
 
@@ -83,8 +93,8 @@ def _file_digest(data: object) -> str:
 
 def check_key(value: object) -> str:
     """Return the key that a column or a function has given."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**128:
         return str(value)
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or not is_storable(value):
         raise InvalidRequestError(f"key must be text or a whole number, got {describe(value)}")
     return value

@@ -74,7 +74,7 @@ async def execute_once(
     Raises:
         FalClientError: No job can be started.
     """
-    opened = journal if isinstance(journal, Journal) else _open_journal(str(journal))
+    opened = journal if isinstance(journal, Journal) else _open_journal(journal)
     await opened._open()
     path = str(options.submit_options.get("path", "")).strip("/")
     factory = ItemFactory(options.application, path, options.arguments, options.key)
@@ -134,7 +134,8 @@ _journals: PerLoop[dict[str, Journal]] = PerLoop(dict[str, Journal], _close_jour
 _claims: PerLoop[dict[tuple[Journal, str], _Claim]]
 
 
-def _open_journal(path: str) -> Journal:
+def _open_journal(path: str | os.PathLike[str]) -> Journal:
+    path = Journal(path, shared=True).path
     journals = _journals.get()
     if path not in journals:
         journals[path] = Journal(path, shared=True)

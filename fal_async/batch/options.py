@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from fal_async._core.annotations import set_module
 from fal_async._core.checks import (
+    check_file_path,
     check_flag,
     check_mapping,
     check_number,
@@ -123,7 +124,7 @@ class BatchOptions:
             if not is_one_of(value, words):
                 expected = ", ".join(map(repr, words[:-1])) + f" or {words[-1]!r}"
                 raise InvalidRequestError(f"{name} must be {expected}, got {describe(value)}")
-        if self.in_flight != "auto":
+        if not is_one_of(self.in_flight, ("auto",)):
             whole_number("in_flight", self.in_flight)
         for name in ("submitting", "ready", "attempts"):
             whole_number(name, getattr(self, name))
@@ -135,12 +136,16 @@ class BatchOptions:
         self._check_submit_options()
 
     def _check_columns(self) -> None:
+        if self.output is not None:
+            check_file_path("output", self.output)
         if self.arguments is not None and not callable(self.arguments):
             check_mapping("arguments", self.arguments)
         for name in ("key", "save"):
             value = getattr(self, name)
             if value is not None and not callable(value) and not (isinstance(value, str) and value):
-                raise InvalidRequestError(f"{name} must be text or a function, got {value!r}")
+                raise InvalidRequestError(
+                    f"{name} must be text or a function, got {describe(value)}"
+                )
 
     def _check_money(self) -> None:
         if self.price is not None and not isinstance(self.price, Decimal):

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from fal_async._core.checks import describe
 from fal_async._files.file import File, files_in_output
 from fal_async.errors import InvalidRequestError
 
@@ -42,7 +43,7 @@ class FileSaver:
         if isinstance(target, str) and "{" not in target:
             raise InvalidRequestError(
                 f"save must be a pattern with {{index}}, {{key}} or {{request_id}}, got "
-                f"{target!r}: all files would have the same name"
+                f"{describe(target)}: all files would have the same name"
             )
 
     async def save(self, job: Job) -> tuple[Path, ...]:
@@ -80,7 +81,7 @@ class FileSaver:
         except (KeyError, ValueError, IndexError) as error:
             known = ", ".join(f"{{{name}}}" for name in columns)
             raise InvalidRequestError(
-                f"save must be a pattern of {known}, got {self._target!r}: {error!r}"
+                f"save must be a pattern of {known}, got {describe(self._target)}: {error!r}"
             ) from error
 
 
