@@ -61,7 +61,10 @@ def check_endpoint_ids(name: str, ids: Iterable[str]) -> list[str]:
     """
     if isinstance(ids, str) or not isinstance(cast("object", ids), Iterable):
         raise InvalidRequestError(f"{name} must be a list of endpoint ids, got {describe(ids)}")
-    checked = list(dict.fromkeys(str(parse_endpoint(each)) for each in ids))
+    given: list[object] = list(ids)
+    if any(isinstance(each, list | tuple | set) for each in given):
+        raise InvalidRequestError(f"{name} must be endpoint ids, got a list: pass *ids")
+    checked = list(dict.fromkeys(str(parse_endpoint(each)) for each in given))
     if not checked:
         raise InvalidRequestError(f"{name} must name at least one endpoint")
     return checked

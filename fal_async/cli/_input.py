@@ -96,6 +96,8 @@ def _read_object(document: str, name: str) -> dict[str, Any]:
             content = Path(document[1:]).read_bytes()
         else:
             content = _check_text(document)
+        if document == "-" and not content.strip():
+            raise UsageError(f"{name} is missing: stdin is empty")
         value = decode_json(content)
     except ValueError as error:
         raise UsageError(f"{name} is not JSON: {error}") from error

@@ -13,6 +13,7 @@ from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_number, check_sequence, describe
 from fal_async._protocol.serialization import decode_json, encode_json
 from fal_async.errors import InvalidRequestError
+from fal_async.proxy._policy import PolicyViolation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -266,7 +267,7 @@ class ProxyRequest:
         try:
             return decode_json(body) if body else None
         except ValueError:
-            raise Rejection(400, "Invalid request") from None
+            raise PolicyViolation("the body of the request is not JSON") from None
 
     def replace_arguments(self, arguments: Any) -> None:
         """Replace the arguments, for example to limit the size of an image.

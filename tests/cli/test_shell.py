@@ -172,3 +172,12 @@ def test_completion_is_offered() -> None:
         text=True,
     )
     assert "_FAL_ASYNC_COMPLETE" in done.stdout
+
+
+def test_empty_stdin_is_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe(monkeypatch, "")
+    outcome = shell("result")
+    assert (outcome.exit_status, outcome.stderr) == (
+        2,
+        "fal_async: the handle is missing: stdin is empty\n",
+    )
