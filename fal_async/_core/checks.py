@@ -100,9 +100,8 @@ def is_one_of(value: object, choices: tuple[str, ...]) -> bool:
 
 def check_file_path(name: str, value: object) -> str:
     """Return the text of a path that a file can have."""
-    text = ""
-    if isinstance(value, str | os.PathLike):
-        text = os.fsdecode(cast("str | os.PathLike[str]", value))
+    is_path = isinstance(value, str | os.PathLike)
+    text = os.fsdecode(cast("str | os.PathLike[str]", value)) if is_path else ""
     try:
         os.fsencode(text)
     except UnicodeEncodeError:

@@ -142,7 +142,8 @@ def read_attribute(name: str, value: Any) -> Any:
     """
     match name:
         case "details":
-            return tuple(ErrorDetail(**{**each, "loc": tuple(each["loc"])}) for each in value)
+            details = [{**each, "loc": tuple(each["loc"])} for each in value]
+            return tuple(ErrorDetail(**cast("dict[str, Any]", fields)) for fields in details)
         case "last_status" if value is not None:
             fields = dict(value)
             return _STATUSES[fields.pop("type")](**fields)
