@@ -98,7 +98,7 @@ def is_one_of(value: object, choices: tuple[str, ...]) -> bool:
     return isinstance(value, str) and value in choices
 
 
-def check_file_path(name: str, value: object) -> str:
+def check_file_path(name: str, value: object, expected: str = "the path of a file") -> str:
     """Return the text of a path that a file can have."""
     is_path = isinstance(value, str | os.PathLike)
     text = os.fsdecode(cast("str | os.PathLike[str]", value)) if is_path else ""
@@ -107,7 +107,7 @@ def check_file_path(name: str, value: object) -> str:
     except UnicodeEncodeError:
         text = ""
     if not text or "\0" in text:
-        raise InvalidRequestError(f"{name} must be the path of a file, got {describe(value)}")
+        raise InvalidRequestError(f"{name} must be {expected}, got {describe(value)}")
     return text
 
 

@@ -76,7 +76,7 @@ class Journal:
         shared: bool | None = None,
         keep_outputs: bool = True,
     ) -> None:
-        self.path: str = _check_path(path)
+        self.path: str = check_file_path("journal", path, "a path or a postgresql:// URL")
         if not is_one_of(durable, ("disk", "process")):
             raise InvalidRequestError(f"durable must be 'disk' or 'process', got {durable!r}")
         self.durable: Literal["disk", "process"] = durable
@@ -287,13 +287,6 @@ def open_store(path: str, *, fsync: bool) -> JournalStore:
     if path.startswith(POSTGRES):
         return PostgresJournalStore(path, fsync=fsync)
     return SQLiteJournalStore(path, fsync=fsync)
-
-
-def _check_path(path: object) -> str:
-    try:
-        return check_file_path("journal", path)
-    except InvalidRequestError as error:
-        raise InvalidRequestError(f"{error}: a path or a postgresql:// URL") from error
 
 
 def _without_password(path: str) -> str:
