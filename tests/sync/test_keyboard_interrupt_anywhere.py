@@ -583,5 +583,5 @@ def take():
 
 stream = SyncStreamBase(portal, Numbers())
 say(take_all(take))
-say(len(got) > 1000, got == list(range(len(got))), next(counter) - len(got) <= READ_AHEAD)
+say(len(got) > 100, got == list(range(len(got))), next(counter) - len(got) <= READ_AHEAD)
 """) == ["300", "True True True"]
