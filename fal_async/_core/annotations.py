@@ -66,7 +66,7 @@ def make_resolvable(value: object) -> None:
         value: The function or class. Other objects are left alone.
     """
     if isinstance(value, FunctionType):
-        _defer(value, value.__module__)
+        _defer_function(value)
     elif isinstance(value, type):
         for cls in value.__mro__:
             if cls.__module__.partition(".")[0] != _PACKAGE:
@@ -76,7 +76,14 @@ def make_resolvable(value: object) -> None:
             for member in vars(cls).values():
                 function = getattr(member, "fget", getattr(member, "__func__", member))
                 if isinstance(function, FunctionType):
-                    _defer(function, function.__module__)
+                    _defer_function(function)
+
+
+def _defer_function(function: FunctionType) -> None:
+    _defer(function, function.__module__)
+    wrapped = getattr(function, "__wrapped__", None)  # signatures are those of the innermost function
+    if isinstance(wrapped, FunctionType):
+        _defer_function(wrapped)
 
 
 def _defer(annotated: Any, module: str, *, as_types: bool = False) -> None:
