@@ -115,7 +115,28 @@ class Credentials:
             if isinstance(key, Secret) and inspect.isawaitable(key.reveal()):
                 key = conceal(await cast("Awaitable[object]", key.reveal()))
             return _from_key(key).authorization
-        return self._current() or await self._resolve()
+        if current := self._current():
+            return current
+        loop = current_token().native_token
+        while (pending := self._pending.get(loop)) is not None:  # a lookup is in progress
+            await pending.done.wait()
+            if pending.failure is not None:
+                raise copy(pending.failure)
+            if current := self._current():
+                return current
+        pending = self._pending[loop] = _PendingLookup()
+        try:
+            found = await run_in_thread(self._lookup)
+            if isinstance(found, LoginTokenFile):
+                found = await found.refresh(rejected=self._rejected)
+            self._header = found
+        except FalClientError as error:
+            pending.failure = error
+            raise
+        finally:
+            del self._pending[loop]
+            pending.done.set()
+        return found.authorization
 
     def invalidate(self, value: Secret) -> None:
         """Discard a token that the platform rejected, so that `authorization` refreshes it.
@@ -149,29 +170,6 @@ class Credentials:
     def _current(self) -> Secret | None:
         header = self._header
         return header.authorization if header and self._clock() < header.refresh_at else None
-
-    async def _resolve(self) -> Secret:
-        """Look up the credentials, or wait for the lookup in progress on this event loop."""
-        loop = current_token().native_token
-        while (pending := self._pending.get(loop)) is not None:
-            await pending.done.wait()
-            if pending.failure is not None:
-                raise copy(pending.failure)
-            if current := self._current():
-                return current
-        pending = self._pending[loop] = _PendingLookup()
-        try:
-            found = await run_in_thread(self._lookup)
-            if isinstance(found, LoginTokenFile):
-                found = await found.refresh(rejected=self._rejected)
-            self._header = found
-        except FalClientError as error:
-            pending.failure = error
-            raise
-        finally:
-            del self._pending[loop]
-            pending.done.set()
-        return found.authorization
 
     def _lookup(self) -> AuthHeader | LoginTokenFile:
         """Return a header value, or a login to refresh first. Colab may ask its user."""

@@ -106,8 +106,11 @@ class LoginTokenFile:
             finally:
                 os.close(lock)
 
+        async def ignore_result(_: AuthHeader) -> None:
+            """Do nothing: the refreshed token is in the file."""
+
         return await run_to_completion(
-            refresh_and_unlock, grace_period=lambda: GRACE, on_abandoned=_ignore_result
+            refresh_and_unlock, grace_period=lambda: GRACE, on_abandoned=ignore_result
         )
 
     async def _refresh_locked(self, rejected: Secret | None) -> AuthHeader:
@@ -159,10 +162,15 @@ class LoginTokenFile:
 
     async def _lock(self) -> int:
         attempt = partial(run_in_thread, self._try_lock)
+
+        async def unlock(descriptor: int | None) -> None:
+            if descriptor is not None:
+                os.close(descriptor)
+
         with anyio.move_on_after(LOCK_TIMEOUT):
             while True:
                 lock = await run_to_completion(
-                    attempt, grace_period=lambda: GRACE, on_abandoned=_unlock
+                    attempt, grace_period=lambda: GRACE, on_abandoned=unlock
                 )
                 if lock is not None:
                     return lock
@@ -202,12 +210,3 @@ def _try_flock(descriptor: int, path: Path) -> bool:
 
 def _file_error(path: Path, error: OSError) -> MissingCredentialsError:
     return MissingCredentialsError(f"cannot use {path}: {error.strerror}")
-
-
-async def _unlock(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
-
-
-async def _ignore_result(_: AuthHeader) -> None:
-    """Do nothing: the refreshed token is in the file."""
