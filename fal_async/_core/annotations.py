@@ -81,7 +81,7 @@ def make_resolvable(value: object) -> None:
 
 def _defer_function(function: FunctionType) -> None:
     _defer(function, function.__module__)
-    wrapped = getattr(function, "__wrapped__", None)  # signatures are those of the innermost function
+    wrapped = getattr(function, "__wrapped__", None)  # signatures are of the innermost function
     if isinstance(wrapped, FunctionType):
         _defer_function(wrapped)
 
