@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -66,6 +66,18 @@ class HistoryEntry:
     status: int | None = None
     output: bytes | None = None
     units: float = 0.0
+
+    @property
+    def outcome(self) -> Literal["success", "user_error", "error"] | None:
+        """The kind of the response, by its status. ``None`` before the request has ended."""
+        if self.status is None:
+            return None
+        return "success" if self.status < 400 else "user_error" if self.status < 500 else "error"
+
+    @property
+    def duration(self) -> float:
+        """The seconds from the arrival of the request to its end; 0 before it has ended."""
+        return ((self.ended_at or self.sent_at) - self.sent_at).total_seconds()
 
 
 class History:

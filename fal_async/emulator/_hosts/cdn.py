@@ -165,20 +165,16 @@ class CdnHost:
         status = 206 if "content-range" in headers else 200
         start = {"type": "http.response.start", "status": status, "headers": raw_headers(headers)}
         await request.send(start)
-        if request.method != "HEAD":
-            content = memoryview(stored.content)[content_range.start : content_range.stop]
-            await self._send_content(request, content)
-        await request.send({"type": "http.response.body", "body": b""})
-
-    async def _send_content(self, request: GatewayRequest, content: memoryview) -> None:
+        sent = range(0) if request.method == "HEAD" else content_range
         bandwidth = self._platform.settings.bandwidth
-        for start in range(0, len(content), _CHUNK):
+        for offset in sent[::_CHUNK]:
             if request.connection.is_closed:
                 break
-            chunk = bytes(content[start : start + _CHUNK])
+            chunk = stored.content[offset : min(offset + _CHUNK, sent.stop)]
             await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
             if bandwidth is not None:
                 await asyncio.sleep(len(chunk) / bandwidth)
+        await request.send({"type": "http.response.body", "body": b""})
 
     def _begin(self, request: GatewayRequest) -> str:
         self._require_token(request)

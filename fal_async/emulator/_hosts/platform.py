@@ -47,15 +47,11 @@ def _split(value: object) -> object:
     return [part for item in cast("list[str]", value) for part in item.split(",") if part]
 
 
-def _last_value(value: object) -> object:
-    return cast("list[str]", value)[-1]
-
-
 def _as_utc(value: datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-_One = BeforeValidator(_last_value)
+_One = BeforeValidator(lambda values: values[-1])
 _Ids = Annotated[list[str], Field(min_length=1, max_length=50), BeforeValidator(_split)]
 _Words = Annotated[list[str], BeforeValidator(_split)]
 _Time = Annotated[datetime, _One]
@@ -140,7 +136,16 @@ class PlatformHost:
         handler = self._handlers.get(call.route)
         if handler is None or request.method != ("POST" if call.route == "estimate" else "GET"):
             raise RejectedError(_error(404, "Resource not found"))
-        self._authorize(request, call.route)
+        # Public documents need no key, but accept no wrong one either.
+        authorization = request.headers.get("authorization")
+        private = call.route not in {"models", "meta"}
+        accounts = self._platform.accounts
+        if accounts.reject_reason(authorization, "", private=private) is not None:
+            text = "Authentication required" if authorization is None else "Invalid API key"
+            raise RejectedError(_error(401, text))
+        if call.route == "billing_events" and not accounts.is_admin(authorization or ""):
+            raise RejectedError(_error(403, "Access denied"))
+        request.account = accounts.find(authorization)
         await request.respond(json_response(200, handler(request)))
 
     def list_models(self, request: GatewayRequest) -> dict[str, Any]:
@@ -148,7 +153,20 @@ class PlatformHost:
         query = _parse_query(_ModelsQuery, request)
         models: list[dict[str, Any]] = []
         for endpoint_id in sorted(endpoint.id for endpoint in self._platform.registry):
-            metadata = _describe(endpoint_id)
+            metadata: dict[str, Any] = {
+                "display_name": endpoint_id.rpartition("/")[2],
+                "category": "emulated",
+                "description": f"The function that is registered as {endpoint_id}",
+                "status": "active",
+                "tags": [],
+                "updated_at": "2026-01-01T00:00:00Z",
+                "is_favorited": False,
+                "thumbnail_url": "https://fal.media/files/example.jpg",
+                "model_url": f"https://fal.run/{endpoint_id}",
+                "date": "2026-01-01T00:00:00Z",
+                "highlighted": False,
+                "pinned": False,
+            }
             model: dict[str, Any] = {"endpoint_id": endpoint_id, "metadata": metadata}
             if "openapi-3.0" in query.expand:
                 error = {"code": "not_found", "message": f"{endpoint_id} has no OpenAPI document"}
@@ -224,18 +242,38 @@ class PlatformHost:
             and start <= entry.sent_at
             and (end is None or entry.sent_at < end)
             and (query.request_id is None or entry.request_id == str(query.request_id))
-            and query.status in {None, _outcome(entry)}
+            and query.status in {None, entry.outcome}
         ]
 
         def sort_key(entry: HistoryEntry) -> float:
             if entry.ended_at is None:
                 return float("inf")
             by_end = query.sort_by == "ended_at"
-            return entry.ended_at.timestamp() if by_end else _duration(entry)
+            return entry.ended_at.timestamp() if by_end else entry.duration
 
         found.sort(key=sort_key, reverse=True)
         payloads = "payloads" in query.expand
-        return _make_page("items", found, query, lambda entry: _make_item(entry, payloads=payloads))
+
+        def make_item(entry: HistoryEntry) -> dict[str, Any]:
+            item: dict[str, Any] = {
+                "request_id": entry.request_id,
+                "endpoint_id": entry.endpoint_id,
+            }
+            # Fields that are not known yet are absent.
+            if entry.started_at is not None:
+                item["started_at"] = _format(entry.started_at)
+            item["sent_at"] = _format(entry.sent_at)
+            if entry.ended_at is not None:
+                item["ended_at"] = _format(entry.ended_at)
+                item["status_code"] = entry.status
+                item["duration"] = entry.duration
+            if payloads and entry.input is not None:
+                item["json_input"] = decode_or_none(entry.input)
+            if payloads and entry.output is not None:
+                item["json_output"] = decode_or_none(entry.output)
+            return item
+
+        return _make_page("items", found, query, make_item)
 
     def list_billing_events(self, request: GatewayRequest) -> dict[str, Any]:
         """Return a page of the costs of ended requests, latest first."""
@@ -267,19 +305,6 @@ class PlatformHost:
                     }
                 )
         return _make_page("billing_events", events, query)
-
-    def _authorize(self, request: GatewayRequest, route: Route) -> None:
-        """Check the key of a request. Public documents need none, but no wrong one either."""
-        authorization = request.headers.get("authorization")
-        private = route not in {"models", "meta"}
-        accounts = self._platform.accounts
-        if accounts.reject_reason(authorization, "", private=private) is not None:
-            missing = authorization is None
-            text = "Authentication required" if missing else "Invalid API key"
-            raise RejectedError(_error(401, text))
-        request.account = accounts.find(authorization)
-        if route == "billing_events" and not accounts.is_admin(authorization or ""):
-            raise RejectedError(_error(403, "Access denied"))
 
     def _listed(self, request: GatewayRequest) -> list[HistoryEntry]:
         account = find_account(self._platform, request)
@@ -328,54 +353,6 @@ def _make_page(
         "next_cursor": base64.b64encode(b"%d" % (query.number + 1)).decode() if more else None,
         "has_more": more,
     }
-
-
-def _describe(endpoint_id: str) -> dict[str, Any]:
-    """Return the metadata of a registered endpoint."""
-    return {
-        "display_name": endpoint_id.rpartition("/")[2],
-        "category": "emulated",
-        "description": f"The function that is registered as {endpoint_id}",
-        "status": "active",
-        "tags": [],
-        "updated_at": "2026-01-01T00:00:00Z",
-        "is_favorited": False,
-        "thumbnail_url": "https://fal.media/files/example.jpg",
-        "model_url": f"https://fal.run/{endpoint_id}",
-        "date": "2026-01-01T00:00:00Z",
-        "highlighted": False,
-        "pinned": False,
-    }
-
-
-def _make_item(entry: HistoryEntry, *, payloads: bool) -> dict[str, Any]:
-    """Return a request in a listing. Fields that are not known yet are absent."""
-    item: dict[str, Any] = {"request_id": entry.request_id, "endpoint_id": entry.endpoint_id}
-    if entry.started_at is not None:
-        item["started_at"] = _format(entry.started_at)
-    item["sent_at"] = _format(entry.sent_at)
-    if entry.ended_at is not None:
-        item["ended_at"] = _format(entry.ended_at)
-        item["status_code"] = entry.status
-        item["duration"] = _duration(entry)
-    if payloads and entry.input is not None:
-        item["json_input"] = decode_or_none(entry.input)
-    if payloads and entry.output is not None:
-        item["json_output"] = decode_or_none(entry.output)
-    return item
-
-
-def _outcome(entry: HistoryEntry) -> str | None:
-    """Return the status by which requests are filtered; ``None`` for a running one."""
-    if entry.status is None:
-        return None
-    return "success" if entry.status < 400 else "user_error" if entry.status < 500 else "error"
-
-
-def _duration(entry: HistoryEntry) -> float:
-    """Return the seconds from the arrival of an ended request to its end."""
-    ended_at = entry.ended_at or entry.sent_at
-    return (ended_at - entry.sent_at).total_seconds()
 
 
 def _format(time: datetime) -> str:
