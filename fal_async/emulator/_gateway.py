@@ -92,7 +92,14 @@ class Gateway:
                 del request.headers["origin"]  # the page must not read the response either
                 await request.respond(error_response(403, "This origin is not allowed"))
                 return
-            if not await request.read(self._max_body(request)):
+            authorization = request.headers.get("authorization")
+            is_known = authorization is not None and (
+                self._platform.files.token_user(authorization) is not None
+                or self._platform.accounts.reject_reason(authorization, "", private=True) is None
+            )
+            # Signatures are checked later. Only a caller with a key receives a presigned URL.
+            is_limited = not is_known and "signature" not in request.parameters
+            if not await request.read(_ANONYMOUS_BODY if is_limited else math.inf):
                 return
             if request.method == "OPTIONS":
                 requested = request.headers.get("access-control-request-headers", "*")
@@ -111,16 +118,6 @@ class Gateway:
         except asyncio.CancelledError:
             # The client has disconnected, or the emulator stops: no response can be sent.
             await request.connection.close()
-
-    def _max_body(self, request: GatewayRequest) -> float:
-        """Return the maximum size of the body, in bytes, before the request is authorized."""
-        authorization = request.headers.get("authorization")
-        is_known = authorization is not None and (
-            self._platform.files.token_user(authorization) is not None
-            or self._platform.accounts.reject_reason(authorization, "", private=True) is None
-        )
-        # Signatures are checked later. Only a caller with a key receives a presigned URL.
-        return math.inf if is_known or "signature" in request.parameters else _ANONYMOUS_BODY
 
     async def _handle(self, request: GatewayRequest, host: Host) -> None:
         """Record a request and handle it, with a fault if one is scheduled."""

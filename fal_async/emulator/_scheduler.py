@@ -369,12 +369,10 @@ class Scheduler:
             is_retried = entry.job.executions < self._settings.attempts
         else:
             is_retried = entry.errors[reason] <= max_retries
-        if is_retried:
-            self._retry(entry)
-        else:
+        if not is_retried:
             self._complete(entry, response)
+            return
 
-    def _retry(self, entry: QueueEntry) -> None:
         def requeue() -> None:
             entry.backoff = None
             entry.queue.append_first(entry)

@@ -70,24 +70,24 @@ class Addresses:
 
     def from_upstream(self, text: bytes) -> bytes:
         """Translate a text of the platform into one for a cassette."""
-        return _URL.sub(self._rename, _replace(text, self._upstream, _RECORDED))
 
-    def _rename(self, found: re.Match[bytes]) -> bytes:
-        """Rename a URL that is signed, or on another host of the CDN."""
-        url = found[0].replace(rb"\u0026", b"&").replace(rb"\/", b"/")
-        try:
-            parts = urlsplit(url.decode("latin-1"))
-        except ValueError:
-            return found[0]
-        is_signed = any(_SECRET.fullmatch(name) for name, _ in parse_qsl(parts.query))
-        is_here = url.startswith(_RECORDED["cdn"].encode() + b"/")
-        is_file = _FILE.match(f"{parts.hostname}{parts.path}") is not None
-        if not is_signed and (is_here or not is_file):
-            return found[0]
-        if url not in self._cdn_urls:
-            self._cdn_urls.append(url)
-        name = parts.path.rpartition("/")[2] or "file"
-        return f"{_RECORDED['cdn']}/recorded/{self._cdn_urls.index(url)}/{name}".encode("latin-1")
+        def rename(found: re.Match[bytes]) -> bytes:
+            url = found[0].replace(rb"\u0026", b"&").replace(rb"\/", b"/")
+            try:
+                parts = urlsplit(url.decode("latin-1"))
+            except ValueError:
+                return found[0]
+            is_signed = any(_SECRET.fullmatch(name) for name, _ in parse_qsl(parts.query))
+            is_here = url.startswith(_RECORDED["cdn"].encode() + b"/")
+            is_file = _FILE.match(f"{parts.hostname}{parts.path}") is not None
+            if not is_signed and (is_here or not is_file):
+                return found[0]
+            if url not in self._cdn_urls:
+                self._cdn_urls.append(url)
+            number, name = self._cdn_urls.index(url), parts.path.rpartition("/")[2] or "file"
+            return f"{_RECORDED['cdn']}/recorded/{number}/{name}".encode("latin-1")
+
+        return _URL.sub(rename, _replace(text, self._upstream, _RECORDED))
 
 
 def to_recorded(text: bytes, local: Mapping[str, str]) -> bytes:

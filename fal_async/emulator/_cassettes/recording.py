@@ -94,7 +94,12 @@ class Recording:
         if request.location.host != "cdn":
             headers["authorization"] = f"Key {self._key}"
         elif request.method != "GET" and not request.location.path.startswith("recorded/"):
-            headers["authorization"] = f"Bearer {await self._cdn_token(self._client)}"
+            if self._token is None:
+                token_url = f"{self._hosts.rest}/storage/auth/token?storage_type=fal-cdn-v3"
+                key = {"authorization": f"Key {self._key}"}
+                created = await self._client.post(token_url, json={}, headers=key)
+                self._token = str(created.raise_for_status().json()["token"])
+            headers["authorization"] = f"Bearer {self._token}"
         began = time.perf_counter()
         content = self._addresses.to_upstream(interaction.content)
         async with self._client.stream(
@@ -116,14 +121,6 @@ class Recording:
                 began = now
                 await send_chunk(request, interaction, recorded, local)
         await request.send({"type": "http.response.body", "body": b""})
-
-    async def _cdn_token(self, client: httpx.AsyncClient) -> str:
-        if self._token is None:
-            url = f"{self._hosts.rest}/storage/auth/token?storage_type=fal-cdn-v3"
-            headers = {"authorization": f"Key {self._key}"}
-            response = await client.post(url, json={}, headers=headers)
-            self._token = str(response.raise_for_status().json()["token"])
-        return self._token
 
 
 async def _read(response: httpx.Response, *, by_event: bool) -> AsyncIterator[bytes]:

@@ -134,7 +134,27 @@ class InputQueue:
     @asynccontextmanager
     async def receiving(self) -> AsyncGenerator[Self]:
         """Receive inputs during this block."""
-        task = asyncio.create_task(self._receive())
+
+        async def receive() -> None:
+            try:
+                while True:
+                    async with asyncio.timeout(self._timeout):
+                        message = await self._websocket.recv()
+                    if isinstance(message, str):
+                        raise KeyError("bytes")  # noqa: TRY301 - the error of real apps
+                    value = decode_msgpack(message)
+                    self._waiting.append(
+                        value if self._model is None else self._model.model_validate(value)
+                    )
+                    self._changed.set()
+            except (TimeoutError, DisconnectedError):
+                self._ended = True
+            except Exception as error:  # noqa: BLE001 -- raised again where inputs are read
+                self._error = error
+            finally:
+                self._changed.set()
+
+        task = asyncio.create_task(receive())
         try:
             yield self
         finally:
@@ -156,25 +176,6 @@ class InputQueue:
             self._changed.clear()
             await self._changed.wait()
         return self._waiting.popleft()
-
-    async def _receive(self) -> None:
-        try:
-            while True:
-                async with asyncio.timeout(self._timeout):
-                    message = await self._websocket.recv()
-                if isinstance(message, str):
-                    raise KeyError("bytes")  # noqa: TRY301 - the error of real apps
-                value = decode_msgpack(message)
-                self._waiting.append(
-                    value if self._model is None else self._model.model_validate(value)
-                )
-                self._changed.set()
-        except (TimeoutError, DisconnectedError):
-            self._ended = True
-        except Exception as error:  # noqa: BLE001 -- raised again where inputs are read
-            self._error = error
-        finally:
-            self._changed.set()
 
 
 async def cancel_on_disconnect(websocket: WebSocket, run: Coroutine[None, None, None]) -> None:

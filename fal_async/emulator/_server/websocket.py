@@ -335,11 +335,26 @@ class WebSocketProtocol(asyncio.Protocol):
         self._is_open = True
         if not self._websocket.open(self._transport, data):
             return
+        request, *lines = data.decode("latin-1").split("\r\n")
+        path, _, query = request.split(" ")[1].partition("?")
+        pairs = (line.partition(": ") for line in lines if line)
+        headers: RawHeaders = [(n.encode("latin-1"), v.encode("latin-1")) for n, _, v in pairs]
+        is_tls = self._transport.get_extra_info("sslcontext") is not None
+        scope = {
+            "type": "websocket",
+            "method": "GET",
+            "scheme": "https" if is_tls else "http",
+            "path": unquote(path),
+            "query_string": query.encode("latin-1"),
+            "headers": headers,
+            "state": dict(self._state),
+            "websocket": self._websocket,
+        }
 
         async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        run = self._app(self._make_scope(data), receive, _RejectingSend(self._websocket))
+        run = self._app(scope, receive, _RejectingSend(self._websocket))
         task = asyncio.ensure_future(run)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -360,23 +375,6 @@ class WebSocketProtocol(asyncio.Protocol):
         """Handle the end of the connection."""
         self._state["connection"].connection_lost()
         self._websocket.connection_lost()
-
-    def _make_scope(self, head: bytes) -> Message:
-        request, *lines = head.decode("latin-1").split("\r\n")
-        path, _, query = request.split(" ")[1].partition("?")
-        pairs = (line.partition(": ") for line in lines if line)
-        headers: RawHeaders = [(n.encode("latin-1"), v.encode("latin-1")) for n, _, v in pairs]
-        is_tls = self._transport.get_extra_info("sslcontext") is not None
-        return {
-            "type": "websocket",
-            "method": "GET",
-            "scheme": "https" if is_tls else "http",
-            "path": unquote(path),
-            "query_string": query.encode("latin-1"),
-            "headers": headers,
-            "state": dict(self._state),
-            "websocket": self._websocket,
-        }
 
 
 class _RejectingSend:

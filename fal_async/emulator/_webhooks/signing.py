@@ -6,7 +6,6 @@ import base64
 import hashlib
 import threading
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ class WebhookSigner:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._key: Ed25519PrivateKey | None = None
 
     def sign(self, body: bytes, *, request_id: str, user_id: str, timestamp: int) -> SignedWebhook:
         """Return the request with this body.
@@ -74,11 +74,6 @@ class WebhookSigner:
         return {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]}
 
     def _private_key(self) -> Ed25519PrivateKey:
-        with self._lock:  # threads that sign at once must not make two keys
-            return self._key
-
-    @cached_property
-    def _key(self) -> Ed25519PrivateKey:
         try:
             # An optional dependency, which takes 0.1 s to import.
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -86,4 +81,7 @@ class WebhookSigner:
             raise ImportError(
                 'signed webhooks require cryptography: pip install "fal-async[webhooks]"'
             ) from error
-        return Ed25519PrivateKey.generate()
+        with self._lock:  # threads that sign at once must not make two keys
+            if self._key is None:
+                self._key = Ed25519PrivateKey.generate()
+            return self._key
