@@ -12,17 +12,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
+from fal_async._client.result import Result
 from fal_async._core.checks import describe
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.serialization import decode_json
-from fal_async.batch.jobs import Job
+from fal_async.batch.jobs import ErrorFacts, Job
 from fal_async.batch.keys import KEY_SIZE, arguments_digest, check_key
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.batch.entries import Entry
 
 __all__ = ["Inputs", "Item", "Row", "count_rows", "iterate_chunks", "read_rows"]
@@ -77,6 +79,40 @@ class Item:
         """Make the job of the input, with its outcome."""
         return Job(
             index=self.index, key=self.key, row=self.row, arguments=self.arguments, **outcome
+        )
+
+    def make_known_job(
+        self, entry: Entry, dispatcher: Dispatcher, *, ok: bool, output: object
+    ) -> Job:
+        """Make the job of an input whose outcome the journal has.
+
+        Args:
+            entry: The entry of the journal.
+            dispatcher: Downloads the files of the output.
+            ok: Whether the job has succeeded.
+            output: The output, or ``None``.
+        """
+        result: Result | None = None
+        if isinstance(output, dict):
+            result = Result(
+                cast("dict[str, Any]", output),
+                request_id=entry.request_id,
+                billable_units=entry.units,
+                cost=entry.cost,
+            )
+            result._dispatcher = dispatcher
+        return self.make_job(
+            ok=ok,
+            output=output,
+            result=result,
+            files=tuple(Path(path) for path in entry.files),
+            error=None if ok or entry.error is None else ErrorFacts.from_dict(entry.error),
+            request_id=entry.request_id,
+            units=entry.units,
+            cost=entry.cost,
+            seconds=(entry.ended_at or entry.tried_at) - entry.tried_at,
+            attempts=entry.attempts,
+            resumed=True,
         )
 
 

@@ -151,8 +151,8 @@ class Job:
         arguments: The arguments of the job.
         ok: Whether the job has succeeded; ``None`` if that is unknown: see `error`.
         output: The output; ``None`` without one.
-        result: The output with its metadata; ``None`` if it is from the journal, or is not an
-            object.
+        result: The output with its metadata, as far as the journal has it; ``None`` if there is
+            none, or it is not an object.
         files: The saved files.
         error: The error, or ``None``.
         request_id: The id of the job; ``None`` if it is unknown, or none was started.

@@ -8,12 +8,10 @@ import logging
 import time
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from fal_async._client.result import Result
 from fal_async._protocol.serialization import decode_json
 from fal_async.batch.entries import COMPLETE, PENDING, Update
 from fal_async.batch.executor import OTHER_PROCESS_DELAY
@@ -327,19 +325,7 @@ class Scheduler:
         if ok and (self._is_needed(entry) or not is_saved):
             body = await self._journal._read(lambda store: store.output(entry.key))
             output = None if body is None else decode_json(body)
-        job = item.make_job(
-            ok=ok,
-            output=output,
-            result=_stored_result(output, entry),
-            files=tuple(Path(path) for path in entry.files),
-            error=None if ok or entry.error is None else ErrorFacts.from_dict(entry.error),
-            request_id=entry.request_id,
-            units=entry.units,
-            cost=entry.cost,
-            seconds=(entry.ended_at or entry.tried_at) - entry.tried_at,
-            attempts=entry.attempts,
-            resumed=True,
-        )
+        job = item.make_known_job(entry, self._dispatcher, ok=ok, output=output)
         if ok and not is_saved:
             assert self._group is not None  # noqa: S101 -- set by `run`
             self._group.start_soon(self._settle, item, job)
@@ -408,11 +394,3 @@ class Scheduler:
                 self._unsure.append(item)
             else:
                 self._report(item)
-
-
-def _stored_result(output: Any, entry: Entry) -> Result | None:
-    """Return an output of the journal with the metadata that the journal has."""
-    if not isinstance(output, dict):
-        return None
-    stored = cast("dict[str, Any]", output)
-    return Result(stored, request_id=entry.request_id, billable_units=entry.units, cost=entry.cost)

@@ -158,6 +158,7 @@ if TYPE_CHECKING:
     from fal_async import Arguments, File, PooledTransport, async_client
     from fal_async.sync._batch import SyncBatch
     from fal_async.sync._file import SyncDownload, SyncFile
+    from fal_async.sync._jobs import SyncJob
     from fal_async.sync._webhooks import SyncWebhookEvent, Webhooks
 
     sync_client: SyncClient
@@ -241,6 +242,7 @@ __all__ = [
     "SyncEventStream",
     "SyncFile",
     "SyncHTTPOverWebSocket",
+    "SyncJob",
     "SyncModels",
     "SyncPages",
     "SyncRequestHandle",
@@ -311,6 +313,7 @@ _LAZY = {
     "SyncBatch": "fal_async.sync._batch",
     "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",
+    "SyncJob": "fal_async.sync._jobs",
     "SyncWebhookEvent": "fal_async.sync._webhooks",
     "Webhooks": "fal_async.sync._webhooks",
     "async_client": "fal_async",

@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fal_async._core.annotations import set_module
-from fal_async.batch.batch import Batch
-from fal_async.batch.jobs import BatchSummary, Job, Progress
-from fal_async.sync._wrappers import SyncStreamBase
+from fal_async.sync._jobs import SyncBatchBase
+
+if TYPE_CHECKING:
+    from fal_async.batch.jobs import BatchSummary, Progress
 
 __all__ = ["SyncBatch"]
 
 
 @set_module("fal_async.sync")
-class SyncBatch(SyncStreamBase[Batch, Job]):
+class SyncBatch(SyncBatchBase):
     """Many jobs, which run while the context is entered; see `SyncClient.batch`.
 
     Iterate over it for the outcomes, in the order in which the jobs end, or call `run`. Leaving the

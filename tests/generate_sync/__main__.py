@@ -60,6 +60,7 @@ LAZY = {
     "SyncBatch": "fal_async.sync._batch",
     "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",
+    "SyncJob": "fal_async.sync._jobs",
     "SyncWebhookEvent": "fal_async.sync._webhooks",
     "Webhooks": "fal_async.sync._webhooks",
     "async_client": "fal_async",
@@ -247,8 +248,8 @@ def sync_batch() -> str:
         [source for each in classes for source in each.sources],
         '"""Blocking batches."""',
         [
-            "from fal_async.batch.batch import Batch",
-            "from fal_async.batch.jobs import BatchSummary, Job, Progress",
+            "from fal_async.batch.jobs import BatchSummary, Progress",
+            "from fal_async.sync._jobs import SyncBatchBase",
         ],
         *(each.as_wrapper() for each in classes),
         public=[NAMES[name] for name in BATCH],

@@ -27,7 +27,7 @@ WRAPPED = {
     "AsyncClient": "SyncClientBase[AsyncClient]",
     "Download": "SyncStreamBase[Download, bytes]",
     "File": "SyncFileBase",
-    "Batch": "SyncStreamBase[Batch, Job]",
+    "Batch": "SyncBatchBase",
 }
 #: Special methods that a wrapper defines; the base classes define all others.
 SPECIAL = {
@@ -87,7 +87,8 @@ class Method:
         """Whether the wrapper defines the method, rather than its base class."""
         if self.name.startswith("_"):
             return self.name in SPECIAL.get(self.owner, ())
-        return self.name != "aclose" or not WRAPPED[self.owner].startswith("SyncStreamBase")
+        is_stream = WRAPPED[self.owner].startswith(("SyncStreamBase", "SyncBatchBase"))
+        return self.name != "aclose" or not is_stream
 
     def as_method(self) -> str:
         """Return the source text of the wrapper's method."""

@@ -1,0 +1,61 @@
+"""`SyncJob`: outcomes of blocking batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fal_async._core.annotations import set_module
+from fal_async.batch.batch import Batch
+from fal_async.batch.jobs import Job
+from fal_async.sync._results import wrap_result
+from fal_async.sync._wrappers import SyncStreamBase
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
+    from fal_async.sync._portal import Portal
+    from fal_async.sync._results import SyncResult
+
+__all__ = ["SyncBatchBase", "SyncJob"]
+
+
+@set_module("fal_async.sync")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncJob(Job):
+    """A `Job` whose result has files that are read and saved by blocking calls.
+
+    Attributes:
+        result: The output with its metadata; ``None`` if there is none, or it is not an object.
+
+    Example:
+        >>> with fal_async.sync.SyncClient() as client:
+        ...     with client.batch("demo/echo", [{"file": {"url": "data:,hello"}}]) as batch:
+        ...         jobs = list(batch)
+        >>> [file.read() for file in jobs[0].result.files()]
+        [b'hello']
+    """
+
+    # The files of results are of another class, as are those of blocking calls.
+    result: SyncResult | None = None  # type: ignore[assignment]
+
+
+class SyncBatchBase(SyncStreamBase[Batch, SyncJob]):
+    """A batch, read by one task of the loop a few outcomes ahead."""
+
+    @cached_property
+    def _items(self) -> Generator[SyncJob, None, None]:
+        return self._portal.iterate(self._jobs)
+
+    async def _jobs(self) -> AsyncGenerator[SyncJob, None]:
+        async for job in self._async:
+            yield _wrap_job(self._portal, job)
+
+
+def _wrap_job(portal: Portal, job: Job) -> SyncJob:
+    values = {field.name: getattr(job, field.name) for field in fields(job)}
+    values["result"] = result = wrap_result(portal, job.result)
+    if job.output is job.result:
+        values["output"] = result
+    return SyncJob(**values)
