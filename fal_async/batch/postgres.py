@@ -72,12 +72,17 @@ class PostgresJournalStore(SQLJournalStore):
             self._create_tables()
 
     def _create_tables(self) -> None:
-        with self._transaction():
-            self._execute("SELECT pg_advisory_xact_lock(:lock_class)", {"lock_class": LOCK_CLASS})
-            if self._schema_version() == 0:  # no other process was faster
-                for statement in SCHEMA.format_map(_TYPES).strip().split(";\n"):
-                    self._execute(statement, {})
-                self._execute(f"COMMENT ON TABLE inputs IS '{_MARK}{SCHEMA_VERSION}'", {})
+        # The lock is acquired before the transaction, which might not see tables created since.
+        values = {"lock_class": LOCK_CLASS}
+        self._execute("SELECT pg_advisory_lock(:lock_class)", values)
+        try:
+            with self._transaction():
+                if self._schema_version() == 0:  # no other process was faster
+                    for statement in SCHEMA.format_map(_TYPES).strip().split(";\n"):
+                        self._execute(statement, {})
+                    self._execute(f"COMMENT ON TABLE inputs IS '{_MARK}{SCHEMA_VERSION}'", {})
+        finally:
+            self._execute("SELECT pg_advisory_unlock(:lock_class)", values)
 
     def _schema_version(self) -> int:
         statement = """

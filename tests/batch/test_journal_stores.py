@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,6 +135,23 @@ def test_two_shared_stores_see_each_other(store: JournalStore, journal_path: str
     assert set(store.live_runs()) == {other.find(["a"])["a"].run, run.number}
     other.close()
     assert run.number not in store.live_runs()
+
+
+def test_stores_opened_at_once_share_their_tables(journal_path: str) -> None:
+    stores = [open_store(journal_path, fsync=False) for _ in range(8)]
+    barrier = Barrier(len(stores), timeout=10)
+
+    def open_at_once(store: JournalStore) -> int:
+        barrier.wait()
+        return store.open(exclusive=False).number
+
+    with ThreadPoolExecutor(len(stores)) as threads:
+        numbers = set(threads.map(open_at_once, stores))
+    assert len(numbers) == len(stores)
+    for store in stores:
+        assert set(store.live_runs()) == numbers
+    for store in stores:
+        store.close()
 
 
 def test_second_exclusive_store_is_refused(journal_path: str) -> None:
