@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import sys
 from collections import Counter
 from functools import partial
@@ -17,9 +16,12 @@ import pytest
 
 from fal_async.batch import lookup
 from fal_async.emulator import Emulator, Fault
+from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
+    from subprocess import Popen
 
     from fal_async import AsyncClient
 
@@ -61,13 +63,11 @@ def has_executed(executions: Counter[int], count: int) -> bool:
     return executions.total() >= count
 
 
-def start(fal: Emulator, path: Path, journal: str, output: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path), journal, output],
-        env={**os.environ, **fal.environ},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def start(
+    fal: Emulator, path: Path, journal: str, output: str
+) -> AbstractContextManager[Popen[str]]:
+    command = [sys.executable, "-c", PROGRAM, str(path), journal, output]
+    return started(command, env={**os.environ, **fal.environ})
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ async def test_killed_batch_starts_nothing_twice(
             await fal.wait_for_async(partial(has_executed, executions, reached), timeout=60)
             process.kill()
     with start(fal, path, journal_path, output) as process:
-        stdout, _ = await anyio.to_thread.run_sync(process.communicate)
+        stdout, _ = await anyio.to_thread.run_sync(partial(process.communicate, timeout=60))
 
     assert stdout.split() == [str(count), "0", "0"]
     assert executions == Counter(range(count))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter
 from importlib.util import find_spec
@@ -14,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from tests.support.subprocesses import started
+
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from subprocess import Popen
+
     from fal_async.emulator import Emulator
 
 pytestmark = [
@@ -56,10 +60,9 @@ def executions(fal: Emulator) -> Counter[int]:
     return counts
 
 
-def start(fal: Emulator, program: str, folder: Path) -> subprocess.Popen[str]:
+def start(fal: Emulator, program: str, folder: Path) -> AbstractContextManager[Popen[str]]:
     command = [sys.executable, "-c", program, str(ROWS), str(folder / "journal.db")]
-    environment = {**os.environ, **fal.environ}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=folder)
+    return started(command, env={**os.environ, **fal.environ}, cwd=folder)
 
 
 def worker_of(key: str) -> int:

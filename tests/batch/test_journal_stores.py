@@ -14,6 +14,7 @@ import pytest
 from fal_async.batch.entries import Begin, Entry, Forget, Note, Update
 from fal_async.batch.errors import JournalError, JournalInUseError
 from fal_async.batch.journal import open_store
+from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,12 +167,12 @@ def test_second_exclusive_store_is_refused(journal_path: str) -> None:
 
 def test_lock_is_free_after_a_kill(journal_path: str) -> None:
     program = (
-        "import sys, time; from fal_async.batch.journal import open_store\n"
+        "import sys; from fal_async.batch.journal import open_store\n"
         "store = open_store(sys.argv[1], fsync=True); print(store.open(exclusive=True).number)\n"
-        "sys.stdout.flush(); time.sleep(60)"
+        "sys.stdout.flush(); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, journal_path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with started(command, stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         number = int(process.stdout.readline())
         store = open_store(journal_path, fsync=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,6 +17,7 @@ from fal_async import InvalidInputError, InvalidRequestError, Journal, Once
 from fal_async.batch import ChangedInputError
 from fal_async.emulator import AppError, Fault
 from fal_async.errors import SubmitOutcomeUnknownError
+from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,8 +180,11 @@ anyio.run(main)
 def test_processes_share_a_journal(fal: Emulator, journal_path: str) -> None:
     environment = {**os.environ, **fal.environ}
     command = [sys.executable, "-c", PROGRAM, journal_path]
-    processes = [subprocess.Popen(command, env=environment) for _ in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(started(command, env=environment, stdout=None)) for _ in range(3)
+        ]
+        assert [process.wait(60) for process in processes] == [0, 0, 0]
     assert fal.counters(ECHO).executions == 40
 
 
@@ -195,5 +199,6 @@ def test_processes_share_a_journal(fal: Emulator, journal_path: str) -> None:
     ],
 )
 def test_wrong_options_are_refused(option: dict[str, Any], message: str) -> None:
+    options: dict[str, Any] = {"journal": ":memory:", **option}
     with pytest.raises(InvalidRequestError, match=message):
-        Once(ECHO, **{"journal": ":memory:", **option})
+        Once(ECHO, **options)

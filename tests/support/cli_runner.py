@@ -6,7 +6,6 @@ import io
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING
 import fal_async
 from fal_async._protocol.serialization import decode_json
 from fal_async.cli import main
+from tests.support import subprocesses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     import pytest
 
@@ -94,20 +95,10 @@ def run_program(*arguments: str, **environ: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr.decode())
 
 
-@contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """Start the real program, and kill it at the end of the block."""
-    with subprocess.Popen(
-        [*PROGRAM, *arguments],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as program:
-        try:
-            yield program
-        finally:
-            program.kill()
+    command = [*PROGRAM, *arguments]
+    return subprocesses.started(command, env=environment(), stderr=subprocess.PIPE)
 
 
 def run_on_terminal(*arguments: str) -> tuple[int, str]:

@@ -50,6 +50,7 @@ class PostgresServer:
         self._run("initdb", "-U", "tests", "--auth=trust", "-N", "--no-locale", "-E", "UTF8")
         with (self.folder / "data" / "postgresql.conf").open("a") as settings:
             settings.write(f"listen_addresses = ''\nunix_socket_directories = '{self.folder}'\n")
+            settings.write("statement_timeout = 30s\n")  # a lock that is never free fails a test
         self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"))
 
     def stop(self) -> None:
@@ -65,7 +66,7 @@ class PostgresServer:
         name = f"t{next(self._numbers)}_{os.getpid()}"
         url = f"postgresql://tests@/postgres?host={quote(str(self.folder), safe='')}"
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f"CREATE SCHEMA {name}")
+            connection.execute(f"CREATE SCHEMA {name}".encode())
         return f"{url}&options=-csearch_path%3D{name}"
 
     def _run(self, program: str, *arguments: str) -> None:

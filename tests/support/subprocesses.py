@@ -8,11 +8,15 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fal_async.sync._portal import Portal
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +42,22 @@ def same(portal, value):
 async def echo(value):
     return value
 """
+
+
+@contextmanager
+def started(command: Sequence[str], **options: Any) -> Generator[subprocess.Popen[str]]:
+    """Start a program with its output in a pipe, and kill it at the end of the block.
+
+    Args:
+        command: The program and its arguments.
+        options: Options of `subprocess.Popen`.
+    """
+    options = {"stdout": subprocess.PIPE, "text": True, **options}
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def start_program(source: str, **environment: str) -> subprocess.Popen[str]:
