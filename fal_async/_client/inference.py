@@ -103,13 +103,15 @@ class InferenceMixin:
         merged = options.merge_headers(platform, headers)
         timeout = seconds("timeout", timeout)
         dispatcher = self._dispatcher
-        with dispatcher.call("run", str(endpoint), timeout=timeout):
+        with dispatcher.call("run", endpoint.id, timeout=timeout):
             arguments = await attach_files(dispatcher, arguments, auto_upload=auto_upload)
             operation = inference.run(
                 dispatcher.hosts, endpoint, arguments, method=method, path=path, headers=merged
             )
             value = make_result(await dispatcher.execute(operation))
-            called = f"{endpoint}/{path.partition('?')[0].strip('/')}".rstrip("/")
+            called = endpoint.id
+            if path:
+                called = f"{called}/{path.partition('?')[0].strip('/')}".rstrip("/")
             return finalize_output(value, output, dispatcher, called)
 
     def stream(

@@ -120,7 +120,7 @@ class QueueMixin:
         query = options.submit_query(webhook_url=webhook_url, max_queue_length=max_queue_length)
         timeout = seconds("timeout", timeout)
         dispatcher = self._dispatcher
-        with dispatcher.call("submit", str(endpoint), timeout=timeout) as state:
+        with dispatcher.call("submit", endpoint.id, timeout=timeout) as state:
             arguments = await attach_files(dispatcher, arguments, auto_upload=auto_upload)
             operation = queue.submit(
                 dispatcher.hosts, endpoint, arguments, path=path, headers=merged, query=query
@@ -356,7 +356,7 @@ class QueueMixin:
             response_url=urls.response_url,
             status_url=urls.status_url,
             cancel_url=urls.cancel_url,
-            application=str(endpoint),
+            application=endpoint.id,
             traceparent=traceparent,
         )
         return handle._bind(self._dispatcher)  # pyright: ignore[reportPrivateUsage] -- the client makes handles

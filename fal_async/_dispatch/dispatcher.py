@@ -165,8 +165,8 @@ class Dispatcher:
         if state is None:
             with self.call(operation.name, operation.application):
                 return await self.execute(operation, on_abandoned=on_abandoned, receive=receive)
-        lanes = self.resources.lanes.get()
-        release_slot = partial(lanes.release, operation.lane)
+        slots = self.resources.lanes.get().slots[operation.lane]
+        release_slot = slots.release
         if receive is None:
             receive = partial(StreamedResponse.read, limit=operation.max_body)
 
@@ -182,7 +182,7 @@ class Dispatcher:
                 attempts += 1
                 cause: BaseException | None = None
                 outcome: Response | NetworkFailure
-                await lanes.acquire(operation.lane, state)
+                await slots.acquire(state)
                 try:
                     if on_abandoned is None:
                         outcome = await receive(await self._attempt(operation, state, release_slot))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter, deque
 from dataclasses import dataclass
 from time import monotonic
@@ -40,6 +41,7 @@ class LaneLimits:
     """The concurrency limits on one event loop. Operations wait for a slot, however long.
 
     Attributes:
+        slots: The slots of each lane.
         streams: The slots of status streams.
         poll_rate: The rate limit of status polls.
         buffers: The slots of upload parts that are kept in memory.
@@ -47,38 +49,13 @@ class LaneLimits:
 
     def __init__(self, limits: Limits) -> None:
         sizes = {lane: getattr(limits, setting) for lane, setting in _SETTINGS.items()}
-        self._slots = {
+        self.slots = {
             lane: Slots(f"limits.{_SETTINGS[lane]} ({size})", size) for lane, size in sizes.items()
         }
+        self.slots[Lane.WATCH] = Slots("status streams", sys.maxsize)
         self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
         self.streams = FairSlots(limits.max_streams)
         self.poll_rate = RateLimiter(1 / limits.polls_per_second)
-
-    async def acquire(self, lane: Lane, state: CallState) -> None:
-        """Acquire a slot, and wait for it if none is free.
-
-        Args:
-            lane: The lane.
-            state: The state of the call, which records the limit while the call waits for it.
-        """
-        slots = self._slots.get(lane)
-        if slots is None or slots.try_acquire():
-            return
-        state.waiting_for = slots.name
-        state.observer.wait_for_slot(slots.name)
-        began = monotonic()
-        await slots.acquire()
-        state.waiting_for = ""
-        state.observer.acquire_slot(slots.name, monotonic() - began)
-
-    def release(self, lane: Lane) -> None:
-        """Release a slot."""
-        if lane in self._slots:
-            self._slots[lane].release()
-
-    def usage(self, lane: Lane) -> LimitUsage:
-        """Return how much of the limit of a lane is used."""
-        return self._slots[lane].usage
 
 
 @set_module("fal_async")
@@ -118,17 +95,23 @@ class Slots:
         used = self._total - self._free
         return LimitUsage(limit=self._total, used=used, waiting=len(self._waiters))
 
-    def try_acquire(self) -> bool:
-        """Acquire a slot if one is free."""
-        if not self._free:  # a slot is never free while a call waits
-            return False
-        self._free -= 1
-        return True
+    async def acquire(self, state: CallState) -> None:
+        """Acquire a slot, and wait for it if none is free.
 
-    async def acquire(self) -> None:
-        """Acquire a slot, and wait for it if none is free."""
-        if self.try_acquire():
+        Args:
+            state: The state of the call, which records the limit while the call waits for it.
+        """
+        if self._free:  # a slot is never free while a call waits
+            self._free -= 1
             return
+        state.waiting_for = self.name
+        state.observer.wait_for_slot(self.name)
+        began = monotonic()
+        await self._wait()
+        state.waiting_for = ""
+        state.observer.acquire_slot(self.name, monotonic() - began)
+
+    async def _wait(self) -> None:
         assigned = anyio.Event()
         self._waiters.append(assigned)
         try:

@@ -176,14 +176,15 @@ class SharedResources:
     def statistics(self) -> Statistics:
         """Return the use of the limits and connections of the running event loop."""
         lanes = self.lanes.get()
+        slots = lanes.slots
         counts = self.transport.count_connections()
         return Statistics(
-            control=lanes.usage(Lane.CONTROL),
-            cancel=lanes.usage(Lane.CANCEL),
-            held=lanes.usage(Lane.HELD),
+            control=slots[Lane.CONTROL].usage,
+            cancel=slots[Lane.CANCEL].usage,
+            held=slots[Lane.HELD].usage,
             streams=lanes.streams.usage,
-            uploads=lanes.usage(Lane.UPLOAD),
-            downloads=lanes.usage(Lane.DOWNLOAD),
+            uploads=slots[Lane.UPLOAD].usage,
+            downloads=slots[Lane.DOWNLOAD].usage,
             connections=None if counts is None else counts.used,
             idle_connections=None if counts is None else counts.idle,
             websockets=self.websockets.count(),

@@ -20,6 +20,8 @@ MAX_INLINE_BODY: Final = 65536
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 _FRAMING: Final = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding"})
+#: Headers whose values are mostly those of the request before.
+_REPEATED: Final = frozenset({b"user-agent", b"accept", b"content-type"})
 _is_token = lru_cache(1024)(re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch)
 _is_target = re.compile(rb"[!-~]+").fullmatch
 _breaks_line = re.compile(rb"[\r\n\0]").search
@@ -131,14 +133,24 @@ def _encode_headers(
         if isinstance(value, Secret):
             lines.append(memoryview(b"%b: %b" % (name, value.reveal().encode("ascii"))))
             continue
-        if not _is_token(name):
-            raise LocalProtocolError(f"the name of a header must be a token of HTTP, got {name!r}")
-        if _breaks_line(value):
-            raise LocalProtocolError(f"the header {name!r} must not contain line breaks or nulls")
+        if name in _REPEATED:
+            lines.append(_encode_repeated(name, value))
+            continue
+        lines.append(_encode_header(name, value))
         lowered = _lower(name)
         if lowered in _FRAMING:
             if lowered in framing:
                 raise LocalProtocolError(f"the header {name!r} must not be repeated")
             framing[lowered] = value
-        lines.append(name + b": " + value)
     return framing
+
+
+def _encode_header(name: bytes, value: bytes) -> bytes:
+    if not _is_token(name):
+        raise LocalProtocolError(f"the name of a header must be a token of HTTP, got {name!r}")
+    if _breaks_line(value):
+        raise LocalProtocolError(f"the header {name!r} must not contain line breaks or nulls")
+    return name + b": " + value
+
+
+_encode_repeated = lru_cache(256)(_encode_header)

@@ -184,7 +184,8 @@ class StreamedResponse:
             self._chunks = body
 
     def __del__(self) -> None:
-        self._release_slot()
+        if self.release_slot is not None:
+            self.release_slot()
 
     @property
     def ok(self) -> bool:

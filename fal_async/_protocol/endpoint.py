@@ -31,6 +31,7 @@ class Endpoint:
         path: The path within the app, without outer slashes; may be empty.
         namespace: ``"workflows"``, ``"comfy"`` or empty.
         app: The id without its path, as in queue URLs.
+        id: The whole id.
     """
 
     owner: str
@@ -38,16 +39,16 @@ class Endpoint:
     path: str = ""
     namespace: str = ""
     app: str = field(init=False)
-    _text: str = field(init=False, repr=False, compare=False)
+    id: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         app = f"{self.owner}/{self.alias}"
         app = f"{self.namespace}/{app}" if self.namespace else app
         object.__setattr__(self, "app", app)
-        object.__setattr__(self, "_text", f"{app}/{self.path}" if self.path else app)
+        object.__setattr__(self, "id", f"{app}/{self.path}" if self.path else app)
 
     def __str__(self) -> str:
-        return self._text
+        return self.id
 
 
 def parse_endpoint(application: object) -> Endpoint:

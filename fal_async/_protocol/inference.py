@@ -55,7 +55,7 @@ def run(
             query[name] = [json_text(item) for item in items]
     return Operation(
         name="run",
-        application=str(endpoint),
+        application=endpoint.id,
         request=Request(
             method,
             endpoint_url(hosts.run, endpoint, path, query),
@@ -82,7 +82,7 @@ def stream(
     """Run an app directly and stream its output."""
     return Operation(
         name="stream",
-        application=str(endpoint),
+        application=endpoint.id,
         request=Request(
             "POST",
             endpoint_url(hosts.run, endpoint, path, {}),

@@ -87,7 +87,10 @@ class Content(Protocol):
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
-@dataclass(frozen=True, slots=True)
+# These values are not frozen, since that would double the cost of making them.
+
+
+@dataclass(slots=True)
 class Request:
     """An HTTP request without the key, which the dispatcher adds for trusted origins.
 
@@ -106,7 +109,7 @@ class Request:
     signature: Secret | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Operation(Generic[T]):
     """One API call.
 
@@ -173,7 +176,7 @@ def response_parser(
 
 
 def endpoint_url(base: str, endpoint: Endpoint, path: str, query: Mapping[str, Any]) -> str:
-    whole = f"{base}/{endpoint}"
+    whole = f"{base}/{endpoint.id}"
     if not isinstance(cast("object", path), str) or path or query:
         encoded, own_query = parse_path(path)
         try:

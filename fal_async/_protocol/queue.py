@@ -171,7 +171,7 @@ def submit(
     query = query or {}
     return Operation(
         name="submit",
-        application=str(endpoint),
+        application=endpoint.id,
         request=Request(
             "POST",
             endpoint_url(hosts.queue, endpoint, path, query),

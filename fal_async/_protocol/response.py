@@ -22,7 +22,10 @@ MAX_EXCERPT: Final = 300
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# These values are not frozen, since that would double the cost of making them.
+
+
+@dataclass(slots=True, kw_only=True)
 class Response:
     """A complete HTTP response.
 
@@ -120,7 +123,7 @@ def is_event_stream(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Output:
     """The output of a model, with metadata of its response.
 

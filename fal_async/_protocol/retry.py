@@ -162,6 +162,8 @@ def retry_delay(
         random: Returns random numbers from 0 up to 1.
         previous: The response of the attempt before the last; ``None`` if there was none.
     """
+    if isinstance(outcome, Response) and outcome.ok:
+        return None
     is_persistent = (
         retry in _RESULTS
         and policy.attempts > 1
@@ -197,7 +199,7 @@ def _is_outage(outcome: Response | NetworkFailure) -> bool:
 def _is_retry_allowed(outcome: Response | NetworkFailure, retry: Retry) -> bool:
     if isinstance(outcome, NetworkFailure):
         return not outcome.permanent and (retry in _READING or not outcome.sent)
-    if outcome.ok or outcome.is_start_timeout or outcome.needs_retry is False:
+    if outcome.is_start_timeout or outcome.needs_retry is False:
         return False
     match retry:
         case Retry.IDEMPOTENT | Retry.RESULT:
