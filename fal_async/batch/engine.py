@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import anyio
@@ -15,9 +14,11 @@ from fal_async._net.event_loops import PerLoop
 from fal_async.batch.journal import Journal
 from fal_async.batch.once import execute_once
 from fal_async.batch.options import BatchOptions
+from fal_async.batch.postgres import without_password
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
     from fal_async._auth.credentials import KeyProvider
@@ -93,8 +94,7 @@ class Once:
             grace=0.0,
             submit_options=submit_options,
         )
-        self._journal = journal.path if isinstance(journal, Journal) else os.fspath(journal)
-        Journal(self._journal)  # checks the path
+        self._journal = (journal if isinstance(journal, Journal) else Journal(journal)).path
         if not isinstance(cast("object", into), str):
             raise InvalidRequestError(f"into must be text, got {into!r}")
         if not is_one_of(errors, ("column", "raise")):
@@ -114,7 +114,8 @@ class Once:
         self._slots = PerLoop(lambda: None if slots is None else anyio.Semaphore(slots))
 
     def __repr__(self) -> str:
-        return f"Once({self._options.application!r}, journal={Journal(self._journal).path!r})"
+        journal = without_password(self._journal)
+        return f"Once({self._options.application!r}, journal={journal!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         if not (self._key is None or callable(self._key)):

@@ -17,7 +17,7 @@ from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.serialization import decode_json
 from fal_async.batch.entries import Forget, Note, Update
 from fal_async.batch.errors import JournalError
-from fal_async.batch.postgres import PostgresJournalStore
+from fal_async.batch.postgres import PostgresJournalStore, without_password
 from fal_async.batch.sqlite import SQLiteJournalStore
 from fal_async.errors import InvalidRequestError
 
@@ -94,7 +94,7 @@ class Journal:
         self.changes: int = 0
 
     def __repr__(self) -> str:
-        return f"Journal({_without_password(self.path)!r})"
+        return f"Journal({without_password(self.path)!r})"
 
     def __reduce__(self) -> tuple[Callable[..., Journal], tuple[Any, ...]]:
         return _unpickle, (self.path, self.durable, self.shared, self.keep_outputs)
@@ -287,11 +287,6 @@ def open_store(path: str, *, fsync: bool) -> JournalStore:
     if path.startswith(POSTGRES):
         return PostgresJournalStore(path, fsync=fsync)
     return SQLiteJournalStore(path, fsync=fsync)
-
-
-def _without_password(path: str) -> str:
-    scheme, separator, rest = path.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else path
 
 
 def _unpickle(path: str, durable: Any, shared: bool, keep_outputs: bool) -> Journal:  # noqa: FBT001 -- positional in the pickle

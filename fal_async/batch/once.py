@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,7 +13,7 @@ from fal_async._net.event_loops import PerLoop
 from fal_async.batch.errors import ChangedInputError
 from fal_async.batch.executor import JobExecutor
 from fal_async.batch.inputs import ItemFactory
-from fal_async.batch.journal import Journal
+from fal_async.batch.journal import POSTGRES, Journal
 from fal_async.batch.limits import FixedLimit
 from fal_async.batch.scheduler import Scheduler
 from fal_async.batch.spending import Spending
@@ -135,11 +136,10 @@ _claims: PerLoop[dict[tuple[Journal, str], _Claim]]
 
 
 def _open_journal(path: str | os.PathLike[str]) -> Journal:
-    path = Journal(path, shared=True).path
-    journals = _journals.get()
-    if path not in journals:
-        journals[path] = Journal(path, shared=True)
-    return journals[path]
+    journal = Journal(path, shared=True)
+    is_file = not journal.path.startswith((*POSTGRES, ":memory:"))
+    name = str(Path(journal.path).absolute()) if is_file else journal.path
+    return _journals.get().setdefault(name, journal)
 
 
 class _Claim:

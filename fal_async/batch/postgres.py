@@ -6,7 +6,6 @@ import re
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from fal_async.batch.errors import JournalDamagedError, JournalError
 from fal_async.batch.sql import SCHEMA, SCHEMA_VERSION, SQLJournalStore
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from fal_async.batch.entries import Run
     from fal_async.batch.sql import Cursor
 
-__all__ = ["PostgresJournalStore"]
+__all__ = ["PostgresJournalStore", "without_password"]
 
 #: The first number of the advisory locks: "fal ", in hexadecimal. The second is a hash of the name.
 LOCK_CLASS: Final = 0x66616C20
@@ -53,9 +52,7 @@ class PostgresJournalStore(SQLJournalStore):
 
     @property
     def _subject(self) -> str:
-        parts = urlsplit(self._url)
-        host = parts.netloc.rpartition("@")[2]  # without user and password
-        return f"the journal postgresql://{host}{parts.path}"
+        return f"the journal {without_password(self._url)}"
 
     def _connect(self) -> None:
         try:
@@ -65,7 +62,13 @@ class PostgresJournalStore(SQLJournalStore):
                 f"cannot open {self._subject}: psycopg is not installed; install the extra: "
                 'pip install "fal-async[postgres]"'
             ) from error
-        self._connection = psycopg.connect(self._url, autocommit=True)
+        try:
+            self._connection = psycopg.connect(self._url, autocommit=True)
+        except psycopg.ProgrammingError:  # its message may quote the password
+            raise JournalError(
+                f"cannot open {self._subject}: its URL is invalid; special characters of user and "
+                "password must be percent-encoded"
+            ) from None
         level = "on" if self._fsync else "off"
         self._execute(f"SET synchronous_commit = {level}", {})
         if self._schema_version() == 0:
@@ -153,6 +156,15 @@ class PostgresJournalStore(SQLJournalStore):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def without_password(path: str) -> str:
+    """Return the URL of a database without user, password and options; a path as it is."""
+    scheme, separator, rest = path.partition("://")
+    if not separator:
+        return path
+    start = rest.partition("/")[0].rfind("@") + 1  # a question mark may be part of a password
+    return f"{scheme}://{rest[start:].partition('?')[0].rpartition('@')[2]}"
 
 
 @lru_cache(maxsize=64)

@@ -18,6 +18,7 @@ from fal_async._net.tasks import open_task_group
 from fal_async._protocol.serialization import encode_json
 from fal_async.batch.inputs import ItemFactory, parse_lines, read_rows
 from fal_async.batch.journal import POSTGRES
+from fal_async.batch.postgres import without_password
 from fal_async.cli._errors import UsageError, sanitize_line
 from fal_async.cli._input import read_arguments
 from fal_async.cli._streams import check_stdout, read_stdin
@@ -236,7 +237,9 @@ def _describe_end(summary: BatchSummary, command: BatchCommand) -> str:
     if summary.stopped is None:
         return text
     journal = command.journal_path()
-    again = "" if journal is None else f"; the same command continues with {journal}"
+    again = (
+        "" if journal is None else f"; the same command continues with {without_password(journal)}"
+    )
     return f"stopped ({summary.stopped}): {text}{again}"
 
 

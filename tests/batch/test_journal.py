@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
-from fal_async import InvalidRequestError
+from fal_async import InvalidRequestError, Once
 from fal_async.batch import Journal, JournalError, JournalInUseError
 from fal_async.batch.entries import Begin, Update
 
@@ -119,10 +120,27 @@ def test_journal_is_pickled_by_its_path(tmp_path: Path) -> None:
     )
 
 
-def test_repr_has_no_password() -> None:
-    assert repr(Journal("postgresql://me:secret@db.example/fal")) == (
-        "Journal('postgresql://db.example/fal')"
-    )
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@db.example/fal", "postgresql://db.example/fal"),
+        ("postgresql://db.example/fal?password=secret@", "postgresql://db.example/fal"),
+        ("postgres://me:sec?ret@db.example:5432/fal", "postgres://db.example:5432/fal"),
+        ("postgresql://me:sec/ret@db.example/fal", "postgresql://db.example/fal"),
+    ],
+)
+def test_repr_hides_the_password_of_a_database(url: str, shown: str) -> None:
+    assert repr(Journal(url)) == f"Journal({shown!r})"
+    assert repr(Once("acme/app", journal=url)) == f"Once('acme/app', journal={shown!r})"
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:secret@[::1/fal", "postgresql://me:sec%ret@db/fal"]
+)
+def test_error_of_an_invalid_url_hides_the_password(url: str) -> None:
+    with pytest.raises(JournalError, match="URL is invalid") as caught:
+        Journal(url).summary()
+    assert "sec" not in "".join(format_exception(caught.value))
 
 
 @pytest.mark.parametrize("path", ["", None, 7, "a\0b", b"x"])

@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from fal_async import InvalidInputError, InvalidRequestError, Journal, Once
 from fal_async.batch import ChangedInputError
+from fal_async.batch.once import _open_journal
 from fal_async.emulator import AppError, Fault
 from fal_async.errors import SubmitOutcomeUnknownError
 from tests.support.subprocesses import started
@@ -45,6 +46,17 @@ async def test_second_call_returns_the_output(
     assert first == second == {"n": 1}
     assert second.request_id == first.request_id
     assert fal.counters(ECHO).executions == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_spellings_of_a_path_share_a_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    journal = _open_journal("journal.db")
+    assert _open_journal("./journal.db") is journal
+    assert _open_journal(tmp_path / "journal.db") is journal
+    assert _open_journal("other.db") is not journal
 
 
 async def test_concurrent_calls_share_a_job(
