@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 import anyio
-from anyio.lowlevel import current_token
 
 from fal_async._auth.login import LoginTokenFile
 from fal_async._core.secrets import Secret, Variables, conceal
+from fal_async._net.event_loops import running_loop
 from fal_async._net.threads import run_in_thread
 from fal_async._protocol.credentials import (
     AuthHeader,
@@ -117,7 +117,7 @@ class Credentials:
             return _from_key(key).authorization
         if current := self._current():
             return current
-        loop = current_token().native_token
+        loop = running_loop()
         while (pending := self._pending.get(loop)) is not None:  # a lookup is in progress
             await pending.done.wait()
             if pending.failure is not None:

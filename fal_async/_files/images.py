@@ -108,12 +108,7 @@ def image_bytes(image: Picture, format: str) -> bytes:  # noqa: A002 -- the offi
 
 def check_pillow() -> None:
     """Raise an error if Pillow is missing."""
-    try:
-        import_module("PIL.Image")  # an optional dependency
-    except ImportError as error:
-        raise InvalidRequestError(
-            'images are opened with Pillow: pip install "fal-async[images]"'
-        ) from error
+    _load_pillow("images are opened")
 
 
 def open_image(content: bytes) -> Image:
@@ -122,13 +117,22 @@ def open_image(content: bytes) -> Image:
     Raises:
         InvalidResponseError: The content is not an image that Pillow can read.
     """
-    pillow = import_module("PIL.Image")  # an optional dependency
+    pillow = _load_pillow("images are opened")
     try:
         image = pillow.open(io.BytesIO(content))
         image.load()
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise InvalidResponseError(f"cannot open the file as an image: {error}") from error
     return cast("Image", image)
+
+
+def _load_pillow(purpose: str) -> Any:
+    try:
+        return import_module("PIL.Image")  # an optional dependency
+    except ImportError as error:
+        raise InvalidRequestError(
+            f'{purpose} with Pillow: pip install "fal-async[images]"'
+        ) from error
 
 
 def _rotate(image: Any) -> Any:
@@ -146,12 +150,7 @@ def _is_array(value: object) -> bool:
 
 
 def _from_array(array: Any) -> Any:
-    try:
-        pillow = import_module("PIL.Image")  # an optional dependency
-    except ImportError as error:
-        raise InvalidRequestError(
-            'arrays can be uploaded as images with Pillow: pip install "fal-async[images]"'
-        ) from error
+    pillow = _load_pillow("arrays can be uploaded as images")
     shape = array.shape
     if len(shape) not in {2, 3} or 0 in shape or shape[2:] not in _CHANNELS:
         raise InvalidRequestError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -368,21 +368,16 @@ class JobExecutor:
             for _ in range(self._options.submitting):
                 await self._submitting.acquire()
 
-    async def cancel_all(self) -> int:
-        """Cancel all jobs in flight; return the number of jobs that were not cancelled."""
-        failed = 0
+    async def cancel_all(self) -> None:
+        """Cancel all jobs in flight. A job that cannot be cancelled ends by itself."""
 
         async def cancel(handle: AsyncRequestHandle) -> None:
-            nonlocal failed
-            try:
+            with suppress(FalClientError):
                 await handle.cancel()
-            except FalClientError:
-                failed += 1
 
         async with anyio.create_task_group() as group:
             for handle in list(self._handles.values()):
                 group.start_soon(cancel, handle)
-        return failed
 
 
 def _is_start_retried(error: FalClientError) -> bool:

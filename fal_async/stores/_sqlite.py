@@ -6,9 +6,9 @@ import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from fal_async._core.checks import describe, explain
+from fal_async._core.checks import check_file_path, explain
 from fal_async._net.threads import Work, run_in_thread
 from fal_async.errors import FalClientError, InvalidRequestError
 from fal_async.stores._protocol import check_entry
@@ -65,10 +65,9 @@ class SQLiteStore:
     def __init__(
         self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time
     ) -> None:
-        given = cast("object", path)
-        if not isinstance(given, str | os.PathLike) or given in {"", ":memory:"}:
-            raise InvalidRequestError(f"path must be the path of a file, got {describe(path)}")
-        self._path = os.fspath(path)
+        self._path = check_file_path("path", path)
+        if self._path == ":memory:":  # the name of a database without a file
+            raise InvalidRequestError("path must be the path of a file, got ':memory:'")
         self._clock = clock
         self._lock = threading.Lock()
         self._process = os.getpid()

@@ -60,16 +60,16 @@ async def missed(
     """
     found = [job async for job in jobs] if isinstance(jobs, AsyncIterable) else list(jobs)
     handles = [await _bind(job, client) for job in found]
-    for start in range(0, len(handles), BATCH):
-        ended: set[str] = set()
+    ended: set[str] = set()
 
-        async def check(handle: AsyncRequestHandle, ended: set[str] = ended) -> None:
-            try:
-                if isinstance(await handle.status(), Completed):
-                    ended.add(handle.request_id)
-            except NotFoundError:
+    async def check(handle: AsyncRequestHandle) -> None:
+        try:
+            if isinstance(await handle.status(), Completed):
                 ended.add(handle.request_id)
+        except NotFoundError:
+            ended.add(handle.request_id)
 
+    for start in range(0, len(handles), BATCH):
         batch = handles[start : start + BATCH]
         async with open_task_group() as group:
             for handle in batch:
