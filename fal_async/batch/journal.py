@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from functools import partial
@@ -89,6 +90,7 @@ class Journal:
         self._group: _CommitGroup | None = None
         self._committing: _CommitGroup | None = None
         self._failure: JournalError | None = None
+        self._committed_at = -math.inf
         #: The number of commits and of changes in them.
         self.commits: int = 0
         self.changes: int = 0
@@ -230,11 +232,11 @@ class Journal:
     async def _commit_groups(self) -> None:
         """Commit one group after the other, until there are no more changes."""
         try:
-            while self._group is not None and self._group.changes:
-                group, self._group = self._group, _CommitGroup()
-                started = time.monotonic()
+            while (group := self._group) is not None and group.changes:
+                # Not afterwards: the task ends with the last commit, for loops that are stopped.
+                await anyio.sleep(max(0.0, self._committed_at + COMMIT_INTERVAL - time.monotonic()))
+                self._group, self._committed_at = _CommitGroup(), time.monotonic()
                 await self._commit_group(group)
-                await anyio.sleep(max(0.0, COMMIT_INTERVAL - (time.monotonic() - started)))
         finally:
             rest, self._group = self._group, None
             if rest is not None and rest.changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import sys
@@ -14,6 +15,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from fal_async import InvalidInputError, InvalidRequestError, Journal, Once
+from fal_async._net import background
 from fal_async.batch import ChangedInputError
 from fal_async.batch.once import _open_journal
 from fal_async.emulator import AppError, Fault
@@ -146,6 +148,21 @@ async def test_once_adds_columns(fal: Emulator, tmp_path: Path) -> None:
     columns = await draw.rows({"text": ["a cat", "a fox"], "id": [7, 8]})
     assert columns["fal_output"] == [{"prompt": "a cat"}, {"prompt": "a fox"}]
     assert fal.counters(ECHO).executions == 2
+
+
+def test_stopped_loop_has_no_work_left(
+    fal: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some engines stop their loop, and never end it: threads of later work would never end."""
+    monkeypatch.setattr("fal_async.batch.journal.COMMIT_INTERVAL", 0.2)
+    draw = Once(ECHO, journal=tmp_path / "journal.db", key=fal.key, hosts=fal.hosts)
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(draw({"n": 1}))
+        assert loop not in background._asyncio_tasks
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 async def test_error_is_a_column(fal: Emulator, tmp_path: Path) -> None:
