@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fal_async.batch.inputs import Item
     from fal_async.batch.journal import Journal
 
-__all__ = ["Found", "find_jobs"]
+__all__ = ["Found", "find_jobs", "is_settled"]
 
 #: The difference of clocks that is tolerated, in seconds.
 CLOCK_MARGIN: Final = 60.0
@@ -67,9 +67,19 @@ async def find_jobs(
         if request is not None:
             free.remove(request)
             found[item.key] = request.request_id
-        elif is_complete and time.time() - item.started_at > SETTLED_AFTER + longest:
+        elif is_complete and is_settled(item.started_at, longest):
             found[item.key] = None
     return found
+
+
+def is_settled(submitted_at: float, longest: float) -> bool:
+    """Return whether the platform lists a request that was submitted then, if there is one.
+
+    Args:
+        submitted_at: The time of the submit, in seconds since 1970.
+        longest: The longest time that a job of the batch took, in seconds.
+    """
+    return time.time() - submitted_at > SETTLED_AFTER + longest
 
 
 def _first_match(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import time
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,7 @@ from fal_async._protocol.serialization import decode_json
 from fal_async.batch.entries import COMPLETE, PENDING, Update
 from fal_async.batch.executor import OTHER_PROCESS_DELAY
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
-from fal_async.batch.lookup import SETTLED_AFTER, find_jobs
+from fal_async.batch.lookup import find_jobs, is_settled
 from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
@@ -374,8 +373,10 @@ class Scheduler:
         longest = await self._journal._read(lambda store: store.longest_job())
         found: dict[str, str | None] = {}
         can_ask = True
-        # Another search would find no more for inputs that were submitted before.
-        overdue_before = time.time() - SETTLED_AFTER - longest - 2 * LOOK_INTERVAL
+        # Another search would find no more of these.
+        overdue = {
+            item.key for item in items if is_settled(item.started_at + 2 * LOOK_INTERVAL, longest)
+        }
         for application in {item.application for item in items}:
             group = [item for item in items if item.application == application]
             try:
@@ -390,7 +391,7 @@ class Scheduler:
                 await self._journal._commit(Update(item.key, item.attempts, values, states=PENDING))
                 await self._reload(item)
                 self._defer(item)
-            elif can_ask and item.started_at >= overdue_before:
+            elif can_ask and item.key not in overdue:
                 self._unsure.append(item)
             else:
                 self._report(item)

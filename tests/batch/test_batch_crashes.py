@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from fal_async.batch import lookup
+from fal_async.batch import lookup, scheduler
 from fal_async.emulator import Emulator, Fault
 from tests.support.subprocesses import started
 
@@ -122,6 +122,20 @@ async def test_unsent_submit_is_started_after_look(
     assert [job.ok for job in jobs] == [True] * 10
     assert executions == Counter(range(10))
     assert batch.summary.again == 0
+
+
+async def test_unsure_input_without_payload_is_reported(
+    fal: Emulator, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "SETTLED_AFTER", 0.01)
+    monkeypatch.setattr(scheduler, "LOOK_INTERVAL", 0.01)
+    executions = serve(fal)
+    fal.fail(APP, Fault(route="submit", drop_response=True))
+    options: dict[str, Any] = {"journal": tmp_path / "journal.db", "store_io": False}
+    async with client.batch(APP, [{"n": n} for n in range(5)], **options) as batch:
+        jobs = [job async for job in batch]
+    assert Counter(job.ok for job in jobs) == {True: 4, None: 1}
+    assert executions == Counter(range(5))
 
 
 async def test_equal_unsure_inputs_are_told_apart(
