@@ -85,7 +85,7 @@ def test_killed_datasets_process_pays_once(
         process.kill()
     with start(fal, DATASETS, tmp_path) as process:
         output, _ = process.communicate()
-    assert output.split()[-1] == str(ROWS)
+    assert str(ROWS) in output.splitlines()
     assert executions == Counter(range(ROWS))
 
 
@@ -97,5 +97,5 @@ def test_killed_ray_worker_pays_once(
         fal.wait_for(lambda: executions.total() >= ROWS // 3, timeout=200)
         os.kill(worker_of(fal.key), signal.SIGKILL)
         output, _ = process.communicate()
-    assert output.split()[-1] == str(ROWS)
+    assert str(ROWS) in output.splitlines()  # beside messages of Ray
     assert executions == Counter(range(ROWS))
