@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import anyio
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
+from benchmarks.killed import line_count, platform, start, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from benchmarks.benchmark import Measures
     from benchmarks.work import Work
@@ -53,7 +50,9 @@ async def main(count, path):
                     note(n=n, id=handle.request_id)
                 await handle.get()
                 note(n=n, done=True)
+                done.add(n)
         await asyncio.gather(*[draw(n) for n in range(count) if n not in done])
+    print(len(done))
 asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2])))
 """
 #: The loop over `subscribe` that stores the results alone.
@@ -71,9 +70,11 @@ async def main(count, path):
                 async with slots:
                     await client.subscribe("acme/app", {"n": n})
                     print(n, file=journal, flush=True)
+                    done.add(n)
             async with anyio.create_task_group() as group:
                 for n in set(range(count)) - done:
                     group.start_soon(draw, n)
+    print(len(done))
 anyio.run(main, int(sys.argv[1]), Path(sys.argv[2]))
 """
 _BATCH = """
@@ -85,41 +86,66 @@ async def main(count, path):
     async with AsyncClient() as client:
         async with client.batch("acme/app", rows, journal=path, in_flight=200) as batch:
             await batch.run()
+    print(batch.summary.ok)
 anyio.run(main, int(sys.argv[1]), sys.argv[2])
 """
 
 
-def _kill(program: str) -> Callable[[Work], Measures]:
-    """Return a leg that runs a program to its end, and kills it several times before."""
+#: The faults of each exchange, together one in five: errors, lost requests and lost responses.
+_FAULTS: Final[tuple[dict[str, Any], ...]] = (
+    {"status": 503},
+    {"drop": True},
+    {"reset": True},
+    {"drop_response": True},
+    {"cut": 10},
+)
+
+
+@contextmanager
+def _journal(kind: str) -> Generator[str]:
+    """Make a journal: the path of a file, or the URL of a database."""
+    if kind == "postgres":
+        from tests.support.postgres import running_server
+
+        with running_server() as server:
+            yield server.new_schema()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(Path(folder) / "journal")
+
+
+def _kill(program: str, journal: str = "file", processes: int = 1) -> Callable[[Work], Measures]:
+    """Return a leg that runs a program to its end, and kills it several times before.
+
+    Args:
+        program: The program. It prints the number of inputs whose outcome it has.
+        journal: ``"file"`` or ``"postgres"``.
+        processes: The number of processes that share the journal. The first of them is killed.
+    """
 
     def measure(work: Work) -> Measures:
-        from fal_async.emulator import Emulator
+        from fal_async.emulator import Fault
 
-        executions: Counter[int] = Counter()
         count, kills = work["jobs"], work["kills"]
-        with Emulator() as fal, tempfile.TemporaryDirectory() as folder:
-
-            @fal.endpoint("acme/app")
-            async def app(arguments: dict[str, Any]) -> dict[str, Any]:
-                executions[arguments["n"]] += 1
-                await anyio.sleep(0.1 + arguments["n"] % 7 * 0.03)
-                return arguments
-
-            command = [sys.executable, "-c", program, str(count), str(Path(folder) / "journal")]
-            environment = {**os.environ, **fal.environ}
-            started = time.perf_counter()
-            cpu = os.times()
-            for kill in range(kills + 1):
-                with subprocess.Popen(command, env=environment) as process:
-                    if kill < kills:
-                        _wait_for(process, executions, count * (kill + 1) // (kills + 2))
-                        process.kill()
+        with _journal(journal) as path, platform(lambda n: 0.1 + n % 7 * 0.03) as (fal, executions):
+            for number, fault in enumerate(_FAULTS):
+                share = work["faults_percent"] / 100 / len(_FAULTS)
+                fal.fail(None, Fault(share=share, seed=number, **fault))
+            started, cpu = time.perf_counter(), os.times()
+            running = [start(fal, program, count, path) for _ in range(processes)]
+            for kill in range(kills):
+                wait_for(running[0], executions, count * (kill + 1) // (kills + 2))
+                running[0].kill()
+                running[0].communicate()
+                running[0] = start(fal, program, count, path)
+            outputs = [process.communicate()[0] for process in running]
             used = os.times()
+        collected = min(int(output or 0) for output in outputs)
         return {
             "units": count,
             "twice": executions.total() - len(executions),
-            "missing": count - len(executions),
-            "lines": program.strip().count("\n") + 1,
+            "missing": count - collected,
+            "lines": line_count(program),
             "wall_s": time.perf_counter() - started,
             "cpu_us": 1e6
             * (used.children_user + used.children_system - cpu.children_user - cpu.children_system)
@@ -129,14 +155,9 @@ def _kill(program: str) -> Callable[[Work], Measures]:
     return measure
 
 
-def _wait_for(process: subprocess.Popen[bytes], executions: Counter[int], total: int) -> None:
-    while executions.total() < total:
-        if process.poll() is not None:
-            raise RuntimeError(f"the program has ended with status {process.returncode}")
-        time.sleep(0.005)
-
-
 _OURS, _LOOP = "ours, batch", "ours, subscribe in a task group"
+_POSTGRES, _SHARED = "ours, batch on PostgreSQL", "ours, two processes on PostgreSQL"
+_DATABASE = (("starlette", "psycopg", "pytest"), ("initdb",))
 
 BENCHMARK = Benchmark(
     name="batches",
@@ -146,22 +167,29 @@ BENCHMARK = Benchmark(
         Leg("fal_client by hand", _kill(_BY_HAND), ("fal_client", "starlette")),
         Leg(_LOOP, _kill(_SUBSCRIBE), ("starlette",)),
         Leg(_OURS, _kill(_BATCH), ("starlette",)),
+        Leg(_POSTGRES, _kill(_BATCH, "postgres"), *_DATABASE),
+        Leg(_SHARED, _kill(_BATCH, "postgres", processes=2), *_DATABASE),
     ),
     cases=(
-        Case("5 kills", {"jobs": 5000, "kills": 5}, patience=400),
-        Case("no kill", {"jobs": 3000, "kills": 0}, patience=400),
+        Case("5 kills", {"jobs": 5000, "kills": 5, "faults_percent": 0}, patience=600),
+        Case("faults", {"jobs": 10_000, "kills": 0, "faults_percent": 20}, patience=900),
+        Case("no kill", {"jobs": 3000, "kills": 0, "faults_percent": 0}, patience=400),
     ),
-    quick=(Case("1 kill", {"jobs": 40, "kills": 1}),),
+    quick=(Case("1 kill", {"jobs": 40, "kills": 1, "faults_percent": 0}),),
     columns=(
         Column("twice", "paid twice"),
-        Column("missing", "missing"),
+        Column("missing", "without outcome"),
         Column("lines", "lines"),
         Column("wall_s", "wall s"),
         Column("cpu_us", "CPU us"),
     ),
     bars=(
-        Bar("jobs of a killed batch that are paid twice", "twice", "5 kills", _OURS, at_most=0),
-        Bar("jobs of a killed batch that are missing", "missing", "5 kills", _OURS, at_most=0),
+        *(
+            Bar(f"{title}, {case}", measure, case, leg, at_most=0)
+            for measure, title in (("twice", "jobs paid twice"), ("missing", "no outcome"))
+            for case in ("5 kills", "faults")
+            for leg in (_OURS, _POSTGRES, _SHARED)
+        ),
         Bar("CPU of a job, of that of subscribe", "cpu_us", "no kill", _OURS, against=_LOOP,
             at_most=1.3),
     ),

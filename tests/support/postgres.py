@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -15,9 +16,9 @@ import psycopg
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
-__all__ = ["POSTGRES", "PostgresServer", "needs_postgres", "postgres_server"]
+__all__ = ["POSTGRES", "PostgresServer", "needs_postgres", "postgres_server", "running_server"]
 
 
 def _find_programs() -> Path | None:
@@ -76,9 +77,9 @@ class PostgresServer:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60, cwd="/")
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """A server for all tests of one process."""
+@contextmanager
+def running_server() -> Generator[PostgresServer]:
+    """Run a server until the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path must be short
     server = PostgresServer(folder)
     server.start()
@@ -87,3 +88,10 @@ def postgres_server() -> Iterator[PostgresServer]:
     finally:
         server.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server for all tests of one process."""
+    with running_server() as server:
+        yield server
