@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from fal_async._client.client import AsyncClient
@@ -44,11 +43,11 @@ from fal_async.proxy._request import (
     Authorize,
     DisconnectedError,
     ProxyRequest,
-    Refusal,
     Rejection,
     RequestBody,
     check_forwarded,
     forwarded_headers,
+    identify,
     read_headers,
 )
 from fal_async.proxy._responses import (
@@ -275,14 +274,31 @@ class FalProxy:
     async def _forward(
         self, request: ProxyRequest, target: Target, body: RequestBody, send: Send
     ) -> None:
-        user = await self._identify(request)
+        user = await identify(request, self._authorize)
         if target.request_id is not None:
             job = await self._owners.get(target.request_id, user, target.endpoint)
             if job is None or not self._policy.endpoints.match(job.endpoint):
                 raise Rejection(404, _NOT_FOUND)  # as if it did not exist
         if target.action == "token":
             request.replace_arguments(self._policy.limit_token(await request.arguments()))
-        operation = await self._operation(request, target)
+        headers: dict[str, Any] = {
+            **merge_headers(JSON_HEADERS, request.forwarded, {"x-fal-client-proxy": _PROXY_NAME})
+        }
+        is_authorized = "authorization" in headers  # by the hook
+        if is_authorized:
+            headers["authorization"] = Secret(headers["authorization"])
+        operation: Operation[Response] = Operation(
+            name="watch" if target.action == "status_stream" else target.action,
+            application=target.endpoint or target.action,
+            request=Request(request.method, target.url, headers, await request._content()),
+            parse=lambda response: response,
+            retry=Retry.IF_NOT_SENT,  # the official client retries by the status
+            lane=_STREAMED.get(target.action, Lane.CONTROL),
+            request_id=target.request_id,
+            is_billable=target.action in {"run", "submit"},
+            credential=Credential.NONE if is_authorized else Credential.KEY,
+            max_body=MAX_OUTPUT,
+        )
         try:
             if target.action in _STREAMED:
                 await self._stream(operation, body, send)
@@ -297,48 +313,27 @@ class FalProxy:
                 raise
             raise rejection from error
 
-    async def _identify(self, request: ProxyRequest) -> str:
-        """Return the id of the user, or raise the rejection of the hook."""
-        if self._authorize is None:
-            return ""
-        returned = self._authorize(request)
-        user = cast("object", await returned if isawaitable(returned) else returned)
-        match user:
-            case str() if user:
-                return user
-            case None:
-                raise Refusal()._rejection()
-            case Refusal():
-                raise user._rejection()
-            case _:
-                raise InvalidRequestError(
-                    f"authorize must return a user id or a Refusal, got {describe(user)}"
-                )
-
-    async def _operation(self, request: ProxyRequest, target: Target) -> Operation[Response]:
-        headers: dict[str, Any] = {
-            **merge_headers(JSON_HEADERS, request.forwarded, {"x-fal-client-proxy": _PROXY_NAME})
-        }
-        is_authorized = "authorization" in headers  # by the hook
-        if is_authorized:
-            headers["authorization"] = Secret(headers["authorization"])
-        return Operation(
-            name="watch" if target.action == "status_stream" else target.action,
-            application=target.endpoint or target.action,
-            request=Request(request.method, target.url, headers, await request._content()),
-            parse=lambda response: response,
-            retry=Retry.IF_NOT_SENT,  # the official client retries by the status
-            lane=_STREAMED.get(target.action, Lane.CONTROL),
-            request_id=target.request_id,
-            is_billable=target.action in {"run", "submit"},
-            credential=Credential.NONE if is_authorized else Credential.KEY,
-            max_body=MAX_OUTPUT,
-        )
-
     async def _submit(self, operation: Operation[Response], user: str, send: Send) -> None:
         """Submit a job and keep its owner. It is cancelled if the visitor cannot receive its id."""
-        cancel = partial(self._cancel, operation)
-        response = await self._client._dispatcher.execute(operation, on_abandoned=cancel)
+        dispatcher = self._client._dispatcher
+
+        async def cancel(response: Response) -> None:
+            if not response.ok:
+                return
+            endpoint = parse_endpoint(operation.application)
+            handle = self._client._bind(endpoint, parse_submission(response))
+            cancellation = queue.cancel(
+                handle.cancel_url, application=operation.application, request_id=handle.request_id
+            )
+            # With the key that the job was submitted with, perhaps that of a tenant.
+            headers = {**operation.request.headers, **cancellation.request.headers}
+            request = replace(cancellation.request, headers=headers)
+            cancellation = replace(cancellation, request=request, credential=operation.credential)
+            canceller = dispatcher.resources.cancellers.get()
+            pending = canceller.cancel(handle.request_id, partial(dispatcher.execute, cancellation))
+            await canceller.wait(pending)
+
+        response = await dispatcher.execute(operation, on_abandoned=cancel)
         try:
             if response.ok:
                 job = OwnedJob(user, operation.application)
@@ -348,23 +343,6 @@ class FalProxy:
             await cancel(response)
             raise
         await send_body(send, response)
-
-    async def _cancel(self, submit: Operation[Response], response: Response) -> None:
-        """Cancel a job with the key that it was submitted with, perhaps that of a tenant."""
-        if not response.ok:
-            return
-        endpoint = parse_endpoint(submit.application)
-        handle = self._client._bind(endpoint, parse_submission(response))
-        operation = queue.cancel(
-            handle.cancel_url, application=submit.application, request_id=handle.request_id
-        )
-        headers = {**submit.request.headers, **operation.request.headers}
-        request = replace(operation.request, headers=headers)
-        operation = replace(operation, request=request, credential=submit.credential)
-        dispatcher = self._client._dispatcher
-        canceller = dispatcher.resources.cancellers.get()
-        pending = canceller.cancel(handle.request_id, partial(dispatcher.execute, operation))
-        await canceller.wait(pending)
 
     async def _stream(self, operation: Operation[Response], body: RequestBody, send: Send) -> None:
         """Forward a response as it arrives, no faster than the visitor receives it."""

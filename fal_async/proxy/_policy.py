@@ -14,7 +14,7 @@ from fal_async._protocol.endpoint import Endpoint, parse_endpoint, parse_request
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["Action", "EndpointPatterns", "PolicyViolation", "ProxyPolicy", "Target"]
 
@@ -97,9 +97,13 @@ class EndpointPatterns:
                 "allow must name the endpoints that visitors may call, got none: "
                 'allow=["**"] allows all'
             )
-        split = [_split_pattern(pattern) for pattern in patterns]
-        self._ids = re.compile("|".join("".join(map(_to_regex, each)) for each in split))
-        self._apps = re.compile("|".join(map(_to_prefix_regex, split)))
+        segments = [_segment_regexes(pattern) for pattern in patterns]
+        self._ids = re.compile("|".join(map("".join, segments)))
+        # Any number of the first segments, such as (?:acme/(?:[^/]*/)?)? for acme/*.
+        prefixes = [
+            "".join(f"(?:{regex}" for regex in each) + ")?" * len(each) for each in segments
+        ]
+        self._apps = re.compile("|".join(prefixes))
         # A token for an alias names no owner, so wildcards do not count.
         self._aliases = {parse_endpoint(each).alias for each in patterns if "*" not in each}
 
@@ -125,7 +129,8 @@ class EndpointPatterns:
         return all(map(_SEGMENT.fullmatch, app.split("/"))) and self.match_path(app)
 
 
-def _split_pattern(pattern: object) -> list[str]:
+def _segment_regexes(pattern: object) -> list[str]:
+    """Return a regular expression for each segment of a pattern."""
     segments = pattern.split("/") if isinstance(pattern, str) else []
     is_valid = all(map(_PATTERN_SEGMENT.fullmatch, segments))
     if not is_valid or (len(segments) < 2 and "**" not in segments):
@@ -133,20 +138,10 @@ def _split_pattern(pattern: object) -> list[str]:
             "allow must contain endpoint ids and patterns, such as 'fal-ai/flux/dev' and "
             f"'acme/*', got {describe(pattern)}"
         )
-    return segments
-
-
-def _to_regex(segment: str) -> str:
-    if segment == "**":
-        return "(?:[^/]+/)*"
-    return "[^/]*".join(map(re.escape, segment.split("*"))) + "/"
-
-
-def _to_prefix_regex(segments: Iterable[str]) -> str:
-    regex = ""
-    for segment in reversed(list(segments)):
-        regex = f"(?:{_to_regex(segment)}{regex})?"
-    return regex
+    return [
+        "(?:[^/]+/)*" if segment == "**" else "[^/]*".join(map(re.escape, segment.split("*"))) + "/"
+        for segment in segments
+    ]
 
 
 class ProxyPolicy:
@@ -208,7 +203,11 @@ class ProxyPolicy:
         except InvalidRequestError as error:
             raise PolicyViolation(str(error)) from None
         if host == "run":
-            return self._check_run(method, endpoint, query)
+            if method not in {"GET", "POST"}:
+                raise PolicyViolation(f"cannot run an endpoint by {method}")
+            if not self.endpoints.match_path(str(endpoint)):
+                raise PolicyViolation(f"the endpoint {endpoint} is not listed")
+            return Target("run", self._url("run", f"/{endpoint}", query), str(endpoint))
         depth = endpoint.app.count("/") + 1
         if "requests" in path[depth:]:
             return self._check_job(method, endpoint, path, query)
@@ -266,13 +265,6 @@ class ProxyPolicy:
         except ValueError:
             raise PolicyViolation(f"the query of the target is invalid: {describe(url)}") from None
         return name, path, query
-
-    def _check_run(self, method: str, endpoint: Endpoint, query: list[tuple[str, str]]) -> Target:
-        if method not in {"GET", "POST"}:
-            raise PolicyViolation(f"cannot run an endpoint by {method}")
-        if not self.endpoints.match_path(str(endpoint)):
-            raise PolicyViolation(f"the endpoint {endpoint} is not listed")
-        return Target("run", self._url("run", f"/{endpoint}", query), str(endpoint))
 
     def _check_job(
         self, method: str, endpoint: Endpoint, path: list[str], query: list[tuple[str, str]]

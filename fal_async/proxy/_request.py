@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
 
 import anyio
@@ -28,6 +29,8 @@ __all__ = [
     "Rejection",
     "RequestBody",
     "check_forwarded",
+    "forwarded_headers",
+    "identify",
     "read_headers",
 ]
 
@@ -300,6 +303,30 @@ class ProxyRequest:
 Authorize: TypeAlias = Callable[
     [ProxyRequest], Awaitable[str | Refusal | None] | str | Refusal | None
 ]
+
+
+async def identify(request: ProxyRequest, authorize: Authorize | None) -> str:
+    """Return the id of the user that a hook finds; empty if there is no hook.
+
+    Raises:
+        Rejection: The hook refuses the request.
+        InvalidRequestError: The hook returns neither an id nor a refusal.
+    """
+    if authorize is None:
+        return ""
+    returned = authorize(request)
+    user = cast("object", await returned if isawaitable(returned) else returned)
+    match user:
+        case str() if user:
+            return user
+        case None:
+            raise Refusal()._rejection()
+        case Refusal():
+            raise user._rejection()
+        case _:
+            raise InvalidRequestError(
+                f"authorize must return a user id or a Refusal, got {describe(user)}"
+            )
 
 
 def read_headers(scope: Mapping[str, Any]) -> dict[str, str]:
