@@ -13,9 +13,19 @@ from fal_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
-__all__ = ["DETAILS", "Receive", "Scope", "Send", "read_body", "send_response", "status_code"]
+__all__ = [
+    "DETAILS",
+    "DisconnectedError",
+    "Receive",
+    "Scope",
+    "Send",
+    "iter_body",
+    "read_body",
+    "send_response",
+    "status_code",
+]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -34,12 +44,31 @@ DETAILS: Final = {
 }
 
 
+class DisconnectedError(Exception):
+    """The peer has disconnected within its request."""
+
+
 def status_code(error: WebhookError) -> int:
     """Return the status of the response to a callback that was not accepted."""
     if isinstance(error, InvalidWebhookSignatureError):
         return 401
     # All others may succeed when the platform sends the callback again.
     return 400 if isinstance(error, InvalidWebhookEventError) else 503
+
+
+async def iter_body(receive: Receive) -> AsyncGenerator[bytes, None]:
+    """Iterate over the body of a request.
+
+    Raises:
+        DisconnectedError: The peer has disconnected before its end.
+    """
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
 
 
 async def read_body(chunks: AsyncIterator[bytes], length: str | None, limit: int) -> bytes | None:

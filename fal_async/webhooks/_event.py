@@ -23,8 +23,6 @@ from fal_async.errors import InvalidRequestError, InvalidResponseError, InvalidW
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    from fal_async.errors import FalClientHTTPError
-
     T = TypeVarWithDefault("T", default=Result)
 else:
     T = TypeVar("T")
@@ -135,7 +133,19 @@ class WebhookEvent(Bound):
         """
         check_output_type(output)
         if not self.ok:
-            raise self._failure()
+            # The error that the result call would raise.
+            payload: object = self.payload
+            fields = cast("dict[str, object]", payload) if isinstance(payload, dict) else {}
+            found = _STATUS.search(self.error or "")
+            # A list of problems is about the input.
+            guess = 422 if isinstance(fields.get("detail"), list) else 500
+            body = encode_json(self.payload or {"detail": self.error or ""})
+            failure = exception_from_response(
+                Response(status_code=int(found[1]) if found else guess, body=body),
+                request_id=self.request_id,
+            )
+            failure.stage, failure.started = "job", True
+            raise failure
         if self.payload_error is not None:
             error = InvalidResponseError(
                 f"the callback has no output: {self.payload_error}; fetch it from the queue",
@@ -158,18 +168,3 @@ class WebhookEvent(Bound):
         """
         check_client(client)
         return client.attach({"application": application, "request_id": self.request_id})
-
-    def _failure(self) -> FalClientHTTPError:
-        """Return the error that the result call would raise."""
-        payload: object = self.payload
-        fields = cast("dict[str, object]", payload) if isinstance(payload, dict) else {}
-        found = _STATUS.search(self.error or "")
-        # A list of problems is about the input.
-        guess = 422 if isinstance(fields.get("detail"), list) else 500
-        body = encode_json(self.payload or {"detail": self.error or ""})
-        failure = exception_from_response(
-            Response(status_code=int(found[1]) if found else guess, body=body),
-            request_id=self.request_id,
-        )
-        failure.stage, failure.started = "job", True
-        return failure

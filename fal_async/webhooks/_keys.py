@@ -124,28 +124,26 @@ class KeySet:
         """Fetch the keys, or wait for the task that does."""
         fetch_count = cached.fetch_count
         async with cached.lock:
-            if cached.fetch_count == fetch_count:
-                await self._fetch(cached)
-
-    async def _fetch(self, cached: _Cached) -> None:
-        cached.tried_at = self._clock()
-        try:
-            with anyio.fail_after(FETCH_TIMEOUT):
-                # Imported in a thread, since that takes 0.1 s.
-                await run_in_thread(partial(import_module, _ED25519))
-                dispatcher = await self._dispatcher()
-                url = self._url or f"{dispatcher.hosts.rest}/.well-known/jwks.json"
-                keys = await dispatcher.execute(_key_set(url))
-        except (FalClientError, TimeoutError) as error:
-            if isinstance(error, FalClientError):
-                cached.failure = copy(error)  # without its traceback
+            if cached.fetch_count != fetch_count:
+                return
+            cached.tried_at = self._clock()
+            try:
+                with anyio.fail_after(FETCH_TIMEOUT):
+                    # Imported in a thread, since that takes 0.1 s.
+                    await run_in_thread(partial(import_module, _ED25519))
+                    dispatcher = await self._dispatcher()
+                    url = self._url or f"{dispatcher.hosts.rest}/.well-known/jwks.json"
+                    keys = await dispatcher.execute(_key_set(url))
+            except (FalClientError, TimeoutError) as error:
+                if isinstance(error, FalClientError):
+                    cached.failure = copy(error)  # without its traceback
+                else:
+                    cached.failure = FalClientError(f"no response within {FETCH_TIMEOUT:g} seconds")
+                _log.warning("The keys of webhooks cannot be fetched: %s", cached.failure)
             else:
-                cached.failure = FalClientError(f"no response within {FETCH_TIMEOUT:g} seconds")
-            _log.warning("The keys of webhooks cannot be fetched: %s", cached.failure)
-        else:
-            cached.keys, cached.fetched_at, cached.failure = keys, cached.tried_at, None
-        finally:
-            cached.fetch_count += 1
+                cached.keys, cached.fetched_at, cached.failure = keys, cached.tried_at, None
+            finally:
+                cached.fetch_count += 1
 
 
 def _key_set(url: str) -> Operation[tuple[Any, ...]]:

@@ -17,11 +17,17 @@ from fal_async._net.event_loops import PerLoop
 from fal_async._net.tasks import open_task_group, shielded_cleanup
 from fal_async.errors import InvalidRequestError, UnknownJobError, WebhookError
 from fal_async.stores import MemoryStore
-from fal_async.webhooks._asgi import read_body, send_response, status_code
+from fal_async.webhooks._asgi import (
+    DisconnectedError,
+    iter_body,
+    read_body,
+    send_response,
+    status_code,
+)
 from fal_async.webhooks._webhooks import Webhooks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from fal_async._net.background import BackgroundTask
     from fal_async.stores import Store
@@ -42,10 +48,6 @@ DONE: Final = "done"
 def event_key(user_id: str | None, request_id: str) -> str:
     """Return the key of an event in the store of a receiver."""
     return f"fal-webhook:{user_id}:{request_id}"
-
-
-class _DisconnectedError(Exception):
-    """The peer has disconnected within its request."""
 
 
 @set_module("fal_async.webhooks")
@@ -127,7 +129,7 @@ class WebhookReceiver:
             try:
                 with anyio.move_on_after(self._respond_within):
                     status = await self._receive(scope, receive)
-            except _DisconnectedError:
+            except DisconnectedError:
                 return
             await send_response(send, status)
 
@@ -159,7 +161,7 @@ class WebhookReceiver:
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         lengths = [value for name, value in headers if name.lower() == b"content-length"]
         length = lengths[0].decode("latin-1") if lengths else None
-        async with aclosing(_chunks(receive)) as chunks:
+        async with aclosing(iter_body(receive)) as chunks:
             body = await read_body(chunks, length, self._webhooks.max_body)
         if body is None:
             return 413
@@ -169,10 +171,7 @@ class WebhookReceiver:
             status = status_code(error)
             _log.warning("A callback was refused with status %d: %s", status, error)
             return status
-        return await self._handle(event)
-
-    async def _handle(self, event: WebhookEvent) -> int:
-        """Handle an event in the background, where it continues when the time is up."""
+        # In the background, where it continues when the time is up.
         statuses: list[int] = []
         running = self._running.get()
 
@@ -192,10 +191,19 @@ class WebhookReceiver:
         key = event_key(event.user_id, event.request_id)
         if not await self._store.add(key, RUNNING, expires_in=LEASE):
             return 200 if await self._store.get(key) == DONE else 503
+
+        async def refresh_lease() -> None:
+            while True:
+                await anyio.sleep(LEASE / 3)
+                try:
+                    await self._store.set(key, RUNNING, expires_in=LEASE)
+                except Exception as error:  # noqa: BLE001 -- of any store
+                    _log.warning("The mark of a running event cannot be refreshed: %s", error)
+
         status = 500
         try:
             async with open_task_group() as group:
-                group.start_soon(self._refresh_lease, key)
+                group.start_soon(refresh_lease)
                 await self._call(event)
                 group.cancel_scope.cancel()
             await self._store.set(key, DONE, expires_in=self._remember_for)
@@ -219,21 +227,3 @@ class WebhookReceiver:
             [outcome] = await anyio.to_thread.run_sync(lambda: [self._on_event(event)])
         if inspect.isawaitable(outcome):
             await outcome
-
-    async def _refresh_lease(self, key: str) -> None:
-        while True:
-            await anyio.sleep(LEASE / 3)
-            try:
-                await self._store.set(key, RUNNING, expires_in=LEASE)
-            except Exception as error:  # noqa: BLE001 -- of any store
-                _log.warning("The mark of a running event cannot be refreshed: %s", error)
-
-
-async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _DisconnectedError
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
