@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fal_async import AsyncClient
-    from fal_async.emulator import Emulator, RecordedRequest
+    from fal_async.emulator import Emulator
     from fal_async.sync import SyncClient
 
 __all__ = [
@@ -123,18 +123,14 @@ def fal(fal_session: Emulator, request: pytest.FixtureRequest) -> Iterator[Emula
         yield emulator
         unexpected, endpoints = emulator.unexpected_requests, emulator.endpoints
     if unexpected and not allowed:
-        pytest.fail(_describe_unexpected(unexpected, endpoints), pytrace=False)
-
-
-def _describe_unexpected(requests: list[RecordedRequest], endpoints: list[str]) -> str:
-    counts = Counter((request.route, request.endpoint) for request in requests)
-    lines = [f"  {route} {endpoint} ({count})" for (route, endpoint), count in counts.items()]
-    head = "the emulator received requests for endpoints that are not registered:"
-    remedy = (
-        f"registered: {', '.join(endpoints) or 'none'}. Register the others with fal.register, or "
-        "accept the requests by @pytest.mark.fal(allow_unexpected=True)"
-    )
-    return "\n".join([head, *lines, remedy])
+        counts = Counter((found.route, found.endpoint) for found in unexpected)
+        lines = [f"  {route} {endpoint} ({count})" for (route, endpoint), count in counts.items()]
+        head = "the emulator received requests for endpoints that are not registered:"
+        remedy = (
+            f"registered: {', '.join(endpoints) or 'none'}. Register the others with "
+            "fal.register, or accept the requests by @pytest.mark.fal(allow_unexpected=True)"
+        )
+        pytest.fail("\n".join([head, *lines, remedy]), pytrace=False)
 
 
 @pytest.fixture

@@ -62,7 +62,14 @@ class Network:
 
     def _getaddrinfo(self, host: Any, *args: Any, **kwargs: Any) -> Any:
         name = host.decode("latin-1") if isinstance(host, bytes) else host
-        if isinstance(name, str) and self._is_refused(name.lower().rstrip(".")):
+        lowered = name.lower().rstrip(".") if isinstance(name, str) else ""
+        is_real = any(lowered == each or lowered.endswith(f".{each}") for each in _DOMAINS)
+        is_allowed = any(
+            allowed in {"*", lowered}
+            or (allowed.startswith("*.") and lowered.endswith(allowed[1:]))
+            for allowed in self._allowed
+        )
+        if is_real and not is_allowed:
             raise RealHostError(
                 f"cannot connect to {name}: tests must not reach the real platform. Use the "
                 "fixture fal, and make clients after it has set the environment, not on import; "
@@ -71,11 +78,3 @@ class Network:
                 "never to PooledTransport and WebSockets, which do not use httpx"
             )
         return self._resolve(host, *args, **kwargs)
-
-    def _is_refused(self, name: str) -> bool:
-        if not any(name == domain or name.endswith(f".{domain}") for domain in _DOMAINS):
-            return False
-        return not any(
-            allowed in {"*", name} or (allowed.startswith("*.") and name.endswith(allowed[1:]))
-            for allowed in self._allowed
-        )

@@ -139,7 +139,14 @@ class SQLiteStore:
 
     async def aclose(self) -> None:
         """Close the file. A later call opens it again."""
-        await run_in_thread(self._close, Work.CLEANUP)
+
+        def close() -> None:
+            with self._lock:
+                connection, self._connection = self._connection, None
+                if connection is not None:
+                    connection.close()
+
+        await run_in_thread(close, Work.CLEANUP)
 
     async def _write(
         self, statement: str, parameters: Callable[[float], tuple[object, ...]]
@@ -185,9 +192,3 @@ class SQLiteStore:
             raise
         weakref.finalize(self, connection.close)
         return connection
-
-    def _close(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()

@@ -63,11 +63,13 @@ class CallSpans:
             attributes[names.STREAM] = True
         if call.request_id is not None:
             attributes[names.RESPONSE_ID] = attributes[names.REQUEST_ID] = call.request_id
+        carrier = {} if call.traceparent is None else {"traceparent": call.traceparent}
+        linked = trace.get_current_span(_propagator.extract(carrier)).get_span_context()
         self.span = tracer.start_span(
             f"{attributes[names.OPERATION]} {call.application}".strip(),
             kind=SpanKind.CLIENT,
             attributes=attributes,
-            links=_links(call.traceparent),
+            links=[Link(linked)] if linked.is_valid else [],
         )
         self._context = trace.set_span_in_context(self.span)
 
@@ -92,10 +94,18 @@ class CallSpans:
                     {"fal.operation": event.operation, "fal.delay": event.delay,
                      "fal.reason": event.reason},
                 )  # fmt: skip
-            case StatusChanged(status=status):
-                self._add_status(status)
-            case UploadProgress() | DownloadProgress():
-                self._add_file(event)
+            case StatusChanged(status=Queued(position=position)):
+                self._part(("queue",)).add_event("status", {names.QUEUE_POSITION: position})
+            case StatusChanged(status=InProgress()) if ("run",) not in self._parts:
+                self._end(("queue",))
+                self._start(("run",), "run", {})
+            case StatusChanged(status=Completed()):
+                self._end(("queue",))
+                self._end(("run",))
+            case UploadProgress(file=file, sent=sent, complete=complete):
+                self._add_file(("upload", str(file)), sent, complete=complete)
+            case DownloadProgress(url=url, received=received, complete=complete):
+                self._add_file(("download", url), received, complete=complete)
             case _:
                 pass
 
@@ -154,28 +164,17 @@ class CallSpans:
         if event.operation == "submit" and self._waits_for_job and failure is None:
             self._start(("queue",), "queue", {})
 
-    def _add_status(self, status: object) -> None:
-        if isinstance(status, Queued):
-            if ("queue",) not in self._parts:
-                self._start(("queue",), "queue", {})
-            self._parts["queue",].add_event("status", {names.QUEUE_POSITION: status.position})
-        elif isinstance(status, InProgress) and ("run",) not in self._parts:
-            self._end(("queue",))
-            self._start(("run",), "run", {})
-        elif isinstance(status, Completed):
-            self._end(("queue",))
-            self._end(("run",))
+    def _add_file(self, key: tuple[str, str], size: int, *, complete: bool) -> None:
+        span = self._part(key)
+        if complete:
+            span.set_attribute(names.FILE_SIZE, size)
+            self._end(key)
 
-    def _add_file(self, event: UploadProgress | DownloadProgress) -> None:
-        if isinstance(event, UploadProgress):
-            key, size = ("upload", str(event.file)), event.sent
-        else:
-            key, size = ("download", event.url), event.received
+    def _part(self, key: tuple[str, ...]) -> Span:
+        """Return the span of a part, which begins with the first event of the part."""
         if key not in self._parts:
             self._start(key, key[0], {})
-        if event.complete:
-            self._parts[key].set_attribute(names.FILE_SIZE, size)
-            self._end(key)
+        return self._parts[key]
 
     def _start(
         self,
@@ -192,11 +191,3 @@ class CallSpans:
         span = self._parts.pop(key, None)
         if span is not None:
             span.end()
-
-
-def _links(traceparent: str | None) -> list[Link]:
-    if traceparent is None:
-        return []
-    context = _propagator.extract({"traceparent": traceparent})
-    span_context = trace.get_current_span(context).get_span_context()
-    return [Link(span_context)] if span_context.is_valid else []
