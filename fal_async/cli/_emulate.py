@@ -67,7 +67,10 @@ def emulate(
     Raises:
         UsageError: An argument is invalid, or the address is in use.
     """
-    on_started = start_demo if app is None else _print_endpoints
+
+    def print_endpoints(fal: Emulator) -> None:
+        _print_environment(fal).note("Endpoints", ", ".join(fal.endpoints) or "none")
+
     if verbose:
         logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
         logging.getLogger("fal_async.emulator").setLevel(logging.INFO)
@@ -81,7 +84,7 @@ def emulate(
             concurrency=concurrency,
             faults=faults,
             public_url=public_url,
-            on_started=on_started,
+            on_started=start_demo if app is None else print_endpoints,
         )
     except FalClientError:
         raise
@@ -98,10 +101,6 @@ def _print_environment(fal: Emulator) -> Display:
     for name, value in fal.environ.items():
         display.line(f"export {name}={value}")
     return display
-
-
-def _print_endpoints(fal: Emulator) -> None:
-    _print_environment(fal).note("Endpoints", ", ".join(fal.endpoints) or "none")
 
 
 def start_demo(fal: Emulator) -> None:
