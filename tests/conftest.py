@@ -31,18 +31,24 @@ TIME_LIMIT = 20.0
 SLOW_TIME_LIMIT = 90.0
 
 BACKENDS = [
-    pytest.param(("asyncio", {"debug": True}), id="asyncio"),
+    pytest.param(("asyncio", {}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),
 ]
 if sys.platform != "win32":
     BACKENDS.insert(1, pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--debug-asyncio", action="store_true", help="Run asyncio in debug mode.")
+
+
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    """Run every async test on asyncio (in debug mode), asyncio with uvloop, and trio."""
-    backend: tuple[str, dict[str, object]] = request.param
-    return backend
+    """Run every async test on asyncio, asyncio with uvloop, and trio."""
+    backend, options = request.param
+    if backend == "asyncio" and not options and request.config.getoption("--debug-asyncio"):
+        options = {"debug": True}
+    return backend, options
 
 
 @pytest.fixture(autouse=True)

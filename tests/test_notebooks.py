@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fal_async.emulator import Emulator
     from tests.support.notebook import Notebook
 
+pytestmark = pytest.mark.slow
+
 CELLS = [block.code for block in read_blocks(ROOT / "docs" / "pages" / "notebooks.md")]
 URL = "'https://v3b.fal.media/files/b/lighthouse.png'"
 

@@ -413,6 +413,7 @@ print(anyio.run(credentials.authorization).reveal(), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_processes_share_one_refresh(fal_home: Path) -> None:
     log_in(fal_home)
     access = jwt("shared", 10_000_000_000)

@@ -137,6 +137,7 @@ def test_failed_job_is_one_line(shell: Shell, fal: Emulator) -> None:
     assert "must be even" in outcome.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_cancels_the_job(fal: Emulator) -> None:
     fal.register("acme/slow", lambda _, job: job.cancellation.wait_sync())
@@ -149,6 +150,7 @@ def test_ctrl_c_cancels_the_job(fal: Emulator) -> None:
     assert fal.counters("acme/slow").cancelled == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 100_000])
 def test_closed_reader_causes_no_traceback(length: int, fal: Emulator) -> None:
     fal.register("acme/text", lambda: {"text": "cats " * length})

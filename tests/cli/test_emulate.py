@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from fal_async.emulator import Emulator
 
+pytestmark = pytest.mark.slow
+
 APPS = """
 def upper(arguments):
     return {"text": arguments["text"].upper()}

@@ -37,6 +37,7 @@ def add_endpoints(fal: Emulator) -> None:
     fal.register("acme/echo", echo)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_demo_is_served_until_terminated(how: signal.Signals) -> None:
     command = [sys.executable, "-X", "dev", "-c", SERVE]
@@ -52,6 +53,7 @@ def test_demo_is_served_until_terminated(how: signal.Signals) -> None:
     assert (server.returncode, stdout, stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_app_is_imported_from_working_directory(tmp_path: Path) -> None:
     (tmp_path / "my_app.py").write_text("runners = {'acme/two': lambda arguments: 2}\n")
     command = [sys.executable, "-P", "-c", SERVE, "my_app:runners"]

@@ -130,6 +130,7 @@ def test_platform_error_is_one_printable_line(shell: Shell, fal: Emulator) -> No
     assert outcome.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_program_prints_in_any_encoding() -> None:
     outcome = run_program("run", "猫", PYTHONIOENCODING="ascii", FAL_KEY="key")
     assert outcome.exit_status == 2

@@ -149,6 +149,7 @@ def test_webhooks_are_passed_to_the_platform(shell: Shell, fal: Emulator) -> Non
     assert "fal_webhook=https" in str(fal.requests[-1].query)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_cancel_the_job_and_say_so(

@@ -15,7 +15,10 @@ from tests.support.cli_runner import PROGRAM, environment
 if TYPE_CHECKING:
     from fal_async.emulator import Emulator
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX"),
+]
 
 
 def run(words: str, *arguments: str | bytes, **environ: str) -> tuple[int, bytes, list[str]]:

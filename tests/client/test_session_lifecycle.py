@@ -321,6 +321,7 @@ def test_session_of_closed_loop_is_closed(sessions: Sessions, open_session: Open
     assert session is not None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork there")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_fork_does_not_keep_session_open(sessions: Sessions, open_session: Open) -> None:
@@ -430,6 +431,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 def test_first_session_imports_in_worker_thread(sessions: Sessions) -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS, sessions.url.rstrip("/")],

@@ -16,7 +16,7 @@ JOBS = 2000
 
 @pytest.fixture(params=[{}, {"use_uvloop": True}, None], ids=["asyncio", "uvloop", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
-    """Without asyncio's debug mode, whose bookkeeping takes most of the time here."""
+    """Run asyncio without its debug mode, whose bookkeeping takes most of the time here."""
     return ("trio", {}) if request.param is None else ("asyncio", request.param)
 
 

@@ -56,6 +56,7 @@ def test_uvloop_after_asyncio(fal: Emulator) -> None:
     run_script(fal, "import uvloop; asyncio.run(main()); uvloop.run(main()); uvloop.run(main())")
 
 
+@pytest.mark.slow
 def test_one_client_works_in_consecutive_loops(fal: Emulator) -> None:
     run_script(
         fal,
@@ -156,6 +157,7 @@ def test_call_imports_neither_httpx_nor_pydantic(fal: Emulator) -> None:
     )
 
 
+@pytest.mark.slow
 def test_prepared_client_imports_no_more_modules(fal: Emulator) -> None:
     run_script(
         fal,

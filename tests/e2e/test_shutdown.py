@@ -477,6 +477,7 @@ def test_exiting_program_leaves_no_job(fal: Emulator, program: str) -> None:
     assert running(fal) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program",
     [

@@ -180,6 +180,7 @@ def python(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
+@pytest.mark.slow
 def test_development_mode_emits_no_warnings() -> None:
     done = python(
         """
@@ -219,11 +220,13 @@ for module in (uvloop, None):  # without uvloop, the emulator uses the event loo
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_process_may_exit_without_stop() -> None:
     done = python("from fal_async.emulator import Emulator; fal = Emulator().start(); print('on')")
     assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")
 
 
+@pytest.mark.slow
 def test_missing_extra_explains_the_install() -> None:
     for missing in ("starlette", "uvicorn"):
         done = python(f"import sys; sys.modules[{missing!r}] = None; import fal_async.emulator")

@@ -218,6 +218,7 @@ def test_official_async_client_works(fal: Emulator, monkeypatch: pytest.MonkeyPa
     asyncio.run(asyncio.wait_for(calls(), 10))
 
 
+@pytest.mark.slow
 def test_environment_hosts_work_over_https(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")

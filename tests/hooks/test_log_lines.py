@@ -104,6 +104,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 def test_variable_turns_on_log_lines(fal: Emulator) -> None:
     fal.register("demo/echo", lambda arguments: arguments)
     stderr = run_program(PROGRAM, **fal.environ, FAL_ASYNC_LOG="debug").stderr

@@ -194,6 +194,7 @@ def test_repaired_headers_keep_their_meaning() -> None:
     assert response.headers == [(b"A", b"b c"), (b"B", b"d e"), (b"Location", b"/caf\xc3\xa9")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_repaired_head_has_a_size_limit(end: bytes) -> None:
     response = fed(b"HTTP/1.1 200 OK\n")

@@ -141,6 +141,7 @@ async def test_early_refusal_is_received(
     assert (in_use(transport), idle(transport)) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_many_requests_share_the_connections(server_url: str) -> None:
     transport = PooledTransport(max_connections=5)
     responses: set[str] = set()

@@ -71,6 +71,7 @@ def run_script(script: str, url: str) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+@pytest.mark.slow
 def test_consecutive_loops_close_everything() -> None:
     script = """
     transport = PooledTransport()
@@ -91,6 +92,7 @@ def test_consecutive_loops_close_everything() -> None:
         assert len(peer.connections) == 32 + 40  # a runner keeps its loop
 
 
+@pytest.mark.slow
 def test_unclosed_response_ends_with_its_loop() -> None:
     script = """
     transport = PooledTransport()
@@ -111,6 +113,7 @@ def test_unclosed_response_ends_with_its_loop() -> None:
         run_script(script, peer.url)
 
 
+@pytest.mark.slow
 def test_concurrent_loops_are_independent() -> None:
     script = """
     transport = PooledTransport(max_connections=2)
@@ -131,6 +134,7 @@ def test_concurrent_loops_are_independent() -> None:
         assert 10 <= len(peer.connections) <= 20
 
 
+@pytest.mark.slow
 def test_ended_loops_are_forgotten() -> None:
     script = """
     transport = PooledTransport()
@@ -153,6 +157,7 @@ def test_ended_loops_are_forgotten() -> None:
     run_script(script, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork here")
 @pytest.mark.parametrize("secure", [False, True])
 def test_forked_child_keeps_parent_connections(secure: bool, authority: trustme.CA) -> None:

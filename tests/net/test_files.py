@@ -228,6 +228,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.slow
 def test_killed_process_leaves_a_complete_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     for moment in range(5):
@@ -450,6 +451,7 @@ def test_failed_replacement_keeps_the_old_file(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 @needs_modes
 def test_keyboard_interrupt_leaves_no_file(tmp_path: Path) -> None:
     script = """

@@ -75,6 +75,7 @@ def test_key_must_be_printable_ascii(key: str, problem: str | None) -> None:
     assert validate_key(key) == problem
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_valid_key_fits_into_a_header(key: str) -> None:
     if validate_key(key) is None:

@@ -194,6 +194,7 @@ def test_price_without_amount_is_our_error(amount: object) -> None:
         parse(platform.list_prices(HOSTS, ["a/b"], NOW)(None), {"prices": [price]})
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(0, 9) | st.text("a:Z-", max_size=3),

@@ -288,6 +288,7 @@ def refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
 @settings(max_examples=300)
 def test_json_arguments_are_sent_unchanged(
@@ -315,6 +316,7 @@ NUMBERS = st.from_regex(
 )
 
 
+@pytest.mark.slow
 @given(
     NUMBERS
     | st.lists(NUMBERS, max_size=4).map(lambda numbers: f"[{' , '.join(numbers)}]")
@@ -403,6 +405,7 @@ def nested(levels: int) -> dict[str, Any]:
     return value
 
 
+@pytest.mark.slow
 def test_nesting_limit_matches_python() -> None:
     assert json.loads(encode_arguments(nested(400))) == nested(400)
     assert decode_json(encode_json(nested(400))) == nested(400)

@@ -20,6 +20,7 @@ def endpoints(fal: Emulator) -> None:
     fal.register("acme/echo", lambda arguments: arguments)
 
 
+@pytest.mark.slow
 def test_import_starts_no_thread(fal: Emulator) -> None:
     assert printed_lines("""
 def opened():
@@ -32,6 +33,7 @@ say(opened() == before)
     assert not fal.requests
 
 
+@pytest.mark.slow
 def test_official_code_needs_one_import(fal: Emulator) -> None:
     assert printed_lines(
         """
@@ -66,6 +68,7 @@ anyio.run(main)
     ]
 
 
+@pytest.mark.slow
 def test_fifty_threads_share_one_client(fal: Emulator) -> None:
     assert printed_lines(
         """
@@ -197,6 +200,7 @@ if __name__ == "__main__":
     ) == ["[{'n': 0}, {'n': 1}, {'n': 2}, {'n': 3}]"]
 
 
+@pytest.mark.slow
 def test_pickled_handle_in_other_process(fal: Emulator) -> None:
     assert printed_lines(
         """

@@ -15,6 +15,7 @@ from tests.generate_sync import __main__ as generate
 from tests.generate_sync.sources import PACKAGE
 
 
+@pytest.mark.slow
 def test_the_generated_modules_are_up_to_date() -> None:
     assert list(generate.stale()) == []
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from fal_async.emulator import Emulator, Gate, Job, Socket
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
+]
 
 PROGRAM = """
 import time
