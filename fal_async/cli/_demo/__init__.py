@@ -57,8 +57,21 @@ def run_demo(
     """
     demo = _make_demo(prompt, image, filter_name, live)
     file_format = format_from_suffix(out.suffix)
+    if file_format is None:
+        raise UsageError(f"--out {out}: the name must have the suffix of an image, such as .png")
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise UsageError(f"--out {out}: no such directory: {parent}")
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a directory")
+    try:
+        # Beside the output, so that a failure to write there is found before the calls.
+        temporary = TemporaryDirectory(prefix=".fal_async_", dir=parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"--out {out} cannot be written: {reason}") from error
     display = Display(sys.stdout)
-    with _make_temporary_directory(out) as directory:
+    with temporary as directory:
         output, paths = anyio.run(demo, Path(directory), StepPresenter(display))
         for path in paths:
             content = path.read_bytes()
@@ -67,7 +80,7 @@ def run_demo(
             except InvalidImageError:
                 continue
             if detect_format(content) != file_format:
-                content = encode_image(decoded, file_format or "PNG")
+                content = encode_image(decoded, file_format)
             write_file(out, content)
             break
         else:
@@ -103,19 +116,3 @@ def _make_demo(prompt: str, image: Path | None, filter_name: str | None, live: s
     if image is not None:
         arguments["image_url"] = image
     return partial(steps.run_live_demo, live, arguments)
-
-
-def _make_temporary_directory(out: Path) -> TemporaryDirectory[str]:
-    """Create a directory on the file system of the output, and check the path of the output."""
-    parent = out.absolute().parent
-    if format_from_suffix(out.suffix) is None:
-        raise UsageError(f"--out {out}: the name must have the suffix of an image, such as .png")
-    if not parent.is_dir():
-        raise UsageError(f"--out {out}: no such directory: {parent}")
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a directory")
-    try:
-        return TemporaryDirectory(prefix=".fal_async_", dir=parent)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"--out {out} cannot be written: {reason}") from error
