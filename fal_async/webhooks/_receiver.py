@@ -204,7 +204,13 @@ class WebhookReceiver:
         try:
             async with open_task_group() as group:
                 group.start_soon(refresh_lease)
-                await self._call(event)
+                if self._is_async:
+                    outcome = self._on_event(event)
+                else:
+                    # In a list, since the thread of trio returns no coroutine.
+                    [outcome] = await anyio.to_thread.run_sync(lambda: [self._on_event(event)])
+                if inspect.isawaitable(outcome):
+                    await outcome
                 group.cancel_scope.cancel()
             await self._store.set(key, DONE, expires_in=self._remember_for)
             status = 200
@@ -218,12 +224,3 @@ class WebhookReceiver:
                 with shielded_cleanup():
                     await self._store.delete(key)
         return status
-
-    async def _call(self, event: WebhookEvent) -> None:
-        if self._is_async:
-            outcome = self._on_event(event)
-        else:
-            # In a list, since the thread of trio returns no coroutine.
-            [outcome] = await anyio.to_thread.run_sync(lambda: [self._on_event(event)])
-        if inspect.isawaitable(outcome):
-            await outcome

@@ -105,7 +105,10 @@ class StreamRunner:
         generator = self._function(*self._signature.arguments(job))
         if isinstance(generator, Generator):
             generator = iterate_in_threads(cast("Generator[object]", generator), self._threads)
-        stream = _EventStream(send, self._heartbeat)
+        stream = _EventStream(send)
+        heartbeats = None
+        if self._heartbeat is not None:
+            heartbeats = asyncio.create_task(stream.write_heartbeats(self._heartbeat))
         async with aclosing(cast("AsyncGenerator[object]", generator)) as events:
             try:
                 async for event in events:
@@ -114,7 +117,8 @@ class StreamRunner:
                         event = b"data: " + response_from(event).body + b"\n\n"
                     await stream.write(event)
             finally:
-                stream.stop_heartbeat()
+                if heartbeats is not None:
+                    heartbeats.cancel()
         return await stream.end()
 
     async def cancel(self, job: Job) -> bool:
@@ -130,17 +134,12 @@ class _EventStream:
 
     Args:
         send: The ASGI ``send``.
-        heartbeat: The time without frames after which a comment is sent, in seconds. ``None``
-            disables heartbeats.
     """
 
-    def __init__(self, send: Send, heartbeat: float | None) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
         self._started = False
         self._frames = 0
-        self._heartbeat_task = (
-            None if heartbeat is None else asyncio.create_task(self._repeat_heartbeat(heartbeat))
-        )
 
     async def write(self, frame: bytes) -> None:
         """Send a frame."""
@@ -153,23 +152,19 @@ class _EventStream:
         await self._start()
         await self._send({"type": "http.response.body", "body": b""})
 
-    def stop_heartbeat(self) -> None:
-        """Send no more comments."""
-        if self._heartbeat_task is not None:
-            self._heartbeat_task.cancel()
+    async def write_heartbeats(self, interval: float) -> None:
+        """Send a comment after each interval without frames, in seconds, until cancelled."""
+        while True:
+            frames = self._frames
+            await asyncio.sleep(interval)
+            if self._frames == frames:
+                await self.write(_HEARTBEAT)
 
     async def _start(self) -> None:
         if not self._started:
             self._started = True
             headers = [EVENT_STREAM_TYPE]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    async def _repeat_heartbeat(self, interval: float) -> None:
-        while True:
-            frames = self._frames
-            await asyncio.sleep(interval)
-            if self._frames == frames:
-                await self.write(_HEARTBEAT)
 
 
 async def iterate_in_threads(
