@@ -22,6 +22,7 @@ from fal_async._protocol.serialization import encode_json
 from fal_async.batch.entries import PENDING, Begin, Update
 from fal_async.batch.errors import JournalError
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
+from fal_async.batch.lookup import find_output
 from fal_async.errors import (
     AuthenticationError,
     ClientClosedError,
@@ -285,6 +286,13 @@ class JobExecutor:
 
     async def _lose(self, item: Item, error: NotFoundError, request_id: str) -> Job | Again:
         """Settle an input whose result has expired, or is unknown to the platform."""
+        try:
+            output = await find_output(self._reading._dispatcher, item.application, request_id)
+        except FalClientError as failure:
+            _log.warning("Cannot look up the expired result of %s: %s", request_id, failure)
+        else:
+            if output is not None:
+                return self._succeed(item, output, request_id)
         error.started = True
         if self._options.lost == "again" and item.attempts < self._options.attempts:
             self.again += 1

@@ -1,4 +1,4 @@
-"""Search for jobs whose submit had no response, among the requests that the platform lists."""
+"""Search among the requests that the platform lists: for jobs without ids, and lost outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from fal_async._client.result import make_result
 from fal_async._platform.requests import AsyncRequests
+from fal_async._protocol.response import Output
 from fal_async._protocol.serialization import arguments_to_json
 from fal_async.errors import InvalidRequestError
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from fal_async.batch.inputs import Item
     from fal_async.batch.journal import Journal
 
-__all__ = ["Found", "find_jobs", "is_settled"]
+__all__ = ["Found", "find_jobs", "find_output", "is_settled"]
 
 #: The difference of clocks that is tolerated, in seconds.
 CLOCK_MARGIN: Final = 60.0
@@ -80,6 +82,32 @@ def is_settled(submitted_at: float, longest: float) -> bool:
         longest: The longest time that a job of the batch took, in seconds.
     """
     return time.time() - submitted_at > SETTLED_AFTER + longest
+
+
+async def find_output(dispatcher: Dispatcher, application: str, request_id: str) -> Any:
+    """Look up the output of a job whose result has expired.
+
+    Args:
+        dispatcher: The dispatcher of the client.
+        application: The endpoint id.
+        request_id: The id of the job.
+
+    Returns:
+        The output; ``None`` if the account does not store it, or the job has failed.
+
+    Raises:
+        FalClientError: The platform cannot be asked.
+    """
+    listing = AsyncRequests(dispatcher).list(
+        application, request_ids=[request_id], expand_payloads=True
+    )
+    for request in [request async for request in listing]:
+        if request.request_id == request_id and request.status_code == 200:
+            output: Any = make_result(Output(value=request.output), request_id=request_id)
+            if isinstance(request.output, dict):
+                output._dispatcher = dispatcher
+            return output
+    return None
 
 
 def _first_match(

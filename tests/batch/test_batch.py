@@ -284,6 +284,32 @@ async def test_leaving_early_leaves_running_jobs(
     assert fal.counters("acme/slow").executions == 20
 
 
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_expired_result_is_looked_up(
+    fal: Emulator, client: AsyncClient, tmp_path: Path, is_stored: bool
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        await gate.wait()
+        return arguments
+
+    options: dict[str, Any] = {"journal": tmp_path / "journal.db", "store_io": is_stored}
+    async with client.batch("acme/slow", rows(3), grace=0.01, **options):
+        await fal.wait_for_counters("acme/slow", executions=3)
+    gate.open()
+    await fal.wait_for_counters("acme/slow", completed=3)
+    for request_id in fal.jobs:
+        fal.expire(request_id)
+    jobs = await outcomes(client, rows(3), application="acme/slow", **options)
+    assert [job.ok for job in jobs] == [is_stored] * 3
+    if is_stored:
+        assert [job.output for job in jobs] == rows(3)
+        assert all(job.result is not None and job.result.request_id for job in jobs)
+    assert fal.counters("acme/slow").executions == 3
+
+
 async def test_direct_runs_adapt_to_the_account(client: AsyncClient) -> None:
     from fal_async import AsyncClient as Client
     from fal_async.emulator import Emulator as Platform
