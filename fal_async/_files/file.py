@@ -163,6 +163,7 @@ async def download_to(
     max_bytes: int | None = None,
     name: str | None = None,
     content_type: str | None = None,
+    owner: str = "",
 ) -> Path:
     """Download a file to a path or into a folder.
 
@@ -175,6 +176,7 @@ async def download_to(
             or the one in the URL.
         content_type: The media type, which determines the suffix of a name without one. ``None`` if
             it is unknown.
+        owner: A part of the name that the file has until it is complete.
     """
 
     def select_name() -> str:
@@ -183,7 +185,7 @@ async def download_to(
         return file_name(url, name or chunks._suggested_name, suffix)
 
     async with Download(dispatcher, url, max_bytes) as chunks:
-        return await save(chunks, target, select_name)
+        return await save(chunks, target, select_name, owner)
 
 
 def files_in_output(output: object, kind: type[FileT], dispatcher: object) -> list[FileT]:

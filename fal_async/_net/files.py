@@ -23,9 +23,9 @@ from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncIterator, Callable, Collection, Generator
 
-__all__ = ["save", "write_file"]
+__all__ = ["remove_hidden_files", "save", "write_file"]
 
 #: How many bytes are buffer before they are written, each time in a thread.
 WRITE_BUFFER_SIZE: Final = 512 * 1024
@@ -35,7 +35,10 @@ _NO_FLUSH: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 
 
 async def save(
-    chunks: AsyncIterator[bytes], target: str | os.PathLike[str], name: Callable[[], str]
+    chunks: AsyncIterator[bytes],
+    target: str | os.PathLike[str],
+    name: Callable[[], str],
+    owner: str = "",
 ) -> Path:
     """Write chunks to a file, which appears under its name when it is complete.
 
@@ -48,6 +51,7 @@ async def save(
         target: The path of the file, which replaces an existing file; or of an existing folder, in
             which the file gets a name that is not in use.
         name: Returns the name of the file within a folder.
+        owner: A part of the hidden file's name, by which `remove_hidden_files` knows it.
 
     Returns:
         The path of the file.
@@ -56,7 +60,7 @@ async def save(
         OSError: The file cannot be written. The error names the target.
         InvalidRequestError: The target is not a valid path.
     """
-    file = _NewFile(target)
+    file = _NewFile(target, owner=owner)
     async with ThreadResource(file.discard) as resource:
         await resource.run(file.open)  # fails before anything is fetched
         buffer: list[bytes] = []
@@ -96,6 +100,20 @@ def write_file(path: Path, content: bytes | memoryview, *, mode: int | None = No
         file.replace()
     finally:
         file.discard()
+
+
+def remove_hidden_files(folder: Path, owners: Collection[str]) -> None:
+    """Remove the hidden files that processes have left in a folder when they were killed.
+
+    Args:
+        folder: The folder. Without it, there is nothing to remove.
+        owners: The owners of the files; all of the same length.
+    """
+    length = len(next(iter(owners), ""))
+    with contextlib.suppress(OSError):  # they take space, and do no other harm
+        for path in folder.glob(".*.part"):
+            if path.name[1 : length + 1] in owners:
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +184,15 @@ class _NewFile:
         target: The target.
         mode: The permissions; ``None`` keeps those of the file that it replaces, or uses those of
             new files.
+        owner: A part of its name.
     """
 
-    def __init__(self, target: str | os.PathLike[str], mode: int | None = None) -> None:
+    def __init__(
+        self, target: str | os.PathLike[str], mode: int | None = None, *, owner: str = ""
+    ) -> None:
         self._given = target
         self._mode = mode
+        self._owner = owner
         self._file: io.FileIO | None = None
         self._exists = False
 
@@ -183,7 +205,7 @@ class _NewFile:
         """Create the file with the permissions of the file that it replaces."""
         self._target = target = _resolve_target(self._given)
         folder = target.path.parent if target.is_file else target.path
-        self._path = folder / f".{uuid.uuid4().hex}.part"
+        self._path = folder / f".{self._owner}{uuid.uuid4().hex}.part"
         if self._mode is None and target.found is not None:
             self._mode = target.found.st_mode & 0o777
         mode = 0o666 if self._mode is None else self._mode

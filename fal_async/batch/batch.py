@@ -81,7 +81,9 @@ class Batch:
                 "output must be None with a shared journal, since several processes would write "
                 "it: export the journal at the end"
             )
-        self._saver = None if options.save is None else FileSaver(dispatcher, options.save)
+        self._saver = (
+            None if options.save is None else FileSaver(dispatcher, self._journal, options.save)
+        )
         self._limit = _select_limit(options)
         self._factory = ItemFactory(
             options.application,

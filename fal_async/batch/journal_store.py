@@ -71,6 +71,10 @@ class JournalStore(Protocol):
         """Return the runs of processes that live, by number."""
         raise NotImplementedError
 
+    def ended_runs(self) -> list[Run]:
+        """Return the runs of processes that have ended."""
+        raise NotImplementedError
+
     def compact(self) -> None:
         """Release the space of removed entries."""
         raise NotImplementedError

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from fal_async._core.checks import describe
-from fal_async._files.file import File, files_in_output
+from fal_async._files.file import File, download_to, files_in_output
+from fal_async._net.files import remove_hidden_files
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.batch.jobs import Job
+    from fal_async.batch.journal import Journal
+    from fal_async.batch.journal_store import JournalStore
 
 __all__ = ["FileSaver"]
 
@@ -30,6 +33,8 @@ class FileSaver:
 
     Args:
         dispatcher: The dispatcher of the client.
+        journal: The journal, which is open when files are saved. Parts of files that earlier runs
+            of it have left are removed from the folders of files.
         target: A pattern such as ``"images/{index}-{n}{ext}"``, or a function of the job and the
             number of the file that returns a path.
 
@@ -37,9 +42,13 @@ class FileSaver:
         InvalidRequestError: The pattern is invalid.
     """
 
-    def __init__(self, dispatcher: Dispatcher, target: str | Callable[[Job, int], Path]) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, journal: Journal, target: str | Callable[[Job, int], Path]
+    ) -> None:
         self._dispatcher = dispatcher
+        self._journal = journal
         self._target = target
+        self._folders: set[Path] = set()
         if isinstance(target, str) and "{" not in target:
             raise InvalidRequestError(
                 f"save must be a pattern with {{index}}, {{key}} or {{request_id}}, got "
@@ -57,9 +66,25 @@ class FileSaver:
         paths: list[Path] = []
         for number, file in enumerate(files_in_output(job.output, File, self._dispatcher)):
             path = self._path(job, number, file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            paths.append(await file.save(path))
+            await self._prepare_folder(path if path.is_dir() else path.parent)
+            run = await self._journal._open()
+            names = file.file_name, file.content_type
+            paths.append(
+                await download_to(self._dispatcher, file.url, path, None, *names, run.name)
+            )
         return tuple(paths)
+
+    async def _prepare_folder(self, folder: Path) -> None:
+        """Make a folder, and remove what killed runs of this journal have left in it, once."""
+        if folder in self._folders:
+            return
+
+        def prepare(store: JournalStore) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_hidden_files(folder, {run.name for run in store.ended_runs()})
+
+        await self._journal._read(prepare)
+        self._folders.add(folder)
 
     def _path(self, job: Job, number: int, file: File) -> Path:
         if not isinstance(self._target, str):

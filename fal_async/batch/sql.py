@@ -365,6 +365,11 @@ class SQLJournalStore(ABC):
         with self._using("read"):
             return {run.number: run for run in self._runs() if self._is_alive(run)}
 
+    def ended_runs(self) -> list[Run]:
+        """Return the runs of processes that have ended."""
+        with self._using("read"):
+            return [run for run in self._runs() if not self._is_alive(run)]
+
     def close(self) -> None:
         """Close the database. Closing it again does nothing."""
         with self._lock:

@@ -14,8 +14,8 @@ from fal_async.emulator import AppError, Fault
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fal_async.batch.jobs import BatchSummary
-    from fal_async.emulator import Emulator
+    from fal_async.batch import BatchSummary, Job
+    from fal_async.emulator import Emulator, RecordedRequest
 
 ECHO = "acme/echo"
 PICTURE = "acme/picture"
@@ -171,10 +171,14 @@ async def test_failed_download_is_made_up_for(
     fal: Emulator, client: AsyncClient, tmp_path: Path
 ) -> None:
     fal.fail(None, Fault(route="download", status=410, times=1))
+
+    def name(job: Job, n: int) -> Path:
+        return tmp_path / f"{job.index}-{n}.png"
+
     options: dict[str, Any] = {
         "journal": tmp_path / "journal.db",
         "output": tmp_path / "out.jsonl",
-        "save": lambda job, n: tmp_path / f"{job.index}-{n}.png",
+        "save": name,
     }
     inputs = [{"n": n} for n in range(3)]
     first = await run(client, PICTURE, inputs, **options)
@@ -214,3 +218,31 @@ async def test_file_of_unknown_content_needs_a_key(client: AsyncClient, tmp_path
     (tmp_path / "a").write_bytes(b"a")
     with (tmp_path / "a").open("rb") as file, pytest.raises(InvalidRequestError, match="key must"):
         await run(client, ECHO, [{"image": file}])
+
+
+@pytest.mark.usefixtures("pictures")
+async def test_parts_of_a_killed_run_are_removed(
+    fal: Emulator, client: AsyncClient, journal_path: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    seen: set[str] = set()
+
+    def see_parts(_: RecordedRequest) -> bool:
+        seen.update(path.name for path in folder.glob(".*.part"))
+        return False
+
+    fal.fail(None, Fault(route="download", when=see_parts))
+    journals = [Journal(journal_path, shared=True) for _ in range(2)]
+    with journals[0] as journal, journals[1] as other:
+        with Journal(journal_path, shared=True) as killed:
+            runs = [opened._run for opened in (killed, other, journal)]
+        names = [run.name for run in runs if run is not None]
+        parts = [f".{name}0123.part" for name in (*names[:2], "foreign")]
+        for part in parts:
+            (folder / part).touch()
+        await run(client, PICTURE, [{"n": 1}], save=f"{folder}/{{index}}-{{n}}", journal=journal)
+    assert {path.name for path in folder.iterdir()} == {*parts[1:], "0-0", "0-1"}
+    own = seen - set(parts)
+    assert own
+    assert all(part.startswith(f".{names[2]}") for part in own)
