@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ __all__ = ["SyncBatchBase", "SyncJob"]
 
 
 @set_module("fal_async.sync")
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncJob(Job):
     """A `Job` whose result has files that are read and saved by blocking calls.
 
@@ -37,8 +36,9 @@ class SyncJob(Job):
         [b'hello']
     """
 
-    # The files of results are of another class, as are those of blocking calls.
-    result: SyncResult | None = None  # type: ignore[assignment]
+    __slots__ = ()
+
+    result: SyncResult | None  # type: ignore[assignment]  # its files are of another class
 
 
 class SyncBatchBase(SyncStreamBase[Batch, SyncJob]):
