@@ -11,7 +11,7 @@ from collections.abc import Sequence  # noqa: TC003 -- `main` is public: its hin
 from contextlib import suppress
 from typing import Final
 
-from fal_async.cli._errors import Terminated, UsageError, require_modules, sanitize_line
+from fal_async.cli._errors import Terminated, UsageError, require_modules, write_note
 from fal_async.cli._streams import redirect_broken_streams, replace_unusable_streams
 from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
@@ -58,5 +58,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_error(error: Exception, exit_status: int) -> int:
     with suppress(OSError):  # stderr may be broken as well
-        print(f"fal_async: {sanitize_line(str(error))}", file=sys.stderr)  # noqa: T201 -- for people
+        write_note(str(error))
     return exit_status

@@ -19,7 +19,7 @@ from fal_async._protocol.serialization import encode_json
 from fal_async.batch.inputs import ItemFactory, parse_lines, read_rows
 from fal_async.batch.journal import POSTGRES
 from fal_async.batch.postgres import without_password
-from fal_async.cli._errors import UsageError, sanitize_line
+from fal_async.cli._errors import UsageError, write_note
 from fal_async.cli._input import read_arguments
 from fal_async.cli._streams import check_stdout, read_stdin
 from fal_async.errors import FalClientError, InvalidRequestError
@@ -27,6 +27,7 @@ from fal_async.errors import FalClientError, InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from fal_async import Price
     from fal_async.batch.batch import Batch
     from fal_async.batch.entries import State
     from fal_async.batch.inputs import Row
@@ -141,11 +142,7 @@ async def _count(command: BatchCommand) -> int:
             price = (await client.models.prices(command.endpoint)).get(command.endpoint)
         except FalClientError:
             price = None
-    cost = (
-        "the price is unknown"
-        if price is None
-        else f"{price.unit_price} {price.currency} for one {price.unit}"
-    )
+    cost = "the price is unknown" if price is None else _describe_price(price)
     sys.stdout.write(f"{len(rows):,} rows, {factory.repeated:,} repeat others; {cost}\n")
     return 0
 
@@ -198,7 +195,7 @@ async def _finish(batch: Batch, command: BatchCommand) -> bool:
     except InvalidRequestError:
         raise
     except FalClientError as error:
-        _write_line(f"fal_async: {sanitize_line(str(error))}")
+        write_note(str(error))
         return True
     return False
 
@@ -246,12 +243,12 @@ def _describe_end(summary: BatchSummary, command: BatchCommand) -> str:
 async def _check_price(client: AsyncClient, command: BatchCommand) -> None:
     price = (await client.models.prices(command.endpoint)).get(command.endpoint)
     if price is None or price.unit_price > Decimal(str(command.max_price)):
-        found = (
-            "unknown"
-            if price is None
-            else f"{price.unit_price} {price.currency} for one {price.unit}"
-        )
+        found = "unknown" if price is None else _describe_price(price)
         raise UsageError(f"the price must be at most {command.max_price}, and is {found}")
+
+
+def _describe_price(price: Price) -> str:
+    return f"{price.unit_price} {price.currency} for one {price.unit}"
 
 
 def _forget(path: str, retry: str) -> None:

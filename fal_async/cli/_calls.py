@@ -213,10 +213,7 @@ async def upload(paths: Sequence[Path], output: Output) -> None:
     async with AsyncClient() as client:
         for path in paths:
             url = await client.upload_file(path)
-            if output.events:
-                output.event("uploaded", path=str(path), url=url)
-            else:
-                print(url)  # noqa: T201 -- the output of the command
+            output.line(url, "uploaded", path=str(path), url=url)
 
 
 async def download(urls: Sequence[str], folder: Path, output: Output) -> None:
@@ -224,7 +221,4 @@ async def download(urls: Sequence[str], folder: Path, output: Output) -> None:
     async with AsyncClient() as client:
         for url in urls:
             path = await client.download(url, folder)
-            if output.events:
-                output.event("downloaded", url=url, path=str(path))
-            else:
-                print(path)  # noqa: T201 -- the output of the command
+            output.line(str(path), "downloaded", url=url, path=str(path))

@@ -1,11 +1,12 @@
-"""Usage errors and missing extras. Imports no optional dependency."""
+"""Usage errors, missing extras and lines for people. Imports no optional dependency."""
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["Terminated", "UsageError", "require_modules", "sanitize_line"]
+__all__ = ["Terminated", "UsageError", "require_modules", "sanitize_line", "write_note"]
 
 _DISTRIBUTIONS: Final = {"PIL": "pillow", "rich_pixels": "rich-pixels"}
 #: The extras of the command line and their modules.
@@ -36,3 +37,12 @@ def require_modules(*modules: str) -> None:
 def sanitize_line(text: str) -> str:
     """Return a text as one line without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def write_note(text: str) -> None:
+    """Write a line to stderr, for people.
+
+    Raises:
+        OSError: The line cannot be written.
+    """
+    print(f"fal_async: {sanitize_line(text)}", file=sys.stderr)  # noqa: T201 -- for people

@@ -16,7 +16,7 @@ from rich.text import Text
 from fal_async import Result, encode
 from fal_async._files.encode import media_type
 from fal_async._protocol.serialization import encode_json
-from fal_async.cli._errors import sanitize_line
+from fal_async.cli._errors import write_note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,12 +45,19 @@ class Output:
     def note(self, text: str) -> None:
         """Write a line to stderr, for people."""
         if not self.quiet:
-            print(f"fal_async: {sanitize_line(text)}", file=sys.stderr)  # noqa: T201 -- for people
+            write_note(text)
 
     def event(self, name: str, **fields: object) -> None:
         """Write an event to stdout, if events are wanted."""
         if self.events:
             emit_line({"event": name, **fields})
+
+    def line(self, text: str, event: str, **fields: object) -> None:
+        """Write a line to stdout, or if events are wanted an event instead."""
+        if self.events:
+            self.event(event, **fields)
+        else:
+            print(text)  # noqa: T201 -- the output of the command
 
     async def finish(self, output: object) -> None:
         """Save the files of an output and write the output.
@@ -87,8 +94,7 @@ def emit(output: object) -> None:
         elif isinstance(output, bytes):
             with tempfile.NamedTemporaryFile(prefix="fal_async_", delete=False) as file:
                 file.write(content)
-            message = f"the output is {len(content)} bytes of binary data, saved in {file.name}"
-            print(f"fal_async: {message}", file=sys.stderr)  # noqa: T201 -- for people
+            write_note(f"the output is {len(content)} bytes of binary data, saved in {file.name}")
         else:
             _print_json(content.decode())
         sys.stdout.flush()
