@@ -13,6 +13,7 @@ from fal_async.emulator._responses import RejectedError, error_response
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fal_async.emulator._cassettes.cassette import Interaction
     from fal_async.emulator._request import GatewayRequest
 
 __all__ = ["Replay"]
@@ -36,11 +37,7 @@ class Replay:
         asked = make_interaction(request)
         found = self._cassette.find(asked)
         if found is None:
-            urls = {(each.method, each.url) for each in self._cassette.interactions}
-            is_known = (asked.method, asked.url) in urls
-            text = f"{self._cassette.path} has no {'more ' if is_known else ''}response to "
-            text += f"{asked.method} {asked.url}{' with this body' if is_known else ''}"
-            raise RejectedError(error_response(404, text))
+            raise RejectedError(error_response(404, self._describe_missing(asked)))
         local = local_bases(request.location)
         await asyncio.sleep(found.delay * self._pace)
         await send_head(request, found, local)
@@ -48,6 +45,15 @@ class Replay:
             await asyncio.sleep(delay * self._pace)
             await send_chunk(request, found, chunk, local)
         await request.send({"type": "http.response.body", "body": b""})
+
+    def _describe_missing(self, asked: Interaction) -> str:
+        """Explain why the cassette has no response to a request."""
+        path, request = self._cassette.path, f"{asked.method} {asked.url}"
+        recorded = self._cassette.interactions
+        if any(each.key == asked.key for each in recorded):
+            return f"{path} has no more response to {request} with this body"
+        is_known = any((each.method, each.url) == (asked.method, asked.url) for each in recorded)
+        return f"{request} was never recorded {'with this body ' if is_known else ''}in {path}"
 
     async def aclose(self) -> None:
         """Do nothing: there are no resources."""
