@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from fal_async._core.checks import describe
 from fal_async.errors import InvalidRequestError
@@ -23,6 +24,10 @@ _log = logging.getLogger("fal_async")
 
 #: The hooks of the blocks of `use` that the caller is in.
 scoped_hooks: ContextVar[tuple[Hook, ...]] = ContextVar("fal_async_hooks", default=())
+
+
+#: The types of the errors that hooks have raised.
+_failures: WeakKeyDictionary[Hook, set[type[Exception]]] = WeakKeyDictionary()
 
 
 def check_hooks(hooks: object) -> tuple[Hook, ...]:
@@ -42,10 +47,11 @@ def check_hooks(hooks: object) -> tuple[Hook, ...]:
 
 
 @contextmanager
-def log_failures() -> Generator[None]:
+def log_failures(hook: Hook) -> Generator[None]:
     """Log an exception of a hook, without the error of the call during which it was raised.
 
-    Messages of the platform quote arguments, which no log line may contain.
+    Messages of the platform quote arguments, which no log line may contain. A hook that always
+    fails is called several times by each call, so later exceptions of a type are logged at DEBUG.
     """
     during = sys.exception()
     try:
@@ -55,7 +61,19 @@ def log_failures() -> Generator[None]:
         while last.__context__ not in (None, during):
             last = last.__context__
         last.__context__ = None
-        _log.error("A hook has failed, which does not affect the call", exc_info=error)
+        level = logging.ERROR if _is_first(hook, error) else logging.DEBUG
+        _log.log(level, "A hook has failed, which does not affect the call", exc_info=error)
+
+
+def _is_first(hook: Hook, error: Exception) -> bool:
+    """Return whether a hook has raised no error of this type before."""
+    try:
+        types = _failures.setdefault(hook, set())
+    except Exception:  # noqa: BLE001 -- the caller's object may have no hash or no weak references
+        return True
+    is_first = type(error) not in types
+    types.add(type(error))
+    return is_first
 
 
 @contextmanager

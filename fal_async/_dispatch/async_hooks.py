@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from fal_async._core.hooks import log_failures
 from fal_async._net.background import spawn
 from fal_async._net.event_loops import PerLoop
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from fal_async._net.background import BackgroundTask
+    from fal_async.hooks._events import Hook
 
 __all__ = ["flush_async_hooks", "run_later"]
 
@@ -27,11 +29,11 @@ class _PendingEvents:
     """The calls of async hooks on one event loop, which run one after the other."""
 
     def __init__(self) -> None:
-        self._queue: deque[Awaitable[object]] = deque()
+        self._queue: deque[tuple[Hook, Awaitable[object]]] = deque()
         self._task: BackgroundTask | None = None
         self._is_full = False
 
-    def add(self, awaitable: Awaitable[object]) -> None:
+    def add(self, hook: Hook, awaitable: Awaitable[object]) -> None:
         """Run a call after those that were added before."""
         if len(self._queue) >= MAX_PENDING:
             _discard(awaitable)
@@ -42,7 +44,7 @@ class _PendingEvents:
             self._is_full = True
             return
         self._is_full = False
-        self._queue.append(awaitable)
+        self._queue.append((hook, awaitable))
         if self._task is None:
             self._task = spawn(self._run)
 
@@ -54,27 +56,26 @@ class _PendingEvents:
     async def _run(self) -> None:
         try:
             while self._queue:
-                try:
-                    await self._queue.popleft()
-                except Exception:  # noqa: BLE001 -- of the caller's hook
-                    _log.exception("An async hook has failed, which does not affect the call")
+                hook, awaitable = self._queue.popleft()
+                with log_failures(hook):
+                    await awaitable
         finally:
             self._task = None
             while self._queue:  # the event loop ends
-                _discard(self._queue.popleft())
+                _discard(self._queue.popleft()[1])
 
 
 _pending: PerLoop[_PendingEvents] = PerLoop(_PendingEvents)
 
 
-def run_later(awaitable: Awaitable[object]) -> None:
+def run_later(hook: Hook, awaitable: Awaitable[object]) -> None:
     """Run a call of an async hook in the background, after those before it."""
     try:
         pending = _pending.get()
     except RuntimeError:  # the call was dropped after its event loop had ended
         _discard(awaitable)
     else:
-        pending.add(awaitable)
+        pending.add(hook, awaitable)
 
 
 def _discard(awaitable: Awaitable[object]) -> None:

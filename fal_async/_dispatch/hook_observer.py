@@ -320,16 +320,16 @@ class HookObserver(CallObserver):
     def _emit(self, event: Event) -> None:
         with use_call_state(None):  # calls of hooks are no part of this call
             for hook in self._hooks:
-                with log_failures():
+                with log_failures(hook):
                     outcome = hook(event)
                     if inspect.isawaitable(outcome):
-                        run_later(outcome)
+                        run_later(hook, outcome)
 
     def _call_tracing_hooks(self, method: str, argument: object) -> list[Any]:
         """Call a method of `TracingHook` of each hook that has it."""
         found: list[Any] = []
         for hook in self._hooks:
-            with log_failures():
+            with log_failures(hook):
                 if (function := getattr(hook, method, None)) is not None:
                     found.append(function(argument))
         return found

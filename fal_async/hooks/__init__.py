@@ -2,7 +2,8 @@
 
 `AsyncClient` takes hooks as an argument, and `use` adds some for a block. A hook is called with
 each `Event`. A sync hook is called at once. An async hook runs in the background, in the order of
-the events. Exceptions of hooks are logged and change nothing.
+the events. Exceptions of hooks change nothing. The first of each type that a hook raises is logged
+as an error, later ones at the level DEBUG.
 
 Example:
     >>> def report(event: Event) -> None:
