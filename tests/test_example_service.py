@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -18,7 +18,8 @@ from websockets.sync.client import connect
 
 from examples.endpoints import register
 from tests.support.documents import ROOT
-from tests.support.javascript import NODE, NPM, javascript
+from tests.support.http import echo
+from tests.support.javascript import NODE, NPM, javascript, run_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,24 +173,14 @@ def test_file_is_passed_on(platform: Emulator, service: Service) -> None:
 
 @pytest.mark.skipif(not (NODE and NPM and CHROMIUM), reason="node or chromium is not installed")
 def test_page_works_in_a_browser(platform: Emulator, service: Service, javascript: Path) -> None:
-    platform.register("fal-ai/secret", lambda arguments: arguments)
-    environ = os.environ | {
+    platform.register("fal-ai/secret", echo)
+    environ = {
         "CHROMIUM": str(CHROMIUM),
         "EMULATOR_URL": platform.url,
         "SERVICE_URL": service.url,
         "TOKEN": "token-of-alice",
     }
-    done = subprocess.run(
-        [str(NODE), "browser.cjs"],
-        cwd=javascript,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout)
+    seen = run_script(javascript, "browser.cjs", timeout=100, **environ)
     assert platform.files[seen.pop("upload")].content == b"hello"
     assert seen == {
         "run": 7,

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from fal_async import AsyncClient
 from fal_async.emulator import Fault
 from fal_async.errors import InvalidResponseError, RealtimeDisconnectedError, ServerError
-from tests.support.http import Arguments, echo
+from tests.support.http import count, echo
 from tests.support.websocket_client import connect_websocket, receive_response
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from fal_async.emulator import Emulator
 
 PATH = "ws/acme/app"
-
-
-async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
-    for step in range(arguments["steps"]):
-        yield {"step": step}
 
 
 @pytest.fixture(autouse=True)

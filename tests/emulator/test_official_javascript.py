@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import BaseModel
 
 from fal_async.emulator import Fault
-from tests.support.http import echo, gated_echo
-from tests.support.javascript import NODE, NPM
+from tests.support.http import count, echo, gated_echo, upper
+from tests.support.javascript import NODE, NPM, run_script
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from pathlib import Path
 
-    from fal_async.emulator import Emulator, Job
-    from tests.support.http import Arguments
+    from fal_async.emulator import Emulator
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,19 +21,9 @@ pytestmark = [
 ]
 
 
-class Text(BaseModel):
-    text: str
-
-
-async def upper(arguments: Text, job: Job) -> Arguments:
-    job.log("step 1")
-    job.log("step 2")
-    return {"text": arguments.text.upper()}
-
-
-async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
-    for step in range(arguments["steps"]):
-        yield {"step": step}
+def environment(fal: Emulator) -> dict[str, str]:
+    """Return the environment of a script."""
+    return {"EMULATOR_URL": fal.url, "PROXY_URL": fal.proxy_url, "FAL_KEY": fal.key}
 
 
 @pytest.mark.parametrize("access", ["middleware", "proxy", "official-proxy"])
@@ -48,23 +32,7 @@ def test_javascript_client_works(fal: Emulator, javascript: Path, access: str) -
     fal.register("acme/count", count)
     fal.register("acme/slow", gated_echo(fal.gate()))
     fal.register("workflows/acme/flow", echo)
-    environ = os.environ | {
-        "EMULATOR_URL": fal.url,
-        "PROXY_URL": fal.proxy_url,
-        "FAL_KEY": fal.key,
-    }
-    command = [str(NODE), "calls.cjs", access]
-    done = subprocess.run(
-        command,
-        cwd=javascript,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout)
+    seen = run_script(javascript, "calls.cjs", access, timeout=50, **environment(fal))
     problem = {
         "type": "string_type",
         "loc": ["body", "text"],
@@ -119,23 +87,8 @@ def test_javascript_client_uploads_files(fal: Emulator, javascript: Path) -> Non
     fal.register("acme/echo", echo)
     fal.fail(None, Fault(route="part", status=503, skip=1))
     size = 91 * 1024 * 1024  # the client uploads in parts of 10 MiB above 90 MiB
-    environ = os.environ | {
-        "EMULATOR_URL": fal.url,
-        "PROXY_URL": fal.proxy_url,
-        "FAL_KEY": fal.key,
-        "SIZE": str(size),
-    }
-    done = subprocess.run(
-        [str(NODE), "uploads.cjs"],
-        cwd=javascript,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    stored = {name: fal.files[url] for name, url in json.loads(done.stdout).items()}
+    uploaded = run_script(javascript, "uploads.cjs", timeout=50, SIZE=str(size), **environment(fal))
+    stored = {name: fal.files[url] for name, url in uploaded.items()}
     lifecycle = {"expiration_duration_seconds": 3600, "initial_acl": {"default": "hide"}}
     kinds = {name: (file.content_type, file.parts) for name, file in stored.items()}
     assert kinds == {

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import fal_client
@@ -14,7 +11,7 @@ import pytest
 
 from fal_async.emulator import Fault, Socket
 from tests.support.http import Arguments, echo
-from tests.support.javascript import NODE, NPM
+from tests.support.javascript import NODE, NPM, run_script
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -122,15 +119,9 @@ def test_javascript_client_works_in_pages(fal: Emulator, javascript: Path) -> No
     fal.realtime("acme/live")(echo)
     fal.realtime("acme/closed")(echo)
     fal.fail("acme/closed", Fault(route="realtime", close=1011, body="no more"))
-    done = subprocess.run(
-        [str(NODE), "--experimental-websocket", "realtime.cjs"],
-        cwd=javascript,
-        env=os.environ | {"EMULATOR_URL": fal.url, "FAL_KEY": fal.key},
-        capture_output=True,
-        timeout=30,
-        check=True,
-    )
-    heard = json.loads(done.stdout)
+    command = ["--experimental-websocket", "realtime.cjs"]
+    environ = {"EMULATOR_URL": fal.url, "FAL_KEY": fal.key}
+    heard = run_script(javascript, *command, timeout=30, **environ)
     assert heard["streamed"] == [{"n": 0}, {"n": 1}]
     assert [result["n"] for result in heard["echo"]["results"]] == [0, 1, 2]
     assert heard["echo"]["errors"] == []

@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from fal_async import AsyncClient
 from fal_async.emulator import Fault
-from tests.support.http import Arguments, echo
+from tests.support.http import Arguments, count, echo
 from tests.support.websocket_client import connect_websocket, receive_response
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 class Prompt(BaseModel):
     prompt: str
-
-
-async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
-    for step in range(arguments["steps"]):
-        yield {"step": step}
 
 
 def test_requests_are_processed_in_order(fal: Emulator) -> None:
@@ -77,7 +72,10 @@ def test_error_responses_keep_the_websocket_open(fal: Emulator) -> None:
 
 
 def test_binary_and_empty_bodies_are_preserved(fal: Emulator) -> None:
-    fal.register("acme/app", lambda arguments: b"\x00\xff" * arguments["n"])
+    def repeat(arguments: Arguments) -> bytes:
+        return b"\x00\xff" * int(arguments["n"])
+
+    fal.register("acme/app", repeat)
     with connect_websocket(fal, "ws/acme/app") as socket:
         for n in (0, 1):
             socket.send(json.dumps({"n": n}))

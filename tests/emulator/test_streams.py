@@ -10,15 +10,10 @@ import pytest
 from pydantic import BaseModel
 
 from fal_async.emulator import AppError, Emulator, Job
-from tests.support.http import Arguments, make_client, submit, wait_for_completed
+from tests.support.http import Arguments, count, make_client, submit, wait_for_completed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
-
-
-async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
-    for step in range(arguments["steps"]):
-        yield {"step": step}
 
 
 def count_slowly(arguments: Arguments) -> Generator[Arguments]:

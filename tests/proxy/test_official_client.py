@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import BaseModel
 
 from fal_async import AsyncClient
 from fal_async.proxy import FalProxy, ProxyRequest, Refusal
-from tests.support.http import echo, gated_echo
-from tests.support.javascript import NODE, NPM
+from tests.support.http import count, echo, gated_echo, upper
+from tests.support.javascript import NODE, NPM, run_script
 from tests.support.servers import serve_with_hypercorn, serve_with_uvicorn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
-    from fal_async.emulator import Emulator, Job
-    from tests.support.http import Arguments
+    from fal_async.emulator import Emulator
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (NODE and NPM), reason="node is not installed"),
 ]
-
-
-class Text(BaseModel):
-    text: str
-
-
-async def upper(arguments: Text, job: Job) -> Arguments:
-    job.log("step 1")
-    job.log("step 2")
-    return {"text": arguments.text.upper()}
-
-
-async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
-    for step in range(arguments["steps"]):
-        yield {"step": step}
 
 
 def authorize(request: ProxyRequest) -> str | Refusal:
@@ -65,18 +45,9 @@ def test_official_client_works(
         allow_realtime=True,
     )
     with serve(proxy) as url:
-        environ = os.environ | {"EMULATOR_URL": fal.url, "PROXY_URL": f"{url}/api/fal/proxy"}
-        done = subprocess.run(
-            [str(NODE), "--experimental-websocket", "proxied.cjs"],
-            cwd=javascript,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout)
+        command = ["--experimental-websocket", "proxied.cjs"]
+        environ = {"EMULATOR_URL": fal.url, "PROXY_URL": f"{url}/api/fal/proxy"}
+        seen = run_script(javascript, *command, timeout=60, **environ)
     files = fal.files
     assert files[seen.pop("small")].content == b"hello"
     assert files[seen.pop("large")].parts == 10

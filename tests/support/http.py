@@ -7,11 +7,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
-    from fal_async.emulator import Emulator, Gate
+    from fal_async.emulator import Emulator, Gate, Job
 
 Arguments = dict[str, Any]
 
@@ -30,6 +31,21 @@ def echo(arguments: Arguments) -> Arguments:
     return arguments
 
 
+class Text(BaseModel):
+    text: str
+
+
+async def upper(arguments: Text, job: Job) -> Arguments:
+    job.log("step 1")
+    job.log("step 2")
+    return {"text": arguments.text.upper()}
+
+
+async def count(arguments: Arguments) -> AsyncGenerator[Arguments]:
+    for step in range(arguments["steps"]):
+        yield {"step": step}
+
+
 def gated_echo(gate: Gate) -> Callable[[Arguments], Coroutine[None, None, Arguments]]:
     async def wait(arguments: Arguments) -> Arguments:
         await gate.wait()
@@ -39,7 +55,8 @@ def gated_echo(gate: Gate) -> Callable[[Arguments], Coroutine[None, None, Argume
 
 
 def submit(http: httpx.Client, endpoint: str = "acme/app", **options: Any) -> dict[str, Any]:
-    response = http.post(f"/queue/{endpoint}", **({"json": {}} | options)).raise_for_status()
+    options.setdefault("json", {})
+    response = http.post(f"/queue/{endpoint}", **options).raise_for_status()
     submitted: dict[str, Any] = response.json()
     return submitted
 
