@@ -368,7 +368,7 @@ MAKERS: list[Callable[[Any], object]] = [
     lambda key: AsyncClient(key, hosts=Hosts.at("http://x"), default_timeout=-1),
     lambda key: AsyncClient(f"{key} \u00e9"),
     lambda key: AsyncClient(key.encode()),
-    lambda key: AsyncClient([key]),  # type: ignore[arg-type]
+    lambda key: AsyncClient([key]),  # type: ignore[arg-type]  # an invalid key
     lambda key: fal_client.SyncClient(f"{key} \u00e9"),
     lambda key: fal_client.SyncClient(key, -1),
     lambda key: AsyncClient("a").with_options(key=f"{key}\n\n{key}"),

@@ -94,7 +94,7 @@ class _Redirection:
                 execute(module)
                 self.redirect(module)
 
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # to run code after the module
         return spec
 
 

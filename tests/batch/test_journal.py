@@ -151,4 +151,4 @@ def test_invalid_path_is_refused(path: Any) -> None:
 
 def test_invalid_durability_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="durable must be 'disk' or 'process'"):
-        Journal(":memory:", durable="ram")  # type: ignore[arg-type]
+        Journal(":memory:", durable="ram")  # type: ignore[arg-type]  # as the test is about

@@ -25,6 +25,7 @@ from fal_async import (
     Upload,
 )
 from fal_async.emulator import Emulator, Fault
+from tests.support.http import echo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -34,8 +35,8 @@ LIMITS = Limits(part_size=4096, single_shot=8192)
 
 
 @pytest.fixture(autouse=True)
-def echo(fal: Emulator) -> None:
-    fal.register(ECHO, lambda arguments: arguments)
+def endpoints(fal: Emulator) -> None:
+    fal.register(ECHO, echo)
 
     @fal.endpoint(f"{ECHO}/stream")
     def stream(arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -148,7 +149,7 @@ async def test_files_of_every_kind_are_found_anywhere(
 
     image = Image.new("RGBA", (2, 2))
     with path.open("rb") as file:
-        arguments = {
+        arguments: dict[str, Any] = {
             "path": path,
             "file": file,
             "memory": io.BytesIO(b"memory"),
@@ -326,7 +327,7 @@ async def test_model_fields_may_hold_files(
         upload=Upload(b"dog", "image/png"),
         picture=Image.new("RGB", (1, 1)),
         inner=Model(image=path, prompt="inner"),
-        more={"deep": [path]},  # type: ignore[call-arg]
+        more={"deep": [path]},  # type: ignore[call-arg]  # an extra field
     )
     result = await call(client, model)
     url = result["image_url"]

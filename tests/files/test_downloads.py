@@ -29,6 +29,7 @@ from fal_async import (
 )
 from fal_async._http.transports import PooledBackend
 from fal_async.emulator import Emulator, Fault
+from tests.support.http import echo
 from tests.support.pool_state import in_use
 from tests.support.raw_server import RawServer, respond_with
 
@@ -43,8 +44,8 @@ ECHO = "acme/echo"
 
 
 @pytest.fixture(autouse=True)
-def echo(fal: Emulator) -> None:
-    fal.register(ECHO, lambda arguments: arguments)
+def endpoints(fal: Emulator) -> None:
+    fal.register(ECHO, echo)
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ async def test_special_files_are_not_replaced(
         with pytest.raises(InvalidRequestError):
             await client.download(url, wrong)
     with pytest.raises(InvalidRequestError):
-        await client.download(wrong and 7, tmp_path)  # type: ignore[arg-type]
+        await client.download(wrong and 7, tmp_path)  # type: ignore[arg-type]  # as the test is about
     assert fal.count("download") == 0
 
 

@@ -284,7 +284,7 @@ async def test_undecodable_file_names_are_repaired(
     path = os.fsencode(tmp_path) + b"/\xff.png"
     Path(os.fsdecode(path)).write_bytes(b"x")  # noqa: ASYNC240 -- no other task uses this loop
     for each in (path, os.fsdecode(path)):
-        url = await client.upload_file(each, repository=repository)  # type: ignore[arg-type]
+        url = await client.upload_file(each, repository=repository)  # type: ignore[arg-type]  # a path of bytes
         assert fal.files[url].file_name == "?.png"
         assert fal.files[url].content_type == "image/png"
 

@@ -252,4 +252,4 @@ def test_endpoint_ids_are_checked_and_unique() -> None:
     assert platform.check_endpoint_ids("ids", ["a/b", "/a/b/", "c/d"]) == ["a/b", "c/d"]
     for wrong in ([], "a/b", 7, ["a"], [None]):
         with pytest.raises(InvalidRequestError):
-            platform.check_endpoint_ids("ids", wrong)  # type: ignore[arg-type]
+            platform.check_endpoint_ids("ids", wrong)  # type: ignore[arg-type]  # as the test is about

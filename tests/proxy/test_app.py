@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -147,10 +148,14 @@ async def test_hook_refuses_request(
     assert fal.requests == []
 
 
+def return_value(value: object, request: ProxyRequest) -> object:
+    return value
+
+
 async def test_hook_must_return_user_or_refusal(fal: Emulator, make: Make) -> None:
     for returned in (True, "", 7):
         with pytest.raises(InvalidRequestError, match="authorize must return"):
-            await make(authorize=lambda _, value=returned: value).post(RUN)
+            await make(authorize=partial(return_value, returned)).post(RUN)
     assert fal.requests == []
 
 
@@ -561,11 +566,11 @@ async def test_invalid_argument_is_an_error(make: Make, options: dict[str, Any])
 
 def test_proxy_needs_list_and_client() -> None:
     with pytest.raises(TypeError, match="allow"):
-        FalProxy(AsyncClient("id:key"), authorize=None)  # type: ignore[call-arg]
+        FalProxy(AsyncClient("id:key"), authorize=None)  # type: ignore[call-arg]  # as the test is about
     with pytest.raises(InvalidRequestError, match="client must be an AsyncClient"):
-        FalProxy("id:key", allow=["a/b"], authorize=None)  # type: ignore[arg-type]
+        FalProxy("id:key", allow=["a/b"], authorize=None)  # type: ignore[arg-type]  # as the test is about
     with pytest.raises(InvalidRequestError, match="status must be"):
-        Refusal(500)  # type: ignore[arg-type]
+        Refusal(500)  # type: ignore[arg-type]  # as the test is about
 
 
 async def test_work_is_cancelled_on_disconnect(fal: Emulator, client: AsyncClient) -> None:
@@ -588,7 +593,7 @@ async def test_work_is_cancelled_on_disconnect(fal: Emulator, client: AsyncClien
         group.start_soon(leave)
         with pytest.raises(HTTPException) as raised:
             await work()
-    assert raised.value.status_code == 499
+        assert raised.value.status_code == 499
     await fal.wait_for_counters("acme/app", cancelled=1)
 
 

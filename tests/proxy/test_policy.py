@@ -51,7 +51,7 @@ def test_listed_endpoint_is_forwarded(method: str, url: str, action: str, endpoi
 )
 def test_job_of_listed_endpoint_is_forwarded(method: str, path: str, action: str) -> None:
     target = POLICY.check(method, JOB + path)
-    assert target == Target(action, JOB + path, "acme/live", "abc-1")  # type: ignore[arg-type]
+    assert target == Target(action, JOB + path, "acme/live", "abc-1")  # type: ignore[arg-type]  # a text of the parameters
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_result_is_validated_like_outputs() -> None:
         event(payload={"seed": "x"}).result(output=Picture)
     assert (caught.value.stage, caught.value.started) == ("result", True)
     with pytest.raises(InvalidRequestError, match="output must be a type"):
-        WebhookEvent.parse(OK).result(output=7)  # type: ignore[arg-type]
+        WebhookEvent.parse(OK).result(output=7)  # type: ignore[arg-type]  # as the test is about
 
 
 @pytest.mark.parametrize("payload", [None, [1], "text", 1.5])
@@ -179,7 +179,7 @@ def test_handle_and_event_meet_by_id() -> None:
             handle = WebhookEvent.parse(OK).handle(client, "acme/draw")
             assert handle == client.attach({"application": "acme/draw", "request_id": JOB})
     with pytest.raises(InvalidRequestError, match="client must be a client of fal_async"):
-        WebhookEvent.parse(OK).handle(object(), "acme/draw")  # type: ignore[arg-type]
+        WebhookEvent.parse(OK).handle(object(), "acme/draw")  # type: ignore[arg-type]  # as the test is about
 
 
 async def test_files_use_the_client_of_the_webhooks(fal: Emulator, client: AsyncClient) -> None:

@@ -27,6 +27,8 @@ from tests.support.raw_server import PATIENCE, RawConnection, RawServer
 from tests.support.websocket_server import ScriptedWebSocket, closing, echo, text, websockets_server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fal_async._websocket.connection import WebSocket
 
 TOKEN = "secret-token"
@@ -52,7 +54,7 @@ async def rejection(*response: bytes) -> HandshakeRejected:
     return caught.value
 
 
-async def failure(script: object, **options: object) -> FalClientError:
+async def failure(script: Callable[[RawConnection], object], **options: object) -> FalClientError:
     with RawServer(script) as peer, pytest.raises(FalClientError) as caught:  # type: ignore[arg-type]  # passed on
         await connect(peer, **options)
     assert TOKEN not in str(caught.value)
@@ -102,9 +104,11 @@ async def test_rejection_may_be_chunked() -> None:
 async def test_rejection_may_end_with_connection() -> None:
     for ending in (RawConnection.close, RawConnection.reset):
 
-        def script(connection: RawConnection, ending: object = ending) -> None:
+        def script(
+            connection: RawConnection, ending: Callable[[RawConnection], object] = ending
+        ) -> None:
             connection.respond(b"HTTP/1.0 403 No\r\n\r\nno, ", b"never")
-            ending(connection)  # type: ignore[operator]
+            ending(connection)
 
         with RawServer(script) as peer, pytest.raises(HandshakeRejected) as caught:
             await connect(peer)
@@ -147,13 +151,15 @@ async def test_invalid_handshake_response_raises(name: str) -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Swi", b"HTTP/1.1 403 No\r\nA: b"])
 async def test_closed_handshake_is_connection_failure(answer: bytes) -> None:
-    assert (
-        type(await failure(lambda connection: connection.respond(answer))) is ConnectionFailedError
-    )
-    assert (
-        type(await failure(lambda connection: (connection.respond(answer), connection.reset())))
-        is ConnectionFailedError
-    )
+    def close(connection: RawConnection) -> None:
+        connection.respond(answer)
+
+    def reset(connection: RawConnection) -> None:
+        connection.respond(answer)
+        connection.reset()
+
+    for script in (close, reset):
+        assert type(await failure(script)) is ConnectionFailedError
 
 
 async def test_open_timeout_closes_connection() -> None:
