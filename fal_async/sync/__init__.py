@@ -159,7 +159,7 @@ if TYPE_CHECKING:
     from fal_async.sync._batch import SyncBatch
     from fal_async.sync._file import SyncDownload, SyncFile
     from fal_async.sync._jobs import SyncJob
-    from fal_async.sync._webhooks import SyncWebhookEvent, Webhooks
+    from fal_async.sync._webhooks import SyncWebhookEvent, Webhooks, missed
 
     sync_client: SyncClient
 
@@ -277,6 +277,7 @@ __all__ = [
     "get_handle_async",
     "http_over_websocket",
     "http_over_websocket_async",
+    "missed",
     "once",
     "progress",
     "realtime",
@@ -317,6 +318,7 @@ _LAZY = {
     "SyncWebhookEvent": "fal_async.sync._webhooks",
     "Webhooks": "fal_async.sync._webhooks",
     "async_client": "fal_async",
+    "missed": "fal_async.sync._webhooks",
 }
 
 

@@ -1,18 +1,22 @@
-"""`Webhooks` for blocking code: Django, Flask and scripts."""
+"""`Webhooks` and `missed` for blocking code: Django, Flask and scripts."""
 
 from __future__ import annotations
 
 import time
+from contextlib import closing
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from fal_async import webhooks
 from fal_async._core.annotations import set_module
 from fal_async.sync._default import default_client
+from fal_async.sync._objects import SyncRequestHandle
 from fal_async.sync._results import SyncResult, wrap_result
 from fal_async.sync._wrappers import SyncWrapper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
     from typing_extensions import TypeVar
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 else:
     from typing import TypeVar
 
-__all__ = ["SyncWebhookEvent", "Webhooks"]
+__all__ = ["SyncWebhookEvent", "Webhooks", "missed"]
 
 
 @set_module("fal_async.sync")
@@ -144,3 +148,42 @@ class Webhooks(SyncWrapper[webhooks.Webhooks]):
         return self._portal.call_and_wrap(
             SyncWebhookEvent._from_async, self._async.unwrap, payload, headers
         )
+
+
+def missed(
+    jobs: Iterable[SyncRequestHandle | Mapping[str, str]], *, client: SyncClient | None = None
+) -> Generator[SyncRequestHandle, None, None]:
+    """Yield those of the jobs that have ended; see `fal_async.webhooks.missed`.
+
+    Args:
+        jobs: Handles, or the data of `SyncRequestHandle.to_dict`.
+        client: The client of the handles; ``None`` uses that of each handle, or the default client
+            for data.
+
+    Raises:
+        InvalidRequestError: One of the jobs is neither a handle nor its data.
+        FalClientHTTPError: The platform responded with an error, such as a wrong key.
+        TransportError: The platform cannot be reached.
+
+    Example:
+        >>> with fal_async.sync.SyncClient() as client:
+        ...     handle = client.submit("demo/echo", {"prompt": "a cat"})
+        ...     output = handle.get()
+        ...     for ended in fal_async.sync.missed([handle.to_dict()], client=client):
+        ...         print(ended.get()["prompt"])
+        a cat
+    """
+    owner = default_client() if client is None else client
+
+    def bind(job: SyncRequestHandle | Mapping[str, str]) -> SyncRequestHandle:
+        if client is None and isinstance(job, SyncRequestHandle):
+            return job
+        handle = owner._async.attach(SyncRequestHandle._unwrap(job))
+        return SyncRequestHandle(owner._portal, handle)
+
+    handles = [bind(job) for job in jobs]
+    for portal, group in groupby(handles, attrgetter("_portal")):  # of each client in a row
+        found = portal.iterate(webhooks.missed, [handle._async for handle in group])
+        with closing(found):
+            for ended in found:
+                yield SyncRequestHandle(portal, ended)

@@ -64,6 +64,7 @@ LAZY = {
     "SyncWebhookEvent": "fal_async.sync._webhooks",
     "Webhooks": "fal_async.sync._webhooks",
     "async_client": "fal_async",
+    "missed": "fal_async.sync._webhooks",
 }
 #: Public names of the blocking API that are written by hand.
 OWN = ["SyncClient", "SyncPages", "SyncResult", "sync_client"]

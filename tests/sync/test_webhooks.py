@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fal_async import InvalidInputError, InvalidWebhookSignatureError
-from fal_async.sync import SyncClient, SyncResult, SyncWebhookEvent, Webhooks
+from fal_async import InvalidInputError, InvalidRequestError, InvalidWebhookSignatureError
+from fal_async.sync import SyncClient, SyncResult, SyncWebhookEvent, Webhooks, missed
+from tests.support.http import echo, gated_echo
 from tests.support.webhooks import JOB
 
 if TYPE_CHECKING:
@@ -45,3 +46,23 @@ def test_default_client_verifies_too(fal: Emulator) -> None:
     event = webhooks.unwrap(signed.body, signed.headers)
     assert event == SyncWebhookEvent.parse(signed.body, user_id=fal.user_id)
     assert event.result() == {"seed": 7}
+
+
+def test_blocking_code_finds_missed_jobs(fal: Emulator) -> None:
+    gate = fal.gate()
+    fal.register("acme/echo", echo)
+    fal.register("acme/held", gated_echo(gate))
+    with SyncClient(fal.key, hosts=fal.hosts) as client:
+        handles = [client.submit("acme/echo", {"number": number}) for number in range(2)]
+        for handle in handles:
+            handle.get()
+        running = client.submit("acme/held", {})
+        with SyncClient(fal.key, hosts=fal.hosts) as other:
+            theirs = other.attach(handles[1])
+            assert list(missed([handles[0], running, theirs])) == [handles[0], theirs]
+        [found] = missed([handles[1].to_dict(), running], client=client)
+        assert found.get() == {"number": 1}
+        wrong: Any = 7
+        with pytest.raises(InvalidRequestError, match="must be a mapping, got 7"):
+            next(missed([wrong]))
+        gate.open()
