@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Generic, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import anyio
 
 from fal_async._client.result import finalize_output
 from fal_async._core.annotations import set_module
+from fal_async._dispatch.call_observer import NO_OBSERVER
 from fal_async._dispatch.call_state import CallState, use_call_state
 from fal_async._http.response import ExchangeFailed
 from fal_async._net.time_slice import SlicedDecoder
@@ -74,7 +75,7 @@ class EventStream(Generic[T]):
     ) -> None:
         self._source = _ResponseReader(dispatcher, operation, prepare, timeout, idle_timeout)
         self._output = output
-        self._decoder: SlicedDecoder[T] = SlicedDecoder(lambda chunk: iter((cast("T", chunk),)))
+        self._decoder: SlicedDecoder[T] = SlicedDecoder(lambda _: iter(()))  # until it is open
         self._events_received = 0
         self._is_reading = False
 
@@ -102,7 +103,6 @@ class EventStream(Generic[T]):
         try:
             for item in self._decoder.items:
                 self._events_received += 1
-                self._source.state.observer.receive_event()
                 return item
         except BaseException as error:
             await self._close_after(error)
@@ -122,8 +122,7 @@ class EventStream(Generic[T]):
     async def _open(self) -> None:
         if not self._source.was_opened:
             await self._source.open()
-            if self._source.is_events:
-                self._decoder.decode = _Decoder(self._source, self._output)
+            self._decoder.decode = _Decoder(self._source, self._output)
 
     async def _read_more(self) -> T:
         if self._is_reading:
@@ -135,7 +134,6 @@ class EventStream(Generic[T]):
                 while await self._decoder.advance():
                     for item in self._decoder.items:
                         self._events_received += 1
-                        self._source.state.observer.receive_event()
                         return item
                 self._decoder.feed(await self._next_chunk())
         except BaseException as error:
@@ -163,23 +161,31 @@ class EventStream(Generic[T]):
 
 
 class _Decoder:
-    """Decodes the chunks of an event stream into its events."""
+    """Decodes the chunks of an event stream into its events; other chunks are the items."""
 
     def __init__(self, source: _ResponseReader, output: type[Any] | None) -> None:
         self._dispatcher = source.dispatcher
         self._request_id = source.request_id
+        self._observer = source.state.observer
         self._output = output
-        self._decoder = SSEDecoder()
+        self._decoder = SSEDecoder() if source.is_events else None
 
     @property
     def pending(self) -> bool:
-        return self._decoder.pending
+        return self._decoder is not None and self._decoder.pending
 
     def __call__(self, chunk: bytes) -> Iterator[Any]:
-        values = read_events(self._decoder.feed(chunk), request_id=self._request_id)
-        if self._output is None:
-            return values
-        return (finalize_output(value, self._output, self._dispatcher) for value in values)
+        items: Iterator[Any] = iter((chunk,))
+        if self._decoder is not None:
+            items = read_events(self._decoder.feed(chunk), request_id=self._request_id)
+            if self._output is not None:
+                items = (finalize_output(item, self._output, self._dispatcher) for item in items)
+        return items if self._observer is NO_OBSERVER else self._observe(items)
+
+    def _observe(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            self._observer.receive_event()
+            yield item
 
 
 class _ResponseReader:

@@ -44,6 +44,8 @@ _DIGITS_TO_0: Final = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS: Final = b"0" * 19
 #: An integer that orjson may round. A match within a string costs time, but changes no value.
 _LARGE_INTEGER: Final = re.compile(rb"-[0-9]{19}|[0-9]{20}")
+#: The types of scalars that orjson decodes exactly.
+_EXACT_TYPES: Final = frozenset({str, int, bool, type(None)})
 
 _FOR_BYTES: Final = (
     "; upload it with Upload(data, content_type), or make a data URL with "
@@ -73,8 +75,15 @@ def decode_json(body: bytes | str) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return _decode_exactly(body)
-    # orjson decodes large integers as floats. The search for them takes 0.2 us, and 0.7 us per
-    # kilobyte. The operator `in` would take 0.3 us more, since it also accepts integers.
+    # orjson decodes large integers as floats. A flat object without a float, such as most events,
+    # contains none. The search for them in other bodies takes 0.2 us, and 0.7 us per kilobyte.
+    if value.__class__ is dict:  # which, unlike `type`, leaves its type open to checkers
+        for item in value.values():
+            if type(item) not in _EXACT_TYPES:
+                break
+        else:
+            return value
+    # The operator `in` would take 0.3 us more, since it also accepts integers.
     if body.translate(_DIGITS_TO_0).find(_MANY_DIGITS) >= 0 and _LARGE_INTEGER.search(body):
         return _decode_exactly(body)
     return value

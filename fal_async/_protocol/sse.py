@@ -21,6 +21,8 @@ MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
+# The operator `in` finds an integer eight times as fast as bytes.
+_LF, _CR = b"\n\r"
 
 # More digits than any time needs, and far fewer than `int` rejects.
 _MAX_RETRY_DIGITS: Final = 18
@@ -110,7 +112,23 @@ class SSEDecoder:
         return iter(events)
 
     def _read(self, chunk: bytes, events: list[Event]) -> None:
-        """Append the events of a chunk. Nested generators would make them a quarter slower."""
+        """Append the events of a chunk. Most consist of one data line, and need few steps."""
+        first, *rest = chunk.split(b"\n\ndata: ")
+        if not rest or _CR in chunk:
+            self._read_lines(chunk, events)
+            return
+        self._read_lines(first + b"\n\n", events)
+        last = rest.pop()
+        limit = self._max_line_bytes - len(b"data: ")
+        for data in rest:
+            if _LF in data or len(data) > limit:
+                self._read_lines(b"data: %b\n\n" % data, events)
+            else:
+                events.append(_event(Event, (data, "message", self._id, self.retry)))
+        self._read_lines(b"data: " + last, events)
+
+    def _read_lines(self, chunk: bytes, events: list[Event]) -> None:
+        """Append the events that the lines of a chunk complete."""
         limit = self._max_line_bytes
         data = self._data
         for line in self._complete_lines(chunk):
@@ -142,7 +160,7 @@ class SSEDecoder:
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
-        if b"\n" not in chunk and b"\r" not in chunk:
+        if _LF not in chunk and _CR not in chunk:
             self._buffer_partial(chunk)
             return []
         self._after_cr = chunk.endswith(b"\r")

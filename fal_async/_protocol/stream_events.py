@@ -16,6 +16,8 @@ __all__ = ["read_events"]
 
 #: The last event of streams in the style of OpenAI, which is not JSON.
 _DONE: Final = b"[DONE]"
+#: The keys of error events. An event without any of them is no error, as most are not.
+_ERROR_KEYS: Final = frozenset({"error", "error_type", "type"})
 
 
 def read_events(events: Iterable[Event], *, request_id: str | None = None) -> Iterator[Any]:
@@ -54,7 +56,7 @@ def _read_text(data: bytes) -> Any:
 
 def _is_error(value: object) -> bool:
     """Return whether an event is an error of a workflow, the platform or the app."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _ERROR_KEYS.isdisjoint(value):  # pyright: ignore[reportUnknownArgumentType]
         return False
     fields = cast("Mapping[str, Any]", value)
     error = fields.get("error")
