@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fal_async._core.platform import Price
 
-__all__ = ["PriceCache", "UploadCache"]
+__all__ = ["PriceCache", "UploadCache", "reusable_until"]
 
 #: The time for which a price is known: prices change, and are negotiated.
 MAX_AGE: Final = timedelta(days=1)
@@ -52,6 +52,16 @@ class PriceCache:
         return Decimal(str(units)) * price.unit_price
 
 
+def reusable_until(uploaded_at: float, lifetime: float | None) -> float:
+    """Return the Unix time until which a URL is reused, so that a job in the queue can read it.
+
+    Args:
+        uploaded_at: The Unix time of the upload, in seconds.
+        lifetime: The life of the file in seconds; ``None`` if only the account's settings limit it.
+    """
+    return uploaded_at + (DEFAULT_REUSE if lifetime is None else lifetime / 2)
+
+
 @dataclass(slots=True)
 class _Entry:
     """The URL of one content, which one task at a time uploads.
@@ -59,18 +69,16 @@ class _Entry:
     Attributes:
         lock: Held by the task that uploads the content.
         url: The URL; ``None`` before the first upload.
-        expires_at: The Unix time until which the URL is reused, in seconds.
+        reusable_until: The Unix time until which the URL is reused, in seconds.
     """
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     url: str | None = None
-    expires_at: float = 0.0
+    reusable_until: float = 0.0
 
 
 class UploadCache:
     """The URLs of the content that was used last on one event loop.
-
-    A URL is reused for half of its life, so that a job that waits in the queue can still read it.
 
     Args:
         size: The number of URLs that are kept; 0 keeps none.
@@ -79,27 +87,23 @@ class UploadCache:
 
     def __init__(self, size: int, clock: Callable[[], float] = time.time) -> None:
         self.size = size
-        self._clock = clock
+        self.clock = clock
         self._entries: dict[Hashable, _Entry] = {}
 
     async def get(
-        self, content: Hashable, lifetime: float | None, upload: Callable[[], Awaitable[str]]
+        self, content: Hashable, fetch: Callable[[], Awaitable[tuple[str, float]]]
     ) -> str:
-        """Return the URL of a content, which is uploaded unless its URL is known.
+        """Return the URL of a content, which is fetched unless it is known.
 
         Args:
-            content: The digest, the metadata and the account of the content.
-            lifetime: The life of the file in seconds; ``None`` if only the account's settings limit
-                it.
-            upload: Uploads the content and returns its URL.
+            content: The digest and the metadata of the content.
+            fetch: Uploads the content; returns its URL and the time until which it is reused.
         """
         entry = self._entries.pop(content, None) or _Entry()
         self._entries[content] = entry
         if len(self._entries) > self.size:
             del self._entries[next(iter(self._entries))]
         async with entry.lock:
-            now = self._clock()
-            if entry.url is None or now >= entry.expires_at:
-                entry.url = await upload()
-                entry.expires_at = now + (DEFAULT_REUSE if lifetime is None else lifetime / 2)
+            if entry.url is None or self.clock() >= entry.reusable_until:
+                entry.url, entry.reusable_until = await fetch()
             return entry.url

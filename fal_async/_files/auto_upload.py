@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 import anyio
 
 from fal_async._core.checks import check_flag
+from fal_async._dispatch.cache import reusable_until
 from fal_async._dispatch.call_state import call_state
 from fal_async._files.encode import BINARY, file_name, media_type
 from fal_async._files.images import image_bytes, image_type, is_picture
@@ -34,7 +35,7 @@ from fal_async.errors import InvalidRequestError
 from fal_async.types import Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import Hashable, Sequence
     from io import IOBase
 
     from fal_async._dispatch.dispatcher import Dispatcher
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from fal_async._files.sources import Source
     from fal_async.types import Arguments
 
-__all__ = ["Attachment", "attach_files", "prepare_auto_upload"]
+__all__ = ["Attachment", "Reuse", "UploadContent", "attach_files", "prepare_auto_upload"]
 
 #: The types of files in arguments.
 Attachment: TypeAlias = "Upload | os.PathLike[str] | IOBase | Picture"
@@ -60,23 +61,54 @@ MAX_INLINE_DIGEST: Final = 65536
 _DECOMPRESSING: Final = frozenset({"GzipFile", "BZ2File", "LZMAFile"})
 
 
+@dataclass(frozen=True, slots=True)
+class UploadContent:
+    """The identity of a content that can be uploaded.
+
+    Attributes:
+        sha256: Its SHA-256.
+        size: Its size, in bytes.
+        content_type: The media type.
+        lifecycle: The header of its expiry and its access control; empty for the defaults.
+        lifetime: The lifetime in seconds; ``None`` uses the account's setting.
+        file_name: The name, or ``None``.
+    """
+
+    sha256: bytes
+    size: int
+    content_type: str
+    lifecycle: str
+    lifetime: int | None
+    file_name: str | None
+
+
+#: Returns the URL of a content: a known one, or that of an upload.
+Reuse: TypeAlias = Callable[[UploadContent, Callable[[], Awaitable[str]]], Awaitable[str]]
+
+
 async def attach_files(
-    dispatcher: Dispatcher, arguments: Arguments, *, auto_upload: bool
+    dispatcher: Dispatcher, arguments: Arguments, *, auto_upload: bool, reuse: Reuse | None = None
 ) -> Arguments:
     """Upload the files in arguments and return the arguments with their URLs.
+
+    Args:
+        dispatcher: Executes the uploads.
+        arguments: The arguments.
+        auto_upload: Whether the arguments may contain files.
+        reuse: Returns the URL of a content; ``None`` uses the cache of the client.
 
     Raises:
         InvalidRequestError: The arguments contain files, and `auto_upload` is off.
         FalClientError: An upload failed.
     """
-    upload = prepare_auto_upload(dispatcher, arguments, auto_upload=auto_upload)
+    upload = prepare_auto_upload(dispatcher, arguments, auto_upload=auto_upload, reuse=reuse)
     return arguments if upload is None else await upload()
 
 
 def prepare_auto_upload(
-    dispatcher: Dispatcher, arguments: Arguments, *, auto_upload: bool
+    dispatcher: Dispatcher, arguments: Arguments, *, auto_upload: bool, reuse: Reuse | None = None
 ) -> Callable[[], Awaitable[Arguments]] | None:
-    """Find the files in arguments and return the function that uploads them.
+    """Find the files in arguments and return the function that uploads them; see `attach_files`.
 
     Returns:
         A coroutine function that returns the arguments with the URLs of the files. ``None`` if the
@@ -95,7 +127,9 @@ def prepare_auto_upload(
     if not check_flag("auto_upload", auto_upload):
         kinds = ", ".join(sorted({type(file).__name__ for file in files.values()}))
         raise InvalidRequestError(f"the arguments contain files ({kinds}), and auto_upload is off")
-    return partial(_upload_files, dispatcher, arguments, files)
+    if reuse is None and dispatcher.resources.limits.reused_uploads:
+        reuse = partial(_reuse_in_client, dispatcher)
+    return partial(_upload_files, dispatcher, arguments, files, reuse)
 
 
 def _find_files(value: Any, found: dict[int, Attachment]) -> None:
@@ -144,26 +178,39 @@ def _children(value: Any) -> Mapping[str, Any] | list[Any] | tuple[Any, ...] | N
     return None
 
 
+async def _reuse_in_client(
+    dispatcher: Dispatcher, content: UploadContent, upload: Callable[[], Awaitable[str]]
+) -> str:
+    """Return the URL of a content that this account has uploaded before, or uploads it."""
+    cache = dispatcher.resources.uploads.get()
+
+    async def fetch() -> tuple[str, float]:
+        return await upload(), reusable_until(cache.clock(), content.lifetime)
+
+    account = await dispatcher.credentials.authorization()
+    return await cache.get((account, content), fetch)
+
+
 async def _upload_files(
-    dispatcher: Dispatcher, arguments: Arguments, files: Mapping[int, Attachment]
+    dispatcher: Dispatcher,
+    arguments: Arguments,
+    files: Mapping[int, Attachment],
+    reuse: Reuse | None,
 ) -> Arguments:
     urls: dict[int, str] = {}
     call_state().enter("upload")
     # Limits the number of open files as well.
     semaphore = anyio.Semaphore(dispatcher.resources.limits.uploads)
-    cache = dispatcher.resources.uploads.get()
 
     async def send(pending: _PendingUpload) -> None:
-        upload = FileUpload(dispatcher, pending.metadata, repositories(None, None))
+        file = FileUpload(dispatcher, pending.metadata, repositories(None, None))
+        upload = partial(file.send, pending.source)
         async with semaphore, pending.opened():  # a change after this is an error
-            if cache.size and not isinstance(pending.source, IteratorSource):
-                account = await dispatcher.credentials.authorization()
-                headers, digest = str(pending.metadata.headers), await pending.digest()
-                content = account, digest, pending.source.size, headers
-                send = partial(upload.send, pending.source)
-                url = await cache.get(content, pending.lifetime, send)
+            content = None if reuse is None else await pending.content()
+            if reuse is None or content is None:
+                url = await upload()
             else:
-                url = await upload.send(pending.source)
+                url = await reuse(content, upload)
         urls.update(dict.fromkeys(pending.occurrences, url))
 
     async with AsyncExitStack() as stack:
@@ -201,6 +248,19 @@ class _PendingUpload:
     def opened(self) -> AbstractAsyncContextManager[object]:
         """Return a context manager in which the source can be read."""
         return self.source if isinstance(self.source, PathSource) else nullcontext()
+
+    async def content(self) -> UploadContent | None:
+        """Return the identity of the open content; ``None`` if it can be read only once."""
+        if isinstance(self.source, IteratorSource):
+            return None
+        return UploadContent(
+            sha256=await self.digest(),
+            size=self.source.size,
+            content_type=self.metadata.content_type,
+            lifecycle=next(iter(self.metadata.lifecycle.values()), ""),
+            lifetime=self.lifetime,
+            file_name=self.metadata.file_name,
+        )
 
     async def digest(self) -> bytes:
         """Compute the SHA-256 of the open content; empty if it can be read only once."""

@@ -17,6 +17,7 @@ from fal_async._platform.models import AsyncModels
 from fal_async.batch.display import report_progress
 from fal_async.batch.errors import BatchStoppedError
 from fal_async.batch.executor import JobExecutor
+from fal_async.batch.files import FileSaver
 from fal_async.batch.inputs import ItemFactory, count_rows
 from fal_async.batch.jobs import BatchSummary, Progress
 from fal_async.batch.journal import Journal
@@ -24,7 +25,6 @@ from fal_async.batch.limits import AdaptiveLimit, FixedLimit, QueueLimit
 from fal_async.batch.options import Budget
 from fal_async.batch.output_file import OutputFile
 from fal_async.batch.plan import Plan
-from fal_async.batch.saving import FileSaver
 from fal_async.batch.scheduler import Scheduler
 from fal_async.batch.spending import FailureWindow, Rate, Spending
 from fal_async.errors import FalClientError, InvalidRequestError

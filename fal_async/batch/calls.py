@@ -124,6 +124,7 @@ class BatchMixin:
         unsure: Unsure = "look",
         lost: Lost = "report",
         progress: bool | Callable[[Progress], None] = False,
+        upload_once: bool = True,
         **submit_options: Any,
     ) -> Batch:
         """Start a job for each input, once, and iterate over the outcomes as the jobs end.
@@ -175,6 +176,9 @@ class BatchMixin:
             lost: The treatment of results that are gone: ``"report"`` yields them, and ``"again"``
                 starts another job.
             progress: Whether to show the progress, or a function that is called with it.
+            upload_once: Whether files in the arguments with the same content are uploaded once, for
+                all inputs and all runs with the journal, for as long as they are stored. Otherwise
+                they are uploaded for each job.
             submit_options: Options of `submit`, such as `priority` and `tags`.
 
         Raises:
@@ -220,6 +224,7 @@ class BatchMixin:
                 unsure=unsure,
                 lost=lost,
                 progress=progress,
+                upload_once=upload_once,
                 submit_options=submit_options,
             ),
         )

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
+    from fal_async._files.auto_upload import UploadContent
+
 __all__ = [
     "COMPLETE",
     "PENDING",
@@ -18,6 +20,7 @@ __all__ = [
     "Change",
     "Entry",
     "Forget",
+    "KnownUpload",
     "Note",
     "Run",
     "State",
@@ -193,4 +196,22 @@ class Note:
     value: str
 
 
-Change: TypeAlias = Begin | Update | Forget | Note
+@dataclass(frozen=True, slots=True)
+class KnownUpload:
+    """A content that was uploaded, as a journal knows it, and the change that records it.
+
+    Attributes:
+        content: The content.
+        url: The URL.
+        uploaded_at: The time of the upload, in seconds since 1970.
+        expires_at: The end of its life, in seconds since 1970; ``None`` if only the account's
+            settings limit it.
+    """
+
+    content: UploadContent
+    url: str
+    uploaded_at: float
+    expires_at: float | None
+
+
+Change: TypeAlias = Begin | Update | Forget | Note | KnownUpload

@@ -21,6 +21,7 @@ from fal_async._protocol.retry import BackoffSchedule, backoff_delays
 from fal_async._protocol.serialization import encode_json
 from fal_async.batch.entries import PENDING, Begin, Update
 from fal_async.batch.errors import JournalError
+from fal_async.batch.files import JournaledUploads, upload_each
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
 from fal_async.batch.lookup import find_output
 from fal_async.errors import (
@@ -111,6 +112,7 @@ class JobExecutor:
         self._options = options
         self._limit = limit
         self._is_stopping = is_stopping
+        self._reuse = JournaledUploads(dispatcher, journal) if options.upload_once else upload_each
         self._submitting = anyio.Semaphore(options.submitting)
         self._handles: dict[str, AsyncRequestHandle] = {}
         self.running: int = 0
@@ -123,7 +125,10 @@ class JobExecutor:
         options = dict(self._options.submit_options)
         try:
             arguments = await attach_files(
-                self._dispatcher, item.arguments, auto_upload=options.pop("auto_upload", True)
+                self._dispatcher,
+                item.arguments,
+                auto_upload=options.pop("auto_upload", True),
+                reuse=self._reuse,
             )
             item.sent = arguments
         except (FalClientError, OSError) as error:

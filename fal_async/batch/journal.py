@@ -12,7 +12,9 @@ import anyio
 
 from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_file_path, check_flag, describe, is_one_of
+from fal_async._dispatch.cache import UploadCache
 from fal_async._net.background import spawn
+from fal_async._net.event_loops import PerLoop
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
 from fal_async._protocol.serialization import decode_json
@@ -36,6 +38,8 @@ __all__ = ["Journal", "open_store"]
 
 #: The least time between two commits, in seconds: changes that arrive meanwhile share the second.
 COMMIT_INTERVAL: Final = 0.01
+#: The number of uploads that are known without a look into the database.
+REUSED_UPLOADS: Final = 1000
 POSTGRES: Final = ("postgresql://", "postgres://")
 
 
@@ -91,6 +95,7 @@ class Journal:
         self._committing: _CommitGroup | None = None
         self._failure: JournalError | None = None
         self._committed_at = -math.inf
+        self._uploads: PerLoop[UploadCache] = PerLoop(lambda: UploadCache(REUSED_UPLOADS))
         #: The number of commits and of changes in them.
         self.commits: int = 0
         self.changes: int = 0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fal_async.batch.entries import Change, Entry, Run, State, Summary
+    from fal_async._files.auto_upload import UploadContent
+    from fal_async.batch.entries import Change, Entry, KnownUpload, Run, State, Summary
 
 __all__ = ["JournalStore"]
 
@@ -65,6 +66,10 @@ class JournalStore(Protocol):
 
     def note(self, name: str) -> str | None:
         """Return a named text, or ``None``."""
+        raise NotImplementedError
+
+    def find_upload(self, content: UploadContent) -> KnownUpload | None:
+        """Return the latest upload of a content, or ``None``."""
         raise NotImplementedError
 
     def live_runs(self) -> dict[int, Run]:

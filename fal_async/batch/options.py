@@ -114,6 +114,7 @@ class BatchOptions:
     unsure: Unsure = "look"
     lost: Lost = "report"
     progress: bool | Callable[[Progress], None] = False
+    upload_once: bool = True
     submit_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
@@ -130,6 +131,7 @@ class BatchOptions:
             whole_number(name, getattr(self, name))
         check_number("grace", self.grace, zero=True)
         check_flag("ordered", self.ordered)
+        check_flag("upload_once", self.upload_once)
         self._check_columns()
         self._check_money()
         self._check_stop_after()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from fal_async.batch.errors import JournalDamagedError, JournalError
-from fal_async.batch.sql import SCHEMA, SCHEMA_VERSION, SQLJournalStore
+from fal_async.batch.sql import SQLJournalStore
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -26,13 +26,6 @@ LOCK_CLASS: Final = 0x66616C20
 _MARK: Final = "journal of fal_async, schema version "
 _PARAMETER: Final = re.compile(r"(?<!:):(\w+)")
 
-_TYPES: Final = {
-    "serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
-    "double": "DOUBLE PRECISION",
-    "bytes": "BYTEA",
-    "options": "",
-}
-
 
 class PostgresJournalStore(SQLJournalStore):
     """A journal in a PostgreSQL database, in tables of the first schema of the search path.
@@ -43,6 +36,12 @@ class PostgresJournalStore(SQLJournalStore):
     """
 
     _cost_as_number = "CAST(cost AS NUMERIC)"
+    _types: ClassVar[Mapping[str, str]] = {
+        "serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        "double": "DOUBLE PRECISION",
+        "bytes": "BYTEA",
+        "options": "",
+    }
 
     def __init__(self, url: str, *, fsync: bool) -> None:
         super().__init__()
@@ -71,21 +70,20 @@ class PostgresJournalStore(SQLJournalStore):
             ) from None
         level = "on" if self._fsync else "off"
         self._execute(f"SET synchronous_commit = {level}", {})
-        if self._schema_version() == 0:
-            self._create_tables()
 
-    def _create_tables(self) -> None:
+    @contextmanager
+    def _changing_schema(self) -> Generator[None]:
         # The lock is acquired before the transaction, which might not see tables created since.
         values = {"lock_class": LOCK_CLASS}
         self._execute("SELECT pg_advisory_lock(:lock_class)", values)
         try:
             with self._transaction():
-                if self._schema_version() == 0:  # no other process was faster
-                    for statement in SCHEMA.format_map(_TYPES).strip().split(";\n"):
-                        self._execute(statement, {})
-                    self._execute(f"COMMENT ON TABLE inputs IS '{_MARK}{SCHEMA_VERSION}'", {})
+                yield
         finally:
             self._execute("SELECT pg_advisory_unlock(:lock_class)", values)
+
+    def _set_schema_version(self, version: int) -> None:
+        self._execute(f"COMMENT ON TABLE inputs IS '{_MARK}{version}'", {})
 
     def _schema_version(self) -> int:
         statement = """

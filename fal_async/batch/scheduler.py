@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.batch.entries import Entry
     from fal_async.batch.executor import JobExecutor
+    from fal_async.batch.files import FileSaver
     from fal_async.batch.inputs import Item
     from fal_async.batch.jobs import StopReason
     from fal_async.batch.journal import Journal
     from fal_async.batch.limits import FixedLimit
     from fal_async.batch.options import BatchOptions
-    from fal_async.batch.saving import FileSaver
     from fal_async.batch.spending import Spending
 
 __all__ = ["Scheduler"]

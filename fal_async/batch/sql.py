@@ -11,64 +11,23 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from fal_async._protocol.serialization import decode_json, encode_json
-from fal_async.batch.entries import Begin, Entry, Forget, Run, Summary, Update
+from fal_async.batch.entries import Begin, Entry, Forget, KnownUpload, Run, Summary, Update
 from fal_async.batch.errors import JournalError, JournalInUseError, JournalTooNewError
+from fal_async.batch.schema import SCHEMA, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
+    from fal_async._files.auto_upload import UploadContent
     from fal_async.batch.entries import Change, State
 
-__all__ = ["SCHEMA_VERSION", "SQLJournalStore"]
+__all__ = ["SQLJournalStore"]
 
-SCHEMA_VERSION: Final = 1
 #: The number of keys in one query.
 CHUNK: Final = 500
-
-#: The tables. Outputs are apart from the entries, so that the entries stay small.
-SCHEMA: Final = """
-CREATE TABLE runs (
-    number {serial},
-    name TEXT NOT NULL UNIQUE,
-    host TEXT NOT NULL,
-    pid BIGINT NOT NULL,
-    since {double} NOT NULL,
-    exclusive INTEGER NOT NULL
-);
-CREATE TABLE endpoints (
-    id {serial},
-    application TEXT NOT NULL UNIQUE
-);
-CREATE TABLE inputs (
-    key TEXT PRIMARY KEY,
-    endpoint BIGINT NOT NULL REFERENCES endpoints (id),
-    state TEXT NOT NULL,
-    attempts INTEGER NOT NULL,
-    run BIGINT NOT NULL REFERENCES runs (number),
-    position BIGINT NOT NULL,
-    digest {bytes} NOT NULL,
-    request_id TEXT,
-    handle TEXT,
-    tried_at {double} NOT NULL,
-    ended_at {double},
-    units {double},
-    cost TEXT,
-    error TEXT,
-    files TEXT,
-    is_written INTEGER NOT NULL DEFAULT 0
-) {options};
-CREATE TABLE outputs (
-    key TEXT PRIMARY KEY REFERENCES inputs (key) ON DELETE CASCADE,
-    body {bytes} NOT NULL
-);
-CREATE TABLE notes (
-    name TEXT PRIMARY KEY,
-    value TEXT NOT NULL
-);
-"""
 
 _COLUMNS: Final = (
     "inputs.key, application, state, attempts, run, position, digest, request_id, handle, "
@@ -93,6 +52,16 @@ ON CONFLICT (key) DO UPDATE SET body = excluded.body
 _SET_NOTE: Final = """
 INSERT INTO notes (name, value) VALUES (:name, :value)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+_SET_UPLOAD: Final = """
+INSERT INTO uploads (sha256, size, content_type, lifecycle, url, uploaded_at, expires_at)
+VALUES (:sha256, :size, :content_type, :lifecycle, :url, :uploaded_at, :expires_at)
+ON CONFLICT (sha256, size, content_type, lifecycle) DO UPDATE
+SET url = excluded.url, uploaded_at = excluded.uploaded_at, expires_at = excluded.expires_at
+"""
+_FIND_UPLOAD: Final = """
+SELECT url, uploaded_at, expires_at FROM uploads WHERE sha256 = :sha256 AND size = :size
+    AND content_type = :content_type AND lifecycle = :lifecycle
 """
 _ADD_RUN: Final = """
 INSERT INTO runs (name, host, pid, since, exclusive)
@@ -132,7 +101,7 @@ class SQLJournalStore(ABC):
 
     @abstractmethod
     def _connect(self) -> None:
-        """Connect to the database, and create its tables if it is empty."""
+        """Connect to the database, and check that it is empty or a journal."""
 
     @abstractmethod
     def _execute(self, statement: str, values: Mapping[str, Any]) -> Cursor:
@@ -148,7 +117,15 @@ class SQLJournalStore(ABC):
 
     @abstractmethod
     def _schema_version(self) -> int:
-        """Return the version of the schema."""
+        """Return the version of the schema; 0 for an empty database."""
+
+    @abstractmethod
+    def _changing_schema(self) -> AbstractContextManager[None]:
+        """Begin a transaction in which no other process changes the tables."""
+
+    @abstractmethod
+    def _set_schema_version(self, version: int) -> None:
+        """Mark the database as a journal of this version."""
 
     @abstractmethod
     def _hold(self, name: str) -> None:
@@ -169,26 +146,37 @@ class SQLJournalStore(ABC):
 
     #: An expression that sums costs, which are decimal texts.
     _cost_as_number: str
+    #: The types of columns by their names in the schema.
+    _types: ClassVar[Mapping[str, str]]
 
     def open(self, *, exclusive: bool) -> Run:
         """Open the database, check it, and register this process."""
         with self._using("open"):
             try:
                 self._connect()
-                self._check_version()
+                self._upgrade()
                 self._run = self._register(exclusive=exclusive)
             except BaseException:
                 self._disconnect()
                 raise
             return self._run
 
-    def _check_version(self) -> None:
+    def _upgrade(self) -> None:
+        """Create the tables, or change those of an earlier version."""
         version = self._schema_version()
         if version > SCHEMA_VERSION:
             raise JournalTooNewError(
                 f"cannot open {self._subject}: it has the schema version {version}, and this "
                 f"version of fal_async knows {SCHEMA_VERSION}; update fal_async"
             )
+        if version == SCHEMA_VERSION:
+            return
+        with self._changing_schema():
+            version = self._schema_version()  # another process may have been faster
+            for script in SCHEMA[version:]:
+                for statement in script.format_map(self._types).strip().split(";\n"):
+                    self._execute(statement, {})
+            self._set_schema_version(SCHEMA_VERSION)
 
     def _register(self, *, exclusive: bool) -> Run:
         run = Run(
@@ -244,6 +232,10 @@ class SQLJournalStore(ABC):
         if isinstance(change, Forget):
             statement = "DELETE FROM inputs WHERE key = :key"
             return self._execute(statement, {"key": change.key}).rowcount > 0
+        if isinstance(change, KnownUpload):
+            times = {"uploaded_at": change.uploaded_at, "expires_at": change.expires_at}
+            self._execute(_SET_UPLOAD, {**_identity(change.content), **times, "url": change.url})
+            return True
         self._execute(_SET_NOTE, {"name": change.name, "value": change.value})
         return True
 
@@ -360,6 +352,12 @@ class SQLJournalStore(ABC):
             row = self._execute(statement, {"name": name}).fetchone()
         return None if row is None else row[0]
 
+    def find_upload(self, content: UploadContent) -> KnownUpload | None:
+        """Return the latest upload of a content, or ``None``."""
+        with self._using("read"):
+            row = self._execute(_FIND_UPLOAD, _identity(content)).fetchone()
+        return None if row is None else KnownUpload(content, *row)
+
     def live_runs(self) -> dict[int, Run]:
         """Return the runs of processes that live, by number."""
         with self._using("read"):
@@ -382,6 +380,12 @@ class SQLJournalStore(ABC):
             if action != "open" and self._run is None:
                 raise JournalError(f"cannot {action} {self._subject}: it is closed")
             yield
+
+
+def _identity(content: UploadContent) -> dict[str, Any]:
+    """Return the columns that identify a content. Its file name does not matter to a job."""
+    names = ("sha256", "size", "content_type", "lifecycle")
+    return {name: getattr(content, name) for name in names}
 
 
 def _to_column(name: str, value: Any) -> Any:

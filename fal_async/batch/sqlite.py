@@ -5,14 +5,15 @@ from __future__ import annotations
 import sqlite3
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from fal_async.batch.errors import JournalDamagedError, JournalError
 from fal_async.batch.file_locks import FileLock
-from fal_async.batch.sql import SCHEMA, SCHEMA_VERSION, SQLJournalStore
+from fal_async.batch.sql import SQLJournalStore
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from contextlib import AbstractContextManager
 
     from fal_async.batch.entries import Run
 
@@ -32,13 +33,6 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
 )
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
-_TYPES: Final = {
-    "serial": "INTEGER PRIMARY KEY",
-    "double": "REAL",
-    "bytes": "BLOB",
-    "options": "WITHOUT ROWID",
-}
-
 
 class SQLiteJournalStore(SQLJournalStore):
     """A journal in a SQLite file: write-ahead log, one writer at a time.
@@ -49,6 +43,12 @@ class SQLiteJournalStore(SQLJournalStore):
     """
 
     _cost_as_number = "CAST(cost AS REAL)"
+    _types: ClassVar[Mapping[str, str]] = {
+        "serial": "INTEGER PRIMARY KEY",
+        "double": "REAL",
+        "bytes": "BLOB",
+        "options": "WITHOUT ROWID",
+    }
 
     def __init__(self, path: str, *, fsync: bool) -> None:
         super().__init__()
@@ -87,25 +87,20 @@ class SQLiteJournalStore(SQLJournalStore):
             )
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
-        if not count:
-            self._create_tables(connection)
         (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if finding != "ok":
             raise sqlite3.DatabaseError(finding)
 
-    def _create_tables(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        with connection:  # commits, or rolls back
-            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                return  # another process was faster
-            for statement in SCHEMA.format_map(_TYPES).split(";\n"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
     def _schema_version(self) -> int:
         version: int = self._execute("PRAGMA user_version", {}).fetchone()[0]
         return version
+
+    def _changing_schema(self) -> AbstractContextManager[None]:
+        return self._transaction()
+
+    def _set_schema_version(self, version: int) -> None:
+        self._execute(f"PRAGMA application_id = {APPLICATION_ID}", {})
+        self._execute(f"PRAGMA user_version = {version}", {})
 
     def _execute(self, statement: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
         if self._connection is None:

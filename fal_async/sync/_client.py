@@ -1012,6 +1012,7 @@ class SyncClient(SyncClientBase[AsyncClient]):
         unsure: Unsure = "look",
         lost: Lost = "report",
         progress: bool | Callable[[Progress], None] = False,
+        upload_once: bool = True,
         **submit_options: Any,
     ) -> SyncBatch:
         """Start a job for each input, once, and iterate over the outcomes as the jobs end.
@@ -1063,6 +1064,9 @@ class SyncClient(SyncClientBase[AsyncClient]):
             lost: The treatment of results that are gone: ``"report"`` yields them, and ``"again"``
                 starts another job.
             progress: Whether to show the progress, or a function that is called with it.
+            upload_once: Whether files in the arguments with the same content are uploaded once, for
+                all inputs and all runs with the journal, for as long as they are stored. Otherwise
+                they are uploaded for each job.
             submit_options: Options of `submit`, such as `priority` and `tags`.
 
         Raises:
@@ -1105,6 +1109,7 @@ class SyncClient(SyncClientBase[AsyncClient]):
                 unsure=unsure,
                 lost=lost,
                 progress=progress,
+                upload_once=upload_once,
                 **submit_options,
             ),
         )

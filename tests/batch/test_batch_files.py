@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fal_async import AsyncClient, InvalidRequestError, Journal, Upload
+from fal_async import AsyncClient, InvalidRequestError, Journal, StorageSettings, Upload
 from fal_async.emulator import AppError, Fault
 
 if TYPE_CHECKING:
@@ -212,6 +214,44 @@ async def test_file_counts_by_its_content(
     moved.write_bytes(b"two")
     await run(client, ECHO, [{"image": moved}], journal=journal)
     assert fal.counters(ECHO).executions == 3
+
+
+async def test_reference_is_uploaded_once(
+    fal: Emulator, client: AsyncClient, journal_path: str, tmp_path: Path
+) -> None:
+    reference = tmp_path / "a.png"
+    reference.write_bytes(b"reference")
+    for count in (20, 30):
+        inputs = [{"image": reference, "n": n} for n in range(count)]
+        await run(client, ECHO, inputs, journal=journal_path)
+    assert fal.counters(ECHO).executions == 30
+    assert fal.count("upload") == 1
+    (url,) = fal.files
+    # The check finds it missing, for everyone and for the account.
+    fal.fail(None, Fault(route="download", status=404, times=2))
+    async with client.batch(ECHO, [{"image": reference}], journal=journal_path) as batch:
+        [job] = [job async for job in batch]
+    assert fal.count("upload") == 2
+    assert job.output["image"] != url
+
+
+async def test_old_upload_is_repeated(fal: Emulator, client: AsyncClient, tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    lifecycle = StorageSettings(expires_in=3600)
+    for n, age in enumerate((0, 1700, 200)):  # reused for half of its life
+        with closing(sqlite3.connect(path)) as database:
+            if n:
+                database.execute("UPDATE uploads SET uploaded_at = uploaded_at - ?", [age])
+                database.commit()
+        image = Upload(b"data", "image/png", lifecycle=lifecycle)
+        await run(client, ECHO, [{"image": image, "n": n}], journal=path)
+        assert fal.count("upload") == (2 if n == 2 else 1)
+
+
+async def test_each_job_may_have_its_upload(fal: Emulator, client: AsyncClient) -> None:
+    inputs = [{"image": Upload(b"data", "image/png"), "n": n} for n in range(5)]
+    await run(client, ECHO, inputs, upload_once=False)
+    assert fal.count("upload") == 5
 
 
 async def test_file_of_unknown_content_needs_a_key(client: AsyncClient, tmp_path: Path) -> None:

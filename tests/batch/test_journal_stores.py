@@ -6,15 +6,18 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fal_async.batch.entries import Begin, Entry, Forget, Note, Update
+from fal_async._files.auto_upload import UploadContent
+from fal_async.batch.entries import Begin, Entry, Forget, KnownUpload, Note, Update
 from fal_async.batch.errors import JournalError, JournalInUseError
 from fal_async.batch.journal import open_store
+from fal_async.batch.sql import SQLJournalStore
 from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
@@ -136,6 +139,31 @@ def test_note_is_replaced(store: JournalStore) -> None:
     store.commit([Note("size", "1")])
     store.commit([Note("size", "2")])
     assert store.note("size") == "2"
+
+
+CONTENT = UploadContent(bytes(32), 7, "image/png", "", None, "a.png")
+
+
+def test_upload_is_found_by_its_content(store: JournalStore) -> None:
+    assert store.find_upload(CONTENT) is None
+    store.commit([KnownUpload(CONTENT, "https://old", 1.0, None)])
+    store.commit([KnownUpload(CONTENT, "https://new", 2.0, 9.0)])
+    assert store.find_upload(CONTENT) == KnownUpload(CONTENT, "https://new", 2.0, 9.0)
+    assert store.find_upload(replace(CONTENT, file_name="b.png")) is not None
+    assert store.find_upload(replace(CONTENT, lifecycle="{}")) is None
+
+
+def test_journal_of_first_version_is_continued(store: JournalStore, journal_path: str) -> None:
+    assert isinstance(store, SQLJournalStore)
+    store.commit([begin("a"), Update("a", 1, {"state": "ended"}, b"{}")])
+    store._execute("DROP TABLE uploads", {})
+    store._set_schema_version(1)
+    store.close()
+    later = open_store(journal_path, fsync=True)
+    later.open(exclusive=True)
+    assert later.output("a") == b"{}"
+    assert later.commit([KnownUpload(CONTENT, "https://x", 1.0, None)]) == [True]
+    later.close()
 
 
 def test_two_shared_stores_see_each_other(store: JournalStore, journal_path: str) -> None:

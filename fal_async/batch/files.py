@@ -1,31 +1,81 @@
-"""`FileSaver`: the files of outputs, saved under the names of a pattern."""
+"""Files of a batch: those of arguments, uploaded once, and those of outputs, saved by a pattern."""
 
 from __future__ import annotations
 
 import mimetypes
 import os
 import re
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from fal_async._core.checks import describe
+from fal_async._dispatch.cache import reusable_until
+from fal_async._files.downloads import exists
 from fal_async._files.file import File, download_to, files_in_output
 from fal_async._net.files import remove_hidden_files
+from fal_async.batch.entries import KnownUpload
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from fal_async._dispatch.dispatcher import Dispatcher
+    from fal_async._files.auto_upload import UploadContent
     from fal_async.batch.jobs import Job
     from fal_async.batch.journal import Journal
     from fal_async.batch.journal_store import JournalStore
 
-__all__ = ["FileSaver"]
+__all__ = ["FileSaver", "JournaledUploads", "upload_each"]
 
 #: Characters of values that would select another folder, or that file systems reserve.
 _UNSAFE: Final = re.compile(r"[/\\:\x00-\x1f]|^\.+")
+
+
+class JournaledUploads:
+    """Uploads each content once, also over several runs of a journal.
+
+    A known URL is reused for half of its life, after a check that it has the content. The check is
+    repeated after some time.
+
+    Args:
+        dispatcher: The dispatcher of the client.
+        journal: The journal, which is open when files are uploaded.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, journal: Journal) -> None:
+        self._dispatcher = dispatcher
+        self._journal = journal
+
+    async def __call__(self, content: UploadContent, upload: Callable[[], Awaitable[str]]) -> str:
+        """Return the URL of a content, which is uploaded unless the journal knows it."""
+        fetch = partial(self._find_or_upload, content, upload)
+        return await self._journal._uploads.get().get(replace(content, file_name=None), fetch)
+
+    async def _find_or_upload(
+        self, content: UploadContent, upload: Callable[[], Awaitable[str]]
+    ) -> tuple[str, float]:
+        known = await self._journal._read(lambda store: store.find_upload(content))
+        now, lifetime = time.time(), content.lifetime
+        if known is not None:
+            # Only the check limits the reuse of a file whose life is unknown.
+            since = now if lifetime is None else known.uploaded_at
+            is_recent = now < reusable_until(since, lifetime)
+            if is_recent and await exists(self._dispatcher, known.url, content.size):
+                return known.url, reusable_until(since, lifetime)
+        url = await upload()
+        now = time.time()
+        expires_at = None if lifetime is None else now + lifetime
+        self._journal._commit_soon(KnownUpload(content, url, now, expires_at))
+        return url, reusable_until(now, lifetime)
+
+
+async def upload_each(_: UploadContent, upload: Callable[[], Awaitable[str]]) -> str:
+    """Upload a content, whether it was uploaded before or not."""
+    return await upload()
 
 
 class FileSaver:

@@ -1,0 +1,67 @@
+"""The tables of a journal: what each version of the schema has added."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["SCHEMA", "SCHEMA_VERSION"]
+
+#: Version 1. Outputs are apart from the entries, so that the entries stay small.
+_TABLES: Final = """
+CREATE TABLE runs (
+    number {serial},
+    name TEXT NOT NULL UNIQUE,
+    host TEXT NOT NULL,
+    pid BIGINT NOT NULL,
+    since {double} NOT NULL,
+    exclusive INTEGER NOT NULL
+);
+CREATE TABLE endpoints (
+    id {serial},
+    application TEXT NOT NULL UNIQUE
+);
+CREATE TABLE inputs (
+    key TEXT PRIMARY KEY,
+    endpoint BIGINT NOT NULL REFERENCES endpoints (id),
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    run BIGINT NOT NULL REFERENCES runs (number),
+    position BIGINT NOT NULL,
+    digest {bytes} NOT NULL,
+    request_id TEXT,
+    handle TEXT,
+    tried_at {double} NOT NULL,
+    ended_at {double},
+    units {double},
+    cost TEXT,
+    error TEXT,
+    files TEXT,
+    is_written INTEGER NOT NULL DEFAULT 0
+) {options};
+CREATE TABLE outputs (
+    key TEXT PRIMARY KEY REFERENCES inputs (key) ON DELETE CASCADE,
+    body {bytes} NOT NULL
+);
+CREATE TABLE notes (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+"""
+
+#: Version 2: the content that was uploaded for arguments.
+_UPLOADS: Final = """
+CREATE TABLE uploads (
+    sha256 {bytes} NOT NULL,
+    size BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    lifecycle TEXT NOT NULL,
+    url TEXT NOT NULL,
+    uploaded_at {double} NOT NULL,
+    expires_at {double},
+    PRIMARY KEY (sha256, size, content_type, lifecycle)
+);
+"""
+
+#: The statements that make each version of the one before, with the types of the database.
+SCHEMA: Final = (_TABLES, _UPLOADS)
+SCHEMA_VERSION: Final = len(SCHEMA)
