@@ -34,7 +34,7 @@ FILES = {name: [block for block in blocks if block.title] for name, blocks in PA
 COMMANDS = [block.code for block in PAGES["README"] if block.language == "bash"]
 #: Files whose imports are no dependency of the tests.
 COMPILED_ONLY = {
-    *("metrics.py", "tasks.py"),
+    *("metrics.py", "tasks.py", "webhook_batch.py"),
     *("ray_foxes.py", "datasets_foxes.py", "dask_foxes.py", "dbos_foxes.py", "temporal_foxes.py"),
 }
 

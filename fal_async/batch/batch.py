@@ -21,7 +21,7 @@ from fal_async.batch.files import FileSaver
 from fal_async.batch.inputs import ItemFactory, count_rows
 from fal_async.batch.jobs import BatchSummary, Progress
 from fal_async.batch.journal import Journal
-from fal_async.batch.limits import AdaptiveLimit, FixedLimit, QueueLimit
+from fal_async.batch.limits import MAX_QUEUED, AdaptiveLimit, FixedLimit, QueueLimit
 from fal_async.batch.options import Budget
 from fal_async.batch.output_file import OutputFile
 from fal_async.batch.plan import Plan
@@ -71,10 +71,13 @@ class Batch:
         self._inputs = inputs
         self._options = options
         self._owns_journal = not isinstance(journal, Journal)
+        is_received = options.wait == "webhook"
+        if is_received and journal is None:
+            raise InvalidRequestError("journal must be given with wait='webhook', for its receiver")
         self._journal = (
             journal
             if isinstance(journal, Journal)
-            else Journal(":memory:" if journal is None else journal)
+            else Journal(journal or ":memory:", shared=True if is_received else None)
         )
         if options.output is not None and self._journal.shared:
             raise InvalidRequestError(
@@ -367,4 +370,6 @@ class Batch:
 def _select_limit(options: BatchOptions) -> FixedLimit:
     if options.via == "run":
         return AdaptiveLimit(math.inf if options.in_flight == "auto" else options.in_flight)
+    if options.wait == "webhook":  # the jobs that run are not observed, and need no connections
+        return FixedLimit(MAX_QUEUED if options.in_flight == "auto" else options.in_flight)
     return QueueLimit() if options.in_flight == "auto" else FixedLimit(options.in_flight)

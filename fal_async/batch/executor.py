@@ -19,6 +19,7 @@ from fal_async._config import RetryPolicy
 from fal_async._files.auto_upload import attach_files
 from fal_async._protocol.retry import BackoffSchedule, backoff_delays
 from fal_async._protocol.serialization import encode_json
+from fal_async.batch.callbacks import CallbackWaiter, callback_url
 from fal_async.batch.entries import PENDING, Begin, Update
 from fal_async.batch.errors import JournalError
 from fal_async.batch.files import JournaledUploads, upload_each
@@ -113,6 +114,9 @@ class JobExecutor:
         self._limit = limit
         self._is_stopping = is_stopping
         self._reuse = JournaledUploads(dispatcher, journal) if options.upload_once else upload_each
+        self._callbacks = (
+            CallbackWaiter(dispatcher, journal, options) if options.wait == "webhook" else None
+        )
         self._submitting = anyio.Semaphore(options.submitting)
         self._handles: dict[str, AsyncRequestHandle] = {}
         self.running: int = 0
@@ -142,11 +146,13 @@ class JobExecutor:
                 return Stop()
             if not await self._claim(item):
                 return Again(OTHER_PROCESS_DELAY, is_foreign=True)
+            if (url := self._options.webhook_url) is not None:
+                options["webhook_url"] = callback_url(url, item.key, item.attempts)
             try:
                 handle = await self._submit(item, arguments, options)
             except FalClientError as error:
                 return await self._not_submitted(item, error)
-            self._record(item, state="running", **_handle_values(handle, self._starting))
+            self._record_submit(item, state="running", **_handle_values(handle, self._starting))
         return await self.collect(item, handle)
 
     async def _claim(self, item: Item) -> bool:
@@ -161,6 +167,11 @@ class JobExecutor:
 
     def _record(self, item: Item, *, output: bytes | None = None, **values: Any) -> None:
         self._journal._commit_soon(Update(item.key, item.attempts, values, output))
+
+    def _record_submit(self, item: Item, **values: Any) -> None:
+        """Record the outcome of a submit, unless a callback with that of the job was faster."""
+        change = Update(item.key, item.attempts, values, states=("submitting",))
+        self._journal._commit_soon(change)
 
     async def _submit(
         self, item: Item, arguments: Any, options: Mapping[str, Any]
@@ -185,7 +196,7 @@ class JobExecutor:
         """Settle an input whose job was rejected, or may have been started."""
         known = getattr(error, "request_id", None)
         if isinstance(error, SubmitOutcomeUnknownError) and known is not None:
-            self._record(item, state="running", request_id=known)
+            self._record_submit(item, state="running", request_id=known)
             return await self.collect(
                 item, await self._starting.get_handle(item.application, known)
             )
@@ -202,7 +213,7 @@ class JobExecutor:
                 return Stop(error if is_fatal else None)
             return await self._fail(item, error)
         facts = replace(ErrorFacts.from_error(error), final=False)
-        self._record(item, state="unsure", error=facts.to_dict())
+        self._record_submit(item, state="unsure", error=facts.to_dict())
         return Unsettled()
 
     async def _run(
@@ -252,6 +263,10 @@ class JobExecutor:
         handle = self._reading.attach(handle)
         self._handles[item.key] = handle
         try:
+            if self._callbacks is not None:
+                outcome = await self._callbacks.wait(item)
+                if outcome is not None:
+                    return outcome
             output = await self._wait(handle)
         except FalClientError as error:
             return await self._not_collected(item, handle.request_id, error)
@@ -291,13 +306,9 @@ class JobExecutor:
 
     async def _lose(self, item: Item, error: NotFoundError, request_id: str) -> Job | Again:
         """Settle an input whose result has expired, or is unknown to the platform."""
-        try:
-            output = await find_output(self._reading._dispatcher, item.application, request_id)
-        except FalClientError as failure:
-            _log.warning("Cannot look up the expired result of %s: %s", request_id, failure)
-        else:
-            if output is not None:
-                return self._succeed(item, output, request_id)
+        output = await find_output(self._reading._dispatcher, item.application, request_id)
+        if output is not None:
+            return self._succeed(item, output, request_id)
         error.started = True
         if self._options.lost == "again" and item.attempts < self._options.attempts:
             self.again += 1

@@ -82,7 +82,7 @@ class Item:
         )
 
     def make_known_job(
-        self, entry: Entry, dispatcher: Dispatcher, *, ok: bool, output: object
+        self, entry: Entry, dispatcher: Dispatcher, *, ok: bool, output: object, resumed: bool
     ) -> Job:
         """Make the job of an input whose outcome the journal has.
 
@@ -91,6 +91,7 @@ class Item:
             dispatcher: Downloads the files of the output.
             ok: Whether the job has succeeded.
             output: The output, or ``None``.
+            resumed: Whether an earlier run has started the job.
         """
         result: Result | None = None
         if isinstance(output, dict):
@@ -112,7 +113,7 @@ class Item:
             cost=entry.cost,
             seconds=(entry.ended_at or entry.tried_at) - entry.tried_at,
             attempts=entry.attempts,
-            resumed=True,
+            resumed=resumed,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["AdaptiveLimit", "FixedLimit", "QueueLimit"]
+__all__ = ["MAX_QUEUED", "AdaptiveLimit", "FixedLimit", "QueueLimit"]
 
 #: The bounds of the limit for the queue. More jobs in flight cost memory, and are no faster.
 MIN_QUEUED: Final = 16

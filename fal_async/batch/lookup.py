@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -10,7 +11,7 @@ from fal_async._client.result import make_result
 from fal_async._platform.requests import AsyncRequests
 from fal_async._protocol.response import Output
 from fal_async._protocol.serialization import arguments_to_json
-from fal_async.errors import InvalidRequestError
+from fal_async.errors import FalClientError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fal_async.batch.journal import Journal
 
 __all__ = ["Found", "find_jobs", "find_output", "is_settled"]
+
+_log = logging.getLogger("fal_async")
 
 #: The difference of clocks that is tolerated, in seconds.
 CLOCK_MARGIN: Final = 60.0
@@ -93,15 +96,18 @@ async def find_output(dispatcher: Dispatcher, application: str, request_id: str)
         request_id: The id of the job.
 
     Returns:
-        The output; ``None`` if the account does not store it, or the job has failed.
-
-    Raises:
-        FalClientError: The platform cannot be asked.
+        The output; ``None`` if the account does not store it, the job has failed, or the platform
+        cannot be asked.
     """
     listing = AsyncRequests(dispatcher).list(
         application, request_ids=[request_id], expand_payloads=True
     )
-    for request in [request async for request in listing]:
+    try:
+        requests = [request async for request in listing]
+    except FalClientError as error:
+        _log.warning("Cannot look up the expired result of %s: %s", request_id, error)
+        return None
+    for request in requests:
         if request.request_id == request_id and request.status_code == 200:
             output: Any = make_result(Output(value=request.output), request_id=request_id)
             if isinstance(request.output, dict):

@@ -42,7 +42,7 @@ Changed: TypeAlias = Literal["error", "new", "keep"]
 #: The treatment of jobs in flight when a batch is stopped.
 OnStop: TypeAlias = Literal["leave", "wait", "cancel"]
 
-_SUBMIT_ONLY: Final = ("hint", "no_retry", "priority", "max_queue_length", "webhook_url")
+_SUBMIT_ONLY: Final = ("hint", "no_retry", "priority", "max_queue_length")
 _PLATFORM: Final = (
     "hint",
     "priority",
@@ -54,6 +54,7 @@ _PLATFORM: Final = (
 )
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "via": ("queue", "run"),
+    "wait": ("auto", "webhook"),
     "duplicates": get_args(Duplicates),
     "changed": get_args(Changed),
     "unsure": get_args(Unsure),
@@ -100,6 +101,8 @@ class BatchOptions:
     in_flight: int | Literal["auto"] = "auto"
     submitting: int = 8
     via: Literal["queue", "run"] = "queue"
+    wait: Literal["auto", "webhook"] = "auto"
+    webhook_url: str | None = None
     ordered: bool = False
     ready: int = 100
     attempts: int = 3
@@ -136,6 +139,7 @@ class BatchOptions:
         self._check_money()
         self._check_stop_after()
         self._check_submit_options()
+        self._check_webhook()
 
     def _check_columns(self) -> None:
         if self.output is not None:
@@ -154,6 +158,21 @@ class BatchOptions:
             check_number("price", self.price)
         if self.budget is not None and not isinstance(self.budget, Budget):
             check_number("budget", self.budget)
+
+    def _check_webhook(self) -> None:
+        if self.wait == "auto":
+            if self.webhook_url is not None:
+                raise InvalidRequestError("webhook_url must be None, unless wait is 'webhook'")
+            return
+        if self.webhook_url is None:
+            raise InvalidRequestError("webhook_url must be given with wait='webhook'")
+        options.submit_query(webhook_url=self.webhook_url)
+        if self.via == "run":
+            raise InvalidRequestError("via must be 'queue' with wait='webhook'")
+        if self.budget is not None:
+            raise InvalidRequestError(
+                "budget must be None with wait='webhook': callbacks do not tell what a job costs"
+            )
 
     def _check_stop_after(self) -> None:
         if isinstance(self.stop_after, float):

@@ -260,7 +260,7 @@ class Scheduler:
         item.attempts, item.started_at = entry.attempts, entry.tried_at
         if entry.state == "running":
             return await self._collect(item, entry)
-        if self._journal._run is None or entry.run != self._journal._run.number:
+        if self._is_earlier(entry):
             live = await self._journal._read(lambda store: store.live_runs())
             if entry.run in live and entry.state == "submitting":
                 return Again(OTHER_PROCESS_DELAY, is_foreign=True)
@@ -273,10 +273,14 @@ class Scheduler:
 
     async def _collect(self, item: Item, entry: Entry) -> Job | Again | Unsettled | Stop:
         item.attempts, item.started_at = entry.attempts, entry.tried_at
-        item.resumed = self._journal._run is None or entry.run != self._journal._run.number
+        item.resumed = self._is_earlier(entry)
         ids = {"application": entry.application, "request_id": str(entry.request_id)}
         handle = self._executor.attach(entry.handle or ids)
         return await self._executor.collect(item, handle)
+
+    def _is_earlier(self, entry: Entry) -> bool:
+        """Return whether another run has started the job of an entry."""
+        return self._journal._run is None or entry.run != self._journal._run.number
 
     def _defer(self, item: Item, delay: float = 0.0) -> None:
         due = anyio.current_time() + delay
@@ -324,7 +328,9 @@ class Scheduler:
         if ok and (self._is_needed(entry) or not is_saved):
             body = await self._journal._read(lambda store: store.output(entry.key))
             output = None if body is None else decode_json(body)
-        job = item.make_known_job(entry, self._dispatcher, ok=ok, output=output)
+        job = item.make_known_job(
+            entry, self._dispatcher, ok=ok, output=output, resumed=self._is_earlier(entry)
+        )
         if ok and not is_saved:
             assert self._group is not None  # noqa: S101 -- set by `run`
             self._group.start_soon(self._settle, item, job)
@@ -367,8 +373,15 @@ class Scheduler:
         self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
 
     async def _look(self) -> None:
-        """Ask the platform for the jobs of unsure inputs."""
-        items, self._unsure = self._unsure, []
+        """Ask the platform for the jobs of unsure inputs, unless the journal knows them by now."""
+        unsure, self._unsure = self._unsure, []
+        await self._journal._flush()
+        entries = await self._journal._find([item.key for item in unsure])
+        for item in unsure:
+            item.entry = entries.get(item.key)
+            if item.entry is not None and item.entry.state in COMPLETE:
+                self._defer(item)  # a callback, or another process, was faster
+        items = [item for item in unsure if item.entry is None or item.entry.state not in COMPLETE]
         self._look_at = anyio.current_time() + LOOK_INTERVAL
         longest = await self._journal._read(lambda store: store.longest_job())
         found: dict[str, str | None] = {}

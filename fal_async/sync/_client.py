@@ -998,6 +998,8 @@ class SyncClient(SyncClientBase[AsyncClient]):
         in_flight: int | Literal["auto"] = "auto",
         submitting: int = 8,
         via: Literal["queue", "run"] = "queue",
+        wait: Literal["auto", "webhook"] = "auto",
+        webhook_url: str | None = None,
         ordered: bool = False,
         ready: int = 100,
         attempts: int = 3,
@@ -1039,6 +1041,11 @@ class SyncClient(SyncClientBase[AsyncClient]):
             submitting: The most jobs that are being submitted, and so the most that are unsure
                 after a crash.
             via: ``"queue"`` submits jobs; ``"run"`` calls apps directly.
+            wait: ``"auto"`` waits for jobs on connections to the platform. ``"webhook"`` waits for
+                the journal, in which a `fal_async.webhooks.BatchReceiver` records outcomes. What
+                has not come after twice the time that the longest job took is asked for.
+            webhook_url: The URL of the receiver, with ``wait="webhook"``. The batch appends the key
+                of the input.
             ordered: Whether outcomes have the order of the inputs.
             ready: The most outcomes that wait for the consumer. Then no more jobs are started.
             attempts: The most jobs for one input. Others are started only after errors that may
@@ -1095,6 +1102,8 @@ class SyncClient(SyncClientBase[AsyncClient]):
                 in_flight=in_flight,
                 submitting=submitting,
                 via=via,
+                wait=wait,
+                webhook_url=webhook_url,
                 ordered=ordered,
                 ready=ready,
                 attempts=attempts,

@@ -48,7 +48,7 @@ class SyncWebhookEvent(webhooks.WebhookEvent):
 
     @classmethod
     def _from_async(cls, portal: Portal, event: webhooks.WebhookEvent) -> SyncWebhookEvent:
-        made = cls.parse(event.raw, user_id=event.user_id)
+        made = cls.parse(event.raw, user_id=event.user_id, query=event.query)
         made._bind(event._dispatcher)
         object.__setattr__(made, "_portal", portal)
         return made
@@ -130,12 +130,15 @@ class Webhooks(SyncWrapper[webhooks.Webhooks]):
         """
         self._portal.call(self._async.verify_signature, payload, headers)
 
-    def unwrap(self, payload: bytes | str, headers: Headers) -> SyncWebhookEvent:
+    def unwrap(
+        self, payload: bytes | str, headers: Headers, *, query: str = ""
+    ) -> SyncWebhookEvent:
         """Verify a callback, and parse it.
 
         Args:
             payload: The raw body of the request. Text is encoded in UTF-8.
             headers: The headers of the request, in the form that the web framework has.
+            query: The query of the URL, for `WebhookEvent.query`. It is not verified.
 
         Raises:
             InvalidWebhookSignatureError: A header is missing or malformed, the signature is too
@@ -146,7 +149,7 @@ class Webhooks(SyncWrapper[webhooks.Webhooks]):
             InvalidRequestError: An argument is not the body or the headers of a request.
         """
         return self._portal.call_and_wrap(
-            SyncWebhookEvent._from_async, self._async.unwrap, payload, headers
+            SyncWebhookEvent._from_async, self._async.unwrap, payload, headers, query=query
         )
 
 

@@ -53,6 +53,8 @@ class WebhookEvent(Bound):
         user_id: The account that the callback was signed for; ``None`` for an event that was
             parsed without its headers.
         raw: The body as it was received.
+        query: The query of the URL that the callback was sent to, such as ``"order=7"``. It is not
+            signed. Empty for an event that was parsed without it.
 
     Example:
         >>> body = b'{"request_id": "764cabcf", "status": "OK", "payload": {"seed": 7}}'
@@ -69,14 +71,16 @@ class WebhookEvent(Bound):
     payload_error: str | None
     user_id: str | None = None
     raw: bytes = field(default=b"", repr=False)
+    query: str = ""
 
     @classmethod
-    def parse(cls, raw: bytes | str, *, user_id: str | None = None) -> Self:
+    def parse(cls, raw: bytes | str, *, user_id: str | None = None, query: str = "") -> Self:
         """Parse a body that was verified before. Nothing is verified here.
 
         Args:
             raw: The body as it was received.
             user_id: The account that the callback was signed for.
+            query: The query of the URL that the callback was sent to.
 
         Raises:
             InvalidRequestError: `raw` is neither bytes nor text.
@@ -113,6 +117,7 @@ class WebhookEvent(Bound):
             error=error if isinstance(error, str) else None,
             payload_error=payload_error if isinstance(payload_error, str) else None,
             user_id=user_id,
+            query=query,
             raw=raw,
         )
 

@@ -166,7 +166,8 @@ class WebhookReceiver:
         if body is None:
             return 413
         try:
-            event = await self._webhooks.unwrap(body, headers)
+            query = scope.get("query_string", b"").decode("latin-1")
+            event = await self._webhooks.unwrap(body, headers, query=query)
         except WebhookError as error:
             status = status_code(error)
             _log.warning("A callback was refused with status %d: %s", status, error)

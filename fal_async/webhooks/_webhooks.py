@@ -149,12 +149,15 @@ class Webhooks:
         """
         await self._verify(raw_body(payload), read_headers(headers))
 
-    async def unwrap(self, payload: bytes | str, headers: Headers) -> WebhookEvent:
+    async def unwrap(
+        self, payload: bytes | str, headers: Headers, *, query: str = ""
+    ) -> WebhookEvent:
         """Verify a callback, and parse it.
 
         Args:
             payload: The raw body of the request. Text is encoded in UTF-8.
             headers: The headers of the request, in the form that the web framework has.
+            query: The query of the URL, for `WebhookEvent.query`. It is not verified.
 
         Raises:
             InvalidWebhookSignatureError: A header is missing or malformed, the signature is too
@@ -166,7 +169,7 @@ class Webhooks:
         """
         body, signed = raw_body(payload), read_headers(headers)
         await self._verify(body, signed)
-        parse = partial(WebhookEvent.parse, body, user_id=signed.user_id)
+        parse = partial(WebhookEvent.parse, body, user_id=signed.user_id, query=query)
         event = await decode(parse, len(body))
         return event if self._client is None else event._bind(self._client._dispatcher)
 
@@ -190,7 +193,7 @@ class Webhooks:
         if body is None:
             raise HTTPException(413, DETAILS[413])
         try:
-            return await self.unwrap(body, request.headers)
+            return await self.unwrap(body, request.headers, query=request.url.query)
         except WebhookError as error:
             status = status_code(error)
             _log.warning("A callback was refused with status %d: %s", status, error)
