@@ -17,7 +17,6 @@ from fal_async._net.errors import (
     WriteError,
     WriteTimeout,
 )
-from fal_async._net.tasks import optional_timeout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -152,20 +151,16 @@ class HTTPConnection:
         self.reusable &= await sender.send(request, sent)
 
     async def _receive_head(self, response: ResponseParser, timeout: float | None) -> None:
-        with optional_timeout(timeout) as scope:  # one scope for all waits: its deadline moves
-            while not response.has_head:
-                if response.failure is not None:
-                    raise response.failure
-                await self.stream.wait_receivable()
-                received = self._receive_nowait()
-                if received == b"" and not response.started:
-                    raise ReadError("the connection was closed without a response")
-                if received is not None:
-                    response.feed(received)
-                if timeout is not None and scope is not None and not response.has_head:
-                    scope.deadline = anyio.current_time() + timeout
-            return
-        raise ReadTimeout(f"no response was received for {timeout} s")
+        while not response.has_head:
+            if response.failure is not None:
+                raise response.failure
+            if not await self.stream.wait_receivable(timeout):
+                raise ReadTimeout(f"no response was received for {timeout} s")
+            received = self._receive_nowait()
+            if received == b"" and not response.started:
+                raise ReadError("the connection was closed without a response")
+            if received is not None:
+                response.feed(received)
 
     async def receive(self, timeout: float | None) -> bytes:
         """Receive more of the response; ``b""`` is the end of the connection.
@@ -181,12 +176,11 @@ class HTTPConnection:
         if received is not None:
             await checkpoint()
             return received
-        with optional_timeout(timeout):
-            while received is None:
-                await self.stream.wait_receivable()
-                received = self._receive_nowait()
-            return received
-        raise ReadTimeout(f"no more of the response was received for {timeout} s")
+        while received is None:
+            if not await self.stream.wait_receivable(timeout):
+                raise ReadTimeout(f"no more of the response was received for {timeout} s")
+            received = self._receive_nowait()
+        return received
 
     def _receive_nowait(self) -> bytes | None:
         try:
@@ -213,10 +207,6 @@ class HTTPConnection:
         self.expires = now + lifetime
         has_failed = response is not None and response.status >= 500
         self.reliable_until = -math.inf if has_failed else now + lifetime * IDLE_MARGIN
-
-    def has_unread_data(self) -> bool:
-        """Return whether the peer has sent data, or has closed the connection."""
-        return self.stream.has_unread_data()
 
     def close(self) -> None:
         """Close the connection at once."""
@@ -319,7 +309,7 @@ class _RequestSender:
         else:
             async with anyio.create_task_group() as group:
 
-                async def wait(ready: Callable[[], Awaitable[None]]) -> None:
+                async def wait(ready: Callable[[], Awaitable[object]]) -> None:
                     await ready()
                     group.cancel_scope.cancel()
 

@@ -122,7 +122,7 @@ class NetworkStream:
             case "ssl_object":
                 return connection.stream.ssl_object
             case "is_readable":
-                return connection.has_unread_data()
+                return connection.stream.has_unread_data()
             case _:
                 return None
 

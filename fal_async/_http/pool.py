@@ -321,7 +321,7 @@ class _Connections:
         now = monotonic()
         while state.idle:
             connection = state.idle[-1]
-            is_open = connection.expires > now and not connection.has_unread_data()
+            is_open = connection.expires > now and not connection.stream.has_unread_data()
             if is_open and reliable and connection.reliable_until <= now:
                 return None  # those below it are older or have failed, so none is reliable
             state.idle.pop()

@@ -126,6 +126,40 @@ async def test_stream_is_quiet_until_data_arrives(
     assert one.has_unread_data()
 
 
+async def test_wait_ends_with_data_or_with_its_own_timeout(
+    streams: tuple[SocketStream, SocketStream],
+) -> None:
+    one, other = streams
+    assert not await one.wait_receivable(0.01)
+    for timeout in (60, None):
+        await other.send(b"hello")
+        assert await one.wait_receivable(timeout)
+        part = bytearray(2)
+        assert (one.receive_into_nowait(memoryview(part)), bytes(part)) == (2, b"he")
+        assert one.has_unread_data()
+        assert await one.wait_receivable(timeout)
+        assert (one.receive_nowait(), one.receive_nowait()) == (b"llo", None)
+        assert not await one.wait_receivable(0.01)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+async def test_dropped_stream_is_closed_although_it_was_waited_for() -> None:
+    one, other = pair()
+    assert not await one.wait_receivable(0.01)
+    descriptor = one.extra(anyio.abc.SocketAttribute.raw_socket).fileno()
+    del one
+    with pytest.raises(anyio.EndOfStream):
+        await other.receive()
+    ends = socket.socketpair()  # gets the number of the dropped socket
+    assert descriptor in {end.fileno() for end in ends}
+    for end in ends:
+        end.setblocking(False)
+    async with SocketStream(ends[0]) as one, SocketStream(ends[1]) as another, other:
+        await another.send(b"x")
+        await one.send(b"y")
+        assert (await one.receive(), await another.receive()) == (b"x", b"y")
+
+
 def test_stream_can_be_closed_without_a_loop() -> None:
     one, other = pair()
     one.close_without_loop()
