@@ -71,8 +71,6 @@ def encode_request(
     framing = _encode_headers(headers, lines)
     if b"host" not in framing:
         lines.insert(1, b"Host: %b" % host)
-    lines.append(b"\r\n")
-    head = memoryview(b"\r\n".join(lines))
     length: int | None = 0
     declared, coding = framing.get(b"content-length"), framing.get(b"transfer-encoding")
     if coding is not None:
@@ -90,10 +88,14 @@ def encode_request(
             body = encode_chunk(body) + LAST_CHUNK
         elif len(body) != length:
             raise LocalProtocolError(f"the body must have {length} bytes, got {len(body)}")
-        if len(body) <= MAX_INLINE_BODY:
-            head, body = memoryview(b"".join((head, body))), b""
+    lines.append(b"")
+    if isinstance(body, bytes) and len(body) <= MAX_INLINE_BODY:
+        lines.append(body)
+        body = b""
+    else:
+        lines.append(b"")
     return EncodedRequest(
-        head=head,
+        head=memoryview(b"\r\n".join(lines)),
         body=body,
         length=length,
         expects_body=method != "HEAD",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import sys
 import threading
 import weakref
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ def running_loop() -> object:
     """
     try:
         loop = asyncio.get_running_loop()
-        if asyncio.current_task(loop) is not None:  # trio may run as a guest of asyncio
+        # Trio may run as a guest of asyncio.
+        if "trio" not in sys.modules or asyncio.current_task(loop) is not None:
             return loop  # saves most of the calls
     except RuntimeError:
         pass

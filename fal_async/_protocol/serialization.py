@@ -158,7 +158,7 @@ def encode_arguments(arguments: Arguments) -> bytes:
             raise InvalidRequestError(f"cannot encode the arguments as JSON: {error}") from error
     if not body.startswith(b"{"):
         raise _not_arguments(arguments)
-    if b"null" in body:  # orjson encodes NaN as null
+    if body.find(b"null") >= 0:  # orjson encodes NaN as null
         _check_encodable(arguments)
     return body
 
