@@ -38,10 +38,14 @@ class TimeSlice:
         """True if other tasks should run now."""
         return monotonic() >= self._end
 
+    def restart(self) -> None:
+        """Start the next slice, before or after other tasks have run."""
+        self._end = monotonic() + TIME_SLICE
+
     async def end(self) -> None:
         """Let other tasks run, and start the next slice."""
         await checkpoint()
-        self._end = monotonic() + TIME_SLICE
+        self.restart()
 
 
 class SlicedDecoder(Generic[T]):

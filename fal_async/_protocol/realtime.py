@@ -40,10 +40,13 @@ __all__ = [
 #: The maximum of `max_buffering`.
 MAX_BUFFERING: Final = 60
 
+#: The keys of messages of the platform. A message without any of them is the app's, as most are.
+_PLATFORM_KEYS: Final = frozenset({"type", "error"})
+
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # creating a frozen one takes three times as long
 class DataMessage:
     """A message of the app."""
 
@@ -108,7 +111,7 @@ def decode_message(
 
 
 def _classify(value: Any) -> Message:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or _PLATFORM_KEYS.isdisjoint(value):  # pyright: ignore[reportUnknownArgumentType]
         return DataMessage(value)
     payload = cast("dict[str, Any]", value)
     kind = payload.get("type")

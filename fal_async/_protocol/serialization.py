@@ -52,6 +52,13 @@ _FOR_BYTES: Final = (
     "encode(data, content_type)"
 )
 
+#: The largest msgpack message that is copied to check its end, in bytes.
+_MAX_COPIED: Final = 65536
+#: An array of two values, whose second value is the end mark.
+_PAIR: Final = b"\x92"
+_END_MARK: Final = "end of message"
+_PACKED_END_MARK: Final = bytes((0xA0 | len(_END_MARK),)) + _END_MARK.encode()
+
 _TIMESTAMP: Final = -1  # the code of msgpack's predefined extension type
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -293,9 +300,18 @@ def decode_msgpack(message: bytes | bytearray) -> Any:
             the message.
     """
     unpack = _unpacker()
+    # ormsgpack ignores bytes after the value. So a message is decoded with a mark at its end, which
+    # must be the next value. This takes half as long as the check below, which copies nothing.
+    if len(message) <= _MAX_COPIED:
+        try:
+            value, next_value = unpack(b"".join((_PAIR, message, _PACKED_END_MARK)))
+        except (ValueError, TypeError):
+            pass  # raised again below, with the right reason
+        else:
+            if next_value == _END_MARK:
+                return value
     try:
-        # ormsgpack ignores bytes after the value. If the value is complete without the last byte,
-        # that byte is such a byte.
+        # If the value is complete without the last byte, that byte follows the value.
         unpack(memoryview(message)[:-1])
     except (ValueError, TypeError):
         try:

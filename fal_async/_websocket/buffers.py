@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from fal_async._net.time_slice import TimeSlice
     from fal_async._websocket.frames import FrameContent
 
-__all__ = ["RECEIVE_LIMIT", "ReceiveBuffer", "SendBuffer"]
+__all__ = ["OPEN", "RECEIVE_LIMIT", "ReceiveBuffer", "SendBuffer"]
 
+#: The state in which messages are sent and received. Looking it up in its enum takes two calls.
+OPEN: Final = State.OPEN
 #: The size of unread messages at which reading stops, in bytes.
 RECEIVE_LIMIT: Final = 1024 * 1024
 #: The memory that a message takes besides its content, in bytes. It limits empty messages too.
@@ -49,6 +51,7 @@ class ReceiveBuffer:
         max_size: The maximum size of a message, in bytes; ``None`` for no limit.
 
     Attributes:
+        messages: The messages, the oldest first. Remove them with `pop`.
         size: The approximate memory that the messages take, in bytes.
         is_parsed: Whether all received bytes are parsed. Until then, nothing may be added.
         protocol_error: The violation of the protocol by the server, or ``None``.
@@ -60,7 +63,7 @@ class ReceiveBuffer:
         self._max_size = max_size
         self._reader = FrameReader(max_size)
         self._frames: Iterator[FrameContent] = iter(())
-        self._messages: deque[str | bytes | bytearray] = deque()
+        self.messages: deque[str | bytes | bytearray] = deque()
         self._fragments = bytearray()
         self._is_text = False
         self.size = 0
@@ -69,7 +72,7 @@ class ReceiveBuffer:
         self.has_output = False
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self.messages)
 
     @property
     def is_full(self) -> bool:
@@ -78,7 +81,7 @@ class ReceiveBuffer:
 
     def pop(self) -> str | bytes | bytearray:
         """Remove and return the oldest message."""
-        message = self._messages.popleft()
+        message = self.messages.popleft()
         self.size -= len(message) + MESSAGE_OVERHEAD
         return message
 
@@ -101,7 +104,7 @@ class ReceiveBuffer:
         """Parse received bytes until the slice of time is over or `RECEIVE_LIMIT` is reached."""
         for kind, content in self._frames:
             self._process(kind, content)
-            if time_slice.is_over or self.is_full:
+            if self.size >= RECEIVE_LIMIT or time_slice.is_over:
                 return
         self.is_parsed = True
 
@@ -134,15 +137,15 @@ class ReceiveBuffer:
         try:
             self._append(payload.decode())
         except UnicodeDecodeError as error:
-            if self._protocol.state is State.OPEN:
+            if self._protocol.state is OPEN:
                 self.protocol_error = f"a text message is not valid UTF-8: {error.reason}"
                 self.has_output = True
                 self._protocol.fail(CloseCode.INVALID_DATA, error.reason)
 
     def _append(self, message: str | bytes | bytearray) -> None:
         # RFC 6455, section 1.4: messages after a close frame, sent or received, are discarded.
-        if self._protocol.state is State.OPEN:
-            self._messages.append(message)
+        if self._protocol.state is OPEN:
+            self.messages.append(message)
             self.size += len(message) + MESSAGE_OVERHEAD
 
 
@@ -180,35 +183,23 @@ class SendBuffer:
         """Add whole frames; they are discarded when the buffer is closed."""
         if self._closed:
             return
-        self._parts.append(frames)
         self.size += len(frames)
-        if self.write_through:
+        if self.write_through and not self._parts and isinstance(frames, bytes):
             self.write_through = False
-            self.flush()
-        elif self._wakeup is not None:
+            self._send(frames)
+        else:
+            self._parts.append(frames)
+            if self.write_through:
+                self.write_through = False
+                self.flush()
+        if self._parts and self._wakeup is not None:
             self._wakeup.set()
             self._wakeup = None
 
     def flush(self) -> None:
         """Write without waiting as much as the socket accepts, in a limited number of writes."""
         for _ in range(MAX_WRITES_PER_TURN):
-            if not self._parts:
-                break
-            chunk = self._join_parts()
-            try:
-                sent = self._stream.send_nowait(
-                    chunk if len(chunk) <= MAX_WRITE else memoryview(chunk)[:MAX_WRITE]
-                )
-            except OSError as error:
-                self.error = error
-                self.close()
-                return
-            self.size -= sent
-            self.sent += sent
-            if sent == len(chunk):
-                continue
-            self._parts.appendleft(memoryview(chunk)[sent:])
-            if not sent:
+            if not self._parts or not self._send(self._join_parts()):
                 break
         if self._drained is not None and not self.is_full:
             self._drained.set()
@@ -216,6 +207,23 @@ class SendBuffer:
         if self._parts and self._wakeup is not None:
             self._wakeup.set()
             self._wakeup = None
+
+    def _send(self, chunk: bytes | memoryview) -> int:
+        """Write a chunk without waiting, and keep the rest; return the number of sent bytes."""
+        size = len(chunk)
+        try:
+            sent = self._stream.send_nowait(
+                chunk if size <= MAX_WRITE else memoryview(chunk)[:MAX_WRITE]
+            )
+        except OSError as error:
+            self.error = error
+            self.close()
+            return 0
+        self.size -= sent
+        self.sent += sent
+        if sent < size:
+            self._parts.appendleft(memoryview(chunk)[sent:])
+        return sent
 
     def _join_parts(self) -> bytes | memoryview:
         """Remove the first part, joined with the small parts that follow."""

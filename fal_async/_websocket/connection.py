@@ -11,11 +11,10 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode
-from websockets.protocol import State
 
 from fal_async._net.background import spawn
 from fal_async._net.time_slice import TimeSlice
-from fal_async._websocket.buffers import ReceiveBuffer, SendBuffer
+from fal_async._websocket.buffers import OPEN, ReceiveBuffer, SendBuffer
 from fal_async._websocket.frames import BINARY, TEXT, encode_frame
 from fal_async.errors import (
     FalClientError,
@@ -81,6 +80,7 @@ class WebSocket:
         self._reading = False
         self._read_done: anyio.Event | None = None
         self._read_count = 0
+        self._is_drained = False
         self._activity: anyio.Event | None = None
         self._pong_backlog = 0
         self._sent_before = 0
@@ -103,7 +103,7 @@ class WebSocket:
     @property
     def is_open(self) -> bool:
         """True if messages can be sent, as far as is known."""
-        return self._protocol.state is State.OPEN and self._lost_reason is None
+        return self._protocol.state is OPEN and self._lost_reason is None
 
     @property
     def close_code(self) -> int | None:
@@ -169,11 +169,11 @@ class WebSocket:
             )
         self._receiving = True
         try:
-            if self._receive_buffer:
+            if self._receive_buffer.messages:
                 await checkpoint_if_cancelled()
                 if self._time_slice.is_over:
                     await self._time_slice.end()
-            while not self._receive_buffer:
+            while not self._receive_buffer.messages:
                 if not self.is_open:
                     raise await self._closed_error()
                 await self._read_once()
@@ -285,11 +285,10 @@ class WebSocket:
         if self._reading:
             if self._read_done is None:
                 self._read_done = anyio.Event()
-            await self._read_done.wait()
-            return
+            return await self._read_done.wait()
         self._reading = True
         try:
-            if self._read_available():
+            if not (self._is_drained and self._receive_buffer.is_parsed) and self._read_available():
                 await checkpoint()
                 self._send_buffer.write_through = True
             else:
@@ -305,21 +304,20 @@ class WebSocket:
     def _read_available(self) -> bool:
         """Read and parse available bytes for a slice of time, until there is a message.
 
-        Returns:
-            Whether anything was read, including the end of the stream.
+        Return whether anything was read, including the end of the stream.
         """
-        time_slice = TimeSlice()
+        self._time_slice.restart()
         has_read = False
-        while self._read_nowait(time_slice):
+        while self._read_nowait():
             has_read = True
-            if self._receive_buffer or time_slice.is_over or not self._can_receive():
+            if self._receive_buffer.messages or self._time_slice.is_over or not self._can_receive():
                 break
         return has_read
 
-    def _read_nowait(self, time_slice: TimeSlice) -> bool:
+    def _read_nowait(self) -> bool:
         """Parse bytes that were received before, or else read once; return as `_read_available`."""
         if not self._receive_buffer.is_parsed:
-            self._parse(time_slice)
+            self._parse()
             return True
         buffer = self._receive_buffer.buffer
         received: bytes | int | None
@@ -343,20 +341,22 @@ class WebSocket:
         if isinstance(received, int):
             self._receive_buffer.buffer_updated(received)
         else:
+            # Another read would be in vain, unless OpenSSL holds the rest of a record.
+            self._is_drained = len(received) < READ_SIZE and not self._stream.is_tls
             self._receive_buffer.feed(received)
-        self._parse(time_slice)
+        self._parse()
         return True
 
-    def _parse(self, time_slice: TimeSlice) -> None:
+    def _parse(self) -> None:
         """Parse received bytes, then send pongs and close frames of the protocol."""
-        self._receive_buffer.parse(time_slice)
+        self._receive_buffer.parse(self._time_slice)
         if not self._receive_buffer.has_output:
             return
         self._receive_buffer.has_output = False
         # A server that sends pings and reads nothing must not fill the memory.
         if self._send_buffer.sent != self._sent_before:
             self._sent_before, self._pong_backlog = self._send_buffer.sent, 0
-        if self._pong_backlog > MAX_PONG_BACKLOG and self._protocol.state is State.OPEN:
+        if self._pong_backlog > MAX_PONG_BACKLOG and self._protocol.state is OPEN:
             self._protocol.data_to_send()  # only the last ping needs a pong (RFC 6455, 5.5.3)
             return
         self._pong_backlog -= self._send_buffer.size

@@ -8,8 +8,10 @@ unchanged to that parser.
 
 from __future__ import annotations
 
+import math
 import os
 from struct import Struct
+from struct import error as StructError  # noqa: N812 -- the name of a class
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 try:
@@ -34,6 +36,7 @@ __all__ = [
 #: The first byte of a frame that is a whole message: the FIN bit and the opcode.
 TEXT: Final = 0x81
 BINARY: Final = 0x82
+_WHOLE_MESSAGE: Final = frozenset({TEXT, BINARY})
 #: Marks frames for the parser of websockets.
 RAW: Final = 0
 
@@ -116,7 +119,7 @@ class FrameReader:
     """
 
     def __init__(self, max_size: int | None) -> None:
-        self._max_size = max_size
+        self._max_size: float = math.inf if max_size is None else max_size
         self._header = b""  # of a frame whose payload is incomplete, or all of a short frame
         self._payload: list[bytearray] = []
         self._free = 0  # at the end of the last buffer of the payload
@@ -167,11 +170,11 @@ class FrameReader:
             received, self._header = self._header + received, b""
         start, end = 0, len(received)
         while start < end and not self._failed:
-            header = _parse_header(received, start, end)
+            header = _parse_header(received, start)
             if header is None:
                 break
             payload_start, size = header
-            if size < 0 or (self._max_size is not None and size > self._max_size):
+            if not 0 <= size <= self._max_size:
                 self._failed = True
                 break
             stop = payload_start + size
@@ -181,7 +184,13 @@ class FrameReader:
                     yield from self.feed(received[payload_start:])
                     return
                 break
-            yield self._make_content(received[start:payload_start], received[payload_start:stop])
+            first_byte, payload = received[start], received[payload_start:stop]
+            is_message = first_byte in _WHOLE_MESSAGE and not self._is_fragmented  # as most are
+            yield (
+                (first_byte, payload)
+                if is_message
+                else self._make_content(received[start:payload_start], payload)
+            )
             start = stop
         if self._failed:
             yield RAW, received[start:]
@@ -190,7 +199,7 @@ class FrameReader:
 
     def _make_content(self, header: bytes, payload: bytes | bytearray) -> FrameContent:
         first_byte = header[0]
-        if first_byte in {TEXT, BINARY} and not self._is_fragmented:
+        if first_byte in _WHOLE_MESSAGE and not self._is_fragmented:
             return first_byte, payload
         opcode, is_final = first_byte & 0x0F, first_byte & 0x80
         if opcode <= 2:  # a data frame
@@ -198,18 +207,19 @@ class FrameReader:
         return RAW, header + payload
 
 
-def _parse_header(received: bytes, start: int, end: int) -> tuple[int, int] | None:
+def _parse_header(received: bytes, start: int) -> tuple[int, int] | None:
     """Return the start and the size of a frame's payload; ``None`` if the header is incomplete.
 
     The size is negative for frames that servers must not send.
     """
-    if end - start < 2:
+    try:
+        size = received[start + 1]
+        if size < _LENGTH_16:
+            return start + 2, size
+        if size == _LENGTH_16:
+            return start + 4, received[start + 2] << 8 | received[start + 3]
+        if size == _LENGTH_64:
+            return start + 10, _long.unpack_from(received, start)[2]
+    except (IndexError, StructError):
         return None
-    size = received[start + 1]
-    if size < _LENGTH_16:
-        return start + 2, size
-    if size == _LENGTH_16:
-        return (start + 4, _medium.unpack_from(received, start)[2]) if end - start >= 4 else None
-    if size == _LENGTH_64:
-        return (start + 10, _long.unpack_from(received, start)[2]) if end - start >= 10 else None
     return start, -1
