@@ -19,18 +19,28 @@ from tests.support.asgi_app import app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 
 @contextmanager
-def serve_with_uvicorn(application: Any, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
-    """Serve an application with uvicorn, and yield its URL."""
+def serve_with_uvicorn(
+    application: Any, lifespan: Literal["on", "off"] = "off", certificate: Path | None = None
+) -> Iterator[str]:
+    """Serve an application with uvicorn, over https with a certificate; yield its URL."""
+    scheme = "http" if certificate is None else "https"
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        config = uvicorn.Config(application, log_level="error", lifespan=lifespan, ws="none")
+        config = uvicorn.Config(
+            application,
+            log_level="error",
+            lifespan=lifespan,
+            ws="none",
+            ssl_certfile=certificate,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,22 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from fal_async import AsyncClient, PooledTransport
+from fal_async.emulator._webhooks import delivery
 from fal_async.webhooks import WebhookEvent, WebhookReceiver, Webhooks
-from tests.support.servers import serve_with_hypercorn, serve_with_uvicorn
+from tests.support.http import echo
+from tests.support.servers import authority, serve_with_hypercorn, serve_with_uvicorn
 from tests.support.webhooks import JOB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    import trustme
 
     from fal_async.emulator import Emulator
     from fal_async.emulator._webhooks.signing import SignedWebhook
+
+__all__ = ["authority"]
 
 
 def post(url: str, signed: SignedWebhook) -> httpx.Response:
@@ -59,6 +67,29 @@ def test_receiver_is_a_whole_app(fal: Emulator, service: Service, bare_url: str)
     assert post(bare_url, fal.sign({}, tampered=True)).status_code == 401
     assert post(bare_url, fal.sign({"text": "x" * 10_000})).status_code == 413
     assert httpx.get(bare_url).status_code == 405
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_callback_arrives_over_https(
+    fal: Emulator,
+    client: AsyncClient,
+    service: Service,
+    authority: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    monkeypatch.setattr(delivery, "_default_tls_context", lambda: trusting)
+    certificate = tmp_path / "server.pem"
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    fal.register("acme/echo", echo)
+    with serve_with_uvicorn(service.receiver, "on", certificate) as url:
+        handle = await client.submit("acme/echo", {"seed": 7}, webhook_url=url)
+        delivered = await fal.wait_for_webhook(handle.request_id)
+    assert [attempt.status for attempt in delivered.attempts] == [200]
+    assert [event.result() for event in service.events] == [{"seed": 7}]
 
 
 def test_receiver_is_a_route_of_starlette(fal: Emulator, service: Service) -> None:
