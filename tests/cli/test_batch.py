@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from fal_async import Journal
 from fal_async.emulator import AppError, Fault
 from tests.support.cli_runner import PROGRAM
+from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,7 +146,7 @@ def test_interrupted_batch_is_continued(fal: Emulator, shell: Shell, source: Pat
 
     command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/slow", "--grace", "0")
     environment = {**os.environ, **fal.environ}
-    with subprocess.Popen([*PROGRAM, *command], env=environment) as process:
+    with started([*PROGRAM, *command], env=environment, stdout=None) as process:
         fal.wait_for(lambda: fal.counters("acme/slow").executions == 10)
         with Journal("out.jsonl.journal.db", shared=True) as journal:
             while journal.summary().states.get("running") != 10:
@@ -170,7 +170,7 @@ def test_running_jobs_are_cancelled(fal: Emulator, shell: Shell, source: Path) -
 
     command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/slow", "-q")
     environment = {**os.environ, **fal.environ}
-    with subprocess.Popen([*PROGRAM, *command], env=environment) as process:
+    with started([*PROGRAM, *command], env=environment, stdout=None) as process:
         fal.wait_for(lambda: fal.counters("acme/slow").executions == 10)
         with Journal("out.jsonl.journal.db", shared=True) as journal:
             while journal.summary().states.get("running") != 10:
