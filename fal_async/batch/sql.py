@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from fal_async._protocol.serialization import decode_json, encode_json
-from fal_async.batch.entries import Begin, Entry, Forget, KnownUpload, Run, Summary, Update
+from fal_async.batch.entries import Begin, Entry, Forget, KnownUpload, Note, Run, Summary, Update
 from fal_async.batch.errors import JournalError, JournalInUseError, JournalTooNewError
 from fal_async.batch.schema import SCHEMA, SCHEMA_VERSION
 
@@ -216,13 +216,21 @@ class SQLJournalStore(ABC):
 
     def commit(self, changes: Sequence[Change]) -> list[bool]:
         """Make changes durable in one transaction."""
+        applied = [False] * len(changes)
+        begun = {change.application for change in changes if isinstance(change, Begin)}
+        # Processes that lock rows in the same order do not deadlock.
+        order = sorted(range(len(changes)), key=lambda index: _row(changes[index]))
         with self._using("write"):
             try:
                 with self._transaction():
-                    return [self._apply(change) for change in changes]
+                    for application in sorted(begun):
+                        self._endpoint(application)
+                    for index in order:
+                        applied[index] = self._apply(changes[index])
             except BaseException:
                 self._endpoints.clear()  # one of them may have been rolled back
                 raise
+        return applied
 
     def _apply(self, change: Change) -> bool:
         if isinstance(change, Update):
@@ -386,6 +394,15 @@ def _identity(content: UploadContent) -> dict[str, Any]:
     """Return the columns that identify a content. Its file name does not matter to a job."""
     names = ("sha256", "size", "content_type", "lifecycle")
     return {name: getattr(content, name) for name in names}
+
+
+def _row(change: Change) -> tuple[str, str]:
+    """Return the table and a key of the row that a change locks."""
+    if isinstance(change, Note):
+        return "notes", change.name
+    if isinstance(change, KnownUpload):
+        return "uploads", change.content.sha256.hex()
+    return "inputs", change.key
 
 
 def _to_column(name: str, value: Any) -> Any:

@@ -114,6 +114,23 @@ def test_failed_commit_changes_nothing(store: JournalStore) -> None:
     assert store.commit([begin("a")]) == [True]
 
 
+def test_commits_in_other_orders_do_not_deadlock(store: JournalStore, journal_path: str) -> None:
+    other = open_store(journal_path, fsync=True)
+    other.open(exclusive=False)
+    keys = [f"{n:03}" for n in range(200)]
+    store.commit([begin(key) for key in keys])
+    updates = [Update(key, 1, {"units": 1.0}) for key in keys]
+
+    def commit(store: JournalStore, changes: list[Update]) -> list[bool]:
+        return [applied for _ in range(5) for applied in store.commit(changes)]
+
+    with ThreadPoolExecutor() as threads:
+        forward = threads.submit(commit, store, updates)
+        assert all(commit(other, updates[::-1]))
+        assert all(forward.result())
+    other.close()
+
+
 def test_entries_are_listed_page_by_page(store: JournalStore) -> None:
     keys = [f"{n:05}" for n in range(2500)]
     store.commit([begin(key) for key in keys])
