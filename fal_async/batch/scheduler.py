@@ -44,6 +44,8 @@ MAX_DEFERRED: Final = 100
 MAX_UNSURE: Final = 64
 #: The time between two searches for the jobs of unsure inputs, in seconds.
 LOOK_INTERVAL: Final = 2.0
+#: The least time between two searches, in times of the first: nothing is started meanwhile.
+LOOK_PAUSE: Final = 10.0
 
 
 class Scheduler:
@@ -152,7 +154,7 @@ class Scheduler:
                 return heapq.heappop(self._deferred)[2]
             item = await anext(items, None)
             if item is not None:
-                if len(self._unsure) >= MAX_UNSURE:
+                if len(self._unsure) >= MAX_UNSURE and now >= self._look_at:
                     await self._look()
                 return item
             if is_due:
@@ -382,7 +384,7 @@ class Scheduler:
             if item.entry is not None and item.entry.state in COMPLETE:
                 self._defer(item)  # a callback, or another process, was faster
         items = [item for item in unsure if item.entry is None or item.entry.state not in COMPLETE]
-        self._look_at = anyio.current_time() + LOOK_INTERVAL
+        began = anyio.current_time()
         longest = await self._journal._read(lambda store: store.longest_job())
         found: dict[str, str | None] = {}
         can_ask = True
@@ -397,6 +399,8 @@ class Scheduler:
             except FalClientError as error:
                 can_ask = False
                 _log.warning("Cannot look up %d unsure jobs: %s", len(group), error)
+        now = anyio.current_time()
+        self._look_at = now + max(LOOK_INTERVAL, LOOK_PAUSE * (now - began))
         for item in items:
             if item.key in found:
                 state = "planned" if found[item.key] is None else "running"

@@ -19,6 +19,7 @@ from fal_async.emulator import Emulator, Fault
 from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from contextlib import AbstractContextManager
     from pathlib import Path
     from subprocess import Popen
@@ -136,6 +137,24 @@ async def test_unsure_input_without_payload_is_reported(
         jobs = [job async for job in batch]
     assert Counter(job.ok for job in jobs) == {True: 4, None: 1}
     assert executions == Counter(range(5))
+
+
+async def test_searches_for_unsure_inputs_are_spaced(
+    fal: Emulator, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "MAX_UNSURE", 2)
+    monkeypatch.setattr(scheduler, "LOOK_INTERVAL", 60.0)
+    fal.fail(APP, Fault(route="submit", drop=True, share=1.0))
+    is_read = anyio.Event()
+
+    async def inputs() -> AsyncGenerator[dict[str, int]]:
+        for n in range(20):
+            yield {"n": n}
+        is_read.set()
+
+    async with client.batch(APP, inputs(), in_flight=1, grace=0.0):
+        await is_read.wait()
+    assert fal.count("requests") == 1
 
 
 async def test_equal_unsure_inputs_are_told_apart(
