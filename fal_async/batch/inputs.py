@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.batch.entries import Entry
 
-__all__ = ["Inputs", "Item", "Row", "count_rows", "iterate_chunks", "read_rows"]
+__all__ = [
+    "Inputs",
+    "Item",
+    "Row",
+    "count_rows",
+    "iterate_chunks",
+    "iterate_rows",
+    "parse_lines",
+    "read_rows",
+]
 
 #: One input: names and values.
 Row: TypeAlias = Mapping[str, Any]
@@ -253,61 +262,90 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         InvalidRequestError: The file cannot be read, or a line is not a row.
     """
-    readers = {".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}
-    readers[".parquet"] = _read_parquet
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InvalidRequestError(
-            f"inputs must be a .jsonl, .csv or .parquet file, got {os.fspath(path)!r}"
-        )
+    return (row for _, row in iterate_rows(path))
+
+
+def iterate_rows(
+    path: Path, on_invalid: Callable[[str], object] | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Read the rows of a file with the numbers of their lines, or those of rows in Parquet.
+
+    Args:
+        path: The path of the file.
+        on_invalid: Called with a message about each line that is not a row, which is left out;
+            ``None`` raises it.
+
+    Raises:
+        InvalidRequestError: The file cannot be read, or a line is not a row.
+    """
+    suffix = path.suffix.lower()
     try:
-        yield from reader(path)
+        if suffix in {".jsonl", ".ndjson"}:
+            with path.open("rb") as lines:
+                yield from parse_lines(lines, str(path), on_invalid)
+        elif suffix == ".csv":
+            yield from _read_csv(path, on_invalid)
+        elif suffix == ".parquet":
+            yield from _read_parquet(path)
+        else:
+            raise InvalidRequestError(
+                f"inputs must be a .jsonl, .csv or .parquet file, got {os.fspath(path)!r}"
+            )
     except OSError as error:
         raise InvalidRequestError(
             f"cannot read the inputs {path}: {error.strerror or error}"
         ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidRequestError(f"cannot read the inputs {path}: {error}") from error
 
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as lines:
-        yield from parse_lines(lines, str(path))
-
-
-def parse_lines(lines: Iterable[bytes], name: str) -> Iterator[Row]:
-    """Parse JSON lines. Empty lines are ignored.
+def parse_lines(
+    lines: Iterable[bytes], name: str, on_invalid: Callable[[str], object] | None = None
+) -> Iterator[tuple[int, Row]]:
+    """Parse JSON lines into rows with their line numbers. Empty lines are ignored.
 
     Args:
         lines: The lines.
-        name: The name of the file, for errors.
+        name: The name of the file, for messages.
+        on_invalid: See `iterate_rows`.
     """
+    report = on_invalid or _raise
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = decode_json(line)
         except ValueError as error:
-            raise InvalidRequestError(f"{name}, line {number}, is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise InvalidRequestError(f"{name}, line {number}, must be a JSON object")
-        yield cast("Row", row)
+            report(f"{name}, line {number}, is not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield number, cast("Row", row)
+        else:
+            report(f"{name}, line {number}, must be a JSON object")
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
+def _read_csv(path: Path, on_invalid: Callable[[str], object] | None) -> Iterator[tuple[int, Row]]:
+    report = on_invalid or _raise
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
+        reader = csv.DictReader(file)
+        for row in reader:
             if None in row or None in row.values():
-                raise InvalidRequestError(
-                    f"{path}: a row must have the columns of the header, got {describe(row)}"
-                )
-            yield row
+                report(f"{path}, line {reader.line_num}, must have the columns of the header")
+            else:
+                yield reader.line_num, row
 
 
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         parquet: Any = import_module("pyarrow.parquet")  # few programs need it
     except ImportError as error:
         raise InvalidRequestError(
             f"cannot read {path}: pyarrow is not installed; install it, or use .jsonl"
         ) from error
+    numbers = itertools.count(1)
     for batch in parquet.ParquetFile(path).iter_batches(batch_size=CHUNK):
-        yield from batch.to_pylist()
+        yield from zip(numbers, batch.to_pylist())  # noqa: B905 -- the numbers do not end
+
+
+def _raise(message: str) -> None:
+    raise InvalidRequestError(message)

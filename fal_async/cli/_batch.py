@@ -16,11 +16,12 @@ import anyio
 from fal_async import AsyncClient, Journal
 from fal_async._net.tasks import open_task_group
 from fal_async._protocol.serialization import encode_json
-from fal_async.batch.inputs import ItemFactory, parse_lines, read_rows
+from fal_async.batch.inputs import ItemFactory, iterate_rows, parse_lines
 from fal_async.batch.journal import POSTGRES
 from fal_async.batch.postgres import without_password
-from fal_async.cli._errors import UsageError, write_note
+from fal_async.cli._errors import UsageError, sanitize_line, write_note
 from fal_async.cli._input import read_arguments
+from fal_async.cli._schemas import InputSchema
 from fal_async.cli._streams import check_stdout, read_stdin
 from fal_async.errors import FalClientError, InvalidRequestError
 
@@ -64,6 +65,7 @@ class BatchCommand:
         limit: The number of rows; ``None`` for all.
         max_price: The highest price of a unit, or ``None``.
         retry: The outcomes of earlier runs to replace, or ``None``.
+        skip_bad_lines: Whether lines that are not rows are named and left out.
         quiet: Whether to write nothing but errors to stderr.
         json_progress: Whether to write the progress as JSON lines to stderr.
         options: Options of `AsyncClient.batch`.
@@ -79,19 +81,21 @@ class BatchCommand:
     limit: int | None
     max_price: float | None
     retry: str | None
+    skip_bad_lines: bool
     quiet: bool
     json_progress: bool
     options: dict[str, Any]
 
-    def rows(self) -> Iterator[Row]:
-        """Read the rows, with the fields for every row."""
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """Read the rows with the numbers of their lines, and with the fields for every row."""
         fixed = read_arguments(self.fields, None)
+        skip = _warn if self.skip_bad_lines else None
         if self.source == "-":
-            rows = parse_lines(read_stdin().splitlines(), "stdin")
+            rows = parse_lines(read_stdin().splitlines(), "stdin", skip)
         else:
-            rows = read_rows(Path(self.source))
-        for row in itertools.islice(rows, self.limit):
-            yield {**row, **fixed} if self.columns is None else row
+            rows = iterate_rows(Path(self.source), skip)
+        for number, row in itertools.islice(rows, self.limit):
+            yield number, {**row, **fixed} if self.columns is None else row
 
     def journal_path(self) -> str | None:
         """Return the path or URL of the journal."""
@@ -127,24 +131,42 @@ class BatchCommand:
 
 
 def run(command: BatchCommand, *, dry_run: bool) -> int:
-    """Run a batch, or with `dry_run` count and price its rows; return the exit status."""
+    """Run a batch, or with `dry_run` count, price and check its rows; return the exit status."""
     check_stdout()
-    return anyio.run(_count if dry_run else _run, command)
+    return anyio.run(_check if dry_run else _run, command)
 
 
-async def _count(command: BatchCommand) -> int:
-    """Write the number of rows and the price to stdout. No job is started."""
+async def _check(command: BatchCommand) -> int:
+    """Write the number of rows and the price, and which rows the model would refuse.
+
+    No job is started.
+    """
     factory = ItemFactory(command.endpoint, arguments=command.arguments())
     rows = list(command.rows())
-    await factory.make(rows)
+    items = await factory.make([row for _, row in rows])
     async with AsyncClient() as client:
         try:
-            price = (await client.models.prices(command.endpoint)).get(command.endpoint)
+            prices = await client.models.prices(command.endpoint)
         except FalClientError:
-            price = None
+            prices = {}
+        try:
+            schema = InputSchema(await client.models.schema(command.endpoint))
+        except FalClientError as error:
+            schema = None
+            write_note(f"the rows are not checked: {error}")
+    refused = 0
+    for (number, _), item in zip(rows, items, strict=True):
+        errors = [] if schema is None else schema.errors(item.arguments)
+        refused += bool(errors)
+        if errors:
+            _write_line(f"{command.source}, line {number}: {sanitize_line('; '.join(errors))}")
+    parts = [f"{len(rows):,} rows", f"{factory.repeated:,} repeat others"]
+    if schema is not None:
+        parts.append(f"{refused:,} would be refused")
+    price = prices.get(command.endpoint)
     cost = "the price is unknown" if price is None else _describe_price(price)
-    sys.stdout.write(f"{len(rows):,} rows, {factory.repeated:,} repeat others; {cost}\n")
-    return 0
+    sys.stdout.write(f"{', '.join(parts)}; {cost}\n")
+    return _FAILED if refused else 0
 
 
 async def _run(command: BatchCommand) -> int:
@@ -152,8 +174,8 @@ async def _run(command: BatchCommand) -> int:
     if journal is not None and command.retry is not None:
         _forget(journal, command.retry)
     rows = (
-        list(command.rows())
-        if command.limit or command.source == "-" or command.fields
+        [row for _, row in command.rows()]
+        if command.limit or command.source == "-" or command.fields or command.skip_bad_lines
         else command.source
     )
     progress: Any = not command.quiet
@@ -257,6 +279,10 @@ def _forget(path: str, retry: str) -> None:
     with Journal(path) as journal:
         for state in RETRIED[retry]:
             journal.forget(*[entry.key for entry in journal.entries(state)])
+
+
+def _warn(message: str) -> None:
+    write_note(f"skipped: {message}")
 
 
 def _write_line(text: str) -> None:

@@ -94,8 +94,12 @@ def run_batch(
     limit: Annotated[
         int | None, typer.Option(metavar="NUMBER", min=1, help="The first rows alone.")
     ] = None,
+    skip_bad_lines: Annotated[
+        bool,
+        typer.Option("--skip-bad-lines", help="Name lines that are not rows, and leave them out."),
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count and price the rows; start nothing.")
+        bool, typer.Option("--dry-run", help="Count, price and check the rows; start nothing.")
     ] = False,
     ordered: Annotated[bool, typer.Option("--ordered", help="Keep the order of the rows.")] = False,
     quiet: Annotated[
@@ -140,6 +144,7 @@ def run_batch(
         limit=limit,
         max_price=max_price,
         retry=retry,
+        skip_bad_lines=skip_bad_lines,
         quiet=quiet,
         json_progress=json_progress,
         options=options,

@@ -24,9 +24,13 @@ ECHO = "acme/echo"
 ENDPOINT = ("--endpoint", ECHO)
 
 
+def echo(arguments: dict[str, Any]) -> dict[str, Any]:
+    return arguments
+
+
 @pytest.fixture(autouse=True)
 def registered(fal: Emulator) -> None:
-    fal.register(ECHO, lambda arguments: arguments)
+    fal.register(ECHO, echo)
 
 
 @pytest.fixture
@@ -100,6 +104,70 @@ def test_dry_run_starts_nothing(fal: Emulator, shell: Shell, tmp_path: Path) -> 
     (tmp_path / "in.jsonl").write_text('{"n":1}\n{"n":1}\n')
     outcome = shell("batch", "in.jsonl", "--dry-run", *ENDPOINT)
     assert outcome.stdout.startswith("2 rows, 1 repeat others")
+    assert fal.count("submit") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "number"),
+    [
+        ("in.jsonl", '{"n":1}\n\n[2]\n{"n":3}\n', 3),
+        ("in.jsonl", '{"n":1}\n{"n":\n{"n":3}\n', 2),
+        ("in.csv", "n,text\n1,a\n2\n3,b\n", 3),
+    ],
+)
+def test_bad_lines_are_skipped_on_demand(
+    fal: Emulator, shell: Shell, tmp_path: Path, name: str, text: str, number: int
+) -> None:
+    (tmp_path / name).write_text(text)
+    command = ("batch", name, "-o", "out.jsonl", "-q", *ENDPOINT)
+    outcome = shell(*command)
+    assert outcome.exit_status == 2
+    assert f"{name}, line {number}, " in outcome.stderr
+    assert fal.count("submit") == 0
+    outcome = shell(*command, "--skip-bad-lines")
+    assert outcome.exit_status == 0
+    assert outcome.stderr.startswith(f"fal_async: skipped: {name}, line {number}, ")
+    found = rows((tmp_path / "out.jsonl").read_text())
+    assert [int(row["output"]["n"]) for row in found] == [1, 3]
+
+
+def add_schema(models: dict[str, Any]) -> dict[str, Any]:
+    """Add a document in the form of the platform's to a page of models."""
+    size = {"type": "object", "properties": {"width": {"type": "integer"}}}
+    properties = {
+        "prompt": {"type": "string", "minLength": 2},
+        "steps": {"type": "integer", "maximum": 8},
+        "size": {"anyOf": [{"$ref": "#/components/schemas/Size"}, {"enum": ["square"]}]},
+    }
+    schema = {"type": "object", "properties": properties, "required": ["prompt"]}
+    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Input"}}}}
+    models["models"][0]["openapi"] = {
+        "openapi": "3.0.4",
+        "components": {"schemas": {"Input": schema, "Size": size}},
+        "paths": {f"/{ECHO}": {"post": {"requestBody": body}}},
+    }
+    return models
+
+
+def test_dry_run_names_rows_that_would_be_raised(
+    fal: Emulator, shell: Shell, tmp_path: Path
+) -> None:
+    fal.fail(None, Fault(route="models", transform=add_schema))
+    (tmp_path / "in.jsonl").write_text(
+        '{"prompt":"a cat","steps":"8","size":{"width":3},"other":1}\n\n'
+        '{"prompt":"a cat","steps":9}\n'
+        '{"size":"square"}\n'
+        '{"prompt":"a fox","size":"round"}\n'
+    )
+    outcome = shell("batch", "in.jsonl", "--dry-run", *ENDPOINT)
+    assert outcome.exit_status == 1
+    assert outcome.stdout.startswith("4 rows, 0 repeat others, 3 would be refused; ")
+    lines = [line.split(": ")[:2] for line in outcome.stderr.splitlines()]
+    assert [(place, name.partition(".")[0]) for place, name in lines] == [
+        ("in.jsonl, line 3", "steps"),
+        ("in.jsonl, line 4", "prompt"),
+        ("in.jsonl, line 5", "size"),
+    ]
     assert fal.count("submit") == 0
 
 
