@@ -7,10 +7,10 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 from benchmarks.benchmark import Bar, Benchmark, Case, Column, Leg
-from benchmarks.killed import line_count, platform, start, wait_for
+from benchmarks.killed import FAULTS, line_count, platform, start, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -91,16 +91,6 @@ anyio.run(main, int(sys.argv[1]), sys.argv[2])
 """
 
 
-#: The faults of each exchange, together one in five: errors, lost requests and lost responses.
-_FAULTS: Final[tuple[dict[str, Any], ...]] = (
-    {"status": 503},
-    {"drop": True},
-    {"reset": True},
-    {"drop_response": True},
-    {"cut": 10},
-)
-
-
 @contextmanager
 def _journal(kind: str) -> Generator[str]:
     """Make a journal: the path of a file, or the URL of a database."""
@@ -128,8 +118,8 @@ def _kill(program: str, journal: str = "file", processes: int = 1) -> Callable[[
 
         count, kills = work["jobs"], work["kills"]
         with _journal(journal) as path, platform(lambda n: 0.1 + n % 7 * 0.03) as (fal, executions):
-            for number, fault in enumerate(_FAULTS):
-                share = work["faults_percent"] / 100 / len(_FAULTS)
+            for number, fault in enumerate(FAULTS):
+                share = work["faults_percent"] / 100 / len(FAULTS)
                 fal.fail(None, Fault(share=share, seed=number, **fault))
             started, cpu = time.perf_counter(), os.times()
             running = [start(fal, program, count, path) for _ in range(processes)]

@@ -30,6 +30,7 @@ NAMES = (
     "proxy",
     "webhooks",
     "batches",
+    "engines",
 )
 
 #: The measures of one leg in one round, by name.

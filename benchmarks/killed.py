@@ -1,4 +1,4 @@
-"""Programs that are killed, and the executions of the jobs that they start."""
+"""Programs that are killed, faults, and the executions of the jobs that they start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     from fal_async.emulator import Emulator
 
-__all__ = ["line_count", "platform", "start", "wait_for"]
+__all__ = ["FAULTS", "line_count", "platform", "start", "wait_for"]
+
+
+#: Faults of exchanges: errors, lost requests and lost responses.
+FAULTS: Final[tuple[dict[str, Any], ...]] = (
+    {"status": 503},
+    {"drop": True},
+    {"reset": True},
+    {"drop_response": True},
+    {"cut": 10},
+)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.benchmark import NAMES, Bar, load
 from benchmarks.plot import CHARTS, Chart, plot
-from benchmarks.rounds import Reading, run_once, stub
+from benchmarks.rounds import Reading, Where, run_once, stub
 from benchmarks.verdicts import verdict
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ class Quick:
     """The quick forms, each leg run when it is first asked for."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self._stub = cache(lambda options: stack.enter_context(stub(options)))
+        def start(options: tuple[str, ...]) -> Where:
+            return stack.enter_context(stub(options))
+
+        self._stub = cache(start)
         self.measures = cache(self._measures)
 
     def _measures(self, name: str, leg: str) -> list[Measures]:
@@ -176,6 +179,13 @@ def test_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
     readings = json.loads(file.read_text())[BY_COMMAND]["readings"]
     assert [reading["leg"] for reading in readings] == [leg.name for leg in load(BY_COMMAND).legs]
     assert all(reading["measures"]["submit"] == 10 for reading in readings)
+
+
+def test_soak_pays_each_job_once() -> None:
+    command = [sys.executable, "-m", "benchmarks.soak", "--minutes", "0.03", "--faults", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "0 failed, 0 unsure, 0 lost" in done.stdout
+    assert done.stdout.endswith(" jobs, 0 more were paid\n")
 
 
 def test_an_unknown_name_is_refused() -> None:
