@@ -1,9 +1,9 @@
-"""The progress of a batch as one line, for people."""
+"""The progress of a batch for people: a bar on a terminal, and lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
-import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from typing import TextIO
 
+    from rich.progress import Progress as RichProgress
+
     from fal_async.batch.jobs import Progress
 
 __all__ = ["describe_progress", "report_progress"]
@@ -21,8 +23,6 @@ __all__ = ["describe_progress", "report_progress"]
 #: The time between two reports, in seconds: on a terminal or to a function, and elsewhere.
 SHORT_INTERVAL: Final = 1.0
 LONG_INTERVAL: Final = 30.0
-#: The width of a line on a terminal, in characters.
-WIDTH: Final = 110
 
 
 def describe_progress(progress: Progress, budget: float | Decimal | None = None) -> str:
@@ -66,26 +66,43 @@ async def report_progress(
 
     Args:
         read: Returns the progress.
-        report: Called with it. ``None`` writes a line, which a terminal shows in place.
+        report: Called with it. ``None`` shows a bar on a terminal, and writes lines elsewhere.
         budget: The budget, or ``None``.
-        stream: The stream of the lines; ``None`` is stderr.
+        stream: The stream of the bar or the lines; ``None`` is stderr.
     """
     target = cast("TextIO", stream or sys.stderr)
-    is_terminal = target.isatty()
-    end = "\r" if is_terminal else "\n"
-    latest = time.monotonic()
+    bar = _open_bar(target) if report is None else None
 
-    def write(end: str) -> None:
-        line = describe_progress(read(), budget)
-        target.write((line[:WIDTH].ljust(WIDTH) if is_terminal else line) + end)
-        target.flush()
+    def show(progress: Progress) -> None:
+        text = describe_progress(progress, budget)
+        if bar is None:
+            print(text, file=target, flush=True)
+        else:
+            bar.update(bar.task_ids[0], total=progress.total, completed=progress.done, text=text)
 
-    interval = SHORT_INTERVAL if report is not None or is_terminal else LONG_INTERVAL
+    tell = show if report is None else report
+    interval = LONG_INTERVAL if report is None and bar is None else SHORT_INTERVAL
+    with bar or nullcontext():
+        try:
+            while True:
+                await anyio.sleep(interval)
+                tell(read())
+        finally:
+            tell(read())
+
+
+def _open_bar(stream: TextIO) -> RichProgress | None:
+    """Return a bar with one task; ``None`` if the stream is no terminal, or rich is missing."""
     try:
-        while True:
-            await anyio.sleep(SHORT_INTERVAL)
-            if time.monotonic() - latest >= interval - SHORT_INTERVAL / 2:
-                latest = time.monotonic()
-                report(read()) if report is not None else write(end)
-    finally:
-        report(read()) if report is not None else write("\n")
+        from rich.console import Console  # an extra
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+    except ModuleNotFoundError:
+        return None
+    console = Console(file=stream)
+    if not (console.is_terminal or console.is_jupyter):
+        return None
+    text = TextColumn("{task.fields[text]}", markup=False)
+    bar = RichProgress(BarColumn(bar_width=20), text, console=console, refresh_per_second=2)
+    bar.add_task("", total=None, text="")
+    return bar

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from decimal import Decimal
 from typing import Any
 
+import anyio
 import pytest
 
 from fal_async.batch import Budget, Job
-from fal_async.batch.display import describe_progress
+from fal_async.batch.display import describe_progress, report_progress
 from fal_async.batch.jobs import Progress
 from fal_async.batch.limits import AdaptiveLimit, FixedLimit, QueueLimit
 from fal_async.batch.spending import FailureWindow, Rate, Spending
@@ -115,11 +117,39 @@ def test_rate_is_that_of_the_latest_minutes() -> None:
     assert rate.per_second(1300.0) == pytest.approx(0.5, abs=0.01)
 
 
-def test_progress_is_one_line() -> None:
+def make_progress(**known: Any) -> Progress:
     values: dict[str, Any] = dict.fromkeys(Progress.__slots__, 0)
-    values |= {"total": 20_000, "done": 9412, "per_second": 6.94, "running": 40, "in_flight": 80}
-    values |= {"cost": Decimal("235.3"), "cost_at_end": Decimal(499), "eta": None, "failed": 19}
-    assert describe_progress(Progress(**values), 600) == (
+    values |= {"eta": None, **known}
+    return Progress(**values)
+
+
+def test_progress_is_one_line() -> None:
+    progress = make_progress(
+        total=20_000,
+        done=9412,
+        per_second=6.94,
+        running=40,
+        in_flight=80,
+        cost=Decimal("235.3"),
+        cost_at_end=Decimal(499),
+        failed=19,
+    )
+    assert describe_progress(progress, 600) == (
         "9,412/20,000  47 %  6.9/s  40 running of 80  cost 235.30 of 600 (about 499.00 in all)  "
         "19 failed"
     )
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+async def test_progress_is_a_bar_on_a_terminal(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal, raising=False)
+    progress = make_progress(total=4, done=3, cost=None)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await report_progress(lambda: progress, None, stream=stream)
+    assert "3/4  75 %" in stream.getvalue()
+    assert ("━" in stream.getvalue()) is is_terminal
