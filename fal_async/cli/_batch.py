@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from fal_async import AsyncClient, Journal
+from fal_async._net.files import write_file
 from fal_async._net.tasks import open_task_group
-from fal_async._protocol.serialization import encode_json
+from fal_async._protocol.serialization import decode_json, encode_json
 from fal_async.batch.inputs import ItemFactory, iterate_rows, parse_lines
 from fal_async.batch.journal import POSTGRES
 from fal_async.batch.postgres import without_password
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from fal_async.batch.inputs import Row
     from fal_async.batch.jobs import BatchSummary, Progress
 
-__all__ = ["BatchCommand", "cancel", "export", "run", "status"]
+__all__ = ["BatchCommand", "cancel", "export", "run", "sort", "status"]
 
 _FAILED: Final = 1
 _BUDGET: Final = 3
@@ -353,6 +354,22 @@ def export(path: str, output: Path | None) -> int:
         finally:
             if output is not None:
                 stream.close()
+    return 0
+
+
+def sort(path: Path) -> int:
+    """Order the rows of an output by their index. A later run continues the file."""
+
+    def index(line: bytes) -> int:
+        return int(decode_json(line)["index"])
+
+    try:
+        rows = sorted(path.read_bytes().splitlines(keepends=True), key=index)
+        write_file(path, b"".join(rows))
+    except OSError as error:
+        raise UsageError(f"cannot sort {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise UsageError(f"cannot sort {path}: a line is not a row of an output") from error
     return 0
 
 

@@ -174,6 +174,16 @@ def batch_export(
     return _batch.export(journal, output)
 
 
+@batch.command("sort")
+def batch_sort(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file of a batch.")],
+) -> int:
+    """Order the rows of an output, while no batch writes it."""
+    from fal_async.cli import _batch
+
+    return _batch.sort(output)
+
+
 @batch.command("cancel")
 def batch_cancel(journal: JournalPath) -> int:
     """Cancel all jobs that a journal knows to be running."""

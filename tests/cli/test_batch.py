@@ -195,6 +195,23 @@ def test_journal_is_shown_and_exported(shell: Shell, source: Path) -> None:
     assert [row["output"]["n"] for row in rows(exported.stdout)] == list(range(10))
 
 
+def test_sorted_output_is_continued(shell: Shell, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    command = ("batch", str(source), "-o", "out.jsonl", "-q", *ENDPOINT)
+    shell(*command)
+    lines = output.read_text().splitlines(keepends=True)
+    output.write_text("".join(lines[::-1]))
+    assert shell("batch", "sort", "out.jsonl").exit_status == 0
+    indices = [json.loads(line)["index"] for line in output.read_text().splitlines()]
+    assert indices == list(range(10))
+    source.write_text(source.read_text() + '{"n":10}\n')
+    assert shell(*command).exit_status == 0
+    assert [row["index"] for row in rows(output.read_text())] == list(range(11))
+    output.write_bytes(b"[1]\n")
+    outcome = shell("batch", "sort", "out.jsonl")
+    assert (outcome.exit_status, "is not a row" in outcome.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("command", ["status", "export", "cancel"])
 def test_missing_journal_is_not_made(shell: Shell, tmp_path: Path, command: str) -> None:
     outcome = shell("batch", command, "missing.db")
