@@ -92,10 +92,14 @@ def test_batch_continues_where_it_stopped(platform: Emulator, tmp_path: Path) ->
     assert len(list((tmp_path / "foxes").iterdir())) == 30
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra engines")
 def test_ray_starts_each_row_once(platform: Emulator, tmp_path: Path) -> None:
-    first = run(platform, tmp_path, "ray_data.py", "20")
-    second = run(platform, tmp_path, "ray_data.py", "30")
+    program = EXAMPLES / "ray_data.py"
+    environ = {**platform.environ, "PYTHONWARNINGS": "default"}  # Ray warns of its own versions
+    first = run_program([program, "20"], environ, tmp_path, timeout=180).stdout
+    second = run_program([program, "30"], environ, tmp_path, timeout=180).stdout
 
     assert "20 ok, 0 failed" in first
     assert "30 ok, 0 failed" in second

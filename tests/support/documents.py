@@ -71,16 +71,16 @@ def write_files(blocks: Iterable[Block], folder: Path) -> list[Path]:
 
 
 def run_program(
-    arguments: Iterable[str | Path], environ: Mapping[str, str], folder: Path
+    arguments: Iterable[str | Path], environ: Mapping[str, str], folder: Path, timeout: float = 50
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own, and check that it succeeds."""
+    """Run Python in a process of its own, and check that it succeeds in time."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **environ},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=timeout,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
