@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION"]
+from fal_async.batch.entries import KnownUpload, Note
+
+if TYPE_CHECKING:
+    from fal_async._files.auto_upload import UploadContent
+    from fal_async.batch.entries import Change
+
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "identify", "row_order"]
 
 #: Version 1. Outputs are apart from the entries, so that the entries stay small.
 _TABLES: Final = """
@@ -65,3 +71,18 @@ CREATE TABLE uploads (
 #: The statements that make each version of the one before, with the types of the database.
 SCHEMA: Final = (_TABLES, _UPLOADS)
 SCHEMA_VERSION: Final = len(SCHEMA)
+
+
+def identify(content: UploadContent) -> dict[str, Any]:
+    """Return the columns that identify a content. Its file name does not matter to a job."""
+    names = ("sha256", "size", "content_type", "lifecycle")
+    return {name: getattr(content, name) for name in names}
+
+
+def row_order(change: Change) -> tuple[str, str]:
+    """Return a key that orders changes by their rows: the table, and the key in it."""
+    if isinstance(change, Note):
+        return "notes", change.name
+    if isinstance(change, KnownUpload):
+        return "uploads", change.content.sha256.hex()
+    return "inputs", change.key

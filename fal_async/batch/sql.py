@@ -14,9 +14,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from fal_async._protocol.serialization import decode_json, encode_json
-from fal_async.batch.entries import Begin, Entry, Forget, KnownUpload, Note, Run, Summary, Update
+from fal_async.batch.entries import Begin, Entry, Forget, KnownUpload, Run, Summary, Update
 from fal_async.batch.errors import JournalError, JournalInUseError, JournalTooNewError
-from fal_async.batch.schema import SCHEMA, SCHEMA_VERSION
+from fal_async.batch.schema import SCHEMA, SCHEMA_VERSION, identify, row_order
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -216,21 +216,19 @@ class SQLJournalStore(ABC):
 
     def commit(self, changes: Sequence[Change]) -> list[bool]:
         """Make changes durable in one transaction."""
-        applied = [False] * len(changes)
-        begun = {change.application for change in changes if isinstance(change, Begin)}
         # Processes that lock rows in the same order do not deadlock.
-        order = sorted(range(len(changes)), key=lambda index: _row(changes[index]))
+        order = sorted(range(len(changes)), key=lambda index: row_order(changes[index]))
+        begun = sorted({change.application for change in changes if isinstance(change, Begin)})
         with self._using("write"):
             try:
                 with self._transaction():
-                    for application in sorted(begun):
+                    for application in begun:
                         self._endpoint(application)
-                    for index in order:
-                        applied[index] = self._apply(changes[index])
+                    applied = {index: self._apply(changes[index]) for index in order}
             except BaseException:
                 self._endpoints.clear()  # one of them may have been rolled back
                 raise
-        return applied
+        return [applied[index] for index in range(len(changes))]
 
     def _apply(self, change: Change) -> bool:
         if isinstance(change, Update):
@@ -242,7 +240,7 @@ class SQLJournalStore(ABC):
             return self._execute(statement, {"key": change.key}).rowcount > 0
         if isinstance(change, KnownUpload):
             times = {"uploaded_at": change.uploaded_at, "expires_at": change.expires_at}
-            self._execute(_SET_UPLOAD, {**_identity(change.content), **times, "url": change.url})
+            self._execute(_SET_UPLOAD, {**identify(change.content), **times, "url": change.url})
             return True
         self._execute(_SET_NOTE, {"name": change.name, "value": change.value})
         return True
@@ -363,7 +361,7 @@ class SQLJournalStore(ABC):
     def find_upload(self, content: UploadContent) -> KnownUpload | None:
         """Return the latest upload of a content, or ``None``."""
         with self._using("read"):
-            row = self._execute(_FIND_UPLOAD, _identity(content)).fetchone()
+            row = self._execute(_FIND_UPLOAD, identify(content)).fetchone()
         return None if row is None else KnownUpload(content, *row)
 
     def live_runs(self) -> dict[int, Run]:
@@ -388,21 +386,6 @@ class SQLJournalStore(ABC):
             if action != "open" and self._run is None:
                 raise JournalError(f"cannot {action} {self._subject}: it is closed")
             yield
-
-
-def _identity(content: UploadContent) -> dict[str, Any]:
-    """Return the columns that identify a content. Its file name does not matter to a job."""
-    names = ("sha256", "size", "content_type", "lifecycle")
-    return {name: getattr(content, name) for name in names}
-
-
-def _row(change: Change) -> tuple[str, str]:
-    """Return the table and a key of the row that a change locks."""
-    if isinstance(change, Note):
-        return "notes", change.name
-    if isinstance(change, KnownUpload):
-        return "uploads", change.content.sha256.hex()
-    return "inputs", change.key
 
 
 def _to_column(name: str, value: Any) -> Any:
