@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -152,8 +152,12 @@ class PostgresJournalStore(SQLJournalStore):
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        with suppress(Exception):  # of a connection that is broken, so the locks are released
+            # The server releases them some time after the connection is closed otherwise.
+            connection.execute("SELECT pg_advisory_unlock_all()")
+        connection.close()
 
 
 def without_password(path: str) -> str:
