@@ -75,11 +75,12 @@ async def _soak(seconds: float, per_second: float, lines: int) -> int:
     async def inputs() -> AsyncGenerator[dict[str, Any]]:
         started = time.monotonic()
         number = 0
-        while time.monotonic() < started + seconds:
-            while number < (time.monotonic() - started) * per_second:
+        while (elapsed := time.monotonic() - started) < seconds:
+            if number < elapsed * per_second:
                 yield {"n": number}
                 number += 1
-            await anyio.sleep(1 / per_second)
+            else:
+                await anyio.sleep(1 / per_second)
 
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal.db"

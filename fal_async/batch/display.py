@@ -71,18 +71,20 @@ async def report_progress(
         stream: The stream of the bar or the lines; ``None`` is stderr.
     """
     target = cast("TextIO", stream or sys.stderr)
-    bar = _open_bar(target) if report is None else None
+    shown = _make_progress(target) if report is None else None
 
     def show(progress: Progress) -> None:
         text = describe_progress(progress, budget)
-        if bar is None:
+        if shown is None:
             print(text, file=target, flush=True)
         else:
-            bar.update(bar.task_ids[0], total=progress.total, completed=progress.done, text=text)
+            shown.update(
+                shown.task_ids[0], total=progress.total, completed=progress.done, text=text
+            )
 
     tell = show if report is None else report
-    interval = LONG_INTERVAL if report is None and bar is None else SHORT_INTERVAL
-    with bar or nullcontext():
+    interval = LONG_INTERVAL if report is None and shown is None else SHORT_INTERVAL
+    with shown or nullcontext():
         try:
             while True:
                 await anyio.sleep(interval)
@@ -91,7 +93,7 @@ async def report_progress(
             tell(read())
 
 
-def _open_bar(stream: TextIO) -> RichProgress | None:
+def _make_progress(stream: TextIO) -> RichProgress | None:
     """Return a bar with one task; ``None`` if the stream is no terminal, or rich is missing."""
     try:
         from rich.console import Console  # an extra
@@ -103,6 +105,6 @@ def _open_bar(stream: TextIO) -> RichProgress | None:
     if not (console.is_terminal or console.is_jupyter):
         return None
     text = TextColumn("{task.fields[text]}", markup=False)
-    bar = RichProgress(BarColumn(bar_width=20), text, console=console, refresh_per_second=2)
-    bar.add_task("", total=None, text="")
-    return bar
+    progress = RichProgress(BarColumn(bar_width=20), text, console=console, refresh_per_second=2)
+    progress.add_task("", total=None, text="")
+    return progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import time
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -404,7 +405,12 @@ class Scheduler:
         for item in items:
             if item.key in found:
                 state = "planned" if found[item.key] is None else "running"
-                values: dict[str, Any] = {"state": state, "request_id": found[item.key]}
+                # The time of the search is not that of the job, so it does not count as its start.
+                values: dict[str, Any] = {
+                    "state": state,
+                    "request_id": found[item.key],
+                    "tried_at": time.time(),
+                }
                 await self._journal._commit(Update(item.key, item.attempts, values, states=PENDING))
                 await self._reload(item)
                 self._defer(item)

@@ -14,7 +14,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from fal_async import Journal
 from fal_async.batch import lookup, scheduler
+from fal_async.batch.entries import Update
 from fal_async.emulator import Emulator, Fault
 from tests.support.subprocesses import started
 
@@ -137,6 +139,24 @@ async def test_unsure_input_without_payload_is_reported(
         jobs = [job async for job in batch]
     assert Counter(job.ok for job in jobs) == {True: 4, None: 1}
     assert executions == Counter(range(5))
+
+
+async def test_search_does_not_count_as_time_of_the_job(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    executions = serve(fal)
+    fal.fail(APP, Fault(route="submit", drop_response=True))
+    journal = Journal(tmp_path / "journal.db")
+    async with client.batch(APP, [{"n": 1}], journal=journal, unsure="report") as batch:
+        await batch.run()
+    store = journal._opened()
+    (entry,) = store.entries("unsure")
+    store.commit([Update(entry.key, 1, {"tried_at": entry.tried_at - 50.0})])
+    async with client.batch(APP, [{"n": 1}], journal=journal) as batch:
+        assert (await batch.run()).ok == 1
+    assert store.longest_job() < 50.0
+    assert executions == Counter({1: 1})
+    journal.close()
 
 
 async def test_searches_for_unsure_inputs_are_spaced(
