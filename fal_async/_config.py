@@ -112,7 +112,7 @@ def _read_host(variable: str, environ: Mapping[str, str]) -> str:
 
 def _base_url(name: str, url: object) -> str:
     scheme = _SCHEMES[name]
-    parts = _split(url) if isinstance(url, str) else None
+    parts = split_url(url) if isinstance(url, str) else None
     if parts is None or parts.scheme not in {scheme, f"{scheme}s"} or not parts.hostname:
         raise InvalidRequestError(
             f"the {name} host must be an absolute {scheme}:// or {scheme}s:// URL"
@@ -124,9 +124,9 @@ def _base_url(name: str, url: object) -> str:
     return parts.geturl().rstrip("/")
 
 
-def _split(url: str) -> SplitResult | None:
+def split_url(url: str) -> SplitResult | None:
     """Split a URL; ``None`` for a URL that parsers split differently."""
-    if not url.isprintable() or set(" \\") & set(url):
+    if "\\" in url or " " in url or not url.isprintable():
         return None
     try:
         parts = urlsplit(url)

@@ -124,7 +124,15 @@ class JobSubscription:
                 self._canceller.cancel_detached(self.handle.request_id, self.handle.cancel)
             raise
         except BaseException as error:
-            if self.handle is not None and self._should_cancel(error):
+            # A caller that receives an error of this library can still fetch the output by the
+            # job's id, unless its client is closed.
+            is_abandoned = (
+                self._in_callback
+                or isinstance(error, ClientClosedError)
+                or not isinstance(error, FalClientError)
+            )
+            has_ended = isinstance(self._state.last, Completed)
+            if self.handle is not None and is_abandoned and not has_ended:
                 self._state.uncancelled = (self.handle.request_id,)
                 if await self._canceller.wait(self._cancel(self.handle)):
                     self._state.uncancelled = ()
@@ -149,20 +157,6 @@ class JobSubscription:
             if inspect.isawaitable(outcome):
                 await outcome
         self._in_callback = False
-
-    def _should_cancel(self, error: BaseException) -> bool:
-        """Return whether an error abandons a job that may still run.
-
-        A caller that receives an error of this library can still fetch the output by the job's id,
-        unless its client is closed.
-        """
-        if isinstance(self._state.last, Completed):
-            return False
-        return (
-            self._in_callback
-            or isinstance(error, ClientClosedError)
-            or not isinstance(error, FalClientError)
-        )
 
     def _cancel(self, handle: AsyncRequestHandle) -> PendingCancel:
         if self._pending_cancel is None:

@@ -335,22 +335,23 @@ class _WebSocketConnector:
     options: _ConnectOptions
 
     async def connect(self) -> WebSocket:
-        with self.dispatcher.call(*self.call):
-            return await self.dispatcher.resources.websockets.open(self._authorize_and_connect)
-
-    async def _authorize_and_connect(self) -> WebSocket:
-        if self.token_operation is not None:
-            token = await self.dispatcher.execute(self.token_operation)
-            return await self._connect(with_token(self.url, token), None)
         credentials = self.dispatcher.credentials
-        authorization = await credentials.authorization()
-        try:
-            return await self._connect(self.url, authorization)
-        except AuthenticationError:
-            if not credentials.can_refresh:
-                raise
-        credentials.invalidate(authorization)
-        return await self._connect(self.url, await credentials.authorization())
+
+        async def authorize_and_connect() -> WebSocket:
+            if self.token_operation is not None:
+                token = await self.dispatcher.execute(self.token_operation)
+                return await self._connect(with_token(self.url, token), None)
+            authorization = await credentials.authorization()
+            try:
+                return await self._connect(self.url, authorization)
+            except AuthenticationError:
+                if not credentials.can_refresh:
+                    raise
+            credentials.invalidate(authorization)
+            return await self._connect(self.url, await credentials.authorization())
+
+        with self.dispatcher.call(*self.call):
+            return await self.dispatcher.resources.websockets.open(authorize_and_connect)
 
     async def _connect(self, url: str | Secret, authorization: Secret | None) -> WebSocket:
         if HANDSHAKE_MODULE not in sys.modules:

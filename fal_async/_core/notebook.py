@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["file_html", "handle_html", "render_traceback", "result_html", "status_html"]
 
@@ -119,7 +119,11 @@ def render_traceback(error: BaseException) -> list[str]:
     from IPython.core.getipython import get_ipython  # only IPython calls this
 
     shell: Any = get_ipython()
-    chain = list(_chain(error))
+    chain: list[BaseException] = []  # the error and those that caused it, which IPython shows
+    link: BaseException | None = error
+    while link is not None and not any(link is earlier for earlier in chain):
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     complete = [link.__traceback__ for link in chain]
     try:
         for link in chain:
@@ -131,17 +135,6 @@ def render_traceback(error: BaseException) -> list[str]:
     finally:
         for link, traceback in zip(chain, complete, strict=True):
             link.__traceback__ = traceback
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Return the error and the errors that caused it."""
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        is_shown = not following.__suppress_context__
-        following = following.__cause__ or (following.__context__ if is_shown else None)
 
 
 def _without_hidden_frames(traceback: TracebackType | None) -> TracebackType | None:

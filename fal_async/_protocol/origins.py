@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from fal_async._config import split_url
 from fal_async._core.secrets import Secret
 
 if TYPE_CHECKING:
@@ -41,19 +42,15 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 def origin_of(url: str) -> str | None:
     """Return the scheme, host and port of a URL; ``None`` if it is not a plain absolute URL."""
-    if "\\" in url or not url.isprintable() or " " in url:
+    parts = split_url(url)
+    if parts is None or not parts.hostname or "@" in parts.netloc:
         return None
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or "@" in parts.netloc:
+    if parts.scheme not in _DEFAULT_PORTS:
         return None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    if port is None or port == _DEFAULT_PORTS[parts.scheme]:
+    if parts.port is None or parts.port == _DEFAULT_PORTS[parts.scheme]:
         return f"{parts.scheme}://{host}"
-    return f"{parts.scheme}://{host}:{port}"
+    return f"{parts.scheme}://{host}:{parts.port}"
 
 
 def replace_origin(origin: str, url: str) -> str:
