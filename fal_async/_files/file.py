@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +19,7 @@ from fal_async._protocol.serialization import FileReference
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from pathlib import Path
 
     from PIL.Image import Image
@@ -32,6 +33,14 @@ FileT = TypeVar("FileT", bound="FileBase")
 
 #: The default of the largest file that is read into memory, in bytes.
 MAX_READ: Final = 512 * 1024 * 1024
+#: The types of known fields in outputs.
+_FIELD_TYPES: Final[Mapping[str, type]] = {
+    "content_type": str,
+    "file_name": str,
+    "file_size": int,
+    "width": int,
+    "height": int,
+}
 
 
 class FileBase(BaseModel, FileReference):
@@ -201,17 +210,15 @@ def files_in_output(output: object, kind: type[FileT], dispatcher: object) -> li
     known = cast("Dispatcher | None", dispatcher)
     files = [
         kind.model_validate(
-            {name: value for name, value in found.items() if _is_valid(name, value)}
+            {
+                name: value
+                for name, value in found.items()
+                if name not in _FIELD_TYPES or type(value) is _FIELD_TYPES[name]
+            }
         )
         for found in find_file_objects(output)
     ]
     return files if known is None else [file._bind(known) for file in files]
-
-
-def _is_valid(name: str, value: Any) -> bool:
-    if name in {"file_size", "width", "height"}:
-        return type(value) is int
-    return name not in {"content_type", "file_name"} or isinstance(value, str)
 
 
 def bind_files(value: object, dispatcher: Dispatcher) -> None:

@@ -89,7 +89,12 @@ def image_bytes(image: Picture, format: str) -> bytes:  # noqa: A002 -- the offi
     name = image_type(format).partition("/")[2]
     buffer = io.BytesIO()
     try:
-        picture: Any = _from_array(image) if _is_array(image) else _rotate(image)
+        picture: Any = _from_array(image) if _is_array(image) else image
+        # Pillow does not write the orientation of the EXIF data into files.
+        exif: Mapping[int, object] = picture.getexif() if hasattr(picture, "getexif") else {}
+        if exif.get(_ORIENTATION, _UPRIGHT) != _UPRIGHT:
+            # Pillow is an optional dependency.
+            picture = import_module("PIL.ImageOps").exif_transpose(picture)
         original_mode: str = picture.mode
         mode = original_mode
         if name == "jpeg" and mode not in _JPEG_MODES:
@@ -133,15 +138,6 @@ def _load_pillow(purpose: str) -> Any:
         raise InvalidRequestError(
             f'{purpose} with Pillow: pip install "fal-async[images]"'
         ) from error
-
-
-def _rotate(image: Any) -> Any:
-    """Apply the orientation of the EXIF data, which Pillow does not write into files."""
-    exif: Mapping[int, object] = image.getexif() if hasattr(image, "getexif") else {}
-    if exif.get(_ORIENTATION, _UPRIGHT) == _UPRIGHT:
-        return image
-    # Pillow is an optional dependency.
-    return import_module("PIL.ImageOps").exif_transpose(image)
 
 
 def _is_array(value: object) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncIterable, Iterable, Mapping
-from functools import partial
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
 
@@ -15,7 +14,7 @@ from fal_async._net.threads import ThreadResource, Work, run_in_thread
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from typing_extensions import TypeIs
 
@@ -53,8 +52,20 @@ class IteratorSource:
             self._next = lambda: run_in_thread(lambda: read(CHUNK_SIZE) or None, Work.SOURCES)
         elif isinstance(data, Iterable) and not isinstance(cast("object", data), Mapping):
             items = iter(cast("Iterable[object]", data))
+
+            def join_small_chunks() -> object:
+                """Return several small items at once: each switch to a thread costs time."""
+                joined = bytearray()
+                for item in items:
+                    if not isinstance(item, bytes | bytearray | memoryview):
+                        return item
+                    joined += as_byte_view(cast("bytes", item))
+                    if len(joined) >= CHUNK_SIZE:
+                        break
+                return joined or None
+
             resource = ThreadResource(getattr(items, "close", lambda: None), Work.SOURCES)
-            self._next = lambda: resource.run(partial(_join_small_chunks, items))
+            self._next = lambda: resource.run(join_small_chunks)
             self._close = lambda: run_in_thread(resource.close, Work.CLEANUP)
         else:
             raise InvalidRequestError(
@@ -95,18 +106,6 @@ class IteratorSource:
                 raise InvalidRequestError(
                     f"an iterator to upload must yield bytes, got {type(item).__name__}"
                 )
-
-
-def _join_small_chunks(items: Iterator[object]) -> object:
-    """Return several small items at once, because each switch to a thread costs time."""
-    joined = bytearray()
-    for item in items:
-        if not isinstance(item, bytes | bytearray | memoryview):
-            return item
-        joined += as_byte_view(cast("bytes", item))
-        if len(joined) >= CHUNK_SIZE:
-            break
-    return joined or None
 
 
 def as_byte_view(content: bytes | bytearray | memoryview) -> memoryview:
