@@ -7,13 +7,13 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from fal_async._core.secrets import Secret
 from fal_async._protocol.operation import Operation, Request, response_parser
 from fal_async._protocol.origins import is_cdn
 from fal_async._protocol.retry import Retry
-from fal_async._protocol.serialization import decode_json
+from fal_async._protocol.serialization import decode_json, object_or_empty
 from fal_async.errors import (
     FalClientHTTPError,
     InvalidResponseError,
@@ -203,7 +203,7 @@ def _issued(body: bytes | memoryview) -> tuple[Secret | None, Secret | None]:
         value = decode_json(bytes(body))
     except ValueError:
         return None, None
-    fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    fields = object_or_empty(value)
     return _token(fields.get("access_token")), _token(fields.get("refresh_token"))
 
 
@@ -257,7 +257,7 @@ def _read_cdn_token(response: Response, hosts: Hosts, moment: float) -> CdnToken
         body: object = decode_json(response.body)
     except ValueError:
         return None
-    fields = cast("dict[str, object]", body) if isinstance(body, dict) else {}
+    fields = object_or_empty(body)
     authorization = f"{fields.get('token_type') or 'Bearer'} {fields.get('token') or ''}"
     if not isinstance(fields.get("token"), str) or not _SENDABLE.fullmatch(authorization):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from fal_async._protocol.serialization import decode_json, json_text
+from fal_async._protocol.serialization import decode_json, json_text, object_or_empty
 from fal_async.errors import (
     AccountLockedError,
     AuthenticationError,
@@ -79,19 +79,19 @@ def exception_from_response(
         body: object = decode_json(response.body)
     except ValueError:
         body = response.text
-    fields = _object(body)
-    if "detail" not in fields and (error := _object(fields.get("error"))):
+    fields = object_or_empty(body)
+    if "detail" not in fields and (error := object_or_empty(fields.get("error"))):
         fields = error  # of the platform API
     detail = fields.get("detail")
     items = cast("list[object]", detail) if isinstance(detail, list) else []
-    details = [_detail(each) for item in items if (each := _object(item))]
+    details = [_detail(each) for item in items if (each := object_or_empty(item))]
     error_type = (
         _text(fields, "error_type")
         or response.headers.get("x-fal-error-type")
         or _text(fields, "type")
         or next((detail.type for detail in details if detail.type != _UNNAMED), None)
     )
-    message = _message(fields, details) or _fallback_message(response, body)
+    message = _message(response, body, fields, details)
     retryable = False if response.is_start_timeout else response.needs_retry
     if retryable is None:
         is_temporary = response.status_code in {408, 429, 502, 503, 504}
@@ -123,7 +123,10 @@ def _exception_class(
     return _BY_STATUS.get(response.status_code, FalClientHTTPError)
 
 
-def _message(fields: Mapping[str, Any], details: Sequence[ErrorDetail]) -> str:
+def _message(
+    response: Response, body: object, fields: Mapping[str, Any], details: Sequence[ErrorDetail]
+) -> str:
+    """Return the message in a body, or else one for the response. HTML pages are not shown."""
     if details:
         parts: list[str] = []
         for detail in details:
@@ -134,11 +137,6 @@ def _message(fields: Mapping[str, Any], details: Sequence[ErrorDetail]) -> str:
         value = fields.get(key)
         if value and (text := value if isinstance(value, str) else json_text(value)[:MAX_MESSAGE]):
             return text
-    return ""
-
-
-def _fallback_message(response: Response, body: object) -> str:
-    """Return a message for a body without one. HTML pages are not shown."""
     if 300 <= response.status_code < 400:
         return "the platform returned a redirect, which is not followed"
     if body and body != {"detail": ""}:
@@ -157,13 +155,9 @@ def _detail(item: Mapping[str, Any]) -> ErrorDetail:
         message=_text(item, "msg") or _text(item, "message") or "invalid",
         type=_text(item, "type") or _UNNAMED,
         loc=tuple(part for part in parts if isinstance(part, int | str)),
-        ctx=_object(item.get("ctx")),
+        ctx=object_or_empty(item.get("ctx")),
         url=_text(item, "url"),
     )
-
-
-def _object(value: object) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _text(item: Mapping[str, Any], name: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from fal_async._protocol.serialization import decode_json
+from fal_async._protocol.serialization import decode_json, object_or_empty
 from fal_async.errors import InvalidResponseError
 
 if TYPE_CHECKING:
@@ -83,9 +83,8 @@ class ResponseDecoder:
                     "a response over the WebSocket did not begin with its start"
                 )
             self._request_id = request_id = meta["request_id"]
-            headers = meta.get("headers")
-            fields = cast("dict[str, Any]", headers) if isinstance(headers, dict) else {}
-            lowered = {name.lower(): str(value) for name, value in fields.items()}
+            headers = object_or_empty(meta.get("headers"))
+            lowered = {name.lower(): str(value) for name, value in headers.items()}
             return ResponseStart(request_id, status, lowered)
         if meta is None or meta["type"] != "end":
             return BodyChunk(message.encode() if isinstance(message, str) else bytes(message))

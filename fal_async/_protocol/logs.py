@@ -64,23 +64,16 @@ class LogCursor:
 
 
 def _overlap(head: list[int], tail: list[int]) -> int:
-    """Return the length of the longest prefix of `head` that is a suffix of `tail`.
-
-    `tail` is not longer than `head`, so a match is never complete before the last step.
-    """
-    fallback = [0] * len(head)
-    for index in range(1, len(head)):
-        fallback[index] = _advance(head, fallback, fallback[index - 1], head[index])
-    length = 0
-    for fingerprint in tail:
-        length = _advance(head, fallback, length, fingerprint)
-    return length
-
-
-def _advance(head: list[int], fallback: list[int], length: int, fingerprint: int) -> int:
-    while length and head[length] != fingerprint:
-        length = fallback[length - 1]
-    return length + (head[length] == fingerprint)
+    """Return the length of the longest prefix of `head` that is a suffix of `tail`."""
+    # The prefix function of Knuth, Morris and Pratt. `None` separates the lists and equals no line.
+    text: list[int | None] = [*head, None, *tail]
+    lengths = [0]
+    for fingerprint in text[1:]:
+        length = lengths[-1]
+        while length and text[length] != fingerprint:
+            length = lengths[length - 1]
+        lengths.append(length + (text[length] == fingerprint))
+    return lengths[-1]
 
 
 def parse_logs(raw: object) -> list[LogLine]:

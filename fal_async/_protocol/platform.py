@@ -20,7 +20,7 @@ from fal_async._protocol.operation import (
 )
 from fal_async._protocol.response import MAX_EXCERPT
 from fal_async._protocol.retry import Retry
-from fal_async._protocol.serialization import encode_json
+from fal_async._protocol.serialization import encode_json, object_or_empty
 from fal_async.errors import InvalidRequestError, InvalidResponseError, NotFoundError
 
 if TYPE_CHECKING:
@@ -271,8 +271,7 @@ def parse_price(raw: Mapping[str, Any], now: datetime) -> Price:
 
 def parse_model(raw: Mapping[str, Any]) -> ModelInfo:
     """Parse a model of the catalogue. Only its endpoint id is required."""
-    value = raw.get("metadata")
-    metadata = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    metadata = object_or_empty(raw.get("metadata"))
     tags = metadata.get("tags")
     return ModelInfo(
         endpoint_id=_required(raw, "endpoint_id"),

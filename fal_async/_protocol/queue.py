@@ -20,7 +20,7 @@ from fal_async._protocol.operation import (
 from fal_async._protocol.origins import TrustedOrigins, append_path
 from fal_async._protocol.response import MAX_EXCERPT, Response, parse_output, read_id, read_text
 from fal_async._protocol.retry import Retry
-from fal_async._protocol.serialization import decode_json, encode_arguments
+from fal_async._protocol.serialization import decode_json, encode_arguments, object_or_empty
 from fal_async.errors import InvalidResponseError
 from fal_async.types import Cancellation, Completed, InProgress, Queued, Status, Unknown
 
@@ -124,10 +124,9 @@ def read_status(raw: Mapping[str, Any]) -> Status:
         case "IN_PROGRESS":
             return InProgress(parse_logs(raw.get("logs")))
         case "COMPLETED":
-            metrics = raw.get("metrics")
             return Completed(
                 logs=parse_logs(raw.get("logs")),
-                metrics=cast("dict[str, Any]", metrics) if isinstance(metrics, dict) else {},
+                metrics=object_or_empty(raw.get("metrics")),
                 error=read_text(raw.get("error")),
                 error_type=read_text(raw.get("error_type")),
             )

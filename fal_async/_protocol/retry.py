@@ -164,11 +164,15 @@ def retry_delay(
     """
     if isinstance(outcome, Response) and outcome.ok:
         return None
+    is_outage = (  # which says nothing about the job whose output is read
+        isinstance(outcome, NetworkFailure)
+        or outcome.status_code in {408, 429}
+        or (
+            outcome.status_code >= 500 and outcome.request_id is None and not outcome.is_from_runner
+        )
+    )
     is_persistent = (
-        retry in _RESULTS
-        and policy.attempts > 1
-        and _is_outage(outcome)
-        and policy.result_budget > 0
+        retry in _RESULTS and policy.attempts > 1 and is_outage and policy.result_budget > 0
     )
     attempts, budget = policy.attempts, policy.budget
     if is_persistent:
@@ -185,15 +189,6 @@ def retry_delay(
         return None  # the model failed, not the request
     delay = _backoff_delay(outcome, policy, attempt, random, is_persistent=is_persistent)
     return None if delay is None or elapsed + delay > budget else delay
-
-
-def _is_outage(outcome: Response | NetworkFailure) -> bool:
-    """Return whether an outcome says nothing about the job whose output is read."""
-    if isinstance(outcome, NetworkFailure):
-        return True
-    if outcome.status_code in {408, 429}:
-        return True
-    return outcome.status_code >= 500 and outcome.request_id is None and not outcome.is_from_runner
 
 
 def _is_retry_allowed(outcome: Response | NetworkFailure, retry: Retry) -> bool:

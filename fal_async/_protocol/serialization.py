@@ -37,6 +37,7 @@ __all__ = [
     "encode_json",
     "encode_msgpack",
     "json_text",
+    "object_or_empty",
 ]
 
 _DIGITS_TO_0: Final = bytes.maketrans(b"123456789", b"000000000")
@@ -145,6 +146,11 @@ def json_text(value: object) -> str:
         return encode_json(value).decode()
     except (TypeError, ValueError, RecursionError):
         return f"a value of type {type(value).__name__}"
+
+
+def object_or_empty(value: object) -> dict[str, Any]:
+    """Return a JSON object unchanged, and an empty one for any other value."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def encode_arguments(arguments: Arguments) -> bytes:
