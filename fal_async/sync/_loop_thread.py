@@ -122,7 +122,18 @@ class EventLoopThread:
     def start_task(self, task: _Task) -> None:
         """Start a task. It always finishes, at the latest with the loop."""
         self._tasks[task] = None
-        if not self.call_soon(partial(self._spawn, task, copy_context())):
+        context = copy_context()
+
+        def spawn() -> None:
+            if self._stopping:
+                task.cancel()
+            # The context of the caller may belong to another event loop.
+            for variable, value in self._own_variables:
+                context.run(variable.set, value)
+            if self._loop is not None:
+                self._tasks[task] = self._loop.create_task(task.run(), context=context)
+
+        if not self.call_soon(spawn):
             task.finish(None)
 
     def call_soon(self, callback: Callable[[], object]) -> bool:
@@ -192,15 +203,6 @@ class EventLoopThread:
             self._stop_deadline = monotonic() + timeout + CANCEL_GRACE_PERIOD
             with anyio.move_on_after(timeout):
                 await self._on_stop()
-
-    def _spawn(self, task: _Task, context: Context) -> None:
-        if self._stopping:
-            task.cancel()
-        # The context of the caller may belong to another event loop.
-        for variable, value in self._own_variables:
-            context.run(variable.set, value)
-        if self._loop is not None:
-            self._tasks[task] = self._loop.create_task(task.run(), context=context)
 
     def _stop(self) -> None:
         for task in list(self._tasks):

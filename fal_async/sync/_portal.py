@@ -71,7 +71,9 @@ class Portal:
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a coroutine function on the loop, and return its result or raise its error."""
         work = partial(function, *args, **kwargs)
-        return self._run(_Call(self, _identity, work, abandoned_result_handler(function)))
+        return self._run(
+            _Call(self, lambda _, value: value, work, abandoned_result_handler(function))
+        )
 
     def call_and_wrap(
         self,
@@ -110,9 +112,18 @@ class Portal:
         self, function: Callable[P, AsyncIterator[T]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Generator[T, None, None]:
         """Yield the items of an async iterator. An error is raised after the items before it."""
-        task: PortalTask[T, None] = PortalTask(
-            partial(_emit_all, partial(function, *args, **kwargs))
-        )
+
+        async def emit_items(task: PortalTask[T, None]) -> None:
+            items = function(*args, **kwargs)
+            if not hasattr(items, "aclose"):
+                async for item in items:
+                    await task.emit(item)
+                return
+            async with aclosing(cast("AsyncGenerator[T, None]", items)):
+                async for item in items:
+                    await task.emit(item)
+
+        task: PortalTask[T, None] = PortalTask(emit_items)
         try:
             self.start(task)
             while isinstance(event := task.receive(), Item):
@@ -180,10 +191,6 @@ def _stop(threads: dict[int, EventLoopThread]) -> None:
         thread.stop()
 
 
-def _identity(_: Portal, value: T) -> T:
-    return value
-
-
 class _Call(Generic[T, WrapperT]):
     """A call, and the handler of a result that its thread cannot receive."""
 
@@ -229,17 +236,6 @@ class _Call(Generic[T, WrapperT]):
             await handler.handle(getattr(self._function.func, "__self__", None), value)
 
 
-async def _emit_all(function: Callable[[], AsyncIterator[T]], task: PortalTask[T, None]) -> None:
-    items = function()
-    if not hasattr(items, "aclose"):
-        async for item in items:
-            await task.emit(item)
-        return
-    async with aclosing(cast("AsyncGenerator[T, None]", items)):
-        async for item in items:
-            await task.emit(item)
-
-
 class _BlockingContextManager(AbstractContextManager[WrapperT], Generic[T, WrapperT]):
     """An async context manager whose body runs on another thread."""
 
@@ -282,25 +278,21 @@ class _BlockingContextManager(AbstractContextManager[WrapperT], Generic[T, Wrapp
         ):
             self._task.cancel_and_wait()
             return False
+        body_trace = None if error is None else error.__traceback__
+        self._body_error = error
         try:
-            return self._exit_async(error)
+            self._task.call_soon(self._body_ended.set)
+            outcome = self._task.wait_finished()
         except BaseException:
             self._task.cancel_and_wait()
             raise
-
-    def _exit_async(self, error: Exception | None) -> bool:
-        """Exit the async manager with the error of the body. Return whether it suppressed it."""
-        trace = None if error is None else error.__traceback__
-        self._body_error = error
-        self._task.call_soon(self._body_ended.set)
-        outcome = self._task.wait_finished()
         if error is not None and outcome.error is error:
-            error.__traceback__ = trace  # without the frames of the loop
+            error.__traceback__ = body_trace  # without the frames of the loop
             return False
         if isinstance(outcome.error, ClientClosedError):  # the context is closed, as requested
             return False
         outcome.unwrap()
-        return error is not None
+        return error is not None  # the async manager suppressed it
 
     async def _run_context(self, task: PortalTask[T, T]) -> T:
         self._body_ended = anyio.Event()

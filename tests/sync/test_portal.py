@@ -514,7 +514,7 @@ def test_iterate_raises_error_after_items(portal: Portal) -> None:
     assert caught.value is error
     assert error.__context__ is None
     _, *frames = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-    assert frames == ["iterate", "unwrap", "_emit_all", "pages"]
+    assert frames == ["iterate", "unwrap", "emit_items", "pages"]
 
 
 def leave_by_break(portal: Portal, diary: Diary) -> None:
