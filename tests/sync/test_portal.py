@@ -26,7 +26,7 @@ from fal_async.sync._portal import Portal
 from fal_async.sync._task import READ_AHEAD, PortalTask, run_in_caller_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 
 T = TypeVar("T")
 
@@ -230,11 +230,17 @@ async def use_everything_in_a_worker_thread(portal: Portal) -> list[int]:
     return await anyio.to_thread.run_sync(use_everything, portal)
 
 
+def run_with_asyncio(
+    where: Callable[[Portal], Coroutine[object, object, list[int]]], portal: Portal
+) -> list[int]:
+    return asyncio.run(where(portal))
+
+
 @pytest.mark.parametrize("where", [use_everything_here, use_everything_in_a_worker_thread])
 @pytest.mark.parametrize(
     "run",
     [
-        lambda where, portal: asyncio.run(where(portal)),
+        run_with_asyncio,
         trio.run,
         partial(anyio.run, backend="asyncio"),
         partial(anyio.run, backend="trio"),
@@ -276,7 +282,7 @@ class Waiter:
 def test_close_wakes_threads_after_cleanup() -> None:
     portal = Portal()
     waiting = threading.Semaphore(0)
-    cleaned = []
+    cleaned: list[int] = []
 
     async def wait_for_ever() -> None:
         waiting.release()
@@ -388,7 +394,7 @@ def test_task_spawned_during_stop_is_cancelled() -> None:
 
 
 def test_close_runs_on_close_on_loop() -> None:
-    threads = []
+    threads: list[threading.Thread] = []
 
     async def bury() -> None:
         await anyio.lowlevel.checkpoint()
@@ -839,7 +845,7 @@ def tell(portal: Portal, callback: Callable[[str], Any]) -> str:
 
 
 def test_callback_runs_on_calling_thread(portal: Portal) -> None:
-    seen = []
+    seen: list[object] = []
 
     def callback(news: str) -> None:
         seen.append((news, threading.current_thread(), portal.call(echo, 1)))
@@ -849,7 +855,7 @@ def test_callback_runs_on_calling_thread(portal: Portal) -> None:
 
 
 def test_async_callback_runs_on_loop(portal: Portal) -> None:
-    seen = []
+    seen: list[object] = []
 
     async def callback(news: str) -> None:
         await anyio.lowlevel.checkpoint()
