@@ -181,7 +181,8 @@ class Credentials:
         if self._login is not None:
             return self._login.find(rejected=self._rejected) or self._login
         environ = self._environ or Variables(os.environ)
-        for source, _, find in () if _login_only(environ) else _KEY_SOURCES:
+        login_only = environ.get("FAL_FORCE_AUTH_BY_USER") == "1"
+        for source, _, find in () if login_only else _KEY_SOURCES:
             key = Secret(find(environ).strip())
             problem = validate_key(key.reveal())
             if key.reveal() and problem:
@@ -196,9 +197,16 @@ class Credentials:
         try:
             found = login.find() or login
         except MissingCredentialsError as error:
-            raise MissingCredentialsError(
-                _missing_credentials_message(environ, str(error))
-            ) from None
+            tried = [f"{name} {absence}" for name, absence, _ in _KEY_SOURCES]
+            if login_only:
+                tried = ["FAL_FORCE_AUTH_BY_USER=1 disables the keys of the environment"]
+            message = (
+                "no credentials were found: set FAL_KEY, pass key=, or run `fal auth login` "
+                f"(key= was not given; {'; '.join(tried)}; {error})"
+            )
+            if unused := similar_variables(environ):
+                message += f". Set but not used: {', '.join(unused)}"
+            raise MissingCredentialsError(message) from None
         self._login = login
         return found
 
@@ -212,10 +220,6 @@ def _from_key(key: object) -> AuthHeader:
     if problem := validate_key(key.reveal()):
         raise InvalidRequestError(f"the key {problem}")
     return auth_header_from_key(key, "key=")
-
-
-def _login_only(environ: Variables) -> bool:
-    return environ.get("FAL_FORCE_AUTH_BY_USER") == "1"
 
 
 def _key_pair(environ: Variables) -> str:
@@ -249,15 +253,3 @@ _KEY_SOURCES: Final[tuple[tuple[str, str, Callable[[Variables], str]], ...]] = (
 
 def _expand_user(path: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 -- pathlib raises without a home directory
-
-
-def _missing_credentials_message(environ: Variables, login_failure: str) -> str:
-    """Return the message for missing credentials, with all sources and similar variables."""
-    sources = [f"{name} {absence}" for name, absence, _ in _KEY_SOURCES]
-    if _login_only(environ):
-        sources = ["FAL_FORCE_AUTH_BY_USER=1 disables the keys of the environment"]
-    text = "no credentials were found: set FAL_KEY, pass key=, or run `fal auth login`"
-    text += f" (key= was not given; {'; '.join(sources)}; {login_failure})"
-    if found := similar_variables(environ):
-        text += f". Set but not used: {', '.join(found)}"
-    return text

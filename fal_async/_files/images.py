@@ -147,24 +147,19 @@ def _is_array(value: object) -> bool:
 
 def _from_array(array: Any) -> Any:
     pillow = _load_pillow("arrays can be uploaded as images")
-    shape = array.shape
+    shape, kind = array.shape, array.dtype.kind
     if len(shape) not in {2, 3} or 0 in shape or shape[2:] not in _CHANNELS:
         raise InvalidRequestError(
             f"an image has height, width and 1 to 4 channels, got an array of shape {shape}"
         )
-    pixels = _scale(array)
-    return pillow.fromarray(pixels[:, :, 0] if shape[2:] == (1,) else pixels)
-
-
-def _scale(array: Any) -> Any:
-    """Scale an array to numbers from 0 to 255."""
-    kind = array.dtype.kind
-    if kind == "b":
-        return array.astype("uint8") * 255
     maximum, tolerance = (1, _TOLERANCE) if kind == "f" else (255, 0)
-    if kind not in "fiu" or not (-tolerance <= array.min() and array.max() <= maximum + tolerance):
+    if kind == "b":
+        pixels = array.astype("uint8") * 255
+    elif kind in "fiu" and -tolerance <= array.min() and array.max() <= maximum + tolerance:
+        pixels = ((array.clip(0, 1) * 255).round() if kind == "f" else array).astype("uint8")
+    else:
         raise InvalidRequestError(
             "an image has whole numbers from 0 to 255 or fractions from 0 to 1, got an array of "
             + (f"{array.min()} to {array.max()}" if kind in "fiu" else f"{array.dtype}")
         )
-    return ((array.clip(0, 1) * 255).round() if kind == "f" else array).astype("uint8")
+    return pillow.fromarray(pixels[:, :, 0] if shape[2:] == (1,) else pixels)

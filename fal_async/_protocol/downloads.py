@@ -222,8 +222,13 @@ def file_name(url: str, named: str | None, extension: str) -> str:
         last = _ENCODED.sub(_decode, candidate).replace("\\", "/").rpartition("/")[2]
         shown = "".join(character if character.isprintable() else "_" for character in last)
         name = _UNSAFE.sub("_", shown)
-        if name.strip("_. "):
-            return _truncate(f"_{name}" if _DEVICES.match(name) else name)
+        if not name.strip("_. "):
+            continue
+        name = f"_{name}" if _DEVICES.match(name) else name
+        stem, dot, suffix = name.rpartition(".")
+        if len(suffix.encode()) > _LONGEST_EXTENSION or not stem:
+            stem, dot, suffix = name, "", ""
+        return f"{stem.encode()[:_LONGEST_NAME].decode(errors='ignore')}{dot}{suffix}"
     return f"file{extension}"
 
 
@@ -250,14 +255,6 @@ def _decode(encoded: re.Match[str]) -> str:
         return unquote_to_bytes(encoded[0]).decode()
     except UnicodeDecodeError:
         return encoded[0]
-
-
-def _truncate(name: str) -> str:
-    """Shorten the stem of a name that is too long."""
-    stem, dot, suffix = name.rpartition(".")
-    if len(suffix.encode()) > _LONGEST_EXTENSION or not stem:
-        stem, dot, suffix = name, "", ""
-    return f"{stem.encode()[:_LONGEST_NAME].decode(errors='ignore')}{dot}{suffix}"
 
 
 def _content_range(headers: Mapping[str, str]) -> tuple[int | None, int | None]:

@@ -164,25 +164,22 @@ class Portal:
 
     def start(self, task: PortalTask[Any, Any]) -> None:
         """Start a task on the loop of this process."""
-        thread = self._threads.get(os.getpid()) or self._start_thread()
+        process = os.getpid()
+        if process not in self._threads:
+            # One lock per process: a lock that is held during a fork stays locked in the child.
+            with self._locks.setdefault(process, Lock()):
+                if process not in self._threads and self._stop.alive:
+                    thread = EventLoopThread(self._on_close, self._close_timeout)
+                    thread.start()
+                    self._threads[process] = thread
+            if not self._stop.alive:
+                _stop(self._threads)
+                raise ClientClosedError("the client is closed")
         token = _current.set(weakref.ref(self))
         try:
-            task.start(thread)
+            task.start(self._threads[process])
         finally:
             _current.reset(token)
-
-    def _start_thread(self) -> EventLoopThread:
-        process = os.getpid()
-        # One lock per process: a lock that is held during a fork stays locked in the child.
-        with self._locks.setdefault(process, Lock()):
-            if process not in self._threads and self._stop.alive:
-                thread = EventLoopThread(self._on_close, self._close_timeout)
-                thread.start()
-                self._threads[process] = thread
-        if not self._stop.alive:
-            _stop(self._threads)
-            raise ClientClosedError("the client is closed")
-        return self._threads[process]
 
 
 def _stop(threads: dict[int, EventLoopThread]) -> None:
