@@ -91,6 +91,7 @@ class BatchMixin:
             key=None if key is None else (lambda _: key),
             unsure=unsure,
             lost=lost,
+            submitting=1,
             attempts=attempts,
             stop_after=None,
             grace=0.0,
@@ -108,7 +109,7 @@ class BatchMixin:
         save: str | Callable[[Job, int], Path] | None = None,
         arguments: Mapping[str, str] | Callable[[Row], Mapping[str, Any]] | None = None,
         in_flight: int | Literal["auto"] = "auto",
-        submitting: int = 8,
+        submitting: int | Literal["auto"] = "auto",
         via: Literal["queue", "run"] = "queue",
         wait: Literal["auto", "webhook"] = "auto",
         webhook_url: str | None = None,
@@ -151,7 +152,8 @@ class BatchMixin:
             in_flight: The most jobs that have started and not ended. ``"auto"`` is twice the number
                 that runs at once; with ``via="run"``, it adapts to the limit of the account.
             submitting: The most jobs that are being submitted, and so the most that are unsure
-                after a crash.
+                after a crash. ``"auto"`` is eight, and up to 64 if the platform responds slowly and
+                the account would be idle otherwise.
             via: ``"queue"`` submits jobs; ``"run"`` calls apps directly.
             wait: ``"auto"`` waits for jobs on connections to the platform. ``"webhook"`` waits for
                 the journal, in which a `fal_async.webhooks.BatchReceiver` records outcomes. What

@@ -89,6 +89,7 @@ class Once:
             arguments=arguments,
             unsure=unsure,
             lost=lost,
+            submitting=1,
             attempts=attempts,
             stop_after=None,
             grace=0.0,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
+from collections import Counter
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import anyio
 
@@ -23,7 +25,8 @@ from fal_async.batch.callbacks import CallbackWaiter, callback_url
 from fal_async.batch.entries import PENDING, Begin, Update
 from fal_async.batch.errors import JournalError
 from fal_async.batch.files import JournaledUploads, upload_each
-from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
+from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled, is_start_retried
+from fal_async.batch.limits import SubmitLimit
 from fal_async.batch.lookup import find_output
 from fal_async.errors import (
     AuthenticationError,
@@ -38,7 +41,7 @@ from fal_async.errors import (
     StartTimeoutError,
     SubmitOutcomeUnknownError,
 )
-from fal_async.types import InProgress
+from fal_async.types import InProgress, Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,10 +52,15 @@ if TYPE_CHECKING:
     from fal_async.batch.journal import Journal
     from fal_async.batch.limits import FixedLimit
     from fal_async.batch.options import BatchOptions
+    from fal_async.types import Status
 
 __all__ = ["Calls", "JobExecutor"]
 
 _log = logging.getLogger("fal_async")
+
+#: The outcome of an input, and that of its submit.
+Outcome: TypeAlias = Job | Again | Unsettled | Stop
+Started: TypeAlias = "AsyncRequestHandle | Outcome"
 
 #: A start is retried by the batch itself, which knows of all others.
 STARTING: Final = RetryPolicy(attempts=1)
@@ -92,7 +100,6 @@ class JobExecutor:
         is_stopping: Returns whether no more jobs should be started.
 
     Attributes:
-        running: The number of jobs that runners execute.
         started: The number of jobs that were started, or may have been.
         again: The number of jobs that were started although an earlier one may exist.
         price: The price of a unit, or ``None``.
@@ -117,14 +124,14 @@ class JobExecutor:
         self._callbacks = (
             CallbackWaiter(dispatcher, journal, options) if options.wait == "webhook" else None
         )
-        self._submitting = anyio.Semaphore(options.submitting)
+        self._submit_limit = SubmitLimit(options.submitting)
+        self._statuses: Counter[type[Status] | None] = Counter()
         self._handles: dict[str, AsyncRequestHandle] = {}
-        self.running: int = 0
         self.started: int = 0
         self.again: int = 0
         self.price: Decimal | None = None
 
-    async def start(self, item: Item) -> Job | Again | Unsettled | Stop:
+    async def start(self, item: Item) -> Outcome:
         """Start a job for an input, and wait for its outcome."""
         options = dict(self._options.submit_options)
         try:
@@ -141,84 +148,86 @@ class JobExecutor:
             return await self._fail(item, error, claim=True)
         if self._options.via == "run":
             return await self._run(item, arguments, options)
-        async with self._submitting:
+        async with self._submit_limit.slots:
             if self._is_stopping():
                 return Stop()
-            if not await self._claim(item):
+            if not await self._claim(item, enough=self._submit_limit.value):
                 return Again(OTHER_PROCESS_DELAY, is_foreign=True)
             if (url := self._options.webhook_url) is not None:
                 options["webhook_url"] = callback_url(url, item.key, item.attempts)
             try:
-                handle = await self._submit(item, arguments, options)
+                started: Started = await self._submit(item, arguments, options)
             except FalClientError as error:
-                return await self._not_submitted(item, error)
-            self._record_submit(item, state="running", **_handle_values(handle, self._starting))
-        return await self.collect(item, handle)
+                started = await self._not_submitted(item, error)
+        return await self.collect(item, started)
 
-    async def _claim(self, item: Item) -> bool:
+    async def _claim(self, item: Item, *, enough: float = 1) -> bool:
         """Record durably that a job is about to be started; return false if it was already."""
         now = time.time()
         change = Begin(item.key, item.application, item.index, item.digest, now, item.entry)
-        if not await self._journal._commit(change):
+        if not await self._journal._commit(change, enough=enough):
             return False
         item.attempts, item.started_at, item.resumed = item.attempts + 1, now, False
         self.started += 1
         return True
+
+    def _rollback_claim(self, item: Item, error: FalClientError | None = None) -> Stop:
+        """Undo the claim of an input without a job. The batch stops before that is durable."""
+        self._record(item, state="planned", attempts=item.attempts - 1)
+        item.attempts -= 1
+        self.started -= 1
+        return Stop(error)
 
     def _record(self, item: Item, *, output: bytes | None = None, **values: Any) -> None:
         self._journal._commit_soon(Update(item.key, item.attempts, values, output))
 
     def _record_submit(self, item: Item, **values: Any) -> None:
         """Record the outcome of a submit, unless a callback with that of the job was faster."""
-        change = Update(item.key, item.attempts, values, states=("submitting",))
-        self._journal._commit_soon(change)
+        self._journal._commit_soon(Update(item.key, item.attempts, values, states=("submitting",)))
 
     async def _submit(
         self, item: Item, arguments: Any, options: Mapping[str, Any]
-    ) -> AsyncRequestHandle:
+    ) -> AsyncRequestHandle | Stop:
         """Submit a job; try again for as long as it was certainly not accepted."""
         delays = backoff_delays(random.random, START_DELAYS)
         while True:
             try:
-                return await self._starting.submit(
-                    item.application, arguments, auto_upload=False, **options
-                )
+                async with self._submit_limit.requests:
+                    if self._is_stopping():
+                        return self._rollback_claim(item)
+                    sent_at = anyio.current_time()
+                    handle = await self._starting.submit(
+                        item.application, arguments, auto_upload=False, **options
+                    )
             except (RateLimitError, ConnectionFailedError, FalClientHTTPError) as error:
-                if not _is_start_retried(error) or self._is_stopping():
+                if not is_start_retried(error) or self._is_stopping():
                     raise
                 delay = max(next(delays), getattr(error, "retry_after", None) or 0.0)
                 _log.info("Submitting input %d again in %.1f s: %s", item.index, delay, error)
+            else:
+                seconds = anyio.current_time() - sent_at
+                self._submit_limit.observe_submit(seconds, self._statuses[Queued], self.running)
+                # A job that takes over the slot is claimed no earlier than this is durable.
+                self._record_submit(item, state="running", **_handle_values(handle, self._starting))
+                return handle
             await anyio.sleep(delay)
 
-    async def _not_submitted(
-        self, item: Item, error: FalClientError
-    ) -> Job | Again | Unsettled | Stop:
+    async def _not_submitted(self, item: Item, error: FalClientError) -> Started:
         """Settle an input whose job was rejected, or may have been started."""
         known = getattr(error, "request_id", None)
         if isinstance(error, SubmitOutcomeUnknownError) and known is not None:
             self._record_submit(item, state="running", request_id=known)
-            return await self.collect(
-                item, await self._starting.get_handle(item.application, known)
-            )
+            return await self._starting.get_handle(item.application, known)
         if error.started is False or isinstance(error, _FATAL):
             is_fatal = isinstance(error, (*_FATAL, NotFoundError))
-            if is_fatal or _is_start_retried(error):
-                item.attempts -= 1
-                self.started -= 1
-                await self._journal._commit(
-                    Update(
-                        item.key, item.attempts + 1, {"state": "planned", "attempts": item.attempts}
-                    )
-                )
-                return Stop(error if is_fatal else None)
+            if is_fatal or is_start_retried(error):
+                return self._rollback_claim(item, error if is_fatal else None)
             return await self._fail(item, error)
         facts = replace(ErrorFacts.from_error(error), final=False)
         self._record_submit(item, state="unsure", error=facts.to_dict())
         return Unsettled()
 
-    async def _run(
-        self, item: Item, arguments: Any, options: Mapping[str, Any]
-    ) -> Job | Again | Unsettled | Stop:
+    async def _run(self, item: Item, arguments: Any, options: Mapping[str, Any]) -> Outcome:
         """Run an input directly; wait while the account has too many runs."""
         if not await self._claim(item):
             return Again(OTHER_PROCESS_DELAY, is_foreign=True)
@@ -245,28 +254,25 @@ class JobExecutor:
                 return self._succeed(item, output, getattr(output, "request_id", None))
             await anyio.sleep(delay)
 
-    async def _run_failed(
-        self, item: Item, error: FalClientError
-    ) -> Job | Again | Unsettled | Stop:
+    async def _run_failed(self, item: Item, error: FalClientError) -> Outcome:
         if error.stage == "job" and error.started:
             return await self._fail(item, error)
-        return await self._not_submitted(item, error)
+        return await self.collect(item, await self._not_submitted(item, error))
 
     def attach(self, data: Mapping[str, str]) -> AsyncRequestHandle:
         """Return the handle of a job that was started before."""
         return self._reading.attach(data)
 
-    async def collect(
-        self, item: Item, handle: AsyncRequestHandle
-    ) -> Job | Again | Unsettled | Stop:
-        """Wait until a job has ended, and fetch its result."""
-        handle = self._reading.attach(handle)
+    async def collect(self, item: Item, handle: Started) -> Outcome:
+        """Wait until a job has ended, and fetch its result, if one was started."""
+        if isinstance(handle, Job | Again | Unsettled | Stop):
+            return handle
+        handle._bind(self._reading._dispatcher)
         self._handles[item.key] = handle
         try:
-            if self._callbacks is not None:
-                outcome = await self._callbacks.wait(item)
-                if outcome is not None:
-                    return outcome
+            outcome = None if self._callbacks is None else await self._callbacks.wait(item)
+            if outcome is not None:
+                return outcome
             output = await self._wait(handle)
         except FalClientError as error:
             return await self._not_collected(item, handle.request_id, error)
@@ -275,7 +281,8 @@ class JobExecutor:
         return self._succeed(item, output, handle.request_id)
 
     async def _wait(self, handle: AsyncRequestHandle) -> Any:
-        is_running = False
+        latest: type[Status] | None = None
+        self._statuses[latest] += 1
         try:
             dispatcher = self._reading._dispatcher
             with dispatcher.call("get", handle.application, timeout=None, handle=handle) as state:
@@ -283,17 +290,20 @@ class JobExecutor:
                 async with aclosing(watcher.statuses()) as statuses:
                     async for status in statuses:
                         state.last = status
-                        if isinstance(status, InProgress) is not is_running:
-                            is_running = not is_running
-                            self.running += 1 if is_running else -1
-                            self._limit.observe_running(self.running)
+                        self._statuses[latest] -= 1
+                        latest = type(status)
+                        self._statuses[latest] += 1
+                        self._limit.observe_running(self.running)
                 return await handle._fetch_result(state.last, None)
         finally:
-            self.running -= is_running
+            self._statuses[latest] -= 1
 
-    async def _not_collected(
-        self, item: Item, request_id: str, error: FalClientError
-    ) -> Job | Again | Unsettled | Stop:
+    @property
+    def running(self) -> int:
+        """The number of jobs that runners execute, as far as their statuses are known."""
+        return self._statuses[InProgress]
+
+    async def _not_collected(self, item: Item, request_id: str, error: FalClientError) -> Outcome:
         if error.stage == "job":
             return await self._fail(item, error, request_id)
         if isinstance(error, NotFoundError):
@@ -347,7 +357,7 @@ class JobExecutor:
         """
         values["ended_at"] = time.time()
         applied = await self._journal._commit(
-            Update(item.key, item.attempts, values, states=PENDING)
+            Update(item.key, item.attempts, values, states=PENDING), enough=math.inf
         )
         item.entry = (await self._journal._find([item.key])).get(item.key)
         return applied
@@ -389,8 +399,7 @@ class JobExecutor:
     async def finish_submits(self) -> None:
         """Wait until no job is being submitted, for a limited time."""
         with anyio.move_on_after(SUBMIT_GRACE_PERIOD):
-            for _ in range(self._options.submitting):
-                await self._submitting.acquire()
+            await self._submit_limit.acquire_all()
 
     async def cancel_all(self) -> None:
         """Cancel all jobs in flight. A job that cannot be cancelled ends by itself."""
@@ -402,15 +411,6 @@ class JobExecutor:
         async with anyio.create_task_group() as group:
             for handle in list(self._handles.values()):
                 group.start_soon(cancel, handle)
-
-
-def _is_start_retried(error: FalClientError) -> bool:
-    """Return whether a start was certainly not accepted, for a reason that passes."""
-    if error.started is not False:
-        return False
-    if isinstance(error, ConnectionFailedError | RateLimitError):
-        return True
-    return isinstance(error, FalClientHTTPError) and error.status_code >= 500
 
 
 def _handle_values(handle: AsyncRequestHandle, calls: Calls) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from fal_async._core.annotations import set_module
 from fal_async.errors import (
+    ConnectionFailedError,
     FalClientError,
     FalClientHTTPError,
     InvalidInputError,
@@ -37,6 +38,7 @@ __all__ = [
     "Stop",
     "StopReason",
     "Unsettled",
+    "is_start_retried",
 ]
 
 #: The reason for which a batch has started no more jobs before its inputs were exhausted.
@@ -317,3 +319,12 @@ class Stop:
     """The end of the batch: an input was not started, and no other can be."""
 
     error: FalClientError | None = None
+
+
+def is_start_retried(error: FalClientError) -> bool:
+    """Return whether a start was certainly not accepted, for a reason that passes."""
+    if error.started is not False:
+        return False
+    if isinstance(error, ConnectionFailedError | RateLimitError):
+        return True
+    return isinstance(error, FalClientHTTPError) and error.status_code >= 500

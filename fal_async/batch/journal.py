@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -36,8 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "open_store"]
 
-#: The least time between two commits, in seconds: changes that arrive meanwhile share the second.
-COMMIT_INTERVAL: Final = 0.01
+#: The longest time that a commit waits for more changes, in seconds: if a call waits for it, and if
+#: none does.
+GROUP_TIME: Final = 0.05
+IDLE_TIME: Final = 0.1
 #: The number of uploads that are known without a look into the database.
 REUSED_UPLOADS: Final = 1000
 POSTGRES: Final = ("postgresql://", "postgres://")
@@ -94,7 +94,6 @@ class Journal:
         self._group: _CommitGroup | None = None
         self._committing: _CommitGroup | None = None
         self._failure: JournalError | None = None
-        self._committed_at = -math.inf
         self._uploads: PerLoop[UploadCache] = PerLoop(lambda: UploadCache(REUSED_UPLOADS))
         #: The number of commits and of changes in them.
         self.commits: int = 0
@@ -207,14 +206,19 @@ class Journal:
         """Return the entries of these keys, without their outputs."""
         return await self._read(lambda store: store.find(keys))
 
-    async def _commit(self, change: Change) -> bool:
+    async def _commit(self, change: Change, *, enough: float = 1) -> bool:
         """Make a change durable; return whether it was applied.
+
+        Args:
+            change: The change.
+            enough: The number of waiting calls at which the commit need not wait for more.
 
         Raises:
             JournalError: The change is not durable, and neither is any later one.
         """
         group = self._commit_soon(change)
         position = len(group.changes) - 1
+        group.add_waiter(enough)
         await group.done.wait()
         if group.error is not None:
             raise group.error
@@ -238,9 +242,9 @@ class Journal:
         """Commit one group after the other, until there are no more changes."""
         try:
             while (group := self._group) is not None and group.changes:
-                # Not afterwards: the task ends with the last commit, for loops that are stopped.
-                await anyio.sleep(max(0.0, self._committed_at + COMMIT_INTERVAL - time.monotonic()))
-                self._group, self._committed_at = _CommitGroup(), time.monotonic()
+                # Before the commit: the task ends with the last one, for loops that are stopped.
+                await group.wait_for_more()
+                self._group = _CommitGroup()
                 await self._commit_group(group)
         finally:
             rest, self._group = self._group, None
@@ -267,6 +271,7 @@ class Journal:
     async def _flush(self) -> None:
         """Wait until all changes are durable."""
         while (group := self._committing or self._group) is not None and group.changes:
+            group.add_waiter(1)
             await group.done.wait()
         if self._failure is not None:
             raise self._failure
@@ -287,6 +292,24 @@ class _CommitGroup:
         self.applied: Sequence[bool] = ()
         self.error: JournalError | None = None
         self.done = anyio.Event()
+        self._waiters = 0
+        self._is_needed = anyio.Event()
+        self._is_complete = anyio.Event()
+
+    def add_waiter(self, enough: float) -> None:
+        """Count a call that waits for the commit, which waits no longer once they are enough."""
+        self._waiters += 1
+        self._is_needed.set()
+        if self._waiters >= enough:
+            self._is_complete.set()
+
+    async def wait_for_more(self) -> None:
+        """Wait for more changes, for as long as calls are expected that would wait as well."""
+        with anyio.move_on_after(IDLE_TIME):
+            await self._is_needed.wait()
+        if self._waiters and not self._is_complete.is_set():
+            with anyio.move_on_after(GROUP_TIME):
+                await self._is_complete.wait()
 
 
 def open_store(path: str, *, fsync: bool) -> JournalStore:

@@ -1,10 +1,13 @@
-"""Limits on the jobs in flight: for the queue, and adaptive ones for direct runs."""
+"""Limits on the jobs in flight, adaptive ones for direct runs, and on the jobs being submitted."""
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from typing import Final, Literal
 
-__all__ = ["MAX_QUEUED", "AdaptiveLimit", "FixedLimit", "QueueLimit"]
+import anyio
+
+__all__ = ["MAX_QUEUED", "AdaptiveLimit", "FixedLimit", "QueueLimit", "SubmitLimit"]
 
 #: The bounds of the limit for the queue. More jobs in flight cost memory, and are no faster.
 MIN_QUEUED: Final = 16
@@ -15,6 +18,13 @@ FIRST_RUNS: Final = 4
 DECREASE: Final = 0.8
 #: The share of the limit that must be in use for the limit to grow.
 DEMAND: Final = 0.8
+#: The bounds of the slots of submits. More than the least are of use if the platform responds
+#: slowly: as many as start so many jobs per second.
+MIN_SUBMITS: Final = 8
+MAX_SUBMITS: Final = 64
+SUBMITS_PER_SECOND: Final = 400
+#: The number of queued jobs, as a share of the running ones, above which submits need not hurry.
+QUEUED_SHARE: Final = 0.5
 
 
 class FixedLimit:
@@ -91,3 +101,64 @@ class AdaptiveLimit(FixedLimit):
             self._change(max(1.0, self.value * DECREASE))
             self._reduced_at = now
         self._paused_until = max(self._paused_until, now + (retry_after or 0.0))
+
+
+class SubmitLimit:
+    """The limits on the jobs that are being submitted.
+
+    A crash leaves the inputs with a slot unsure. There are eight slots, unless runners are idle
+    because the jobs of an account end faster than eight submits at a time can start others. Then
+    there are more, as many as the latency of the platform gives a use.
+
+    Requests are sent one at a time while enough jobs are waiting for runners, and at first, so that
+    an account that is locked refuses one request.
+
+    Args:
+        given: The number of slots, or ``"auto"``.
+
+    Attributes:
+        slots: The slots of inputs from their claim until the job is known.
+        requests: The slots of requests.
+    """
+
+    def __init__(self, given: int | Literal["auto"]) -> None:
+        self._is_fixed = given != "auto"
+        self._exact = float(MIN_SUBMITS if given == "auto" else given)
+        self._latency = math.inf
+        self.slots = anyio.CapacityLimiter(self.value)
+        self.requests = anyio.CapacityLimiter(1)
+
+    @property
+    def value(self) -> int:
+        """The number of slots."""
+        return int(self._exact)
+
+    def observe_submit(self, seconds: float, queued: int, running: int) -> None:
+        """Learn from a job that was submitted.
+
+        Args:
+            seconds: The duration of the request.
+            queued: The number of jobs that are waiting for a runner.
+            running: The number of jobs that runners execute.
+        """
+        is_idle = queued <= running * QUEUED_SHARE
+        if not self._is_fixed:
+            self._latency = min(self._latency, seconds)
+            self._adapt_slots(is_idle=is_idle)
+        requests = int(self.requests.total_tokens)
+        requests = min(requests + 1, self.value) if is_idle else max(1, requests // 2)
+        self.requests.total_tokens = requests
+
+    def _adapt_slots(self, *, is_idle: bool) -> None:
+        maximum = min(MAX_SUBMITS, SUBMITS_PER_SECOND * self._latency)
+        if not is_idle:
+            self._exact -= 1 / self._exact
+        elif self.slots.statistics().tasks_waiting:
+            self._exact = min(maximum, self._exact + 1 / self._exact)
+        self._exact = max(MIN_SUBMITS, self._exact)
+        self.slots.total_tokens = self.value
+
+    async def acquire_all(self) -> None:
+        """Acquire all slots for good, and so wait until no job is being submitted."""
+        for borrower in range(self.value):
+            await self.slots.acquire_on_behalf_of(borrower)

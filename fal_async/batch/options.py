@@ -99,7 +99,7 @@ class BatchOptions:
     save: str | Callable[[Job, int], Path] | None = None
     arguments: Mapping[str, str] | Callable[[Row], Mapping[str, Any]] | None = None
     in_flight: int | Literal["auto"] = "auto"
-    submitting: int = 8
+    submitting: int | Literal["auto"] = "auto"
     via: Literal["queue", "run"] = "queue"
     wait: Literal["auto", "webhook"] = "auto"
     webhook_url: str | None = None
@@ -128,9 +128,10 @@ class BatchOptions:
             if not is_one_of(value, words):
                 expected = ", ".join(map(repr, words[:-1])) + f" or {words[-1]!r}"
                 raise InvalidRequestError(f"{name} must be {expected}, got {describe(value)}")
-        if not is_one_of(self.in_flight, ("auto",)):
-            whole_number("in_flight", self.in_flight)
-        for name in ("submitting", "ready", "attempts"):
+        for name in ("in_flight", "submitting"):
+            if not is_one_of(getattr(self, name), ("auto",)):
+                whole_number(name, getattr(self, name))
+        for name in ("ready", "attempts"):
             whole_number(name, getattr(self, name))
         check_number("grace", self.grace, zero=True)
         check_flag("ordered", self.ordered)

@@ -996,7 +996,7 @@ class SyncClient(SyncClientBase[AsyncClient]):
         save: str | Callable[[Job, int], Path] | None = None,
         arguments: Mapping[str, str] | Callable[[Row], Mapping[str, Any]] | None = None,
         in_flight: int | Literal["auto"] = "auto",
-        submitting: int = 8,
+        submitting: int | Literal["auto"] = "auto",
         via: Literal["queue", "run"] = "queue",
         wait: Literal["auto", "webhook"] = "auto",
         webhook_url: str | None = None,
@@ -1039,7 +1039,8 @@ class SyncClient(SyncClientBase[AsyncClient]):
             in_flight: The most jobs that have started and not ended. ``"auto"`` is twice the number
                 that runs at once; with ``via="run"``, it adapts to the limit of the account.
             submitting: The most jobs that are being submitted, and so the most that are unsure
-                after a crash.
+                after a crash. ``"auto"`` is eight, and up to 64 if the platform responds slowly and
+                the account would be idle otherwise.
             via: ``"queue"`` submits jobs; ``"run"`` calls apps directly.
             wait: ``"auto"`` waits for jobs on connections to the platform. ``"webhook"`` waits for
                 the journal, in which a `fal_async.webhooks.BatchReceiver` records outcomes. What

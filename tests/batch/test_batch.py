@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from fal_async import AccountLockedError, InvalidRequestError
+from fal_async import AccountLockedError, InvalidRequestError, Journal
 from fal_async.batch import BatchStoppedError, ChangedInputError
 from fal_async.emulator import AppError, Fault
 
@@ -205,22 +205,37 @@ async def test_exhausted_balance_stops_the_batch(
 
     @fal.endpoint("acme/last")
     def last(arguments: dict[str, Any]) -> dict[str, Any]:
-        if not is_funded and fal.counters("acme/last").executions >= 20:
+        if not is_funded and fal.counters("acme/last").executions >= 40:
             fal.lock()
         return arguments
 
     journal = tmp_path / "journal.db"
-    async with client.batch("acme/last", rows(100), journal=journal, in_flight=10) as batch:
+    async with client.batch("acme/last", rows(100), journal=journal) as batch:
         with pytest.raises(AccountLockedError):
             await batch.run()
     summary = batch.summary
     assert summary.stopped == "error"
-    assert summary.started == summary.ok == summary.done < 40
+    assert 40 <= summary.started == summary.ok == summary.done < 60
+    assert fal.count("submit") - summary.started <= 8
     is_funded = True
     fal.unlock()
     jobs = await outcomes(client, rows(100), application="acme/last", journal=journal)
     assert [job.ok for job in jobs] == [True] * 100
     assert fal.counters("acme/last").executions == 100
+
+
+async def test_locked_account_refuses_one_request(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    fal.lock()
+    journal = tmp_path / "journal.db"
+    async with client.batch(ECHO, rows(100), journal=journal) as batch:
+        with pytest.raises(AccountLockedError):
+            await batch.run()
+    assert fal.count("submit") == 1
+    assert (batch.summary.started, batch.summary.done) == (0, 0)
+    with Journal(journal) as stored:
+        assert set(stored.summary().states) == {"planned"}
 
 
 async def test_many_failures_stop_the_batch(fal: Emulator, client: AsyncClient) -> None:

@@ -150,11 +150,8 @@ async def test_once_adds_columns(fal: Emulator, tmp_path: Path) -> None:
     assert fal.counters(ECHO).executions == 2
 
 
-def test_stopped_loop_has_no_work_left(
-    fal: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopped_loop_has_no_work_left(fal: Emulator, tmp_path: Path) -> None:
     """Some engines stop their loop, and never end it: threads of later work would never end."""
-    monkeypatch.setattr("fal_async.batch.journal.COMMIT_INTERVAL", 0.2)
     draw = Once(ECHO, journal=tmp_path / "journal.db", key=fal.key, hosts=fal.hosts)
     loop = asyncio.new_event_loop()
     try:
