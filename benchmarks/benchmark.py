@@ -31,6 +31,7 @@ NAMES = (
     "webhooks",
     "batches",
     "engines",
+    "accounts",
 )
 
 #: The measures of one leg in one round, by name.
