@@ -146,7 +146,7 @@ class Job:
         self.cancellation: Gate = Gate()
         self._on_change = on_change
         self._on_crash = on_crash
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[bool]] = []
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
@@ -208,11 +208,11 @@ class Job:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(True)
 
-    def _wait_for_change(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next change."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
+    def _wait_for_change(self) -> asyncio.Future[bool]:
+        """Return a future whose result is True at the next change."""
+        waiter: asyncio.Future[bool] = self._loop.create_future()
         self._waiters.append(waiter)
         return waiter
 

@@ -149,9 +149,7 @@ class QueueHost:
                 await _send_chunk(request, b"data: " + encode(event) + b"\n\n")
             if status["status"] == "COMPLETED":
                 break
-            with request.connection.on_disconnect(change.cancel):
-                done, _ = await asyncio.wait([change], timeout=self._platform.settings.keep_alive)
-            if not done:
+            if not await self._wait(request, change):
                 await _send_chunk(request, b": keep-alive\n\n")
         await request.send({"type": "http.response.body", "body": b""})
 
@@ -166,6 +164,21 @@ class QueueHost:
         """Cancel a job."""
         status = self._platform.scheduler.cancel(self._find_job(request, call))
         await request.respond(json_response(_CANCEL_STATUS[status], {"status": status}))
+
+    async def _wait(self, request: GatewayRequest, change: asyncio.Future[bool]) -> bool:
+        """Wait for a change. Return False if a keep-alive comment is due before."""
+
+        def wake(*, changed: bool) -> None:
+            if not change.done():
+                change.set_result(changed)
+
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._platform.settings.keep_alive, lambda: wake(changed=False))
+        with request.connection.on_disconnect(lambda: wake(changed=True)):
+            try:
+                return await change
+            finally:
+                timer.cancel()
 
     def _find_job(self, request: GatewayRequest, call: Call) -> Job:
         """Return the job of a request, and check the credentials."""
