@@ -69,7 +69,7 @@ async def test_page_runs_as_notebook(name: str, platform: Emulator, folder: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, files in FILES.items() if files])
 def test_files_of_page_run(name: str, platform: Emulator, folder: Path) -> None:
-    tests = []
+    tests: list[str] = []
     for path in write_files(FILES[name], folder):
         if path.name.startswith("test_"):
             tests.append(path.name)
