@@ -14,12 +14,13 @@ from fal_async._core.annotations import set_module
 from fal_async._net.background import spawn
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._platform.models import AsyncModels
+from fal_async._protocol.serialization import decode_json
 from fal_async.batch.display import report_progress
 from fal_async.batch.errors import BatchStoppedError
 from fal_async.batch.executor import JobExecutor
 from fal_async.batch.files import FileSaver
 from fal_async.batch.inputs import ItemFactory, count_rows
-from fal_async.batch.jobs import BatchSummary, Progress
+from fal_async.batch.jobs import BatchSummary, Progress, StoredJob
 from fal_async.batch.journal import Journal
 from fal_async.batch.limits import MAX_QUEUED, AdaptiveLimit, FixedLimit, QueueLimit
 from fal_async.batch.options import Budget
@@ -120,7 +121,10 @@ class Batch:
             await self._prepare()
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._close_files()
+                try:
+                    await self._close_files()
+                finally:
+                    await self._close_journal()
             raise
         self._send, self._jobs = anyio.create_memory_object_stream["Job"](math.inf)
         self._started_at = time.monotonic()
@@ -208,14 +212,14 @@ class Batch:
         await report_progress(lambda: self.progress, report if callable(report) else None, budget)
 
     async def _close_files(self) -> None:
-        """Write what is left, and close the output file and the journal."""
-        try:
-            if self._output is not None:
-                await self._output.aclose()
-            await self._journal._flush()
-        finally:
-            if self._owns_journal:
-                await self._journal._aclose()
+        """Write what is left, and close the output file."""
+        if self._output is not None:
+            await self._output.aclose()
+        await self._journal._flush()
+
+    async def _close_journal(self) -> None:
+        if self._owns_journal:
+            await self._journal._aclose()
 
     def __aiter__(self) -> Self:
         self._check_entered()
@@ -229,6 +233,10 @@ class Batch:
             self._raise_error()
             raise StopAsyncIteration from None
         self._scheduler.notify()
+        if isinstance(job, StoredJob):
+            await self._journal._flush()
+            body = await self._journal._read(lambda store: store.output(job.key))
+            return job.with_output(None if body is None else decode_json(body))
         return job
 
     async def run(self) -> BatchSummary:
@@ -276,11 +284,12 @@ class Batch:
         task = self._task
         if task is None:
             return
-        if not task.done:
-            self._scheduler.stop("requested")
-            with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True):
+            if not task.done:
+                self._scheduler.stop("requested")
                 await task.wait()
-        self._jobs.close()
+            self._jobs.close()
+            await self._close_journal()
 
     @property
     def summary(self) -> BatchSummary:
@@ -341,6 +350,8 @@ class Batch:
                 self._scheduler.stop("error", error)
         if not self._is_consumed:
             return
+        if isinstance(job, StoredJob):
+            job = job.without_output()
         if not self._options.ordered:
             self._send.send_nowait(job)
             return

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 import anyio
 
 from fal_async._net.background import spawn
-from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async._protocol.serialization import encode_json
 from fal_async.batch.entries import PENDING, Update
 from fal_async.batch.errors import JournalError
 from fal_async.batch.jobs import Again, ErrorFacts
@@ -142,7 +142,7 @@ class CallbackWaiter:
         if entry.state == "failed":
             may_start = entry.attempts < self._options.attempts
             job = item.make_known_job(
-                entry, self._dispatcher, ok=False, output=None, resumed=item.resumed
+                entry, self._dispatcher, ok=False, body=None, resumed=item.resumed
             )
             if job.error is None or (may_start and not job.error.final):
                 return Again()
@@ -151,9 +151,8 @@ class CallbackWaiter:
         if body is None:  # the journal keeps no outputs, or knows that the result is gone
             return None
         self._longest = max(self._longest or 0.0, (entry.ended_at or 0.0) - entry.tried_at)
-        output = decode_json(body)
         return item.make_known_job(
-            entry, self._dispatcher, ok=True, output=output, resumed=item.resumed
+            entry, self._dispatcher, ok=True, body=body, resumed=item.resumed
         )
 
     def give_up(self) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from fal_async._client.handle import AsyncRequestHandle
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.batch.inputs import Item
+    from fal_async.batch.jobs import Outcome
     from fal_async.batch.journal import Journal
     from fal_async.batch.limits import FixedLimit
     from fal_async.batch.options import BatchOptions
@@ -58,8 +59,7 @@ __all__ = ["Calls", "JobExecutor"]
 
 _log = logging.getLogger("fal_async")
 
-#: The outcome of an input, and that of its submit.
-Outcome: TypeAlias = Job | Again | Unsettled | Stop
+#: The job of a submit, or the outcome of one that has started none.
 Started: TypeAlias = "AsyncRequestHandle | Outcome"
 
 #: A start is retried by the batch itself, which knows of all others.
@@ -294,7 +294,8 @@ class JobExecutor:
                         latest = type(status)
                         self._statuses[latest] += 1
                         self._limit.observe_running(self.running)
-                return await handle._fetch_result(state.last, None)
+                async with self._limit.outputs:
+                    return await handle._fetch_result(state.last, None)
         finally:
             self._statuses[latest] -= 1
 
@@ -369,24 +370,11 @@ class JobExecutor:
         if self.price is not None and units is not None:
             cost = Decimal(str(units)) * self.price
         body = encode_json(cast("object", output)) if self._journal.keep_outputs else None
-        self._record(
-            item,
-            output=body,
-            state="ended",
-            request_id=request_id,
-            ended_at=time.time(),
-            units=units,
-            cost=cost,
-        )
-        return self._make_job(
-            item,
-            ok=True,
-            request_id=request_id,
-            output=output,
-            result=result,
-            units=units,
-            cost=cost,
-        )
+        size = len(body or b"")
+        self._limit.observe_output(size)
+        paid: dict[str, Any] = {"request_id": request_id, "units": units, "cost": cost}
+        self._record(item, output=body, state="ended", ended_at=time.time(), **paid)
+        return self._make_job(item, size=size, ok=True, output=output, result=result, **paid)
 
     def _make_job(self, item: Item, **outcome: Any) -> Job:
         return item.make_job(
@@ -411,6 +399,8 @@ class JobExecutor:
         async with anyio.create_task_group() as group:
             for handle in list(self._handles.values()):
                 group.start_soon(cancel, handle)
+        if self._callbacks is not None:
+            self._callbacks.give_up()
 
 
 def _handle_values(handle: AsyncRequestHandle, calls: Calls) -> dict[str, Any]:

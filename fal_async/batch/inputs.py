@@ -17,7 +17,7 @@ from fal_async._core.checks import describe
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.serialization import decode_json
-from fal_async.batch.jobs import ErrorFacts, Job
+from fal_async.batch.jobs import ErrorFacts, Job, StoredJob
 from fal_async.batch.keys import KEY_SIZE, arguments_digest, check_key
 from fal_async.errors import InvalidRequestError
 
@@ -43,6 +43,8 @@ Row: TypeAlias = Mapping[str, Any]
 #: The inputs of a batch: rows, or the path of a file.
 Inputs: TypeAlias = Iterable[Row] | AsyncIterable[Row] | str | os.PathLike[str]
 
+#: The size from which the journal holds an output until the consumer takes it, in bytes.
+LARGE_OUTPUT: Final = 1_000_000
 #: The number of inputs that are read, and looked up in the journal, at once.
 CHUNK: Final = 32
 
@@ -84,14 +86,20 @@ class Item:
     is_changed: bool = False
     repeats: list[Item] = field(default_factory=list["Item"])
 
-    def make_job(self, **outcome: Any) -> Job:
-        """Make the job of the input, with its outcome."""
-        return Job(
+    def make_job(self, *, size: int = 0, **outcome: Any) -> Job:
+        """Make the job of the input, with its outcome.
+
+        Args:
+            size: The size of the output in the journal, in bytes; 0 if it has none.
+            outcome: The attributes of the job.
+        """
+        kind = StoredJob if size > LARGE_OUTPUT else Job
+        return kind(
             index=self.index, key=self.key, row=self.row, arguments=self.arguments, **outcome
         )
 
     def make_known_job(
-        self, entry: Entry, dispatcher: Dispatcher, *, ok: bool, output: object, resumed: bool
+        self, entry: Entry, dispatcher: Dispatcher, *, ok: bool, body: bytes | None, resumed: bool
     ) -> Job:
         """Make the job of an input whose outcome the journal has.
 
@@ -99,9 +107,10 @@ class Item:
             entry: The entry of the journal.
             dispatcher: Downloads the files of the output.
             ok: Whether the job has succeeded.
-            output: The output, or ``None``.
+            body: The output as JSON, or ``None``.
             resumed: Whether an earlier run has started the job.
         """
+        output: object = None if body is None else decode_json(body)
         result: Result | None = None
         if isinstance(output, dict):
             result = Result(
@@ -112,6 +121,7 @@ class Item:
             )
             result._dispatcher = dispatcher
         return self.make_job(
+            size=len(body or b""),
             ok=ok,
             output=output,
             result=result,

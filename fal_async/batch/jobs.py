@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from fal_async._core.annotations import set_module
 from fal_async.errors import (
@@ -34,9 +34,11 @@ __all__ = [
     "BatchSummary",
     "ErrorFacts",
     "Job",
+    "Outcome",
     "Progress",
     "Stop",
     "StopReason",
+    "StoredJob",
     "Unsettled",
     "is_start_retried",
 ]
@@ -200,6 +202,29 @@ class Job:
         return row
 
 
+class StoredJob(Job):
+    """A job with a large output, which the journal holds until the consumer takes the job."""
+
+    __slots__ = ()
+
+    def without_output(self) -> StoredJob:
+        """Return the job without its output, to wait for the consumer."""
+        result = self.result
+        if result is not None:
+            result = type(result)({}, **result._metadata())
+            result._dispatcher = cast("Result", self.result)._dispatcher
+        return replace(self, output=None, result=result)
+
+    def with_output(self, output: Any) -> Job:
+        """Return the job with its output again."""
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["output"] = output
+        if self.result is not None:
+            self.result.update(output or {})
+            values["output"] = self.result
+        return Job(**values)
+
+
 @set_module("fal_async.batch")
 @dataclass(slots=True, kw_only=True)
 class BatchSummary:
@@ -328,3 +353,7 @@ def is_start_retried(error: FalClientError) -> bool:
     if isinstance(error, ConnectionFailedError | RateLimitError):
         return True
     return isinstance(error, FalClientHTTPError) and error.status_code >= 500
+
+
+#: What a step for an input leads to.
+Outcome: TypeAlias = Job | Again | Unsettled | Stop

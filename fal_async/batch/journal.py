@@ -56,7 +56,8 @@ class Journal:
 
     Args:
         path: The path of the file, which is created if necessary, or the URL of a database, such as
-            ``"postgresql://user@host/database"``. ``":memory:"`` keeps the journal in memory.
+            ``"postgresql://user@host/database"``. ``":memory:"`` keeps the journal in memory, and
+            in a temporary file what is too large for that.
         durable: ``"disk"`` survives a power failure. ``"process"`` survives the end of the process
             only, and is faster.
         shared: Whether several processes may use the journal at once. If not, the second one raises

@@ -12,6 +12,10 @@ __all__ = ["MAX_QUEUED", "AdaptiveLimit", "FixedLimit", "QueueLimit", "SubmitLim
 #: The bounds of the limit for the queue. More jobs in flight cost memory, and are no faster.
 MIN_QUEUED: Final = 16
 MAX_QUEUED: Final = 1000
+#: The number of outputs that are received at once while their size is unknown.
+FIRST_OUTPUTS: Final = 4
+#: The size of the outputs that are received at once, in bytes.
+OUTPUT_MEMORY: Final = 64_000_000
 #: The first limit of direct runs.
 FIRST_RUNS: Final = 4
 #: The factor of the limit after the platform has refused a run.
@@ -33,11 +37,13 @@ class FixedLimit:
     Attributes:
         value: The maximum number of jobs in flight.
         in_flight: The number of jobs in flight.
+        outputs: Held while an output is received: the larger they are, the fewer at once.
     """
 
     def __init__(self, value: float) -> None:
         self.value: float = value
         self.in_flight = 0
+        self.outputs = anyio.CapacityLimiter(FIRST_OUTPUTS)
 
     def _change(self, value: float) -> None:
         self.value = value
@@ -48,6 +54,10 @@ class FixedLimit:
 
     def observe_running(self, running: int) -> None:
         """Learn the number of jobs that runners execute at once."""
+
+    def observe_output(self, size: int) -> None:
+        """Learn the size of an output, in bytes."""
+        self.outputs.total_tokens = max(1, OUTPUT_MEMORY // max(size, 1))
 
     def succeeded(self) -> None:
         """Learn that a direct run was not refused."""

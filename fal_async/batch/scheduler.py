@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from fal_async._protocol.serialization import decode_json
 from fal_async.batch.entries import COMPLETE, PENDING, Update
 from fal_async.batch.executor import OTHER_PROCESS_DELAY
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from fal_async.batch.executor import JobExecutor
     from fal_async.batch.files import FileSaver
     from fal_async.batch.inputs import Item
-    from fal_async.batch.jobs import StopReason
+    from fal_async.batch.jobs import Outcome, StopReason
     from fal_async.batch.journal import Journal
     from fal_async.batch.limits import FixedLimit
     from fal_async.batch.options import BatchOptions
@@ -251,7 +250,7 @@ class Scheduler:
                 self.stop("error", outcome.error)
         self.notify()
 
-    async def _step(self, item: Item) -> Job | Again | Unsettled | Stop:
+    async def _step(self, item: Item) -> Outcome:
         """Do the next step for an input, by its state."""
         entry = item.entry
         if entry is None or entry.state in {"planned", *COMPLETE}:
@@ -274,7 +273,7 @@ class Scheduler:
             item.resumed = True
         return Unsettled()
 
-    async def _collect(self, item: Item, entry: Entry) -> Job | Again | Unsettled | Stop:
+    async def _collect(self, item: Item, entry: Entry) -> Outcome:
         item.attempts, item.started_at = entry.attempts, entry.tried_at
         item.resumed = self._is_earlier(entry)
         ids = {"application": entry.application, "request_id": str(entry.request_id)}
@@ -327,12 +326,11 @@ class Scheduler:
         is_saved = self._saver is None or entry.state in {"saved", "lost"}
         is_download = entry.error is not None and entry.error.get("stage") == "download"
         ok = entry.state in {"ended", "saved"} or (is_download and self._saver is not None)
-        output = None
+        body: bytes | None = None
         if ok and (self._is_needed(entry) or not is_saved):
             body = await self._journal._read(lambda store: store.output(entry.key))
-            output = None if body is None else decode_json(body)
         job = item.make_known_job(
-            entry, self._dispatcher, ok=ok, output=output, resumed=self._is_earlier(entry)
+            entry, self._dispatcher, ok=ok, body=body, resumed=self._is_earlier(entry)
         )
         if ok and not is_saved:
             assert self._group is not None  # noqa: S101 -- set by `run`

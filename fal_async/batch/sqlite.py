@@ -38,7 +38,8 @@ class SQLiteJournalStore(SQLJournalStore):
     """A journal in a SQLite file: write-ahead log, one writer at a time.
 
     Args:
-        path: The path of the file; ``":memory:"`` keeps it in memory.
+        path: The path of the file; ``":memory:"`` keeps it in memory, and in a
+            temporary file what is too large.
         fsync: Whether each commit is on the disk before it is confirmed.
     """
 
@@ -71,7 +72,10 @@ class SQLiteJournalStore(SQLJournalStore):
                 )
         # Threads use the connection one at a time. Transactions begin explicitly.
         self._connection = connection = sqlite3.connect(
-            self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            "" if self._path == ":memory:" else self._path,  # large outputs go to a temporary file
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
         )
         (count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         (mark,) = connection.execute("PRAGMA application_id").fetchone()
@@ -79,7 +83,8 @@ class SQLiteJournalStore(SQLJournalStore):
             raise JournalDamagedError(
                 f"cannot open {self._subject}: the database is not a journal; use another path"
             )
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        wanted = "MEMORY" if self._path == ":memory:" else "WAL"
+        (mode,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
         if mode not in {"wal", "memory"}:
             raise JournalError(
                 f"cannot open {self._subject}: its file system does not support a write-ahead log; "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from fal_async import AccountLockedError, InvalidRequestError, Journal
-from fal_async.batch import BatchStoppedError, ChangedInputError
+from fal_async.batch import BatchStoppedError, ChangedInputError, inputs
+from fal_async.batch.jobs import StoredJob
 from fal_async.emulator import AppError, Fault
 
 if TYPE_CHECKING:
@@ -110,6 +112,22 @@ async def test_ordered_outcomes_keep_the_order(fal: Emulator, client: AsyncClien
         gate.open()
         seen = [job.index async for job in batch]
     assert seen == list(range(40))
+
+
+async def test_large_outputs_wait_in_the_journal(
+    client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "LARGE_OUTPUT", 5)
+    jobs: list[Job] = []
+    for journal in (None, tmp_path / "journal.db", tmp_path / "journal.db"):
+        jobs = await outcomes(client, rows(9), journal=journal)
+        assert [job.output for job in jobs] == rows(9)
+        assert all(job.result is not None and job.result.request_id for job in jobs)
+    held = jobs[0]
+    stored = StoredJob(**{field.name: getattr(held, field.name) for field in fields(held)})
+    waiting = stored.without_output()
+    assert (waiting.output, waiting.result) == (None, {})
+    assert waiting.with_output({"n": 0}) == held
 
 
 async def test_rejected_input_is_an_outcome(fal: Emulator, client: AsyncClient) -> None:
