@@ -98,7 +98,7 @@ class FileSaver:
         self._dispatcher = dispatcher
         self._journal = journal
         self._target = target
-        self._folders: set[Path] = set()
+        self._directories: set[Path] = set()
         if isinstance(target, str) and "{" not in target:
             raise InvalidRequestError(
                 f"save must be a pattern with {{index}}, {{key}} or {{request_id}}, got "
@@ -126,7 +126,7 @@ class FileSaver:
 
     async def _prepare_folder(self, folder: Path) -> None:
         """Make a folder, and remove what killed runs of this journal have left in it, once."""
-        if folder in self._folders:
+        if folder in self._directories:
             return
 
         def prepare(store: JournalStore) -> None:
@@ -134,7 +134,7 @@ class FileSaver:
             remove_hidden_files(folder, {run.name for run in store.ended_runs()})
 
         await self._journal._read(prepare)
-        self._folders.add(folder)
+        self._directories.add(folder)
 
     def _path(self, job: Job, number: int, file: File) -> Path:
         if not isinstance(self._target, str):

@@ -165,7 +165,7 @@ class ItemFactory:
         self._path = path
         self._arguments = arguments
         self._key = key
-        self._indices = itertools.count()
+        self._indexes = itertools.count()
         self._seen: dict[str, int] = {}
         self.repeated: int = 0
 
@@ -182,7 +182,7 @@ class ItemFactory:
         items: list[Item] = []
         for (row, application, arguments), digest in zip(prepared, digests, strict=True):
             key, ordinal = self._next_key(row, digest)
-            item = Item(next(self._indices), row, arguments, application, digest, key)
+            item = Item(next(self._indexes), row, arguments, application, digest, key)
             item.repeats_earlier = ordinal > 1
             items.append(item)
         return items

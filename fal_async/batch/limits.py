@@ -84,12 +84,12 @@ class AdaptiveLimit(FixedLimit):
     the limit. A refusal reduces it, once for all runs that were sent before.
 
     Args:
-        largest: The upper bound of the limit.
+        maximum: The upper bound of the limit.
     """
 
-    def __init__(self, largest: float) -> None:
-        super().__init__(min(FIRST_RUNS, largest))
-        self._largest = largest
+    def __init__(self, maximum: float) -> None:
+        super().__init__(min(FIRST_RUNS, maximum))
+        self._maximum = maximum
         self._was_refused = False
         self._reduced_at = float("-inf")
         self._paused_until = float("-inf")
@@ -102,7 +102,7 @@ class AdaptiveLimit(FixedLimit):
         """Learn that a direct run was not refused."""
         if self.in_flight >= DEMAND * int(self.value):
             growth = 1 / self.value if self._was_refused else 1.0
-            self._change(min(self._largest, self.value + growth))
+            self._change(min(self._maximum, self.value + growth))
 
     def refused(self, sent_at: float, now: float, retry_after: float | None) -> None:
         """Learn that a direct run was refused, because the account has too many."""

@@ -219,7 +219,7 @@ class Scheduler:
             if is_complete and accepts:
                 return
             if not is_complete and accepts and self._limit.is_free(now):
-                if self._spending.has_room(self._limit.in_flight):
+                if self._spending.can_start(self._limit.in_flight):
                     return
                 if self._limit.in_flight == 0:
                     self.stop("budget")

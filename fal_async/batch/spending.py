@@ -53,7 +53,7 @@ class Spending:
         """The mean cost of a job; ``None`` if no cost is known."""
         return self._sum / self._count if self._count else self._price or None
 
-    def has_room(self, in_flight: int) -> bool:
+    def can_start(self, in_flight: int) -> bool:
         """Return whether another job fits into the budget, beside those in flight."""
         if self._budget is None:
             return True

@@ -97,7 +97,7 @@ class EndpointPatterns:
                 "allow must name the endpoints that visitors may call, got none: "
                 'allow=["**"] allows all'
             )
-        segments = [_segment_regexes(pattern) for pattern in patterns]
+        segments = [_parse_pattern(pattern) for pattern in patterns]
         self._ids = re.compile("|".join(map("".join, segments)))
         # Any number of the first segments, such as (?:acme/(?:[^/]*/)?)? for acme/*.
         prefixes = [
@@ -129,7 +129,7 @@ class EndpointPatterns:
         return all(map(_SEGMENT.fullmatch, app.split("/"))) and self.match_path(app)
 
 
-def _segment_regexes(pattern: object) -> list[str]:
+def _parse_pattern(pattern: object) -> list[str]:
     """Return a regular expression for each segment of a pattern."""
     segments = pattern.split("/") if isinstance(pattern, str) else []
     is_valid = all(map(_PATTERN_SEGMENT.fullmatch, segments))

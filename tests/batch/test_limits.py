@@ -100,27 +100,27 @@ async def test_given_submits_stay() -> None:
 
 def test_jobs_in_flight_count_at_the_mean() -> None:
     spending = Spending(10, Decimal(1), None)
-    assert spending.has_room(9)
-    assert not spending.has_room(10)
+    assert spending.can_start(9)
+    assert not spending.can_start(10)
     spending.add(job("3"))
     spending.add(job("1"))
     assert spending.mean == 2
-    assert spending.has_room(2)
-    assert not spending.has_room(3)
+    assert spending.can_start(2)
+    assert not spending.can_start(3)
 
 
 def test_strict_budget_counts_the_highest_cost() -> None:
     spending = Spending(Budget(10, strict=True), Decimal(1), Decimal(1))
     spending.add(job("3"))
-    assert spending.has_room(1)
-    assert not spending.has_room(2)
+    assert spending.can_start(1)
+    assert not spending.can_start(2)
 
 
 def test_unknown_costs_are_not_counted() -> None:
     spending = Spending(None, None, None)
     spending.add(job())
     assert spending.mean is None
-    assert spending.has_room(10**6)
+    assert spending.can_start(10**6)
 
 
 @pytest.mark.parametrize(("stop_after", "failures"), [(3, 3), (0.5, 100), (1.0, 200)])

@@ -34,10 +34,10 @@ class Replay:
 
     async def respond(self, request: GatewayRequest) -> None:
         """Send the recorded response to a request."""
-        asked = make_interaction(request)
-        found = self._cassette.find(asked)
+        interaction = make_interaction(request)
+        found = self._cassette.find(interaction)
         if found is None:
-            raise RejectedError(error_response(404, self._describe_missing(asked)))
+            raise RejectedError(error_response(404, self._describe_missing(interaction)))
         local = local_bases(request.location)
         await asyncio.sleep(found.delay * self._pace)
         await send_head(request, found, local)
@@ -46,13 +46,15 @@ class Replay:
             await send_chunk(request, found, chunk, local)
         await request.send({"type": "http.response.body", "body": b""})
 
-    def _describe_missing(self, asked: Interaction) -> str:
+    def _describe_missing(self, interaction: Interaction) -> str:
         """Explain why the cassette has no response to a request."""
-        path, request = self._cassette.path, f"{asked.method} {asked.url}"
+        path, request = self._cassette.path, f"{interaction.method} {interaction.url}"
         recorded = self._cassette.interactions
-        if any(each.key == asked.key for each in recorded):
+        if any(each.key == interaction.key for each in recorded):
             return f"{path} has no more response to {request} with this body"
-        is_known = any((each.method, each.url) == (asked.method, asked.url) for each in recorded)
+        is_known = any(
+            (each.method, each.url) == (interaction.method, interaction.url) for each in recorded
+        )
         return f"{request} was never recorded {'with this body ' if is_known else ''}in {path}"
 
     async def aclose(self) -> None:

@@ -108,7 +108,7 @@ class StreamRunner:
         stream = _EventStream(send)
         heartbeats = None
         if self._heartbeat is not None:
-            heartbeats = asyncio.create_task(stream.write_heartbeats(self._heartbeat))
+            heartbeats = asyncio.create_task(stream.repeat_heartbeat(self._heartbeat))
         async with aclosing(cast("AsyncGenerator[object]", generator)) as events:
             try:
                 async for event in events:
@@ -152,7 +152,7 @@ class _EventStream:
         await self._start()
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def write_heartbeats(self, interval: float) -> None:
+    async def repeat_heartbeat(self, interval: float) -> None:
         """Send a comment after each interval without frames, in seconds, until cancelled."""
         while True:
             frames = self._frames

@@ -90,7 +90,7 @@ class RealtimeRunner:
         inputs = InputQueue(
             websocket,
             signature.model,
-            maxlen=requested or options.buffering,
+            max_waiting=requested or options.buffering,
             timeout=options.session_timeout,
         )
         session = _Session(self._function, signature, options, self._threads, job, websocket)
@@ -109,7 +109,7 @@ class InputQueue:
     Args:
         websocket: The WebSocket from which inputs are received.
         model: The model with which inputs are validated. ``None`` disables validation.
-        maxlen: The number of waiting inputs above which the oldest is dropped. ``None`` for no
+        max_waiting: The number of waiting inputs above which the oldest is dropped. ``None`` for no
             limit.
         timeout: The time without inputs after which the session ends, in seconds. ``None`` disables
             the timeout.
@@ -120,13 +120,13 @@ class InputQueue:
         websocket: WebSocket,
         model: type[BaseModel] | None,
         *,
-        maxlen: int | None,
+        max_waiting: int | None,
         timeout: float | None,
     ) -> None:
         self._websocket = websocket
         self._model = model
         self._timeout = timeout
-        self._waiting: deque[Any] = deque(maxlen=maxlen)
+        self._waiting: deque[Any] = deque(maxlen=max_waiting)
         self._changed = asyncio.Event()
         self._ended = False
         self._error: Exception | None = None
