@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fal_async._core.platform import Price
 
-__all__ = ["PriceCache", "UploadCache", "reusable_until"]
+__all__ = ["PriceCache", "UploadCache", "reuse_until"]
 
 #: The time for which a price is known: prices change, and are negotiated.
 MAX_AGE: Final = timedelta(days=1)
@@ -52,7 +52,7 @@ class PriceCache:
         return Decimal(str(units)) * price.unit_price
 
 
-def reusable_until(uploaded_at: float, lifetime: float | None) -> float:
+def reuse_until(uploaded_at: float, lifetime: float | None) -> float:
     """Return the Unix time until which a URL is reused, so that a job in the queue can read it.
 
     Args:
@@ -69,12 +69,12 @@ class _Entry:
     Attributes:
         lock: Held by the task that uploads the content.
         url: The URL; ``None`` before the first upload.
-        reusable_until: The Unix time until which the URL is reused, in seconds.
+        reuse_until: The Unix time until which the URL is reused, in seconds.
     """
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     url: str | None = None
-    reusable_until: float = 0.0
+    reuse_until: float = 0.0
 
 
 class UploadCache:
@@ -104,6 +104,6 @@ class UploadCache:
         if len(self._entries) > self.size:
             del self._entries[next(iter(self._entries))]
         async with entry.lock:
-            if entry.url is None or self.clock() >= entry.reusable_until:
-                entry.url, entry.reusable_until = await fetch()
+            if entry.url is None or self.clock() >= entry.reuse_until:
+                entry.url, entry.reuse_until = await fetch()
             return entry.url

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard, cast
 import anyio
 
 from fal_async._core.checks import check_flag
-from fal_async._dispatch.cache import reusable_until
+from fal_async._dispatch.cache import reuse_until
 from fal_async._dispatch.call_state import call_state
 from fal_async._files.encode import BINARY, file_name, media_type
 from fal_async._files.images import image_bytes, image_type, is_picture
@@ -185,7 +185,7 @@ async def _reuse_in_client(
     cache = dispatcher.resources.uploads.get()
 
     async def fetch() -> tuple[str, float]:
-        return await upload(), reusable_until(cache.clock(), content.lifetime)
+        return await upload(), reuse_until(cache.clock(), content.lifetime)
 
     account = await dispatcher.credentials.authorization()
     return await cache.get((account, content), fetch)

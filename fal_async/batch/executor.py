@@ -24,7 +24,7 @@ from fal_async._protocol.serialization import encode_json
 from fal_async.batch.callbacks import CallbackWaiter, callback_url
 from fal_async.batch.entries import PENDING, Begin, Update
 from fal_async.batch.errors import JournalError
-from fal_async.batch.files import JournaledUploads, upload_each
+from fal_async.batch.files import JournalUploads, upload_each
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled, is_start_retried
 from fal_async.batch.limits import SubmitLimit
 from fal_async.batch.lookup import find_output
@@ -120,7 +120,7 @@ class JobExecutor:
         self._options = options
         self._limit = limit
         self._is_stopping = is_stopping
-        self._reuse = JournaledUploads(dispatcher, journal) if options.upload_once else upload_each
+        self._reuse = JournalUploads(dispatcher, journal) if options.upload_once else upload_each
         self._callbacks = (
             CallbackWaiter(dispatcher, journal, options) if options.wait == "webhook" else None
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from fal_async._core.checks import describe
-from fal_async._dispatch.cache import reusable_until
+from fal_async._dispatch.cache import reuse_until
 from fal_async._files.downloads import exists
 from fal_async._files.file import File, download_to, files_in_output
 from fal_async._net.files import remove_hidden_files
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from fal_async.batch.journal import Journal
     from fal_async.batch.journal_store import JournalStore
 
-__all__ = ["FileSaver", "JournaledUploads", "upload_each"]
+__all__ = ["FileSaver", "JournalUploads", "upload_each"]
 
 #: Characters of values that would select another folder, or that file systems reserve.
 _UNSAFE: Final = re.compile(r"[/\\:\x00-\x1f]|^\.+")
 
 
-class JournaledUploads:
+class JournalUploads:
     """Uploads each content once, also over several runs of a journal.
 
     A known URL is reused for half of its life, after a check that it has the content. The check is
@@ -63,14 +63,14 @@ class JournaledUploads:
         if known is not None:
             # Only the check limits the reuse of a file whose life is unknown.
             since = now if lifetime is None else known.uploaded_at
-            is_recent = now < reusable_until(since, lifetime)
+            is_recent = now < reuse_until(since, lifetime)
             if is_recent and await exists(self._dispatcher, known.url, content.size):
-                return known.url, reusable_until(since, lifetime)
+                return known.url, reuse_until(since, lifetime)
         url = await upload()
         now = time.time()
         expires_at = None if lifetime is None else now + lifetime
         self._journal._commit_soon(KnownUpload(content, url, now, expires_at))
-        return url, reusable_until(now, lifetime)
+        return url, reuse_until(now, lifetime)
 
 
 async def upload_each(_: UploadContent, upload: Callable[[], Awaitable[str]]) -> str:

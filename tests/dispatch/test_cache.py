@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fal_async._dispatch.cache import UploadCache, reusable_until
+from fal_async._dispatch.cache import UploadCache, reuse_until
 
 
 class Uploads:
@@ -17,7 +17,7 @@ class Uploads:
 
     async def upload(self) -> tuple[str, float]:
         self.count += 1
-        return str(self.count), reusable_until(self.now, self._lifetime)
+        return str(self.count), reuse_until(self.now, self._lifetime)
 
     def clock(self) -> float:
         return self.now
