@@ -14,8 +14,8 @@ from fal_async._core.annotations import set_module
 from fal_async._net.background import spawn
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._platform.models import AsyncModels
-from fal_async._protocol.serialization import decode_json
 from fal_async.batch.display import report_progress
+from fal_async.batch.entries import decode_output
 from fal_async.batch.errors import BatchStoppedError
 from fal_async.batch.executor import JobExecutor
 from fal_async.batch.files import FileSaver
@@ -236,7 +236,7 @@ class Batch:
         if isinstance(job, StoredJob):
             await self._journal._flush()
             body = await self._journal._read(lambda store: store.output(job.key))
-            return job.with_output(None if body is None else decode_json(body))
+            return job.with_output(None if body is None else decode_output(body))
         return job
 
     async def run(self) -> BatchSummary:

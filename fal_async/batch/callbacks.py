@@ -10,8 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 import anyio
 
 from fal_async._net.background import spawn
-from fal_async._protocol.serialization import encode_json
-from fal_async.batch.entries import PENDING, Update
+from fal_async.batch.entries import PENDING, Update, encode_output
 from fal_async.batch.errors import JournalError
 from fal_async.batch.jobs import Again, ErrorFacts
 from fal_async.errors import FalClientHTTPError, UnknownJobError
@@ -94,7 +93,7 @@ async def record_outcome(journal: Journal, entry: Entry, request_id: str, outcom
     else:
         units, cost = getattr(outcome, "billable_units", None), getattr(outcome, "cost", None)
         values |= {"state": "ended", "error": None, "units": units, "cost": cost}
-        output = encode_json(outcome) if journal.keep_outputs else None
+        output = encode_output(outcome) if journal.keep_outputs else None
     await journal._commit(Update(entry.key, entry.attempts, values, output, states=PENDING))
 
 

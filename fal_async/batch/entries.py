@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from fal_async._core.annotations import set_module
+from fal_async._files.encode import encode
+from fal_async._protocol.serialization import decode_json, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +29,9 @@ __all__ = [
     "State",
     "Summary",
     "Update",
+    "decode_output",
+    "encode_output",
+    "jsonable_output",
 ]
 
 #: The states of an input. ``"planned"``: nothing was sent. ``"submitting"``: a request that starts
@@ -215,3 +221,25 @@ class KnownUpload:
 
 
 Change: TypeAlias = Begin | Update | Forget | Note | KnownUpload
+
+
+#: The beginning of outputs that are bytes, in JSON: a data URL.
+_BYTES: Final = encode(b"", "application/octet-stream")
+
+
+def jsonable_output(value: Any) -> Any:
+    """Return an output as a JSON value: bytes become a data URL."""
+    return encode(value, "application/octet-stream") if isinstance(value, bytes) else value
+
+
+def encode_output(value: Any) -> bytes:
+    """Encode an output for the journal."""
+    return encode_json(jsonable_output(value))
+
+
+def decode_output(body: bytes) -> Any:
+    """Decode an output of the journal."""
+    value = decode_json(body)
+    if isinstance(value, str) and value.startswith(_BYTES):
+        return base64.b64decode(value.removeprefix(_BYTES))
+    return value

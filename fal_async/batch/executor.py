@@ -20,9 +20,8 @@ from fal_async._client.result import Result
 from fal_async._config import RetryPolicy
 from fal_async._files.auto_upload import attach_files
 from fal_async._protocol.retry import BackoffSchedule, backoff_delays
-from fal_async._protocol.serialization import encode_json
 from fal_async.batch.callbacks import CallbackWaiter, callback_url
-from fal_async.batch.entries import PENDING, Begin, Update
+from fal_async.batch.entries import PENDING, Begin, Update, encode_output
 from fal_async.batch.errors import JournalError
 from fal_async.batch.files import JournalUploads, upload_each
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled, is_start_retried
@@ -369,7 +368,7 @@ class JobExecutor:
         cost = None if result is None else result.cost
         if self.price is not None and units is not None:
             cost = Decimal(str(units)) * self.price
-        body = encode_json(cast("object", output)) if self._journal.keep_outputs else None
+        body = encode_output(output) if self._journal.keep_outputs else None
         size = len(body or b"")
         self._limit.observe_output(size)
         paid: dict[str, Any] = {"request_id": request_id, "units": units, "cost": cost}

@@ -17,6 +17,7 @@ from fal_async._core.checks import describe
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.serialization import decode_json
+from fal_async.batch.entries import decode_output
 from fal_async.batch.jobs import ErrorFacts, Job, StoredJob
 from fal_async.batch.keys import KEY_SIZE, arguments_digest, check_key
 from fal_async.errors import InvalidRequestError
@@ -110,7 +111,7 @@ class Item:
             body: The output as JSON, or ``None``.
             resumed: Whether an earlier run has started the job.
         """
-        output: object = None if body is None else decode_json(body)
+        output: object = None if body is None else decode_output(body)
         result: Result | None = None
         if isinstance(output, dict):
             result = Result(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from fal_async._core.annotations import set_module
+from fal_async.batch.entries import jsonable_output
 from fal_async.errors import (
     ConnectionFailedError,
     FalClientError,
@@ -154,7 +155,7 @@ class Job:
         row: The input.
         arguments: The arguments of the job.
         ok: Whether the job has succeeded; ``None`` if that is unknown: see `error`.
-        output: The output; ``None`` without one.
+        output: The output; ``None`` without one. Bytes are a data URL in rows and in the journal.
         result: The output with its metadata, as far as the journal has it; ``None`` if there is
             none, or it is not an object.
         files: The saved files.
@@ -187,7 +188,7 @@ class Job:
         """Return the outcome as JSON values: a row of the output file."""
         row: dict[str, Any] = {"index": self.index, "key": self.key, "ok": self.ok}
         if self.ok:
-            row["output"] = self.output
+            row["output"] = jsonable_output(self.output)
         if self.files:
             row["files"] = [str(path) for path in self.files]
         if self.error is not None:

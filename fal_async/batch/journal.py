@@ -15,8 +15,7 @@ from fal_async._net.background import spawn
 from fal_async._net.event_loops import PerLoop
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint, parse_request_id
-from fal_async._protocol.serialization import decode_json
-from fal_async.batch.entries import Forget, Note, Update
+from fal_async.batch.entries import Forget, Note, Update, decode_output
 from fal_async.batch.errors import JournalError
 from fal_async.batch.postgres import PostgresJournalStore, without_password
 from fal_async.batch.sqlite import SQLiteJournalStore
@@ -138,7 +137,7 @@ class Journal:
         store = self._opened()
         entry = store.find([key])[key]
         output = store.output(key)
-        return entry if output is None else replace(entry, output=decode_json(output))
+        return entry if output is None else replace(entry, output=decode_output(output))
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and key in self._opened().find([key])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from fal_async import AccountLockedError, InvalidRequestError, Journal
+from fal_async import AccountLockedError, InvalidRequestError, Journal, encode
 from fal_async.batch import BatchStoppedError, ChangedInputError, inputs
 from fal_async.batch.jobs import StoredJob
 from fal_async.emulator import AppError, Fault
@@ -61,6 +61,27 @@ async def test_known_outcomes_are_repeated(
     assert [job.resumed for job in second] == [True] * 20 + [False] * 5
     assert [job.request_id for job in second[:20]] == [job.request_id for job in first]
     assert fal.counters(ECHO).executions == 25
+
+
+async def test_outputs_that_are_bytes_are_kept(
+    fal: Emulator, client: AsyncClient, journal_path: str
+) -> None:
+    sound = b"RIFF\xff\x00data"
+
+    async def speak(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        while (await receive()).get("more_body"):
+            pass
+        headers = [(b"content-type", b"audio/wav")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": sound})
+
+    fal.register("acme/speak", speak)
+    options = {"application": "acme/speak", "journal": journal_path}
+    first = await outcomes(client, rows(1), **options)
+    second = await outcomes(client, rows(1), **options)
+    assert [job.output for job in (*first, *second)] == [sound, sound]
+    assert first[0].to_dict()["output"] == encode(sound, "application/octet-stream")
 
 
 async def test_moved_inputs_are_not_started_again(
