@@ -43,7 +43,7 @@ class FixedLimit:
     def __init__(self, value: float) -> None:
         self.value: float = value
         self.in_flight = 0
-        self.outputs = anyio.CapacityLimiter(FIRST_OUTPUTS)
+        self.outputs: anyio.CapacityLimiter = anyio.CapacityLimiter(FIRST_OUTPUTS)
 
     def _change(self, value: float) -> None:
         self.value = value
@@ -135,8 +135,8 @@ class SubmitLimit:
         self._is_fixed = given != "auto"
         self._exact = float(MIN_SUBMITS if given == "auto" else given)
         self._latency = math.inf
-        self.slots = anyio.CapacityLimiter(self.value)
-        self.requests = anyio.CapacityLimiter(1)
+        self.slots: anyio.CapacityLimiter = anyio.CapacityLimiter(self.value)
+        self.requests: anyio.CapacityLimiter = anyio.CapacityLimiter(1)
 
     @property
     def value(self) -> int:
