@@ -190,6 +190,20 @@ def test_package_import_is_light(statement: str) -> None:
     assert done.stdout.split() == []
 
 
+def test_blocking_import_is_light() -> None:
+    late = {"fal_async.batch.batch", "httpx", "pydantic", "sqlite3", "websockets"}
+    code = f"import sys, fal_async.sync as fal\nfal.SyncClient\nprint(*{late} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize("name", ["Hosts", "Limits", "RetryPolicy"])
 def test_configuration_needs_nothing_heavy_either(name: str) -> None:
     code = f"import sys, fal_async\nfal_async.{name}()\nprint(*set({LATE!r}) & sys.modules.keys())"

@@ -29,7 +29,6 @@ from fal_async import (
     AsyncRequestHandle,
     AsyncRequests,
     AuthenticationError,
-    Batch,
     Cancellation,
     ClientClosedError,
     Completed,
@@ -53,7 +52,6 @@ from fal_async import (
     InvalidWebhookEventError,
     InvalidWebhookSignatureError,
     JobCancelledError,
-    Journal,
     Limits,
     LimitUsage,
     LogLine,
@@ -61,7 +59,6 @@ from fal_async import (
     ModelInfo,
     NotFoundError,
     ObjectExpiration,
-    Once,
     Page,
     PermissionDeniedError,
     Price,
@@ -105,7 +102,6 @@ from fal_async import (
     encode_image,
     get_handle_async,
     http_over_websocket_async,
-    progress,
     realtime_async,
     result_async,
     run_async,
@@ -155,7 +151,16 @@ from fal_async.sync._platform import SyncModels, SyncRequests
 from fal_async.sync._results import SyncResult
 
 if TYPE_CHECKING:
-    from fal_async import Arguments, File, PooledTransport, async_client
+    from fal_async import (
+        Arguments,
+        Batch,
+        File,
+        Journal,
+        Once,
+        PooledTransport,
+        async_client,
+        progress,
+    )
     from fal_async.sync._batch import SyncBatch
     from fal_async.sync._file import SyncDownload, SyncFile
     from fal_async.sync._jobs import SyncJob
@@ -309,7 +314,10 @@ __all__ = [
 
 _LAZY = {
     "Arguments": "fal_async",
+    "Batch": "fal_async",
     "File": "fal_async",
+    "Journal": "fal_async",
+    "Once": "fal_async",
     "PooledTransport": "fal_async",
     "SyncBatch": "fal_async.sync._batch",
     "SyncDownload": "fal_async.sync._file",
@@ -319,6 +327,7 @@ _LAZY = {
     "Webhooks": "fal_async.sync._webhooks",
     "async_client": "fal_async",
     "missed": "fal_async.sync._webhooks",
+    "progress": "fal_async",
 }
 
 

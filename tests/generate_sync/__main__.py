@@ -55,7 +55,10 @@ OBJECTS = [name for name in SOURCES if name not in {*FILES, *PLATFORM, *BATCH, "
 #: Public names that load on first use, and their modules; most need pydantic or httpx.
 LAZY = {
     "Arguments": "fal_async",
+    "Batch": "fal_async",
     "File": "fal_async",
+    "Journal": "fal_async",
+    "Once": "fal_async",
     "PooledTransport": "fal_async",
     "SyncBatch": "fal_async.sync._batch",
     "SyncDownload": "fal_async.sync._file",
@@ -65,6 +68,7 @@ LAZY = {
     "Webhooks": "fal_async.sync._webhooks",
     "async_client": "fal_async",
     "missed": "fal_async.sync._webhooks",
+    "progress": "fal_async",
 }
 #: Public names of the blocking API that are written by hand.
 OWN = ["SyncClient", "SyncPages", "SyncResult", "sync_client"]
