@@ -31,9 +31,8 @@ class SyncJob(Job):
     Example:
         >>> with fal_async.sync.SyncClient() as client:
         ...     with client.batch("demo/echo", [{"file": {"url": "data:,hello"}}]) as batch:
-        ...         jobs = list(batch)
-        >>> [file.read() for file in jobs[0].result.files()]
-        [b'hello']
+        ...         [[file.read() for file in job.result.files()] for job in batch]
+        [[b'hello']]
     """
 
     __slots__ = ()
