@@ -40,7 +40,12 @@ def running_loop() -> object:
             return loop  # saves most of the calls
     except RuntimeError:
         pass
-    return current_token().native_token
+    try:
+        return current_token().native_token
+    except RuntimeError:
+        raise
+    except Exception as error:  # the error of some versions of anyio is no RuntimeError
+        raise RuntimeError("no event loop is running in this thread") from error
 
 
 @dataclass(frozen=True, slots=True)
