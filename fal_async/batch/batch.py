@@ -78,7 +78,9 @@ class Batch:
         self._journal = (
             journal
             if isinstance(journal, Journal)
-            else Journal(journal or ":memory:", shared=True if is_received else None)
+            else Journal(
+                ":memory:" if journal is None else journal, shared=True if is_received else None
+            )
         )
         if options.output is not None and self._journal.shared:
             raise InvalidRequestError(

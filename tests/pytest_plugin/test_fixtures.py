@@ -190,7 +190,7 @@ def test_recording_uses_the_key_of_the_user(project: Project) -> None:
 
         def test_missing_response(fal, sync_fal_client):
             fal.replay(PATH)
-            with pytest.raises(Exception, match="cassettes/app.json has no response to POST"):
+            with pytest.raises(Exception, match="was never recorded in cassettes/app.json"):
                 sync_fal_client.run("acme/other", {})
         """
     )
