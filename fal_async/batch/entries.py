@@ -128,8 +128,8 @@ class Summary:
         cost: The cost of all jobs; ``None`` if no cost is known.
 
     Example:
-        >>> journal = fal_async.Journal(":memory:")
-        >>> journal.summary().total
+        >>> with fal_async.Journal(":memory:") as journal:
+        ...     print(journal.summary().total)
         0
     """
 
