@@ -288,8 +288,10 @@ class Scheduler:
         due = anyio.current_time() + delay
         heapq.heappush(self._deferred, (due, next(self._numbers), item))
 
-    async def _reload(self, item: Item) -> None:
-        item.entry = (await self._journal._find([item.key])).get(item.key)
+    async def _reload(self, *items: Item) -> None:
+        entries = await self._journal._find([item.key for item in items])
+        for item in items:
+            item.entry = entries.get(item.key)
 
     async def _settle(self, item: Item, job: Job) -> None:
         """Save the files of an outcome and deliver it, also for inputs that repeat this one."""
@@ -377,9 +379,8 @@ class Scheduler:
         """Ask the platform for the jobs of unsure inputs, unless the journal knows them by now."""
         unsure, self._unsure = self._unsure, []
         await self._journal._flush()
-        entries = await self._journal._find([item.key for item in unsure])
+        await self._reload(*unsure)
         for item in unsure:
-            item.entry = entries.get(item.key)
             if item.entry is not None and item.entry.state in COMPLETE:
                 self._defer(item)  # a callback, or another process, was faster
         items = [item for item in unsure if item.entry is None or item.entry.state not in COMPLETE]
@@ -403,16 +404,16 @@ class Scheduler:
         for item in items:
             if item.key in found:
                 state = "planned" if found[item.key] is None else "running"
+                values: dict[str, Any] = {"state": state, "request_id": found[item.key]}
                 # The time of the search is not that of the job, so it does not count as its start.
-                values: dict[str, Any] = {
-                    "state": state,
-                    "request_id": found[item.key],
-                    "tried_at": time.time(),
-                }
-                await self._journal._commit(Update(item.key, item.attempts, values, states=PENDING))
-                await self._reload(item)
-                self._defer(item)
+                values["tried_at"] = time.time()
+                self._journal._commit_soon(Update(item.key, item.attempts, values, states=PENDING))
             elif can_ask and item.key not in overdue:
                 self._unsure.append(item)
             else:
                 self._report(item)
+        if settled := [item for item in items if item.key in found]:
+            await self._journal._flush()
+            await self._reload(*settled)
+        for item in settled:
+            self._defer(item)
