@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from fal_async._core.annotations import set_module
 from fal_async._files.encode import encode
+from fal_async._protocol.downloads import decode_data_url
 from fal_async._protocol.serialization import decode_json, encode_json
 
 if TYPE_CHECKING:
@@ -241,5 +241,5 @@ def decode_output(body: bytes) -> Any:
     """Decode an output of the journal."""
     value = decode_json(body)
     if isinstance(value, str) and value.startswith(_BYTES):
-        return base64.b64decode(value.removeprefix(_BYTES))
+        return decode_data_url(value)[1]
     return value

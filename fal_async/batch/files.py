@@ -114,10 +114,10 @@ class FileSaver:
             InvalidRequestError: The pattern has a name that the input does not have.
         """
         paths: list[Path] = []
+        run = await self._journal._open()
         for number, file in enumerate(files_in_output(job.output, File, self._dispatcher)):
             path = self._path(job, number, file)
             await self._prepare_folder(path if path.is_dir() else path.parent)
-            run = await self._journal._open()
             names = file.file_name, file.content_type
             paths.append(
                 await download_to(self._dispatcher, file.url, path, None, *names, run.name)

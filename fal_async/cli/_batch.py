@@ -7,7 +7,6 @@ import signal
 import sys
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -375,7 +374,7 @@ def sort(path: Path) -> int:
 
 def cancel(path: str) -> int:
     """Cancel all jobs that a journal knows to be running."""
-    return anyio.run(partial(_cancel, path))
+    return anyio.run(_cancel, path)
 
 
 async def _cancel(path: str) -> int:

@@ -17,7 +17,7 @@ from fal_async._core.annotations import set_module
 from fal_async._core.checks import describe, explain
 from fal_async._protocol.error_mapping import exception_from_response
 from fal_async._protocol.response import Output, Response, read_id
-from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async._protocol.serialization import decode_json, encode_json, object_or_empty
 from fal_async.errors import InvalidRequestError, InvalidResponseError, InvalidWebhookEventError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class WebhookEvent(Bound):
             raise InvalidWebhookEventError(
                 f"the callback must be JSON, got {raw[:100]!r}: {explain(invalid)}", raw
             ) from invalid
-        body = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+        body = object_or_empty(value)
         request_id, status = read_id(body.get("request_id")), body.get("status")
         if request_id is None:
             raise InvalidWebhookEventError(
@@ -139,8 +139,7 @@ class WebhookEvent(Bound):
         check_output_type(output)
         if not self.ok:
             # The error that the result call would raise.
-            payload: object = self.payload
-            fields = cast("dict[str, object]", payload) if isinstance(payload, dict) else {}
+            fields = object_or_empty(self.payload)
             found = _STATUS.search(self.error or "")
             # A list of problems is about the input.
             guess = 422 if isinstance(fields.get("detail"), list) else 500

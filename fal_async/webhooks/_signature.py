@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from fal_async._core.checks import describe, explain
-from fal_async._protocol.serialization import decode_json
+from fal_async._protocol.serialization import decode_json, object_or_empty
 from fal_async.errors import (
     InvalidRequestError,
     InvalidResponseError,
@@ -229,7 +229,7 @@ def parse_keys(body: bytes) -> tuple[Ed25519PublicKey, ...]:
 
 def _ed25519_bytes(entry: object) -> bytes | None:
     """Return the 32 bytes of a public key; ``None`` for another kind of key."""
-    fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+    fields = object_or_empty(entry)
     x = fields.get("x")
     if fields.get("kty", "OKP") != "OKP" or fields.get("crv", "Ed25519") != "Ed25519":
         return None
