@@ -7,7 +7,6 @@ than this package does. Frameworks read annotations at run time, and cause these
 from __future__ import annotations
 
 import sys
-from collections import ChainMap
 from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -69,18 +68,14 @@ def make_resolvable(value: object) -> None:
     if isinstance(value, FunctionType):
         _defer_function(value)
     elif isinstance(value, type):
-        ours = [cls for cls in value.__mro__ if cls.__module__.partition(".")[0] == _PACKAGE]
-        modules = [_defined_in.get(cls, cls.__module__) for cls in ours]
-        for index, cls in enumerate(ours):
+        for cls in value.__mro__:
+            if cls.__module__.partition(".")[0] != _PACKAGE:
+                continue
             if "__annotations__" in vars(cls):
-                _defer(cls, modules[index], as_types=cls in _defined_in)
-            has_fields = is_dataclass(cls)
-            for name, member in vars(cls).items():
+                _defer(cls, _defined_in.get(cls, cls.__module__), as_types=cls in _defined_in)
+            for member in vars(cls).values():
                 function = getattr(member, "fget", getattr(member, "__func__", member))
-                if name == "__init__" and has_fields:
-                    # Its parameters are fields, also those of base classes in other modules.
-                    _defer(function, *modules[index:], as_types=True)
-                elif isinstance(function, FunctionType):
+                if isinstance(function, FunctionType):
                     _defer_function(function)
 
 
@@ -91,10 +86,10 @@ def _defer_function(function: FunctionType) -> None:
         _defer_function(wrapped)
 
 
-def _defer(annotated: Any, *modules: str, as_types: bool = False) -> None:
+def _defer(annotated: Any, module: str, *, as_types: bool = False) -> None:
     annotations: dict[str, Any] = annotated.__annotations__
     if annotations and not isinstance(annotations, _Annotations):
-        annotated.__annotations__ = _Annotations(annotations, modules, as_types=as_types)
+        annotated.__annotations__ = _Annotations(annotations, module, as_types=as_types)
 
 
 class _Annotations(dict[str, Any]):
@@ -102,27 +97,24 @@ class _Annotations(dict[str, Any]):
 
     Args:
         annotations: The annotations.
-        modules: The names of the modules that they are written in.
+        module: The name of the module that they are written in.
         as_types: Whether to return types for strings: `typing.get_type_hints` evaluates the strings
             of a class in the module that the class shows.
     """
 
-    def __init__(
-        self, annotations: dict[str, Any], modules: tuple[str, ...], *, as_types: bool
-    ) -> None:
+    def __init__(self, annotations: dict[str, Any], module: str, *, as_types: bool) -> None:
         super().__init__(annotations)
-        self._modules = modules
+        self._module = module
         self._as_types = as_types
 
     def _resolve(self) -> None:
-        for module in self._modules:
-            _import_names(module)
+        _import_names(self._module)
         if self._as_types:
             self._as_types = False
-            namespace = ChainMap(*(vars(sys.modules[module]) for module in self._modules))
+            namespace = vars(sys.modules[self._module])
             for name, annotation in list(super().items()):
                 if isinstance(annotation, str):
-                    self[name] = eval(annotation, {}, namespace)  # noqa: S307 -- the module's own text
+                    self[name] = eval(annotation, namespace)  # noqa: S307 -- the module's own text
 
     def __getitem__(self, name: str) -> Any:
         self._resolve()
