@@ -84,18 +84,16 @@ class BatchMixin:
             a cat
         """
         from fal_async.batch.once import fetch_once  # most programs do without
-        from fal_async.batch.options import BatchOptions
+        from fal_async.batch.options import ONE_INPUT, BatchOptions
 
         options = BatchOptions(
             application=str(parse_endpoint(application)),
             key=None if key is None else (lambda _: key),
             unsure=unsure,
             lost=lost,
-            submitting=1,
             attempts=attempts,
-            stop_after=None,
-            grace=0.0,
             submit_options=submit_options,
+            **ONE_INPUT,
         )
         return await fetch_once(self._dispatcher, arguments, journal, options, output)
 

@@ -13,7 +13,7 @@ from fal_async._core.secrets import conceal
 from fal_async._net.event_loops import PerLoop
 from fal_async.batch.journal import Journal
 from fal_async.batch.once import execute_once
-from fal_async.batch.options import BatchOptions
+from fal_async.batch.options import ONE_INPUT, BatchOptions
 from fal_async.batch.postgres import without_password
 from fal_async.errors import InvalidRequestError
 
@@ -89,11 +89,9 @@ class Once:
             arguments=arguments,
             unsure=unsure,
             lost=lost,
-            submitting=1,
             attempts=attempts,
-            stop_after=None,
-            grace=0.0,
             submit_options=submit_options,
+            **ONE_INPUT,
         )
         self._journal = (journal if isinstance(journal, Journal) else Journal(journal)).path
         if not isinstance(cast("object", into), str):

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from fal_async.batch.inputs import Row
     from fal_async.batch.jobs import Job, Progress
 
-__all__ = ["BatchOptions", "Budget", "Changed", "Duplicates", "Lost", "OnStop", "Unsure"]
+__all__ = [
+    "ONE_INPUT",
+    "BatchOptions",
+    "Budget",
+    "Changed",
+    "Duplicates",
+    "Lost",
+    "OnStop",
+    "Unsure",
+]
 
 #: The treatment of inputs for which a job may have been started: ``"look"`` asks the platform for
 #: its requests, ``"report"`` yields them with an error, ``"again"`` starts another job.
@@ -41,6 +50,9 @@ Duplicates: TypeAlias = Literal["each", "once", "error"]
 Changed: TypeAlias = Literal["error", "new", "keep"]
 #: The treatment of jobs in flight when a batch is stopped.
 OnStop: TypeAlias = Literal["leave", "wait", "cancel"]
+
+#: The options of a batch of one input, which is submitted alone and ends with its job.
+ONE_INPUT: Final[Mapping[str, Any]] = {"submitting": 1, "stop_after": None, "grace": 0.0}
 
 _SUBMIT_ONLY: Final = ("hint", "no_retry", "priority", "max_queue_length")
 _PLATFORM: Final = (
