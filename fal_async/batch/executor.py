@@ -24,7 +24,7 @@ from fal_async.batch.callbacks import CallbackWaiter, callback_url
 from fal_async.batch.entries import PENDING, Begin, Update, encode_output
 from fal_async.batch.errors import JournalError
 from fal_async.batch.files import JournalUploads, upload_each
-from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled, is_start_retried
+from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
 from fal_async.batch.limits import SubmitLimit
 from fal_async.batch.lookup import find_output
 from fal_async.errors import (
@@ -199,7 +199,7 @@ class JobExecutor:
                         item.application, arguments, auto_upload=False, **options
                     )
             except (RateLimitError, ConnectionFailedError, FalClientHTTPError) as error:
-                if not is_start_retried(error) or self._is_stopping():
+                if not _is_start_retried(error) or self._is_stopping():
                     raise
                 delay = max(next(delays), getattr(error, "retry_after", None) or 0.0)
                 _log.info("Submitting input %d again in %.1f s: %s", item.index, delay, error)
@@ -219,7 +219,7 @@ class JobExecutor:
             return await self._starting.get_handle(item.application, known)
         if error.started is False or isinstance(error, _FATAL):
             is_fatal = isinstance(error, (*_FATAL, NotFoundError))
-            if is_fatal or is_start_retried(error):
+            if is_fatal or _is_start_retried(error):
                 return self._rollback_claim(item, error if is_fatal else None)
             return await self._fail(item, error)
         facts = replace(ErrorFacts.from_error(error), final=False)
@@ -400,6 +400,15 @@ class JobExecutor:
                 group.start_soon(cancel, handle)
         if self._callbacks is not None:
             self._callbacks.give_up()
+
+
+def _is_start_retried(error: FalClientError) -> bool:
+    """Return whether a start was certainly not accepted, for a reason that passes."""
+    if error.started is not False:
+        return False
+    if isinstance(error, ConnectionFailedError | RateLimitError):
+        return True
+    return isinstance(error, FalClientHTTPError) and error.status_code >= 500
 
 
 def _handle_values(handle: AsyncRequestHandle, calls: Calls) -> dict[str, Any]:

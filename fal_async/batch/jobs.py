@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 from fal_async._core.annotations import set_module
 from fal_async.batch.entries import jsonable_output
 from fal_async.errors import (
-    ConnectionFailedError,
     FalClientError,
     FalClientHTTPError,
     InvalidInputError,
@@ -41,7 +40,6 @@ __all__ = [
     "StopReason",
     "StoredJob",
     "Unsettled",
-    "is_start_retried",
 ]
 
 #: The reason for which a batch has started no more jobs before its inputs were exhausted.
@@ -345,15 +343,6 @@ class Stop:
     """The end of the batch: an input was not started, and no other can be."""
 
     error: FalClientError | None = None
-
-
-def is_start_retried(error: FalClientError) -> bool:
-    """Return whether a start was certainly not accepted, for a reason that passes."""
-    if error.started is not False:
-        return False
-    if isinstance(error, ConnectionFailedError | RateLimitError):
-        return True
-    return isinstance(error, FalClientHTTPError) and error.status_code >= 500
 
 
 #: What a step for an input leads to.
