@@ -184,13 +184,12 @@ class SendBuffer:
         if self._closed:
             return
         self.size += len(frames)
-        if self.write_through and not self._parts and isinstance(frames, bytes):
-            self.write_through = False
+        write_through, self.write_through = self.write_through, False
+        if write_through and not self._parts and isinstance(frames, bytes):
             self._send(frames)
         else:
             self._parts.append(frames)
-            if self.write_through:
-                self.write_through = False
+            if write_through:
                 self.flush()
         if self._parts and self._wakeup is not None:
             self._wakeup.set()
