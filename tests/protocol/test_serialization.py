@@ -494,6 +494,13 @@ def test_messages_are_parsed_like_msgpack(value: object) -> None:
         assert caught.value.body == packed[:cut]
 
 
+@pytest.mark.parametrize("kind", [b"\xc6", b"\xc9", b"\xdb", b"\xdd", b"\xdf"])
+@pytest.mark.parametrize("size", [b"\x20\x00\x00\x00", b"\xff\xff\xff\xff"])
+def test_announced_size_takes_no_memory(kind: bytes, size: bytes) -> None:
+    with pytest.raises(InvalidResponseError):
+        decode_msgpack(kind + size + b"of message")
+
+
 @given(st.binary(min_size=1, max_size=5))
 def test_trailing_value_in_message_is_an_error(more: bytes) -> None:
     with pytest.raises(InvalidResponseError):
