@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.benchmark import Measures
     from benchmarks.work import Work
 
-__all__ = ["BENCHMARK"]
+__all__ = ["BENCHMARK", "worker_of"]
 
 _SUBSCRIBE: Final = """
 import sys
@@ -73,7 +73,7 @@ def _kill(program: str) -> Callable[[Work], Measures]:
             running = start(fal, program, count, folder)
             wait_for(running, executions, count // 2)
             if work["kills_worker"]:
-                os.kill(_worker_of(fal.key), signal.SIGKILL)
+                os.kill(worker_of(fal.key), signal.SIGKILL)
             else:
                 running.kill()
                 running.communicate()
@@ -93,8 +93,8 @@ def _kill(program: str) -> Callable[[Work], Measures]:
     return measure
 
 
-def _worker_of(key: str) -> int:
-    """Return the process id of a worker that has this key in its environment."""
+def worker_of(key: str) -> int:
+    """Return the process id of a Ray worker that has this key in its environment."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             is_worker = "ray::MapWorker" in (folder / "cmdline").read_text()

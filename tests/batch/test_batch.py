@@ -12,6 +12,7 @@ from fal_async import AccountLockedError, InvalidRequestError, Journal, encode
 from fal_async.batch import BatchStoppedError, ChangedInputError, inputs
 from fal_async.batch.jobs import StoredJob
 from fal_async.emulator import AppError, Fault
+from tests.support.http import gated_echo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -343,11 +344,7 @@ async def test_expired_result_is_looked_up(
     fal: Emulator, client: AsyncClient, tmp_path: Path, is_stored: bool
 ) -> None:
     gate = fal.gate()
-
-    @fal.endpoint("acme/slow")
-    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
-        await gate.wait()
-        return arguments
+    fal.register("acme/slow", gated_echo(gate))
 
     options: dict[str, Any] = {"journal": tmp_path / "journal.db", "store_io": is_stored}
     async with client.batch("acme/slow", rows(3), grace=0.01, **options):

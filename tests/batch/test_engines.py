@@ -7,16 +7,17 @@ import signal
 import sys
 from collections import Counter
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
+from benchmarks.engines import worker_of
 from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from pathlib import Path
     from subprocess import Popen
 
     from fal_async.emulator import Emulator
@@ -63,18 +64,6 @@ def executions(fal: Emulator) -> Counter[int]:
 def start(fal: Emulator, program: str, folder: Path) -> AbstractContextManager[Popen[str]]:
     command = [sys.executable, "-c", program, str(ROWS), str(folder / "journal.db")]
     return started(command, env={**os.environ, **fal.environ}, cwd=folder)
-
-
-def worker_of(key: str) -> int:
-    """Return the process id of a Ray worker that has this key in its environment."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            is_worker = "ray::MapWorker" in (folder / "cmdline").read_text()
-            if is_worker and key in (folder / "environ").read_text():
-                return int(folder.name)
-        except OSError:
-            continue
-    raise ProcessLookupError
 
 
 def test_killed_datasets_process_pays_once(

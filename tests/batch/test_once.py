@@ -20,6 +20,7 @@ from fal_async.batch import ChangedInputError
 from fal_async.batch.once import _open_journal
 from fal_async.emulator import AppError, Fault
 from fal_async.errors import SubmitOutcomeUnknownError
+from tests.support.http import gated_echo
 from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
@@ -80,11 +81,7 @@ async def test_cancelled_call_leaves_the_job(
     fal: Emulator, client: AsyncClient, tmp_path: Path
 ) -> None:
     gate = fal.gate()
-
-    @fal.endpoint("acme/slow")
-    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
-        await gate.wait()
-        return arguments
+    fal.register("acme/slow", gated_echo(gate))
 
     journal = tmp_path / "journal.db"
     async with anyio.create_task_group() as group:
