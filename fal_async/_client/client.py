@@ -51,7 +51,13 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient"]
 
 #: Modules that are imported on first use, since they are slow to import.
-_LATE_MODULES = ("_files.auto_upload", "_files.file", "_client.sessions", "_websocket.handshake")
+_LATE_MODULES = (
+    "_files.attachment_uploads",
+    "_files.file",
+    "_client.connector",
+    "_client.sessions",
+    "_websocket.handshake",
+)
 
 
 @set_module("fal_async")

@@ -5,12 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fal_async._files.encode import file_name, media_type
 from fal_async._files.images import image_bytes, image_type
-from fal_async._files.sources import PathSource, open_source
-from fal_async._files.uploads import FileUpload
 from fal_async._net.threads import run_in_thread
-from fal_async._protocol.uploads import FileMetadata, lifecycle_headers, repositories
 
 if TYPE_CHECKING:
     import os
@@ -20,6 +16,7 @@ if TYPE_CHECKING:
 
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._files.images import Picture
+    from fal_async._files.uploads import FileUpload
     from fal_async.types import AsyncFile, Repository, StorageSettings
 
 __all__ = ["StorageMixin"]
@@ -83,15 +80,10 @@ class StorageMixin:
             >>> anyio.run(main)  # doctest: +ELLIPSIS
             http.../hello.txt
         """
-        file_upload = FileUpload(
-            self._dispatcher,
-            FileMetadata(
-                content_type=content_type,
-                file_name=file_name,
-                lifecycle=lifecycle_headers(lifecycle),
-            ),
-            repositories(repository, fallback_repository),
-            on_progress,
+        from fal_async._files.sources import open_source  # most programs do without
+
+        file_upload = self._file_upload(
+            content_type, file_name, repository, fallback_repository, lifecycle, on_progress
         )
         async with await open_source(data) as source:
             return await file_upload.send(source)
@@ -127,15 +119,13 @@ class StorageMixin:
                 been uploaded.
             TransportError: The platform could not be reached.
         """
+        from fal_async._files.encode import file_name, media_type  # most programs do without
+        from fal_async._files.sources import PathSource
+
         name = file_name(path)
         content_type = await run_in_thread(partial(media_type, name))
-        file_upload = FileUpload(
-            self._dispatcher,
-            FileMetadata(
-                content_type=content_type, file_name=name, lifecycle=lifecycle_headers(lifecycle)
-            ),
-            repositories(repository, fallback_repository),
-            on_progress,
+        file_upload = self._file_upload(
+            content_type, name, repository, fallback_repository, lifecycle, on_progress
         )
         async with PathSource(path) as source:
             return await file_upload.send(source)
@@ -209,3 +199,28 @@ class StorageMixin:
         from fal_async._files.file import download_to  # imports pydantic
 
         return await download_to(self._dispatcher, url, path, max_bytes)
+
+    def _file_upload(
+        self,
+        content_type: str,
+        file_name: str | None,
+        repository: Repository | None,
+        fallback_repository: Repository | Sequence[Repository] | None,
+        lifecycle: StorageSettings | None,
+        on_progress: Callable[[int, int | None], Awaitable[None] | None] | None,
+    ) -> FileUpload:
+        # Most programs upload no files by themselves.
+        from fal_async._files.uploads import FileUpload
+        from fal_async._protocol.uploads import FileMetadata, lifecycle_headers, repositories
+
+        metadata = FileMetadata(
+            content_type=content_type,
+            file_name=file_name,
+            lifecycle=lifecycle_headers(lifecycle),
+        )
+        return FileUpload(
+            self._dispatcher,
+            metadata,
+            repositories(repository, fallback_repository),
+            on_progress,
+        )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
-    from fal_async._files.auto_upload import UploadContent
+    from fal_async._files.attachment_uploads import UploadContent
 
 __all__ = [
     "COMPLETE",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fal_async._dispatch.dispatcher import Dispatcher
-    from fal_async._files.auto_upload import UploadContent
+    from fal_async._files.attachment_uploads import UploadContent
     from fal_async.batch.jobs import Job
     from fal_async.batch.journal import Journal
     from fal_async.batch.journal_store import JournalStore

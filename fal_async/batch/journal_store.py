@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fal_async._files.auto_upload import UploadContent
+    from fal_async._files.attachment_uploads import UploadContent
     from fal_async.batch.entries import Change, Entry, KnownUpload, Run, State, Summary
 
 __all__ = ["JournalStore"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fal_async.batch.entries import KnownUpload, Note
 
 if TYPE_CHECKING:
-    from fal_async._files.auto_upload import UploadContent
+    from fal_async._files.attachment_uploads import UploadContent
     from fal_async.batch.entries import Change
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "identify", "row_order"]

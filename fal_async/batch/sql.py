@@ -21,7 +21,7 @@ from fal_async.batch.schema import SCHEMA, SCHEMA_VERSION, identify, row_order
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
-    from fal_async._files.auto_upload import UploadContent
+    from fal_async._files.attachment_uploads import UploadContent
     from fal_async.batch.entries import Change, State
 
 __all__ = ["SQLJournalStore"]

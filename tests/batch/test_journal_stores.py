@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fal_async._files.auto_upload import UploadContent
+from fal_async._files.attachment_uploads import UploadContent
 from fal_async.batch.entries import Begin, Entry, Forget, KnownUpload, Note, Update
 from fal_async.batch.errors import JournalError, JournalInUseError
 from fal_async.batch.journal import open_store
