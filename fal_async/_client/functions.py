@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from fal_async._client.handle import AsyncRequestHandle
     from fal_async._client.http_over_websocket import HTTPOverWebSocket
     from fal_async._client.result import Result
-    from fal_async._client.sessions import (
-        AsyncRealtimeConnection,
-        WebSocketConnection,
-    )
+    from fal_async._client.sessions import AsyncRealtimeConnection, WebSocketConnection
     from fal_async._client.stream import EventStream
     from fal_async._files.images import Picture
     from fal_async.batch.journal import Journal

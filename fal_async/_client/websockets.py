@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final
 
-from fal_async._client.http_over_websocket import HTTPOverWebSocket
-from fal_async._client.sessions import (
-    AsyncRealtimeConnection,
-    ReconnectingWebSocket,
-    WebSocketConnection,
-)
 from fal_async._core.checks import check_callback, check_flag, seconds, whole_number
 from fal_async._net.tasks import ConnectionContext
-from fal_async._net.threads import run_in_thread
 from fal_async._protocol.endpoint import parse_endpoint
-from fal_async._protocol.error_mapping import exception_from_response
-from fal_async._protocol.http_over_websocket import endpoint_url
 from fal_async._protocol.options import merge_headers
-from fal_async._protocol.realtime import (
-    create_path_token,
-    create_token,
-    realtime_url,
-    runner_url,
-    with_token,
-)
-from fal_async.errors import AuthenticationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from fal_async._client.connector import ConnectOptions, WebSocketConnector
+    from fal_async._client.http_over_websocket import HTTPOverWebSocket
+    from fal_async._client.sessions import AsyncRealtimeConnection, WebSocketConnection
     from fal_async._core.secrets import Secret
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._protocol.operation import Operation
-    from fal_async._websocket.connection import WebSocket
 
 __all__ = ["WebSocketMixin"]
 
 #: The default maximum size of a message, in bytes.
 MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
-#: The module that opens WebSockets. A worker thread imports it, since that takes so long.
-HANDSHAKE_MODULE: Final = "fal_async._websocket.handshake"
 
 
 class WebSocketMixin:
@@ -113,6 +92,10 @@ class WebSocketMixin:
             >>> anyio.run(main)
             a cat
         """
+        # Late, like the imports of the methods below: most programs open no WebSockets.
+        from fal_async._client.sessions import AsyncRealtimeConnection, ReconnectingWebSocket
+        from fal_async._protocol.realtime import create_token, realtime_url
+
         hosts, endpoint = self._dispatcher.hosts, parse_endpoint(application)
         connector = self._connector(
             ("realtime", str(endpoint)),
@@ -182,6 +165,9 @@ class WebSocketMixin:
             >>> anyio.run(main)
             hello
         """
+        from fal_async._client.sessions import WebSocketConnection  # late, as in `realtime`
+        from fal_async._protocol.realtime import create_token, runner_url
+
         hosts, endpoint = self._dispatcher.hosts, parse_endpoint(application)
         connector = self._connector(
             ("ws_connect", str(endpoint)),
@@ -232,6 +218,10 @@ class WebSocketMixin:
             >>> anyio.run(main)
             a cat
         """
+        # Late, as in `realtime`.
+        from fal_async._client.http_over_websocket import HTTPOverWebSocket
+        from fal_async._protocol.http_over_websocket import endpoint_url
+
         endpoint = parse_endpoint(application)
         connector = self._connector(
             ("http_over_websocket", str(endpoint)),
@@ -273,6 +263,8 @@ class WebSocketMixin:
             >>> anyio.run(main)
             True
         """
+        from fal_async._protocol.realtime import create_path_token  # late, as in `realtime`
+
         operation = create_path_token(
             self._dispatcher.hosts, parse_endpoint(application), expires_in=expires_in, path=path
         )
@@ -290,11 +282,13 @@ class WebSocketMixin:
         ping_timeout: float | None = 20.0,
         max_message_size: int | None = MAX_MESSAGE_SIZE,
         compression: bool = False,
-    ) -> _WebSocketConnector:
+    ) -> WebSocketConnector:
         """Validate the arguments of a call, and return a connector with them."""
+        from fal_async._client.connector import WebSocketConnector  # late, as in `realtime`
+
         if max_message_size is not None:
             whole_number("max_message_size", max_message_size)
-        options: _ConnectOptions = {
+        options: ConnectOptions = {
             "headers": {
                 "user-agent": self._dispatcher.user_agent,
                 **self._dispatcher.headers,
@@ -306,60 +300,4 @@ class WebSocketMixin:
             "max_message_size": max_message_size,
             "compression": check_flag("compression", compression),
         }
-        return _WebSocketConnector(self._dispatcher, call, url, token_operation, options)
-
-
-class _ConnectOptions(TypedDict):
-    """The options of `connect_websocket`."""
-
-    headers: Mapping[str, str]
-    open_timeout: float | None
-    ping_interval: float | None
-    ping_timeout: float | None
-    max_message_size: int | None
-    compression: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _WebSocketConnector:
-    """Opens WebSockets for one URL, each with a new token or with the key.
-
-    Attributes:
-        call: The name of the method and the endpoint id, for hooks.
-    """
-
-    dispatcher: Dispatcher
-    call: tuple[str, str]
-    url: str
-    token_operation: Operation[Secret] | None
-    options: _ConnectOptions
-
-    async def connect(self) -> WebSocket:
-        credentials = self.dispatcher.credentials
-
-        async def authorize_and_connect() -> WebSocket:
-            if self.token_operation is not None:
-                token = await self.dispatcher.execute(self.token_operation)
-                return await self._connect(with_token(self.url, token), None)
-            authorization = await credentials.authorization()
-            try:
-                return await self._connect(self.url, authorization)
-            except AuthenticationError:
-                if not credentials.can_refresh:
-                    raise
-            credentials.invalidate(authorization)
-            return await self._connect(self.url, await credentials.authorization())
-
-        with self.dispatcher.call(*self.call):
-            return await self.dispatcher.resources.websockets.open(authorize_and_connect)
-
-    async def _connect(self, url: str | Secret, authorization: Secret | None) -> WebSocket:
-        if HANDSHAKE_MODULE not in sys.modules:
-            await run_in_thread(partial(importlib.import_module, HANDSHAKE_MODULE))
-        # Late: httpx and websockets are slow to import, and only WebSockets need both.
-        from fal_async._websocket.handshake import HandshakeRejected, connect_websocket
-
-        try:
-            return await connect_websocket(url, authorization=authorization, **self.options)
-        except HandshakeRejected as rejection:
-            raise exception_from_response(rejection.response) from None
+        return WebSocketConnector(self._dispatcher, call, url, token_operation, options)
