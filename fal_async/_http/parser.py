@@ -24,6 +24,8 @@ class ResponseParser:
     response differently from its sender would take the end of it for the next response. So a
     connection with a repaired response carries no other request.
 
+    The rest of a body of known length needs no parsing, and is not copied either.
+
     Args:
         no_body: Whether the response has no body, as after a HEAD request.
         max_header_bytes: Maximum length of the head, in bytes.
@@ -56,6 +58,7 @@ class ResponseParser:
         "_overhead",
         "_raw_head",
         "_rejection",
+        "_rest",
         "_was_repaired",
         "body_chunks",
         "complete",
@@ -83,6 +86,7 @@ class ResponseParser:
         self._informational = 0
         self._header_bytes = 0
         self._overhead = 0
+        self._rest: int | None = None  # of a body whose length is known
         self.started = False
         self.status = 0
         self.http_version = "1.1"
@@ -104,15 +108,15 @@ class ResponseParser:
             self.reusable = False
         elif not received:
             self._feed_eof()
+        elif self._rest is not None:
+            self._take(llhttp, received)
         else:
             self.started = True
             self._overhead += len(received)
-            if not self.has_head:
-                self._raw_head.append(received)
-            if self._rejection is None:
+            if self.has_head:
                 self._parse(llhttp, received)
-            elif b"\n" in received or self._overhead > self._max_header_bytes:
-                self._repair(self._rejection)
+            else:
+                self._parse_head(llhttp, received)
         if self.complete or self.failure is not None:
             self._llhttp = None  # break the reference cycle
 
@@ -123,6 +127,29 @@ class ResponseParser:
             return b""
         self.body_chunks = []
         return body_chunks[0] if len(body_chunks) == 1 else b"".join(body_chunks)
+
+    def _parse_head(self, llhttp: httptools.HttpResponseParser, received: bytes) -> None:
+        self._raw_head.append(received)
+        if self._rejection is None:
+            self._parse(llhttp, received)
+        elif b"\n" in received or self._overhead > self._max_header_bytes:
+            self._repair(self._rejection)
+        if self.has_head and not self.complete:
+            lengths = [value for name, value in self.headers if name.lower() == b"content-length"]
+            if lengths:  # llhttp rejects a second one, and one with chunks
+                self._rest = int(lengths[0]) - sum(map(len, self.body_chunks))
+
+    def _take(self, llhttp: httptools.HttpResponseParser, received: bytes) -> None:
+        """Add received bytes to a body of known length."""
+        rest = self._rest or 0
+        self.body_chunks.append(received if len(received) <= rest else received[:rest])
+        self._rest = rest = rest - len(received)
+        if rest <= 0:
+            self.complete = True
+            has_trailing = rest < 0
+            self.reusable = (
+                llhttp.should_keep_alive() and not has_trailing and not self._was_repaired
+            )
 
     def _parse(self, llhttp: httptools.HttpResponseParser, received: bytes) -> None:
         try:

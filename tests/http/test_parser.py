@@ -148,7 +148,7 @@ def test_response_is_parsed_in_any_chunking(raw: bytes, body: bytes, reusable: b
 @pytest.mark.parametrize(("raw", "body", "reusable"), RESPONSES)
 def test_trailing_bytes_prevent_reuse(raw: bytes, body: bytes, reusable: bool) -> None:
     for junk in (b"H", b"HTTP/1.1 200 OK\r\n", raw, b"garbage"):
-        for chunks in ([raw + junk], [raw, junk]):
+        for chunks in ([raw + junk], [raw, junk], [raw[:-1], raw[-1:] + junk]):
             response = fed(*chunks)
             assert (response.complete, response.read_body(), response.failure) == (True, body, None)
             assert not response.reusable
@@ -160,6 +160,15 @@ def test_truncated_response_is_an_error(raw: bytes, body: bytes, reusable: bool)
         response = fed(raw[:end], b"")
         assert not response.complete
         assert isinstance(response.failure, RemoteProtocolError)
+
+
+def test_body_of_known_length_is_not_copied() -> None:
+    chunk = b"ello"
+    response = fed(SIZED + b"h")
+    assert response.read_body() == b"h"
+    response.feed(chunk)
+    assert (response.complete, response.reusable) == (True, True)
+    assert response.read_body() is chunk
 
 
 @pytest.mark.parametrize("head", UNTIL_CLOSE)
