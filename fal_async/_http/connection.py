@@ -17,6 +17,7 @@ from fal_async._net.errors import (
     WriteError,
     WriteTimeout,
 )
+from fal_async._net.sockets import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -35,6 +36,8 @@ Timeouts: TypeAlias = "Mapping[str, float | None]"
 #: The fraction of a server's keep-alive timeout in which an idle connection is reused. The rest
 #: allows for network delay and for clocks that differ.
 IDLE_MARGIN: Final = 0.8
+#: Maximum number of bytes that are read of a body at once, when the peer is faster than the reader.
+MAX_READ: Final = 262144
 #: Bytes offered to the socket before other tasks run.
 MAX_WRITE: Final = 262144
 #: Maximum payload of one TLS record, in bytes (RFC 8446, section 5.1).
@@ -162,29 +165,30 @@ class HTTPConnection:
             if received is not None:
                 response.feed(received)
 
-    async def receive(self, timeout: float | None) -> bytes:
+    async def receive(self, timeout: float | None, max_bytes: int) -> bytes:
         """Receive more of the response; ``b""`` is the end of the connection.
 
         Args:
             timeout: Maximum time to wait, in seconds; ``None`` disables the timeout.
+            max_bytes: Maximum number of bytes.
 
         Raises:
             ReadTimeout: Nothing arrived in time.
             ReadError: The connection broke.
         """
-        received = self._receive_nowait()
+        received = self._receive_nowait(max_bytes)
         if received is not None:
             await checkpoint()
             return received
         while received is None:
             if not await self.stream.wait_receivable(timeout):
                 raise ReadTimeout(f"no more of the response was received for {timeout} s")
-            received = self._receive_nowait()
+            received = self._receive_nowait(max_bytes)
         return received
 
-    def _receive_nowait(self) -> bytes | None:
+    def _receive_nowait(self, max_bytes: int = CHUNK) -> bytes | None:
         try:
-            return self.stream.receive_nowait()
+            return self.stream.receive_nowait(max_bytes)
         except OSError as error:
             raise ReadError(f"the connection broke: {error.strerror or error}") from error
 
@@ -331,6 +335,8 @@ class Release(Protocol):
 class ResponseBody:
     """The body of a response, received while it is read.
 
+    The reads of a long body become larger, as long as the peer fills them.
+
     Args:
         connection: The connection that the body arrives on.
         response: The parser of the response.
@@ -348,6 +354,7 @@ class ResponseBody:
         self._connection = connection
         self._response = response
         self._timeout = timeout
+        self._read_size = CHUNK
         self._release: Release | None = release
 
     def __del__(self) -> None:
@@ -367,7 +374,10 @@ class ResponseBody:
             if self._release is None:
                 raise ReadError("the response was closed before its end")
             try:
-                response.feed(await self._connection.receive(self._timeout))
+                received = await self._connection.receive(self._timeout, self._read_size)
+                if len(received) == self._read_size:
+                    self._read_size = min(2 * self._read_size, MAX_READ)
+                response.feed(received)
             except BaseException:
                 self._release_once(reusable=False)
                 raise

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from fal_async._net.errors import DecodingError, ExchangeError
-from fal_async._net.time_slice import TimeSlice
+from fal_async._net.time_slice import SLICE, TimeSlice
 from fal_async._protocol.content_coding import CodingError, ContentDecoder, content_codings
 from fal_async._protocol.response import Response
 from fal_async._protocol.retry import NetworkFailure
@@ -300,6 +300,7 @@ class DecodedBody:
         self._body = _SingleChunk(body) if isinstance(body, bytes) else body
         self._encoding = encoding
         self._decoder: ContentDecoder | None = None
+        self._rest = memoryview(b"")
         self._time_slice = TimeSlice()
 
     def __aiter__(self) -> Self:
@@ -325,15 +326,19 @@ class DecodedBody:
             raise DecodingError(str(error)) from error
 
     async def _feed(self, decoder: ContentDecoder | None) -> None:
-        received = await anext(self._body, None)
-        if received is None:
-            if decoder is not None:
-                decoder.finish()
-            raise StopAsyncIteration
-        if decoder is None and received:  # a response without a body may name any coding
+        """Feed the decoder in slices, since it copies the rest of its input at each step."""
+        if not self._rest:
+            received = await anext(self._body, None)
+            if received is None:
+                if decoder is not None:
+                    decoder.finish()
+                raise StopAsyncIteration
+            self._rest = memoryview(received)
+        if decoder is None and self._rest:  # a response without a body may name any coding
             decoder = self._decoder = ContentDecoder(content_codings(self._encoding))
         if decoder is not None:
-            decoder.feed(received)
+            decoder.feed(bytes(self._rest[:SLICE]))
+            self._rest = self._rest[SLICE:]
 
 
 class _SingleChunk:
