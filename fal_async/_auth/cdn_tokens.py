@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from copy import copy
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
@@ -35,7 +34,6 @@ class _Execute(Protocol):
     async def __call__(self, operation: Operation[CdnToken], /) -> CdnToken: ...
 
 
-@dataclass(slots=True)
 class _Account:
     """The token of one account, which one task at a time requests.
 
@@ -47,11 +45,12 @@ class _Account:
         failure: The error of that request.
     """
 
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
-    token: CdnToken | None = None
-    requests: int = 0
-    failed_request: int = 0
-    failure: FalClientError | None = None
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.token: CdnToken | None = None
+        self.requests = 0
+        self.failed_request = 0
+        self.failure: FalClientError | None = None
 
 
 class CdnTokenCache:

@@ -10,13 +10,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from copy import copy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 import anyio
 
-from fal_async._auth.login import LoginTokenFile
 from fal_async._core.secrets import Secret, Variables, conceal
 from fal_async._net.event_loops import running_loop
 from fal_async._net.threads import run_in_thread
@@ -31,7 +29,7 @@ from fal_async.errors import FalClientError, InvalidRequestError, MissingCredent
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fal_async._auth.login import FormPoster
+    from fal_async._auth.login import FormPoster, LoginTokenFile
 
 __all__ = ["Credentials", "KeyProvider"]
 
@@ -39,12 +37,12 @@ __all__ = ["Credentials", "KeyProvider"]
 KeyProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 
 
-@dataclass(slots=True)
 class _PendingLookup:
     """A lookup in progress on one event loop, and its failure."""
 
-    done: anyio.Event = field(default_factory=anyio.Event)
-    failure: FalClientError | None = None
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.failure: FalClientError | None = None
 
 
 class Credentials:
@@ -127,7 +125,7 @@ class Credentials:
         pending = self._pending[loop] = _PendingLookup()
         try:
             found = await run_in_thread(self._lookup)
-            if isinstance(found, LoginTokenFile):
+            if not isinstance(found, AuthHeader):
                 found = await found.refresh(rejected=self._rejected)
             self._header = found
         except FalClientError as error:
@@ -189,6 +187,8 @@ class Credentials:
                 raise MissingCredentialsError(f"{source} {problem}")
             if key.reveal():
                 return auth_header_from_key(key, source)
+        from fal_async._auth.login import LoginTokenFile  # programs with a key do without
+
         if directory := environ.get("FAL_HOME_DIR").strip():
             fal_home = _expand_user(directory)
         else:

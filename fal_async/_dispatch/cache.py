@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -62,7 +61,6 @@ def reuse_until(uploaded_at: float, lifetime: float | None) -> float:
     return uploaded_at + (DEFAULT_REUSE if lifetime is None else lifetime / 2)
 
 
-@dataclass(slots=True)
 class _Entry:
     """The URL of one content, which one task at a time uploads.
 
@@ -72,9 +70,10 @@ class _Entry:
         reuse_until: The Unix time until which the URL is reused, in seconds.
     """
 
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
-    url: str | None = None
-    reuse_until: float = 0.0
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.url: str | None = None
+        self.reuse_until = 0.0
 
 
 class UploadCache:

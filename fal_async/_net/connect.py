@@ -12,7 +12,6 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
-import certifi
 from anyio.streams.tls import TLSAttribute
 
 from fal_async._net.errors import ConnectError
@@ -203,6 +202,8 @@ def _load_context() -> ssl.SSLContext:
             elif folder := os.environ.get("SSL_CERT_DIR"):
                 context = _create_context("SSL_CERT_DIR", folder=folder)
             else:
+                import certifi  # slow to import, and this is a worker thread
+
                 context = _create_context("certifi", file=certifi.where())
             context.set_alpn_protocols(["http/1.1"])
             _context = context

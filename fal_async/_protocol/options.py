@@ -37,7 +37,8 @@ _MAX_TAGS: Final = 10
 _MAX_TAG_BYTES: Final = 1024
 _TAG_KEY = re.compile(r"[a-z0-9._-]{1,64}")
 _TAG_VALUE = re.compile(r"[ -+\--~]{0,256}")  # printable ASCII without the comma
-_WEB_URL = re.compile(r"https?://[^\s/?#\\][^\s\\\x00-\x1f\x7f\ud800-\udfff]*", re.IGNORECASE)
+# The scheme alone ignores case: a large set of characters that does takes 13 ms to compile.
+_WEB_URL = re.compile(r"(?i:https?)://[^\s/?#\\][^\s\\\x00-\x1f\x7f\ud800-\udfff]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _PRODUCT = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from fal_async._protocol.serialization import decode_json
@@ -74,6 +73,8 @@ class Response:
         seconds = _number(value)
         if seconds is not None:
             return seconds
+        from email.utils import parsedate_to_datetime  # slow to import, and dates are rare
+
         try:
             delay = parsedate_to_datetime(value) - parsedate_to_datetime(self.headers["date"])
         except (LookupError, ValueError, TypeError, OverflowError):
