@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,31 @@ async def _aiohttp(work: Work) -> Measures:
         return await _talk(send, receive, work)
 
 
+async def _picows(work: Work) -> Measures:
+    import ormsgpack
+    import picows
+
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+
+    class Listener(picows.WSListener):
+        def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+            received.put_nowait(frame.get_payload_as_bytes())
+
+    transport, _ = await picows.ws_connect(Listener, _socket_url(work))
+
+    async def send(message: object) -> None:
+        transport.send(picows.WSMsgType.BINARY, ormsgpack.packb(message))
+
+    async def receive() -> object:
+        return ormsgpack.unpackb(await received.get())
+
+    try:
+        return await _talk(send, receive, work)
+    finally:
+        transport.disconnect()
+        await transport.wait_disconnected()
+
+
 def _socket_url(work: Work) -> str:
     return f"ws{work.base.removeprefix('http')}/run/{APP}/realtime"
 
@@ -108,13 +134,16 @@ def _case(name: str, size: int, messages: int, ahead: int = 1, stub: tuple[str, 
     return Case(name, {"bytes": size, "messages": messages, "ahead": ahead}, stub=stub)
 
 
-_OFFICIAL, _OURS = "fal_client", "ours, asyncio"
+_OFFICIAL, _AIOHTTP, _OURS = "fal_client", "aiohttp and ormsgpack", "ours, asyncio"
 _SMALL, _PIPELINED = "200 B, one by one", "200 B, 100 under way"
+_MEDIUM, _TLS = "100 kB, one by one", "100 kB, one by one, over TLS"
+_LARGE = "4 MB, one by one"
 _DEFLATE = "100 kB, one by one, server compresses"
 
 
-def _bar(promise: str, case: str, at_most: float) -> Bar:
-    return Bar(promise, "cpu_us", case, _OURS, against=_OFFICIAL, at_most=at_most)
+def _bar(case: str, at_most: float, against: str = _OFFICIAL) -> Bar:
+    promise = f"CPU a message, of {against}'s"
+    return Bar(promise, "cpu_us", case, _OURS, against=against, at_most=at_most)
 
 
 BENCHMARK = Benchmark(
@@ -124,7 +153,8 @@ BENCHMARK = Benchmark(
     legs=(
         Leg(_OFFICIAL, on("asyncio", _fal_client), ("fal_client", "msgpack")),
         Leg("websockets and ormsgpack", on("asyncio", _websockets)),
-        Leg("aiohttp and ormsgpack", on("asyncio", _aiohttp), ("aiohttp",)),
+        Leg(_AIOHTTP, on("asyncio", _aiohttp), ("aiohttp",)),
+        Leg("picows and ormsgpack", on("asyncio", _picows), ("picows",)),
         Leg(_OURS, on("asyncio", _ours)),
         Leg("ours, uvloop", on("uvloop", _ours), ("uvloop",)),
         Leg("ours, trio", on("trio", _ours), ("trio",)),
@@ -132,9 +162,9 @@ BENCHMARK = Benchmark(
     cases=(
         _case(_SMALL, 200, 3000),
         _case(_PIPELINED, 200, 10_000, ahead=100),
-        _case("100 kB, one by one", 100_000, 500),
-        _case("4 MB, one by one", 4_000_000, 20),
-        _case("100 kB, one by one, over TLS", 100_000, 300, stub=("--tls",)),
+        _case(_MEDIUM, 100_000, 500),
+        _case(_LARGE, 4_000_000, 20),
+        _case(_TLS, 100_000, 300, stub=("--tls",)),
         _case(_DEFLATE, 100_000, 100, stub=("--deflate",)),
     ),
     quick=(
@@ -149,8 +179,12 @@ BENCHMARK = Benchmark(
         Column("stub_share", "stub's CPU"),
     ),
     bars=(
-        _bar("CPU a round trip, of fal_client's", _SMALL, 0.9),
-        _bar("CPU a message, of fal_client's", _PIPELINED, 0.7),
-        _bar("CPU a round trip, of fal_client's", _DEFLATE, 0.10),
+        _bar(_SMALL, 0.65),
+        _bar(_PIPELINED, 0.7),
+        _bar(_PIPELINED, 1.0, against=_AIOHTTP),
+        _bar(_MEDIUM, 0.9),
+        _bar(_TLS, 0.9, against=_AIOHTTP),
+        _bar(_LARGE, 0.9),
+        _bar(_DEFLATE, 0.10),
     ),
 )
