@@ -11,8 +11,8 @@ from anyio.lowlevel import checkpoint
 from fal_async._core.annotations import set_module
 from fal_async._net.tasks import on_abandoned_result
 from fal_async._protocol.realtime import (
-    DataMessage,
     ErrorMessage,
+    PlatformMessage,
     SessionTimeout,
     Unauthorized,
     decode_message,
@@ -112,7 +112,17 @@ class AsyncRealtimeConnection(_Receiver):
             FalClientHTTPError: The platform rejected the new connection.
             ConnectionFailedError: The new connection failed.
         """
-        await self._websocket.send(self._encode(arguments))
+        message = self._encode(arguments)
+        try:
+            await self._websocket.current.send(message)
+        except (RealtimeDisconnectedError, InvalidResponseError):
+            # Nothing of the message was sent.
+            if not self._websocket.can_reconnect:
+                raise
+        else:
+            return
+        await self._websocket.reconnect()
+        await self._websocket.current.send(message)
 
     @_redeliver_abandoned
     async def recv(self) -> Any:
@@ -129,24 +139,30 @@ class AsyncRealtimeConnection(_Receiver):
         if self._redeliver:
             return await self._receive_again()
         while True:
-            message = decode_message(await self._websocket.recv(), self._decode)
+            source = self._websocket.source
+            try:
+                received = await source.recv()
+            except (RealtimeDisconnectedError, InvalidResponseError):
+                self._websocket.mark_ended(source)
+                raise
+            message = decode_message(received, self._decode)
+            if not isinstance(message, PlatformMessage):
+                return message
             match message:
-                case DataMessage():
-                    return message.value
                 case ErrorMessage():
-                    self._websocket.end()
+                    self._websocket.end(source)
                     raise RealtimeError(message.error, message.reason, message.payload)
                 case SessionTimeout():
-                    self._websocket.end()
+                    self._websocket.end(source)
                     raise RealtimeError("TIMEOUT", message.reason, message.payload)
                 case Unauthorized():
-                    self._websocket.end()
+                    self._websocket.end(source)
                     raise AuthenticationError(
                         "the token of the session was rejected or has expired",
                         401,
                         body=message.payload,
                     )
-                case _:  # metadata of the platform, such as timings
+                case _:  # metadata, such as timings
                     continue
 
     def __aiter__(self) -> Self:
@@ -178,7 +194,8 @@ class ReconnectingWebSocket:
         connect: Opens the next connection; ``None`` disables reconnecting.
 
     Attributes:
-        current: The connection for `send`.
+        current: The connection to send to.
+        source: The connection to receive from.
     """
 
     def __init__(
@@ -187,49 +204,40 @@ class ReconnectingWebSocket:
         self.current: WebSocket = websocket
         self._connect = connect
         self._connect_lock = anyio.Lock()
-        self._previous: WebSocket | None = None  # has unread messages, or an unread end
-        self._last_read = websocket
+        self.source: WebSocket = websocket  # the lost one while it has unread messages or an end
         self._ended: WebSocket | None = None  # its end was received
         self._closed = False
 
     def __del__(self) -> None:
         self.current.finalize()
 
-    async def send(self, message: str | bytes) -> None:
-        try:
-            return await self.current.send(message)
-        except (RealtimeDisconnectedError, InvalidResponseError):
-            # Nothing of the message was sent.
-            if self._connect is None or self._closed:
-                raise
+    @property
+    def can_reconnect(self) -> bool:
+        """True if `reconnect` may be called."""
+        return self._connect is not None and not self._closed
+
+    async def reconnect(self) -> None:
+        """Open the next connection, unless another task has done so."""
         async with self._connect_lock:
-            if not self.current.is_open:
-                lost, self.current = self.current, await self._connect()
-                if self._previous is None and self._ended is not lost:
-                    self._previous = lost
-                lost.abort()
-                if self._closed:
-                    self.current.abort()
-        return await self.current.send(message)
+            if self._connect is None or self.current.is_open:
+                return
+            lost, self.current = self.current, await self._connect()
+            if self.source is lost and self._ended is lost:
+                self.source = self.current
+            lost.abort()
+            if self._closed:
+                self.current.abort()
 
-    async def recv(self) -> str | bytes | bytearray:
-        websocket = self._last_read = self._previous or self.current
-        try:
-            return await websocket.recv()
-        except (RealtimeDisconnectedError, InvalidResponseError):
-            self._mark_ended(websocket)
-            raise
-
-    def end(self) -> None:
-        """End the connection whose message was received last."""
-        self._mark_ended(self._last_read)
+    def end(self, websocket: WebSocket) -> None:
+        """End a connection because of its last message."""
+        self.mark_ended(websocket)
         if self._connect is not None:
-            self._last_read.abort()
+            websocket.abort()
 
-    def _mark_ended(self, websocket: WebSocket) -> None:
+    def mark_ended(self, websocket: WebSocket) -> None:
+        """Note that the end of a connection was received."""
         self._ended = websocket
-        if websocket is self._previous:
-            self._previous = None
+        self.source = self.current
 
     async def close(self) -> None:
         self._closed = True

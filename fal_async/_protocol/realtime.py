@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
 from fal_async._core.checks import whole_number
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from fal_async._protocol.response import Response
 
 __all__ = [
-    "DataMessage",
     "ErrorMessage",
-    "Message",
     "MetaMessage",
+    "PlatformMessage",
     "SessionTimeout",
     "Unauthorized",
     "create_path_token",
@@ -46,22 +45,21 @@ _PLATFORM_KEYS: Final = frozenset({"type", "error"})
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
 
-@dataclass(slots=True)  # creating a frozen one takes three times as long
-class DataMessage:
-    """A message of the app."""
+class PlatformMessage:
+    """A message of the platform, not of the app."""
 
-    value: Any
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
-class MetaMessage:
+class MetaMessage(PlatformMessage):
     """A message of the platform about the session, such as timings."""
 
     payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorMessage:
+class ErrorMessage(PlatformMessage):
     """An error of the app or the platform, which ends the session."""
 
     error: str
@@ -70,7 +68,7 @@ class ErrorMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionTimeout:
+class SessionTimeout(PlatformMessage):
     """The end of a session that was idle for too long or reached its maximum duration."""
 
     reason: str
@@ -78,19 +76,16 @@ class SessionTimeout:
 
 
 @dataclass(frozen=True, slots=True)
-class Unauthorized:
+class Unauthorized(PlatformMessage):
     """The rejection of an invalid or expired token."""
 
     payload: Mapping[str, Any]
 
 
-Message: TypeAlias = DataMessage | MetaMessage | ErrorMessage | SessionTimeout | Unauthorized
-
-
 def decode_message(
-    message: str | bytes | bytearray, decode: Callable[[bytes], Any] | None = None
-) -> Message:
-    """Decode and classify a message.
+    message: str | bytes | bytearray | memoryview, decode: Callable[[bytes], Any] | None = None
+) -> Any:
+    """Decode a message.
 
     Text is JSON or plain text; binary messages are msgpack, whose byte strings stay bytes.
 
@@ -98,22 +93,26 @@ def decode_message(
         message: The message as received.
         decode: A decoder for binary messages, whose errors are not converted; ``None`` for msgpack.
 
+    Returns:
+        The value, or a `PlatformMessage` if it comes from the platform.
+
     Raises:
         InvalidResponseError: The message is binary, but not msgpack.
     """
+    value: Any
     if isinstance(message, str):
         try:
             value = decode_json(message)
         except ValueError:
-            value = message
-        return _classify(value)
-    return _classify(decode_msgpack(message) if decode is None else decode(bytes(message)))
-
-
-def _classify(value: Any) -> Message:
+            return message
+    else:
+        value = decode_msgpack(message) if decode is None else decode(bytes(message))
     if not isinstance(value, dict) or _PLATFORM_KEYS.isdisjoint(value):  # pyright: ignore[reportUnknownArgumentType]
-        return DataMessage(value)
-    payload = cast("dict[str, Any]", value)
+        return value  # pyright: ignore[reportUnknownVariableType]
+    return _classify(cast("dict[str, Any]", value))
+
+
+def _classify(payload: dict[str, Any]) -> dict[str, Any] | PlatformMessage:
     kind = payload.get("type")
     if kind == "x-fal-error":
         error = str(payload.get("error") or "UNKNOWN_ERROR")
@@ -125,7 +124,7 @@ def _classify(value: Any) -> Message:
         return MetaMessage(payload)
     if payload.get("error") == "Unauthorized" and payload.get("status") == "error":
         return Unauthorized(payload)
-    return DataMessage(payload)
+    return payload
 
 
 def realtime_url(

@@ -295,7 +295,7 @@ def _convert_moment(value: dt.date | dt.time) -> object:
     return value.isoformat()
 
 
-def decode_msgpack(message: bytes | bytearray) -> Any:
+def decode_msgpack(message: bytes | bytearray | memoryview) -> Any:
     """Decode a msgpack message. Byte strings become `bytes`.
 
     Timestamps become aware `datetime` objects if these are precise enough. Other timestamps and
@@ -327,7 +327,7 @@ def decode_msgpack(message: bytes | bytearray) -> Any:
     raise _not_msgpack(message, "it contains more than one value")
 
 
-def _not_msgpack(message: bytes | bytearray, reason: str) -> InvalidResponseError:
+def _not_msgpack(message: bytes | bytearray | memoryview, reason: str) -> InvalidResponseError:
     return InvalidResponseError(
         f"a message of {len(message)} bytes is not msgpack: {reason}", body=bytes(message)
     )
@@ -368,11 +368,8 @@ def encode_msgpack(arguments: object) -> bytes:
         InvalidRequestError: The arguments are not a mapping or a model, or contain a value that has
             no representation in msgpack.
     """
-    ormsgpack = _ormsgpack()
     try:
-        packed: bytes = ormsgpack.packb(
-            arguments, default=_plain_msgpack, option=ormsgpack.OPT_NON_STR_KEYS
-        )
+        packed = _packer()(arguments)
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(
             f"cannot encode the arguments as msgpack: {error.__cause__ or error}"
@@ -380,6 +377,12 @@ def encode_msgpack(arguments: object) -> bytes:
     if packed[0] & 0xF0 != 0x80 and packed[0] not in {0xDE, 0xDF}:
         raise _not_arguments(arguments)
     return packed
+
+
+@cache
+def _packer() -> Callable[[object], bytes]:
+    ormsgpack = _ormsgpack()
+    return partial(ormsgpack.packb, default=_plain_msgpack, option=ormsgpack.OPT_NON_STR_KEYS)
 
 
 def _plain_msgpack(value: object) -> object:
