@@ -30,6 +30,9 @@ RECEIVE_LIMIT: Final = 1024 * 1024
 #: The memory that a message takes besides its content, in bytes. It limits empty messages too.
 MESSAGE_OVERHEAD: Final = 64
 
+#: The number of binary messages that are parsed before the time is checked.
+FRAMES_PER_CHECK: Final = 16
+
 #: The largest write, in bytes. Each write costs a system call, and joining small parts a copy.
 MAX_WRITE: Final = CHUNK_SIZE
 #: The number of writes in a row before other tasks run.
@@ -53,6 +56,7 @@ class ReceiveBuffer:
     Attributes:
         messages: The messages, the oldest first. Remove them with `pop`.
         size: The approximate memory that the messages take, in bytes.
+        buffer: The buffer into which to receive the next bytes; ``None`` if they go to `feed`.
         is_parsed: Whether all received bytes are parsed. Until then, nothing may be added.
         protocol_error: The violation of the protocol by the server, or ``None``.
         has_output: Whether the protocol may have data to send; reset by the connection.
@@ -67,6 +71,7 @@ class ReceiveBuffer:
         self._fragments = bytearray()
         self._is_text = False
         self.size = 0
+        self.buffer: memoryview | None = None
         self.is_parsed = True
         self.protocol_error: str | None = None
         self.has_output = False
@@ -85,15 +90,11 @@ class ReceiveBuffer:
         self.size -= len(message) + MESSAGE_OVERHEAD
         return message
 
-    @property
-    def buffer(self) -> memoryview | None:
-        """The buffer into which to receive the next bytes; ``None`` if they go to `feed`."""
-        return self._reader.buffer
-
     def buffer_updated(self, size: int) -> None:
         """Process ``size`` bytes that were received into `buffer`."""
         for kind, content in self._reader.buffer_updated(size):
             self._process(kind, content)
+        self.buffer = self._reader.buffer
 
     def feed(self, received: bytes) -> None:
         """Add received bytes, for `parse`."""
@@ -102,11 +103,20 @@ class ReceiveBuffer:
 
     def parse(self, time_slice: TimeSlice) -> None:
         """Parse received bytes until the slice of time is over or `RECEIVE_LIMIT` is reached."""
-        for kind, content in self._frames:
-            self._process(kind, content)
-            if self.size >= RECEIVE_LIMIT or time_slice.is_over:
+        is_open = self._protocol.state is OPEN
+        for number, (kind, content) in enumerate(self._frames, 1):
+            if kind == BINARY and is_open:
+                self.messages.append(content)
+                self.size += len(content) + MESSAGE_OVERHEAD
+                checks_time = number % FRAMES_PER_CHECK == 0
+            else:
+                self._process(kind, content)
+                is_open = self._protocol.state is OPEN
+                checks_time = True
+            if self.size >= RECEIVE_LIMIT or (checks_time and time_slice.is_over):
                 return
         self.is_parsed = True
+        self.buffer = self._reader.buffer
 
     def _process(self, kind: int, content: bytes | bytearray) -> None:
         if kind == BINARY:
@@ -159,6 +169,7 @@ class SendBuffer:
     Attributes:
         size: The number of unsent bytes.
         sent: The number of bytes that the socket has accepted so far.
+        is_open: Whether messages may be written. It ends with a close frame or an error.
         error: The error that ended writing, or ``None``.
         write_through: Whether the next write goes to the socket at once.
     """
@@ -169,6 +180,7 @@ class SendBuffer:
         self._drained: anyio.Event | None = None
         self._wakeup: anyio.Event | None = None
         self._closed = False
+        self.is_open = True
         self.size = 0
         self.sent = 0
         self.error: OSError | None = None
@@ -226,24 +238,22 @@ class SendBuffer:
 
     def _join_parts(self) -> bytes | memoryview:
         """Remove the first part, joined with the small parts that follow."""
-        first = self._pop_part()
-        if not self._parts or len(first) >= MAX_WRITE:
-            return first
+        first = self._parts.popleft()
+        if isinstance(first, ChunkedFrame):
+            chunk = first.read(MAX_WRITE)
+            if first:
+                self._parts.appendleft(first)
+                return chunk
+            first = chunk
         parts, size = [first], len(first)
-        while self._parts and size + len(self._parts[0]) <= MAX_WRITE:
-            part = self._pop_part()
-            parts.append(part)
+        # A frame in chunks never fits, unless it is the first part.
+        while self._parts and isinstance(part := self._parts[0], bytes):
             size += len(part)
-        return b"".join(parts)
-
-    def _pop_part(self) -> bytes | memoryview:
-        part = self._parts.popleft()
-        if not isinstance(part, ChunkedFrame):
-            return part
-        chunk = part.read(MAX_WRITE)
-        if part:
-            self._parts.appendleft(part)
-        return chunk
+            if size > MAX_WRITE:
+                break
+            parts.append(part)
+            self._parts.popleft()
+        return b"".join(parts) if len(parts) > 1 else first
 
     async def drain(self) -> None:
         """Wait until at most `HIGH_WATER` bytes are unsent, or the buffer is closed."""
@@ -266,6 +276,7 @@ class SendBuffer:
     def close(self) -> None:
         """Discard the unsent frames, and wake up all waiting tasks."""
         self._closed = True
+        self.is_open = False
         self._parts.clear()
         self.size = 0
         for event in (self._drained, self._wakeup):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, current_token
 from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode
 
@@ -86,6 +86,8 @@ class WebSocket:
         self._sent_before = 0
         self._lost_reason: str | None = None
         self._background: list[BackgroundTask] = []
+        # The function of anyio would find out the kind of event loop on each message.
+        self._checkpoint_if_cancelled = current_token().backend_class.checkpoint_if_cancelled
         if early:
             self._receive_buffer.feed(early)
 
@@ -129,27 +131,26 @@ class WebSocket:
             RealtimeDisconnectedError: The connection is closed.
             InvalidRequestError: The message is neither valid text nor bytes.
         """
-        await checkpoint_if_cancelled()
+        await self._checkpoint_if_cancelled()
         if self._send_buffer.is_full:
             await self._send_buffer.drain()
-        if not self.is_open or self._send_buffer.error is not None:
+        if not self._send_buffer.is_open:
             raise await self._closed_error()
         payload: bytes | bytearray
-        if isinstance(message, str):
-            first_byte, send = TEXT, self._protocol.send_text
-            try:
-                payload = message.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidRequestError(f"text must be valid Unicode: {error.reason}") from error
-        elif isinstance(message, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
+        if isinstance(message, bytes):
+            first_byte, payload = BINARY, message
+        elif isinstance(message, str):
+            first_byte, payload = TEXT, _encode_text(message)
+        elif isinstance(message, bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
             # A view may have items of more than a byte, or gaps.
             payload = bytes(message) if isinstance(message, memoryview) else message
-            first_byte, send = BINARY, self._protocol.send_binary
+            first_byte = BINARY
         else:
             raise InvalidRequestError(
                 f"a message must be text or bytes, got {type(message).__name__}"
             )
         if self._protocol.extensions:
+            send = self._protocol.send_text if first_byte == TEXT else self._protocol.send_binary
             send(payload)
             self._write_protocol_output()
         else:
@@ -170,7 +171,7 @@ class WebSocket:
         self._receiving = True
         try:
             if self._receive_buffer.messages:
-                await checkpoint_if_cancelled()
+                await self._checkpoint_if_cancelled()
                 if self._time_slice.is_over:
                     await self._time_slice.end()
             while not self._receive_buffer.messages:
@@ -367,6 +368,7 @@ class WebSocket:
         # The protocol also asks to close the connection, by an empty item; `close` does that.
         if frames := b"".join(self._protocol.data_to_send()):
             self._send_buffer.write(frames)
+        self._send_buffer.is_open &= self._protocol.state is OPEN
 
     def _connection_lost(self, reason: str) -> None:
         """Close the socket; only the first reason is kept."""
@@ -392,6 +394,13 @@ class WebSocket:
         sent = self._protocol.close_sent  # the server may not have responded yet
         code = self.close_code or (sent.code if sent else CloseCode.ABNORMAL_CLOSURE.value)
         return RealtimeDisconnectedError(code, self.close_reason or "")
+
+
+def _encode_text(message: str) -> bytes:
+    try:
+        return message.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"text must be valid Unicode: {error.reason}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,11 @@ MAX_BUFFER: Final = 16 * 1024 * 1024
 _MASKED: Final = 0x80
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
-_short = Struct("!BB")
-_medium = Struct("!BBH")
-_long = Struct("!BBQ")
+_MASK_SIZE: Final = 4  # RFC 6455, section 5.3 requires an unpredictable mask
+_short = Struct("!BB4s")
+_medium = Struct("!BBH4s")
+_long = Struct("!BBQ4s")
+_long_size = Struct("!Q")
 
 
 def encode_frame(first_byte: int, payload: bytes | bytearray) -> bytes | ChunkedFrame:
@@ -67,8 +69,8 @@ def encode_frame(first_byte: int, payload: bytes | bytearray) -> bytes | Chunked
     """
     if len(payload) > CHUNK_SIZE:
         return ChunkedFrame(first_byte, bytes(payload))
-    mask = _make_mask()
-    return b"".join((_encode_header(first_byte, len(payload)), mask, apply_mask(payload, mask)))
+    mask = os.urandom(_MASK_SIZE)
+    return _encode_header(first_byte, len(payload), mask) + apply_mask(payload, mask)
 
 
 class ChunkedFrame:
@@ -83,8 +85,8 @@ class ChunkedFrame:
     """
 
     def __init__(self, first_byte: int, payload: bytes) -> None:
-        self._mask = _make_mask()
-        self._header = _encode_header(first_byte, len(payload)) + self._mask
+        self._mask = os.urandom(_MASK_SIZE)
+        self._header = _encode_header(first_byte, len(payload), self._mask)
         self._payload = memoryview(payload)
 
     def __len__(self) -> int:
@@ -98,16 +100,12 @@ class ChunkedFrame:
         return header + apply_mask(chunk, self._mask)
 
 
-def _encode_header(first_byte: int, size: int) -> bytes:
+def _encode_header(first_byte: int, size: int, mask: bytes) -> bytes:
     if size < _LENGTH_16:
-        return _short.pack(first_byte, _MASKED | size)
+        return _short.pack(first_byte, _MASKED | size, mask)
     if size <= 0xFFFF:
-        return _medium.pack(first_byte, _MASKED | _LENGTH_16, size)
-    return _long.pack(first_byte, _MASKED | _LENGTH_64, size)
-
-
-def _make_mask() -> bytes:
-    return os.urandom(4)  # RFC 6455, section 5.3 requires an unpredictable mask
+        return _medium.pack(first_byte, _MASKED | _LENGTH_16, size, mask)
+    return _long.pack(first_byte, _MASKED | _LENGTH_64, size, mask)
 
 
 class FrameReader:
@@ -158,22 +156,32 @@ class FrameReader:
         Yields:
             `TEXT` or `BINARY` with the payload of a message, or `RAW` with bytes for the parser.
         """
+        return self._complete(received) if self._missing else self._split(received)
+
+    def _complete(self, received: bytes) -> Iterator[FrameContent]:
+        """Complete a long frame, and split what follows it."""
         while self._missing and received:
             buffer = self._get_buffer()
             part = received[: len(buffer)]
             buffer[: len(part)] = part
             yield from self.buffer_updated(len(part))
             received = received[len(part) :]
-        if not received:
-            return
+        if received:
+            yield from self._split(received)
+
+    def _split(self, received: bytes) -> Iterator[FrameContent]:
         if self._header:
             received, self._header = self._header + received, b""
         start, end = 0, len(received)
         while start < end and not self._failed:
-            header = _parse_header(received, start)
-            if header is None:
+            try:
+                size, payload_start = received[start + 1], start + 2
+                if size == _LENGTH_16:
+                    size, payload_start = received[start + 2] << 8 | received[start + 3], start + 4
+                elif size > _LENGTH_16:
+                    size, payload_start = _parse_long_size(received, start), start + 10
+            except (IndexError, StructError):  # the header is incomplete
                 break
-            payload_start, size = header
             if not 0 <= size <= self._max_size:
                 self._failed = True
                 break
@@ -181,7 +189,7 @@ class FrameReader:
             if stop > end:
                 if size > MAX_COPIED:
                     self._header, self._missing = received[start:payload_start], size
-                    yield from self.feed(received[payload_start:])
+                    yield from self._complete(received[payload_start:])
                     return
                 break
             first_byte, payload = received[start], received[payload_start:stop]
@@ -207,19 +215,9 @@ class FrameReader:
         return RAW, header + payload
 
 
-def _parse_header(received: bytes, start: int) -> tuple[int, int] | None:
-    """Return the start and the size of a frame's payload; ``None`` if the header is incomplete.
-
-    The size is negative for frames that servers must not send.
-    """
-    try:
-        size = received[start + 1]
-        if size < _LENGTH_16:
-            return start + 2, size
-        if size == _LENGTH_16:
-            return start + 4, received[start + 2] << 8 | received[start + 3]
-        if size == _LENGTH_64:
-            return start + 10, _long.unpack_from(received, start)[2]
-    except (IndexError, StructError):
-        return None
-    return start, -1
+def _parse_long_size(received: bytes, start: int) -> int:
+    """Return the size of a long frame; a negative one for frames that servers must not send."""
+    if received[start + 1] != _LENGTH_64:
+        return -1
+    size: int = _long_size.unpack_from(received, start + 2)[0]
+    return size
