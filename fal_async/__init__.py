@@ -9,63 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fal_async._core.annotations import make_resolvable
 from fal_async._version import __version__
-from fal_async.errors import (
-    AccountLockedError,
-    AuthenticationError,
-    ClientClosedError,
-    ConnectionFailedError,
-    ContentPolicyError,
-    ErrorDetail,
-    FalClientError,
-    FalClientHTTPError,
-    FalClientTimeoutError,
-    ForeignWebhookError,
-    InvalidInputError,
-    InvalidRequestError,
-    InvalidResponseError,
-    InvalidWebhookEventError,
-    InvalidWebhookSignatureError,
-    JobCancelledError,
-    MissingCredentialsError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    RealtimeDisconnectedError,
-    RealtimeError,
-    ServerError,
-    StartTimeoutError,
-    StreamError,
-    StreamInterruptedError,
-    SubmitOutcomeUnknownError,
-    TransportError,
-    UnknownJobError,
-    UnverifiedWebhookError,
-    UploadError,
-    WebhookError,
-)
-from fal_async.types import (
-    Account,
-    AsyncFile,
-    Cancellation,
-    Completed,
-    ExtType,
-    InProgress,
-    LogLine,
-    ObjectExpiration,
-    Priority,
-    Queued,
-    Repository,
-    Stage,
-    Status,
-    StorageACL,
-    StorageACLDecision,
-    StorageACLRule,
-    StorageSettings,
-    Unknown,
-    Upload,
-)
 
 if TYPE_CHECKING:
     from fal_async._client.client import AsyncClient
@@ -132,8 +76,64 @@ if TYPE_CHECKING:
     from fal_async.batch.batch import Batch
     from fal_async.batch.engine import Once
     from fal_async.batch.journal import Journal
+    from fal_async.errors import (
+        AccountLockedError,
+        AuthenticationError,
+        ClientClosedError,
+        ConnectionFailedError,
+        ContentPolicyError,
+        ErrorDetail,
+        FalClientError,
+        FalClientHTTPError,
+        FalClientTimeoutError,
+        ForeignWebhookError,
+        InvalidInputError,
+        InvalidRequestError,
+        InvalidResponseError,
+        InvalidWebhookEventError,
+        InvalidWebhookSignatureError,
+        JobCancelledError,
+        MissingCredentialsError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        RealtimeDisconnectedError,
+        RealtimeError,
+        ServerError,
+        StartTimeoutError,
+        StreamError,
+        StreamInterruptedError,
+        SubmitOutcomeUnknownError,
+        TransportError,
+        UnknownJobError,
+        UnverifiedWebhookError,
+        UploadError,
+        WebhookError,
+    )
     from fal_async.hooks._progress import progress
-    from fal_async.types import Arguments, WorkflowEvent
+    from fal_async.types import (
+        Account,
+        Arguments,
+        AsyncFile,
+        Cancellation,
+        Completed,
+        ExtType,
+        InProgress,
+        LogLine,
+        ObjectExpiration,
+        Priority,
+        Queued,
+        Repository,
+        Stage,
+        Status,
+        StorageACL,
+        StorageACLDecision,
+        StorageACLRule,
+        StorageSettings,
+        Unknown,
+        Upload,
+        WorkflowEvent,
+    )
 
 __all__ = [
     "Account",
@@ -259,39 +259,90 @@ __all__ = [
     "ws_connect_async",
 ]
 
-#: The modules of names that load on first use, since they import httpx, anyio or pydantic.
+#: The modules of the names, which load on first use.
 _LAZY = {
-    "account": "_client.functions",
+    "Account": "types",
+    "AccountLockedError": "errors",
     "Arguments": "types",
     "AsyncClient": "_client.client",
+    "AsyncFile": "types",
     "AsyncModels": "_platform.models",
     "AsyncPages": "_platform.pages",
     "AsyncRealtimeConnection": "_client.sessions",
     "AsyncRequestHandle": "_client.handle",
     "AsyncRequests": "_platform.requests",
+    "AuthenticationError": "errors",
+    "Batch": "batch.batch",
+    "Cancellation": "types",
+    "ClientClosedError": "errors",
+    "Completed": "types",
+    "ConnectionFailedError": "errors",
+    "ContentPolicyError": "errors",
     "CostEstimate": "_core.platform",
     "Download": "_files.downloads",
+    "ErrorDetail": "errors",
     "EventStream": "_client.stream",
+    "ExtType": "types",
+    "FalClientError": "errors",
+    "FalClientHTTPError": "errors",
+    "FalClientTimeoutError": "errors",
     "File": "_files.file",
+    "ForeignWebhookError": "errors",
     "HTTPOverWebSocket": "_client.http_over_websocket",
     "Hosts": "_config",
-    "Batch": "batch.batch",
+    "InProgress": "types",
+    "InvalidInputError": "errors",
+    "InvalidRequestError": "errors",
+    "InvalidResponseError": "errors",
+    "InvalidWebhookEventError": "errors",
+    "InvalidWebhookSignatureError": "errors",
+    "JobCancelledError": "errors",
     "Journal": "batch.journal",
     "LimitUsage": "_dispatch.limits",
     "Limits": "_config",
+    "LogLine": "types",
+    "MissingCredentialsError": "errors",
     "ModelInfo": "_core.platform",
-    "Page": "_core.platform",
+    "NotFoundError": "errors",
+    "ObjectExpiration": "types",
     "Once": "batch.engine",
+    "Page": "_core.platform",
+    "PermissionDeniedError": "errors",
     "PooledTransport": "_http.httpx_transport",
     "Price": "_core.platform",
+    "Priority": "types",
+    "Queued": "types",
+    "RateLimitError": "errors",
+    "RealtimeDisconnectedError": "errors",
+    "RealtimeError": "errors",
+    "Repository": "types",
     "RequestInfo": "_core.platform",
     "RequestOutcome": "_core.platform",
     "Result": "_client.result",
     "RetryPolicy": "_config",
+    "ServerError": "errors",
+    "Stage": "types",
+    "StartTimeoutError": "errors",
     "Statistics": "_dispatch.resources",
+    "Status": "types",
+    "StorageACL": "types",
+    "StorageACLDecision": "types",
+    "StorageACLRule": "types",
+    "StorageSettings": "types",
+    "StreamError": "errors",
+    "StreamInterruptedError": "errors",
+    "SubmitOutcomeUnknownError": "errors",
+    "TransportError": "errors",
+    "Unknown": "types",
+    "UnknownJobError": "errors",
+    "UnverifiedWebhookError": "errors",
+    "Upload": "types",
+    "UploadError": "errors",
     "WebSocketConnection": "_client.sessions",
     "WebSocketResponse": "_client.http_over_websocket",
+    "WebhookError": "errors",
     "WorkflowEvent": "types",
+    "account": "_client.functions",
     "async_client": "_client.default",
     "attach": "_client.functions",
     "cancel": "_client.functions",
@@ -317,7 +368,7 @@ _LAZY = {
     "ws_connect": "_client.functions",
 }
 #: Modules that programs use without an import.
-_MODULES = {"auth", "client", "hooks"}
+_MODULES = {"auth", "client", "errors", "hooks", "types"}
 
 
 def __getattr__(name: str) -> object:
@@ -328,6 +379,8 @@ def __getattr__(name: str) -> object:
     )  # the names of the official client
     if found not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fal_async._core.annotations import make_resolvable  # loads `dataclasses`
+
     value = getattr(import_module(f"{__name__}.{_LAZY[found]}"), found)
     make_resolvable(value)
     globals()[name] = value
@@ -336,7 +389,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-for _value in list(globals().values()):
-    make_resolvable(_value)

@@ -43,6 +43,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from fal_async._core.annotations import make_resolvable
 from fal_async._core.exceptions import ErrorDetail, FalClientError, read_attribute
 from fal_async._core.http_errors import (
     AccountLockedError,
@@ -384,3 +385,7 @@ def from_dict(data: Mapping[str, Any]) -> FalClientError:
         attributes.pop("message", None)
     error.__dict__.update(attributes)
     return error
+
+
+for _public in [globals()[_name] for _name in __all__]:
+    make_resolvable(_public)

@@ -17,6 +17,7 @@ from typing import (
     runtime_checkable,
 )
 
+from fal_async._core.annotations import make_resolvable
 from fal_async._core.checks import check_instance, check_sequence, describe, is_one_of
 from fal_async._core.status import (
     Completed,
@@ -356,3 +357,7 @@ def __getattr__(name: str) -> object:
 
     value = globals()[name] = Mapping[str, Any] | BaseModel
     return value
+
+
+for _public in [globals()[_name] for _name in __all__]:
+    make_resolvable(_public)

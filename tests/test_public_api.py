@@ -25,10 +25,57 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+    from fal_async.emulator import Emulator
+
 ROOT = Path(fal_async.__file__).parent
 CHANGELOG = ROOT.parent / "CHANGELOG.md"
-#: What `import fal_async` must not cost.
+#: What values must not cost.
 LATE = ["anyio", "httpx", "orjson", "pydantic", "websockets"]
+#: What a first call must not cost: what most calls, or calls with a key, do without.
+NOT_FOR_FIRST_CALL = [
+    "certifi",
+    "email",
+    "fal_async._auth.login",
+    "fal_async._client.connector",
+    "fal_async._files.attachment_uploads",
+    "fal_async._files.downloads",
+    "fal_async._files.encode",
+    "fal_async._files.sources",
+    "fal_async._files.uploads",
+    "fal_async._net.files",
+    "fal_async._platform.models",
+    "fal_async._protocol.downloads",
+    "fal_async._protocol.uploads",
+    "fal_async.batch.batch",
+    "fal_async.hooks",
+    "httpx",
+    "mimetypes",
+    "ormsgpack",
+    "pydantic",
+    "sqlite3",
+    "tempfile",
+    "websockets",
+]
+#: The same of an async call; the blocking client wraps the classes of these modules.
+NOT_FOR_FIRST_ASYNC_CALL = [
+    "fal_async._client.http_over_websocket",
+    "fal_async._client.sessions",
+    "fal_async._protocol.realtime",
+]
+FIRST_CALLS = {
+    "async": """
+import asyncio, fal_async
+async def main():
+    async with fal_async.AsyncClient({key!r}, hosts={url!r}) as client:
+        await client.run("demo/echo", {{"prompt": "a cat"}})
+asyncio.run(main())
+""",
+    "blocking": """
+import fal_async.sync
+with fal_async.sync.SyncClient({key!r}, hosts={url!r}) as client:
+    client.run("demo/echo", {{"prompt": "a cat"}})
+""",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -189,9 +236,26 @@ def loaded_modules(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("statement", ["import fal_async", "from fal_async import errors, types"])
-def test_package_import_is_light(statement: str) -> None:
-    assert not loaded_modules(statement) & set(LATE)
+def test_package_import_loads_nothing_else() -> None:
+    loaded = loaded_modules("import fal_async")
+    assert {name for name in loaded if name.startswith("fal_async")} == {
+        "fal_async",
+        "fal_async._version",
+    }
+    assert "dataclasses" not in loaded  # imports ten modules, and takes longer than this package
+
+
+def test_import_of_values_is_light() -> None:
+    assert not loaded_modules("from fal_async import errors, types") & set(LATE)
+
+
+@pytest.mark.parametrize("name", FIRST_CALLS)
+def test_first_call_loads_what_it_needs(name: str, fal: Emulator) -> None:
+    fal.register("demo/echo", lambda prompt: {"prompt": prompt})
+    loaded = loaded_modules(FIRST_CALLS[name].format(key=fal.key, url=fal.url))
+    assert "fal_async._http.pool" in loaded
+    late = NOT_FOR_FIRST_CALL + (NOT_FOR_FIRST_ASYNC_CALL if name == "async" else [])
+    assert sorted(loaded & set(late)) == []
 
 
 def test_blocking_import_is_light() -> None:

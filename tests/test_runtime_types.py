@@ -119,6 +119,17 @@ def test_unread_annotations_import_nothing() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize("name", ["fal_async.errors", "fal_async.types"])
+def test_annotations_of_a_module_that_is_imported_alone(name: str) -> None:
+    code = (
+        f"import typing, {name} as module\n"
+        "for name in module.__all__:\n"
+        "    if isinstance(value := getattr(module, name), type):\n"
+        "        typing.get_type_hints(value)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
 def test_types_of_missing_extras_are_any() -> None:
     names: dict[str, Any] = {}
     source = "import no_such_package.inner\nfrom no_such_package import Picture as Image"

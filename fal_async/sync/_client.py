@@ -19,7 +19,6 @@ from fal_async.sync._objects import (
     SyncRequestHandle,
     SyncWebSocketConnection,
 )
-from fal_async.sync._platform import SyncModels, SyncRequests
 from fal_async.sync._results import SyncResult, wrap_result
 from fal_async.sync._task import run_in_caller_thread
 from fal_async.sync._wrappers import SyncClientBase
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from fal_async.batch.options import Budget, Changed, Duplicates, Lost, OnStop, Unsure
     from fal_async.hooks import Hook
     from fal_async.sync._batch import SyncBatch
+    from fal_async.sync._platform import SyncModels, SyncRequests
     from fal_async.types import (
         Account,
         Arguments,
@@ -1132,11 +1132,15 @@ class SyncClient(SyncClientBase[AsyncClient]):
     @property
     def requests(self) -> SyncRequests:
         """The requests that the account has made."""
+        from fal_async.sync._platform import SyncRequests  # most programs do without
+
         return SyncRequests(self._portal, self._async.requests)
 
     @property
     def models(self) -> SyncModels:
         """The platform's models, with their prices and schemas."""
+        from fal_async.sync._platform import SyncModels  # most programs do without
+
         return SyncModels(self._portal, self._async.models)
 
     def with_options(

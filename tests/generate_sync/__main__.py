@@ -52,23 +52,17 @@ BATCH = ["Batch"]
 METHODS_ONLY = {"batch"}
 PLATFORM = ["AsyncModels", "AsyncRequests"]
 OBJECTS = [name for name in SOURCES if name not in {*FILES, *PLATFORM, *BATCH, "AsyncClient"}]
-#: Public names that load on first use, and their modules; most need pydantic or httpx.
+#: Public names of the blocking API that load on first use, and their modules.
 LAZY = {
-    "Arguments": "fal_async",
-    "Batch": "fal_async",
-    "File": "fal_async",
-    "Journal": "fal_async",
-    "Once": "fal_async",
-    "PooledTransport": "fal_async",
     "SyncBatch": "fal_async.sync._batch",
     "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",
     "SyncJob": "fal_async.sync._jobs",
+    "SyncModels": "fal_async.sync._platform",
+    "SyncRequests": "fal_async.sync._platform",
     "SyncWebhookEvent": "fal_async.sync._webhooks",
     "Webhooks": "fal_async.sync._webhooks",
-    "async_client": "fal_async",
     "missed": "fal_async.sync._webhooks",
-    "progress": "fal_async",
 }
 #: Public names of the blocking API that are written by hand.
 OWN = ["SyncClient", "SyncPages", "SyncResult", "sync_client"]
@@ -92,19 +86,16 @@ DEFAULT_CLIENT = """
 def _client() -> SyncClient:
     return SyncClient._from_base(default_client())
 """
-GETATTR = f"""
-_LAZY = {LAZY}
-
-
+GETATTR = """
 def __getattr__(name: str) -> object:
-    if name in {{"auth", "client"}}:  # programs for the official client do not import them
-        return import_module(f"{{__name__}}.{{name}}")
+    if name in {"auth", "client"}:  # programs for the official client do not import them
+        return import_module(f"{__name__}.{name}")
     if name == "sync_client":
         value: object = SyncClient._from_base(default_client())
     elif name in _LAZY:
         value = getattr(import_module(_LAZY[name]), name)
     else:
-        raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     make_resolvable(value)
     globals()[name] = value
     return value
@@ -282,27 +273,24 @@ def sync_package() -> str:
     """Generate the public names of the blocking API."""
     methods = AsyncClass("AsyncClient").inherited_methods
     functions = [method.name for method in methods if method.name not in METHODS_ONLY]
-    shared = [
-        name for name in public_names("__init__") if name not in LAZY and name not in functions
-    ]
+    shared = [name for name in public_names("__init__") if name not in functions]
     wrappers = [NAMES[name] for name in OBJECTS]
-    platform = [NAMES[name] for name in PLATFORM]
-    lazy = [f"from {module} import {name}" for name, module in LAZY.items()]
+    lazy = {**dict.fromkeys(shared, "fal_async"), **LAZY}
+    for_types = [f"from {module} import {name}" for name, module in lazy.items()]
     return _text(
         ["__init__"],
         SYNC_DOCSTRING,
         "from importlib import import_module",
-        f"from fal_async import {', '.join(shared)}",
         "from fal_async._core.annotations import make_resolvable",
         "from fal_async.sync._client import SyncClient",
         "from fal_async.sync._default import default_client",
         f"from fal_async.sync._functions import {', '.join(functions)}",
         f"from fal_async.sync._objects import {', '.join(wrappers)}",
         "from fal_async.sync._pages import SyncPages",
-        f"from fal_async.sync._platform import {', '.join(platform)}",
         "from fal_async.sync._results import SyncResult",
-        "if TYPE_CHECKING:\n" + indent("\n".join(lazy), MARGIN) + "\n    sync_client: SyncClient",
-        _all([*shared, *functions, *wrappers, *platform, *LAZY, *OWN]),
+        "if TYPE_CHECKING:\n" + indent("\n".join([*for_types, "sync_client: SyncClient"]), MARGIN),
+        _all([*functions, *wrappers, *lazy, *OWN]),
+        f"_LAZY = {lazy}",
         GETATTR,
     )
 

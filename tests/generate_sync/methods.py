@@ -55,7 +55,11 @@ BODIES = {
     ),
 }
 #: Wrappers that most programs do without, and their modules.
-LATE = {"SyncBatch": "fal_async.sync._batch"}
+LATE = {
+    "SyncBatch": "fal_async.sync._batch",
+    "SyncModels": "fal_async.sync._platform",
+    "SyncRequests": "fal_async.sync._platform",
+}
 MARGIN = "    "
 
 
