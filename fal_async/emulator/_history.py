@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -122,14 +123,17 @@ class History:
         entry.units = job.billable_units if status < 300 else 0.0
         entry.output = body if entry.stored and len(body) <= MAX_PAYLOAD else None
 
-    def listed(self, user_id: str) -> list[HistoryEntry]:
-        """Return the requests of an account that are listed by now, oldest first."""
+    def listed(self, user_id: str, since: datetime | None = None) -> list[HistoryEntry]:
+        """Return the requests of an account that are listed by now, latest first.
+
+        Args:
+            user_id: The id of the account.
+            since: The earliest time at which a request arrived; ``None`` returns all.
+        """
         now = self._settings.clock()
-        return [
-            entry
-            for entry in self._entries.values()
-            if entry.user_id == user_id and entry.listed_at <= now
-        ]
+        latest = reversed(self._entries.values())
+        recent = latest if since is None else takewhile(lambda each: each.sent_at >= since, latest)
+        return [each for each in recent if each.user_id == user_id and each.listed_at <= now]
 
     def clear(self) -> None:
         """Remove all requests."""

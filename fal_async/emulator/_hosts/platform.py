@@ -237,9 +237,8 @@ class PlatformHost:
         end = None if query.end is None else _as_utc(query.end)
         found = [
             entry
-            for entry in self._listed(request)
+            for entry in self._listed(request, start)
             if entry.endpoint_id in query.endpoint_id
-            and start <= entry.sent_at
             and (end is None or entry.sent_at < end)
             and (query.request_id is None or entry.request_id == str(query.request_id))
             and query.status in {None, entry.outcome}
@@ -280,7 +279,7 @@ class PlatformHost:
         query = _parse_query(_BillingQuery, request)
         start = _as_utc(query.start or datetime.now(UTC) - (_MAX_AGE if query.request_id else _DAY))
         events: list[dict[str, Any]] = []
-        for entry in reversed(self._ended(request)):
+        for entry in self._ended(request):
             price = self._platform.prices.get(entry.endpoint_id)
             cost = Decimal(0) if price is None else price.unit_price * Decimal(str(entry.units))
             if (
@@ -306,9 +305,9 @@ class PlatformHost:
                 )
         return _make_page("billing_events", events, query)
 
-    def _listed(self, request: GatewayRequest) -> list[HistoryEntry]:
+    def _listed(self, request: GatewayRequest, since: datetime | None = None) -> list[HistoryEntry]:
         account = find_account(self._platform, request)
-        return self._platform.history.listed(account.user_id)
+        return self._platform.history.listed(account.user_id, since)
 
     def _ended(self, request: GatewayRequest) -> list[HistoryEntry]:
         return [entry for entry in self._listed(request) if entry.ended_at is not None]
