@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPLETE",
     "PENDING",
+    "UNIDENTIFIED",
     "Begin",
     "Change",
     "Entry",
@@ -45,6 +46,8 @@ State: TypeAlias = Literal[
 
 #: The states of inputs whose job has no known outcome.
 PENDING: Final[tuple[State, ...]] = ("submitting", "running", "unsure")
+#: The states of inputs that may have a job whose id is unknown.
+UNIDENTIFIED: Final[tuple[State, ...]] = ("submitting", "unsure")
 #: The states of inputs that need no more work.
 COMPLETE: Final[frozenset[State]] = frozenset({"ended", "saved", "failed", "lost"})
 
@@ -65,7 +68,8 @@ class Entry:
         request_id: The id of the job; ``None`` while it is unknown.
         handle: The data of the job's handle, if its URLs do not follow from the ids.
         tried_at: The time of the latest submit, in seconds since 1970.
-        ended_at: The time at which the job ended, in seconds since 1970, or ``None``.
+        ended_at: The time at which the job ended, or that of the submit of an unsure input, in
+            seconds since 1970; ``None`` if neither has, or if it is unknown.
         units: The billable units, or ``None``.
         cost: The cost, or ``None`` if it is unknown.
         error: The error of a failed, unsure or lost job, as JSON values.

@@ -21,7 +21,8 @@ from fal_async._config import RetryPolicy
 from fal_async._files.auto_upload import attach_files
 from fal_async._protocol.retry import BackoffSchedule, backoff_delays
 from fal_async.batch.callbacks import CallbackWaiter, callback_url
-from fal_async.batch.entries import PENDING, Begin, Update, encode_output
+from fal_async.batch.claims import claim, refresh_claim
+from fal_async.batch.entries import PENDING, Update, encode_output
 from fal_async.batch.errors import JournalError
 from fal_async.batch.files import JournalUploads, upload_each
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
@@ -162,13 +163,9 @@ class JobExecutor:
 
     async def _claim(self, item: Item, *, enough: float = 1) -> bool:
         """Record durably that a job is about to be started; return false if it was already."""
-        now = time.time()
-        change = Begin(item.key, item.application, item.index, item.digest, now, item.entry)
-        if not await self._journal._commit(change, enough=enough):
-            return False
-        item.attempts, item.started_at, item.resumed = item.attempts + 1, now, False
-        self.started += 1
-        return True
+        is_claimed = await claim(self._journal, item, enough=enough)
+        self.started += is_claimed
+        return is_claimed
 
     def _rollback_claim(self, item: Item, error: FalClientError | None = None) -> Stop:
         """Undo the claim of an input without a job. The batch stops before that is durable."""
@@ -186,7 +183,7 @@ class JobExecutor:
 
     async def _submit(
         self, item: Item, arguments: Any, options: Mapping[str, Any]
-    ) -> AsyncRequestHandle | Stop:
+    ) -> AsyncRequestHandle | Again | Stop:
         """Submit a job; try again for as long as it was certainly not accepted."""
         delays = backoff_delays(random.random, START_DELAYS)
         while True:
@@ -194,6 +191,8 @@ class JobExecutor:
                 async with self._submit_limit.requests:
                     if self._is_stopping():
                         return self._rollback_claim(item)
+                    if not await refresh_claim(self._journal, item):
+                        return Again(is_foreign=True)
                     sent_at = anyio.current_time()
                     handle = await self._starting.submit(
                         item.application, arguments, auto_upload=False, **options
@@ -223,7 +222,8 @@ class JobExecutor:
                 return self._rollback_claim(item, error if is_fatal else None)
             return await self._fail(item, error)
         facts = replace(ErrorFacts.from_error(error), final=False)
-        self._record_submit(item, state="unsure", error=facts.to_dict())
+        item.submitted_by = time.time()
+        self._record_submit(item, state="unsure", ended_at=item.submitted_by, error=facts.to_dict())
         return Unsettled()
 
     async def _run(self, item: Item, arguments: Any, options: Mapping[str, Any]) -> Outcome:
@@ -232,6 +232,8 @@ class JobExecutor:
             return Again(OTHER_PROCESS_DELAY, is_foreign=True)
         delays = backoff_delays(random.random, START_DELAYS)
         while True:
+            if not await refresh_claim(self._journal, item):
+                return Again(is_foreign=True)
             sent_at = anyio.current_time()
             try:
                 output = await self._starting.run(

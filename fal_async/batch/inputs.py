@@ -64,6 +64,8 @@ class Item:
         entry: The entry that the journal had, or ``None``.
         attempts: The number of jobs that were started.
         started_at: The time of the latest submit, in seconds since 1970.
+        submitted_by: The latest time at which the platform may have received that submit, if its
+            outcome is unknown, in seconds since 1970.
         resumed: Whether an earlier run has started the job.
         sent: The arguments with the URLs of uploaded files; ``None`` before the upload.
         repeats_earlier: Whether the input equals an earlier one.
@@ -81,6 +83,7 @@ class Item:
     entry: Entry | None = None
     attempts: int = 0
     started_at: float = 0.0
+    submitted_by: float = 0.0
     resumed: bool = False
     sent: Any = None
     repeats_earlier: bool = False

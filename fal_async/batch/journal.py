@@ -183,7 +183,8 @@ class Journal:
         if entry is None:
             raise InvalidRequestError(f"key must be a key of the journal, got {describe(key)}")
         parse_endpoint(entry.application)
-        values = {"state": "running", "request_id": parse_request_id(request_id), "error": None}
+        values: dict[str, Any] = {"state": "running", "request_id": parse_request_id(request_id)}
+        values |= {"ended_at": None, "error": None}
         store.commit([Update(key, entry.attempts, values), Note("output_is_stale", "1")])
 
     def compact(self) -> None:

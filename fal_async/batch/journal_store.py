@@ -49,7 +49,10 @@ class JournalStore(Protocol):
         raise NotImplementedError
 
     def longest_job(self) -> float:
-        """Return the longest time from a submit to the end of its job, in seconds."""
+        """Return the longest time from a submit to the end of its job, in seconds.
+
+        Jobs that may have waited for another process to collect them count if there are no others.
+        """
         raise NotImplementedError
 
     def output(self, key: str) -> bytes | None:

@@ -4,87 +4,154 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from fal_async._client.result import make_result
-from fal_async._platform.requests import AsyncRequests
+from fal_async._platform.requests import MAX_PAGE, AsyncRequests
 from fal_async._protocol.response import Output
-from fal_async._protocol.serialization import arguments_to_json
-from fal_async.errors import FalClientError, InvalidRequestError
+from fal_async.batch.candidates import CLOCK_MARGIN, Candidates
+from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from fal_async._core.platform import RequestInfo
     from fal_async._dispatch.dispatcher import Dispatcher
+    from fal_async.batch.candidates import Verdict
+    from fal_async.batch.entries import Entry
     from fal_async.batch.inputs import Item
     from fal_async.batch.journal import Journal
+    from fal_async.batch.journal_store import JournalStore
 
-__all__ = ["Found", "find_jobs", "find_output", "is_settled"]
+__all__ = ["JobSearch", "find_output"]
 
 _log = logging.getLogger("fal_async")
 
-#: The difference of clocks that is tolerated, in seconds.
-CLOCK_MARGIN: Final = 60.0
-#: The time after a submit at which the platform lists a request for certain, if it is not running.
-SETTLED_AFTER: Final = 10.0
-
-#: The id of the job of each input by key; ``None`` if certainly none was started. Inputs
-#: for which neither is certain are missing.
-Found = dict[str, str | None]
+#: The time after its end at which a request is listed for certain, in seconds.
+LISTING_DELAY: Final = 10.0
+#: The number of listed jobs from which they alone tell how long a job takes.
+MIN_LISTED: Final = 100
 
 
-async def find_jobs(
-    dispatcher: Dispatcher, journal: Journal, items: Sequence[Item], longest: float
-) -> Found:
-    """Look up the jobs of unsure inputs of one endpoint.
+class JobSearch:
+    """Searches for the jobs of unsure inputs of one endpoint, among the requests of the account.
 
-    A request belongs to an input if it has its arguments, and to no other input of the journal.
+    The platform lists a request once it has ended, if not before. So a job that is not listed was
+    not started, if its submit is longer ago than the longest job takes. Only the times about the
+    submits are read: what is decided is not read again.
 
     Args:
         dispatcher: The dispatcher of the client.
         journal: The journal, which is open.
-        items: The inputs.
-        longest: The longest time that a job of the batch took, in seconds.
-
-    Raises:
-        FalClientError: The platform cannot be asked.
+        application: The endpoint id.
     """
-    first = min(item.started_at for item in items) - CLOCK_MARGIN
-    listing = AsyncRequests(dispatcher).list(
-        items[0].application,
-        start=datetime.fromtimestamp(first, UTC),
-        limit=100,
-        expand_payloads=True,
-    )
-    requests = [request async for request in listing]
-    await journal._flush()
-    taken = await journal._read(lambda store: store.known_jobs([r.request_id for r in requests]))
-    free = [request for request in requests if request.request_id not in taken]
-    is_complete = all(request.input is not None for request in requests)
-    found: Found = {}
-    for item in sorted(items, key=lambda item: item.started_at):
-        arguments = _comparable(item)
-        if arguments is None:
-            continue
-        request = _first_match(free, item, arguments)
-        if request is not None:
-            free.remove(request)
-            found[item.key] = request.request_id
-        elif is_complete and is_settled(item.started_at, longest):
-            found[item.key] = None
-    return found
 
+    def __init__(self, dispatcher: Dispatcher, journal: Journal, application: str) -> None:
+        self._requests = AsyncRequests(dispatcher)
+        self._journal = journal
+        self._application = application
+        self._listed = 0
+        self._longest_listed = 0.0
+        self._longest_other = 0.0
 
-def is_settled(submitted_at: float, longest: float) -> bool:
-    """Return whether the platform lists a request that was submitted then, if there is one.
+    @property
+    def longest_job(self) -> float:
+        """The longest time from a submit to the end of its job, in seconds."""
+        return max(self._longest_listed, self._longest_other)
 
-    Args:
-        submitted_at: The time of the submit, in seconds since 1970.
-        longest: The longest time that a job of the batch took, in seconds.
-    """
-    return time.time() - submitted_at > SETTLED_AFTER + longest
+    def certain_at(self, item: Item) -> float:
+        """Return the time at which the job of an input is listed for certain, if there is one."""
+        return item.submitted_by + self.longest_job + LISTING_DELAY
+
+    async def search(self, items: Sequence[Item], longest_running: float) -> list[Verdict]:
+        """Search for the jobs of inputs, and return the decisions on them.
+
+        An input on which no decision is possible yet is missing.
+
+        Args:
+            items: The inputs.
+            longest_running: The time since the submit of the oldest job that runs, in seconds.
+
+        Raises:
+            FalClientError: The platform cannot be asked.
+        """
+        began = time.time()
+        self._longest_other = longest_running
+        if self._listed < MIN_LISTED:
+            in_journal = await self._journal._read(lambda store: store.longest_job())
+            self._longest_other = max(longest_running, in_journal)
+        candidates = Candidates(items)
+        may_end = True
+        for start, end in self._windows(items, began):
+            async with aclosing(self._read(start, end)) as requests:
+                async for request in requests:
+                    candidates.add(request)
+                    if may_end and candidates.are_enough:
+                        verdicts = await self._decide(items, candidates, 0.0)
+                        if len(verdicts) == len(items):
+                            return verdicts
+                        may_end = False  # some belong to other inputs
+        return await self._decide(items, candidates, began)
+
+    def _windows(self, items: Sequence[Item], now: float) -> list[tuple[float, float | None]]:
+        """Return the times to read, which do not overlap; ``None`` is now.
+
+        A window lasts until its jobs have ended, whichever of its times the platform filters by.
+        """
+        windows: list[tuple[float, float]] = []
+        for item in sorted(items, key=lambda item: item.started_at):
+            start, end = item.started_at - CLOCK_MARGIN, self.certain_at(item) + CLOCK_MARGIN
+            if windows and start <= windows[-1][1]:
+                start, end = windows[-1][0], max(end, windows.pop()[1])
+            windows.append((start, end))
+        return [(start, end if end < now else None) for start, end in windows]
+
+    async def _read(self, start: float, end: float | None) -> AsyncGenerator[RequestInfo, None]:
+        """List the requests of a window, and learn how long they took."""
+        listing = self._requests.list(
+            self._application,
+            start=datetime.fromtimestamp(start, UTC),
+            end=None if end is None else datetime.fromtimestamp(end, UTC),
+            limit=MAX_PAGE,
+            expand_payloads=True,
+        )
+        async with aclosing(aiter(listing)) as requests:
+            async for request in requests:
+                if request.status_code == 200 and request.sent_at and request.ended_at:
+                    self._listed += 1
+                    seconds = (request.ended_at - request.sent_at).total_seconds()
+                    self._longest_listed = max(self._longest_listed, seconds)
+                yield request
+
+    async def _decide(
+        self, items: Sequence[Item], candidates: Candidates, began: float
+    ) -> list[Verdict]:
+        """Decide on inputs, by the jobs that are known and the requests that were listed.
+
+        Args:
+            items: The inputs.
+            candidates: The requests.
+            began: The time at which the first of all requests was read; 0 if not all were.
+        """
+        request_ids, keys = candidates.request_ids, {item.key for item in items}
+
+        def read(store: JournalStore) -> tuple[list[Entry], set[str]]:
+            if not request_ids:
+                return [], set()
+            live = store.live_runs()
+            # In this order: a submit that ends in between is in one of them.
+            submitting = [
+                entry
+                for entry in store.entries("submitting")
+                if entry.run in live and entry.key not in keys
+            ]
+            return submitting, store.known_jobs(request_ids)
+
+        await self._journal._flush()
+        submitting, taken = await self._journal._read(read)
+        return candidates.decide(taken, submitting, lambda item: self.certain_at(item) <= began)
 
 
 async def find_output(dispatcher: Dispatcher, application: str, request_id: str) -> Any:
@@ -114,39 +181,3 @@ async def find_output(dispatcher: Dispatcher, application: str, request_id: str)
                 output._dispatcher = dispatcher
             return output
     return None
-
-
-def _first_match(
-    requests: Sequence[RequestInfo], item: Item, arguments: Mapping[str, Any]
-) -> RequestInfo | None:
-    """Return the earliest request with the arguments of an input."""
-    earliest = item.started_at - CLOCK_MARGIN
-    matching = [
-        request
-        for request in requests
-        if _contains(request.input, arguments)
-        and (request.sent_at is None or request.sent_at.timestamp() >= earliest)
-    ]
-    return min(matching, key=lambda r: r.sent_at or datetime.min.replace(tzinfo=UTC), default=None)
-
-
-def _comparable(item: Item) -> dict[str, Any] | None:
-    """Return the arguments that the platform stores as they are; ``None`` without any.
-
-    Files are stored as the URLs of their uploads, which a later run does not know.
-    """
-    arguments: dict[str, Any] = {}
-    for name, value in item.arguments.items():
-        try:
-            arguments |= arguments_to_json({name: value})
-        except InvalidRequestError:
-            continue
-    return arguments or None
-
-
-def _contains(stored: Any, arguments: Mapping[str, Any]) -> bool:
-    """Return whether a stored input has the arguments; the platform may have added defaults."""
-    if not isinstance(stored, dict):
-        return False
-    given = cast("dict[str, Any]", stored)
-    return all(name in given and given[name] == value for name, value in arguments.items())

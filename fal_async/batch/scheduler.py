@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from fal_async.batch.entries import COMPLETE, PENDING, Update
-from fal_async.batch.executor import OTHER_PROCESS_DELAY
+from fal_async.batch.claims import set_attempt
+from fal_async.batch.entries import COMPLETE, PENDING, UNIDENTIFIED, Update
+from fal_async.batch.executor import OTHER_PROCESS_DELAY, READING
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
-from fal_async.batch.lookup import find_jobs, is_settled
+from fal_async.batch.unsure import UnsureInputs
 from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
@@ -40,12 +41,6 @@ _log = logging.getLogger("fal_async")
 
 #: The number of inputs that wait for another job before the oldest of them gets it.
 MAX_DEFERRED: Final = 100
-#: The number of unsure inputs at which the platform is asked before the end of the batch.
-MAX_UNSURE: Final = 64
-#: The time between two searches for the jobs of unsure inputs, in seconds.
-LOOK_INTERVAL: Final = 2.0
-#: The least time between two searches, in times of the first: nothing is started meanwhile.
-LOOK_PAUSE: Final = 10.0
 
 
 class Scheduler:
@@ -98,8 +93,16 @@ class Scheduler:
         self._deferred: list[tuple[float, int, Item]] = []
         self._numbers = itertools.count()
         self._active: dict[str, Item] = {}
-        self._unsure: list[Item] = []
-        self._look_at = 0.0
+        self._in_flight: set[Item] = set()
+        self._unsure = UnsureInputs(
+            replace(dispatcher, policy=READING),
+            journal,
+            self._is_idle,
+            self._oldest_start,
+            self._go_on,
+            self._report,
+        )
+        self._search_scope: anyio.CancelScope | None = None
         self.stopped: StopReason | None = None
         self.error: Exception | None = None
         self.saving: int = 0
@@ -108,6 +111,7 @@ class Scheduler:
         """Check again whether another job may start."""
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+        self._unsure.notify()
 
     def stop(self, reason: StopReason, error: Exception | None = None) -> None:
         """Start no more jobs. Jobs in flight are collected."""
@@ -116,6 +120,8 @@ class Scheduler:
         elif error is not None and self.error is None:
             self.error = error
         self._input_scope.cancel()  # a slow source is not waited for
+        if self._search_scope is not None:
+            self._search_scope.cancel()
         self.notify()
 
     def abort(self) -> None:
@@ -154,28 +160,15 @@ class Scheduler:
                 return heapq.heappop(self._deferred)[2]
             item = await anext(items, None)
             if item is not None:
-                if len(self._unsure) >= MAX_UNSURE and now >= self._look_at:
-                    await self._look()
                 return item
             if is_due:
                 return heapq.heappop(self._deferred)[2]
-            if not self._active and not self._deferred and not self._unsure:
+            if not self._active and not self._deferred:
                 return None
-            await self._wait_or_look(now)
+            timeout = max(0.01, self._deferred[0][0] - now) if self._deferred else None
+            with anyio.move_on_after(timeout):
+                await self._changed.wait()
         return None
-
-    async def _wait_or_look(self, now: float) -> None:
-        """Wait until an input ends or is due; ask for unsure ones if there is nothing else."""
-        only_unsure = len(self._active) == len(self._unsure) and not self._deferred
-        if self._unsure and only_unsure and now >= self._look_at:
-            await self._look()
-            return
-        due = [self._deferred[0][0]] if self._deferred else []
-        if self._unsure:
-            due.append(self._look_at if self._look_at > now else now + LOOK_INTERVAL)
-        timeout = max(0.01, min(due) - now) if due else None
-        with anyio.move_on_after(timeout):
-            await self._changed.wait()
 
     async def _dispatch(self, item: Item) -> None:
         """Execute an input in a task of its own, once it may start."""
@@ -196,7 +189,13 @@ class Scheduler:
         if entry is not None and is_complete:
             await self._resume(item, entry)
             return
+        self._start(item)
+
+    def _start(self, item: Item) -> None:
+        """Execute an input in a task of its own."""
+        assert self._group is not None  # noqa: S101 -- set by `run`
         self._limit.in_flight += 1
+        self._in_flight.add(item)
         self._group.start_soon(self._execute, item)
 
     def _is_complete(self, item: Item, entry: Entry) -> bool:
@@ -235,6 +234,7 @@ class Scheduler:
             self.stop("error", error)
         finally:
             self._limit.in_flight -= 1
+            self._in_flight.discard(item)
             self.notify()
         if isinstance(outcome, Job):
             await self._settle(item, outcome)
@@ -254,12 +254,12 @@ class Scheduler:
         """Do the next step for an input, by its state."""
         entry = item.entry
         if entry is None or entry.state in {"planned", *COMPLETE}:
-            item.attempts = entry.attempts if entry is not None else 0
+            item.attempts, item.started_at = entry.attempts if entry is not None else 0, 0.0
             is_complete = entry is not None and entry.state in {"ended", "saved"}
             if entry is not None and is_complete and not item.is_changed:
                 return await self._collect(item, entry)  # the journal keeps no outputs
             return await self._executor.start(item)
-        item.attempts, item.started_at = entry.attempts, entry.tried_at
+        set_attempt(item, entry)
         if entry.state == "running":
             return await self._collect(item, entry)
         if self._is_earlier(entry):
@@ -274,7 +274,7 @@ class Scheduler:
         return Unsettled()
 
     async def _collect(self, item: Item, entry: Entry) -> Outcome:
-        item.attempts, item.started_at = entry.attempts, entry.tried_at
+        set_attempt(item, entry)
         item.resumed = self._is_earlier(entry)
         ids = {"application": entry.application, "request_id": str(entry.request_id)}
         handle = self._executor.attach(entry.handle or ids)
@@ -287,6 +287,7 @@ class Scheduler:
     def _defer(self, item: Item, delay: float = 0.0) -> None:
         due = anyio.current_time() + delay
         heapq.heappush(self._deferred, (due, next(self._numbers), item))
+        self.notify()
 
     async def _reload(self, *items: Item) -> None:
         entries = await self._journal._find([item.key for item in items])
@@ -355,9 +356,39 @@ class Scheduler:
                 await self._reload(item)
             self._defer(item)
         elif treatment == "look":
-            self._unsure.append(item)
+            self._unsure.add(item)
+            if self._search_scope is None and self.stopped is None:
+                assert self._group is not None  # noqa: S101 -- set by `run`
+                self._search_scope = anyio.CancelScope()
+                self._group.start_soon(self._search, self._search_scope)
         else:
             self._report(item)
+
+    async def _search(self, scope: anyio.CancelScope) -> None:
+        """Settle unsure inputs until there are none, or the batch is stopped."""
+        try:
+            with scope:
+                await self._unsure.settle_all()
+        except (FalClientError, OSError) as error:
+            self.stop("error", error)
+        finally:
+            self._search_scope = None
+
+    def _is_idle(self) -> bool:
+        """Return whether nothing but unsure inputs is left, as far as inputs were read."""
+        return len(self._active) == len(self._unsure) and not self._deferred
+
+    def _oldest_start(self) -> float:
+        """Return the time of the oldest submit whose job runs; now, if none does."""
+        now = time.time()
+        return min((item.started_at or now for item in self._in_flight), default=now)
+
+    def _go_on(self, item: Item) -> None:
+        """Execute an input that is no longer unsure: at once, if it has a job."""
+        if item.entry is not None and item.entry.state == "running":
+            self._start(item)
+        else:
+            self._defer(item)
 
     def _report(self, item: Item) -> None:
         """Deliver an unsure input."""
@@ -370,50 +401,8 @@ class Scheduler:
         )
         facts = facts if known is None else ErrorFacts.from_dict({**known, "final": False})
         values: dict[str, Any] = {"state": "unsure", "error": facts.to_dict()}
-        self._journal._commit_soon(Update(item.key, item.attempts, values, states=PENDING))
+        self._journal._commit_soon(Update(item.key, item.attempts, values, states=UNIDENTIFIED))
         self._active.pop(item.key, None)
         job = item.make_job(ok=None, error=facts, attempts=item.attempts, resumed=item.resumed)
         self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
-
-    async def _look(self) -> None:
-        """Ask the platform for the jobs of unsure inputs, unless the journal knows them by now."""
-        unsure, self._unsure = self._unsure, []
-        await self._journal._flush()
-        await self._reload(*unsure)
-        for item in unsure:
-            if item.entry is not None and item.entry.state in COMPLETE:
-                self._defer(item)  # a callback, or another process, was faster
-        items = [item for item in unsure if item.entry is None or item.entry.state not in COMPLETE]
-        began = anyio.current_time()
-        longest = await self._journal._read(lambda store: store.longest_job())
-        found: dict[str, str | None] = {}
-        can_ask = True
-        # Another search would find no more of these.
-        overdue = {
-            item.key for item in items if is_settled(item.started_at + 2 * LOOK_INTERVAL, longest)
-        }
-        for application in {item.application for item in items}:
-            group = [item for item in items if item.application == application]
-            try:
-                found |= await find_jobs(self._dispatcher, self._journal, group, longest)
-            except FalClientError as error:
-                can_ask = False
-                _log.warning("Cannot look up %d unsure jobs: %s", len(group), error)
-        now = anyio.current_time()
-        self._look_at = now + max(LOOK_INTERVAL, LOOK_PAUSE * (now - began))
-        for item in items:
-            if item.key in found:
-                state = "planned" if found[item.key] is None else "running"
-                values: dict[str, Any] = {"state": state, "request_id": found[item.key]}
-                # The time of the search is not that of the job, so it does not count as its start.
-                values["tried_at"] = time.time()
-                self._journal._commit_soon(Update(item.key, item.attempts, values, states=PENDING))
-            elif can_ask and item.key not in overdue:
-                self._unsure.append(item)
-            else:
-                self._report(item)
-        if settled := [item for item in items if item.key in found]:
-            await self._journal._flush()
-            await self._reload(*settled)
-        for item in settled:
-            self._defer(item)
+        self.notify()

@@ -67,7 +67,10 @@ _ADD_RUN: Final = """
 INSERT INTO runs (name, host, pid, since, exclusive)
 VALUES (:name, :host, :pid, :since, :exclusive) RETURNING number
 """
-_LONGEST: Final = "SELECT max(ended_at - tried_at) FROM inputs WHERE state IN ('ended', 'saved')"
+_LONGEST: Final = """
+SELECT max(ended_at - tried_at) FILTER (WHERE NOT EXISTS (SELECT 1 FROM runs WHERE since BETWEEN
+    tried_at AND ended_at)), max(ended_at - tried_at) FROM inputs WHERE state IN ('ended', 'saved')
+"""
 _SUMMARY: Final = """
 SELECT state, count(*), sum(attempts), sum(units), sum({cost}) FROM inputs GROUP BY state
 """
@@ -305,8 +308,8 @@ class SQLJournalStore(ABC):
     def longest_job(self) -> float:
         """Return the longest time from a submit to the end of its job, in seconds."""
         with self._using("read"):
-            row = self._execute(_LONGEST, {}).fetchone()
-        return float(row[0] or 0)
+            alone, longest = self._execute(_LONGEST, {}).fetchone()
+        return float(alone or longest or 0)
 
     def _select_in(self, statement: str, values: Sequence[str]) -> Iterator[Any]:
         """Execute a query that ends with IN for some values at a time."""

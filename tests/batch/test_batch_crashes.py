@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 from fal_async import Journal
-from fal_async.batch import lookup, scheduler
+from fal_async.batch import lookup, unsure
 from fal_async.batch.entries import Update
 from fal_async.emulator import Emulator, Fault
 from tests.support.subprocesses import started
@@ -35,7 +35,7 @@ import anyio
 from fal_async import AsyncClient
 from fal_async.batch import lookup
 
-lookup.SETTLED_AFTER = 0.2
+lookup.LISTING_DELAY = 0.2
 path, journal, output = sys.argv[1:]
 
 async def main():
@@ -116,7 +116,7 @@ async def test_lost_submit_response_is_looked_up(
 async def test_unsent_submit_is_started_after_look(
     fal: Emulator, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "SETTLED_AFTER", 0.01)
+    monkeypatch.setattr(lookup, "LISTING_DELAY", 0.01)
     executions = serve(fal)
     fal.fail(APP, Fault(route="submit", drop=True, times=3))
     inputs = [{"n": n} for n in range(10)]
@@ -130,8 +130,8 @@ async def test_unsent_submit_is_started_after_look(
 async def test_unsure_input_without_payload_is_reported(
     fal: Emulator, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "SETTLED_AFTER", 0.01)
-    monkeypatch.setattr(scheduler, "LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr(lookup, "LISTING_DELAY", 0.01)
+    monkeypatch.setattr(unsure, "LOOK_INTERVAL", 0.01)
     executions = serve(fal)
     fal.fail(APP, Fault(route="submit", drop_response=True))
     options: dict[str, Any] = {"journal": tmp_path / "journal.db", "store_io": False}
@@ -162,8 +162,7 @@ async def test_search_does_not_count_as_time_of_the_job(
 async def test_searches_for_unsure_inputs_are_spaced(
     fal: Emulator, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "MAX_UNSURE", 2)
-    monkeypatch.setattr(scheduler, "LOOK_INTERVAL", 60.0)
+    monkeypatch.setattr(unsure, "LOOK_INTERVAL", 60.0)
     fal.fail(APP, Fault(route="submit", drop=True, share=1.0))
     is_read = anyio.Event()
 

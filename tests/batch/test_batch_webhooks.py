@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fal_async import AsyncClient, InvalidRequestError, Journal, UnknownJobError
-from fal_async.batch import callbacks, scheduler
+from fal_async.batch import callbacks, unsure
 from fal_async.batch.callbacks import callback_url, find_pending
 from fal_async.batch.entries import Begin, Update
 from fal_async.emulator import AppError, Fault
@@ -73,7 +73,7 @@ async def test_callback_settles_an_unsure_input(
     url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scheduler, "LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr(unsure, "LOOK_INTERVAL", 0.05)
     fal._platform.settings.listing_delay = 3600.0
     fal.fail(APP, Fault(route="submit", drop_response=True, times=3))
     inputs = [{"n": n} for n in range(5)]

@@ -1,0 +1,194 @@
+"""Unsure inputs: when the platform is asked, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from fal_async import Journal
+from fal_async.batch import claims, lookup, unsure
+from fal_async.batch.claims import claim, refresh_claim, set_attempt
+from fal_async.batch.entries import Update
+from fal_async.batch.inputs import Item
+from fal_async.emulator import Fault
+from tests.support.http import gated_echo
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from fal_async import AsyncClient
+    from fal_async.emulator import Emulator
+
+APP = "acme/app"
+
+
+def serve(fal: Emulator) -> Counter[int]:
+    """Register an app that counts its executions by input."""
+    executions: Counter[int] = Counter()
+
+    @fal.endpoint(APP)
+    def app(arguments: dict[str, Any]) -> dict[str, Any]:
+        executions[arguments["n"]] += 1
+        return arguments
+
+    return executions
+
+
+async def test_search_does_not_delay_other_inputs(fal: Emulator, client: AsyncClient) -> None:
+    executions, gate = serve(fal), fal.gate()
+    fal.fail(APP, Fault(route="submit", drop_response=True, when=lambda r: r.body == b'{"n":0}'))
+    fal.fail(None, Fault(route="requests", delay=gate))
+    async with client.batch(APP, [{"n": n} for n in range(20)]) as batch:
+        jobs = [await anext(batch) for _ in range(19)]
+        gate.open()
+        jobs += [job async for job in batch]
+    assert jobs[-1].index == 0
+    assert all(job.ok for job in jobs)
+    assert executions == Counter(range(20))
+
+
+async def test_search_waits_for_certainty_while_jobs_run(
+    fal: Emulator, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unsure, "LOOK_INTERVAL", 0.01)
+    monkeypatch.setattr(lookup, "LISTING_DELAY", 3600.0)
+    is_last_lost = anyio.Event()
+    executions, gate = serve(fal), fal.gate()
+    fal.register("acme/slow", gated_echo(gate))
+    fal.fail(APP, Fault(route="submit", drop=True, share=1.0))
+
+    async def inputs() -> AsyncGenerator[dict[str, Any]]:
+        yield {"endpoint": "acme/slow", "n": 0}
+        for n in range(20):
+            yield {"endpoint": APP, "n": n}
+        await is_last_lost.wait()
+
+    async with client.batch(
+        lambda row: str(row["endpoint"]), inputs(), submitting=1, grace=0.0
+    ) as batch:
+        await fal.wait_for_async(lambda: fal.count("submit") >= 21)
+        await fal.wait_for_async(lambda: len(batch._scheduler._unsure) == 20)
+        assert fal.count("requests") == 1  # of the first input
+        gate.open()
+        await fal.wait_for_async(lambda: fal.count("requests") >= 3)  # nothing else is left to do
+        is_last_lost.set()
+    assert executions == Counter()
+
+
+async def test_listing_that_fails_is_read_again(fal: Emulator, client: AsyncClient) -> None:
+    executions = serve(fal)
+    fal.fail(APP, Fault(route="submit", drop_response=True))
+    fal.fail(None, Fault(route="requests", status=503, headers={"retry-after": "0"}, times=12))
+    async with client.batch(APP, [{"n": 1}]) as batch:
+        assert (await batch.run()).ok == 1
+    assert executions == Counter([1])
+
+
+async def test_refused_listing_leaves_inputs_unsure(fal: Emulator, client: AsyncClient) -> None:
+    executions = serve(fal)
+    fal.fail(APP, Fault(route="submit", drop_response=True))
+    fal.fail(None, Fault(route="requests", status=403, times=None))
+    async with client.batch(APP, [{"n": n} for n in range(5)]) as batch:
+        summary = await batch.run()
+    assert (summary.ok, summary.unsure) == (4, 1)
+    await fal.wait_for_async(lambda: executions == Counter(range(5)))
+
+
+async def test_job_that_is_listed_late_is_not_started_again(
+    fal: Emulator, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unsure, "LOOK_INTERVAL", 0.05)
+    fal._platform.settings.listing_delay = 0.3
+    executions = serve(fal)
+    fal.fail(APP, Fault(route="submit", drop_response=True, times=3))
+    async with client.batch(APP, [{"n": n} for n in range(5)]) as batch:
+        assert (await batch.run()).ok == 5
+    assert executions == Counter(range(5))
+
+
+async def test_input_that_is_adopted_meanwhile_is_not_started_again(
+    fal: Emulator, client: AsyncClient, journal_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "LISTING_DELAY", -3600.0)
+    executions, gate = serve(fal), fal.gate()
+    fal.fail(APP, Fault(route="submit", drop_response=True))
+    fal.fail(None, Fault(route="requests", delay_response=gate, body={"items": []}, status=200))
+    journal = Journal(journal_path, shared=True)
+    async with client.batch(APP, [{"n": 1}], journal=journal) as batch:
+        await fal.wait_for_async(lambda: fal.count("requests") == 1)
+        await journal._flush()
+        (entry,) = await journal._read(lambda store: list(store.entries("unsure")))
+        (request_id,) = fal.jobs
+        await anyio.to_thread.run_sync(journal.adopt, entry.key, request_id)
+        gate.open()
+        (job,) = [job async for job in batch]
+    assert (job.ok, job.request_id) == (True, request_id)
+    assert executions == Counter([1])
+    await anyio.to_thread.run_sync(journal.close)
+
+
+async def test_stopped_batch_searches_no_more(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    executions, gate = serve(fal), fal.gate()
+    fal.fail(APP, Fault(route="submit", drop_response=True))
+    fal.fail(None, Fault(route="requests", delay=gate))
+    async with client.batch(APP, [{"n": 1}], journal=tmp_path / "journal.db") as batch:
+        await fal.wait_for_async(lambda: fal.count("requests") == 1)
+    assert batch.summary.done == 0
+    gate.open()
+    async with client.batch(APP, [{"n": 1}], journal=tmp_path / "journal.db") as batch:
+        assert (await batch.run()).ok == 1
+    assert executions == Counter([1])
+
+
+async def test_claim_is_refreshed_before_a_late_request(
+    fal: Emulator, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "CLAIM_LIFE", 0.0)
+    serve(fal)
+    fal.fail(APP, Fault(route="submit", status=429, headers={"retry-after": "0"}))
+    fal.fail(APP, Fault(route="submit", drop_response=True))
+    journal = Journal(tmp_path / "journal.db")
+    async with client.batch(APP, [{"n": 1}], journal=journal, unsure="report") as batch:
+        (job,) = [job async for job in batch]
+    (entry,) = journal.entries("unsure")
+    assert job.ok is None
+    assert entry.ended_at is not None
+    assert entry.tried_at < entry.ended_at
+    sent = [request for request in fal.requests if request.route == "submit"]
+    assert len(sent) == 2
+    journal.close()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_times_of_a_submit_are_those_of_the_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    item = Item(0, {}, {}, APP, b"\x01", "a")
+    assert await claim(journal, item)
+    claimed_at = item.started_at
+    assert await refresh_claim(journal, item)
+    assert item.started_at == claimed_at
+    item.started_at -= claims.CLAIM_LIFE
+    assert await refresh_claim(journal, item)
+    entry = journal["a"]
+    assert entry.tried_at == item.started_at >= claimed_at
+
+    set_attempt(item, entry)
+    assert item.started_at <= item.submitted_by < item.started_at + claims.MAX_SUBMIT_TIME
+    store = journal._opened()
+    store.commit([Update("a", 1, {"tried_at": 1000.0})])
+    set_attempt(item, journal["a"])
+    assert (item.started_at, item.submitted_by) == (1000.0, 1000.0 + claims.MAX_SUBMIT_TIME)
+    store.commit([Update("a", 1, {"state": "unsure", "ended_at": 1001.0})])
+    set_attempt(item, journal["a"])
+    assert (item.started_at, item.submitted_by) == (1000.0, 1001.0)
+
+    item.started_at -= claims.CLAIM_LIFE
+    assert not await refresh_claim(journal, item)  # it is no claim any more
+    await journal._aclose()
