@@ -123,15 +123,19 @@ def _kill(program: str, journal: str = "file", processes: int = 1) -> Callable[[
                 fal.fail(None, Fault(share=share, seed=number, **fault))
             started, cpu = time.perf_counter(), os.times()
             running = [start(fal, program, count, path) for _ in range(processes)]
+            unsure: set[tuple[str, int]] = set()
             for kill in range(kills):
                 wait_for(running[0], executions, count * (kill + 1) // (kills + 2))
                 running[0].kill()
                 running[0].communicate()
+                if program == _BATCH:
+                    unsure |= _unsure_attempts(path)
                 running[0] = start(fal, program, count, path)
             outputs = [process.communicate()[0] for process in running]
             used = os.times()
         collected = min(int(output or 0) for output in outputs)
-        return {
+        measures = {"unsure": len(unsure)} if program == _BATCH else {}
+        return measures | {
             "units": count,
             "twice": executions.total() - len(executions),
             "missing": count - collected,
@@ -143,6 +147,20 @@ def _kill(program: str, journal: str = "file", processes: int = 1) -> Callable[[
         }
 
     return measure
+
+
+def _unsure_attempts(path: str) -> set[tuple[str, int]]:
+    """Return the inputs that ended processes have left unsure, with their attempts."""
+    from fal_async import Journal
+
+    with Journal(path, shared=True) as journal:
+        live = {run.number for run in journal.runs()}
+        return {
+            (entry.key, entry.attempts)
+            for state in ("submitting", "unsure")
+            for entry in journal.entries(state)
+            if entry.run not in live
+        }
 
 
 _OURS, _LOOP = "ours, batch", "ours, subscribe in a task group"
@@ -169,6 +187,7 @@ BENCHMARK = Benchmark(
     columns=(
         Column("twice", "paid twice"),
         Column("missing", "without outcome"),
+        Column("unsure", "unsure after kills"),
         Column("lines", "lines"),
         Column("wall_s", "wall s"),
         Column("cpu_us", "CPU us"),
@@ -178,6 +197,10 @@ BENCHMARK = Benchmark(
             Bar(f"{title}, {case}", measure, case, leg, at_most=0)
             for measure, title in (("twice", "jobs paid twice"), ("missing", "no outcome"))
             for case in ("5 kills", "faults")
+            for leg in (_OURS, _POSTGRES, _SHARED)
+        ),
+        *(
+            Bar("inputs that are unsure after kills", "unsure", "5 kills", leg, at_most=5 * 8)
             for leg in (_OURS, _POSTGRES, _SHARED)
         ),
         Bar("CPU of a job, of that of subscribe", "cpu_us", "no kill", _OURS, against=_LOOP,

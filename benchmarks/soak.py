@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.to_thread
 
 from benchmarks.killed import FAULTS
 from benchmarks.memory import memory
@@ -70,9 +71,12 @@ def main() -> None:
 
 async def _soak(seconds: float, per_second: float, lines: int) -> int:
     """Run a batch, and print the state of the process from time to time; return the jobs."""
-    from fal_async import AsyncClient
+    from fal_async import AsyncClient, Journal
+
+    ended, unsure = 0.0, 0
 
     async def inputs() -> AsyncGenerator[dict[str, Any]]:
+        nonlocal ended, unsure
         started = time.monotonic()
         number = 0
         while (elapsed := time.monotonic() - started) < seconds:
@@ -81,9 +85,11 @@ async def _soak(seconds: float, per_second: float, lines: int) -> int:
                 number += 1
             else:
                 await anyio.sleep(1 / per_second)
+        ended = time.monotonic()
+        unsure = (await anyio.to_thread.run_sync(journal.summary)).states.get("unsure", 0)
 
     with tempfile.TemporaryDirectory() as folder:
-        journal = Path(folder) / "journal.db"
+        journal = Journal(Path(folder) / "journal.db")
         async with AsyncClient() as client:
             async with (
                 client.batch(
@@ -97,6 +103,9 @@ async def _soak(seconds: float, per_second: float, lines: int) -> int:
                 group.cancel_scope.cancel()
             print(f"{batch.summary.ok:,} ok, {batch.summary.failed:,} failed, "
                   f"{batch.summary.unsure:,} unsure, {batch.summary.lost:,} lost")  # fmt: skip
+            print(f"{unsure:,} were unsure after the last input, and all was settled "
+                  f"{time.monotonic() - ended:.0f} s later")  # fmt: skip
+            await anyio.to_thread.run_sync(journal.close)
             return batch.summary.ok
 
 
