@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import sys
 from functools import wraps
@@ -26,6 +28,11 @@ settings.load_profile("patient")
 # would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Where Python may not write bytecode, each program that a test starts would compile the package
+# anew, which takes longer than most of them run.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 #: Seconds that an async test may take: far more than any needs, also on a loaded machine.
 TIME_LIMIT = 20.0
 SLOW_TIME_LIMIT = 90.0
@@ -40,6 +47,11 @@ if sys.platform != "win32":
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--debug-asyncio", action="store_true", help="Run asyncio in debug mode.")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting thousands of tests over and over."""
+    gc.freeze()
 
 
 @pytest.fixture(params=BACKENDS)
