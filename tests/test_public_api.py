@@ -10,7 +10,7 @@ import pickletools
 import re
 import subprocess
 import sys
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ def module_names() -> list[str]:
     ]
 
 
-@cache
+@lru_cache(maxsize=1)  # the trees of all modules would slow down each garbage collection
 def tree_of(name: str) -> ast.Module:
     module = importlib.import_module(name)
     return ast.parse(Path(module.__file__ or "").read_text())
