@@ -1,4 +1,4 @@
-"""Concurrency: thousands of calls on default settings."""
+"""Concurrency: a thousand calls on default settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fal_async import AsyncClient
     from fal_async.emulator import Emulator
 
-JOBS = 2000
+JOBS = 1000
 
 
 @pytest.fixture(params=[{}, {"use_uvloop": True}, None], ids=["asyncio", "uvloop", "trio"])
@@ -21,7 +21,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 
 
 @pytest.mark.slow
-async def test_two_thousand_subscriptions_complete(fal: Emulator, client: AsyncClient) -> None:
+async def test_thousand_subscriptions_complete(fal: Emulator, client: AsyncClient) -> None:
     @fal.endpoint("acme/echo")
     async def echo(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
