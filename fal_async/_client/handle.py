@@ -222,9 +222,11 @@ class AsyncRequestHandle(Bound):
         dispatcher = await self._get_dispatcher()
         with dispatcher.call("get", self.application, timeout=timeout, handle=self) as state:
             watcher = self._watch(dispatcher, state, interval=interval)
-            async with aclosing(watcher.statuses()) as statuses:
-                async for status in statuses:
+            try:
+                while (status := await watcher.next_status()) is not None:
                     state.last = status
+            finally:
+                await watcher.aclose()
             return await self._fetch_result(state.last, output)
 
     async def cancel(self, *, timeout: float | None = None) -> Cancellation:
@@ -260,9 +262,7 @@ class AsyncRequestHandle(Bound):
         return JobWatcher(
             dispatcher,
             state,
-            status_url=self.status_url,
-            application=self.application,
-            request_id=self.request_id,
+            self,
             with_logs=with_logs,
             interval=seconds("interval", interval),
             poll_immediately=poll_immediately,

@@ -220,27 +220,29 @@ class QueueMixin:
         interval = seconds("interval", interval)
         start_timeout = options.start_timeout_within(start_timeout, client_timeout)
 
-        async def submit() -> AsyncRequestHandle:
-            return await self.submit(
-                application,
-                arguments,
-                path=path,
-                hint=hint,
-                priority=priority,
-                headers=headers,
-                start_timeout=start_timeout,
-                tags=tags,
-                no_retry=no_retry,
-                store_io=store_io,
-                max_queue_length=max_queue_length,
-                expires_in=expires_in,
-                auto_upload=auto_upload,
-            )
-
         dispatcher, name = self._dispatcher, str(parse_endpoint(application))
         with dispatcher.call("subscribe", name, timeout=client_timeout) as state:
             job = JobSubscription(dispatcher, state, on_enqueue, on_queue_update)
-            return await job.run(submit, with_logs=with_logs, interval=interval, output=output)
+            return await job.run(
+                self.submit(
+                    application,
+                    arguments,
+                    path=path,
+                    hint=hint,
+                    priority=priority,
+                    headers=headers,
+                    start_timeout=start_timeout,
+                    tags=tags,
+                    no_retry=no_retry,
+                    store_io=store_io,
+                    max_queue_length=max_queue_length,
+                    expires_in=expires_in,
+                    auto_upload=auto_upload,
+                ),
+                with_logs=with_logs,
+                interval=interval,
+                output=output,
+            )
 
     async def status(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import aclosing
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from fal_async.errors import ClientClosedError, FalClientError
 from fal_async.types import Completed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from typing_extensions import TypeVar
 
@@ -68,7 +67,7 @@ class JobSubscription:
 
     async def run(
         self,
-        submit: Callable[[], Awaitable[AsyncRequestHandle]],
+        submission: Coroutine[Any, Any, AsyncRequestHandle],
         *,
         with_logs: bool,
         interval: float | None,
@@ -77,33 +76,18 @@ class JobSubscription:
         """Submit the job, call the callbacks until it has completed, and fetch its output.
 
         Args:
-            submit: Submits the job.
+            submission: Submits the job.
             with_logs: Whether statuses contain log lines.
             interval: Poll with this delay, in seconds; ``None`` uses the status stream.
             output: The type of the output; ``None`` for a `Result`.
         """
-        try:
-            return await self._run(submit, with_logs=with_logs, interval=interval, output=output)
-        except ClientClosedError as error:
-            error.request_id = error.request_id or self.request_id
-            error.uncancelled = self._state.uncancelled
-            self._state.describe(error)
-            await self._canceller.wait_closed()
-            raise
-
-    async def _run(
-        self,
-        submit: Callable[[], Awaitable[AsyncRequestHandle]],
-        *,
-        with_logs: bool,
-        interval: float | None,
-        output: type[T] | None,
-    ) -> T:
         self._canceller.add(self)
         try:
             with self._scope:
-                self.handle = handle = await submit()
+                self.handle = handle = await submission
+                del submission  # the call may wait for long
                 self._state.request_id = handle.request_id
+                self._state.complete()
                 await self._call(self._on_enqueue, handle.request_id)
                 watcher = handle._watch(
                     self._dispatcher,
@@ -112,10 +96,12 @@ class JobSubscription:
                     interval=interval,
                     poll_immediately=self._on_queue_update is not None,
                 )
-                async with aclosing(watcher.statuses()) as statuses:
-                    async for status in statuses:
+                try:
+                    while (status := await watcher.next_status()) is not None:
                         self._state.last = status
                         await self._call(self._on_queue_update, status)
+                finally:
+                    await watcher.aclose()
                 return await handle._fetch_result(self._state.last, output)
             # Raised within the block, so that the job is cancelled.
             raise ClientClosedError("the client was closed before the job had ended")  # noqa: TRY301 -- see above
@@ -124,21 +110,31 @@ class JobSubscription:
                 self._canceller.cancel_detached(self.handle.request_id, self.handle.cancel)
             raise
         except BaseException as error:
-            # A caller that receives an error of this library can still fetch the output by the
-            # job's id, unless its client is closed.
-            is_abandoned = (
-                self._in_callback
-                or isinstance(error, ClientClosedError)
-                or not isinstance(error, FalClientError)
-            )
-            has_ended = isinstance(self._state.last, Completed)
-            if self.handle is not None and is_abandoned and not has_ended:
-                self._state.uncancelled = (self.handle.request_id,)
-                if await self._canceller.wait(self._cancel(self.handle)):
-                    self._state.uncancelled = ()
+            await self._end(error)
             raise
         finally:
             self._canceller.remove(self)
+
+    async def _end(self, error: BaseException) -> None:
+        """Cancel the job, unless the caller can still fetch its output."""
+        # A caller that receives an error of this library can do so by the job's id, unless its
+        # client is closed.
+        is_abandoned = (
+            self._in_callback
+            or isinstance(error, ClientClosedError)
+            or not isinstance(error, FalClientError)
+        )
+        has_ended = isinstance(self._state.last, Completed)
+        if self.handle is not None and is_abandoned and not has_ended:
+            self._state.uncancelled = (self.handle.request_id,)
+            if await self._canceller.wait(self._cancel(self.handle)):
+                self._state.uncancelled = ()
+        if isinstance(error, ClientClosedError):
+            error.request_id = error.request_id or self.request_id
+            error.uncancelled = self._state.uncancelled
+            self._state.describe(error)
+            self._canceller.remove(self)  # the closer waits for it
+            await self._canceller.wait_closed()
 
     def close(self) -> None:
         """End the call, because the client is closing. The output of a completed job is fetched."""

@@ -67,6 +67,7 @@ class CallState:
     """
 
     __slots__ = (
+        "_has_job",
         "_operation",
         "_stage",
         "_started",
@@ -93,6 +94,7 @@ class CallState:
         self.uncancelled: tuple[str, ...] = ()
         self._stage: Stage | None = stage
         self._started = started
+        self._has_job = False
         self._operation: Operation[Any] | None = None
         self._transmission: Transmission | None = None
         self.waiting_for: str = ""
@@ -110,10 +112,10 @@ class CallState:
     def started(self) -> bool | None:
         """True if a job was started, false if none was, ``None`` if unknown."""
         operation = self._operation
+        if self._has_job or (operation is not None and operation.request_id is not None):
+            return True
         if self._started or operation is None:
             return self._started
-        if operation.request_id is not None:
-            return True
         return None if operation.is_billable and self.is_sent else self._started
 
     @property
@@ -125,12 +127,19 @@ class CallState:
         """Enter a stage; ``None`` continues the previous stage."""
         if stage is not None:
             self._stage = stage
+        self._has_job = False
         self._operation = self._transmission = None
 
     def begin(self, operation: Operation[Any]) -> None:
         """Begin an operation."""
         self.enter(operation.stage)
         self._operation = operation
+
+    def complete(self) -> None:
+        """Forget an operation that has succeeded, and its request, while the call waits."""
+        operation = self._operation
+        self._has_job = operation is not None and operation.request_id is not None
+        self._operation = self._transmission = None
 
     def __enter__(self) -> None:
         pass

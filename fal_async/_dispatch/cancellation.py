@@ -107,8 +107,8 @@ class JobCanceller:
         self._open.subscriptions[subscription] = None
 
     def remove(self, subscription: Subscription) -> None:
-        """Remove a subscription that has ended."""
-        del self._open.subscriptions[subscription]
+        """Remove a subscription that has ended, if it was not removed before."""
+        self._open.subscriptions.pop(subscription, None)
         self._notify()
 
     def cancel(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from fal_async._core.annotations import set_module
+from fal_async._net.waiters import Waiter
 from fal_async._protocol.operation import Lane
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Slots:
     def __init__(self, name: str, total: int) -> None:
         self.name = name
         self._total = self._free = total
-        self._waiters: deque[anyio.Event] = deque()
+        self._waiters: OrderedDict[Waiter, float] = OrderedDict()  # and when they began to wait
 
     @property
     def usage(self) -> LimitUsage:
@@ -107,32 +108,44 @@ class Slots:
         state.waiting_for = self.name
         state.observer.wait_for_slot(self.name)
         began = monotonic()
-        await self._wait()
+        await self._wait(began)
         state.waiting_for = ""
         state.observer.acquire_slot(self.name, monotonic() - began)
 
-    async def _wait(self) -> None:
-        assigned = anyio.Event()
-        self._waiters.append(assigned)
+    async def _wait(self, began: float) -> None:
+        waiter = Waiter()
+        timeout = None if self._waiters else LONG_WAIT
+        self._waiters[waiter] = began
         try:
-            with anyio.move_on_after(LONG_WAIT):
-                await assigned.wait()
-            if not assigned.is_set() and self._waiters[0] is assigned:
+            while not await waiter.wait(timeout):
+                timeout = None
                 _log.info("%d calls wait for a slot of %s", len(self._waiters), self.name)
-            await assigned.wait()
         except BaseException:
-            if assigned.is_set():
+            if waiter.is_awake:
                 self.release()
             else:
-                self._waiters.remove(assigned)
+                is_first = next(iter(self._waiters)) is waiter
+                del self._waiters[waiter]
+                if is_first:
+                    self._limit_first_wait()
             raise
 
     def release(self) -> None:
         """Release a slot, and assign it to the call that has waited for longest."""
         if self._waiters:
-            self._waiters.popleft().set()
+            waiter, _ = self._waiters.popitem(last=False)
+            waiter.wake()
+            self._limit_first_wait()
         else:
             self._free += 1
+
+    def _limit_first_wait(self) -> None:
+        """Let the call that has become the first one log its wait; see `LONG_WAIT`."""
+        for waiter, began in self._waiters.items():
+            left = began + LONG_WAIT - monotonic()
+            if left > 0:
+                waiter.set_timeout(left)
+            break
 
 
 class RateLimiter:
@@ -164,17 +177,21 @@ class Share:
         endpoint: The endpoint that the job uses.
 
     Attributes:
+        tenant: The owner of the key.
+        group: The owner of the key and the endpoint.
         is_requested: Whether another share needs the slot that this one holds.
         on_requested: Called when the slot is requested; ``None`` without a callback.
+        waiter: The wait for a slot; ``None`` while there is none.
     """
 
-    __slots__ = ("assigned", "group", "is_requested", "on_requested")
+    __slots__ = ("group", "is_requested", "on_requested", "tenant", "waiter")
 
     def __init__(self, tenant: object, endpoint: str) -> None:
+        self.tenant = tenant
         self.group = tenant, endpoint
         self.is_requested = False
         self.on_requested: Callable[[], None] | None = None
-        self.assigned: anyio.Event | None = None
+        self.waiter: Waiter | None = None
 
 
 class _Group:
@@ -190,7 +207,7 @@ class _Group:
     def __init__(self, tenant: object) -> None:
         self.tenant = tenant
         self.holders: dict[Share, None] = {}
-        self.waiters: dict[Share, None] = {}
+        self.waiters: OrderedDict[Share, None] = OrderedDict()
         self.requested = 0
         self.expected = 0
 
@@ -239,22 +256,30 @@ class FairSlots:
         self._assign(self._group(share), share)
         return True
 
-    async def acquire(self, share: Share) -> None:
-        """Acquire a slot, and wait for it if none is free."""
+    async def acquire(self, share: Share, timeout: float | None = None) -> bool:
+        """Acquire a slot, and wait for it if none is free.
+
+        Args:
+            share: The share.
+            timeout: The longest time to wait, in seconds; ``None`` disables the timeout.
+
+        Returns:
+            Whether a slot was acquired in time.
+        """
         if self.try_acquire(share):
-            return
+            return True
         group = self._group(share)
-        assigned = share.assigned = anyio.Event()
+        share.waiter = Waiter()
         group.waiters[share] = None
         self._request_slot(group)
         try:
-            await assigned.wait()
+            return await share.waiter.wait(timeout)
         except BaseException:
             if share in group.holders:
                 self.release(share)
             raise
         finally:
-            share.assigned = None
+            share.waiter = None
             group.waiters.pop(share, None)
             group.expected = min(group.expected, len(group.waiters))
             self._discard_if_empty(share)
@@ -273,17 +298,16 @@ class FairSlots:
         waiting = [group for group in self._groups.values() if group.waiters]
         if waiting:
             group = min(waiting, key=self._usage)
-            share = next(iter(group.waiters))
-            del group.waiters[share]
+            share, _ = group.waiters.popitem(last=False)
             group.expected = max(0, group.expected - 1)
             self._assign(group, share)
-            if share.assigned is not None:
-                share.assigned.set()
+            if share.waiter is not None:
+                share.waiter.wake()
 
     def _group(self, share: Share) -> _Group:
         group = self._groups.get(share.group)
         if group is None:
-            group = self._groups[share.group] = _Group(share.group[0])
+            group = self._groups[share.group] = _Group(share.tenant)
         return group
 
     def _discard_if_empty(self, share: Share) -> None:

@@ -111,6 +111,10 @@ def _read_entry(entry: object) -> LogLine:
     return cast("LogLine", line)
 
 
+#: The state of all jobs that runners execute, without the log lines.
+_IN_PROGRESS: Final = InProgress([])
+
+
 class StatusFilter:
     """A filter for the statuses of one job, from any number of requests and streams.
 
@@ -131,7 +135,9 @@ class StatusFilter:
         if isinstance(status, InProgress | Completed):
             if self._cursor is not None:
                 lines = self._cursor.new_lines(status.logs)
-            state, status = replace(status, logs=[]), replace(status, logs=lines)
+            state = _IN_PROGRESS if isinstance(status, InProgress) else replace(status, logs=[])
+            if status.logs != lines:
+                status = replace(status, logs=lines)
         repeated = state == self._last and not lines and not self._repeats
         self._last = state
         return None if repeated else status

@@ -18,6 +18,7 @@ __all__ = [
     "LONGEST",
     "POLLING",
     "WAITING_FOR_STREAM",
+    "Backoff",
     "BackoffSchedule",
     "NetworkFailure",
     "Retry",
@@ -77,20 +78,44 @@ def shared_interval(waiting: int, rate: float) -> float:
     return min(LONGEST / (1 + JITTER), waiting / min(rate, MAX_QUEUED_POLLS_PER_SECOND))
 
 
+class Backoff:
+    """Delays that grow, with jitter.
+
+    Args:
+        schedule: The growth of the delays.
+    """
+
+    __slots__ = ("_delay", "_schedule")
+
+    def __init__(self, schedule: BackoffSchedule) -> None:
+        self._schedule = schedule
+        self._delay = schedule.first
+
+    def next(self, random: Callable[[], float], at_least: float = 0.0) -> float:
+        """Return the next delay, in seconds.
+
+        Args:
+            random: Returns random numbers from 0 up to 1.
+            at_least: The minimum of the delay, without jitter.
+        """
+        delay, schedule = self._delay, self._schedule
+        self._delay = min(schedule.longest, delay * schedule.growth)
+        return max(delay, at_least) * (1 + JITTER * (2 * random() - 1))
+
+
 def backoff_delays(
     random: Callable[[], float], schedule: BackoffSchedule, at_least: Callable[[], float] = float
 ) -> Iterator[float]:
-    """Yield delays in seconds, growing and with jitter, without end.
+    """Yield the delays of a `Backoff` in seconds, without end.
 
     Args:
         random: Returns random numbers from 0 up to 1.
         schedule: The growth of the delays.
         at_least: Returns the minimum of a delay, without jitter.
     """
-    delay = schedule.first
+    backoff = Backoff(schedule)
     while True:
-        yield max(delay, at_least()) * (1 + JITTER * (2 * random() - 1))
-        delay = min(schedule.longest, delay * schedule.growth)
+        yield backoff.next(random, at_least())
 
 
 #: The maximum of the first delay after a 429, in seconds: the platform recommends 1, 2, 4, 8.

@@ -1,0 +1,81 @@
+"""`Waiter`: the wait of one task for another."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import anyio
+
+from fal_async._net.event_loops import running_loop
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+__all__ = ["Waiter"]
+
+
+class Waiter:
+    """A wait of one task until another wakes it up, or until a time has passed.
+
+    An event and a cancel scope in one. Ten thousand tasks may wait for long, and the garbage
+    collector traverses all of their objects. On asyncio this needs a third of them.
+
+    Attributes:
+        is_awake: Whether `wake` was called.
+    """
+
+    __slots__ = ("_limit", "_ready", "is_awake")
+
+    def __init__(self) -> None:
+        self.is_awake = False
+        self._ready: asyncio.Future[None] | anyio.Event | None = None
+        self._limit: TimerHandle | anyio.CancelScope | None = None
+
+    def wake(self) -> None:
+        """Wake up the task, now or when it waits."""
+        self.is_awake = True
+        if isinstance(self._ready, anyio.Event):
+            self._ready.set()
+        elif self._ready is not None:
+            _complete(self._ready)
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until `wake` was called; return false if the time has passed before.
+
+        Args:
+            timeout: The longest time to wait, in seconds; ``None`` disables the timeout.
+        """
+        if self.is_awake:
+            return True
+        loop = running_loop()
+        try:
+            if isinstance(loop, asyncio.AbstractEventLoop):
+                self._ready = loop.create_future()
+                if timeout is not None:
+                    self.set_timeout(timeout)
+                await self._ready
+            else:
+                self._ready = anyio.Event()
+                with anyio.CancelScope() as self._limit:
+                    if timeout is not None:
+                        self.set_timeout(timeout)
+                    await self._ready.wait()
+        finally:
+            limit, self._limit, self._ready = self._limit, None, None
+            if isinstance(limit, asyncio.TimerHandle):
+                limit.cancel()
+        return self.is_awake
+
+    def set_timeout(self, seconds: float) -> None:
+        """Set the longest time that the current wait, which has no timeout, still takes."""
+        if isinstance(self._limit, anyio.CancelScope):
+            self._limit.deadline = anyio.current_time() + seconds
+        elif isinstance(self._ready, asyncio.Future):
+            loop = self._ready.get_loop()
+            self._limit = loop.call_later(seconds, _complete, self._ready)
+
+
+def _complete(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
