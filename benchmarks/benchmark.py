@@ -26,6 +26,7 @@ NAMES = (
     "facade",
     "start",
     "growth",
+    "burst",
     "tls",
     "proxy",
     "webhooks",

@@ -220,6 +220,7 @@ class AsyncRequestHandle(Bound):
         check_output_type(output)
         timeout = seconds("timeout", timeout)
         dispatcher = await self._get_dispatcher()
+        await dispatcher.resources.lanes.get().turns.wait()
         with dispatcher.call("get", self.application, timeout=timeout, handle=self) as state:
             watcher = self._watch(dispatcher, state, interval=interval)
             try:

@@ -221,6 +221,7 @@ class QueueMixin:
         start_timeout = options.start_timeout_within(start_timeout, client_timeout)
 
         dispatcher, name = self._dispatcher, str(parse_endpoint(application))
+        await dispatcher.resources.lanes.get().turns.wait()
         with dispatcher.call("subscribe", name, timeout=client_timeout) as state:
             job = JobSubscription(dispatcher, state, on_enqueue, on_queue_update)
             return await job.run(

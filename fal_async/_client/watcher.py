@@ -167,6 +167,7 @@ class JobWatcher:
         await self._close_stream()
 
     async def _poll(self) -> Status:
+        await self._lanes.turns.wait()  # many polls may be due at once
         job = self._job
         operation = queue.status(
             job.status_url,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from fal_async._core.annotations import set_module
-from fal_async._net.waiters import Waiter
+from fal_async._net.waiters import Turns, Waiter
 from fal_async._protocol.operation import Lane
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class LaneLimits:
         streams: The slots of status streams.
         poll_rate: The rate limit of status polls.
         buffers: The slots of upload parts that are kept in memory.
+        turns: The turns of calls that begin at once.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -57,6 +58,7 @@ class LaneLimits:
         self.buffers = anyio.Semaphore(limits.uploads, fast_acquire=True)
         self.streams = FairSlots(limits.max_streams)
         self.poll_rate = RateLimiter(1 / limits.polls_per_second)
+        self.turns = Turns()
 
 
 @set_module("fal_async")

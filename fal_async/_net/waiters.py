@@ -1,9 +1,10 @@
-"""`Waiter`: the wait of one task for another."""
+"""`Waiter`: the wait of one task for another; `Turns`: tasks that start a few at a time."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -12,7 +13,10 @@ from fal_async._net.event_loops import running_loop
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-__all__ = ["Waiter"]
+__all__ = ["Turns", "Waiter"]
+
+#: Number of tasks of a burst that start in one iteration of the event loop.
+TASKS_PER_ITERATION: Final = 16
 
 
 class Waiter:
@@ -79,3 +83,45 @@ class Waiter:
 def _complete(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+class Turns:
+    """Lets the tasks of a burst start a few at a time, so that the event loop does other work.
+
+    All tasks that are created in one go take their first step in one iteration of the event loop.
+    The first steps of thousands of calls would stop it for seconds.
+    """
+
+    def __init__(self) -> None:
+        self._left = TASKS_PER_ITERATION
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self._is_scheduled = False
+
+    async def wait(self) -> None:
+        """Wait for a turn, if many tasks have had theirs in this iteration of the event loop."""
+        if self._left:
+            self._left -= 1
+            return
+        self._schedule()
+        waiter = Waiter()
+        self._waiters[waiter] = None
+        try:
+            await waiter.wait()
+        except BaseException:
+            self._waiters.pop(waiter, None)
+            raise
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            loop: Any = running_loop()
+            (getattr(loop, "call_soon", None) or loop.run_sync_soon)(self._next)
+            self._is_scheduled = True
+
+    def _next(self) -> None:
+        self._is_scheduled = False
+        self._left = TASKS_PER_ITERATION
+        while self._left and self._waiters:
+            self._left -= 1
+            self._waiters.popitem(last=False)[0].wake()
+        if not self._left:
+            self._schedule()

@@ -1,10 +1,14 @@
-"""Waiters: the wait of one task for another."""
+"""Waiters, and the turns of tasks that are created in one go."""
 
 from __future__ import annotations
 
-import anyio
+from itertools import pairwise
 
-from fal_async._net.waiters import Waiter
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from fal_async._net.waiters import TASKS_PER_ITERATION, Turns, Waiter
 
 
 async def test_waiter_is_woken_up() -> None:
@@ -62,3 +66,40 @@ async def test_cancelled_waiter_may_be_awake() -> None:
         waiter.wake()
         group.cancel_scope.cancel()
     assert waiter.is_awake
+
+
+async def test_burst_of_tasks_starts_a_few_at_a_time() -> None:
+    turns = Turns()
+    started: list[int] = []
+    others: list[int] = []
+
+    async def start(number: int) -> None:
+        await turns.wait()
+        started.append(number)
+
+    async def other() -> None:
+        while len(started) < 10 * TASKS_PER_ITERATION:
+            others.append(len(started))
+            await checkpoint()
+
+    async with anyio.create_task_group() as group:
+        for number in range(10 * TASKS_PER_ITERATION):
+            group.start_soon(start, number)
+        group.start_soon(other)
+    assert sorted(started) == list(range(10 * TASKS_PER_ITERATION))
+    steps = [after - before for before, after in pairwise(others)]
+    assert max(steps) <= 2 * TASKS_PER_ITERATION  # trio shuffles the tasks of an iteration
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+async def test_cancelled_tasks_take_no_turn(count: int) -> None:
+    turns = Turns()
+    for _ in range(TASKS_PER_ITERATION):
+        await turns.wait()
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            for _ in range(count):
+                group.start_soon(turns.wait)
+            scope.cancel()
+    for _ in range(3 * TASKS_PER_ITERATION):
+        await turns.wait()
