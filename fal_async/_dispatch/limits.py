@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from fal_async._core.annotations import set_module
+from fal_async._dispatch.ranking import Ranking
 from fal_async._net.waiters import Turns, Waiter
 from fal_async._protocol.operation import Lane
 
@@ -159,16 +162,29 @@ class RateLimiter:
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
-        self._next: dict[object, float] = {}
+        self._next: dict[object, float] = {}  # of the tenants that are active
+        self._ends: list[tuple[float, int, object]] = []  # when to look for those that are not
+        self._numbers = count()
 
     def reserve(self, now: float, tenant: object) -> float:
         """Reserve the next event of a tenant, and return the seconds until then."""
-        busy = {other: moment for other, moment in self._next.items() if moment > now}
-        moment = busy.get(tenant, now)
-        others = len(busy) - (tenant in busy)
-        busy[tenant] = moment + self._interval * (1 + others)
-        self._next = busy
+        self._remove_inactive(now)
+        moment = self._next.get(tenant)
+        others = len(self._next) - (moment is not None)
+        after = (now if moment is None else moment) + self._interval * (1 + others)
+        self._next[tenant] = after
+        if moment is None:
+            heappush(self._ends, (after, next(self._numbers), tenant))
+            return 0.0
         return moment - now
+
+    def _remove_inactive(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            _, number, tenant = heappop(self._ends)
+            if self._next[tenant] <= now:
+                del self._next[tenant]
+            else:
+                heappush(self._ends, (self._next[tenant], number, tenant))
 
 
 class Share:
@@ -196,17 +212,37 @@ class Share:
         self.waiter: Waiter | None = None
 
 
+class _Tenant:
+    """The shares of one tenant.
+
+    Attributes:
+        groups: The number of groups.
+        kept: The number of slots that are not requested.
+        expected: The number of slots that are requested for waiters.
+        holding: The groups that keep slots.
+        waiting: The groups that have waiters.
+    """
+
+    def __init__(self) -> None:
+        self.groups = 0
+        self.kept = 0
+        self.expected = 0
+        self.holding: Ranking[_Group] = Ranking()
+        self.waiting: Ranking[_Group] = Ranking()
+
+
 class _Group:
     """The shares of one tenant in one endpoint.
 
     Attributes:
+        tenant: The tenant.
         holders: The shares with a slot, in order.
         waiters: The shares without a slot, in order.
         requested: The number of holders whose slot is requested.
         expected: The number of slots that are requested for waiters.
     """
 
-    def __init__(self, tenant: object) -> None:
+    def __init__(self, tenant: _Tenant) -> None:
         self.tenant = tenant
         self.holders: dict[Share, None] = {}
         self.waiters: OrderedDict[Share, None] = OrderedDict()
@@ -216,6 +252,11 @@ class _Group:
     @property
     def kept(self) -> int:
         return len(self.holders) - self.requested
+
+    def expect(self, slots: int) -> None:
+        """Set the number of slots that are requested for waiters."""
+        self.tenant.expected += slots - self.expected
+        self.expected = slots
 
 
 class FairSlots:
@@ -233,7 +274,9 @@ class FairSlots:
     def __init__(self, total: int) -> None:
         self._total = self._free = total
         self._groups: dict[object, _Group] = {}
-        self._kept: Counter[object] = Counter()  # by tenant
+        self._tenants: dict[object, _Tenant] = {}
+        self._holding: Ranking[_Tenant] = Ranking()
+        self._waiting: Ranking[_Tenant] = Ranking()
 
     @property
     def free(self) -> int:
@@ -274,6 +317,7 @@ class FairSlots:
         share.waiter = Waiter()
         group.waiters[share] = None
         self._request_slot(group)
+        self._rank(group)
         try:
             return await share.waiter.wait(timeout)
         except BaseException:
@@ -282,9 +326,11 @@ class FairSlots:
             raise
         finally:
             share.waiter = None
-            group.waiters.pop(share, None)
-            group.expected = min(group.expected, len(group.waiters))
-            self._discard_if_empty(share)
+            if share in group.waiters:
+                del group.waiters[share]
+                group.expect(min(group.expected, len(group.waiters)))
+                self._rank(group)
+                self._discard_if_empty(share)
 
     def release(self, share: Share) -> None:
         """Release the slot of a share, and assign it to the waiter with the fewest slots."""
@@ -294,59 +340,68 @@ class FairSlots:
             share.is_requested = False
             group.requested -= 1
         else:
-            self._kept[group.tenant] -= 1
-        self._discard_if_empty(share)
+            group.tenant.kept -= 1
         self._free += 1
-        waiting = [group for group in self._groups.values() if group.waiters]
-        if waiting:
-            group = min(waiting, key=self._usage)
-            share, _ = group.waiters.popitem(last=False)
-            group.expected = max(0, group.expected - 1)
-            self._assign(group, share)
+        self._rank(group)
+        self._discard_if_empty(share)
+        tenant = self._waiting.lowest()
+        smallest = None if tenant is None else tenant.waiting.lowest()
+        if smallest is not None:
+            share, _ = smallest.waiters.popitem(last=False)
+            smallest.expect(min(max(0, smallest.expected - 1), len(smallest.waiters)))
+            self._assign(smallest, share)
             if share.waiter is not None:
                 share.waiter.wake()
 
     def _group(self, share: Share) -> _Group:
         group = self._groups.get(share.group)
         if group is None:
-            group = self._groups[share.group] = _Group(share.tenant)
+            tenant = self._tenants.get(share.tenant)
+            if tenant is None:
+                tenant = self._tenants[share.tenant] = _Tenant()
+            tenant.groups += 1
+            group = self._groups[share.group] = _Group(tenant)
         return group
 
     def _discard_if_empty(self, share: Share) -> None:
-        group = self._groups.get(share.group)
-        if group is not None and not group.holders and not group.waiters:
+        group = self._groups[share.group]
+        if not group.holders and not group.waiters:
             del self._groups[share.group]
-            if not self._kept[group.tenant]:
-                del self._kept[group.tenant]
+            group.tenant.groups -= 1
+            if not group.tenant.groups:
+                del self._tenants[share.tenant]
 
     def _assign(self, group: _Group, share: Share) -> None:
         self._free -= 1
         group.holders[share] = None
-        self._kept[group.tenant] += 1
+        group.tenant.kept += 1
+        self._rank(group)
 
-    def _usage(self, group: _Group) -> tuple[int, int]:
-        return self._kept[group.tenant], group.kept
+    def _rank(self, group: _Group) -> None:
+        """Note the slots and the waiters of a group, which have changed."""
+        tenant = group.tenant
+        tenant.holding.set(group, group.kept or None)
+        tenant.waiting.set(group, group.kept if group.waiters else None)
+        self._holding.set(tenant, tenant.kept or None)
+        self._waiting.set(tenant, tenant.kept if tenant.waiting else None)
 
     def _request_slot(self, group: _Group) -> None:
         """Request a slot of the largest holder if the distribution is unfair to a waiting group."""
-        others = [other for other in self._groups.values() if other is not group and other.kept]
-        if not others:
+        tenant, largest = group.tenant, self._holding.highest()
+        if largest is None:
             return
-        expected = sum(
-            each.expected for each in self._groups.values() if each.tenant == group.tenant
-        )
-        largest = max(others, key=self._usage)
-        if self._kept[largest.tenant] - self._kept[group.tenant] - expected < 2:
-            others = [other for other in others if other.tenant == group.tenant]
-            if not others:
-                return
-            largest = max(others, key=self._usage)
-        if largest.tenant == group.tenant and largest.kept - group.kept - group.expected < 2:
+        if largest.kept - tenant.kept - tenant.expected < 2:
+            largest = tenant
+        donor = largest.holding.highest()
+        if donor is None:
             return
-        share = next(share for share in largest.holders if not share.is_requested)
-        group.expected += 1
-        largest.requested += 1
-        self._kept[largest.tenant] -= 1
+        if largest is tenant and donor.kept - group.kept - group.expected < 2:
+            return
+        share = next(share for share in donor.holders if not share.is_requested)
+        group.expect(group.expected + 1)
+        donor.requested += 1
+        largest.kept -= 1
+        self._rank(donor)
         share.is_requested = True
         if share.on_requested is not None:
             share.on_requested()
