@@ -66,7 +66,7 @@ class CredentialSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dispatcher:
     """Executes the operations of one client: limits, authorizes, sends, retries and parses.
 
@@ -324,10 +324,10 @@ class Dispatcher:
                     raise
             # Users know the host that they called, and the backup may be down for the same reason.
             reason = f"{failed} (nor can its backup host be reached)"
-            failed.failure = replace(failed.failure, reason=reason)
+            failed.failure = failed.failure._replace(reason=reason)
         elif url != request.url:
             reason = f"the backup host of {origin_of(request.url)} is in use, and {failed}"
-            failed.failure = replace(failed.failure, reason=reason)
+            failed.failure = failed.failure._replace(reason=reason)
         raise failed from cause
 
     def _encode(

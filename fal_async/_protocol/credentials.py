@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import math
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fal_async._core.secrets import Secret
 from fal_async._protocol.operation import Operation, Request, response_parser
@@ -64,8 +63,7 @@ _VISIBLE: Final = re.compile(r"[!-~]+")
 _LOOKALIKE: Final = re.compile(r"(?i)(^|_)FAL(_?AI)?_(.*_)?(KEY|TOKEN|SECRET|CREDENTIALS)")
 
 
-@dataclass(frozen=True, slots=True)
-class AuthHeader:
+class AuthHeader(NamedTuple):
     """The value of the Authorization header, and its expiry.
 
     Attributes:
@@ -109,8 +107,7 @@ def similar_variables(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if _LOOKALIKE.search(name) and name not in KEY_VARIABLES)
 
 
-@dataclass(frozen=True, slots=True)
-class LoginTokens:
+class LoginTokens(NamedTuple):
     """The tokens of a login.
 
     Attributes:
@@ -207,8 +204,7 @@ def _issued(body: bytes | memoryview) -> tuple[Secret | None, Secret | None]:
     return _token(fields.get("access_token")), _token(fields.get("refresh_token"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CdnToken:
+class CdnToken(NamedTuple):
     """A CDN token.
 
     Attributes:

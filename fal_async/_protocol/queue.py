@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
 from fal_async._core.checks import check_flag
@@ -50,8 +50,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobUrls:
+class JobUrls(NamedTuple):
     """The URLs of a job's status, result and cancellation."""
 
     status_url: str
@@ -77,8 +76,7 @@ def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrl
 _CANCELLATIONS: Final[Mapping[int, str]] = {202: "CANCELLATION_REQUESTED", 400: "ALREADY_COMPLETED"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class Submission(NamedTuple):
     """The response to a submit, with the URLs as received: their origins are not checked."""
 
     request_id: str

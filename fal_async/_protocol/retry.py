@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fal_async._protocol.response import Response
 
@@ -33,8 +32,7 @@ __all__ = [
 JITTER: Final = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class BackoffSchedule:
+class BackoffSchedule(NamedTuple):
     """The growth of polling delays.
 
     Attributes:
@@ -149,8 +147,7 @@ _RESULTS: Final = frozenset({Retry.RESULT, Retry.FAILED_RESULT})
 _READING: Final = frozenset({Retry.IDEMPOTENT, *_RESULTS})
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkFailure:
+class NetworkFailure(NamedTuple):
     """A request that failed before a complete response was received.
 
     Attributes:
