@@ -63,8 +63,8 @@ BENCHMARK = Benchmark(
     ),
     bars=(
         Bar("import, of fal_client's", "import_ms", "a fresh interpreter", "ours",
-            against=_OFFICIAL, at_most=0.35),
+            against=_OFFICIAL, at_most=0.1),
         Bar("import and first call, of fal_client's", "total_ms", "a fresh interpreter", "ours",
-            against=_OFFICIAL, at_most=0.7),
+            against=_OFFICIAL, at_most=0.4),
     ),
 )  # fmt: skip

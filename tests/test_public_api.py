@@ -20,6 +20,7 @@ import fal_async
 from fal_async import _config, errors, types
 from fal_async._client import functions
 from tests.support import public_api
+from tests.support.http import echo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +252,7 @@ def test_import_of_values_is_light() -> None:
 
 @pytest.mark.parametrize("name", FIRST_CALLS)
 def test_first_call_loads_what_it_needs(name: str, fal: Emulator) -> None:
-    fal.register("demo/echo", lambda prompt: {"prompt": prompt})
+    fal.register("demo/echo", echo)
     loaded = loaded_modules(FIRST_CALLS[name].format(key=fal.key, url=fal.url))
     assert "fal_async._http.pool" in loaded
     late = NOT_FOR_FIRST_CALL + (NOT_FOR_FIRST_ASYNC_CALL if name == "async" else [])
