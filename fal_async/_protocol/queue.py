@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import quote
 
@@ -37,6 +38,7 @@ __all__ = [
     "JobUrls",
     "Submission",
     "cancel",
+    "default_urls",
     "job_urls",
     "parse_cancellation",
     "parse_status",
@@ -58,19 +60,29 @@ class JobUrls(NamedTuple):
     cancel_url: str
 
 
+def default_urls(hosts: Hosts, endpoint: Endpoint, request_id: str) -> JobUrls:
+    """Return the URLs that follow from the ids of a job."""
+    own = f"{hosts.queue}/{endpoint.app}/requests/{quote(request_id, safe='')}"
+    return JobUrls(status_url=f"{own}/status", response_url=own, cancel_url=f"{own}/cancel")
+
+
 def job_urls(hosts: Hosts, endpoint: Endpoint, submission: Submission) -> JobUrls:
     """Return the URLs in a submission, except that those at other origins are replaced."""
-    own = f"{hosts.queue}/{endpoint.app}/requests/{quote(submission.request_id, safe='')}"
-    queue = TrustedOrigins(hosts.queue)
+    default = default_urls(hosts, endpoint, submission.request_id)
+    queue = _trusted_origins(hosts.queue)
 
     def checked(named: object, fallback: str) -> str:
         return named if isinstance(named, str) and queue.contains(named) else fallback
 
     return JobUrls(
-        status_url=checked(submission.status_url, f"{own}/status"),
-        response_url=checked(submission.response_url, own),
-        cancel_url=checked(submission.cancel_url, f"{own}/cancel"),
+        status_url=checked(submission.status_url, default.status_url),
+        response_url=checked(submission.response_url, default.response_url),
+        cancel_url=checked(submission.cancel_url, default.cancel_url),
     )
+
+
+#: Parsing the base URL costs as much as the rest of a handle.
+_trusted_origins = lru_cache(maxsize=16)(TrustedOrigins)
 
 
 _CANCELLATIONS: Final[Mapping[int, str]] = {202: "CANCELLATION_REQUESTED", 400: "ALREADY_COMPLETED"}

@@ -102,6 +102,7 @@ class Batch:
         self._failures = FailureWindow(options.stop_after)
         self._waiting: dict[int, Job] = {}
         self._next_index = 0
+        self._ready = 0
         self._is_consumed = True
         self._total: int | None = None
         self._task: BackgroundTask | None = None
@@ -234,6 +235,7 @@ class Batch:
         except anyio.EndOfStream:
             self._raise_error()
             raise StopAsyncIteration from None
+        self._ready -= 1
         self._scheduler.notify()
         if isinstance(job, StoredJob):
             await self._journal._flush()
@@ -254,6 +256,7 @@ class Batch:
         self._scheduler.notify()
         async with self._jobs:
             async for _ in self._jobs:
+                self._ready -= 1
                 self._scheduler.notify()
         self._raise_error()
         return self.summary
@@ -352,6 +355,7 @@ class Batch:
                 self._scheduler.stop("error", error)
         if not self._is_consumed:
             return
+        self._ready += 1
         if isinstance(job, StoredJob):
             job = job.without_output()
         if not self._options.ordered:
@@ -372,8 +376,7 @@ class Batch:
         """Return whether the consumer accepts the outcome of another input."""
         if self._options.ordered and index == self._next_index:
             return True
-        held = self._send.statistics().current_buffer_used + len(self._waiting)
-        return held + self._scheduler.saving < self._options.ready
+        return self._ready + self._scheduler.saving < self._options.ready
 
     def _is_needed(self, entry: Entry) -> bool:
         """Return whether the output of a complete input is delivered or written."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPLETE",
     "PENDING",
+    "SUCCEEDED",
     "UNIDENTIFIED",
     "Begin",
     "Change",
@@ -48,8 +49,10 @@ State: TypeAlias = Literal[
 PENDING: Final[tuple[State, ...]] = ("submitting", "running", "unsure")
 #: The states of inputs that may have a job whose id is unknown.
 UNIDENTIFIED: Final[tuple[State, ...]] = ("submitting", "unsure")
+#: The states of inputs whose job has succeeded.
+SUCCEEDED: Final[frozenset[State]] = frozenset({"ended", "saved"})
 #: The states of inputs that need no more work.
-COMPLETE: Final[frozenset[State]] = frozenset({"ended", "saved", "failed", "lost"})
+COMPLETE: Final[frozenset[State]] = SUCCEEDED | {"failed", "lost"}
 
 
 @set_module("fal_async.batch")

@@ -6,8 +6,7 @@ import logging
 import math
 import random
 import time
-from collections import Counter
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -19,6 +18,8 @@ from fal_async._client.queue import QueueMixin
 from fal_async._client.result import Result
 from fal_async._config import RetryPolicy
 from fal_async._files.auto_upload import attach_files
+from fal_async._protocol.endpoint import parse_endpoint
+from fal_async._protocol.queue import JobUrls, default_urls
 from fal_async._protocol.retry import BackoffSchedule, backoff_delays
 from fal_async.batch.callbacks import CallbackWaiter, callback_url
 from fal_async.batch.claims import claim, refresh_claim
@@ -28,6 +29,7 @@ from fal_async.batch.files import JournalUploads, upload_each
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
 from fal_async.batch.limits import SubmitLimit
 from fal_async.batch.lookup import find_output
+from fal_async.batch.monitor import JobMonitor
 from fal_async.errors import (
     AuthenticationError,
     ClientClosedError,
@@ -41,7 +43,6 @@ from fal_async.errors import (
     StartTimeoutError,
     SubmitOutcomeUnknownError,
 )
-from fal_async.types import InProgress, Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from fal_async.batch.journal import Journal
     from fal_async.batch.limits import FixedLimit
     from fal_async.batch.options import BatchOptions
-    from fal_async.types import Status
 
 __all__ = ["Calls", "JobExecutor"]
 
@@ -125,7 +125,7 @@ class JobExecutor:
             CallbackWaiter(dispatcher, journal, options) if options.wait == "webhook" else None
         )
         self._submit_limit = SubmitLimit(options.submitting)
-        self._statuses: Counter[type[Status] | None] = Counter()
+        self._monitor = JobMonitor(self._reading._dispatcher, limit)
         self._handles: dict[str, AsyncRequestHandle] = {}
         self.started: int = 0
         self.again: int = 0
@@ -193,7 +193,7 @@ class JobExecutor:
                         return self._rollback_claim(item)
                     if not await refresh_claim(self._journal, item):
                         return Again(is_foreign=True)
-                    sent_at = anyio.current_time()
+                    sent_at = time.monotonic()
                     handle = await self._starting.submit(
                         item.application, arguments, auto_upload=False, **options
                     )
@@ -203,8 +203,10 @@ class JobExecutor:
                 delay = max(next(delays), getattr(error, "retry_after", None) or 0.0)
                 _log.info("Submitting input %d again in %.1f s: %s", item.index, delay, error)
             else:
-                seconds = anyio.current_time() - sent_at
-                self._submit_limit.observe_submit(seconds, self._statuses[Queued], self.running)
+                seconds = time.monotonic() - sent_at
+                self._submit_limit.observe_submit(
+                    seconds, self._monitor.queued, self._monitor.running
+                )
                 # A job that takes over the slot is claimed no earlier than this is durable.
                 self._record_submit(item, state="running", **_handle_values(handle, self._starting))
                 return handle
@@ -234,7 +236,7 @@ class JobExecutor:
         while True:
             if not await refresh_claim(self._journal, item):
                 return Again(is_foreign=True)
-            sent_at = anyio.current_time()
+            sent_at = time.monotonic()
             try:
                 output = await self._starting.run(
                     item.application, arguments, auto_upload=False, **options
@@ -242,7 +244,7 @@ class JobExecutor:
             except RateLimitError as error:
                 if error.started is not False or self._is_stopping():
                     return await self._run_failed(item, error)
-                self._limit.refused(sent_at, anyio.current_time(), error.retry_after)
+                self._limit.refused(sent_at, time.monotonic(), error.retry_after)
                 delay = max(next(delays), error.retry_after or 0.0)
             except ConnectionFailedError as error:
                 if self._is_stopping():
@@ -274,36 +276,17 @@ class JobExecutor:
             outcome = None if self._callbacks is None else await self._callbacks.wait(item)
             if outcome is not None:
                 return outcome
-            output = await self._wait(handle)
+            output = await self._monitor.wait(handle)
         except FalClientError as error:
             return await self._not_collected(item, handle.request_id, error)
         finally:
             del self._handles[item.key]
         return self._succeed(item, output, handle.request_id)
 
-    async def _wait(self, handle: AsyncRequestHandle) -> Any:
-        latest: type[Status] | None = None
-        self._statuses[latest] += 1
-        try:
-            dispatcher = self._reading._dispatcher
-            with dispatcher.call("get", handle.application, timeout=None, handle=handle) as state:
-                watcher = handle._watch(dispatcher, state, interval=None, poll_immediately=False)
-                async with aclosing(watcher.statuses()) as statuses:
-                    async for status in statuses:
-                        state.last = status
-                        self._statuses[latest] -= 1
-                        latest = type(status)
-                        self._statuses[latest] += 1
-                        self._limit.observe_running(self.running)
-                async with self._limit.outputs:
-                    return await handle._fetch_result(state.last, None)
-        finally:
-            self._statuses[latest] -= 1
-
     @property
     def running(self) -> int:
         """The number of jobs that runners execute, as far as their statuses are known."""
-        return self._statuses[InProgress]
+        return self._monitor.running
 
     async def _not_collected(self, item: Item, request_id: str, error: FalClientError) -> Outcome:
         if error.stage == "job":
@@ -415,6 +398,13 @@ def _is_start_retried(error: FalClientError) -> bool:
 
 def _handle_values(handle: AsyncRequestHandle, calls: Calls) -> dict[str, Any]:
     """Return the values of the journal for a handle: its URLs only if they are unusual."""
-    usual = calls._make_handle(handle.application, handle.request_id)
+    usual = default_urls(
+        calls._dispatcher.hosts, parse_endpoint(handle.application), handle.request_id
+    )
+    urls = JobUrls(
+        status_url=handle.status_url,
+        response_url=handle.response_url,
+        cancel_url=handle.cancel_url,
+    )
     values: dict[str, Any] = {"request_id": handle.request_id}
-    return values if handle == usual else {**values, "handle": handle.to_dict()}
+    return values if urls == usual else {**values, "handle": handle.to_dict()}

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final, Literal
 
 import anyio
 
-__all__ = ["MAX_QUEUED", "AdaptiveLimit", "FixedLimit", "QueueLimit", "SubmitLimit"]
+__all__ = [
+    "MAX_QUEUED",
+    "AdaptiveLimit",
+    "AdjustableSlots",
+    "FixedLimit",
+    "QueueLimit",
+    "SubmitLimit",
+]
 
 #: The bounds of the limit for the queue. More jobs in flight cost memory, and are no faster.
 MIN_QUEUED: Final = 16
@@ -31,6 +39,78 @@ SUBMITS_PER_SECOND: Final = 400
 QUEUED_SHARE: Final = 0.5
 
 
+class AdjustableSlots:
+    """Slots that are assigned in the order of the requests, and whose number may change.
+
+    Unlike that of `anyio.CapacityLimiter`, a free slot costs no step of the event loop.
+
+    Args:
+        total: The number of slots.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._used = 0
+        self._waiters: deque[anyio.Event] = deque()
+
+    @property
+    def total(self) -> int:
+        """The number of slots. After a decrease, more may be in use."""
+        return self._total
+
+    @total.setter
+    def total(self, total: int) -> None:
+        self._total = total
+        self._assign()
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait for a slot."""
+        return len(self._waiters)
+
+    async def acquire(self) -> None:
+        """Acquire a slot, and wait for it if none is free."""
+        if self._used < self._total:  # a slot is never free while a call waits
+            self._used += 1
+            return
+        assigned = anyio.Event()
+        self._waiters.append(assigned)
+        try:
+            await assigned.wait()
+        except BaseException:
+            if assigned.is_set():
+                self.release()
+            else:
+                self._waiters.remove(assigned)
+            raise
+
+    async def acquire_within(self, seconds: float) -> bool:
+        """Acquire a slot, and wait for it for a limited time; return whether it was acquired."""
+        if self._used < self._total:
+            self._used += 1
+            return True
+        with anyio.move_on_after(seconds):
+            await self.acquire()
+            return True
+        return False
+
+    def release(self) -> None:
+        """Release a slot."""
+        self._used -= 1
+        self._assign()
+
+    def _assign(self) -> None:
+        while self._waiters and self._used < self._total:
+            self._used += 1
+            self._waiters.popleft().set()
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.release()
+
+
 class FixedLimit:
     """A limit that does not change.
 
@@ -43,10 +123,7 @@ class FixedLimit:
     def __init__(self, value: float) -> None:
         self.value: float = value
         self.in_flight = 0
-        self.outputs: anyio.CapacityLimiter = anyio.CapacityLimiter(FIRST_OUTPUTS)
-
-    def _change(self, value: float) -> None:
-        self.value = value
+        self.outputs: AdjustableSlots = AdjustableSlots(FIRST_OUTPUTS)
 
     def is_free(self, now: float) -> bool:
         """Return whether another job may start."""
@@ -57,7 +134,7 @@ class FixedLimit:
 
     def observe_output(self, size: int) -> None:
         """Learn the size of an output, in bytes."""
-        self.outputs.total_tokens = max(1, OUTPUT_MEMORY // max(size, 1))
+        self.outputs.total = max(1, OUTPUT_MEMORY // max(size, 1))
 
     def succeeded(self) -> None:
         """Learn that a direct run was not refused."""
@@ -74,7 +151,7 @@ class QueueLimit(FixedLimit):
 
     def observe_running(self, running: int) -> None:
         """Learn the number of jobs that runners execute at once."""
-        self._change(max(self.value, min(2 * running, MAX_QUEUED)))
+        self.value = max(self.value, min(2 * running, MAX_QUEUED))
 
 
 class AdaptiveLimit(FixedLimit):
@@ -102,13 +179,13 @@ class AdaptiveLimit(FixedLimit):
         """Learn that a direct run was not refused."""
         if self.in_flight >= DEMAND * int(self.value):
             growth = 1 / self.value if self._was_refused else 1.0
-            self._change(min(self._maximum, self.value + growth))
+            self.value = min(self._maximum, self.value + growth)
 
     def refused(self, sent_at: float, now: float, retry_after: float | None) -> None:
         """Learn that a direct run was refused, because the account has too many."""
         self._was_refused = True
         if sent_at >= self._reduced_at:
-            self._change(max(1.0, self.value * DECREASE))
+            self.value = max(1.0, self.value * DECREASE)
             self._reduced_at = now
         self._paused_until = max(self._paused_until, now + (retry_after or 0.0))
 
@@ -135,8 +212,8 @@ class SubmitLimit:
         self._is_fixed = given != "auto"
         self._exact = float(MIN_SUBMITS if given == "auto" else given)
         self._latency = math.inf
-        self.slots: anyio.CapacityLimiter = anyio.CapacityLimiter(self.value)
-        self.requests: anyio.CapacityLimiter = anyio.CapacityLimiter(1)
+        self.slots: AdjustableSlots = AdjustableSlots(self.value)
+        self.requests: AdjustableSlots = AdjustableSlots(1)
 
     @property
     def value(self) -> int:
@@ -154,21 +231,17 @@ class SubmitLimit:
         is_idle = queued <= running * QUEUED_SHARE
         if not self._is_fixed:
             self._latency = min(self._latency, seconds)
-            self._adapt_slots(is_idle=is_idle)
-        requests = int(self.requests.total_tokens)
-        requests = min(requests + 1, self.value) if is_idle else max(1, requests // 2)
-        self.requests.total_tokens = requests
-
-    def _adapt_slots(self, *, is_idle: bool) -> None:
-        maximum = min(MAX_SUBMITS, SUBMITS_PER_SECOND * self._latency)
-        if not is_idle:
-            self._exact -= 1 / self._exact
-        elif self.slots.statistics().tasks_waiting:
-            self._exact = min(maximum, self._exact + 1 / self._exact)
-        self._exact = max(MIN_SUBMITS, self._exact)
-        self.slots.total_tokens = self.value
+            maximum = min(MAX_SUBMITS, SUBMITS_PER_SECOND * self._latency)
+            if not is_idle:
+                self._exact -= 1 / self._exact
+            elif self.slots.waiting:
+                self._exact = min(maximum, self._exact + 1 / self._exact)
+            self._exact = max(MIN_SUBMITS, self._exact)
+            self.slots.total = self.value
+        requests = self.requests.total
+        self.requests.total = min(requests + 1, self.value) if is_idle else max(1, requests // 2)
 
     async def acquire_all(self) -> None:
         """Acquire all slots for good, and so wait until no job is being submitted."""
-        for borrower in range(self.value):
-            await self.slots.acquire_on_behalf_of(borrower)
+        for _ in range(self.value):
+            await self.slots.acquire()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import time
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from fal_async.batch.claims import set_attempt
-from fal_async.batch.entries import COMPLETE, PENDING, UNIDENTIFIED, Update
+from fal_async.batch.entries import COMPLETE, PENDING, SUCCEEDED, UNIDENTIFIED, Update
 from fal_async.batch.executor import OTHER_PROCESS_DELAY, READING
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
 from fal_async.batch.unsure import UnsureInputs
@@ -109,8 +110,7 @@ class Scheduler:
 
     def notify(self) -> None:
         """Check again whether another job may start."""
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        self._changed.set()
         self._unsure.notify()
 
     def stop(self, reason: StopReason, error: Exception | None = None) -> None:
@@ -140,22 +140,17 @@ class Scheduler:
                         await self._dispatch(item)
             except Exception as error:  # noqa: BLE001 -- of the inputs; raised to the consumer
                 self.stop("error", error)
-            await self._end_grace_period(group)
-
-    async def _end_grace_period(self, group: TaskGroup) -> None:
-        """Let jobs in flight end after a stop, for as long as the options say."""
-        if self.stopped == "requested" and self._options.on_stop == "leave":
-            deadline = anyio.current_time() + self._options.grace
-            await self._executor.finish_submits()
-            group.cancel_scope.deadline = deadline
-        elif self.stopped == "requested" and self._options.on_stop == "cancel":
-            await self._executor.cancel_all()
+            if self.stopped == "requested" and self._options.on_stop == "leave":
+                deadline = anyio.current_time() + self._options.grace
+                await self._executor.finish_submits()
+                group.cancel_scope.deadline = deadline
+            elif self.stopped == "requested" and self._options.on_stop == "cancel":
+                await self._executor.cancel_all()
 
     async def _next(self, items: AsyncGenerator[Item, None]) -> Item | None:
         """Return the input to execute next: a new one, or one that needs another attempt."""
         while self.stopped is None:
-            now = anyio.current_time()
-            is_due = bool(self._deferred) and self._deferred[0][0] <= now
+            is_due = bool(self._deferred) and self._deferred[0][0] <= anyio.current_time()
             if is_due and (self._options.ordered or len(self._deferred) >= MAX_DEFERRED):
                 return heapq.heappop(self._deferred)[2]
             item = await anext(items, None)
@@ -165,8 +160,9 @@ class Scheduler:
                 return heapq.heappop(self._deferred)[2]
             if not self._active and not self._deferred:
                 return None
-            timeout = max(0.01, self._deferred[0][0] - now) if self._deferred else None
-            with anyio.move_on_after(timeout):
+            self._changed = anyio.Event()
+            due = self._deferred[0][0] if self._deferred else math.inf
+            with anyio.CancelScope(deadline=due):
                 await self._changed.wait()
         return None
 
@@ -213,18 +209,21 @@ class Scheduler:
     async def _wait_until_free(self, item: Item, *, is_complete: bool) -> None:
         """Wait until the limits, the consumer and the budget permit another job."""
         while self.stopped is None:
-            now = anyio.current_time()
             accepts = self._may_deliver(item.index)
             if is_complete and accepts:
                 return
-            if not is_complete and accepts and self._limit.is_free(now):
+            if not is_complete and accepts and self._limit.is_free(time.monotonic()):
                 if self._spending.can_start(self._limit.in_flight):
                     return
                 if self._limit.in_flight == 0:
                     self.stop("budget")
                     return
-            with anyio.move_on_after(None if self._limit.in_flight >= self._limit.value else 0.1):
+            self._changed = anyio.Event()
+            if self._limit.in_flight >= self._limit.value:
                 await self._changed.wait()
+            else:  # the time may change it as well
+                with anyio.move_on_after(0.1):
+                    await self._changed.wait()
 
     async def _execute(self, item: Item) -> None:
         try:
@@ -255,7 +254,7 @@ class Scheduler:
         entry = item.entry
         if entry is None or entry.state in {"planned", *COMPLETE}:
             item.attempts, item.started_at = entry.attempts if entry is not None else 0, 0.0
-            is_complete = entry is not None and entry.state in {"ended", "saved"}
+            is_complete = entry is not None and entry.state in SUCCEEDED
             if entry is not None and is_complete and not item.is_changed:
                 return await self._collect(item, entry)  # the journal keeps no outputs
             return await self._executor.start(item)
@@ -328,7 +327,7 @@ class Scheduler:
         """Deliver the outcome that the journal has of an input."""
         is_saved = self._saver is None or entry.state in {"saved", "lost"}
         is_download = entry.error is not None and entry.error.get("stage") == "download"
-        ok = entry.state in {"ended", "saved"} or (is_download and self._saver is not None)
+        ok = entry.state in SUCCEEDED or (is_download and self._saver is not None)
         body: bytes | None = None
         if ok and (self._is_needed(entry) or not is_saved):
             body = await self._journal._read(lambda store: store.output(entry.key))

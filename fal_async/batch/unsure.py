@@ -77,8 +77,7 @@ class UnsureInputs:
 
     def notify(self) -> None:
         """Check again whether a search is due."""
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        self._changed.set()
 
     async def settle_all(self) -> None:
         """Search until no input is unsure.
@@ -88,6 +87,7 @@ class UnsureInputs:
         """
         while self._items:
             while (delay := self._delay()) > 0:
+                self._changed = anyio.Event()
                 with anyio.move_on_after(delay):
                     await self._changed.wait()
             await self._look()

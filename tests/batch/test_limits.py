@@ -71,7 +71,7 @@ async def observe(limit: SubmitLimit, seconds: float, *, queued: int, times: int
     """Submit jobs one after the other while all slots are in use and more inputs are waiting."""
     async with anyio.create_task_group() as group:
         for _ in range(100):
-            group.start_soon(limit.slots.acquire_on_behalf_of, object())
+            group.start_soon(limit.slots.acquire)
         await anyio.wait_all_tasks_blocked()
         for _ in range(times):
             limit.observe_submit(seconds, queued, 20)
@@ -83,19 +83,19 @@ async def test_idle_runners_get_more_submits() -> None:
     await observe(limit, 0.1, queued=0, times=1000)
     assert limit.value == 40  # 400 per second
     await observe(limit, 0.1, queued=20, times=1000)
-    assert (limit.value, limit.requests.total_tokens) == (8, 1)
+    assert (limit.value, limit.requests.total) == (8, 1)
 
 
 async def test_fast_platform_needs_no_more_submits() -> None:
     limit = SubmitLimit("auto")
     await observe(limit, 0.005, queued=0, times=1000)
-    assert (limit.value, limit.requests.total_tokens) == (8, 8)
+    assert (limit.value, limit.requests.total) == (8, 8)
 
 
 async def test_given_submits_stay() -> None:
     limit = SubmitLimit(3)
     await observe(limit, 0.1, queued=0, times=100)
-    assert (limit.value, limit.requests.total_tokens) == (3, 3)
+    assert (limit.value, limit.requests.total) == (3, 3)
 
 
 def test_jobs_in_flight_count_at_the_mean() -> None:
