@@ -15,7 +15,7 @@ from fal_async._net.background import spawn
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._platform.models import AsyncModels
 from fal_async.batch.display import report_progress
-from fal_async.batch.entries import decode_output
+from fal_async.batch.entries import SUCCEEDED, decode_output
 from fal_async.batch.errors import BatchStoppedError
 from fal_async.batch.executor import JobExecutor
 from fal_async.batch.files import FileSaver
@@ -141,15 +141,16 @@ class Batch:
         """Read the totals, the price and the output file before anything is sent."""
         options, journal = self._options, self._journal
         self._total = await run_in_thread(lambda: count_rows(self._inputs), Work.FILES)
-        spent: Decimal | None = None
-        if options.budget is not None:
-            spent = (await journal._read(lambda store: store.summary())).cost
+        earlier = await journal._read(lambda store: store.summary())
+        paid = sum(earlier.states.get(state, 0) for state in SUCCEEDED)
         price = await self._find_price()
         if options.budget is not None and price is None:
             raise InvalidRequestError(
                 "price must be given with a budget: the platform names no price for the endpoint"
             )
-        self._spending = Spending(options.budget, price, spent)
+        self._spending = Spending(
+            options.budget, price, earlier.cost, 0 if earlier.cost is None else paid
+        )
         self._executor = JobExecutor(
             self._dispatcher,
             journal,
@@ -316,7 +317,7 @@ class Batch:
         rate = self._rate.per_second(time.monotonic())
         left = None if total is None else max(0, total - summary.done)
         mean = self._spending.mean
-        at_end = None if summary.cost is None or mean is None or left is None else mean * left
+        at_end = None if mean is None or left is None else mean * left
         in_flight = self._limit.in_flight
         return Progress(
             total=total,
@@ -333,7 +334,7 @@ class Batch:
             eta=timedelta(seconds=left / rate) if left is not None and rate else None,
             units=summary.units,
             cost=summary.cost,
-            cost_at_end=None if at_end is None or summary.cost is None else summary.cost + at_end,
+            cost_at_end=None if at_end is None else (summary.cost or 0) + at_end,
         )
 
     def _deliver(self, job: Job, is_written: bool) -> None:  # noqa: FBT001 -- a callback

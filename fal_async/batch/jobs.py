@@ -266,11 +266,13 @@ class BatchSummary:
 
     def add(self, job: Job) -> None:
         """Count the outcome of an input."""
+        error = job.error
+        is_of_job = error is not None and error.started and error.stage != "download"
         if job.ok is None:
             self.unsure += 1
         elif job.ok:
             self.ok += 1
-        elif job.error is not None and job.error.type == "NotFoundError" and job.error.started:
+        elif error is not None and is_of_job and error.type == "NotFoundError":
             self.lost += 1
         else:
             self.failed += 1
@@ -300,7 +302,8 @@ class Progress:
         eta: The time to the end at that rate; ``None`` if it is unknown.
         units: The billable units so far.
         cost: The cost so far; ``None`` if it is unknown.
-        cost_at_end: The cost of all inputs at the mean cost so far; ``None`` if it is unknown.
+        cost_at_end: The cost of all inputs at the mean cost so far, or at the price of a unit;
+            ``None`` if neither is known.
     """
 
     total: int | None

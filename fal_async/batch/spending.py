@@ -25,18 +25,23 @@ class Spending:
     Args:
         budget: The budget, or ``None``.
         price: The price of a unit, which is the cost of a job until costs are known.
-        spent: The costs of earlier runs.
+        spent: The costs of earlier runs, or ``None``.
+        paid: The number of jobs that had these costs; 0 if it is unknown.
     """
 
     def __init__(
-        self, budget: float | Budget | None, price: Decimal | None, spent: Decimal | None
+        self,
+        budget: float | Budget | None,
+        price: Decimal | None,
+        spent: Decimal | None,
+        paid: int = 0,
     ) -> None:
         given = Budget(budget) if isinstance(budget, int | float) else budget
         self._budget = None if given is None else Decimal(str(given.amount))
         self._is_strict = given is not None and given.strict
         self._spent = spent or Decimal(0)
-        self._sum = Decimal(0)
-        self._count = 0
+        self._sum = self._spent if paid else Decimal(0)
+        self._count = paid
         self._highest = price or Decimal(0)
         self._price = price or Decimal(0)
 

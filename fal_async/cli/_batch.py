@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -13,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from fal_async import AsyncClient, Journal
-from fal_async._net.files import write_file
 from fal_async._net.tasks import open_task_group
-from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async._protocol.serialization import encode_json
+from fal_async.batch.entries import COMPLETE
 from fal_async.batch.inputs import ItemFactory, iterate_rows, parse_lines
-from fal_async.batch.journal import POSTGRES
 from fal_async.batch.postgres import without_password
 from fal_async.cli._errors import UsageError, sanitize_line, write_note
 from fal_async.cli._input import read_arguments
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from fal_async import Price
     from fal_async.batch.batch import Batch
-    from fal_async.batch.entries import State
+    from fal_async.batch.entries import State, Summary
     from fal_async.batch.inputs import Row
     from fal_async.batch.jobs import BatchSummary, Progress
 
-__all__ = ["BatchCommand", "cancel", "export", "run", "sort", "status"]
+__all__ = ["BatchCommand", "run"]
 
 _FAILED: Final = 1
 _BUDGET: Final = 3
@@ -44,6 +44,7 @@ _UNSURE: Final = 5
 #: The states that `--retry` selects.
 RETRIED: Final[Mapping[str, tuple[State, ...]]] = {
     "failed": ("failed",),
+    "final": ("failed",),
     "lost": ("lost",),
     "unsure": ("unsure", "submitting"),
     "all": ("failed", "lost", "unsure", "submitting"),
@@ -170,35 +171,39 @@ async def _check(command: BatchCommand) -> int:
 
 
 async def _run(command: BatchCommand) -> int:
-    journal = command.journal_path()
-    if journal is not None and command.retry is not None:
-        _forget(journal, command.retry)
+    if command.retry is not None and command.retry not in RETRIED:
+        raise UsageError(f"--retry must be one of {', '.join(RETRIED)}, got {command.retry!r}")
     rows = (
         [row for _, row in command.rows()]
         if command.limit or command.source == "-" or command.fields or command.skip_bad_lines
         else command.source
     )
-    progress: Any = not command.quiet
-    if command.json_progress:
-        progress = _write_progress
+    progress: Any = _write_progress if command.json_progress else not command.quiet
+    is_silent = command.quiet or command.json_progress
     async with AsyncClient() as client:
         if command.max_price is not None:
             await _check_price(client, command)
-        batch = client.batch(
-            command.endpoint,
-            rows,
-            journal=journal,
-            output=command.output,
-            arguments=command.arguments(),
-            progress=progress,
-            **command.options,
-        )
-        async with batch, open_task_group() as group:
-            received: list[int] = []
-            group.start_soon(_stop_on_signals, batch, received, command)
-            failure = await _finish(batch, command)
-            group.cancel_scope.cancel()
-    if not command.quiet:
+        with Journal(command.journal_path() or ":memory:") as journal:
+            if command.retry is not None:
+                _forget(journal, command.retry)
+            earlier = journal.summary()
+            batch = client.batch(
+                command.endpoint,
+                rows,
+                journal=journal,
+                output=command.output,
+                arguments=command.arguments(),
+                progress=progress,
+                **command.options,
+            )
+            async with batch, open_task_group() as group:
+                if not is_silent:
+                    _write_line(_describe_start(batch.progress, earlier))
+                received: list[int] = []
+                group.start_soon(_stop_on_signals, batch, received, is_silent)
+                failure = await _finish(batch, command)
+                group.cancel_scope.cancel()
+    if not is_silent:
         _write_line(_describe_end(batch.summary, command))
     if received:
         return 128 + received[0]
@@ -222,11 +227,11 @@ async def _finish(batch: Batch, command: BatchCommand) -> bool:
     return False
 
 
-async def _stop_on_signals(batch: Batch, received: list[int], command: BatchCommand) -> None:
+async def _stop_on_signals(batch: Batch, received: list[int], is_silent: bool) -> None:  # noqa: FBT001 -- of a task
     """Stop the batch gracefully at the first signal, and at once at the second."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
-            if not (received or command.quiet):
+            if not (received or is_silent):
                 in_flight = batch.progress.in_flight
                 _write_line(
                     f"stopping: no more jobs are started, and {in_flight} are waited for; Ctrl-C "
@@ -244,6 +249,24 @@ def _exit_status(summary: BatchSummary) -> int:
     return _FAILED if summary.failed else 0
 
 
+def _describe_start(progress: Progress, earlier: Summary) -> str:
+    """Return the rows of a batch in words: what the journal knows of them, and what is left."""
+    counts = Counter(earlier.states)
+    done = sum(counts[state] for state in COMPLETE)
+    known = {"running": counts["running"], "unsure": counts["unsure"] + counts["submitting"]}
+    total = progress.total or 0
+    left = max(0, total - done)
+    parts = [
+        f"{total:,} rows",
+        *([f"{done:,} done before"] if done else []),
+        *(f"{count:,} {name}" for name, count in known.items() if count),
+        f"{left:,} to do",
+    ]
+    if left and progress.cost_at_end is not None:
+        parts.append(f"about {progress.cost_at_end * left / total:.2f} to pay")
+    return ", ".join(parts)
+
+
 def _describe_end(summary: BatchSummary, command: BatchCommand) -> str:
     counts = {"failed": summary.failed, "unsure": summary.unsure, "lost": summary.lost}
     parts = [
@@ -252,6 +275,8 @@ def _describe_end(summary: BatchSummary, command: BatchCommand) -> str:
     ]
     if summary.resumed:
         parts.append(f"{summary.resumed:,} from earlier runs")
+    if summary.repeated:
+        parts.append(f"{summary.repeated:,} repeat others")
     text = ", ".join(parts)
     if summary.stopped is None:
         return text
@@ -273,12 +298,18 @@ def _describe_price(price: Price) -> str:
     return f"{price.unit_price} {price.currency} for one {price.unit}"
 
 
-def _forget(path: str, retry: str) -> None:
-    if retry not in RETRIED:
-        raise UsageError(f"--retry must be one of {', '.join(RETRIED)}, got {retry!r}")
-    with Journal(path) as journal:
-        for state in RETRIED[retry]:
-            journal.forget(*[entry.key for entry in journal.entries(state)])
+def _forget(journal: Journal, retry: str) -> None:
+    """Forget outcomes of earlier runs, so that their rows are started once more."""
+    for state in RETRIED[retry]:
+        errors = {entry.key: entry.error or {} for entry in journal.entries(state)}
+        journal.forget(
+            *[
+                key
+                for key, error in errors.items()
+                # Files are downloaded again without another job, which would be paid.
+                if error.get("stage") != "download" and (retry != "final" or error.get("final"))
+            ]
+        )
 
 
 def _warn(message: str) -> None:
@@ -305,95 +336,3 @@ def _write_progress(progress: Progress) -> None:
     values["eta"] = None if progress.eta is None else progress.eta.total_seconds()
     values["cost"] = None if progress.cost is None else float(progress.cost)
     _write_line(encode_json(values).decode())
-
-
-def _open_journal(path: str) -> Journal:
-    """Return a journal that exists: opening another path would make an empty one."""
-    if not path.startswith(POSTGRES) and not Path(path).is_file():
-        raise InvalidRequestError(f"cannot open the journal {path}: no such file")
-    return Journal(path, shared=True)
-
-
-def status(path: str) -> int:
-    """Write the counts of a journal to stdout."""
-    with _open_journal(path) as journal:
-        summary = journal.summary()
-        for state, count in sorted(summary.states.items()):
-            sys.stdout.write(f"{state:10} {count:,}\n")
-        sys.stdout.write(f"{'jobs':10} {summary.attempts:,}\n{'units':10} {summary.units:g}\n")
-        if summary.cost is not None:
-            sys.stdout.write(f"{'cost':10} {summary.cost:.4f}\n")
-        for run in journal.runs():
-            sys.stdout.write(f"in use by process {run.pid} on {run.host}\n")
-    return 0
-
-
-def export(path: str, output: Path | None) -> int:
-    """Write the inputs of a journal as JSON lines, ordered by their position."""
-    with _open_journal(path) as journal:
-        entries = sorted(journal.entries(), key=lambda entry: entry.position)
-        stream = sys.stdout.buffer if output is None else output.open("wb")
-        try:
-            for entry in entries:
-                row: dict[str, Any] = {
-                    "index": entry.position,
-                    "key": entry.key,
-                    "state": entry.state,
-                    "output": journal[entry.key].output,
-                    "request_id": entry.request_id,
-                    "attempts": entry.attempts,
-                }
-                if entry.error is not None:
-                    row["error"] = entry.error
-                if entry.files:
-                    row["files"] = entry.files
-                if entry.units is not None:
-                    row["units"] = entry.units
-                stream.write(encode_json(row) + b"\n")
-        finally:
-            if output is not None:
-                stream.close()
-    return 0
-
-
-def sort(path: Path) -> int:
-    """Order the rows of an output by their index. A later run continues the file."""
-
-    def index(line: bytes) -> int:
-        return int(decode_json(line)["index"])
-
-    try:
-        rows = sorted(path.read_bytes().splitlines(keepends=True), key=index)
-        write_file(path, b"".join(rows))
-    except OSError as error:
-        raise UsageError(f"cannot sort {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, LookupError) as error:
-        raise UsageError(f"cannot sort {path}: a line is not a row of an output") from error
-    return 0
-
-
-def cancel(path: str) -> int:
-    """Cancel all jobs that a journal knows to be running."""
-    return anyio.run(_cancel, path)
-
-
-async def _cancel(path: str) -> int:
-    with _open_journal(path) as journal:
-        entries = list(journal.entries("running"))
-    failed = 0
-    limit = anyio.CapacityLimiter(16)
-    async with AsyncClient() as client, anyio.create_task_group() as group:
-
-        async def cancel_one(application: str, request_id: str) -> None:
-            nonlocal failed
-            async with limit:
-                try:
-                    await client.cancel(application, request_id)
-                except FalClientError:
-                    failed += 1
-
-        for entry in entries:
-            if entry.request_id is not None:
-                group.start_soon(cancel_one, entry.application, entry.request_id)
-    sys.stdout.write(f"{len(entries) - failed:,} of {len(entries):,} jobs cancelled\n")
-    return _FAILED if failed else 0

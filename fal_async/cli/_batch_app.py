@@ -85,7 +85,10 @@ def run_batch(
     lost: Annotated[str, typer.Option(metavar="report|again")] = "report",
     retry: Annotated[
         str | None,
-        typer.Option(metavar="failed|lost|unsure|all", help="Start these rows once more."),
+        typer.Option(
+            metavar="failed|final|lost|unsure|all",
+            help="Start these rows once more; final: rejected, or failed in all attempts.",
+        ),
     ] = None,
     on_stop: Annotated[str, typer.Option(metavar="leave|wait|cancel")] = "leave",
     grace: Annotated[
@@ -155,9 +158,9 @@ def run_batch(
 @batch.command("status")
 def batch_status(journal: JournalPath) -> int:
     """Count the inputs of a journal by state, and name the processes that use it."""
-    from fal_async.cli import _batch
+    from fal_async.cli import _journals
 
-    return _batch.status(journal)
+    return _journals.status(journal)
 
 
 @batch.command("export")
@@ -169,9 +172,9 @@ def batch_export(
     ] = None,
 ) -> int:
     """Write the inputs of a journal as JSON lines, in the order of the rows."""
-    from fal_async.cli import _batch
+    from fal_async.cli import _journals
 
-    return _batch.export(journal, output)
+    return _journals.export(journal, output)
 
 
 @batch.command("sort")
@@ -179,14 +182,14 @@ def batch_sort(
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file of a batch.")],
 ) -> int:
     """Order the rows of an output, while no batch writes it."""
-    from fal_async.cli import _batch
+    from fal_async.cli import _journals
 
-    return _batch.sort(output)
+    return _journals.sort(output)
 
 
 @batch.command("cancel")
 def batch_cancel(journal: JournalPath) -> int:
     """Cancel all jobs that a journal knows to be running."""
-    from fal_async.cli import _batch
+    from fal_async.cli import _journals
 
-    return _batch.cancel(journal)
+    return _journals.cancel(journal)

@@ -89,6 +89,26 @@ def test_failed_rows_are_retried_on_demand(fal: Emulator, shell: Shell, source: 
     assert fal.counters("acme/broken").executions == 11
 
 
+def test_final_failures_are_retried_on_demand(fal: Emulator, shell: Shell, source: Path) -> None:
+    is_broken = True
+
+    @fal.endpoint("acme/broken")
+    def broken(arguments: dict[str, Any]) -> dict[str, Any]:
+        if is_broken and arguments["n"] in {3, 4}:
+            raise AppError(422 if arguments["n"] == 3 else 500, "no")
+        missing = {"url": f"{fal.hosts.cdn}/files/missing.png"}
+        return {"image": missing} if arguments["n"] == 5 else arguments
+
+    command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/broken", "-q")
+    options = ("--save", "{index}{ext}", "--attempts", "1")
+    assert shell(*command, *options).exit_status == 1
+    is_broken = False
+    for retry in ("final", "failed"):  # a failed download is repeated without another job
+        assert shell(*command, *options, "--retry", retry).exit_status == 1
+        assert fal.count("submit") == 12
+    assert shell(*command, "--retry", "none").exit_status == 2
+
+
 def test_exit_statuses_name_the_cause(fal: Emulator, shell: Shell, source: Path) -> None:
     fal.fail(ECHO, Fault(route="submit", drop_response=True, times=1))
     command = ("batch", str(source), "-o", "out.jsonl", "-q", *ENDPOINT)
@@ -98,6 +118,21 @@ def test_exit_statuses_name_the_cause(fal: Emulator, shell: Shell, source: Path)
     outcome = shell(*command, "--no-journal")
     assert outcome.exit_status == 4
     assert "Exhausted balance" in outcome.stderr
+
+
+def test_first_line_tells_what_is_left(fal: Emulator, shell: Shell, source: Path) -> None:
+    command = ("batch", str(source), "-o", "out.jsonl", "--price", "0.5", *ENDPOINT)
+    outcome = shell(*command, "--limit", "4")
+    assert outcome.stderr.startswith("4 rows, 4 to do, about 2.00 to pay\n")
+    fal.fail(ECHO, Fault(route="submit", drop_response=True, times=1))
+    outcome = shell(*command, "--limit", "5", "--unsure", "report")
+    assert outcome.stderr.startswith("5 rows, 4 done before, 1 to do, about 0.50 to pay\n")
+    outcome = shell(*command, "--unsure", "report")
+    assert outcome.stderr.startswith(
+        "10 rows, 4 done before, 1 unsure, 6 to do, about 3.00 to pay\n"
+    )
+    outcome = shell(*command, "--json-progress", "--unsure", "report")
+    assert [json.loads(line)["total"] for line in outcome.stderr.splitlines()] == [10]
 
 
 def test_dry_run_starts_nothing(fal: Emulator, shell: Shell, tmp_path: Path) -> None:
