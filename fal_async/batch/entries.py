@@ -52,7 +52,7 @@ UNIDENTIFIED: Final[tuple[State, ...]] = ("submitting", "unsure")
 #: The states of inputs whose job has succeeded.
 SUCCEEDED: Final[frozenset[State]] = frozenset({"ended", "saved"})
 #: The states of inputs that need no more work.
-COMPLETE: Final[frozenset[State]] = SUCCEEDED | {"failed", "lost"}
+COMPLETE: Final[frozenset[State]] = frozenset({*SUCCEEDED, "failed", "lost"})
 
 
 @set_module("fal_async.batch")

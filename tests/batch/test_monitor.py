@@ -11,6 +11,8 @@ from fal_async.batch.limits import AdjustableSlots
 from tests.support.http import gated_echo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pytest
 
     from fal_async import AsyncClient
@@ -44,9 +46,11 @@ async def test_jobs_may_start_in_another_order(
     def second(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
 
+    def select(row: Mapping[str, Any]) -> str:
+        return FIRST if row["n"] < 20 else SECOND
+
     rows = [{"n": n} for n in range(25)]
-    applications = [FIRST] * 20 + [SECOND] * 5
-    async with client.batch(lambda row: applications[row["n"]], rows, in_flight=25) as batch:
+    async with client.batch(select, rows, in_flight=25) as batch:
         done = [(await anext(batch)).index for _ in range(5)]
         gate.open()
         assert sorted(done) == [20, 21, 22, 23, 24]
