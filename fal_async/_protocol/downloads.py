@@ -234,8 +234,11 @@ def file_name(url: str, named: str | None, extension: str) -> str:
 
 def suggested_name(headers: Mapping[str, str]) -> str | None:
     """Return the name that a response suggests for its file in ``Content-Disposition``, if any."""
+    disposition = headers.get("content-disposition")
+    if disposition is None:
+        return None
     message = Message()
-    message["content-disposition"] = headers.get("content-disposition", "")
+    message["content-disposition"] = disposition
     parameters = message.get_params([], "content-disposition")
     names = [value for key, value in parameters if key.lower() == "filename"]
     if not names:
