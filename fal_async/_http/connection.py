@@ -176,15 +176,32 @@ class HTTPConnection:
             ReadTimeout: Nothing arrived in time.
             ReadError: The connection broke.
         """
-        received = self._receive_nowait(max_bytes)
+        received = self._receive_available(max_bytes)
         if received is not None:
             await checkpoint()
             return received
         while received is None:
             if not await self.stream.wait_receivable(timeout):
                 raise ReadTimeout(f"no more of the response was received for {timeout} s")
-            received = self._receive_nowait(max_bytes)
+            received = self._receive_available(max_bytes)
         return received
+
+    def _receive_available(self, max_bytes: int) -> bytes | None:
+        """Receive without waiting; TLS returns one record at a time, but more may be there."""
+        received = self._receive_nowait(max_bytes)
+        if received is None or len(received) != TLS_RECORD or not self.stream.is_tls:
+            return received
+        records, size = [received], TLS_RECORD
+        while len(records[-1]) == TLS_RECORD and size < max_bytes:
+            try:
+                record = self.stream.receive_nowait(max_bytes - size)
+            except OSError:  # the next call raises an error as well
+                break
+            if not record:  # the end of the stream stays for the next call
+                break
+            records.append(record)
+            size += len(record)
+        return b"".join(records)
 
     def _receive_nowait(self, max_bytes: int = CHUNK) -> bytes | None:
         try:
