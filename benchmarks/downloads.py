@@ -110,7 +110,7 @@ def _cpu_of_children() -> float:
 
 
 async def _ours(work: Work) -> Measures:
-    async with ours_at(work.url) as client:
+    async with ours_at(work.base) as client:
         return await _download(client.download, work)
 
 
@@ -137,7 +137,7 @@ async def _download(download: Callable[[str, Path], Awaitable[object]], work: Wo
 
 
 def _url(work: Work, size: int) -> str:
-    return f"{work.url}/cdn/files/b/{size}.bin"
+    return f"{work.base}/cdn/files/b/{size}.bin"
 
 
 def _measures(section: Section, work: Work, folder: Path) -> Measures:
@@ -150,13 +150,14 @@ def _measures(section: Section, work: Work, folder: Path) -> Measures:
     }
 
 
-def _case(name: str, size: int, files: int, at_once: int = 1) -> Case:
-    return Case(name, {"bytes": size, "files": files, "at_once": at_once})
+def _case(name: str, size: int, files: int, at_once: int = 1, stub: tuple[str, ...] = ()) -> Case:
+    return Case(name, {"bytes": size, "files": files, "at_once": at_once}, stub=stub)
 
 
 _WHOLE, _STREAMED, _CURL, _OURS = "httpx, whole", "httpx, streamed", "curl", "ours, asyncio"
 _BY_HAND, _SYNCED = "by hand, in a thread", "by hand, synced"
 _SMALL, _MEDIUM, _LARGE = "downloads of 8 kB", "downloads of 1 MiB", "download of 256 MiB"
+_TLS = "download of 256 MiB over TLS"
 
 
 def _bar(promise: str, measure: str, case: str, against: str, at_most: float) -> Bar:
@@ -181,6 +182,7 @@ BENCHMARK = Benchmark(
         _case(_SMALL, 8000, 1000, at_once=16),
         _case(_MEDIUM, _MIB, 50),
         _case(_LARGE, 256 * _MIB, 1),
+        _case(_TLS, 256 * _MIB, 1, stub=("--tls",)),
     ),
     quick=(_case(_SMALL, 8000, 4, at_once=2), _case(_MEDIUM, _MIB, 2)),
     columns=(
@@ -198,6 +200,7 @@ BENCHMARK = Benchmark(
         _bar("wall, of httpx's, streamed", "wall_s", _MEDIUM, _STREAMED, 0.8),
         _bar("CPU, of httpx's, streamed", "cpu_us", _LARGE, _STREAMED, 1.25),
         _bar("CPU, of curl's", "cpu_us", _LARGE, _CURL, 2),
+        _bar("CPU, of curl's", "cpu_us", _TLS, _CURL, 2),
         _bar("CPU, of that by hand", "cpu_us", _SMALL, _BY_HAND, 1.2),
         _bar("CPU, of that by hand, synced", "cpu_us", _SMALL, _SYNCED, 1.2),
     ),
