@@ -146,6 +146,7 @@ class AsyncRealtimeConnection(_Receiver):
                 self._websocket.mark_ended(source)
                 raise
             message = decode_message(received, self._decode)
+            source.recycle(received)
             if not isinstance(message, PlatformMessage):
                 return message
             match message:
@@ -301,8 +302,10 @@ class WebSocketConnection(_Receiver):
         """
         if self._redeliver:
             return cast("str | bytes", await self._receive_again())
-        message = await self._websocket.recv()
-        return message if isinstance(message, str) else bytes(message)
+        received = await self._websocket.recv()
+        message = received if isinstance(received, str) else bytes(received)
+        self._websocket.recycle(received)
+        return message
 
     def __aiter__(self) -> Self:
         return self

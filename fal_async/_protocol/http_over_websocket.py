@@ -69,7 +69,7 @@ class ResponseDecoder:
         """True if a response has started and not ended."""
         return self._request_id is not None
 
-    def read(self, message: str | bytes | bytearray) -> Frame:
+    def read(self, message: str | bytes | memoryview) -> Frame:
         """Decode the next message.
 
         Raises:
@@ -98,7 +98,7 @@ class ResponseDecoder:
         return ResponseEnd(float(seconds) if isinstance(seconds, int | float) else None)
 
 
-def _meta(message: str | bytes | bytearray) -> Mapping[str, Any] | None:
+def _meta(message: str | bytes | memoryview) -> Mapping[str, Any] | None:
     if not isinstance(message, str) or not message.lstrip().startswith("{"):
         return None
     try:

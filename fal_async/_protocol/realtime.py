@@ -83,7 +83,7 @@ class Unauthorized(PlatformMessage):
 
 
 def decode_message(
-    message: str | bytes | bytearray | memoryview, decode: Callable[[bytes], Any] | None = None
+    message: str | bytes | memoryview, decode: Callable[[bytes], Any] | None = None
 ) -> Any:
     """Decode a message.
 

@@ -295,7 +295,7 @@ def _convert_moment(value: dt.date | dt.time) -> object:
     return value.isoformat()
 
 
-def decode_msgpack(message: bytes | bytearray | memoryview) -> Any:
+def decode_msgpack(message: bytes | memoryview) -> Any:
     """Decode a msgpack message. Byte strings become `bytes`.
 
     Timestamps become aware `datetime` objects if these are precise enough. Other timestamps and
@@ -327,14 +327,14 @@ def decode_msgpack(message: bytes | bytearray | memoryview) -> Any:
     raise _not_msgpack(message, "it contains more than one value")
 
 
-def _not_msgpack(message: bytes | bytearray | memoryview, reason: str) -> InvalidResponseError:
+def _not_msgpack(message: bytes | memoryview, reason: str) -> InvalidResponseError:
     return InvalidResponseError(
         f"a message of {len(message)} bytes is not msgpack: {reason}", body=bytes(message)
     )
 
 
 @cache
-def _unpacker() -> Callable[[bytes | bytearray | memoryview], Any]:
+def _unpacker() -> Callable[[bytes | memoryview], Any]:
     ormsgpack = _ormsgpack()
     options = ormsgpack.OPT_NON_STR_KEYS
     return partial(ormsgpack.unpackb, ext_hook=_read_extension, option=options)

@@ -67,7 +67,7 @@ class ReceiveBuffer:
         self._max_size = max_size
         self._reader = FrameReader(max_size)
         self._frames: Iterator[FrameContent] = iter(())
-        self.messages: deque[str | bytes | bytearray] = deque()
+        self.messages: deque[str | bytes | memoryview] = deque()
         self._fragments = bytearray()
         self._is_text = False
         self.size = 0
@@ -84,11 +84,15 @@ class ReceiveBuffer:
         """True if to stop reading until messages are removed."""
         return self.size >= RECEIVE_LIMIT
 
-    def pop(self) -> str | bytes | bytearray:
+    def pop(self) -> str | bytes | memoryview:
         """Remove and return the oldest message."""
         message = self.messages.popleft()
         self.size -= len(message) + MESSAGE_OVERHEAD
         return message
+
+    def recycle(self, message: memoryview) -> None:
+        """Use the memory of a message, which nobody reads any more, for the next long one."""
+        self._reader.recycle(message)
 
     def buffer_updated(self, size: int) -> None:
         """Process ``size`` bytes that were received into `buffer`."""
@@ -118,7 +122,7 @@ class ReceiveBuffer:
         self.is_parsed = True
         self.buffer = self._reader.buffer
 
-    def _process(self, kind: int, content: bytes | bytearray) -> None:
+    def _process(self, kind: int, content: bytes | memoryview) -> None:
         if kind == BINARY:
             self._append(content)
             return
@@ -126,7 +130,7 @@ class ReceiveBuffer:
             self._append_text(content)
             return
         self.has_output = True
-        self._protocol.receive_data(content)
+        self._protocol.receive_data(bytes(content))
         for event in self._protocol.events_received():
             if not isinstance(event, Frame) or event.opcode not in _DATA_OPCODES:
                 continue
@@ -143,16 +147,16 @@ class ReceiveBuffer:
         elif error is not None:
             self.protocol_error = str(error)
 
-    def _append_text(self, payload: bytes | bytearray) -> None:
+    def _append_text(self, payload: bytes | memoryview) -> None:
         try:
-            self._append(payload.decode())
+            self._append(str(payload, "utf-8"))
         except UnicodeDecodeError as error:
             if self._protocol.state is OPEN:
                 self.protocol_error = f"a text message is not valid UTF-8: {error.reason}"
                 self.has_output = True
                 self._protocol.fail(CloseCode.INVALID_DATA, error.reason)
 
-    def _append(self, message: str | bytes | bytearray) -> None:
+    def _append(self, message: str | bytes | memoryview) -> None:
         # RFC 6455, section 1.4: messages after a close frame, sent or received, are discarded.
         if self._protocol.state is OPEN:
             self.messages.append(message)

@@ -41,14 +41,18 @@ _WHOLE_MESSAGE: Final = frozenset({TEXT, BINARY})
 RAW: Final = 0
 
 #: `TEXT` or `BINARY` with the payload of a message, or `RAW` with bytes for the parser.
-FrameContent: TypeAlias = tuple[int, bytes | bytearray]
+FrameContent: TypeAlias = tuple[int, bytes | memoryview]
 
 #: Longer messages are masked in chunks of this size, while they are written; in bytes.
 CHUNK_SIZE: Final = 262144
 #: Incomplete frames up to this size are completed by copying, in bytes.
 MAX_COPIED: Final = 4096
+#: Payloads from this size are views of the received bytes, unless these are longer than twice.
+MIN_VIEW: Final = 16384
 #: The largest buffer to allocate at once, whatever length a frame announces; in bytes.
 MAX_BUFFER: Final = 16 * 1024 * 1024
+#: The longest buffer to use for a shorter frame, as a multiple of its length.
+MAX_WASTE: Final = 2
 
 _MASKED: Final = 0x80
 _LENGTH_16: Final = 126
@@ -118,10 +122,11 @@ class FrameReader:
 
     def __init__(self, max_size: int | None) -> None:
         self._max_size: float = math.inf if max_size is None else max_size
-        self._header = b""  # of a frame whose payload is incomplete, or all of a short frame
-        self._payload: list[bytearray] = []
-        self._free = 0  # at the end of the last buffer of the payload
-        self._missing = 0
+        self._header: bytes = b""  # of a frame whose payload is incomplete, or all of a short frame
+        self._payload: list[memoryview] = []
+        self._free: int = 0  # at the end of the last buffer of the payload
+        self._spare: bytearray | None = None
+        self._missing: int = 0
         self._is_fragmented = False
         self._failed = False
 
@@ -136,8 +141,20 @@ class FrameReader:
     def _get_buffer(self) -> memoryview:
         if not self._free:
             self._free = min(self._missing, MAX_BUFFER)
-            self._payload.append(bytearray(self._free))
-        return memoryview(self._payload[-1])[-self._free :]
+            self._payload.append(memoryview(self._take_buffer(self._free))[: self._free])
+        return self._payload[-1][-self._free :]
+
+    def _take_buffer(self, size: int) -> bytearray:
+        """Return the buffer of an earlier frame if it is long enough, and not far too long."""
+        spare, self._spare = self._spare, None
+        if spare is not None and size <= len(spare) <= MAX_WASTE * size:
+            return spare
+        return bytearray(size)
+
+    def recycle(self, payload: memoryview) -> None:
+        """Use the buffer of a payload, which nobody reads any more, for the next long frame."""
+        if isinstance(payload.obj, bytearray):
+            self._spare = payload.obj
 
     def buffer_updated(self, size: int) -> list[FrameContent]:
         """Return the frame, if it is complete with the bytes received into `buffer`."""
@@ -170,8 +187,7 @@ class FrameReader:
             yield from self._split(received)
 
     def _split(self, received: bytes) -> Iterator[FrameContent]:
-        if self._header:
-            received, self._header = self._header + received, b""
+        received, self._header = self._header + received, b""  # most headers are complete: no copy
         start, end = 0, len(received)
         while start < end and not self._failed:
             try:
@@ -192,7 +208,12 @@ class FrameReader:
                     yield from self._complete(received[payload_start:])
                     return
                 break
-            first_byte, payload = received[start], received[payload_start:stop]
+            first_byte: int = received[start]
+            payload: bytes | memoryview
+            if size >= MIN_VIEW and 2 * size >= end:
+                payload = memoryview(received)[payload_start:stop]
+            else:
+                payload = received[payload_start:stop]
             is_message = first_byte in _WHOLE_MESSAGE and not self._is_fragmented  # as most are
             yield (
                 (first_byte, payload)
@@ -205,7 +226,7 @@ class FrameReader:
         else:
             self._header = received[start:]
 
-    def _make_content(self, header: bytes, payload: bytes | bytearray) -> FrameContent:
+    def _make_content(self, header: bytes, payload: bytes | memoryview) -> FrameContent:
         first_byte = header[0]
         if first_byte in _WHOLE_MESSAGE and not self._is_fragmented:
             return first_byte, payload

@@ -109,6 +109,16 @@ async def test_arguments_and_results_keep_bytes() -> None:
                 assert await connection.recv() == value
 
 
+async def test_long_results_survive_the_next_ones() -> None:
+    with websockets_server(echo) as url:
+        async with session(url) as connection:
+            results: list[Any] = []
+            for image in (b"a" * 300_000, b"b" * 299_000, b"c" * 300_000):
+                await connection.send({"image": image})
+                results.append(await connection.recv())
+    assert [set(result["image"]) for result in results] == [{97}, {98}, {99}]
+
+
 async def test_metadata_is_skipped_and_none_is_a_result() -> None:
     def script(server: ScriptedWebSocket) -> None:
         meta = text('{"type": "x-fal-message", "action": "timings", "timing": 0.1}')
@@ -506,6 +516,18 @@ async def test_text_and_bytes_are_echoed() -> None:
             await connection.close(3001, "done")
             assert (connection.close_code, connection.close_reason) == (3001, "done")
             assert repr(connection) == "WebSocketConnection(close_code=3001)"
+
+
+async def test_long_messages_survive_the_next_ones() -> None:
+    with websockets_server(echo) as url:
+        async with raw_connection(url) as connection:
+            messages = [b"a" * 300_000, b"b" * 299_000, b"c" * 300_000]
+            received: list[str | bytes] = []
+            for message in messages:
+                await connection.send(message)
+                received.append(await connection.recv())
+    assert received == messages
+    assert all(isinstance(message, bytes) for message in received)
 
 
 @pytest.mark.parametrize(

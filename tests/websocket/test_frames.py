@@ -174,6 +174,41 @@ def test_buffers_match_rest_of_long_message(
     assert contents == [(BINARY, message)]
 
 
+def test_recycled_buffer_serves_next_long_frames() -> None:
+    reader = FrameReader(None)
+
+    def read(size: int) -> memoryview:
+        stream = Frame(Opcode.BINARY, bytes([size % 256]) * size).serialize(mask=False)
+        assert list(reader.feed(stream[:1000])) == []
+        [(kind, payload)] = reader.feed(stream[1000:])
+        assert isinstance(payload, memoryview)
+        assert kind == BINARY
+        assert bytes(payload) == stream[-size:]
+        return payload
+
+    first = read(50_000)
+    reader.recycle(first)
+    shorter = read(40_000)
+    assert shorter.obj is first.obj
+    kept = read(40_000)
+    assert kept.obj is not first.obj
+    for size in (50_001, 24_999):  # too long, and far too short
+        reader.recycle(first)
+        assert read(size).obj is not first.obj
+
+
+def test_long_payload_is_view_of_received_bytes() -> None:
+    long, short = (Frame(Opcode.BINARY, b"m" * n).serialize(mask=False) for n in (20_000, 100))
+    reader = FrameReader(None)
+    stream = long + short
+    [(_, payload), (_, copy)] = reader.feed(stream)
+    assert isinstance(payload, memoryview)
+    assert payload.obj is stream
+    assert (bytes(payload), copy) == (b"m" * 20_000, b"m" * 100)
+    # Not if it would keep much more memory than its own size.
+    assert all(isinstance(payload, bytes) for _, payload in reader.feed(long * 3))
+
+
 def test_announced_length_takes_little_memory() -> None:
     reader = FrameReader(None)
     assert list(reader.feed(b"\x82\x7f" + (2**62).to_bytes(8, "big") + b"x")) == []
@@ -226,7 +261,7 @@ def _merged(contents: list[FrameContent]) -> list[FrameContent]:
     merged: list[FrameContent] = []
     for first_byte, data in contents:
         if merged and first_byte == RAW == merged[-1][0]:
-            merged[-1] = (RAW, merged[-1][1] + data)
+            merged[-1] = (RAW, bytes(merged[-1][1]) + data)
         else:
             merged.append((first_byte, data))
     return merged
