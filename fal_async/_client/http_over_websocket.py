@@ -217,7 +217,8 @@ class _Pipeline:
         except InvalidResponseError:
             self._websocket.abort()  # later messages cannot be assigned to responses
             raise
-        self._websocket.recycle(message)
+        if isinstance(message, memoryview):
+            self._websocket.recycle(message)
         if isinstance(part, ResponseEnd):
             self._queue.popleft()
             pending.done.set()

@@ -146,7 +146,8 @@ class AsyncRealtimeConnection(_Receiver):
                 self._websocket.mark_ended(source)
                 raise
             message = decode_message(received, self._decode)
-            source.recycle(received)
+            if isinstance(received, memoryview):
+                source.recycle(received)
             if not isinstance(message, PlatformMessage):
                 return message
             match message:
@@ -303,7 +304,9 @@ class WebSocketConnection(_Receiver):
         if self._redeliver:
             return cast("str | bytes", await self._receive_again())
         received = await self._websocket.recv()
-        message = received if isinstance(received, str) else bytes(received)
+        if not isinstance(received, memoryview):
+            return received
+        message = bytes(received)
         self._websocket.recycle(received)
         return message
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 from websockets.exceptions import PayloadTooBig
@@ -112,12 +112,12 @@ class ReceiveBuffer:
             if kind == BINARY and is_open:
                 self.messages.append(content)
                 self.size += len(content) + MESSAGE_OVERHEAD
-                checks_time = number % FRAMES_PER_CHECK == 0
+                if number % FRAMES_PER_CHECK and self.size < RECEIVE_LIMIT:
+                    continue
             else:
                 self._process(kind, content)
                 is_open = self._protocol.state is OPEN
-                checks_time = True
-            if self.size >= RECEIVE_LIMIT or (checks_time and time_slice.is_over):
+            if self.size >= RECEIVE_LIMIT or time_slice.is_over:
                 return
         self.is_parsed = True
         self.buffer = self._reader.buffer
@@ -190,24 +190,21 @@ class SendBuffer:
         self.error: OSError | None = None
         self.write_through = True
 
-    @property
-    def is_full(self) -> bool:
-        """True if senders should wait until the buffer drains."""
-        return self.size > HIGH_WATER
-
     def write(self, frames: bytes | ChunkedFrame) -> None:
         """Add whole frames; they are discarded when the buffer is closed."""
         if self._closed:
             return
         self.size += len(frames)
-        write_through, self.write_through = self.write_through, False
-        if write_through and not self._parts and isinstance(frames, bytes):
-            self._send(frames)
-        else:
+        if not self.write_through:
             self._parts.append(frames)
-            if write_through:
+        else:
+            self.write_through = False
+            if self._parts or isinstance(frames, ChunkedFrame):
+                self._parts.append(frames)
                 self.flush()
-        if self._parts and self._wakeup is not None:
+            else:
+                self._send(frames)
+        if self._wakeup is not None and self._parts:
             self._wakeup.set()
             self._wakeup = None
 
@@ -216,7 +213,7 @@ class SendBuffer:
         for _ in range(MAX_WRITES_PER_TURN):
             if not self._parts or not self._send(self._join_parts()):
                 break
-        if self._drained is not None and not self.is_full:
+        if self._drained is not None and self.size <= HIGH_WATER:
             self._drained.set()
             self._drained = None
         if self._parts and self._wakeup is not None:
@@ -249,19 +246,22 @@ class SendBuffer:
                 self._parts.appendleft(first)
                 return chunk
             first = chunk
+        # Only the first part is ever incomplete, and complete frames in chunks are longer.
+        rest = cast("deque[bytes]", self._parts)
+        if not rest or len(first) >= MAX_WRITE:
+            return first
+        if self.size <= MAX_WRITE:
+            parts = [first, *rest]
+            rest.clear()
+            return b"".join(parts)
         parts, size = [first], len(first)
-        # A frame in chunks never fits, unless it is the first part.
-        while self._parts and isinstance(part := self._parts[0], bytes):
-            size += len(part)
-            if size > MAX_WRITE:
-                break
-            parts.append(part)
-            self._parts.popleft()
-        return b"".join(parts) if len(parts) > 1 else first
+        while rest and (size := size + len(rest[0])) <= MAX_WRITE:
+            parts.append(rest.popleft())
+        return b"".join(parts)
 
     async def drain(self) -> None:
         """Wait until at most `HIGH_WATER` bytes are unsent, or the buffer is closed."""
-        while self.is_full and not self._closed:
+        while self.size > HIGH_WATER and not self._closed:
             if self._drained is None:
                 self._drained = anyio.Event()
             await self._drained.wait()

@@ -14,7 +14,7 @@ from websockets.frames import CloseCode
 
 from fal_async._net.background import spawn
 from fal_async._net.time_slice import TimeSlice
-from fal_async._websocket.buffers import OPEN, ReceiveBuffer, SendBuffer
+from fal_async._websocket.buffers import HIGH_WATER, OPEN, ReceiveBuffer, SendBuffer
 from fal_async._websocket.frames import BINARY, TEXT, encode_frame
 from fal_async.errors import (
     FalClientError,
@@ -132,7 +132,7 @@ class WebSocket:
             InvalidRequestError: The message is neither valid text nor bytes.
         """
         await self._checkpoint_if_cancelled()
-        if self._send_buffer.is_full:
+        if self._send_buffer.size > HIGH_WATER:
             await self._send_buffer.drain()
         if not self._send_buffer.is_open:
             raise await self._closed_error()
@@ -182,13 +182,12 @@ class WebSocket:
             self._receiving = False
         return self._receive_buffer.pop()
 
-    def recycle(self, message: str | bytes | memoryview) -> None:
+    def recycle(self, message: memoryview) -> None:
         """Use the memory of a message, which nobody reads any more, for the next long one.
 
         New memory of this size has to be set to zero twice, by the kernel and by Python.
         """
-        if isinstance(message, memoryview):
-            self._receive_buffer.recycle(message)
+        self._receive_buffer.recycle(message)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, and wait up to `CLOSE_TIMEOUT` for the server's close frame.

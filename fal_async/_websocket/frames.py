@@ -73,8 +73,14 @@ def encode_frame(first_byte: int, payload: bytes | bytearray) -> bytes | Chunked
     """
     if len(payload) > CHUNK_SIZE:
         return ChunkedFrame(first_byte, bytes(payload))
-    mask = os.urandom(_MASK_SIZE)
-    return _encode_header(first_byte, len(payload), mask) + apply_mask(payload, mask)
+    size, mask = len(payload), os.urandom(_MASK_SIZE)
+    if size < _LENGTH_16:
+        header = _short.pack(first_byte, _MASKED | size, mask)
+    elif size <= 0xFFFF:
+        header = _medium.pack(first_byte, _MASKED | _LENGTH_16, size, mask)
+    else:
+        header = _long.pack(first_byte, _MASKED | _LENGTH_64, size, mask)
+    return header + apply_mask(payload, mask)
 
 
 class ChunkedFrame:
@@ -85,12 +91,12 @@ class ChunkedFrame:
 
     Args:
         first_byte: `TEXT` or `BINARY`.
-        payload: The message, which must not change any more.
+        payload: The message, of more than 65,535 bytes, which must not change any more.
     """
 
     def __init__(self, first_byte: int, payload: bytes) -> None:
         self._mask = os.urandom(_MASK_SIZE)
-        self._header = _encode_header(first_byte, len(payload), self._mask)
+        self._header = _long.pack(first_byte, _MASKED | _LENGTH_64, len(payload), self._mask)
         self._payload = memoryview(payload)
 
     def __len__(self) -> int:
@@ -102,14 +108,6 @@ class ChunkedFrame:
         header, self._header = self._header, b""
         chunk, self._payload = self._payload[:size], self._payload[size:]
         return header + apply_mask(chunk, self._mask)
-
-
-def _encode_header(first_byte: int, size: int, mask: bytes) -> bytes:
-    if size < _LENGTH_16:
-        return _short.pack(first_byte, _MASKED | size, mask)
-    if size <= 0xFFFF:
-        return _medium.pack(first_byte, _MASKED | _LENGTH_16, size, mask)
-    return _long.pack(first_byte, _MASKED | _LENGTH_64, size, mask)
 
 
 class FrameReader:
@@ -188,17 +186,19 @@ class FrameReader:
 
     def _split(self, received: bytes) -> Iterator[FrameContent]:
         received, self._header = self._header + received, b""  # most headers are complete: no copy
-        start, end = 0, len(received)
-        while start < end and not self._failed:
+        start, end = 0, 0 if self._failed else len(received)
+        while start < end:
             try:
-                size, payload_start = received[start + 1], start + 2
-                if size == _LENGTH_16:
+                size = received[start + 1]
+                if size < _LENGTH_16:
+                    payload_start = start + 2
+                elif size == _LENGTH_16:
                     size, payload_start = received[start + 2] << 8 | received[start + 3], start + 4
-                elif size > _LENGTH_16:
+                else:
                     size, payload_start = _parse_long_size(received, start), start + 10
             except (IndexError, StructError):  # the header is incomplete
                 break
-            if not 0 <= size <= self._max_size:
+            if size > self._max_size or size < 0:
                 self._failed = True
                 break
             stop = payload_start + size
@@ -208,18 +208,16 @@ class FrameReader:
                     yield from self._complete(received[payload_start:])
                     return
                 break
-            first_byte: int = received[start]
-            payload: bytes | memoryview
-            if size >= MIN_VIEW and 2 * size >= end:
-                payload = memoryview(received)[payload_start:stop]
-            else:
-                payload = received[payload_start:stop]
-            is_message = first_byte in _WHOLE_MESSAGE and not self._is_fragmented  # as most are
-            yield (
-                (first_byte, payload)
-                if is_message
-                else self._make_content(received[start:payload_start], payload)
+            payload = (
+                received[payload_start:stop]
+                if size < MIN_VIEW or 2 * size < end
+                else memoryview(received)[payload_start:stop]
             )
+            first_byte = received[start]
+            if first_byte in _WHOLE_MESSAGE and not self._is_fragmented:  # as most are
+                yield first_byte, payload
+            else:
+                yield self._make_content(received[start:payload_start], payload)
             start = stop
         if self._failed:
             yield RAW, received[start:]
