@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -83,6 +84,17 @@ def test_outcome_is_read_back(store: JournalStore) -> None:
         "files": ("a.png", "b.png"),
     }
     assert store.output("a") == b'{"seed":7}'
+
+
+def test_longest_job_has_not_waited_for_another_process(store: JournalStore) -> None:
+    assert store.longest_job() == 0.0
+    now = time.time()
+    ended = {"state": "ended", "tried_at": now - 1000.0, "ended_at": now + 1000.0}
+    store.commit([begin("a"), Update("a", 1, ended)])  # this process began meanwhile
+    assert store.longest_job() == pytest.approx(2000.0)
+    store.commit([begin("b"), Update("b", 1, {"state": "saved", "ended_at": 150.5})])
+    store.commit([begin("c"), Update("c", 1, {"state": "unsure", "ended_at": 300.5})])
+    assert store.longest_job() == 50.0
 
 
 def test_next_attempt_removes_the_output(store: JournalStore) -> None:

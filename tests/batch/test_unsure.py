@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.to_thread
@@ -14,6 +15,8 @@ from fal_async.batch import claims, lookup, unsure
 from fal_async.batch.claims import claim, refresh_claim, set_attempt
 from fal_async.batch.entries import Update
 from fal_async.batch.inputs import Item
+from fal_async.batch.lookup import JobSearch
+from fal_async.batch.unsure import UnsureInputs
 from fal_async.emulator import Fault
 from tests.support.http import gated_echo
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fal_async import AsyncClient
-    from fal_async.emulator import Emulator
+    from fal_async.emulator import Emulator, RecordedRequest
 
 APP = "acme/app"
 
@@ -39,6 +42,10 @@ def serve(fal: Emulator) -> Counter[int]:
     return executions
 
 
+def ignore(_: Item) -> None:
+    pass
+
+
 async def test_search_does_not_delay_other_inputs(fal: Emulator, client: AsyncClient) -> None:
     executions, gate = serve(fal), fal.gate()
     fal.fail(APP, Fault(route="submit", drop_response=True, when=lambda r: r.body == b'{"n":0}'))
@@ -52,31 +59,52 @@ async def test_search_does_not_delay_other_inputs(fal: Emulator, client: AsyncCl
     assert executions == Counter(range(20))
 
 
-async def test_search_waits_for_certainty_while_jobs_run(
+@pytest.mark.parametrize(
+    ("is_idle", "age", "seconds", "delay"),
+    [
+        (False, 10.0, 1.0, 30.0),  # until the decision is certain
+        (False, 10.0, 20.0, 80.0),  # at most a fifth of the time is spent on searches
+        (True, 1.0, 1.0, 2.0),
+        (True, 20.0, 1.0, 5.0),
+        (True, 30.0, 1.0, 2.5),
+        (True, 20.0, 9.0, 9.0),
+    ],
+)
+async def test_search_is_due(
+    client: AsyncClient, is_idle: bool, age: float, seconds: float, delay: float
+) -> None:
+    with Journal(":memory:") as journal:
+        dispatcher = client._dispatcher
+        inputs = UnsureInputs(dispatcher, journal, lambda: is_idle, time.time, ignore, ignore)
+        item = Item(0, {}, {}, APP, b"", "a")
+        inputs.add(item)
+        assert inputs._delay() == 0.0  # nothing was searched yet
+        search = inputs._searches[APP] = JobSearch(dispatcher, journal, APP)
+        search._longest_listed = 40.0 - lookup.LISTING_DELAY
+        item.submitted_by = time.time() - age
+        inputs._ended_at, inputs._seconds = anyio.current_time(), seconds
+        assert inputs._delay() == pytest.approx(delay, abs=1.0)
+
+
+async def test_unsure_inputs_are_searched_when_nothing_else_is_left(
     fal: Emulator, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unsure, "LOOK_INTERVAL", 0.01)
-    monkeypatch.setattr(lookup, "LISTING_DELAY", 3600.0)
-    is_last_lost = anyio.Event()
     executions, gate = serve(fal), fal.gate()
     fal.register("acme/slow", gated_echo(gate))
     fal.fail(APP, Fault(route="submit", drop=True, share=1.0))
+    is_searched = anyio.Event()
 
     async def inputs() -> AsyncGenerator[dict[str, Any]]:
-        yield {"endpoint": "acme/slow", "n": 0}
-        for n in range(20):
-            yield {"endpoint": APP, "n": n}
-        await is_last_lost.wait()
+        yield {"endpoint": "acme/slow"}
+        yield {"endpoint": APP}
+        await is_searched.wait()
 
-    async with client.batch(
-        lambda row: str(row["endpoint"]), inputs(), submitting=1, grace=0.0
-    ) as batch:
-        await fal.wait_for_async(lambda: fal.count("submit") >= 21)
-        await fal.wait_for_async(lambda: len(batch._scheduler._unsure) == 20)
-        assert fal.count("requests") == 1  # of the first input
+    async with client.batch(lambda row: str(row["endpoint"]), inputs(), grace=0.0):
+        await fal.wait_for_async(lambda: fal.count("requests") == 1)
         gate.open()
-        await fal.wait_for_async(lambda: fal.count("requests") >= 3)  # nothing else is left to do
-        is_last_lost.set()
+        await fal.wait_for_async(lambda: fal.count("requests") >= 3)
+        is_searched.set()
     assert executions == Counter()
 
 
@@ -147,22 +175,32 @@ async def test_stopped_batch_searches_no_more(
     assert executions == Counter([1])
 
 
+@pytest.mark.parametrize(("via", "route"), [("queue", "submit"), ("run", "run")])
 async def test_claim_is_refreshed_before_a_late_request(
-    fal: Emulator, client: AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fal: Emulator,
+    client: AsyncClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    via: Literal["queue", "run"],
+    route: Literal["submit", "run"],
 ) -> None:
     monkeypatch.setattr(claims, "CLAIM_LIFE", 0.0)
     serve(fal)
-    fal.fail(APP, Fault(route="submit", status=429, headers={"retry-after": "0"}))
-    fal.fail(APP, Fault(route="submit", drop_response=True))
+    arrivals: list[float] = []
+
+    def note(_: RecordedRequest) -> bool:
+        arrivals.append(time.time())
+        return True
+
+    fal.fail(APP, Fault(route=route, status=429, headers={"retry-after": "0"}, when=note))
+    fal.fail(APP, Fault(route=route, drop_response=True))
     journal = Journal(tmp_path / "journal.db")
-    async with client.batch(APP, [{"n": 1}], journal=journal, unsure="report") as batch:
+    async with client.batch(APP, [{"n": 1}], journal=journal, via=via, unsure="report") as batch:
         (job,) = [job async for job in batch]
     (entry,) = journal.entries("unsure")
     assert job.ok is None
     assert entry.ended_at is not None
-    assert entry.tried_at < entry.ended_at
-    sent = [request for request in fal.requests if request.route == "submit"]
-    assert len(sent) == 2
+    assert arrivals[0] < entry.tried_at < entry.ended_at
     journal.close()
 
 
