@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,12 +41,14 @@ from fal_async.emulator import Emulator
 limit, last = (int(word) or None for word in sys.argv[1:])
 with Emulator(concurrency=limit) as fal:
     other = fal.add_account()
+    url = fal.store(bytes(10_000), "image/png", "image.png")
     @fal.endpoint("acme/app")
     async def app(arguments):
         if fal.counters("acme/app").executions == last:
             fal.lock()
         await anyio.sleep(arguments["seconds"])
-        return {**arguments, "ended": time.monotonic()}
+        images = [{"url": url}] if arguments.get("image") else []
+        return {**arguments, "images": images, "ended": time.monotonic()}
     print(json.dumps({"environ": fal.environ, "other": other.key}), flush=True)
     for line in sys.stdin:
         if line == "unlock\\n":
@@ -115,14 +118,20 @@ async def _subscribe(client: AsyncClient, rows: list[dict[str, Any]]) -> Measure
     return {}
 
 
-async def _batch(client: AsyncClient, rows: list[dict[str, Any]]) -> Measures:
+async def _batch(
+    client: AsyncClient, rows: list[dict[str, Any]], *, save: bool = False
+) -> Measures:
     from fal_async import Journal
 
     with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(f"{folder}/journal.db")
-        async with client.batch(APP, rows, journal=journal) as batch:
+        journal, images = Journal(f"{folder}/journal.db"), Path(folder) / "images"
+        if save:
+            rows = [{**row, "image": True} for row in rows]
+        target = f"{images}/{{index}}{{ext}}" if save else None
+        async with client.batch(APP, rows, journal=journal, save=target) as batch:
             summary = await batch.run()
         assert summary.ok == len(rows)
+        assert not save or len(list(images.iterdir())) == len(rows)
         await anyio.to_thread.run_sync(journal.close)
     return {"lines": journal.changes / journal.commits}
 
@@ -278,6 +287,7 @@ def _journal(work: Work) -> Measures:
 
 
 _LOOP, _OURS = "subscribe in a task group", "batch"
+_SAVED = "batch, images saved"
 _LOCKED, _MIXED = "batch, locked at 40 %", "batch, long and short jobs"
 _DIRECT, _JOURNAL = "batch, direct runs", "journal with 50 times as many"
 _CASE = "20,000 jobs"
@@ -294,6 +304,7 @@ BENCHMARK = Benchmark(
     legs=(
         Leg(_LOOP, _at_the_limit(_subscribe), ("starlette",)),
         Leg(_OURS, _at_the_limit(_batch), ("starlette",)),
+        Leg(_SAVED, _at_the_limit(partial(_batch, save=True)), ("starlette",)),
         Leg(_LOCKED, _locked, ("starlette",)),
         Leg(_MIXED, _long_and_short, ("starlette",)),
         Leg(_DIRECT, _direct, ("starlette",)),
@@ -320,6 +331,8 @@ BENCHMARK = Benchmark(
         _bar("wall clock, of that of subscribe", "wall_s", _OURS, 1.05, _LOOP),
         _bar("CPU of a job, of that of subscribe", "cpu_us", _OURS, 1.3, _LOOP),
         _bar("peak memory of a batch, in MB", "peak_mb", _OURS, 120),
+        _bar("wall clock with images saved, of the least", "of_least", _SAVED, 1.05),
+        _bar("peak memory with images saved, in MB", "peak_mb", _SAVED, 120),
         _bar("requests that a locked account refuses", "refused", _LOCKED, 1),
         _bar("jobs that are paid twice around the lock", "twice", _LOCKED, 0),
         _bar("jobs that are missing after the lock", "missing", _LOCKED, 0),
