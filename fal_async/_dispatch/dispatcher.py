@@ -13,6 +13,7 @@ import anyio
 
 from fal_async._auth.cdn_tokens import CdnTokens
 from fal_async._core.hooks import scoped_hooks
+from fal_async._core.secrets import Secret
 from fal_async._dispatch.call_observer import NO_OBSERVER
 from fal_async._dispatch.call_state import CallScope, CallState, current_call
 from fal_async._http.response import ExchangeFailed, StreamedResponse
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from fal_async._config import Hosts, RetryPolicy
-    from fal_async._core.secrets import Secret
     from fal_async._dispatch.call_state import SubmittedJob
     from fal_async._dispatch.resources import SharedResources
     from fal_async._protocol.operation import Content
@@ -45,8 +45,6 @@ CONNECT_WITH_BACKUP: Final = 5.0
 _WITH_BACKUP: Final = tuple(f"{origin}/" for origin in BACKUPS)
 #: The read timeout of a status stream, in seconds: three of the platform's keep-alive comments.
 STATUS_STREAM_READ_TIMEOUT: Final = 45.0
-#: Methods whose requests have a body, even an empty one.
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class CredentialSource(Protocol):
@@ -297,13 +295,20 @@ class Dispatcher:
         self._check_trusted(url, operation.credential)
         if resources.closed:
             raise ClientClosedError("the client is closed")
-        headers, body = self._encode(operation, authorization, state)
+        headers, body, authorization = self._encode(operation, authorization, state)
         timeouts = self._timeouts(operation.lane, url)
         transmission = state.start_transmission()
         state.observer.start_attempt(operation, url)
         try:
             response = await resources.transport.send(
-                request.method, url, headers, body, timeouts, transmission, query=request.signature
+                request.method,
+                url,
+                headers,
+                body,
+                timeouts,
+                transmission,
+                authorization=authorization,
+                query=request.signature,
             )
         except (ExchangeError, OSError) as error:
             if isinstance(body, _RequestBody) and body.failure is error:
@@ -332,24 +337,22 @@ class Dispatcher:
 
     def _encode(
         self, operation: Operation[Any], authorization: Secret | None, state: CallState
-    ) -> tuple[dict[str, str | Secret], bytes | _RequestBody]:
-        """Return the headers and the body of a request, complete."""
+    ) -> tuple[dict[str, str], bytes | _RequestBody, Secret | None]:
+        """Return the headers, the body and the authorization of a request."""
         request = operation.request
-        headers: dict[str, str | Secret] = {"user-agent": self.user_agent}
+        headers = {"user-agent": self.user_agent}
         if operation.credential is Credential.KEY:  # other hosts do not get them
             headers |= self.headers
         if operation.is_billable and state.observer is not NO_OBSERVER:
             headers |= state.observer.trace_headers()
         headers |= request.headers
-        if authorization is not None:
-            headers.setdefault("authorization", authorization)
+        if "authorization" in headers:
+            authorization = Secret(headers.pop("authorization"))
         content = request.content
-        if not isinstance(content, bytes):
-            headers["content-length"] = str(content.size)
-            return headers, _RequestBody(content)
-        if content or request.method in _WITH_BODY:
-            headers["content-length"] = str(len(content))
-        return headers, content
+        if isinstance(content, bytes):
+            return headers, content, authorization
+        headers["content-length"] = str(content.size)
+        return headers, _RequestBody(content), authorization
 
     def _check_trusted(self, url: str, credential: Credential) -> None:
         is_trusted = True

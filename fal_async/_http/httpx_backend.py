@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import httpx
 
-from fal_async._core.secrets import Secret
 from fal_async._http.response import StreamedResponse, decode_headers
 from fal_async._net.connect import shared_context
 from fal_async._net.errors import (
@@ -28,6 +27,7 @@ from fal_async._protocol.origins import with_query
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from fal_async._core.secrets import Secret
     from fal_async._http.connection import Timeouts
     from fal_async._http.response import Body, ConnectionCounts, Transport
     from fal_async._http.transmission import Transmission
@@ -62,11 +62,12 @@ class HTTPXBackend:
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str | Secret],
+        headers: Mapping[str, str],
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
         *,
+        authorization: Secret | None = None,
         query: Secret | None = None,
     ) -> StreamedResponse:
         """Send a request and wait for the head of its response; see `Transport.send`."""
@@ -86,12 +87,7 @@ class HTTPXBackend:
                 httpx.Request(
                     method,
                     _parse_url(url if query is None else with_query(url, query)),
-                    headers={
-                        name.encode(): (
-                            value.reveal() if isinstance(value, Secret) else value
-                        ).encode("latin-1")
-                        for name, value in headers.items()
-                    },
+                    headers=_raw_headers(headers, authorization),
                     content=body,
                     extensions=extensions,
                 )
@@ -123,6 +119,15 @@ class HTTPXBackend:
     async def aclose(self) -> None:
         """Close the transport."""
         await self._transport.aclose()
+
+
+def _raw_headers(
+    headers: Mapping[str, str], authorization: Secret | None
+) -> list[tuple[bytes, bytes]]:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    if authorization is None:
+        return raw
+    return [*raw, (b"authorization", authorization.reveal().encode("ascii"))]
 
 
 class _ResponseStream:
@@ -183,11 +188,12 @@ class ProxiedBackend:
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str | Secret],
+        headers: Mapping[str, str],
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
         *,
+        authorization: Secret | None = None,
         query: Secret | None = None,
     ) -> StreamedResponse:
         """Send a request and wait for the head of its response; see `Transport.send`.
@@ -201,7 +207,14 @@ class ProxiedBackend:
             raise InvalidURL(str(error)) from error
         if proxy is None:
             return await self._direct.send(
-                method, url, headers, body, timeouts, transmission, query=query
+                method,
+                url,
+                headers,
+                body,
+                timeouts,
+                transmission,
+                authorization=authorization,
+                query=query,
             )
         if self._closed:
             raise RuntimeError("the transport is closed")
@@ -214,7 +227,16 @@ class ProxiedBackend:
                 verify=context, proxy=parse_proxy(proxy), limits=limits
             )
         backend = HTTPXBackend(transports[proxy])
-        return await backend.send(method, url, headers, body, timeouts, transmission, query=query)
+        return await backend.send(
+            method,
+            url,
+            headers,
+            body,
+            timeouts,
+            transmission,
+            authorization=authorization,
+            query=query,
+        )
 
     def count_connections(self) -> ConnectionCounts | None:
         """Return the numbers of connections without a proxy."""

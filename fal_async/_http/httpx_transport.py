@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Self
@@ -10,7 +11,7 @@ import httpx
 
 from fal_async._core.annotations import set_module
 from fal_async._core.checks import check_instance, check_number, whole_number
-from fal_async._http.encoder import encode_request
+from fal_async._http.encoder import encode_headers, encode_request
 from fal_async._http.network_stream import NetworkStream
 from fal_async._http.pool import HTTPConnectionPool
 from fal_async._http.transmission import Tracer, Transmission
@@ -29,6 +30,8 @@ __all__ = ["PooledTransport", "encode_httpx_request"]
 #: Methods whose requests can be repeated when a connection turns out to be dead (RFC 9110, section
 #: 9.2.2). An `httpx.Request` contains no other information about its effect.
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+_is_target = re.compile(rb"[!-~]+").fullmatch
 
 
 @set_module("fal_async")
@@ -147,7 +150,12 @@ def encode_httpx_request(request: httpx.Request) -> EncodedRequest:
     else:
         raise LocalProtocolError("the body must be an asynchronous stream, got a synchronous one")
     target: bytes = request.extensions.get("target", request.url.raw_path)
-    return encode_request(request.method, request.url.netloc, target, request.headers.raw, body)
+    if not _is_target(target):
+        raise LocalProtocolError(
+            f"the target must be visible ASCII characters without spaces, got {target!r}"
+        )
+    headers = encode_headers(request.url.netloc, request.headers.raw)
+    return encode_request(request.method, target, headers, body)
 
 
 class _BodyStream(httpx.AsyncByteStream):

@@ -56,11 +56,12 @@ class Transport(Protocol):
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str | Secret],
+        headers: Mapping[str, str],
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
         *,
+        authorization: Secret | None = None,
         query: Secret | None = None,
     ) -> StreamedResponse:
         """Send a request and wait for the head of its response.
@@ -68,10 +69,11 @@ class Transport(Protocol):
         Args:
             method: The method.
             url: The URL.
-            headers: The headers, complete.
+            headers: The headers. That of the length of a body in bytes is added.
             body: The body.
             timeouts: The timeouts of connecting, writing and reading, in seconds.
             transmission: The state of the attempt, which is updated.
+            authorization: The value of the ``Authorization`` header; ``None`` for none.
             query: A signed query, added to the URL; ``None`` for none.
 
         Raises:
@@ -229,7 +231,7 @@ class StreamedResponse:
         if self._chunks is None:
             self._release_slot()
             body = self._complete or b""
-            return Response(status_code=self.status_code, headers=self.headers, body=body)
+            return Response(self.status_code, self.headers, body)
         buffer = _BodyBuffer()
         time_slice = TimeSlice()
         try:

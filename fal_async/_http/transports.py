@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from fal_async._core.secrets import Secret
-from fal_async._http.encoder import encode_request
+from fal_async._http.encoder import encode_headers, encode_request
 from fal_async._http.pool import HTTPConnectionPool
 from fal_async._http.response import StreamedResponse, decode_headers
 from fal_async._http.urls import parse_url
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from fal_async._core.secrets import Secret
     from fal_async._http.connection import Timeouts
+    from fal_async._http.encoder import EncodedHeaders
     from fal_async._http.response import Body, ConnectionCounts, Transport
     from fal_async._http.transmission import Transmission
 
@@ -82,11 +84,12 @@ class PooledBackend:
         self,
         method: str,
         url: str,
-        headers: Mapping[str, str | Secret],
+        headers: Mapping[str, str],
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
         *,
+        authorization: Secret | None = None,
         query: Secret | None = None,
     ) -> StreamedResponse:
         """Send a request and wait for the head of its response; see `Transport.send`."""
@@ -95,15 +98,20 @@ class PooledBackend:
 
             mocked = await mocked_backend()
             return await mocked.send(
-                method, url, headers, body, timeouts, transmission, query=query
+                method,
+                url,
+                headers,
+                body,
+                timeouts,
+                transmission,
+                authorization=authorization,
+                query=query,
             )
         origin, host, path = parse_url(url)
-        raw_headers = [
-            # Values that a peer has sent, such as an ETag, are returned byte by byte.
-            (name.encode("ascii"), value if isinstance(value, Secret) else value.encode("latin-1"))
-            for name, value in headers.items()
-        ]
-        request = encode_request(method, host, path, raw_headers, body, query)
+        encoded = _encode_headers(host, tuple(headers.items()))
+        request = encode_request(
+            method, path, encoded, body, authorization=authorization, query=query
+        )
         response, stream, _ = await self._pool.request(origin, request, timeouts, transmission)
         return StreamedResponse(
             response.status,
@@ -122,6 +130,14 @@ class PooledBackend:
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
         await self._pool.aclose()
+
+
+@lru_cache(maxsize=256)
+def _encode_headers(host: bytes, headers: tuple[tuple[str, str], ...]) -> EncodedHeaders:
+    """Encode headers, which are mostly those of an earlier request."""
+    # Values that a peer has sent, such as an ETag, are returned byte by byte.
+    encoded = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
+    return encode_headers(host, encoded)
 
 
 #: The attributes that mocks replace. Tracing does not replace them, or wraps them in a way that

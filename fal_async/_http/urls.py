@@ -55,10 +55,11 @@ class Target(NamedTuple):
     path: bytes
 
 
+@lru_cache(maxsize=256)
 def parse_url(url: str) -> Target:
     """Parse a URL.
 
-    Most URLs belong to one job. Only the part that jobs share is cached.
+    The URLs of endpoints repeat. Those of jobs do not, but share their origin.
 
     Raises:
         InvalidURL: The URL is not valid.
@@ -83,7 +84,6 @@ def _parse_origin(prefix: str) -> tuple[Origin, bytes]:
     return Origin(parts.scheme, parts.hostname or "", port), host.encode("ascii")
 
 
-@lru_cache(maxsize=256)
 def _parse_with_httpx(url: str) -> Target:
     import httpx  # handles all URLs, but loads slowly
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from fal_async._protocol.serialization import decode_json
@@ -24,7 +25,7 @@ _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 # These values are not frozen, since that would double the cost of making them.
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Response:
     """A complete HTTP response.
 
@@ -89,7 +90,7 @@ class Response:
     @property
     def content_type(self) -> str:
         """The media type, without parameters, in lower case."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return _media_type(self.headers.get("content-type", ""))
 
     def json(self) -> Any:
         """Decode the body as JSON, or raise `InvalidResponseError`."""
@@ -119,12 +120,17 @@ class Response:
         return self.body.decode("utf-8", "replace")
 
 
+@lru_cache(maxsize=64)
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
 def is_event_stream(headers: Mapping[str, str]) -> bool:
     """Return whether the headers are those of an event stream."""
     return headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Output:
     """The output of a model, with metadata of its response.
 
@@ -150,13 +156,9 @@ def parse_output(response: Response) -> Output:
         value = response.json() if response.body else None
     else:
         value = response.text if kind.startswith("text/") else response.body
-    return Output(
-        value=value,
-        request_id=response.request_id,
-        billable_units=_number(response.headers.get("x-fal-billable-units", "")),
-        retries=response.retries,
-        headers=response.headers,
-    )
+    headers = response.headers
+    units = _number(headers.get("x-fal-billable-units", ""))
+    return Output(value, response.request_id, units, response.retries, headers)
 
 
 def read_id(value: object) -> str | None:
@@ -172,7 +174,7 @@ def read_text(value: object) -> str | None:
 
 def _number(value: str) -> float | None:
     """Parse a decimal number in ASCII digits; ``None`` for any other text, and for infinity."""
-    if not _DECIMAL.fullmatch(value.strip()):
+    if not value or not _DECIMAL.fullmatch(value.strip()):
         return None
     number = float(value)
     return number if math.isfinite(number) else None

@@ -114,11 +114,11 @@ def test_body_must_be_unambiguous(headers: list[tuple[str, str]]) -> None:
         written("POST", headers=headers, content=b"body")
 
 
-def test_unannounced_body_is_refused() -> None:
+def test_length_of_an_unannounced_body_is_added() -> None:
     request = httpx.Request("POST", "http://host/", content=b"body")
     del request.headers["Content-Length"]
-    with pytest.raises(LocalProtocolError):
-        encode_httpx_request(request)
+    head = bytes(encode_httpx_request(request).head)
+    assert head.endswith(b"content-length: 4\r\n\r\nbody")
 
 
 def test_synchronous_stream_is_refused() -> None:
