@@ -194,11 +194,18 @@ class Batch:
         plan = Plan(self._inputs, self._factory, self._journal, self._options)
         try:
             async with anyio.create_task_group() as group:
-                if self._options.progress:
-                    group.start_soon(self._report_progress)
+                if progress := self._options.progress:
+                    budget = self._options.budget
+                    group.start_soon(
+                        report_progress,
+                        lambda: self.progress,
+                        progress if callable(progress) else None,
+                        budget.amount if isinstance(budget, Budget) else budget,
+                    )
                 await self._scheduler.run(plan.items())
                 group.cancel_scope.cancel()
-            self._flush_ordered()
+            for index in sorted(self._waiting):  # behind inputs that were not started
+                self._send.send_nowait(self._waiting.pop(index))
         except Exception as error:  # noqa: BLE001 -- raised to the consumer
             self._error = error
         finally:
@@ -208,12 +215,6 @@ class Batch:
                 except (FalClientError, OSError) as error:
                     self._error = self._error or error
                 self._send.close()
-
-    async def _report_progress(self) -> None:
-        report = self._options.progress
-        given = self._options.budget
-        budget = given.amount if isinstance(given, Budget) else given
-        await report_progress(lambda: self.progress, report if callable(report) else None, budget)
 
     async def _close_files(self) -> None:
         """Write what is left, and close the output file."""
@@ -366,12 +367,6 @@ class Batch:
         while (following := self._waiting.pop(self._next_index, None)) is not None:
             self._send.send_nowait(following)
             self._next_index += 1
-
-    def _flush_ordered(self) -> None:
-        """Pass on the outcomes behind inputs that were not started."""
-        for index in sorted(self._waiting):
-            self._send.send_nowait(self._waiting[index])
-        self._waiting.clear()
 
     def _may_deliver(self, index: int) -> bool:
         """Return whether the consumer accepts the outcome of another input."""

@@ -118,7 +118,9 @@ class Candidates:
         taken, submitting = set(taken), list(submitting)
         verdicts: list[Verdict] = []
         for group in self._all():
-            rivals = [entry for entry in submitting if _is_rival(entry, group)]
+            digests = {item.digest for item in group.items}
+            # Other inputs whose requests may have the arguments of this group.
+            rivals = [each for each in submitting if not group.is_exact or each.digest in digests]
             until = min((entry.tried_at - CLOCK_MARGIN for entry in rivals), default=math.inf)
             free = _without(group.requests, taken)
             own = {each: at for each, at in free.items() if not rivals or (at and at < until)}
@@ -163,11 +165,6 @@ def _freeze(value: object) -> Hashable:
     if isinstance(value, list):
         return tuple(_freeze(each) for each in cast("list[object]", value))
     return value
-
-
-def _is_rival(entry: Entry, group: _Group) -> bool:
-    """Return whether the request of another input may have the arguments of a group."""
-    return not group.is_exact or any(entry.digest == item.digest for item in group.items)
 
 
 def _assign(group: _Group, requests: _Times) -> dict[str, str]:

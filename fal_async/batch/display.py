@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
     from decimal import Decimal
     from typing import TextIO
 
@@ -39,7 +39,8 @@ def describe_progress(progress: Progress, budget: float | Decimal | None = None)
     parts.append(f"{progress.per_second:.1f}/s")
     parts.append(f"{progress.running} running of {progress.in_flight}")
     if progress.eta is not None and progress.done < (progress.total or 0):
-        parts.append(f"eta {_clock(progress.eta)}")
+        eta = timedelta(seconds=int(progress.eta.total_seconds()))
+        parts.append(f"eta {str(eta).removeprefix('0:')}")
     if progress.cost is not None:
         of_budget = "" if budget is None else f" of {budget}"
         about = progress.cost_at_end
@@ -48,12 +49,6 @@ def describe_progress(progress: Progress, budget: float | Decimal | None = None)
     counts = {"failed": progress.failed, "unsure": progress.unsure, "lost": progress.lost}
     parts += [f"{count:,} {name}" for name, count in counts.items() if count]
     return "  ".join(parts)
-
-
-def _clock(time_left: timedelta) -> str:
-    minutes, seconds = divmod(int(time_left.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 async def report_progress(

@@ -175,7 +175,10 @@ class Once:
         return {name: [row[name] for row in made] for name in columns}
 
     async def _execute(self, row: Row) -> dict[str, Any]:
-        plain = {name: _plain(value) for name, value in row.items()}
+        plain = {
+            name: value.item() if getattr(value, "ndim", None) == 0 else value  # NumPy scalars
+            for name, value in row.items()
+        }
         dispatcher = self._clients.get()._dispatcher
         job = await execute_once(dispatcher, plain, self._journal, self._options)
         if job.error is not None and self._errors == "raise":
@@ -187,9 +190,3 @@ class Once:
             f"{self._into}units": job.units,
             f"{self._into}error": None if job.error is None else job.error.message,
         }
-
-
-def _plain(value: Any) -> Any:
-    """Return the Python value of a NumPy scalar, and any other value as it is."""
-    is_scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
-    return value.item() if is_scalar else value

@@ -278,7 +278,15 @@ class JobExecutor:
                 return outcome
             output = await self._monitor.wait(handle)
         except FalClientError as error:
-            return await self._not_collected(item, handle.request_id, error)
+            if error.stage == "job":
+                return await self._fail(item, error, handle.request_id)
+            if isinstance(error, NotFoundError):
+                return await self._lose(item, error, handle.request_id)
+            if isinstance(error, _FATAL):
+                return Stop(error)
+            # The journal still has the job, so that the next run can fetch its result.
+            facts = replace(ErrorFacts.from_error(error), final=False)
+            return self._make_job(item, ok=None, request_id=handle.request_id, error=facts)
         finally:
             del self._handles[item.key]
         return self._succeed(item, output, handle.request_id)
@@ -287,17 +295,6 @@ class JobExecutor:
     def running(self) -> int:
         """The number of jobs that runners execute, as far as their statuses are known."""
         return self._monitor.running
-
-    async def _not_collected(self, item: Item, request_id: str, error: FalClientError) -> Outcome:
-        if error.stage == "job":
-            return await self._fail(item, error, request_id)
-        if isinstance(error, NotFoundError):
-            return await self._lose(item, error, request_id)
-        if isinstance(error, _FATAL):
-            return Stop(error)
-        # The journal still has the job, so that the next run can fetch its result.
-        facts = replace(ErrorFacts.from_error(error), final=False)
-        return self._make_job(item, ok=None, request_id=request_id, error=facts)
 
     async def _lose(self, item: Item, error: NotFoundError, request_id: str) -> Job | Again:
         """Settle an input whose result has expired, or is unknown to the platform."""

@@ -17,8 +17,9 @@ from fal_async._dispatch.cache import reuse_until
 from fal_async._files.downloads import exists
 from fal_async._files.file import File, download_to, files_in_output
 from fal_async._net.files import remove_hidden_files
-from fal_async.batch.entries import KnownUpload
-from fal_async.errors import InvalidRequestError
+from fal_async.batch.entries import KnownUpload, Update
+from fal_async.batch.jobs import ErrorFacts
+from fal_async.errors import FalClientError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -79,7 +80,7 @@ async def upload_each(_: UploadContent, upload: Callable[[], Awaitable[str]]) ->
 
 
 class FileSaver:
-    """Saves the files of outputs.
+    """Saves the files of outputs, and records them in the journal.
 
     Args:
         dispatcher: The dispatcher of the client.
@@ -105,24 +106,32 @@ class FileSaver:
                 f"{describe(target)}: all files would have the same name"
             )
 
-    async def save(self, job: Job) -> tuple[Path, ...]:
-        """Save all files of a job's output, and return their paths.
+    async def save(self, job: Job) -> Job:
+        """Save all files of a job's output, and record them.
 
-        Raises:
-            FalClientError: A file cannot be downloaded.
-            OSError: A file cannot be written.
-            InvalidRequestError: The pattern has a name that the input does not have.
+        Returns:
+            The job with the paths; with an error if a file cannot be downloaded or written.
         """
         paths: list[Path] = []
-        run = await self._journal._open()
-        for number, file in enumerate(files_in_output(job.output, File, self._dispatcher)):
-            path = self._path(job, number, file)
-            await self._prepare_folder(path if path.is_dir() else path.parent)
-            names = file.file_name, file.content_type
-            paths.append(
-                await download_to(self._dispatcher, file.url, path, None, *names, run.name)
-            )
-        return tuple(paths)
+        values: dict[str, Any] = {"state": "saved", "error": None}
+        try:
+            run = await self._journal._open()
+            for number, file in enumerate(files_in_output(job.output, File, self._dispatcher)):
+                path = self._path(job, number, file)
+                await self._prepare_folder(path if path.is_dir() else path.parent)
+                names = file.file_name, file.content_type
+                paths.append(
+                    await download_to(self._dispatcher, file.url, path, None, *names, run.name)
+                )
+            job = replace(job, files=tuple(paths))
+            values["files"] = [str(path) for path in paths]
+        except (FalClientError, OSError) as error:
+            facts = ErrorFacts.from_error(error)
+            facts = replace(facts, stage="download", started=True, final=False)
+            job = replace(job, ok=False, error=facts)
+            values = {"state": "failed", "error": facts.to_dict()}
+        self._journal._commit_soon(Update(job.key, job.attempts, values))
+        return job
 
     async def _prepare_folder(self, folder: Path) -> None:
         """Make a folder, and remove what killed runs of this journal have left in it, once."""

@@ -7,7 +7,6 @@ import itertools
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -179,28 +178,27 @@ class ItemFactory:
         Raises:
             InvalidRequestError: A row has no such column, or cannot be sent.
         """
-        prepared = [
-            (row, self._select_application(row), self._select_arguments(row)) for row in rows
+        select = self._application
+        applications = [
+            str(parse_endpoint(select(row) if callable(select) else select)) for row in rows
         ]
-        digests = await run_in_thread(partial(self._digests, prepared), Work.FILES)
+        arguments = [self._select_arguments(row) for row in rows]
+
+        def compute_digests() -> list[bytes]:
+            suffix = f"/{self._path}" if self._path else ""
+            paths = [f"{application}{suffix}" for application in applications]
+            return list(map(arguments_digest, paths, arguments))
+
+        digests = await run_in_thread(compute_digests, Work.FILES)
         items: list[Item] = []
-        for (row, application, arguments), digest in zip(prepared, digests, strict=True):
+        for row, application, given, digest in zip(
+            rows, applications, arguments, digests, strict=True
+        ):
             key, ordinal = self._next_key(row, digest)
-            item = Item(next(self._indexes), row, arguments, application, digest, key)
+            item = Item(next(self._indexes), row, given, application, digest, key)
             item.repeats_earlier = ordinal > 1
             items.append(item)
         return items
-
-    def _digests(self, prepared: list[tuple[Row, str, Mapping[str, Any]]]) -> list[bytes]:
-        suffix = f"/{self._path}" if self._path else ""
-        return [
-            arguments_digest(f"{application}{suffix}", arguments)
-            for _, application, arguments in prepared
-        ]
-
-    def _select_application(self, row: Row) -> str:
-        application = self._application
-        return str(parse_endpoint(application(row) if callable(application) else application))
 
     def _select_arguments(self, row: Row) -> Mapping[str, Any]:
         if not isinstance(cast("object", row), Mapping):

@@ -72,17 +72,14 @@ class JobMonitor:
                     latest = type(status)
                     self._statuses[latest] += 1
                     if latest is InProgress:
-                        self._observe_running()
+                        running = self.running
+                        self._limit.observe_running(running)
+                        if running * EXCESS > self._watched.total:
+                            self._watched.total = math.ceil(running * EXCESS)
         finally:
             self._statuses[latest] -= 1
             if is_in_order:
                 self._watched.release()
-
-    def _observe_running(self) -> None:
-        running = self.running
-        self._limit.observe_running(running)
-        if running * EXCESS > self._watched.total:
-            self._watched.total = math.ceil(running * EXCESS)
 
     @property
     def running(self) -> int:

@@ -148,8 +148,11 @@ class BatchOptions:
         check_number("grace", self.grace, zero=True)
         check_flag("ordered", self.ordered)
         check_flag("upload_once", self.upload_once)
+        if self.price is not None and not isinstance(self.price, Decimal):
+            check_number("price", self.price)
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            check_number("budget", self.budget)
         self._check_columns()
-        self._check_money()
         self._check_stop_after()
         self._check_submit_options()
         self._check_webhook()
@@ -165,12 +168,6 @@ class BatchOptions:
                 raise InvalidRequestError(
                     f"{name} must be text or a function, got {describe(value)}"
                 )
-
-    def _check_money(self) -> None:
-        if self.price is not None and not isinstance(self.price, Decimal):
-            check_number("price", self.price)
-        if self.budget is not None and not isinstance(self.budget, Budget):
-            check_number("budget", self.budget)
 
     def _check_webhook(self) -> None:
         if self.wait == "auto":

@@ -18,7 +18,6 @@ from fal_async.batch.entries import COMPLETE, Note, Update
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fal_async.batch.entries import Entry
     from fal_async.batch.jobs import Job
     from fal_async.batch.journal import Journal
     from fal_async.batch.journal_store import JournalStore
@@ -77,8 +76,12 @@ class OutputFile:
             file.seek(0)
             lines = file.read(size).splitlines(keepends=True)
         rows = {str(decode_json(line)["key"]): line for line in lines if line.endswith(b"\n")}
-        entries = store.find(list(rows))
-        kept = {key: row for key, row in rows.items() if _is_final(entries.get(key))}
+        final = {
+            key
+            for key, entry in store.find(list(rows)).items()
+            if entry.state in COMPLETE and (entry.error is None or entry.error.get("final"))
+        }
+        kept = {key: row for key, row in rows.items() if key in final}
         os.close(self._descriptor)
         content = b"".join(kept.values())
         write_file(self._path, content)
@@ -146,10 +149,3 @@ class OutputFile:
             await run_in_thread(partial(os.close, descriptor), Work.CLEANUP)
         if self._error is not None:
             raise self._error
-
-
-def _is_final(entry: Entry | None) -> bool:
-    """Return whether a row of this input stays as it is."""
-    if entry is None or entry.state not in COMPLETE:
-        return False
-    return entry.error is None or bool(entry.error.get("final"))

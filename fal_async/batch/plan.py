@@ -53,7 +53,12 @@ class Plan:
         async with aclosing(iterate_chunks(self._inputs)) as chunks:
             async for rows in chunks:
                 items = await self._factory.make(rows)
-                self._check_repeats(items)
+                repeated = [item.index for item in items if item.repeats_earlier]
+                if repeated and self._options.duplicates == "error":
+                    raise InvalidRequestError(
+                        f"inputs must differ from each other, got input {repeated[0]} again: set "
+                        "duplicates='each' for a job of its own, or 'once' for one job"
+                    )
                 if self._journal.shared or not is_new:
                     keys = [item.key for item in items]
                     found = await self._journal._find(keys)
@@ -62,14 +67,6 @@ class Plan:
                     self._check_changes(items)
                 for item in items:
                     yield item
-
-    def _check_repeats(self, items: list[Item]) -> None:
-        for item in items:
-            if item.repeats_earlier and self._options.duplicates == "error":
-                raise InvalidRequestError(
-                    f"inputs must differ from each other, got input {item.index} again: set "
-                    "duplicates='each' for a job of its own, or 'once' for one job"
-                )
 
     def _check_changes(self, items: list[Item]) -> None:
         changed = [

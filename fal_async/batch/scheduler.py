@@ -296,32 +296,18 @@ class Scheduler:
     async def _settle(self, item: Item, job: Job) -> None:
         """Save the files of an outcome and deliver it, also for inputs that repeat this one."""
         if job.ok and self._saver is not None:
-            job = await self._save(item, job)
+            self.saving += 1
+            try:
+                job = await self._saver.save(job)
+            finally:
+                self.saving -= 1
+                self.notify()
         self._active.pop(item.key, None)
         self._spending.add(job)
         self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
         for repeat in item.repeats:
             shared: dict[str, Any] = {"index": repeat.index, "row": repeat.row, "units": None}
             self._deliver(replace(job, resumed=True, cost=None, **shared), False)  # noqa: FBT003 -- as above
-
-    async def _save(self, item: Item, job: Job) -> Job:
-        assert self._saver is not None  # noqa: S101 -- checked by the caller
-        self.saving += 1
-        try:
-            paths = await self._saver.save(job)
-        except (FalClientError, OSError) as error:
-            facts = replace(
-                ErrorFacts.from_error(error), stage="download", started=True, final=False
-            )
-            values: dict[str, Any] = {"state": "failed", "error": facts.to_dict()}
-            self._journal._commit_soon(Update(item.key, job.attempts, values))
-            return replace(job, ok=False, error=facts)
-        finally:
-            self.saving -= 1
-            self.notify()
-        values = {"state": "saved", "files": [str(path) for path in paths], "error": None}
-        self._journal._commit_soon(Update(item.key, job.attempts, values))
-        return replace(job, files=paths)
 
     async def _resume(self, item: Item, entry: Entry) -> None:
         """Deliver the outcome that the journal has of an input."""
