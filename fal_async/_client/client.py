@@ -55,6 +55,7 @@ _LATE_MODULES = (
     "_files.attachment_uploads",
     "_files.file",
     "_client.connector",
+    "_client.http_over_websocket",
     "_client.sessions",
     "_websocket.handshake",
 )

@@ -167,6 +167,9 @@ def test_prepared_client_imports_no_more_modules(fal: Emulator) -> None:
                 await client.prepare()
                 before = set(sys.modules)
                 await client.subscribe("acme/echo", {"n": 1})
+                await client.upload(b"cat", "image/png")
+                async with client.http_over_websocket("acme/echo") as requests:
+                    await requests.request({"n": 1})
                 assert set(sys.modules) - before == set()
 
         asyncio.run(prepared())
