@@ -18,7 +18,7 @@ from fal_async import AsyncClient
 from fal_async.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
 # The duration of an example depends on the machine more than on the code.
 settings.register_profile("patient", deadline=None)
@@ -49,9 +49,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--debug-asyncio", action="store_true", help="Run asyncio in debug mode.")
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Keep the garbage collector from visiting thousands of tests over and over."""
-    gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(params=BACKENDS)
