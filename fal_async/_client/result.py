@@ -28,7 +28,7 @@ else:
 
     FileT = TypeVar("FileT")
 
-__all__ = ["Result", "check_output_type", "finalize_output", "make_result", "validate_output"]
+__all__ = ["Result", "check_output_type", "finalize_output", "make_result"]
 
 T = TypeVar("T")
 
@@ -207,7 +207,7 @@ def finalize_output(
 
     Args:
         value: The output.
-        output: The type, or ``None``.
+        output: Any type that pydantic can validate; ``None`` accepts every output.
         dispatcher: The dispatcher of the client, which knows the prices that were asked for; or
             ``None``.
         endpoint_id: The endpoint id, with the path of the call.
@@ -220,32 +220,25 @@ def finalize_output(
         value.cost = dispatcher.resources.prices.cost(
             dispatcher.credentials, endpoint_id, value.billable_units
         )
-    try:
-        checked = validate_output(value, output)
-    except InvalidResponseError as error:
-        error.stage, error.started = "result", True
-        raise
-    files = sys.modules.get("fal_async._files.file")
-    # Without the module, the output contains no `File`.
-    if output is not None and files is not None and dispatcher is not None:
-        files.bind_files(checked, dispatcher)
-    return checked
-
-
-def validate_output(value: Any, output: type[T] | None) -> T:
-    """Validate an output against any type that pydantic can validate; ``None`` accepts it."""
     if output is None:
         return cast("T", value)
     from pydantic import ValidationError  # late, since it takes 0.1 s to import
 
     try:
-        return cast("T", _validator(output)(value))
+        checked = cast("T", _validator(output)(value))
     except ValidationError as error:
-        raise InvalidResponseError(
+        invalid = InvalidResponseError(
             f"output must be of type {getattr(output, '__name__', output)}: {error}",
             request_id=getattr(value, "request_id", None),
             body=value,
-        ) from error
+        )
+        invalid.stage, invalid.started = "result", True
+        raise invalid from error
+    files = sys.modules.get("fal_async._files.file")
+    # Without the module, the output contains no `File`.
+    if files is not None and dispatcher is not None:
+        files.bind_files(checked, dispatcher)
+    return checked
 
 
 def check_output_type(output: object) -> None:

@@ -49,8 +49,6 @@ class CallState:
     Each operation updates the state. The error that ends the call takes its `stage` and `started`
     from it, whether the error is that of an operation or of a deadline.
 
-    Used as a context manager, it describes the errors of the block.
-
     Args:
         stage: The first stage.
         started: Whether a job was started already; ``None`` if unknown.
@@ -140,13 +138,6 @@ class CallState:
         operation = self._operation
         self._has_job = operation is not None and operation.request_id is not None
         self._operation = self._transmission = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, FalClientError):
-            self.describe(error)
 
     def start_transmission(self) -> Transmission:
         """Begin an attempt to send the operation's request."""

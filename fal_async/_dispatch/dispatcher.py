@@ -24,7 +24,7 @@ from fal_async._protocol.origins import BACKUPS, TrustedOrigins, is_cdn, origin_
 from fal_async._protocol.response import Response
 from fal_async._protocol.retry import NetworkFailure, retry_delay
 from fal_async._version import USER_AGENT
-from fal_async.errors import ClientClosedError, InvalidRequestError
+from fal_async.errors import ClientClosedError, FalClientError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -175,7 +175,7 @@ class Dispatcher:
         attempts = 0
         previous: Response | None = None
         state.begin(operation)
-        with state:
+        try:
             while True:
                 attempts += 1
                 cause: BaseException | None = None
@@ -221,6 +221,9 @@ class Dispatcher:
             # A response that must not be lost is parsed here: a cancellation abandons threads.
             size = len(response.body) if on_abandoned is None else 0
             return await decode(partial(operation.parse, response), size)
+        except FalClientError as error:
+            state.describe(error)
+            raise
 
     async def stream(
         self, operation: Operation[None], *, release_slot: Callable[[], None] | None = None

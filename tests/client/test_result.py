@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
 
-from fal_async._client.result import Result, check_output_type, validate_output
+from fal_async._client.result import Result, check_output_type, finalize_output
 from fal_async.errors import InvalidRequestError, InvalidResponseError
 
 
@@ -19,11 +19,11 @@ class Picture(BaseModel):
 
 def test_output_without_type_is_unchanged() -> None:
     output = Result({"a": 1})
-    assert validate_output(output, None) is output
+    assert finalize_output(output, None, None) is output
 
 
 def test_output_becomes_the_requested_model() -> None:
-    picture = validate_output(Result({"url": "u", "w": 64}), Picture)
+    picture = finalize_output(Result({"url": "u", "w": 64}), Picture, None)
     assert (picture.url, picture.width) == ("u", 64)
 
 
@@ -42,20 +42,20 @@ class Image(TypedDict):
     ],
 )
 def test_output_becomes_any_pydantic_type(value: object, output: Any, expected: object) -> None:
-    assert validate_output(value, output) == expected
+    assert finalize_output(value, output, None) == expected
 
 
 def test_result_is_a_valid_output_type() -> None:
     output = Result({"a": 1})
-    assert validate_output(output, Result) is output
+    assert finalize_output(output, Result, None) is output
     with pytest.raises(InvalidResponseError, match="must be of type Result"):
-        validate_output([1], Result)
+        finalize_output([1], Result, None)
 
 
 def test_mismatched_output_names_the_request() -> None:
     output = Result({"w": "x"}, request_id="abc")
     with pytest.raises(InvalidResponseError, match="must be of type Picture") as caught:
-        validate_output(output, Picture)
+        finalize_output(output, Picture, None)
     assert caught.value.request_id == "abc"
     assert caught.value.body is output  # which was paid for
     assert isinstance(caught.value.__cause__, ValidationError)
@@ -70,7 +70,7 @@ def test_invalid_output_type_sends_nothing(output: Any) -> None:
     with pytest.raises(InvalidRequestError, match="output must be a type"):
         check_output_type(output)
     with pytest.raises(InvalidRequestError):
-        validate_output({}, output)
+        finalize_output({}, output, None)
 
 
 @pytest.mark.parametrize("output", [None, Picture, dict, list[int], Result, str | None])
