@@ -21,27 +21,6 @@ from typing import TYPE_CHECKING
 from fal_async._core.annotations import make_resolvable
 from fal_async.sync._client import SyncClient
 from fal_async.sync._default import default_client
-from fal_async.sync._functions import (
-    account,
-    attach,
-    cancel,
-    download,
-    get_handle,
-    http_over_websocket,
-    once,
-    realtime,
-    realtime_token,
-    result,
-    run,
-    status,
-    stream,
-    submit,
-    subscribe,
-    upload,
-    upload_file,
-    upload_image,
-    ws_connect,
-)
 from fal_async.sync._objects import (
     RealtimeConnection,
     SyncEventStream,
@@ -160,6 +139,27 @@ if TYPE_CHECKING:
     )
     from fal_async.sync._batch import SyncBatch
     from fal_async.sync._file import SyncDownload, SyncFile
+    from fal_async.sync._functions import (
+        account,
+        attach,
+        cancel,
+        download,
+        get_handle,
+        http_over_websocket,
+        once,
+        realtime,
+        realtime_token,
+        result,
+        run,
+        status,
+        stream,
+        submit,
+        subscribe,
+        upload,
+        upload_file,
+        upload_image,
+        ws_connect,
+    )
     from fal_async.sync._jobs import SyncJob
     from fal_async.sync._platform import SyncModels, SyncRequests
     from fal_async.sync._webhooks import SyncWebhookEvent, Webhooks, missed
@@ -412,6 +412,25 @@ _LAZY = {
     "upload_file_async": "fal_async",
     "upload_image_async": "fal_async",
     "ws_connect_async": "fal_async",
+    "run": "fal_async.sync._functions",
+    "stream": "fal_async.sync._functions",
+    "submit": "fal_async.sync._functions",
+    "subscribe": "fal_async.sync._functions",
+    "status": "fal_async.sync._functions",
+    "result": "fal_async.sync._functions",
+    "cancel": "fal_async.sync._functions",
+    "get_handle": "fal_async.sync._functions",
+    "attach": "fal_async.sync._functions",
+    "realtime": "fal_async.sync._functions",
+    "ws_connect": "fal_async.sync._functions",
+    "http_over_websocket": "fal_async.sync._functions",
+    "realtime_token": "fal_async.sync._functions",
+    "upload": "fal_async.sync._functions",
+    "upload_file": "fal_async.sync._functions",
+    "upload_image": "fal_async.sync._functions",
+    "download": "fal_async.sync._functions",
+    "account": "fal_async.sync._functions",
+    "once": "fal_async.sync._functions",
     "SyncBatch": "fal_async.sync._batch",
     "SyncDownload": "fal_async.sync._file",
     "SyncFile": "fal_async.sync._file",

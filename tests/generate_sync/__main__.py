@@ -275,7 +275,11 @@ def sync_package() -> str:
     functions = [method.name for method in methods if method.name not in METHODS_ONLY]
     shared = [name for name in public_names("__init__") if name not in functions]
     wrappers = [NAMES[name] for name in OBJECTS]
-    lazy = {**dict.fromkeys(shared, "fal_async"), **LAZY}
+    lazy = {
+        **dict.fromkeys(shared, "fal_async"),
+        **dict.fromkeys(functions, "fal_async.sync._functions"),
+        **LAZY,
+    }
     for_types = [f"from {module} import {name}" for name, module in lazy.items()]
     return _text(
         ["__init__"],
@@ -284,12 +288,11 @@ def sync_package() -> str:
         "from fal_async._core.annotations import make_resolvable",
         "from fal_async.sync._client import SyncClient",
         "from fal_async.sync._default import default_client",
-        f"from fal_async.sync._functions import {', '.join(functions)}",
         f"from fal_async.sync._objects import {', '.join(wrappers)}",
         "from fal_async.sync._pages import SyncPages",
         "from fal_async.sync._results import SyncResult",
         "if TYPE_CHECKING:\n" + indent("\n".join([*for_types, "sync_client: SyncClient"]), MARGIN),
-        _all([*functions, *wrappers, *lazy, *OWN]),
+        _all([*wrappers, *lazy, *OWN]),
         f"_LAZY = {lazy}",
         GETATTR,
     )
