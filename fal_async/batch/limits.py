@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import Final, Literal
 
-import anyio
+from fal_async._net.waiters import Waiter
 
 __all__ = [
     "MAX_QUEUED",
@@ -51,7 +51,7 @@ class AdjustableSlots:
     def __init__(self, total: int) -> None:
         self._total = total
         self._used = 0
-        self._waiters: deque[anyio.Event] = deque()
+        self._waiters: deque[Waiter] = deque()
 
     @property
     def total(self) -> int:
@@ -68,31 +68,27 @@ class AdjustableSlots:
         """The number of calls that wait for a slot."""
         return len(self._waiters)
 
-    async def acquire(self) -> None:
-        """Acquire a slot, and wait for it if none is free."""
+    async def acquire(self, timeout: float | None = None) -> bool:
+        """Acquire a slot; return false if none was free in time.
+
+        Args:
+            timeout: The longest time to wait, in seconds; ``None`` disables the timeout.
+        """
         if self._used < self._total:  # a slot is never free while a call waits
             self._used += 1
-            return
-        assigned = anyio.Event()
-        self._waiters.append(assigned)
+            return True
+        waiter = Waiter()
+        self._waiters.append(waiter)
         try:
-            await assigned.wait()
+            await waiter.wait(timeout)
         except BaseException:
-            if assigned.is_set():
+            if waiter.is_awake:
                 self.release()
-            else:
-                self._waiters.remove(assigned)
             raise
-
-    async def acquire_within(self, seconds: float) -> bool:
-        """Acquire a slot, and wait for it for a limited time; return whether it was acquired."""
-        if self._used < self._total:
-            self._used += 1
-            return True
-        with anyio.move_on_after(seconds):
-            await self.acquire()
-            return True
-        return False
+        finally:
+            if not waiter.is_awake:
+                self._waiters.remove(waiter)
+        return waiter.is_awake
 
     def release(self) -> None:
         """Release a slot."""
@@ -102,7 +98,7 @@ class AdjustableSlots:
     def _assign(self) -> None:
         while self._waiters and self._used < self._total:
             self._used += 1
-            self._waiters.popleft().set()
+            self._waiters.popleft().wake()
 
     async def __aenter__(self) -> None:
         await self.acquire()

@@ -61,7 +61,7 @@ class JobMonitor:
     async def _watch(self, handle: AsyncRequestHandle, state: CallState) -> None:
         """Wait until a job has ended. It is watched after the ones that were submitted before."""
         latest: type[Status] | None = None
-        is_in_order = await self._watched.acquire_within(MAX_UNWATCHED)
+        is_in_order = await self._watched.acquire(MAX_UNWATCHED)
         self._statuses[latest] += 1
         try:
             watcher = handle._watch(self._dispatcher, state, interval=None, poll_immediately=False)

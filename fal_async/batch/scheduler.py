@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import math
 import time
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from fal_async._net.waiters import Waiter
 from fal_async.batch.claims import set_attempt
 from fal_async.batch.entries import COMPLETE, PENDING, SUCCEEDED, UNIDENTIFIED, Update
 from fal_async.batch.executor import OTHER_PROCESS_DELAY, READING
@@ -89,7 +89,7 @@ class Scheduler:
         self._may_deliver = may_deliver
         self._is_needed = is_needed
         self._group: TaskGroup | None = None
-        self._changed = anyio.Event()
+        self._changed = Waiter()
         self._input_scope = anyio.CancelScope()
         self._deferred: list[tuple[float, int, Item]] = []
         self._numbers = itertools.count()
@@ -110,7 +110,7 @@ class Scheduler:
 
     def notify(self) -> None:
         """Check again whether another job may start."""
-        self._changed.set()
+        self._changed.wake()
         self._unsure.notify()
 
     def stop(self, reason: StopReason, error: Exception | None = None) -> None:
@@ -160,10 +160,9 @@ class Scheduler:
                 return heapq.heappop(self._deferred)[2]
             if not self._active and not self._deferred:
                 return None
-            self._changed = anyio.Event()
-            due = self._deferred[0][0] if self._deferred else math.inf
-            with anyio.CancelScope(deadline=due):
-                await self._changed.wait()
+            self._changed = Waiter()
+            delay = self._deferred[0][0] - anyio.current_time() if self._deferred else None
+            await self._changed.wait(delay)
         return None
 
     async def _dispatch(self, item: Item) -> None:
@@ -218,12 +217,9 @@ class Scheduler:
                 if self._limit.in_flight == 0:
                     self.stop("budget")
                     return
-            self._changed = anyio.Event()
-            if self._limit.in_flight >= self._limit.value:
-                await self._changed.wait()
-            else:  # the time may change it as well
-                with anyio.move_on_after(0.1):
-                    await self._changed.wait()
+            self._changed = Waiter()
+            is_full = self._limit.in_flight >= self._limit.value
+            await self._changed.wait(None if is_full else 0.1)  # a pause ends by itself
 
     async def _execute(self, item: Item) -> None:
         try:

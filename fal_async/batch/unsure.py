@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from fal_async._net.waiters import Waiter
 from fal_async.batch.candidates import Verdict
 from fal_async.batch.entries import UNIDENTIFIED, Update
 from fal_async.batch.errors import JournalError
@@ -64,7 +65,7 @@ class UnsureInputs:
         self._report = report
         self._items: dict[str, Item] = {}
         self._searches: dict[str, JobSearch] = {}
-        self._changed = anyio.Event()
+        self._changed = Waiter()
         self._ended_at = 0.0
         self._seconds = 0.0
 
@@ -77,7 +78,7 @@ class UnsureInputs:
 
     def notify(self) -> None:
         """Check again whether a search is due."""
-        self._changed.set()
+        self._changed.wake()
 
     async def settle_all(self) -> None:
         """Search until no input is unsure.
@@ -87,9 +88,8 @@ class UnsureInputs:
         """
         while self._items:
             while (delay := self._delay()) > 0:
-                self._changed = anyio.Event()
-                with anyio.move_on_after(delay):
-                    await self._changed.wait()
+                self._changed = Waiter()
+                await self._changed.wait(delay)
             await self._look()
 
     def _delay(self) -> float:

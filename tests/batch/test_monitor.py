@@ -73,7 +73,7 @@ async def test_slots_are_assigned_in_order() -> None:
         assert slots.waiting == 3
         slots.release()
     assert len(order) == 3
-    assert await slots.acquire_within(0)
+    assert await slots.acquire(0)
 
 
 async def test_more_slots_end_waits() -> None:
@@ -85,9 +85,9 @@ async def test_more_slots_end_waits() -> None:
         slots.total = 2
     slots.total = 1
     slots.release()
-    assert not await slots.acquire_within(0)  # one more is in use than there are
+    assert not await slots.acquire(0)  # one more is in use than there are
     slots.release()
-    assert await slots.acquire_within(0)
+    assert await slots.acquire(0)
 
 
 async def test_cancelled_waits_leave_their_slots() -> None:
@@ -106,4 +106,4 @@ async def test_cancelled_waits_leave_their_slots() -> None:
                 slots.release()
             group.cancel_scope.cancel()
     assert slots.waiting == 0
-    assert await slots.acquire_within(0)
+    assert await slots.acquire(0)
