@@ -73,7 +73,9 @@ class Candidates:
     def __init__(self, items: Iterable[Item]) -> None:
         self._groups: dict[frozenset[str], dict[Hashable, _Group]] = {}
         self._blank: _Times = {}
+        self._missing = 0
         for item in items:
+            self._missing += 1
             arguments, is_exact = _stored_arguments(item)
             names = frozenset(arguments)
             groups = self._groups.setdefault(names, {})
@@ -92,7 +94,8 @@ class Candidates:
         for names, groups in self._groups.items():
             if names <= given.keys():  # the platform may have added defaults
                 group = groups.get(_freeze({name: given[name] for name in names}))
-                if group is not None:
+                if group is not None and request.request_id not in group.requests:
+                    self._missing -= len(group.requests) < len(group.items)
                     group.requests[request.request_id] = sent_at
 
     @property
@@ -103,7 +106,7 @@ class Candidates:
     @property
     def are_enough(self) -> bool:
         """Whether there is a request for each input."""
-        return all(len(group.requests) >= len(group.items) for group in self._all())
+        return not self._missing
 
     def decide(
         self, taken: set[str], submitting: Iterable[Entry], is_certain: Callable[[Item], bool]
@@ -116,6 +119,7 @@ class Candidates:
             is_certain: Returns whether the job of an input would have been listed.
         """
         taken, submitting = set(taken), list(submitting)
+        blank = _without(self._blank, taken)
         verdicts: list[Verdict] = []
         for group in self._all():
             digests = {item.digest for item in group.items}
@@ -127,7 +131,6 @@ class Candidates:
             found = _assign(group, own)
             taken.update(found.values())
             disputed, rest = _without(free, own), _without(own, taken)
-            blank = _without(self._blank, taken)
             for item in group.items:
                 if item.key in found:
                     verdicts.append(Verdict(item, "running", found[item.key]))
