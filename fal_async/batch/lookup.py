@@ -7,8 +7,12 @@ import time
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+import anyio
 
 from fal_async._client.result import make_result
+from fal_async._net.event_loops import PerLoop
 from fal_async._platform.requests import MAX_PAGE, AsyncRequests
 from fal_async._protocol.response import Output
 from fal_async.batch.candidates import CLOCK_MARGIN, Candidates
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from fal_async.batch.journal import Journal
     from fal_async.batch.journal_store import JournalStore
 
-__all__ = ["JobSearch", "find_output"]
+__all__ = ["JobSearch", "find_output", "open_search"]
 
 _log = logging.getLogger("fal_async")
 
@@ -33,6 +37,15 @@ _log = logging.getLogger("fal_async")
 LISTING_DELAY: Final = 10.0
 #: The number of listed jobs from which they alone tell how long a job takes.
 MIN_LISTED: Final = 100
+
+
+class _Round:
+    """A search of the inputs of several calls, which has not begun or is under way."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.longest_running = 0.0
+        self.verdicts: list[Verdict] | None = None
 
 
 class JobSearch:
@@ -52,6 +65,8 @@ class JobSearch:
         self._requests = AsyncRequests(dispatcher)
         self._journal = journal
         self._application = application
+        self._lock = anyio.Lock()
+        self._next = _Round()
         self._listed = 0
         self._longest_listed = 0.0
         self._longest_other = 0.0
@@ -68,7 +83,8 @@ class JobSearch:
     async def search(self, items: Sequence[Item], longest_running: float) -> list[Verdict]:
         """Search for the jobs of inputs, and return the decisions on them.
 
-        An input on which no decision is possible yet is missing.
+        An input on which no decision is possible yet is missing. Calls during a search share the
+        next one.
 
         Args:
             items: The inputs.
@@ -77,6 +93,18 @@ class JobSearch:
         Raises:
             FalClientError: The platform cannot be asked.
         """
+        shared = self._next
+        shared.items += items
+        shared.longest_running = max(shared.longest_running, longest_running)
+        async with self._lock:
+            if shared.verdicts is None:
+                if shared is self._next:
+                    self._next = _Round()
+                shared.verdicts = await self._search(shared.items, shared.longest_running)
+        own = set(items)
+        return [each for each in shared.verdicts if each.item in own]
+
+    async def _search(self, items: Sequence[Item], longest_running: float) -> list[Verdict]:
         began = time.time()
         self._longest_other = longest_running
         if self._listed < MIN_LISTED:
@@ -152,6 +180,22 @@ class JobSearch:
         await self._journal._flush()
         submitting, taken = await self._journal._read(read)
         return candidates.decide(taken, submitting, lambda item: self.certain_at(item) <= began)
+
+
+#: The searches that are used, by client, journal and endpoint: calls of `once` share them.
+_searches: PerLoop[WeakValueDictionary[tuple[object, ...], JobSearch]] = PerLoop(
+    WeakValueDictionary[tuple[object, ...], JobSearch]
+)
+
+
+def open_search(dispatcher: Dispatcher, journal: Journal, application: str) -> JobSearch:
+    """Return the search for jobs of an endpoint that all uses of a client and a journal share."""
+    account = id(dispatcher.resources), id(dispatcher.credentials), dispatcher.hosts
+    key = (*account, id(journal), application)
+    search = _searches.get().get(key)
+    if search is None:
+        search = _searches.get()[key] = JobSearch(dispatcher, journal, application)
+    return search
 
 
 async def find_output(dispatcher: Dispatcher, application: str, request_id: str) -> Any:

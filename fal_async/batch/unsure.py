@@ -13,7 +13,7 @@ from fal_async._net.waiters import Waiter
 from fal_async.batch.candidates import Verdict
 from fal_async.batch.entries import UNIDENTIFIED, Update
 from fal_async.batch.errors import JournalError
-from fal_async.batch.lookup import JobSearch
+from fal_async.batch.lookup import open_search
 from fal_async.errors import FalClientError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async.batch.inputs import Item
     from fal_async.batch.journal import Journal
+    from fal_async.batch.lookup import JobSearch
 
 __all__ = ["UnsureInputs"]
 
@@ -126,7 +127,7 @@ class UnsureInputs:
     async def _search(self, application: str, items: list[Item]) -> list[Verdict]:
         search = self._searches.get(application)
         if search is None:
-            search = JobSearch(self._dispatcher, self._journal, application)
+            search = open_search(self._dispatcher, self._journal, application)
             self._searches[application] = search
         try:
             return await search.search(items, time.time() - self._oldest_start())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.lowlevel import checkpoint
 
 from fal_async import Journal
 from fal_async.batch import claims, lookup, unsure
@@ -106,6 +107,59 @@ async def test_unsure_inputs_are_searched_when_nothing_else_is_left(
         await fal.wait_for_async(lambda: fal.count("requests") >= 3)
         is_searched.set()
     assert executions == Counter()
+
+
+async def test_calls_at_once_share_a_search(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    executions, gate = serve(fal), fal.gate()
+    fal.fail(APP, Fault(route="submit", drop_response=True, times=10))
+    fal.fail(None, Fault(route="requests", delay=gate))
+    outputs: list[dict[str, Any]] = []
+
+    async def call(n: int) -> None:
+        outputs.append(await client.once(APP, {"n": n}, journal=tmp_path / "journal.db"))
+
+    async with anyio.create_task_group() as group:
+        for n in range(10):
+            group.start_soon(call, n)
+        await fal.wait_for_async(lambda: fal.count("requests") == 1)
+        (search,) = lookup._searches.get().values()
+        while search._lock.statistics().tasks_waiting < 9:
+            await checkpoint()
+        gate.open()
+    assert sorted(output["n"] for output in outputs) == list(range(10))
+    assert executions == Counter(range(10))
+    assert fal.count("requests") == 2
+
+
+async def test_search_goes_on_when_its_first_call_is_cancelled(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    executions, gate = serve(fal), fal.gate()
+    fal.fail(APP, Fault(route="submit", drop_response=True, times=3))
+    fal.fail(None, Fault(route="requests", delay=gate, times=2))
+    outputs: list[dict[str, Any]] = []
+
+    async def call(n: int, scope: anyio.CancelScope) -> None:
+        with scope:
+            outputs.append(await client.once(APP, {"n": n}, journal=tmp_path / "journal.db"))
+
+    scopes = [anyio.CancelScope() for _ in range(3)]
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, 0, scopes[0])
+        await fal.wait_for_async(lambda: fal.count("requests") == 1)
+        (search,) = lookup._searches.get().values()
+        for n in (1, 2):
+            group.start_soon(call, n, scopes[n])
+            while search._lock.statistics().tasks_waiting < n:
+                await checkpoint()
+        scopes[0].cancel()
+        await fal.wait_for_async(lambda: fal.count("requests") == 2)
+        scopes[1].cancel()
+        gate.open()
+    assert outputs == [{"n": 2}]
+    await fal.wait_for_async(lambda: executions == Counter(range(3)))
 
 
 async def test_listing_that_fails_is_read_again(fal: Emulator, client: AsyncClient) -> None:
