@@ -225,6 +225,7 @@ class WebSocket:
         """Close the socket of an event loop that has ended or belongs to another process."""
         if self._lost_reason is None:
             self._lost_reason = "its event loop has ended or belongs to another process"
+            self._send_buffer.is_open = False
             self._stream.close_without_loop()
 
     def finalize(self, *, _warn: Callable[..., None] = warnings.warn) -> None:
@@ -337,21 +338,21 @@ class WebSocket:
         except OSError as error:
             self._connection_lost(error.strerror or str(error))
             return True
-        if received is None:
-            return False
         if not received:
+            if received is None:
+                return False
             self._connection_lost("the server closed the connection without a close frame")
             return True
         self._read_count += 1
         if self._activity is not None:
             self._activity.set()
             self._activity = None
-        if isinstance(received, int):
-            self._receive_buffer.buffer_updated(received)
-        else:
+        if isinstance(received, bytes):
             # Another read would be in vain, unless OpenSSL holds the rest of a record.
             self._is_drained = len(received) < READ_SIZE and not self._stream.is_tls
             self._receive_buffer.feed(received)
+        else:
+            self._receive_buffer.buffer_updated(received)
         self._parse()
         return True
 

@@ -23,7 +23,7 @@ import trio
 
 from fal_async import AsyncClient, Hosts
 from fal_async._net import background
-from fal_async.errors import InvalidRequestError, RealtimeDisconnectedError
+from fal_async.errors import ClientClosedError, InvalidRequestError, RealtimeDisconnectedError
 from tests.support.cancel_points import cancel_everywhere
 from tests.support.raw_server import PATIENCE, RawConnection, RawServer
 from tests.support.websocket_server import ScriptedWebSocket
@@ -318,7 +318,12 @@ def test_session_of_closed_loop_is_closed(sessions: Sessions, open_session: Open
     asyncio.run(main())
     assert sessions.codes.get(timeout=PATIENCE) == 1000
     sessions.wait_idle()
-    assert session is not None
+
+    async def later() -> None:
+        with pytest.raises((RealtimeDisconnectedError, ClientClosedError)):
+            await (session.request({}) if hasattr(session, "request") else session.send({}))
+
+    asyncio.run(later())
 
 
 @pytest.mark.slow
