@@ -171,9 +171,9 @@ class FrameReader:
         Yields:
             `TEXT` or `BINARY` with the payload of a message, or `RAW` with bytes for the parser.
         """
-        return self._complete(received) if self._missing else self._split(received)
+        return self._complete(memoryview(received)) if self._missing else self._split(received)
 
-    def _complete(self, received: bytes) -> Iterator[FrameContent]:
+    def _complete(self, received: memoryview) -> Iterator[FrameContent]:
         """Complete a long frame, and split what follows it."""
         while self._missing and received:
             buffer = self._get_buffer()
@@ -182,7 +182,7 @@ class FrameReader:
             yield from self.buffer_updated(len(part))
             received = received[len(part) :]
         if received:
-            yield from self._split(received)
+            yield from self._split(bytes(received))
 
     def _split(self, received: bytes) -> Iterator[FrameContent]:
         received, self._header = self._header + received, b""  # most headers are complete: no copy
@@ -205,7 +205,7 @@ class FrameReader:
             if stop > end:
                 if size > MAX_COPIED:
                     self._header, self._missing = received[start:payload_start], size
-                    yield from self._complete(received[payload_start:])
+                    yield from self._complete(memoryview(received)[payload_start:])
                     return
                 break
             payload = (
