@@ -64,10 +64,15 @@ def _case(jobs: int, seconds: float) -> Case:
 
 
 def _flat(promise: str, measure: str, jobs: str) -> Bar:
-    return Bar(promise, measure, jobs, _OURS, against=_OURS, against_case="100 jobs", at_most=1.3)
+    return Bar(promise, measure, jobs, _OURS, against=_OURS, against_case="100 jobs", at_most=1.2)
+
+
+def _on(loop: str) -> str:
+    return f"{_OURS}, {loop}"
 
 
 _OURS = "ours (streams, then polls)"
+_OTHER_LOOPS = ("uvloop", "trio")
 
 BENCHMARK = Benchmark(
     name="growth",
@@ -75,6 +80,7 @@ BENCHMARK = Benchmark(
     baseline=_OURS,
     legs=(
         Leg(_OURS, on("asyncio", _mixed)),
+        *(Leg(_on(loop), on(loop, _mixed), (loop,)) for loop in _OTHER_LOOPS),
         Leg("ours, streams only", on("asyncio", _streams)),
         Leg("ours, polls only", on("asyncio", _polls)),
     ),
@@ -92,5 +98,17 @@ BENCHMARK = Benchmark(
         _flat(f"{promise}, of that at 100 jobs", measure, jobs)
         for jobs in ("1,000 jobs", "10,000 jobs")
         for promise, measure in (("CPU a job", "cpu_us"), ("memory a job", "kb_per_job"))
+    )
+    + tuple(
+        Bar(
+            f"CPU a job on {loop}, of that on asyncio",
+            "cpu_us",
+            jobs,
+            _on(loop),
+            against=_OURS,
+            at_most=1.1,
+        )
+        for loop in _OTHER_LOOPS
+        for jobs in ("100 jobs", "1,000 jobs", "10,000 jobs")
     ),
 )
