@@ -15,7 +15,7 @@ from fal_async._net.background import spawn
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._platform.models import AsyncModels
 from fal_async.batch.display import report_progress
-from fal_async.batch.entries import SUCCEEDED, decode_output
+from fal_async.batch.entries import SUCCEEDED, Note, decode_output
 from fal_async.batch.errors import BatchStoppedError
 from fal_async.batch.executor import JobExecutor
 from fal_async.batch.files import FileSaver
@@ -148,6 +148,8 @@ class Batch:
             raise InvalidRequestError(
                 "price must be given with a budget: the platform names no price for the endpoint"
             )
+        if price is not None:
+            await self._record_price(price)
         self._spending = Spending(
             options.budget, price, earlier.cost, 0 if earlier.cost is None else paid
         )
@@ -189,6 +191,15 @@ class Batch:
             return None
         price = prices.get(options.application)
         return None if price is None else price.unit_price
+
+    async def _record_price(self, price: Decimal) -> None:
+        """Record the price of a unit, and note in the summary if it has changed."""
+        name = f"price {self._options.application}"
+        known = await self._journal._read(lambda store: store.note(name))
+        if known is not None and Decimal(known) != price:
+            self._summary.earlier_price = Decimal(known)
+        if known is None or self._summary.earlier_price is not None:
+            self._journal._commit_soon(Note(name, str(price)))
 
     async def _run(self) -> None:
         plan = Plan(self._inputs, self._factory, self._journal, self._options)

@@ -241,6 +241,7 @@ class BatchSummary:
         again: The number of jobs that were started although an earlier one may exist.
         units: The billable units of all inputs.
         cost: The cost of all inputs; ``None`` if no cost is known.
+        earlier_price: The price of a unit in the run before, if it was another one, or ``None``.
         seconds: The duration of the run so far.
         stopped: The reason for which no more jobs are started; ``None`` if there is none.
     """
@@ -256,6 +257,7 @@ class BatchSummary:
     again: int = 0
     units: float = 0.0
     cost: Decimal | None = None
+    earlier_price: Decimal | None = None
     seconds: float = 0.0
     stopped: StopReason | None = None
 

@@ -198,7 +198,7 @@ async def _run(command: BatchCommand) -> int:
             )
             async with batch, open_task_group() as group:
                 if not is_silent:
-                    _write_line(_describe_start(batch.progress, earlier))
+                    _write_line(_describe_start(batch, earlier))
                 received: list[int] = []
                 group.start_soon(_stop_on_signals, batch, received, is_silent)
                 failure = await _finish(batch, command)
@@ -249,8 +249,9 @@ def _exit_status(summary: BatchSummary) -> int:
     return _FAILED if summary.failed else 0
 
 
-def _describe_start(progress: Progress, earlier: Summary) -> str:
+def _describe_start(batch: Batch, earlier: Summary) -> str:
     """Return the rows of a batch in words: what the journal knows of them, and what is left."""
+    progress, earlier_price = batch.progress, batch.summary.earlier_price
     counts = Counter(earlier.states)
     done = sum(counts[state] for state in COMPLETE)
     known = {"running": counts["running"], "unsure": counts["unsure"] + counts["submitting"]}
@@ -264,6 +265,8 @@ def _describe_start(progress: Progress, earlier: Summary) -> str:
     ]
     if left and progress.cost_at_end is not None:
         parts.append(f"about {progress.cost_at_end * left / total:.2f} to pay")
+    if earlier_price is not None:
+        parts.append(f"the price of a unit is no longer {earlier_price}")
     return ", ".join(parts)
 
 

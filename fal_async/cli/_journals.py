@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ import anyio
 from fal_async import AsyncClient, Journal
 from fal_async._net.files import write_file
 from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async.batch.entries import UNIDENTIFIED
 from fal_async.batch.journal import POSTGRES
 from fal_async.cli._errors import UsageError
 from fal_async.errors import FalClientError, InvalidRequestError
@@ -18,6 +20,9 @@ from fal_async.errors import FalClientError, InvalidRequestError
 __all__ = ["cancel", "export", "sort", "status"]
 
 _FAILED: Final = 1
+
+#: The number of unsure inputs of each state that `status` names.
+MAX_NAMED: Final = 10
 
 
 def _open_journal(path: str) -> Journal:
@@ -28,7 +33,7 @@ def _open_journal(path: str) -> Journal:
 
 
 def status(path: str) -> int:
-    """Write the counts of a journal to stdout."""
+    """Write the counts of a journal to stdout, and the keys of some unsure inputs."""
     with _open_journal(path) as journal:
         summary = journal.summary()
         for state, count in sorted(summary.states.items()):
@@ -36,6 +41,9 @@ def status(path: str) -> int:
         sys.stdout.write(f"{'jobs':10} {summary.attempts:,}\n{'units':10} {summary.units:g}\n")
         if summary.cost is not None:
             sys.stdout.write(f"{'cost':10} {summary.cost:.4f}\n")
+        for state in UNIDENTIFIED:
+            for entry in itertools.islice(journal.entries(state), MAX_NAMED):
+                sys.stdout.write(f"{state:10} input {entry.position}, key {entry.key}\n")
         for run in journal.runs():
             sys.stdout.write(f"in use by process {run.pid} on {run.host}\n")
     return 0

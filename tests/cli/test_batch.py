@@ -131,8 +131,17 @@ def test_first_line_tells_what_is_left(fal: Emulator, shell: Shell, source: Path
     assert outcome.stderr.startswith(
         "10 rows, 4 done before, 1 unsure, 6 to do, about 3.00 to pay\n"
     )
+    assert "unsure     input 4, key " in shell("batch", "status", "out.jsonl.journal.db").stdout
     outcome = shell(*command, "--json-progress", "--unsure", "report")
     assert [json.loads(line)["total"] for line in outcome.stderr.splitlines()] == [10]
+
+
+def test_changed_price_is_told(shell: Shell, source: Path) -> None:
+    command = ("batch", str(source), "-o", "out.jsonl", *ENDPOINT)
+    shell(*command, "--limit", "4", "--price", "0.5")
+    outcome = shell(*command, "--price", "0.25")
+    assert "to pay, the price of a unit is no longer 0.5\n" in outcome.stderr
+    assert "no longer" not in shell(*command, "--price", "0.250").stderr
 
 
 def test_dry_run_starts_nothing(fal: Emulator, shell: Shell, tmp_path: Path) -> None:
