@@ -15,7 +15,7 @@ from websockets.frames import CloseCode
 from fal_async._net.background import spawn
 from fal_async._net.time_slice import TimeSlice
 from fal_async._websocket.buffers import HIGH_WATER, OPEN, ReceiveBuffer, SendBuffer
-from fal_async._websocket.frames import BINARY, TEXT, encode_frame
+from fal_async._websocket.frames import TEXT, encode_frame, encode_message
 from fal_async.errors import (
     FalClientError,
     InvalidRequestError,
@@ -136,19 +136,7 @@ class WebSocket:
             await self._send_buffer.drain()
         if not self._send_buffer.is_open:
             raise await self._closed_error()
-        payload: bytes | bytearray
-        if isinstance(message, bytes):
-            first_byte, payload = BINARY, message
-        elif isinstance(message, str):
-            first_byte, payload = TEXT, _encode_text(message)
-        elif isinstance(message, bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            # A view may have items of more than a byte, or gaps.
-            payload = bytes(message) if isinstance(message, memoryview) else message
-            first_byte = BINARY
-        else:
-            raise InvalidRequestError(
-                f"a message must be text or bytes, got {type(message).__name__}"
-            )
+        first_byte, payload = encode_message(message)
         if self._protocol.extensions:
             send = self._protocol.send_text if first_byte == TEXT else self._protocol.send_binary
             send(payload)
@@ -402,13 +390,6 @@ class WebSocket:
         sent = self._protocol.close_sent  # the server may not have responded yet
         code = self.close_code or (sent.code if sent else CloseCode.ABNORMAL_CLOSURE.value)
         return RealtimeDisconnectedError(code, self.close_reason or "")
-
-
-def _encode_text(message: str) -> bytes:
-    try:
-        return message.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"text must be valid Unicode: {error.reason}") from error
 
 
 @dataclass(frozen=True, slots=True)

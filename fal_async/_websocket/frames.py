@@ -12,12 +12,14 @@ import math
 import os
 from struct import Struct
 from struct import error as StructError  # noqa: N812 -- the name of a class
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # there is no wheel with the C extension for this platform
     from websockets.utils import apply_mask
+
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,7 @@ __all__ = [
     "FrameContent",
     "FrameReader",
     "encode_frame",
+    "encode_message",
 ]
 
 #: The first byte of a frame that is a whole message: the FIN bit and the opcode.
@@ -62,6 +65,24 @@ _short = Struct("!BB4s")
 _medium = Struct("!BBH4s")
 _long = Struct("!BBQ4s")
 _long_size = Struct("!Q")
+
+
+def encode_message(message: object) -> tuple[int, bytes | bytearray]:
+    """Return the first byte of the frame of a message, and its payload.
+
+    Raises:
+        InvalidRequestError: The message is neither valid text nor bytes.
+    """
+    if isinstance(message, bytes | bytearray):
+        return BINARY, message
+    if isinstance(message, str):
+        try:
+            return TEXT, message.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(f"text must be valid Unicode: {error.reason}") from error
+    if isinstance(message, memoryview):  # which may have items of more than a byte, or gaps
+        return BINARY, bytes(cast("memoryview", message))
+    raise InvalidRequestError(f"a message must be text or bytes, got {type(message).__name__}")
 
 
 def encode_frame(first_byte: int, payload: bytes | bytearray) -> bytes | ChunkedFrame:
