@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from fal_async._client.result import Result
     from fal_async._client.sessions import AsyncRealtimeConnection, WebSocketConnection
     from fal_async._client.stream import EventStream
-    from fal_async._config import Hosts, Limits, RetryPolicy
+    from fal_async._config import Hosts, Limits, LimitUsage, RetryPolicy
     from fal_async._core.platform import (
         CostEstimate,
         ModelInfo,
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
         RequestInfo,
         RequestOutcome,
     )
-    from fal_async._dispatch.limits import LimitUsage
     from fal_async._dispatch.resources import Statistics
     from fal_async._files.downloads import Download
     from fal_async._files.encode import encode, encode_file, encode_image
@@ -298,7 +297,7 @@ _LAZY = {
     "InvalidWebhookSignatureError": "errors",
     "JobCancelledError": "errors",
     "Journal": "batch.journal",
-    "LimitUsage": "_dispatch.limits",
+    "LimitUsage": "_config",
     "Limits": "_config",
     "LogLine": "types",
     "MissingCredentialsError": "errors",

@@ -15,7 +15,7 @@ from fal_async.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Hosts", "Limits", "RetryPolicy"]
+__all__ = ["Hosts", "LimitUsage", "Limits", "RetryPolicy"]
 
 
 class Unchanged(Enum):
@@ -190,6 +190,22 @@ class Limits:
         for name in ("max_streams", "single_shot", "reused_uploads"):
             whole_number(f"limits.{name}", getattr(self, name), at_least=0)
         check_number("limits.polls_per_second", self.polls_per_second)
+
+
+@set_module("fal_async")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitUsage:
+    """The use of one of the `Limits` of a client.
+
+    Attributes:
+        limit: The number of slots.
+        used: The number of slots in use.
+        waiting: The number of calls that wait for a slot.
+    """
+
+    limit: int
+    used: int
+    waiting: int
 
 
 @set_module("fal_async")

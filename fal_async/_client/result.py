@@ -215,10 +215,11 @@ def finalize_output(
     Raises:
         InvalidResponseError: The output does not have the type.
     """
-    if isinstance(value, Result) and dispatcher is not None:
-        value._dispatcher = dispatcher
-        value.cost = dispatcher.resources.prices.cost(
-            dispatcher.credentials, endpoint_id, value.billable_units
+    result: object = value
+    if isinstance(result, Result) and dispatcher is not None:
+        result._dispatcher = dispatcher
+        result.cost = dispatcher.resources.prices.cost(
+            dispatcher.credentials, endpoint_id, result.billable_units
         )
     if output is None:
         return cast("T", value)

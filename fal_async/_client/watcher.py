@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import anyio
 
 from fal_async._dispatch.call_state import use_call_state
-from fal_async._dispatch.limits import Share
+from fal_async._dispatch.fair_slots import Share
 from fal_async._http.response import ExchangeFailed
 from fal_async._http.transports import httpx_is_mocked
 from fal_async._net.threads import decode

