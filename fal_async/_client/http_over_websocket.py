@@ -218,7 +218,7 @@ class _Pipeline:
             self._websocket.abort()  # later messages cannot be assigned to responses
             raise
         if isinstance(message, memoryview):
-            self._websocket.recycle(message)
+            self._websocket.reuse(message)
         if isinstance(part, ResponseEnd):
             self._queue.popleft()
             pending.done.set()

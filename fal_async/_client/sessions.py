@@ -147,7 +147,7 @@ class AsyncRealtimeConnection(_Receiver):
                 raise
             message = decode_message(received, self._decode)
             if isinstance(received, memoryview):
-                source.recycle(received)
+                source.reuse(received)
             if not isinstance(message, PlatformMessage):
                 return message
             match message:
@@ -307,7 +307,7 @@ class WebSocketConnection(_Receiver):
         if not isinstance(received, memoryview):
             return received
         message = bytes(received)
-        self._websocket.recycle(received)
+        self._websocket.reuse(received)
         return message
 
     def __aiter__(self) -> Self:

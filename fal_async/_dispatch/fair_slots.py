@@ -146,7 +146,7 @@ class FairSlots:
         share.waiter = Waiter()
         group.waiters[share] = None
         self._request_slot(group)
-        self._rank(group)
+        self._update_ranking(group)
         try:
             return await share.waiter.wait(timeout)
         except BaseException:
@@ -158,7 +158,7 @@ class FairSlots:
             if share in group.waiters:
                 del group.waiters[share]
                 group.expect(min(group.expected, len(group.waiters)))
-                self._rank(group)
+                self._update_ranking(group)
                 self._discard_if_empty(share)
 
     def release(self, share: Share) -> None:
@@ -171,10 +171,10 @@ class FairSlots:
         else:
             group.tenant.kept -= 1
         self._free += 1
-        self._rank(group)
+        self._update_ranking(group)
         self._discard_if_empty(share)
-        tenant = self._waiting.lowest()
-        smallest = None if tenant is None else tenant.waiting.lowest()
+        tenant = self._waiting.min()
+        smallest = None if tenant is None else tenant.waiting.min()
         if smallest is not None:
             share, _ = smallest.waiters.popitem(last=False)
             smallest.expect(min(max(0, smallest.expected - 1), len(smallest.waiters)))
@@ -204,9 +204,9 @@ class FairSlots:
         self._free -= 1
         group.holders[share] = None
         group.tenant.kept += 1
-        self._rank(group)
+        self._update_ranking(group)
 
-    def _rank(self, group: _Group) -> None:
+    def _update_ranking(self, group: _Group) -> None:
         """Note the slots and the waiters of a group, which have changed."""
         tenant = group.tenant
         tenant.holding.set(group, group.kept or None)
@@ -216,12 +216,12 @@ class FairSlots:
 
     def _request_slot(self, group: _Group) -> None:
         """Request a slot of the largest holder if the distribution is unfair to a waiting group."""
-        tenant, largest = group.tenant, self._holding.highest()
+        tenant, largest = group.tenant, self._holding.max()
         if largest is None:
             return
         if largest.kept - tenant.kept - tenant.expected < 2:
             largest = tenant
-        donor = largest.holding.highest()
+        donor = largest.holding.max()
         if donor is None:
             return
         if largest is tenant and donor.kept - group.kept - group.expected < 2:
@@ -230,7 +230,7 @@ class FairSlots:
         group.expect(group.expected + 1)
         donor.requested += 1
         largest.kept -= 1
-        self._rank(donor)
+        self._update_ranking(donor)
         share.is_requested = True
         if share.on_requested is not None:
             share.on_requested()
@@ -262,10 +262,10 @@ class Ranking(Generic[T]):
             self._numbers[member] = number
             self._members.setdefault(number, OrderedDict())[member] = None
 
-    def lowest(self) -> T | None:
+    def min(self) -> T | None:
         """Return the first of the members with the lowest number; ``None`` without members."""
         return next(iter(self._members[min(self._members)])) if self._members else None
 
-    def highest(self) -> T | None:
+    def max(self) -> T | None:
         """Return the first of the members with the highest number; ``None`` without members."""
         return next(iter(self._members[max(self._members)])) if self._members else None

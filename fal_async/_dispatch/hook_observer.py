@@ -58,13 +58,13 @@ class _Attempt(NamedTuple):
     Attributes:
         request: The number of the request within the call.
         number: The number of the attempt of the operation.
-        began: Its start, on the monotonic clock.
+        started: Its start, on the monotonic clock.
         is_final: Whether its response ended the operation, unless a retry follows.
     """
 
     request: int
     number: int
-    began: float
+    started: float
     is_final: bool = False
 
 
@@ -177,7 +177,7 @@ class HookObserver(CallObserver):
                 attempt=attempt.number,
                 status_code=response.status_code,
                 request_id=request_id,
-                seconds=monotonic() - attempt.began,
+                seconds=monotonic() - attempt.started,
             )
         )
 
@@ -192,7 +192,7 @@ class HookObserver(CallObserver):
                 attempt=attempt.number,
                 reason=failure.reason,
                 sent=failure.sent,
-                seconds=monotonic() - attempt.began,
+                seconds=monotonic() - attempt.started,
             )
         )
 

@@ -107,7 +107,7 @@ class Slots:
                 timeout = None
                 _log.info("%d calls wait for a slot of %s", len(self._waiters), self.name)
         except BaseException:
-            if waiter.is_awake:
+            if waiter.is_ready:
                 self.release()
             else:
                 is_first = next(iter(self._waiters)) is waiter

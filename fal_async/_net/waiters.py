@@ -26,19 +26,19 @@ class Waiter:
     collector traverses all of their objects. On asyncio this needs a third of them.
 
     Attributes:
-        is_awake: Whether `wake` was called.
+        is_ready: Whether `wake` was called.
     """
 
-    __slots__ = ("_limit", "_ready", "is_awake")
+    __slots__ = ("_limit", "_ready", "is_ready")
 
     def __init__(self) -> None:
-        self.is_awake = False
+        self.is_ready = False
         self._ready: asyncio.Future[None] | anyio.Event | None = None
         self._limit: TimerHandle | anyio.CancelScope | None = None
 
     def wake(self) -> None:
         """Wake up the task, now or when it waits."""
-        self.is_awake = True
+        self.is_ready = True
         if isinstance(self._ready, anyio.Event):
             self._ready.set()
         elif self._ready is not None:
@@ -50,7 +50,7 @@ class Waiter:
         Args:
             timeout: The longest time to wait, in seconds; ``None`` disables the timeout.
         """
-        if self.is_awake:
+        if self.is_ready:
             return True
         loop = running_loop()
         try:
@@ -69,7 +69,7 @@ class Waiter:
             limit, self._limit, self._ready = self._limit, None, None
             if isinstance(limit, asyncio.TimerHandle):
                 limit.cancel()
-        return self.is_awake
+        return self.is_ready
 
     def set_timeout(self, seconds: float) -> None:
         """Set the longest time that the current wait, which has no timeout, still takes."""

@@ -90,9 +90,9 @@ class ReceiveBuffer:
         self.size -= len(message) + MESSAGE_OVERHEAD
         return message
 
-    def recycle(self, message: memoryview) -> None:
+    def reuse(self, message: memoryview) -> None:
         """Use the memory of a message, which nobody reads any more, for the next long one."""
-        self._reader.recycle(message)
+        self._reader.reuse(message)
 
     def buffer_updated(self, size: int) -> None:
         """Process ``size`` bytes that were received into `buffer`."""

@@ -145,7 +145,7 @@ class WebSocket:
             self._send_buffer.write(encode_frame(first_byte, payload))
 
     async def recv(self) -> str | bytes | memoryview:
-        """Receive the next message; a long one may be a view, which `recycle` takes back.
+        """Receive the next message; a long one may be a view, which `reuse` takes back.
 
         Raises:
             RealtimeDisconnectedError: The connection is closed and all messages were received.
@@ -170,12 +170,12 @@ class WebSocket:
             self._receiving = False
         return self._receive_buffer.pop()
 
-    def recycle(self, message: memoryview) -> None:
+    def reuse(self, message: memoryview) -> None:
         """Use the memory of a message, which nobody reads any more, for the next long one.
 
         New memory of this size has to be set to zero twice, by the kernel and by Python.
         """
-        self._receive_buffer.recycle(message)
+        self._receive_buffer.reuse(message)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, and wait up to `CLOSE_TIMEOUT` for the server's close frame.

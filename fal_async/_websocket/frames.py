@@ -144,7 +144,7 @@ class FrameReader:
         self._header: bytes = b""  # of a frame whose payload is incomplete, or all of a short frame
         self._payload: list[memoryview] = []
         self._free: int = 0  # at the end of the last buffer of the payload
-        self._spare: bytearray | None = None
+        self._free_buffer: bytearray | None = None
         self._missing: int = 0
         self._is_fragmented = False
         self._failed = False
@@ -165,15 +165,15 @@ class FrameReader:
 
     def _take_buffer(self, size: int) -> bytearray:
         """Return the buffer of an earlier frame if it is long enough, and not far too long."""
-        spare, self._spare = self._spare, None
-        if spare is not None and size <= len(spare) <= MAX_WASTE * size:
-            return spare
+        buffer, self._free_buffer = self._free_buffer, None
+        if buffer is not None and size <= len(buffer) <= MAX_WASTE * size:
+            return buffer
         return bytearray(size)
 
-    def recycle(self, payload: memoryview) -> None:
+    def reuse(self, payload: memoryview) -> None:
         """Use the buffer of a payload, which nobody reads any more, for the next long frame."""
         if isinstance(payload.obj, bytearray):
-            self._spare = payload.obj
+            self._free_buffer = payload.obj
 
     def buffer_updated(self, size: int) -> list[FrameContent]:
         """Return the frame, if it is complete with the bytes received into `buffer`."""

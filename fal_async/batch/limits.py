@@ -82,13 +82,13 @@ class AdjustableSlots:
         try:
             await waiter.wait(timeout)
         except BaseException:
-            if waiter.is_awake:
+            if waiter.is_ready:
                 self.release()
             raise
         finally:
-            if not waiter.is_awake:
+            if not waiter.is_ready:
                 self._waiters.remove(waiter)
-        return waiter.is_awake
+        return waiter.is_ready
 
     def release(self) -> None:
         """Release a slot."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
-from contextlib import contextmanager
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from fal_async.batch.errors import JournalDamagedError, JournalError
-from fal_async.batch.file_locks import FileLock
 from fal_async.batch.sql import SQLJournalStore
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class SQLiteJournalStore(SQLJournalStore):
             raise JournalError(f"cannot use {self._subject}: it is closed")
         return self._connection.execute(statement, values)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self) -> Generator[None]:
         self._execute("BEGIN IMMEDIATE", {})
         try:
@@ -123,7 +124,7 @@ class SQLiteJournalStore(SQLJournalStore):
                 self._execute("ROLLBACK", {})
             raise
 
-    @contextmanager
+    @contextlib.contextmanager
     def _named_errors(self, action: str) -> Generator[None]:
         try:
             yield
@@ -199,3 +200,47 @@ def network_file_system(path: Path, mounts: str) -> str | None:
         if path.is_relative_to(mount) and len(mount.parts) >= length:
             found, length = rest.split()[0], len(mount.parts)
     return found if found in NETWORK_FILE_SYSTEMS else None
+
+
+class FileLock:
+    """An exclusive lock of a file, held until `release` or the end of the process.
+
+    Args:
+        path: The path of the file, which is created if necessary.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._pid = 0
+
+    def acquire(self) -> bool:
+        """Lock the file without waiting; return whether it was free.
+
+        Raises:
+            OSError: The file cannot be created.
+        """
+        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        try:
+            if sys.platform == "win32":
+                import msvcrt  # exists on Windows only
+
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl  # does not exist on Windows
+
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return False
+        self._descriptor, self._pid = descriptor, os.getpid()
+        return True
+
+    def release(self) -> None:
+        """Unlock and remove the file. Releasing it again does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                if self._pid == os.getpid():  # a forked process closes its copy, and no more
+                    self._path.unlink()
+            os.close(descriptor)

@@ -179,7 +179,7 @@ async def _run(command: BatchCommand) -> int:
         else command.source
     )
     progress: Any = _write_progress if command.json_progress else not command.quiet
-    is_silent = command.quiet or command.json_progress
+    is_quiet = command.quiet or command.json_progress
     async with AsyncClient() as client:
         if command.max_price is not None:
             await _check_price(client, command)
@@ -197,13 +197,13 @@ async def _run(command: BatchCommand) -> int:
                 **command.options,
             )
             async with batch, open_task_group() as group:
-                if not is_silent:
+                if not is_quiet:
                     _write_line(_describe_start(batch, earlier))
                 received: list[int] = []
-                group.start_soon(_stop_on_signals, batch, received, is_silent)
+                group.start_soon(_stop_on_signals, batch, received, is_quiet)
                 failure = await _finish(batch, command)
                 group.cancel_scope.cancel()
-    if not is_silent:
+    if not is_quiet:
         _write_line(_describe_end(batch.summary, command))
     if received:
         return 128 + received[0]
@@ -227,11 +227,11 @@ async def _finish(batch: Batch, command: BatchCommand) -> bool:
     return False
 
 
-async def _stop_on_signals(batch: Batch, received: list[int], is_silent: bool) -> None:  # noqa: FBT001 -- of a task
+async def _stop_on_signals(batch: Batch, received: list[int], is_quiet: bool) -> None:  # noqa: FBT001 -- of a task
     """Stop the batch gracefully at the first signal, and at once at the second."""
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
-            if not (received or is_silent):
+            if not (received or is_quiet):
                 in_flight = batch.progress.in_flight
                 _write_line(
                     f"stopping: no more jobs are started, and {in_flight} are waited for; Ctrl-C "

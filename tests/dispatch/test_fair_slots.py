@@ -20,7 +20,7 @@ def test_lowest_and_highest_members_are_found(changes: list[tuple[int, int | Non
             numbers.pop(member, None)
         else:
             numbers[member] = number
-        lowest, highest = ranking.lowest(), ranking.highest()
+        lowest, highest = ranking.min(), ranking.max()
         assert len(ranking) == len(numbers)
         assert (lowest is None) == (highest is None) == (not numbers)
         if lowest is not None and highest is not None:
@@ -34,4 +34,4 @@ def test_members_with_the_same_number_have_an_order() -> None:
         ranking.set(member, 1)
     ranking.set("a", 2)
     ranking.set("a", 1)
-    assert ranking.lowest() == ranking.highest() == "b"
+    assert ranking.min() == ranking.max() == "b"

@@ -24,7 +24,7 @@ async def test_waiter_is_woken_up() -> None:
         assert not outcomes
         waiter.wake()
     assert outcomes == [True]
-    assert waiter.is_awake
+    assert waiter.is_ready
 
 
 async def test_waiter_that_is_awake_does_not_wait() -> None:
@@ -65,7 +65,7 @@ async def test_cancelled_waiter_may_be_awake() -> None:
         await anyio.wait_all_tasks_blocked()
         waiter.wake()
         group.cancel_scope.cancel()
-    assert waiter.is_awake
+    assert waiter.is_ready
 
 
 async def test_burst_of_tasks_starts_a_few_at_a_time() -> None:

@@ -187,13 +187,13 @@ def test_recycled_buffer_serves_next_long_frames() -> None:
         return payload
 
     first = read(50_000)
-    reader.recycle(first)
+    reader.reuse(first)
     shorter = read(40_000)
     assert shorter.obj is first.obj
     kept = read(40_000)
     assert kept.obj is not first.obj
     for size in (50_001, 24_999):  # too long, and far too short
-        reader.recycle(first)
+        reader.reuse(first)
         assert read(size).obj is not first.obj
 
 
