@@ -310,8 +310,8 @@ class Dispatcher:
                 body,
                 timeouts,
                 transmission,
-                authorization=authorization,
-                query=request.signature,
+                authorization,
+                request.signature,
             )
         except (ExchangeError, OSError) as error:
             if isinstance(body, _RequestBody) and body.failure is error:

@@ -66,7 +66,6 @@ class HTTPXBackend:
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
-        *,
         authorization: Secret | None = None,
         query: Secret | None = None,
     ) -> StreamedResponse:
@@ -192,7 +191,6 @@ class ProxiedBackend:
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
-        *,
         authorization: Secret | None = None,
         query: Secret | None = None,
     ) -> StreamedResponse:
@@ -207,14 +205,7 @@ class ProxiedBackend:
             raise InvalidURL(str(error)) from error
         if proxy is None:
             return await self._direct.send(
-                method,
-                url,
-                headers,
-                body,
-                timeouts,
-                transmission,
-                authorization=authorization,
-                query=query,
+                method, url, headers, body, timeouts, transmission, authorization, query
             )
         if self._closed:
             raise RuntimeError("the transport is closed")
@@ -228,14 +219,7 @@ class ProxiedBackend:
             )
         backend = HTTPXBackend(transports[proxy])
         return await backend.send(
-            method,
-            url,
-            headers,
-            body,
-            timeouts,
-            transmission,
-            authorization=authorization,
-            query=query,
+            method, url, headers, body, timeouts, transmission, authorization, query
         )
 
     def count_connections(self) -> ConnectionCounts | None:

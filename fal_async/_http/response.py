@@ -60,7 +60,6 @@ class Transport(Protocol):
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
-        *,
         authorization: Secret | None = None,
         query: Secret | None = None,
     ) -> StreamedResponse:

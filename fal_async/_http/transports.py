@@ -88,7 +88,6 @@ class PooledBackend:
         body: Body,
         timeouts: Timeouts,
         transmission: Transmission,
-        *,
         authorization: Secret | None = None,
         query: Secret | None = None,
     ) -> StreamedResponse:
@@ -98,14 +97,7 @@ class PooledBackend:
 
             mocked = await mocked_backend()
             return await mocked.send(
-                method,
-                url,
-                headers,
-                body,
-                timeouts,
-                transmission,
-                authorization=authorization,
-                query=query,
+                method, url, headers, body, timeouts, transmission, authorization, query
             )
         origin, host, path = parse_url(url)
         encoded = _encode_headers(host, tuple(headers.items()))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fal_async.batch.entries import Entry
     from fal_async.batch.inputs import Item
 
-__all__ = ["CLOCK_MARGIN", "Candidates", "Verdict"]
+__all__ = ["CLOCK_MARGIN", "Candidates", "Decision"]
 
 #: The difference of clocks that is tolerated, in seconds.
 CLOCK_MARGIN: Final = 60.0
@@ -27,8 +27,8 @@ _Times: TypeAlias = dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A decision on an unsure input.
+class Decision:
+    """The decision on an unsure input.
 
     Attributes:
         item: The input.
@@ -109,18 +109,18 @@ class Candidates:
         return not self._missing
 
     def decide(
-        self, taken: set[str], submitting: Iterable[Entry], is_certain: Callable[[Item], bool]
-    ) -> list[Verdict]:
+        self, taken: set[str], submitting: Iterable[Entry], is_listed: Callable[[Item], bool]
+    ) -> list[Decision]:
         """Decide on the inputs, as far as the requests tell.
 
         Args:
             taken: The ids of jobs that belong to an input.
             submitting: Other inputs that are being submitted: a request may be theirs.
-            is_certain: Returns whether the job of an input would have been listed.
+            is_listed: Returns whether the job of an input would have been listed.
         """
         taken, submitting = set(taken), list(submitting)
         blank = _without(self._blank, taken)
-        verdicts: list[Verdict] = []
+        decisions: list[Decision] = []
         for group in self._all():
             digests = {item.digest for item in group.items}
             # Other inputs whose requests may have the arguments of this group.
@@ -133,11 +133,11 @@ class Candidates:
             disputed, rest = _without(free, own), _without(own, taken)
             for item in group.items:
                 if item.key in found:
-                    verdicts.append(Verdict(item, "running", found[item.key]))
-                elif is_certain(item) and not _has_near(item, disputed):
-                    is_open = _has_near(item, rest) or _has_near(item, blank)
-                    verdicts.append(Verdict(item, "unsure" if is_open else "planned"))
-        return verdicts
+                    decisions.append(Decision(item, "running", found[item.key]))
+                elif is_listed(item) and not _matches_any(item, disputed):
+                    is_open = _matches_any(item, rest) or _matches_any(item, blank)
+                    decisions.append(Decision(item, "unsure" if is_open else "planned"))
+        return decisions
 
     def _all(self) -> list[_Group]:
         """Return the groups; those with the most arguments first, since they match the fewest."""
@@ -177,7 +177,7 @@ def _assign(group: _Group, requests: _Times) -> dict[str, str]:
     found: dict[str, str] = {}
     waiting = list(group.items)
     for request_id, at in sorted(requests.items(), key=lambda each: each[1] or math.inf):
-        near = [item for item in waiting if _is_near(item, at)]
+        near = [item for item in waiting if _matches_time(item, at)]
         if near:
             # Later requests can belong to the others, if to any.
             item = min(near, key=lambda item: item.submitted_by)
@@ -186,15 +186,15 @@ def _assign(group: _Group, requests: _Times) -> dict[str, str]:
     return found
 
 
-def _is_near(item: Item, received_at: float | None) -> bool:
+def _matches_time(item: Item, received_at: float | None) -> bool:
     """Return whether a request may have been received during the submit of an input."""
     if received_at is None:
         return True
     return item.started_at - CLOCK_MARGIN <= received_at <= item.submitted_by + CLOCK_MARGIN
 
 
-def _has_near(item: Item, requests: _Times) -> bool:
-    return any(_is_near(item, at) for at in requests.values())
+def _matches_any(item: Item, requests: _Times) -> bool:
+    return any(_matches_time(item, at) for at in requests.values())
 
 
 def _without(requests: _Times, excluded: Collection[str]) -> _Times:

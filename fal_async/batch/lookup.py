@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fal_async._core.platform import RequestInfo
     from fal_async._dispatch.dispatcher import Dispatcher
-    from fal_async.batch.candidates import Verdict
+    from fal_async.batch.candidates import Decision
     from fal_async.batch.entries import Entry
     from fal_async.batch.inputs import Item
     from fal_async.batch.journal import Journal
@@ -45,7 +45,7 @@ class _Round:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.longest_running = 0.0
-        self.verdicts: list[Verdict] | None = None
+        self.decisions: list[Decision] | None = None
 
 
 class JobSearch:
@@ -76,11 +76,11 @@ class JobSearch:
         """The longest time from a submit to the end of its job, in seconds."""
         return max(self._longest_listed, self._longest_other)
 
-    def certain_at(self, item: Item) -> float:
+    def listed_by(self, item: Item) -> float:
         """Return the time at which the job of an input is listed for certain, if there is one."""
         return item.submitted_by + self.longest_job + LISTING_DELAY
 
-    async def search(self, items: Sequence[Item], longest_running: float) -> list[Verdict]:
+    async def search(self, items: Sequence[Item], longest_running: float) -> list[Decision]:
         """Search for the jobs of inputs, and return the decisions on them.
 
         An input on which no decision is possible yet is missing. Calls during a search share the
@@ -97,14 +97,14 @@ class JobSearch:
         shared.items += items
         shared.longest_running = max(shared.longest_running, longest_running)
         async with self._lock:
-            if shared.verdicts is None:
+            if shared.decisions is None:
                 if shared is self._next:
                     self._next = _Round()
-                shared.verdicts = await self._search(shared.items, shared.longest_running)
+                shared.decisions = await self._search(shared.items, shared.longest_running)
         own = set(items)
-        return [each for each in shared.verdicts if each.item in own]
+        return [each for each in shared.decisions if each.item in own]
 
-    async def _search(self, items: Sequence[Item], longest_running: float) -> list[Verdict]:
+    async def _search(self, items: Sequence[Item], longest_running: float) -> list[Decision]:
         began = time.time()
         self._longest_other = longest_running
         if self._listed < MIN_LISTED:
@@ -117,9 +117,9 @@ class JobSearch:
                 async for request in requests:
                     candidates.add(request)
                     if may_end and candidates.are_enough:
-                        verdicts = await self._decide(items, candidates, 0.0)
-                        if len(verdicts) == len(items):
-                            return verdicts
+                        decisions = await self._decide(items, candidates, 0.0)
+                        if len(decisions) == len(items):
+                            return decisions
                         may_end = False  # some belong to other inputs
         return await self._decide(items, candidates, began)
 
@@ -130,7 +130,7 @@ class JobSearch:
         """
         windows: list[tuple[float, float]] = []
         for item in sorted(items, key=lambda item: item.started_at):
-            start, end = item.started_at - CLOCK_MARGIN, self.certain_at(item) + CLOCK_MARGIN
+            start, end = item.started_at - CLOCK_MARGIN, self.listed_by(item) + CLOCK_MARGIN
             if windows and start <= windows[-1][1]:
                 start, end = windows[-1][0], max(end, windows.pop()[1])
             windows.append((start, end))
@@ -155,7 +155,7 @@ class JobSearch:
 
     async def _decide(
         self, items: Sequence[Item], candidates: Candidates, began: float
-    ) -> list[Verdict]:
+    ) -> list[Decision]:
         """Decide on inputs, by the jobs that are known and the requests that were listed.
 
         Args:
@@ -179,11 +179,11 @@ class JobSearch:
 
         await self._journal._flush()
         submitting, taken = await self._journal._read(read)
-        return candidates.decide(taken, submitting, lambda item: self.certain_at(item) <= began)
+        return candidates.decide(taken, submitting, lambda item: self.listed_by(item) <= began)
 
 
 #: The searches that are used, by client, journal and endpoint: calls of `once` share them.
-_searches: PerLoop[WeakValueDictionary[tuple[object, ...], JobSearch]] = PerLoop(
+_shared: PerLoop[WeakValueDictionary[tuple[object, ...], JobSearch]] = PerLoop(
     WeakValueDictionary[tuple[object, ...], JobSearch]
 )
 
@@ -192,9 +192,9 @@ def open_search(dispatcher: Dispatcher, journal: Journal, application: str) -> J
     """Return the search for jobs of an endpoint that all uses of a client and a journal share."""
     account = id(dispatcher.resources), id(dispatcher.credentials), dispatcher.hosts
     key = (*account, id(journal), application)
-    search = _searches.get().get(key)
+    search = _shared.get().get(key)
     if search is None:
-        search = _searches.get()[key] = JobSearch(dispatcher, journal, application)
+        search = _shared.get()[key] = JobSearch(dispatcher, journal, application)
     return search
 
 

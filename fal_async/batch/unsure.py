@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from fal_async._net.waiters import Waiter
-from fal_async.batch.candidates import Verdict
+from fal_async.batch.candidates import Decision
 from fal_async.batch.entries import UNIDENTIFIED, Update
 from fal_async.batch.errors import JournalError
 from fal_async.batch.lookup import open_search
@@ -65,7 +65,7 @@ class UnsureInputs:
         self._settle = settle
         self._report = report
         self._items: dict[str, Item] = {}
-        self._searches: dict[str, JobSearch] = {}
+        self._by_application: dict[str, JobSearch] = {}
         self._changed = Waiter()
         self._ended_at = 0.0
         self._seconds = 0.0
@@ -101,16 +101,16 @@ class UnsureInputs:
         before that is certain.
         """
         oldest = next(iter(self._items.values()))
-        search = self._searches.get(oldest.application)
+        search = self._by_application.get(oldest.application)
         if search is None:
             return 0.0
         since = anyio.current_time() - self._ended_at
         looked_at = time.time() - since
-        certain_in = search.certain_at(oldest) - looked_at
+        listed_in = search.listed_by(oldest) - looked_at
         if self._is_idle():
-            pause = LOOK_SHARE * min(certain_in, looked_at - oldest.submitted_by)
+            pause = LOOK_SHARE * min(listed_in, looked_at - oldest.submitted_by)
             return max(LOOK_INTERVAL, self._seconds, pause) - since
-        return max(LOOK_INTERVAL, LOOK_PAUSE * self._seconds, certain_in) - since
+        return max(LOOK_INTERVAL, LOOK_PAUSE * self._seconds, listed_in) - since
 
     async def _look(self) -> None:
         """Ask the platform for the jobs of the inputs, unless the journal knows them by now."""
@@ -124,31 +124,31 @@ class UnsureInputs:
         self._ended_at = anyio.current_time()
         self._seconds = self._ended_at - began
 
-    async def _search(self, application: str, items: list[Item]) -> list[Verdict]:
-        search = self._searches.get(application)
+    async def _search(self, application: str, items: list[Item]) -> list[Decision]:
+        search = self._by_application.get(application)
         if search is None:
             search = open_search(self._dispatcher, self._journal, application)
-            self._searches[application] = search
+            self._by_application[application] = search
         try:
             return await search.search(items, time.time() - self._oldest_start())
         except JournalError:
             raise
         except FalClientError as error:
             _log.warning("Cannot look up %d unsure jobs: %s", len(items), error)
-            return [Verdict(item, "unsure") for item in items]
+            return [Decision(item, "unsure") for item in items]
 
-    async def _apply(self, verdicts: Iterable[Verdict]) -> None:
+    async def _apply(self, decisions: Iterable[Decision]) -> None:
         """Record decisions, unless another process was faster."""
         settled: list[Item] = []
-        for verdict in verdicts:
-            item = verdict.item
-            if verdict.state == "unsure":
+        for decision in decisions:
+            item = decision.item
+            if decision.state == "unsure":
                 del self._items[item.key]
                 self._report(item)
                 continue
             # The time of the search is not that of the job, so it does not count as its start.
             values: dict[str, Any] = {"tried_at": time.time(), "ended_at": None, "error": None}
-            values |= {"state": verdict.state, "request_id": verdict.request_id}
+            values |= {"state": decision.state, "request_id": decision.request_id}
             change = Update(item.key, item.attempts, values, states=UNIDENTIFIED)
             self._journal._commit_soon(change)
             settled.append(item)

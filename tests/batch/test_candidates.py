@@ -51,8 +51,8 @@ def decide(
     candidates = Candidates(items)
     for request in requests:
         candidates.add(request)
-    verdicts = candidates.decide(set(taken), rivals, lambda _: certain)
-    return {each.item.key: each.request_id or each.state for each in verdicts}
+    decisions = candidates.decide(set(taken), rivals, lambda _: certain)
+    return {each.item.key: each.request_id or each.state for each in decisions}
 
 
 @pytest.mark.parametrize(

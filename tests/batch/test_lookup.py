@@ -130,8 +130,8 @@ def add_known(journal: Journal, n: int, request_id: str, seconds: float = 1.0) -
 
 async def decide(search: JobSearch, items: list[Item], running: float = 0.0) -> dict[int, str]:
     """Return the decisions by the number of the input: the id of a job, or the state."""
-    verdicts = await search.search(items, running)
-    return {each.item.index: each.request_id or each.state for each in verdicts}
+    decisions = await search.search(items, running)
+    return {each.item.index: each.request_id or each.state for each in decisions}
 
 
 async def test_only_the_times_of_submits_are_read(
@@ -216,16 +216,16 @@ async def test_job_is_never_given_up_whatever_clocks_and_delays(
                 request = Request(item.index, f"{case}-r{n}", sent_at, seconds, is_listed)
                 listing.requests.append(request)
         search._listed, search._longest_listed = MIN_LISTED, 30.0
-        verdicts = await search.search(items, 0.0)
-        found = [each.request_id for each in verdicts if each.request_id is not None]
+        decisions = await search.search(items, 0.0)
+        found = [each.request_id for each in decisions if each.request_id is not None]
         assert len(found) == len(set(found))
-        for each in verdicts:
+        for each in decisions:
             assert each.request_id is None or ids[each.request_id] == each.item.index
         for n in range(10):
             # No more equal inputs have no job than the platform has no jobs for.
-            planned = sum(v.state == "planned" and v.item.index == n for v in verdicts)
+            planned = sum(v.state == "planned" and v.item.index == n for v in decisions)
             equal = sum(item.index == n for item in items)
             assert planned <= equal - sum(index == n for index in ids.values())
-        outcomes.update(each.state for each in verdicts)
-        outcomes["none"] += len(items) - len(verdicts)
+        outcomes.update(each.state for each in decisions)
+        outcomes["none"] += len(items) - len(decisions)
     assert min(outcomes[state] for state in ("running", "planned", "none")) > 20, outcomes

@@ -80,7 +80,7 @@ async def test_search_is_due(
         item = Item(0, {}, {}, APP, b"", "a")
         inputs.add(item)
         assert inputs._delay() == 0.0  # nothing was searched yet
-        search = inputs._searches[APP] = JobSearch(dispatcher, journal, APP)
+        search = inputs._by_application[APP] = JobSearch(dispatcher, journal, APP)
         search._longest_listed = 40.0 - lookup.LISTING_DELAY
         item.submitted_by = time.time() - age
         inputs._ended_at, inputs._seconds = anyio.current_time(), seconds
@@ -124,7 +124,7 @@ async def test_calls_at_once_share_a_search(
         for n in range(10):
             group.start_soon(call, n)
         await fal.wait_for_async(lambda: fal.count("requests") == 1)
-        (search,) = lookup._searches.get().values()
+        (search,) = lookup._shared.get().values()
         while search._lock.statistics().tasks_waiting < 9:
             await checkpoint()
         gate.open()
@@ -149,7 +149,7 @@ async def test_search_goes_on_when_its_first_call_is_cancelled(
     async with anyio.create_task_group() as group:
         group.start_soon(call, 0, scopes[0])
         await fal.wait_for_async(lambda: fal.count("requests") == 1)
-        (search,) = lookup._searches.get().values()
+        (search,) = lookup._shared.get().values()
         for n in (1, 2):
             group.start_soon(call, n, scopes[n])
             while search._lock.statistics().tasks_waiting < n:
