@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from datetime import timedelta
 from decimal import Decimal
@@ -25,14 +26,13 @@ from fal_async.batch.journal import Journal
 from fal_async.batch.limits import MAX_QUEUED, AdaptiveLimit, FixedLimit, QueueLimit
 from fal_async.batch.options import Budget
 from fal_async.batch.output_file import OutputFile
+from fal_async.batch.paths import check_distinct
 from fal_async.batch.plan import Plan
 from fal_async.batch.scheduler import Scheduler
 from fal_async.batch.spending import FailureWindow, Rate, Spending
 from fal_async.errors import FalClientError, InvalidRequestError
 
 if TYPE_CHECKING:
-    import os
-
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._net.background import BackgroundTask
     from fal_async.batch.entries import Entry
@@ -87,6 +87,9 @@ class Batch:
                 "output must be None with a shared journal, since several processes would write "
                 "it: export the journal at the end"
             )
+        source = inputs if isinstance(inputs, str | os.PathLike) else None
+        files = {"input": source, "output": options.output, "journal": self._journal.path}
+        check_distinct(files)
         self._saver = (
             None if options.save is None else FileSaver(dispatcher, self._journal, options.save)
         )

@@ -18,6 +18,7 @@ from fal_async._net.tasks import open_task_group
 from fal_async._protocol.serialization import encode_json
 from fal_async.batch.entries import COMPLETE
 from fal_async.batch.inputs import ItemFactory, iterate_rows, parse_lines
+from fal_async.batch.paths import check_distinct
 from fal_async.batch.postgres import without_password
 from fal_async.cli._errors import UsageError, sanitize_line, write_note
 from fal_async.cli._input import read_arguments
@@ -134,6 +135,9 @@ class BatchCommand:
 def run(command: BatchCommand, *, dry_run: bool) -> int:
     """Run a batch, or with `dry_run` count, price and check its rows; return the exit status."""
     check_stdout()
+    source = None if command.source == "-" else command.source
+    files = {"input": source, "output": command.output, "journal": command.journal_path()}
+    check_distinct(files)
     return anyio.run(_check if dry_run else _run, command)
 
 

@@ -14,6 +14,7 @@ from fal_async._net.files import write_file
 from fal_async._protocol.serialization import decode_json, encode_json
 from fal_async.batch.entries import UNIDENTIFIED
 from fal_async.batch.journal import POSTGRES
+from fal_async.batch.paths import check_distinct
 from fal_async.cli._errors import UsageError
 from fal_async.errors import FalClientError, InvalidRequestError
 
@@ -51,6 +52,7 @@ def status(path: str) -> int:
 
 def export(path: str, output: Path | None) -> int:
     """Write the inputs of a journal as JSON lines, ordered by their position."""
+    check_distinct({"journal": path, "output": output})
     with _open_journal(path) as journal:
         entries = sorted(journal.entries(), key=lambda entry: entry.position)
         stream = sys.stdout.buffer if output is None else output.open("wb")

@@ -151,6 +151,18 @@ async def test_unsure_row_is_replaced(fal: Emulator, client: AsyncClient, tmp_pa
     assert fal.counters(ECHO).executions == 4
 
 
+async def test_files_must_differ(client: AsyncClient, tmp_path: Path) -> None:
+    path, link = tmp_path / "in.jsonl", tmp_path / "link.jsonl"
+    path.write_text('{"n":1}\n')
+    link.symlink_to(path)
+    with pytest.raises(InvalidRequestError, match="are the same file"):
+        client.batch(ECHO, path, output=link)
+    with pytest.raises(InvalidRequestError, match="are the same file"):
+        client.batch(ECHO, path, journal=link)
+    with pytest.raises(InvalidRequestError, match="are the same file"):
+        client.batch(ECHO, [], journal=tmp_path / "new", output=str(tmp_path / "new"))
+
+
 async def test_output_needs_its_own_journal(client: AsyncClient, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db", shared=True)
     with pytest.raises(InvalidRequestError, match="output must be None with a shared journal"):

@@ -231,6 +231,50 @@ def test_wrong_usage_sends_nothing(fal: Emulator, shell: Shell, arguments: tuple
     assert fal.count("submit") == 0
 
 
+def make_link(kind: str, path: Path) -> Path:
+    """Return another name of a file, as far as the kind asks for one."""
+    link = path.with_name(f"{kind}.jsonl")
+    if kind == "hard link":
+        link.hardlink_to(path)
+    elif kind == "symbolic link":
+        link.symlink_to(path)
+    return path if kind == "same" else link
+
+
+@pytest.mark.parametrize("kind", ["same", "hard link", "symbolic link"])
+@pytest.mark.parametrize("use", ["output", "journal"])
+def test_input_is_not_overwritten(
+    fal: Emulator, shell: Shell, source: Path, kind: str, use: str
+) -> None:
+    before, link = source.read_bytes(), make_link(kind, source)
+    options = ("--journal", "other.db") if use == "output" else ("-o", "out.jsonl")
+    outcome = shell("batch", str(source), f"--{use}", str(link), *options, *ENDPOINT)
+    assert outcome.exit_status == 2
+    assert f"the input {source} and the {use} {link} are the same file" in outcome.stderr
+    assert source.read_bytes() == before
+    assert not source.with_name("other.db").exists()
+    assert not source.with_name("out.jsonl").exists()
+    assert fal.count("submit") == 0
+
+
+@pytest.mark.parametrize("kind", ["same", "hard link", "symbolic link"])
+def test_journal_is_not_overwritten(shell: Shell, source: Path, tmp_path: Path, kind: str) -> None:
+    journal = tmp_path / "journal.db"
+    command = ("batch", str(source), "--journal", str(journal), *ENDPOINT)
+    assert shell(*command).exit_status == 0
+    before, output = journal.read_bytes(), str(make_link(kind, journal))
+    for again in ((*command, "-o", output), ("batch", "export", str(journal), "-o", output)):
+        outcome = shell(*again)
+        assert outcome.exit_status == 2
+        assert "are the same file" in outcome.stderr
+        assert journal.read_bytes() == before
+
+
+def test_new_output_is_not_the_new_journal(shell: Shell, source: Path) -> None:
+    outcome = shell("batch", str(source), "-o", "new", "--journal", "./new", *ENDPOINT)
+    assert (outcome.exit_status, source.with_name("new").exists()) == (2, False)
+
+
 def test_journal_is_shown_and_exported(shell: Shell, source: Path) -> None:
     shell("batch", str(source), "-o", "out.jsonl", "-q", *ENDPOINT)
     status = shell("batch", "status", "out.jsonl.journal.db")
