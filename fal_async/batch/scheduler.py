@@ -207,12 +207,13 @@ class Scheduler:
 
     async def _wait_until_free(self, item: Item, *, is_complete: bool) -> None:
         """Wait until the limits, the consumer and the budget permit another job."""
+        is_started = item.entry is not None and item.entry.state == "running"
         while self.stopped is None:
             accepts = self._may_deliver(item.index)
             if is_complete and accepts:
                 return
             if not is_complete and accepts and self._limit.is_free(time.monotonic()):
-                if self._spending.can_start(self._limit.in_flight):
+                if is_started or self._spending.can_start(self._limit.in_flight):
                     return
                 if self._limit.in_flight == 0:
                     self.stop("budget")
@@ -232,6 +233,7 @@ class Scheduler:
             self._in_flight.discard(item)
             self.notify()
         if isinstance(outcome, Job):
+            self._spending.add(outcome)  # it is not in flight any more
             await self._settle(item, outcome)
         elif isinstance(outcome, Again):
             if outcome.is_foreign:
@@ -299,7 +301,6 @@ class Scheduler:
                 self.saving -= 1
                 self.notify()
         self._active.pop(item.key, None)
-        self._spending.add(job)
         self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
         for repeat in item.repeats:
             shared: dict[str, Any] = {"index": repeat.index, "row": repeat.row, "units": None}

@@ -63,9 +63,7 @@ class Spending:
         if self._budget is None:
             return True
         expected = self._highest if self._is_strict else self.mean or Decimal(0)
-        if self._is_strict:
-            return self._spent + (in_flight + 1) * expected <= self._budget
-        return self._spent + in_flight * expected < self._budget
+        return self._spent + (in_flight + 1) * expected <= self._budget
 
 
 class FailureWindow:

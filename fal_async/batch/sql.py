@@ -346,7 +346,8 @@ class SQLJournalStore(ABC):
         with self._using("read"):
             statement = _SUMMARY.format(cost=self._cost_as_number)
             rows = self._execute(statement, {}).fetchall()
-        costs = [Decimal(str(row[4])) for row in rows if row[4] is not None]
+        # Sums of floats are not exact, and a budget may be used up to the last cent.
+        costs = [Decimal(f"{row[4]:.12g}") for row in rows if row[4] is not None]
         return Summary(
             states={row[0]: row[1] for row in rows},
             attempts=sum(row[2] for row in rows),

@@ -1051,8 +1051,9 @@ class SyncClient(SyncClientBase[AsyncClient]):
             ready: The most outcomes that wait for the consumer. Then no more jobs are started.
             attempts: The most jobs for one input. Others are started only after errors that may
                 pass.
-            budget: The most that the batch may cost; ``None`` is no limit. Jobs in flight are
-                counted at the mean cost so far.
+            budget: The most that the batch may cost; ``None`` is no limit. A job is not started if
+                it would exceed it. It and those in flight are counted at the mean cost so far, or
+                at the price of a unit before a cost is known.
             price: The price of a unit; ``None`` asks the platform.
             stop_after: The number of failures, or their share among the latest 200 outcomes, at
                 which the batch stops; ``None`` never stops.

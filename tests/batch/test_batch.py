@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from fal_async import AccountLockedError, InvalidRequestError, Journal, encode
@@ -389,6 +391,49 @@ async def test_run_returns_the_totals(client: AsyncClient) -> None:
         summary = await batch.run()
     assert (summary.ok, summary.failed, summary.total, summary.done) == (30, 0, 30, 30)
     assert batch.progress.done == 30
+
+
+async def test_budget_is_not_exceeded(client: AsyncClient, journal_path: str) -> None:
+    for budget, cost in [(0.01, None), (0.06, "0.05"), (0.075, "0.075"), (0.2, "0.2")]:
+        options: dict[str, Any] = {"price": 0.025, "budget": budget, "journal": journal_path}
+        async with client.batch(ECHO, rows(30), **options) as batch:
+            summary = await batch.run()
+        assert summary.stopped == "budget"
+        assert summary.cost == (None if cost is None else Decimal(cost))
+
+
+async def test_budget_is_not_exceeded_while_files_are_saved(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/file")
+    def make(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"file": {"url": fal.store(b"a", "image/png", "a.png")}}
+
+    fal.fail(None, Fault(route="download", delay=gate))
+    options: dict[str, Any] = {"price": 1, "budget": 1, "save": str(tmp_path / "{index}")}
+    async with client.batch("acme/file", rows(9), in_flight=1, **options) as batch:
+        with anyio.fail_after(10):
+            while batch.summary.stopped is None:
+                await anyio.lowlevel.checkpoint()
+        gate.open()
+        summary = await batch.run()
+    assert (summary.started, summary.stopped) == (1, "budget")
+
+
+async def test_job_of_an_earlier_run_is_collected_without_budget(
+    fal: Emulator, client: AsyncClient, journal_path: str
+) -> None:
+    gate = fal.gate()
+    fal.register("acme/slow", gated_echo(gate))
+    options: dict[str, Any] = {"journal": journal_path, "price": 1, "in_flight": 1}
+    async with client.batch("acme/slow", rows(3), grace=0.01, **options):
+        await fal.wait_for_counters("acme/slow", executions=1)
+    gate.open()
+    async with client.batch("acme/slow", rows(3), budget=0.5, **options) as batch:
+        summary = await batch.run()
+    assert (summary.ok, summary.started, summary.stopped) == (1, 0, "budget")
 
 
 async def test_batch_needs_its_context(client: AsyncClient) -> None:

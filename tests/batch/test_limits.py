@@ -109,6 +109,17 @@ def test_jobs_in_flight_count_at_the_mean() -> None:
     assert not spending.can_start(3)
 
 
+@pytest.mark.parametrize(("price", "budget", "jobs"), [("0.025", 0.06, 2), ("0.5", 0.1, 0)])
+def test_job_that_would_exceed_the_budget_is_not_started(
+    price: str, budget: float, jobs: int
+) -> None:
+    spending = Spending(budget, Decimal(price), None)
+    for _ in range(jobs):
+        assert spending.can_start(0)
+        spending.add(job(price))
+    assert not spending.can_start(0)
+
+
 def test_strict_budget_counts_the_highest_cost() -> None:
     spending = Spending(Budget(10, strict=True), Decimal(1), Decimal(1))
     spending.add(job("3"))
