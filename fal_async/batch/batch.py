@@ -16,7 +16,7 @@ from fal_async._net.background import spawn
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._platform.models import AsyncModels
 from fal_async.batch.display import report_progress
-from fal_async.batch.entries import SUCCEEDED, Note, decode_output
+from fal_async.batch.entries import SUCCEEDED, Note
 from fal_async.batch.errors import BatchStoppedError
 from fal_async.batch.executor import JobExecutor
 from fal_async.batch.files import FileSaver
@@ -103,7 +103,7 @@ class Batch:
         )
         self._summary = BatchSummary()
         self._failures = FailureWindow(options.stop_after)
-        self._waiting: dict[int, Job] = {}
+        self._waiting: dict[int, tuple[Job, bool]] = {}
         self._next_index = 0
         self._ready = 0
         self._is_consumed = True
@@ -219,7 +219,7 @@ class Batch:
                 await self._scheduler.run(plan.items())
                 group.cancel_scope.cancel()
             for index in sorted(self._waiting):  # behind inputs that were not started
-                self._send.send_nowait(self._waiting.pop(index))
+                self._pass_on(*self._waiting.pop(index))
         except Exception as error:  # noqa: BLE001 -- raised to the consumer
             self._error = error
         finally:
@@ -254,9 +254,7 @@ class Batch:
         self._ready -= 1
         self._scheduler.notify()
         if isinstance(job, StoredJob):
-            await self._journal._flush()
-            body = await self._journal._read(lambda store: store.output(job.key))
-            return job.with_output(None if body is None else decode_output(body))
+            return job.with_output(await self._journal._output(job.key))
         return job
 
     async def run(self) -> BatchSummary:
@@ -353,7 +351,7 @@ class Batch:
         )
 
     def _deliver(self, job: Job, is_written: bool) -> None:  # noqa: FBT001 -- a callback
-        """Count an outcome, write its row and pass it to the consumer."""
+        """Count an outcome, and pass it on when it is its turn."""
         self._summary.total += 1
         self._summary.add(job)
         if not job.resumed:
@@ -364,23 +362,27 @@ class Batch:
                     f"with {job.error and job.error.message!r}; set stop_after=None to go on"
                 )
                 self._scheduler.stop("failures", error)
+        self._ready += 1
+        if not self._options.ordered:
+            self._pass_on(job, is_written)
+            return
+        waiting = job.without_output() if isinstance(job, StoredJob) else job
+        self._waiting[job.index] = waiting, is_written
+        while (following := self._waiting.pop(self._next_index, None)) is not None:
+            self._next_index += 1
+            self._pass_on(*following)
+
+    def _pass_on(self, job: Job, is_written: bool) -> None:  # noqa: FBT001 -- of a callback
+        """Write the row of an outcome, and pass it to the consumer."""
         if self._output is not None and not is_written:
             try:
                 self._output.add(job)
             except OSError as error:
                 self._scheduler.stop("error", error)
-        if not self._is_consumed:
-            return
-        self._ready += 1
-        if isinstance(job, StoredJob):
-            job = job.without_output()
-        if not self._options.ordered:
-            self._send.send_nowait(job)
-            return
-        self._waiting[job.index] = job
-        while (following := self._waiting.pop(self._next_index, None)) is not None:
-            self._send.send_nowait(following)
-            self._next_index += 1
+        if self._is_consumed:
+            self._send.send_nowait(job.without_output() if isinstance(job, StoredJob) else job)
+        else:
+            self._ready -= 1
 
     def _may_deliver(self, index: int) -> bool:
         """Return whether the consumer accepts the outcome of another input."""

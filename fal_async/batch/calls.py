@@ -158,7 +158,8 @@ class BatchMixin:
                 has not come after twice the time that the longest job took is asked for.
             webhook_url: The URL of the receiver, with ``wait="webhook"``. The batch appends the key
                 of the input.
-            ordered: Whether outcomes have the order of the inputs.
+            ordered: Whether outcomes, and the rows that a run appends to `output`, have the order
+                of the inputs.
             ready: The most outcomes that wait for the consumer. Then no more jobs are started.
             attempts: The most jobs for one input. Others are started only after errors that may
                 pass.

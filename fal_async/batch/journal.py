@@ -207,6 +207,12 @@ class Journal:
         """Return the entries of these keys, without their outputs."""
         return await self._read(lambda store: store.find(keys))
 
+    async def _output(self, key: str) -> Any:
+        """Return the output of an input that this process has recorded."""
+        await self._flush()
+        body = await self._read(lambda store: store.output(key))
+        return None if body is None else decode_output(body)
+
     async def _commit(self, change: Change, *, enough: float = 1) -> bool:
         """Make a change durable; return whether it was applied.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import deque
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +16,7 @@ from fal_async._net.files import write_file
 from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.serialization import decode_json, encode_json
 from fal_async.batch.entries import COMPLETE, Note, Update
+from fal_async.batch.jobs import StoredJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +46,7 @@ class OutputFile:
         self._path = Path(path)
         self._journal = journal
         self._descriptor: int | None = None
-        self._rows: list[tuple[str, int, bytes]] = []
+        self._rows: deque[tuple[str, int, bytes | StoredJob]] = deque()
         self._size = 0
         self._is_writing = False
         self._written = anyio.Event()
@@ -93,7 +96,7 @@ class OutputFile:
         return len(content)
 
     def add(self, job: Job) -> None:
-        """Append the row of a job soon.
+        """Append the row of a job soon. A large output may be in the journal only.
 
         Raises:
             OSError: Earlier rows could not be written.
@@ -102,7 +105,8 @@ class OutputFile:
             raise self._error
         if job.ok is None or (job.error is not None and not job.error.final):
             self._journal._commit_soon(Note("output_is_stale", "1"))  # the outcome may change
-        self._rows.append((job.key, job.attempts, encode_json(job.to_dict()) + b"\n"))
+        row = job if isinstance(job, StoredJob) and job.output is None else _encode_row(job)
+        self._rows.append((job.key, job.attempts, row))
         if not self._is_writing:
             self._is_writing = True
             spawn(self._write_rows)
@@ -110,7 +114,7 @@ class OutputFile:
     async def _write_rows(self) -> None:
         try:
             while self._rows:
-                rows, self._rows = self._rows, []
+                rows = await self._take_rows()
                 await run_in_thread(partial(self._append, [row for _, _, row in rows]), Work.FILES)
                 for key, attempts, _ in rows:
                     self._journal._commit_soon(Update(key, attempts, {"is_written": True}))
@@ -126,6 +130,19 @@ class OutputFile:
             self._is_writing = False
             written, self._written = self._written, anyio.Event()
             written.set()
+
+    async def _take_rows(self) -> list[tuple[str, int, bytes]]:
+        """Remove the next rows from those to write: up to one whose output is in the journal."""
+        rows: list[tuple[str, int, bytes]] = []
+        while self._rows:
+            key, attempts, row = self._rows.popleft()
+            if isinstance(row, bytes):
+                rows.append((key, attempts, row))
+                continue
+            stored = replace(row, output=await self._journal._output(key))
+            rows.append((key, attempts, _encode_row(stored)))
+            break
+        return rows
 
     def _append(self, rows: Iterable[bytes]) -> None:
         assert self._descriptor is not None  # noqa: S101 -- opened before
@@ -149,3 +166,7 @@ class OutputFile:
             await run_in_thread(partial(os.close, descriptor), Work.CLEANUP)
         if self._error is not None:
             raise self._error
+
+
+def _encode_row(job: Job) -> bytes:
+    return encode_json(job.to_dict()) + b"\n"

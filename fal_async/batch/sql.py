@@ -344,8 +344,7 @@ class SQLJournalStore(ABC):
     def summary(self) -> Summary:
         """Count the entries."""
         with self._using("read"):
-            statement = _SUMMARY.format(cost=self._cost_as_number)
-            rows = self._execute(statement, {}).fetchall()
+            rows = self._execute(_SUMMARY.format(cost=self._cost_as_number), {}).fetchall()
         # Sums of floats are not exact, and a budget may be used up to the last cent.
         costs = [Decimal(f"{row[4]:.12g}") for row in rows if row[4] is not None]
         return Summary(

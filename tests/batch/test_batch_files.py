@@ -92,6 +92,36 @@ async def test_row_is_written_once(fal: Emulator, client: AsyncClient, tmp_path:
     assert {"index", "key", "ok", "output", "request_id", "seconds", "attempts"} <= set(rows[0])
 
 
+@pytest.mark.parametrize("size", [1, 1_100_000])
+@pytest.mark.parametrize("is_iterated", [False, True])
+async def test_rows_of_an_ordered_batch_are_ordered(
+    fal: Emulator, client: AsyncClient, tmp_path: Path, size: int, is_iterated: bool
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/first")
+    async def first(arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments["n"] == 0:
+            await gate.wait()
+        elif arguments["n"] == 2:
+            gate.open()
+        return {**arguments, "text": "a" * size}
+
+    output = tmp_path / "out.jsonl"
+    inputs = [{"n": n} for n in range(4)]
+    async with client.batch("acme/first", inputs, output=output, ordered=True) as batch:
+        if is_iterated:
+            jobs = [job async for job in batch]
+            assert [job.output["n"] for job in jobs] == [0, 1, 2, 3]
+        else:
+            await batch.run()
+    rows = written(output)
+    assert [row["index"] for row in rows] == [0, 1, 2, 3]
+    assert [(row["output"]["n"], len(row["output"]["text"])) for row in rows] == [
+        (n, size) for n in range(4)
+    ]
+
+
 async def test_torn_row_is_cut_off(fal: Emulator, client: AsyncClient, tmp_path: Path) -> None:
     output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
     inputs = [{"n": n} for n in range(5)]
