@@ -205,7 +205,7 @@ class Batch:
             self._journal._commit_soon(Note(name, str(price)))
 
     async def _run(self) -> None:
-        plan = Plan(self._inputs, self._factory, self._journal, self._options)
+        plan = Plan(self._inputs, self._factory, self._journal, self._options, self._saver)
         try:
             async with anyio.create_task_group() as group:
                 if progress := self._options.progress:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._files.attachment_uploads import UploadContent
+    from fal_async.batch.inputs import Item
     from fal_async.batch.jobs import Job
     from fal_async.batch.journal import Journal
     from fal_async.batch.journal_store import JournalStore
@@ -106,6 +107,15 @@ class FileSaver:
                 f"{describe(target)}: all files would have the same name"
             )
 
+    def check(self, item: Item) -> None:
+        """Check that the pattern has a path for the files of an input.
+
+        Raises:
+            InvalidRequestError: The pattern has a field that the input does not have.
+        """
+        if isinstance(self._target, str):
+            _format_path(self._target, item, 0, "", "")
+
     async def save(self, job: Job) -> Job:
         """Save all files of a job's output, and record them.
 
@@ -148,25 +158,36 @@ class FileSaver:
     def _path(self, job: Job, number: int, file: File) -> Path:
         if not isinstance(self._target, str):
             return Path(self._target(job, number))
-        columns: dict[str, Any] = {
-            str(name): _UNSAFE.sub("_", str(value))
-            for name, value in job.row.items()
-            if isinstance(value, str | int | float)
-        }
-        columns |= {
-            "index": job.index,
-            "n": number,
-            "key": _UNSAFE.sub("_", job.key),
-            "request_id": job.request_id,
-            "ext": _suffix(file),
-        }
-        try:
-            return Path(self._target.format_map(columns))
-        except (KeyError, ValueError, IndexError) as error:
-            known = ", ".join(f"{{{name}}}" for name in columns)
-            raise InvalidRequestError(
-                f"save must be a pattern of {known}, got {describe(self._target)}: {error!r}"
-            ) from error
+        return _format_path(self._target, job, number, job.request_id, _suffix(file))
+
+
+def _format_path(
+    pattern: str, job: Job | Item, number: int, request_id: str | None, suffix: str
+) -> Path:
+    """Return the path of a file by a pattern.
+
+    Raises:
+        InvalidRequestError: The pattern is malformed, or has an unknown field.
+    """
+    columns: dict[str, Any] = {
+        str(name): _UNSAFE.sub("_", str(value))
+        for name, value in job.row.items()
+        if isinstance(value, str | int | float)
+    }
+    columns |= {
+        "index": job.index,
+        "n": number,
+        "key": _UNSAFE.sub("_", job.key),
+        "request_id": request_id,
+        "ext": suffix,
+    }
+    try:
+        return Path(pattern.format_map(columns))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        known = ", ".join(f"{{{name}}}" for name in columns)
+        raise InvalidRequestError(
+            f"save must be a pattern of {known}, got {describe(pattern)}: {error!r}"
+        ) from error
 
 
 def _suffix(file: File) -> str:

@@ -13,6 +13,7 @@ from fal_async.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from fal_async.batch.files import FileSaver
     from fal_async.batch.inputs import Inputs, Item, ItemFactory
     from fal_async.batch.journal import Journal
     from fal_async.batch.options import BatchOptions
@@ -31,15 +32,22 @@ class Plan:
         factory: Makes items of them.
         journal: The journal, which is open.
         options: The options of the batch.
+        saver: Saves the files of outputs, or ``None``.
     """
 
     def __init__(
-        self, inputs: Inputs, factory: ItemFactory, journal: Journal, options: BatchOptions
+        self,
+        inputs: Inputs,
+        factory: ItemFactory,
+        journal: Journal,
+        options: BatchOptions,
+        saver: FileSaver | None,
     ) -> None:
         self._inputs = inputs
         self._factory = factory
         self._journal = journal
         self._options = options
+        self._saver = saver
 
     async def items(self) -> AsyncGenerator[Item, None]:
         """Yield the inputs with their entries.
@@ -53,6 +61,9 @@ class Plan:
         async with aclosing(iterate_chunks(self._inputs)) as chunks:
             async for rows in chunks:
                 items = await self._factory.make(rows)
+                if self._saver is not None:
+                    for item in items:
+                        self._saver.check(item)
                 repeated = [item.index for item in items if item.repeats_earlier]
                 if repeated and self._options.duplicates == "error":
                     raise InvalidRequestError(

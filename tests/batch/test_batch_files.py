@@ -235,12 +235,14 @@ async def test_failed_download_is_made_up_for(
     assert all(len(row["files"]) == 2 for row in rows)
 
 
-async def test_pattern_names_a_missing_column(client: AsyncClient, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"save": str(tmp_path / "{missing}-{n}")}
-    async with client.batch(ECHO, [{"f": {"url": "data:,a"}}], **options) as batch:
-        (job,) = [job async for job in batch]
-    assert job.error is not None
-    assert "save must be a pattern of" in job.error.message
+@pytest.mark.parametrize("field", ["{missing}", "{index:%}{", "{n.missing}", "{f}"])
+async def test_wrong_pattern_is_refused_before_a_submit(
+    fal: Emulator, client: AsyncClient, tmp_path: Path, field: str
+) -> None:
+    save = str(tmp_path / f"{{index}}-{field}")
+    with pytest.raises(InvalidRequestError, match=r"save must be a pattern of {name}, {index}"):
+        await run(client, ECHO, [{"name": "a", "f": {"url": "data:,a"}}], save=save)
+    assert fal.count("submit") == 0
 
 
 async def test_file_counts_by_its_content(
