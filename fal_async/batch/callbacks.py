@@ -10,10 +10,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 import anyio
 
 from fal_async._net.background import spawn
+from fal_async.batch.claims import is_withdrawn
 from fal_async.batch.entries import PENDING, Update, encode_output
 from fal_async.batch.errors import JournalError
 from fal_async.batch.jobs import Again, ErrorFacts
-from fal_async.errors import FalClientHTTPError, UnknownJobError
+from fal_async.errors import FalClientHTTPError, JobCancelledError, UnknownJobError
 
 if TYPE_CHECKING:
     from fal_async._dispatch.dispatcher import Dispatcher
@@ -90,6 +91,8 @@ async def record_outcome(journal: Journal, entry: Entry, request_id: str, outcom
         facts = ErrorFacts.from_error(outcome)
         facts = replace(facts, final=not facts.retryable)
         values |= {"state": "failed", "error": facts.to_dict()}
+        if isinstance(outcome, JobCancelledError) and is_withdrawn(entry):
+            values |= {"state": "planned", "error": None}
     else:
         units, cost = getattr(outcome, "billable_units", None), getattr(outcome, "cost", None)
         values |= {"state": "ended", "error": None, "units": units, "cost": cost}

@@ -1,23 +1,32 @@
-"""Claims of inputs in the journal, and the times between which their jobs were submitted."""
+"""Claims of inputs in the journal: made, refreshed, and withdrawn by a cancellation."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fal_async.batch.entries import Begin, Update
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fal_async.batch.entries import Entry
     from fal_async.batch.inputs import Item
     from fal_async.batch.journal import Journal
 
-__all__ = ["claim", "refresh_claim", "set_attempt"]
+__all__ = ["claim", "is_withdrawn", "refresh_claim", "set_attempt", "withdraw"]
 
 #: The time after which a claim is refreshed before a request is sent, in seconds.
 CLAIM_LIFE: Final = 60.0
 #: The longest time from a claim to the arrival of its request, if nothing tells, in seconds.
 MAX_SUBMIT_TIME: Final = 600.0
+#: The error of an input whose job is being cancelled, so that another one is started later.
+_WITHDRAWN: Final[Mapping[str, Any]] = {
+    "type": "JobCancelledError",
+    "message": "the job was cancelled with its batch",
+    "started": True,
+    "final": False,
+}
 
 
 async def claim(journal: Journal, item: Item, *, enough: float = 1) -> bool:
@@ -33,6 +42,7 @@ async def claim(journal: Journal, item: Item, *, enough: float = 1) -> bool:
     if not await journal._commit(change, enough=enough):
         return False
     item.attempts, item.started_at, item.resumed = item.attempts + 1, now, False
+    item.is_withdrawn = False
     return True
 
 
@@ -58,7 +68,25 @@ def set_attempt(item: Item, entry: Entry) -> None:
     The end of a submit is unknown if its process was killed.
     """
     item.attempts, item.started_at = entry.attempts, entry.tried_at
+    item.is_withdrawn = is_withdrawn(entry)
     if entry.state == "unsure" and entry.ended_at is not None:
         item.submitted_by = entry.ended_at
     else:
         item.submitted_by = min(time.time(), entry.tried_at + MAX_SUBMIT_TIME)
+
+
+def withdraw(key: str, attempts: int) -> Update:
+    """Return the change that records that a job is about to be cancelled.
+
+    The job may end before that, so the input keeps it until its outcome is known.
+
+    Args:
+        key: The key of the input.
+        attempts: The number of jobs that were started for it.
+    """
+    return Update(key, attempts, {"error": _WITHDRAWN}, states=("running",))
+
+
+def is_withdrawn(entry: Entry) -> bool:
+    """Return whether another job is started for an input if its job turns out to be cancelled."""
+    return entry.state == "running" and entry.error == _WITHDRAWN

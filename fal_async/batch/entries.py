@@ -36,11 +36,11 @@ __all__ = [
     "jsonable_output",
 ]
 
-#: The states of an input. ``"planned"``: nothing was sent. ``"submitting"``: a request that starts
-#: a job may have been sent. ``"running"``: the id of the job is known. ``"ended"``: the job has
-#: succeeded. ``"saved"``: and its files are saved. ``"failed"``: the job was rejected or has
-#: failed. ``"unsure"``: a job may have been started. ``"lost"``: the job was started, and its
-#: result is gone.
+#: The states of an input. ``"planned"``: nothing was sent, or the job was cancelled with its batch.
+#: ``"submitting"``: a request that starts a job may have been sent. ``"running"``: the id of the
+#: job is known. ``"ended"``: the job has succeeded. ``"saved"``: and its files are saved.
+#: ``"failed"``: the job was rejected or has failed. ``"unsure"``: a job may have been started.
+#: ``"lost"``: the job was started, and its result is gone.
 State: TypeAlias = Literal[
     "planned", "submitting", "running", "ended", "saved", "failed", "unsure", "lost"
 ]
@@ -75,7 +75,8 @@ class Entry:
             seconds since 1970; ``None`` if neither has, or if it is unknown.
         units: The billable units, or ``None``.
         cost: The cost, or ``None`` if it is unknown.
-        error: The error of a failed, unsure or lost job, as JSON values.
+        error: The error of a failed, unsure or lost job, or of one that is being cancelled, as JSON
+            values.
         files: The saved files.
         is_written: Whether the output file has the row of this input.
         output: The output of the job. ``None`` if there is none, if the journal keeps no outputs,

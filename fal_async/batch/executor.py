@@ -22,7 +22,7 @@ from fal_async._protocol.endpoint import parse_endpoint
 from fal_async._protocol.queue import JobUrls, default_urls
 from fal_async._protocol.retry import BackoffSchedule, backoff_delays
 from fal_async.batch.callbacks import CallbackWaiter, callback_url
-from fal_async.batch.claims import claim, refresh_claim
+from fal_async.batch.claims import claim, refresh_claim, withdraw
 from fal_async.batch.entries import PENDING, Update, encode_output
 from fal_async.batch.errors import JournalError
 from fal_async.batch.files import JournalUploads, upload_each
@@ -36,6 +36,7 @@ from fal_async.errors import (
     ConnectionFailedError,
     FalClientError,
     FalClientHTTPError,
+    JobCancelledError,
     MissingCredentialsError,
     NotFoundError,
     PermissionDeniedError,
@@ -126,7 +127,8 @@ class JobExecutor:
         )
         self._submit_limit = SubmitLimit(options.submitting)
         self._monitor = JobMonitor(self._reading._dispatcher, limit)
-        self._handles: dict[str, AsyncRequestHandle] = {}
+        self._handles: dict[Item, AsyncRequestHandle] = {}
+        self._is_cancelling = False
         self.started: int = 0
         self.again: int = 0
         self.price: Decimal | None = None
@@ -271,13 +273,18 @@ class JobExecutor:
         if isinstance(handle, Job | Again | Unsettled | Stop):
             return handle
         handle._bind(self._reading._dispatcher)
-        self._handles[item.key] = handle
+        self._handles[item] = handle
         try:
+            if self._is_cancelling:
+                await self._cancel(item, handle)
             outcome = None if self._callbacks is None else await self._callbacks.wait(item)
             if outcome is not None:
                 return outcome
             output = await self._monitor.wait(handle)
         except FalClientError as error:
+            if isinstance(error, JobCancelledError) and item.is_withdrawn:
+                await self._end(item, state="planned", error=None)
+                return Again()
             if error.stage == "job":
                 return await self._fail(item, error, handle.request_id)
             if isinstance(error, NotFoundError):
@@ -288,7 +295,7 @@ class JobExecutor:
             facts = replace(ErrorFacts.from_error(error), final=False)
             return self._make_job(item, ok=None, request_id=handle.request_id, error=facts)
         finally:
-            del self._handles[item.key]
+            del self._handles[item]
         return self._succeed(item, output, handle.request_id)
 
     @property
@@ -354,7 +361,7 @@ class JobExecutor:
         size = len(body or b"")
         self._limit.observe_output(size)
         paid: dict[str, Any] = {"request_id": request_id, "units": units, "cost": cost}
-        self._record(item, output=body, state="ended", ended_at=time.time(), **paid)
+        self._record(item, output=body, state="ended", error=None, ended_at=time.time(), **paid)
         return self._make_job(item, size=size, ok=True, output=output, result=result, **paid)
 
     def _make_job(self, item: Item, **outcome: Any) -> Job:
@@ -372,16 +379,18 @@ class JobExecutor:
 
     async def cancel_all(self) -> None:
         """Cancel all jobs in flight. A job that cannot be cancelled ends by itself."""
-
-        async def cancel(handle: AsyncRequestHandle) -> None:
-            with suppress(FalClientError):
-                await handle.cancel()
-
+        self._is_cancelling = True
         async with anyio.create_task_group() as group:
-            for handle in list(self._handles.values()):
-                group.start_soon(cancel, handle)
+            for item, handle in list(self._handles.items()):
+                group.start_soon(self._cancel, item, handle)
         if self._callbacks is not None:
             self._callbacks.give_up()
+
+    async def _cancel(self, item: Item, handle: AsyncRequestHandle) -> None:
+        item.is_withdrawn = True
+        with suppress(FalClientError):
+            await self._journal._commit(withdraw(item.key, item.attempts), enough=math.inf)
+            await handle.cancel()
 
 
 def _is_start_retried(error: FalClientError) -> bool:

@@ -70,6 +70,7 @@ class Item:
         repeats_earlier: Whether the input equals an earlier one.
         is_changed: Whether the content differs from what the journal has recorded, so that another
             job is started.
+        is_withdrawn: Whether the job is being cancelled, so that another one is started later.
         repeats: Later inputs that have the outcome of this one.
     """
 
@@ -87,6 +88,7 @@ class Item:
     sent: Any = None
     repeats_earlier: bool = False
     is_changed: bool = False
+    is_withdrawn: bool = False
     repeats: list[Item] = field(default_factory=list["Item"])
 
     def make_job(self, *, size: int = 0, **outcome: Any) -> Job:

@@ -1060,7 +1060,7 @@ class SyncClient(SyncClientBase[AsyncClient]):
                 which the batch stops; ``None`` never stops.
             on_stop: The treatment of jobs in flight when the batch is stopped: ``"leave"`` waits
                 for the grace period and leaves them to the next run, ``"wait"`` waits for all, and
-                ``"cancel"`` cancels them.
+                ``"cancel"`` cancels them, so that the next run starts others.
             grace: The grace period, in seconds.
             key: The column that identifies an input, or a function of the input; ``None`` uses the
                 content, so that inputs may be moved.

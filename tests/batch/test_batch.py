@@ -341,6 +341,34 @@ async def test_leaving_early_leaves_running_jobs(
     assert fal.counters("acme/slow").executions == 20
 
 
+async def test_jobs_cancelled_by_the_stop_are_started_again(
+    fal: Emulator, client: AsyncClient, journal_path: str
+) -> None:
+    gate = fal.gate()
+
+    @fal.endpoint("acme/slow")
+    async def slow(arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments["n"]:
+            await gate.wait()
+        return arguments
+
+    options: dict[str, Any] = {"journal": journal_path, "in_flight": 5, "on_stop": "cancel"}
+    async with client.batch("acme/slow", rows(5), **options) as batch:
+        async for job in batch:
+            assert job.output == {"n": 0}
+            await fal.wait_for_counters("acme/slow", executions=5)
+            batch.stop()
+    assert (batch.summary.ok, batch.summary.failed) == (1, 0)
+    assert fal.counters("acme/slow").cancelled == 4
+    gate.open()
+    with Journal(journal_path) as journal:
+        assert journal.summary().states == {"ended": 1, "planned": 4}
+        jobs = await outcomes(client, rows(5), application="acme/slow", journal=journal)
+    assert [job.output for job in jobs] == rows(5)
+    assert [job.attempts for job in jobs] == [1, 2, 2, 2, 2]
+    assert all(job.error is None for job in jobs)
+
+
 @pytest.mark.parametrize("is_stored", [True, False])
 async def test_expired_result_is_looked_up(
     fal: Emulator, client: AsyncClient, tmp_path: Path, is_stored: bool
