@@ -189,7 +189,7 @@ def batch_sort(
 
 @batch.command("cancel")
 def batch_cancel(journal: JournalPath) -> int:
-    """Cancel all jobs that a journal knows to be running."""
+    """Cancel all jobs that a journal knows to be running, so that the next run starts others."""
     from fal_async.cli import _journals
 
     return _journals.cancel(journal)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections import Counter
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from fal_async import AsyncClient, Journal
 from fal_async._net.files import write_file
 from fal_async._protocol.serialization import decode_json, encode_json
-from fal_async.batch.entries import UNIDENTIFIED
+from fal_async.batch.claims import withdraw
+from fal_async.batch.entries import UNIDENTIFIED, Update
 from fal_async.batch.journal import POSTGRES
 from fal_async.batch.paths import check_distinct
-from fal_async.cli._errors import UsageError
+from fal_async.cli._errors import UsageError, write_note
 from fal_async.errors import FalClientError, InvalidRequestError
+from fal_async.types import Completed
+
+if TYPE_CHECKING:
+    from fal_async.batch.entries import Entry
+    from fal_async.types import Status
 
 __all__ = ["cancel", "export", "sort", "status"]
 
@@ -24,6 +32,10 @@ _FAILED: Final = 1
 
 #: The number of unsure inputs of each state that `status` names.
 MAX_NAMED: Final = 10
+#: The number of jobs that are cancelled at once.
+CONCURRENCY: Final = 16
+#: The time that runners have to end their cancelled jobs, in seconds.
+CANCELLATION_PATIENCE: Final = 10.0
 
 
 def _open_journal(path: str) -> Journal:
@@ -96,27 +108,67 @@ def sort(path: Path) -> int:
 
 
 def cancel(path: str) -> int:
-    """Cancel all jobs that a journal knows to be running."""
+    """Cancel all jobs that a journal knows to be running, so that the next run starts others."""
     return anyio.run(_cancel, path)
 
 
 async def _cancel(path: str) -> int:
+    outcomes: Counter[str] = Counter()
+    limit = anyio.CapacityLimiter(CONCURRENCY)
     with _open_journal(path) as journal:
-        entries = list(journal.entries("running"))
-    failed = 0
-    limit = anyio.CapacityLimiter(16)
-    async with AsyncClient() as client, anyio.create_task_group() as group:
+        entries = [entry for entry in journal.entries("running") if entry.request_id is not None]
+        users = journal.runs()
+        async with AsyncClient() as client, anyio.create_task_group() as group:
 
-        async def cancel_one(application: str, request_id: str) -> None:
-            nonlocal failed
-            async with limit:
-                try:
-                    await client.cancel(application, request_id)
-                except FalClientError:
-                    failed += 1
+            async def cancel_one(entry: Entry) -> None:
+                # A process that uses the journal records the outcomes of its jobs itself.
+                recorder = None if users else journal
+                outcomes[await _cancel_job(client, recorder, entry, limit)] += 1
 
-        for entry in entries:
-            if entry.request_id is not None:
-                group.start_soon(cancel_one, entry.application, entry.request_id)
-    sys.stdout.write(f"{len(entries) - failed:,} of {len(entries):,} jobs cancelled\n")
-    return _FAILED if failed else 0
+            for entry in entries:
+                group.start_soon(cancel_one, entry)
+        await journal._flush()
+    texts = {
+        "ended": "{:,} had already ended; continue the batch to collect them",
+        "ending": "{:,} may still end by themselves; cancel again later, or continue the batch",
+        "failed": "{:,} could not be cancelled",
+    }
+    sys.stdout.write(f"{outcomes['cancelled']:,} of {len(entries):,} jobs cancelled\n")
+    for outcome, text in texts.items():
+        if outcomes[outcome]:
+            sys.stdout.write(text.format(outcomes[outcome]) + "\n")
+    for run in users:
+        sys.stdout.write(f"in use by process {run.pid} on {run.host}, which may start more\n")
+    return _FAILED if outcomes["failed"] else 0
+
+
+async def _cancel_job(
+    client: AsyncClient, journal: Journal | None, entry: Entry, limit: anyio.CapacityLimiter
+) -> str:
+    """Cancel a job and wait for its end; return what has become of it.
+
+    A runner may complete its job despite the cancellation, so only the end tells.
+    """
+    ids = {"application": entry.application, "request_id": str(entry.request_id)}
+    try:
+        handle = client.attach(entry.handle or ids)
+        async with limit:
+            if journal is not None:
+                await journal._commit(withdraw(entry.key, entry.attempts), enough=CONCURRENCY)
+            await handle.cancel()
+        last: Status | None = None
+        with anyio.move_on_after(CANCELLATION_PATIENCE):
+            async with aclosing(handle.iter_events()) as statuses:
+                async for status in statuses:
+                    last = status
+    except FalClientError as error:
+        write_note(f"input {entry.position}: {error}")
+        return "failed"
+    if not isinstance(last, Completed):
+        return "ending"
+    if last.error_type != "client_cancelled":
+        return "ended"
+    if journal is not None:
+        values = {"state": "planned", "error": None}
+        journal._commit_soon(Update(entry.key, entry.attempts, values, states=("running",)))
+    return "cancelled"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fal_async import Journal
+from fal_async.batch.entries import Begin
 from fal_async.emulator import AppError, Fault
 from tests.support.cli_runner import PROGRAM
 from tests.support.subprocesses import started
@@ -17,7 +18,7 @@ from tests.support.subprocesses import started
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fal_async.emulator import Emulator
+    from fal_async.emulator import Emulator, Gate
     from tests.support.cli_runner import Shell
 
 ECHO = "acme/echo"
@@ -333,7 +334,9 @@ def test_interrupted_batch_is_continued(fal: Emulator, shell: Shell, source: Pat
     assert fal.counters("acme/slow").executions == 10
 
 
-def test_running_jobs_are_cancelled(fal: Emulator, shell: Shell, source: Path) -> None:
+@pytest.fixture
+def killed(fal: Emulator, source: Path) -> Gate:
+    """A batch that was killed while its ten jobs wait for this gate."""
     gate = fal.gate()
 
     @fal.endpoint("acme/slow")
@@ -349,5 +352,45 @@ def test_running_jobs_are_cancelled(fal: Emulator, shell: Shell, source: Path) -
             while journal.summary().states.get("running") != 10:
                 pass
         process.kill()
-    outcome = shell("batch", "cancel", "out.jsonl.journal.db")
-    assert outcome.stdout == "10 of 10 jobs cancelled\n"
+    return gate
+
+
+def test_running_jobs_are_cancelled(
+    fal: Emulator, shell: Shell, source: Path, killed: Gate
+) -> None:
+    cancel = ("batch", "cancel", "out.jsonl.journal.db")
+    assert shell(*cancel).stdout == "10 of 10 jobs cancelled\n"
+    assert fal.counters("acme/slow").cancelled == 10
+    assert "planned    10\n" in shell("batch", "status", "out.jsonl.journal.db").stdout
+    assert shell(*cancel).stdout == "0 of 0 jobs cancelled\n"
+    assert fal.count("cancel") == 10
+    killed.open()
+    command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/slow", "-q")
+    assert shell(*command).exit_status == 0
+    assert fal.counters("acme/slow").executions == 20
+
+
+def test_ended_jobs_are_not_cancelled(
+    fal: Emulator, shell: Shell, source: Path, killed: Gate
+) -> None:
+    killed.open()
+    fal.wait_for(lambda: fal.counters("acme/slow").completed == 10)
+    for _ in range(2):
+        outcome = shell("batch", "cancel", "out.jsonl.journal.db")
+        assert outcome.stdout.splitlines() == [
+            "0 of 10 jobs cancelled",
+            "10 had already ended; continue the batch to collect them",
+        ]
+    command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/slow", "-q")
+    assert shell(*command).exit_status == 0
+    assert fal.counters("acme/slow").executions == 10
+
+
+def test_unknown_jobs_are_not_cancelled(fal: Emulator, shell: Shell) -> None:
+    with Journal("journal.db") as journal:
+        journal._opened().commit([Begin("key", ECHO, 0, b"", 1.0)])
+        journal.adopt("key", "764cabcf-b745-4b3e-ae38-1200304cf45b")
+    outcome = shell("batch", "cancel", "journal.db")
+    assert outcome.exit_status == 1
+    assert outcome.stdout == "0 of 1 jobs cancelled\n1 could not be cancelled\n"
+    assert fal.count("cancel") == 1
