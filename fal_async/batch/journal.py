@@ -166,7 +166,8 @@ class Journal:
             keys: The keys. Unknown ones are ignored.
         """
         changes: list[Change] = [Forget(key) for key in keys]
-        self._opened().commit([*changes, Note("output_is_stale", "1")])
+        notes = [Note("output_is_stale", "1"), Note("output_has_forgotten", "1")]
+        self._opened().commit([*changes, *notes])
 
     def adopt(self, key: str, request_id: str) -> None:
         """Record the job of an unsure input that was found by other means.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from dataclasses import replace
@@ -14,9 +15,11 @@ import anyio
 from fal_async._net.background import spawn
 from fal_async._net.files import write_file
 from fal_async._net.threads import Work, run_in_thread
-from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async._protocol.serialization import encode_json
 from fal_async.batch.entries import COMPLETE, Note, Update
 from fal_async.batch.jobs import StoredJob
+from fal_async.batch.output_rows import check_rows, ends_line, last_line, parse_rows
+from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from fal_async.batch.jobs import Job
     from fal_async.batch.journal import Journal
     from fal_async.batch.journal_store import JournalStore
+    from fal_async.batch.output_rows import OutputRow
 
 __all__ = ["OutputFile"]
 
@@ -56,39 +60,73 @@ class OutputFile:
         """Open the file, and cut off rows that are not durable or not valid any more.
 
         Raises:
+            InvalidRequestError: The file has rows that are not of the journal.
             OSError: The file cannot be written.
         """
         await self._journal._read(self._recover)
 
     def _recover(self, store: JournalStore) -> None:
+        if self._path.exists() and not self._path.is_file():
+            raise InvalidRequestError(f"output must be the path of a file, got {self._path}")
         self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
-        note = f"output_size {self._path.resolve()}"
-        durable, size = int(store.note(note) or 0), os.fstat(self._descriptor).st_size
-        is_stale = store.note("output_is_stale") == "1" or size < durable
+        target = str(self._path.resolve())
+        noted, size = store.note(f"output_size {target}"), os.fstat(self._descriptor).st_size
+        durable = size if noted is None else int(noted)
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            is_stale = (
+                store.note("output_is_stale") == "1"
+                or store.note("output_path") != target
+                or size < durable
+                or not ends_line(file, durable)
+            )
+            file.seek(0 if is_stale else last_line(file, durable))
+            rows = parse_rows(self._path, file)
+        check_rows(
+            self._path,
+            rows,
+            store,
+            is_known=noted is not None,
+            may_be_forgotten=noted is not None and store.note("output_has_forgotten") == "1",
+        )
         if is_stale:
-            durable = self._rewrite(store, min(size, durable))
+            durable = self._rewrite(store, rows, min(size, durable))
         os.ftruncate(self._descriptor, durable)
         os.lseek(self._descriptor, durable, os.SEEK_SET)
         self._size = durable
-        store.commit([Note(note, str(durable)), Note("output_is_stale", "0")])
+        notes = {
+            f"output_size {target}": str(durable),
+            "output_path": target,
+            "output_is_stale": "0",
+            "output_has_forgotten": "0",
+        }
+        store.commit([Note(name, value) for name, value in notes.items()])
 
-    def _rewrite(self, store: JournalStore, size: int) -> int:
-        """Keep the rows whose inputs are complete, and mark the others as not written."""
+    def _rewrite(self, store: JournalStore, rows: Iterable[OutputRow], size: int) -> int:
+        """Keep the rows whose inputs are complete, and mark the others as not written.
+
+        Args:
+            store: The journal.
+            rows: The rows of the file.
+            size: The size up to which they are durable.
+        """
         assert self._descriptor is not None  # noqa: S101 -- opened by the caller
-        with os.fdopen(os.dup(self._descriptor), "rb") as file:
-            file.seek(0)
-            lines = file.read(size).splitlines(keepends=True)
-        rows = {str(decode_json(line)["key"]): line for line in lines if line.endswith(b"\n")}
+        ends = itertools.accumulate(len(row.line) for row in rows)
+        durable = {
+            row.key: row.line
+            for row, end in zip(rows, ends, strict=True)
+            if end <= size and row.line.endswith(b"\n")
+        }
         final = {
             key
-            for key, entry in store.find(list(rows)).items()
+            for key, entry in store.find(list(durable)).items()
             if entry.state in COMPLETE and (entry.error is None or entry.error.get("final"))
         }
-        kept = {key: row for key, row in rows.items() if key in final}
-        os.close(self._descriptor)
+        kept = {key: line for key, line in durable.items() if key in final}
         content = b"".join(kept.values())
-        write_file(self._path, content)
-        self._descriptor = os.open(self._path, os.O_RDWR)
+        if os.fstat(self._descriptor).st_size:
+            os.close(self._descriptor)
+            write_file(self._path.resolve(), content)
+            self._descriptor = os.open(self._path, os.O_RDWR)
         changed = [
             entry for entry in store.entries(None) if entry.is_written != (entry.key in kept)
         ]

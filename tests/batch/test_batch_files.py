@@ -181,6 +181,97 @@ async def test_unsure_row_is_replaced(fal: Emulator, client: AsyncClient, tmp_pa
     assert fal.counters(ECHO).executions == 4
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a thesis without a last line break",
+        "a thesis\n",
+        '{"a":1}\n',
+        '{"index":0,"key":"a"}',
+        "[1]\n",
+        "\0\1\0",
+        '{"index":0,"key":"a","ok":true,"request_id":"b"}\n',
+        '{"index":0,"key":"a","ok":true,"request_id":"b"}\n' * 100,
+    ],
+)
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_output_of_others_is_kept(
+    fal: Emulator, client: AsyncClient, tmp_path: Path, content: str, is_known: bool
+) -> None:
+    output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    inputs = [{"n": n} for n in range(5)]
+    if is_known:
+        await run(client, ECHO, inputs, output=output, journal=journal)
+    output.write_text(content)
+    submitted = fal.count("submit")
+    with pytest.raises(InvalidRequestError, match="use another output, or remove the file"):
+        await run(client, ECHO, inputs, output=output, journal=journal)
+    assert output.read_text() == content
+    assert fal.count("submit") == submitted
+
+
+async def test_output_of_another_journal_is_kept(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    inputs = [{"n": n} for n in range(5)]
+    for name in "ab":
+        output, journal = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.db"
+        await run(client, ECHO, inputs, output=output, journal=journal)
+    before = (tmp_path / "a.jsonl").read_bytes()
+    with pytest.raises(InvalidRequestError, match="not of the journal"):
+        await run(client, ECHO, inputs, output=tmp_path / "a.jsonl", journal=tmp_path / "b.db")
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+
+
+async def test_moved_output_is_continued(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    inputs = [{"n": n} for n in range(5)]
+    await run(client, ECHO, inputs[:4], output=output, journal=journal)
+    output.rename(tmp_path / "moved.jsonl")
+    await run(client, ECHO, inputs, output=tmp_path / "moved.jsonl", journal=journal)
+    await run(client, ECHO, inputs, output=output, journal=journal)
+    for path in (output, tmp_path / "moved.jsonl"):
+        assert Counter(row["output"]["n"] for row in written(path)) == Counter(range(5))
+    assert fal.counters(ECHO).executions == 5
+
+
+@pytest.mark.parametrize("removed", [1, 20, 150, 300, 100_000])
+async def test_truncated_output_is_continued(
+    fal: Emulator, client: AsyncClient, tmp_path: Path, removed: int
+) -> None:
+    output, journal = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    inputs = [{"n": n, "text": "x" * 70_000 * (n == 2)} for n in range(5)]
+    await run(client, ECHO, inputs, output=output, journal=journal)
+    content = output.read_bytes()
+    output.write_bytes(content[: max(0, len(content) - removed)])
+    await run(client, ECHO, inputs, output=output, journal=journal)
+    assert Counter(row["output"]["n"] for row in written(output)) == Counter(range(5))
+    output.write_bytes(b"".join(sorted(output.read_bytes().splitlines(keepends=True))[1:]))
+    await run(client, ECHO, inputs, output=output, journal=journal)
+    assert Counter(row["output"]["n"] for row in written(output)) == Counter(range(5))
+    assert fal.counters(ECHO).executions == 5
+
+
+async def test_output_of_forgotten_inputs_is_continued(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    output, path = tmp_path / "out.jsonl", tmp_path / "journal.db"
+    inputs = [{"n": n} for n in range(3)]
+    await run(client, ECHO, inputs, output=output, journal=path)
+    with Journal(path) as journal:
+        journal.forget(*(entry.key for entry in journal.entries()))
+    await run(client, ECHO, inputs, output=output, journal=path)
+    assert Counter(row["output"]["n"] for row in written(output)) == Counter(range(3))
+    assert fal.counters(ECHO).executions == 6
+
+
+async def test_output_must_be_a_file(client: AsyncClient, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="output must be the path of a file"):
+        await run(client, ECHO, [], output=tmp_path)
+
+
 async def test_files_must_differ(client: AsyncClient, tmp_path: Path) -> None:
     path, link = tmp_path / "in.jsonl", tmp_path / "link.jsonl"
     path.write_text('{"n":1}\n')

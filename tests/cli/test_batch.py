@@ -114,9 +114,10 @@ def test_exit_statuses_name_the_cause(fal: Emulator, shell: Shell, source: Path)
     fal.fail(ECHO, Fault(route="submit", drop_response=True, times=1))
     command = ("batch", str(source), "-o", "out.jsonl", "-q", *ENDPOINT)
     assert shell(*command, "--unsure", "report").exit_status == 5
-    assert shell(*command, "--no-journal", "--budget", "3", "--price", "1").exit_status == 3
+    again = ("batch", str(source), "--no-journal", "-q", *ENDPOINT)
+    assert shell(*again, "--budget", "3", "--price", "1").exit_status == 3
     fal.lock()
-    outcome = shell(*command, "--no-journal")
+    outcome = shell(*again)
     assert outcome.exit_status == 4
     assert "Exhausted balance" in outcome.stderr
 
@@ -274,6 +275,21 @@ def test_journal_is_not_overwritten(shell: Shell, source: Path, tmp_path: Path, 
 def test_new_output_is_not_the_new_journal(shell: Shell, source: Path) -> None:
     outcome = shell("batch", str(source), "-o", "new", "--journal", "./new", *ENDPOINT)
     assert (outcome.exit_status, source.with_name("new").exists()) == (2, False)
+
+
+def test_output_without_its_journal_is_kept(
+    fal: Emulator, shell: Shell, source: Path, tmp_path: Path
+) -> None:
+    command = ("batch", str(source), "-o", "out.jsonl", *ENDPOINT)
+    shell(*command)
+    (tmp_path / "out.jsonl.journal.db").unlink()
+    before = (tmp_path / "out.jsonl").read_bytes()
+    for options in ((), ("--no-journal",), ("--journal", "other.db")):
+        outcome = shell(*command, *options)
+        assert outcome.exit_status == 2
+        assert "use another output, or remove the file" in outcome.stderr
+        assert (tmp_path / "out.jsonl").read_bytes() == before
+    assert fal.count("submit") == 10
 
 
 def test_journal_is_shown_and_exported(shell: Shell, source: Path) -> None:
