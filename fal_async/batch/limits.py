@@ -147,7 +147,7 @@ class QueueLimit(FixedLimit):
 
     def observe_running(self, running: int) -> None:
         """Learn the number of jobs that runners execute at once."""
-        self.value = max(self.value, min(2 * running, MAX_QUEUED))
+        self.value: float = max(self.value, min(2 * running, MAX_QUEUED))
 
 
 class AdaptiveLimit(FixedLimit):
@@ -175,7 +175,7 @@ class AdaptiveLimit(FixedLimit):
         """Learn that a direct run was not refused."""
         if self.in_flight >= DEMAND * int(self.value):
             growth = 1 / self.value if self._was_refused else 1.0
-            self.value = min(self._maximum, self.value + growth)
+            self.value: float = min(self._maximum, self.value + growth)
 
     def refused(self, sent_at: float, now: float, retry_after: float | None) -> None:
         """Learn that a direct run was refused, because the account has too many."""
