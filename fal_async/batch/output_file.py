@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections import deque
@@ -19,6 +20,7 @@ from fal_async._protocol.serialization import encode_json
 from fal_async.batch.entries import COMPLETE, Note, Update
 from fal_async.batch.jobs import StoredJob
 from fal_async.batch.output_rows import check_rows, ends_line, last_line, parse_rows
+from fal_async.batch.sqlite import FileLock
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from fal_async.batch.journal_store import JournalStore
     from fal_async.batch.output_rows import OutputRow
 
-__all__ = ["OutputFile"]
+__all__ = ["OutputFile", "output_lock"]
 
 #: The least time between two writes, in seconds.
 WRITE_INTERVAL: Final = 0.25
@@ -50,6 +52,7 @@ class OutputFile:
         self._path = Path(path)
         self._journal = journal
         self._descriptor: int | None = None
+        self._lock = output_lock(self._path)
         self._rows: deque[tuple[str, int, bytes | StoredJob]] = deque()
         self._size = 0
         self._is_writing = False
@@ -61,13 +64,15 @@ class OutputFile:
 
         Raises:
             InvalidRequestError: The file has rows that are not of the journal.
-            OSError: The file cannot be written.
+            OSError: The file cannot be written, or another process writes it.
         """
         await self._journal._read(self._recover)
 
     def _recover(self, store: JournalStore) -> None:
         if self._path.exists() and not self._path.is_file():
             raise InvalidRequestError(f"output must be the path of a file, got {self._path}")
+        if not self._lock.acquire():
+            raise OSError(errno.EBUSY, "another process writes the rows", str(self._path))
         self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
         target = str(self._path.resolve())
         noted, size = store.note(f"output_size {target}"), os.fstat(self._descriptor).st_size
@@ -202,9 +207,15 @@ class OutputFile:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             await run_in_thread(partial(os.close, descriptor), Work.CLEANUP)
+        self._lock.release()
         if self._error is not None:
             raise self._error
 
 
 def _encode_row(job: Job) -> bytes:
     return encode_json(job.to_dict()) + b"\n"
+
+
+def output_lock(path: Path) -> FileLock:
+    """Return the lock of an output, which a process holds while it writes rows."""
+    return FileLock(Path(f"{path.resolve()}-lock"))

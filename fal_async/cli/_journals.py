@@ -17,6 +17,7 @@ from fal_async._protocol.serialization import decode_json, encode_json
 from fal_async.batch.claims import withdraw
 from fal_async.batch.entries import UNIDENTIFIED, Update
 from fal_async.batch.journal import POSTGRES
+from fal_async.batch.output_file import output_lock
 from fal_async.batch.paths import check_distinct
 from fal_async.cli._errors import UsageError, write_note
 from fal_async.errors import FalClientError, InvalidRequestError
@@ -97,13 +98,18 @@ def sort(path: Path) -> int:
     def index(line: bytes) -> int:
         return int(decode_json(line)["index"])
 
+    lock = output_lock(path)
     try:
+        if not lock.acquire():
+            raise UsageError(f"cannot sort {path}: a batch writes it; sort it after its end")
         rows = sorted(path.read_bytes().splitlines(keepends=True), key=index)
         write_file(path, b"".join(rows))
     except OSError as error:
         raise UsageError(f"cannot sort {path}: {error.strerror or error}") from error
     except (ValueError, TypeError, LookupError) as error:
         raise UsageError(f"cannot sort {path}: a line is not a row of an output") from error
+    finally:
+        lock.release()
     return 0
 
 

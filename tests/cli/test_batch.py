@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fal_async import Journal
+from fal_async import AsyncClient, Journal
 from fal_async.batch.entries import Begin
+from fal_async.cli import _journals
+from fal_async.cli._errors import UsageError
 from fal_async.emulator import AppError, Fault
 from tests.support.cli_runner import PROGRAM
+from tests.support.http import gated_echo
 from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
@@ -315,6 +318,27 @@ def test_sorted_output_is_continued(shell: Shell, source: Path, tmp_path: Path) 
     output.write_bytes(b"[1]\n")
     outcome = shell("batch", "sort", "out.jsonl")
     assert (outcome.exit_status, "is not a row" in outcome.stderr) == (2, True)
+
+
+async def test_output_of_a_running_batch_is_not_sorted(
+    fal: Emulator, source: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    gate = fal.gate()
+    fal.register("acme/slow", gated_echo(gate))
+    async with AsyncClient() as client:
+        async with client.batch("acme/slow", source, output=output) as batch:
+            with pytest.raises(UsageError, match="a batch writes it; sort it after its end"):
+                _journals.sort(output)
+            with pytest.raises(OSError, match="another process writes the rows"):
+                async with client.batch(ECHO, source, output=output):
+                    pass
+            gate.open()
+            await batch.run()
+        assert _journals.sort(output) == 0
+    assert [row["index"] for row in map(json.loads, output.read_text().splitlines())] == list(
+        range(10)
+    )
 
 
 @pytest.mark.parametrize("command", ["status", "export", "cancel"])
