@@ -131,6 +131,10 @@ class SQLiteJournalStore(SQLJournalStore):
         except sqlite3.OperationalError as error:
             raise JournalError(f"cannot {action}: {error}{_remedy(str(error))}") from error
         except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+                raise JournalDamagedError(
+                    f"cannot {action}: the file is not a journal; use another path"
+                ) from error
             reason = " ".join(str(error).split())
             raise JournalDamagedError(
                 f"cannot {action}: the file is damaged ({reason}); restore a copy, or save what is "

@@ -48,9 +48,12 @@ def test_damaged_file_is_refused(path: Path) -> None:
 
 
 def test_file_of_another_kind_is_refused(path: Path) -> None:
-    path.write_text("prompt,seed\na cat,7\n" * 100)
-    with pytest.raises(JournalDamagedError, match="file is not a database"):
+    content = "prompt,seed\na cat,7\n" * 100
+    path.write_text(content)
+    with pytest.raises(JournalDamagedError, match="the file is not a journal; use another path"):
         SQLiteJournalStore(str(path), fsync=True).open(exclusive=True)
+    assert path.read_text() == content
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_other_database_is_refused(path: Path) -> None:
