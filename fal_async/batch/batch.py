@@ -20,14 +20,14 @@ from fal_async.batch.entries import SUCCEEDED, Note
 from fal_async.batch.errors import BatchStoppedError
 from fal_async.batch.executor import JobExecutor
 from fal_async.batch.files import FileSaver
-from fal_async.batch.inputs import ItemFactory, count_rows
+from fal_async.batch.inputs import count_rows
 from fal_async.batch.jobs import BatchSummary, Progress, StoredJob
 from fal_async.batch.journal import Journal
 from fal_async.batch.limits import MAX_QUEUED, AdaptiveLimit, FixedLimit, QueueLimit
 from fal_async.batch.options import Budget
 from fal_async.batch.output_file import OutputFile
 from fal_async.batch.paths import check_distinct
-from fal_async.batch.plan import Plan
+from fal_async.batch.plan import Plan, make_factory
 from fal_async.batch.scheduler import Scheduler
 from fal_async.batch.spending import FailureWindow, Rate, Spending
 from fal_async.errors import FalClientError, InvalidRequestError
@@ -94,13 +94,7 @@ class Batch:
             None if options.save is None else FileSaver(dispatcher, self._journal, options.save)
         )
         self._limit = _select_limit(options)
-        self._factory = ItemFactory(
-            options.application,
-            str(options.submit_options.get("path", "")).strip("/"),
-            options.arguments,
-            options.key,
-            repeats_share_key=options.duplicates == "once",
-        )
+        self._factory = make_factory(options)
         self._summary = BatchSummary()
         self._failures = FailureWindow(options.stop_after)
         self._waiting: dict[int, tuple[Job, bool]] = {}

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Final
 
 from fal_async.batch.entries import COMPLETE
 from fal_async.batch.errors import ChangedInputError
-from fal_async.batch.inputs import iterate_chunks
+from fal_async.batch.inputs import ItemFactory, iterate_chunks
 from fal_async.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from fal_async.batch.entries import Entry
     from fal_async.batch.files import FileSaver
-    from fal_async.batch.inputs import Inputs, Item, ItemFactory
+    from fal_async.batch.inputs import Inputs, Item
     from fal_async.batch.journal import Journal
     from fal_async.batch.options import BatchOptions
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "is_complete", "make_factory"]
 
 #: The number of changed inputs that an error names.
 MAX_NAMED: Final = 10
@@ -96,3 +97,27 @@ class Plan:
                 item.is_changed = True
                 if item.entry is not None and item.entry.state in COMPLETE:
                     item.attempts = 0
+
+
+def make_factory(options: BatchOptions) -> ItemFactory:
+    """Return a factory of items with the options of a batch."""
+    return ItemFactory(
+        options.application,
+        str(options.submit_options.get("path", "")).strip("/"),
+        options.arguments,
+        options.key,
+        repeats_share_key=options.duplicates == "once",
+    )
+
+
+def is_complete(item: Item, entry: Entry, options: BatchOptions, journal: Journal) -> bool:
+    """Return whether an entry needs no more jobs."""
+    if entry.state not in COMPLETE or item.is_changed:
+        return False
+    may_start = entry.attempts < options.attempts
+    if entry.state == "lost" and options.lost == "again":
+        return not may_start
+    if entry.state == "failed" and entry.error is not None:
+        is_download = entry.error.get("stage") == "download" and entry.request_id is not None
+        return bool(entry.error.get("final")) or not may_start or is_download
+    return journal.keep_outputs or entry.state == "failed"

@@ -17,6 +17,7 @@ from fal_async.batch.claims import set_attempt
 from fal_async.batch.entries import COMPLETE, PENDING, SUCCEEDED, UNIDENTIFIED, Update
 from fal_async.batch.executor import OTHER_PROCESS_DELAY, READING
 from fal_async.batch.jobs import Again, ErrorFacts, Job, Stop, Unsettled
+from fal_async.batch.plan import is_complete
 from fal_async.batch.unsure import UnsureInputs
 from fal_async.errors import FalClientError
 
@@ -174,14 +175,14 @@ class Scheduler:
             await self._journal._flush()
             await self._reload(item)
         entry = item.entry
-        is_complete = entry is not None and self._is_complete(item, entry)
+        is_known = entry is not None and is_complete(item, entry, self._options, self._journal)
         self._active[item.key] = item
-        await self._wait_until_free(item, is_complete=is_complete)
-        if self.stopped is not None and not is_complete:
+        await self._wait_until_free(item, is_complete=is_known)
+        if self.stopped is not None and not is_known:
             del self._active[item.key]
             return
         assert self._group is not None  # noqa: S101 -- set by `run`
-        if entry is not None and is_complete:
+        if entry is not None and is_known:
             await self._resume(item, entry)
             return
         self._start(item)
@@ -192,18 +193,6 @@ class Scheduler:
         self._limit.in_flight += 1
         self._in_flight.add(item)
         self._group.start_soon(self._execute, item)
-
-    def _is_complete(self, item: Item, entry: Entry) -> bool:
-        """Return whether an entry needs no more jobs."""
-        if entry.state not in COMPLETE or item.is_changed:
-            return False
-        may_start = entry.attempts < self._options.attempts
-        if entry.state == "lost" and self._options.lost == "again":
-            return not may_start
-        if entry.state == "failed" and entry.error is not None:
-            is_download = entry.error.get("stage") == "download" and entry.request_id is not None
-            return bool(entry.error.get("final")) or not may_start or is_download
-        return self._journal.keep_outputs or entry.state == "failed"
 
     async def _wait_until_free(self, item: Item, *, is_complete: bool) -> None:
         """Wait until the limits, the consumer and the budget permit another job."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import signal
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -16,10 +15,10 @@ import anyio
 from fal_async import AsyncClient, Journal
 from fal_async._net.tasks import open_task_group
 from fal_async._protocol.serialization import encode_json
-from fal_async.batch.entries import COMPLETE
 from fal_async.batch.inputs import ItemFactory, iterate_rows, parse_lines
 from fal_async.batch.paths import check_distinct
 from fal_async.batch.postgres import without_password
+from fal_async.batch.survey import survey
 from fal_async.cli._errors import UsageError, sanitize_line, write_note
 from fal_async.cli._input import read_arguments
 from fal_async.cli._schemas import InputSchema
@@ -31,9 +30,10 @@ if TYPE_CHECKING:
 
     from fal_async import Price
     from fal_async.batch.batch import Batch
-    from fal_async.batch.entries import State, Summary
+    from fal_async.batch.entries import State
     from fal_async.batch.inputs import Row
     from fal_async.batch.jobs import BatchSummary, Progress
+    from fal_async.batch.survey import Survey
 
 __all__ = ["BatchCommand", "run"]
 
@@ -190,7 +190,6 @@ async def _run(command: BatchCommand) -> int:
         with Journal(command.journal_path() or ":memory:") as journal:
             if command.retry is not None:
                 _forget(journal, command.retry)
-            earlier = journal.summary()
             batch = client.batch(
                 command.endpoint,
                 rows,
@@ -200,9 +199,10 @@ async def _run(command: BatchCommand) -> int:
                 progress=progress,
                 **command.options,
             )
+            found = await survey(batch)
             async with batch, open_task_group() as group:
                 if not is_quiet:
-                    _write_line(_describe_start(batch, earlier))
+                    _write_line(_describe_start(batch, found))
                 received: list[int] = []
                 group.start_soon(_stop_on_signals, batch, received, is_quiet)
                 failure = await _finish(batch, command)
@@ -253,25 +253,23 @@ def _exit_status(summary: BatchSummary) -> int:
     return _FAILED if summary.failed else 0
 
 
-def _describe_start(batch: Batch, earlier: Summary) -> str:
+def _describe_start(batch: Batch, found: Survey) -> str:
     """Return the rows of a batch in words: what the journal knows of them, and what is left."""
     progress, earlier_price = batch.progress, batch.summary.earlier_price
-    counts = Counter(earlier.states)
-    done = sum(counts[state] for state in COMPLETE)
-    known = {"running": counts["running"], "unsure": counts["unsure"] + counts["submitting"]}
-    total = progress.total or 0
-    left = max(0, total - done)
-    parts = [
-        f"{total:,} rows",
-        *([f"{done:,} done before"] if done else []),
-        *(f"{count:,} {name}" for name, count in known.items() if count),
-        f"{left:,} to do",
-    ]
+    total, left = progress.total or 0, found.work["to do"]
+    parts = [f"{total:,} rows", *_describe_work(found)]
     if left and progress.cost_at_end is not None:
         parts.append(f"about {progress.cost_at_end * left / total:.2f} to pay")
     if earlier_price is not None:
         parts.append(f"the price of a unit is no longer {earlier_price}")
     return ", ".join(parts)
+
+
+def _describe_work(found: Survey) -> list[str]:
+    work = found.work
+    known = {"done before": work["done"], "running": work["running"], "unsure": work["unsure"]}
+    parts = [f"{count:,} {name}" for name, count in known.items() if count]
+    return [*parts, f"{work['to do']:,} to do"]
 
 
 def _describe_end(summary: BatchSummary, command: BatchCommand) -> str:

@@ -134,11 +134,43 @@ def test_first_line_tells_what_is_left(fal: Emulator, shell: Shell, source: Path
     assert outcome.stderr.startswith("5 rows, 4 done before, 1 to do, about 0.50 to pay\n")
     outcome = shell(*command, "--unsure", "report")
     assert outcome.stderr.startswith(
-        "10 rows, 4 done before, 1 unsure, 6 to do, about 3.00 to pay\n"
+        "10 rows, 4 done before, 1 unsure, 5 to do, about 2.50 to pay\n"
     )
     assert "unsure     input 4, key " in shell("batch", "status", "out.jsonl.journal.db").stdout
     outcome = shell(*command, "--json-progress", "--unsure", "report")
     assert [json.loads(line)["total"] for line in outcome.stderr.splitlines()] == [10]
+
+
+def test_first_line_counts_the_rows_of_the_input(shell: Shell, source: Path) -> None:
+    command = ("batch", str(source), "-o", "out.jsonl", "--price", "0.5", "--endpoint")
+    shell(*command, ECHO)
+    source.write_text('{"n":20}\n{"n":9}\n{"n":21}\n{"n":21}\n')
+    outcome = shell(*command, ECHO, "--duplicates", "once", "--limit", "3")
+    assert outcome.stderr.startswith("3 rows, 1 done before, 2 to do, about 1.00 to pay\n")
+    source.write_text('{"n":1}\n{"n":22}\n{"n":22}\n')
+    outcome = shell(*command, ECHO, "--duplicates", "once")
+    assert outcome.stderr.startswith("3 rows, 1 done before, 1 to do, about 0.50 to pay\n")
+
+
+def test_first_line_counts_the_rows_of_the_endpoint(
+    fal: Emulator, shell: Shell, source: Path
+) -> None:
+    fal.register("acme/other", echo)
+    command = ("batch", str(source), "-o", "out.jsonl", "--endpoint")
+    shell(*command, ECHO)
+    assert shell(*command, "acme/other").stderr.startswith("10 rows, 10 to do")
+
+
+def test_first_line_counts_rows_with_attempts_left(
+    fal: Emulator, shell: Shell, source: Path
+) -> None:
+    @fal.endpoint("acme/broken")
+    def broken(arguments: dict[str, Any]) -> dict[str, Any]:
+        raise AppError(500, "no")
+
+    command = ("batch", str(source), "--limit", "2", "-o", "out.jsonl", "--endpoint")
+    shell(*command, "acme/broken", "--attempts", "1")
+    assert shell(*command, "acme/broken").stderr.startswith("2 rows, 2 done before, 0 to do\n")
 
 
 def test_changed_price_is_told(shell: Shell, source: Path) -> None:
