@@ -35,9 +35,8 @@ from fal_async.errors import FalClientError, InvalidRequestError
 if TYPE_CHECKING:
     from fal_async._dispatch.dispatcher import Dispatcher
     from fal_async._net.background import BackgroundTask
-    from fal_async.batch.entries import Entry
-    from fal_async.batch.inputs import Inputs
-    from fal_async.batch.jobs import Job
+    from fal_async.batch.inputs import Inputs, Item
+    from fal_async.batch.jobs import Job, RowChange
     from fal_async.batch.options import BatchOptions
 
 __all__ = ["Batch"]
@@ -97,7 +96,7 @@ class Batch:
         self._factory = make_factory(options)
         self._summary = BatchSummary()
         self._failures = FailureWindow(options.stop_after)
-        self._waiting: dict[int, tuple[Job, bool]] = {}
+        self._waiting: dict[int, tuple[Job, RowChange]] = {}
         self._next_index = 0
         self._ready = 0
         self._is_consumed = True
@@ -344,7 +343,7 @@ class Batch:
             cost_at_end=None if at_end is None else (summary.cost or 0) + at_end,
         )
 
-    def _deliver(self, job: Job, is_written: bool) -> None:  # noqa: FBT001 -- a callback
+    def _deliver(self, job: Job, change: RowChange) -> None:
         """Count an outcome, and pass it on when it is its turn."""
         self._summary.total += 1
         self._summary.add(job)
@@ -358,19 +357,19 @@ class Batch:
                 self._scheduler.stop("failures", error)
         self._ready += 1
         if not self._options.ordered:
-            self._pass_on(job, is_written)
+            self._pass_on(job, change)
             return
         waiting = job.without_output() if isinstance(job, StoredJob) else job
-        self._waiting[job.index] = waiting, is_written
+        self._waiting[job.index] = waiting, change
         while (following := self._waiting.pop(self._next_index, None)) is not None:
             self._next_index += 1
             self._pass_on(*following)
 
-    def _pass_on(self, job: Job, is_written: bool) -> None:  # noqa: FBT001 -- of a callback
+    def _pass_on(self, job: Job, change: RowChange) -> None:
         """Write the row of an outcome, and pass it to the consumer."""
-        if self._output is not None and not is_written:
+        if self._output is not None and change != "none":
             try:
-                self._output.add(job)
+                self._output.add(job, replaces=change == "replaced")
             except OSError as error:
                 self._scheduler.stop("error", error)
         if self._is_consumed:
@@ -384,9 +383,9 @@ class Batch:
             return True
         return self._ready + self._scheduler.saving < self._options.ready
 
-    def _is_needed(self, entry: Entry) -> bool:
+    def _is_needed(self, item: Item) -> bool:
         """Return whether the output of a complete input is delivered or written."""
-        return self._is_consumed or (self._output is not None and not entry.is_written)
+        return self._is_consumed or (self._output is not None and not item.is_written)
 
 
 def _select_limit(options: BatchOptions) -> FixedLimit:

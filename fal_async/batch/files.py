@@ -17,6 +17,7 @@ from fal_async._dispatch.cache import reuse_until
 from fal_async._files.downloads import exists
 from fal_async._files.file import File, download_to, files_in_output
 from fal_async._net.files import remove_hidden_files
+from fal_async._net.threads import Work, run_in_thread
 from fal_async.batch.entries import KnownUpload, Update
 from fal_async.batch.jobs import ErrorFacts
 from fal_async.errors import FalClientError, InvalidRequestError
@@ -115,6 +116,19 @@ class FileSaver:
         """
         if isinstance(self._target, str):
             _format_path(self._target, item, 0, "", "")
+
+    async def has_saved(self, job: Job) -> bool:
+        """Return whether the files of a job's output are at their paths."""
+        files = files_in_output(job.output, File, self._dispatcher)
+        paths = [self._path(job, number, file) for number, file in enumerate(files)]
+
+        def exist() -> bool:
+            return len(paths) == len(job.files) and all(
+                path in {file, file.parent} and file.is_file()  # or its folder was given
+                for path, file in zip(paths, job.files, strict=True)
+            )
+
+        return await run_in_thread(exist, Work.FILES)
 
     async def save(self, job: Job) -> Job:
         """Save all files of a job's output, and record them.

@@ -71,6 +71,7 @@ class Item:
         is_changed: Whether the content differs from what the journal has recorded, so that another
             job is started.
         is_withdrawn: Whether the job is being cancelled, so that another one is started later.
+        is_written: Whether an earlier run has written a row of the input.
         repeats: Later inputs that have the outcome of this one.
     """
 
@@ -89,6 +90,7 @@ class Item:
     repeats_earlier: bool = False
     is_changed: bool = False
     is_withdrawn: bool = False
+    is_written: bool = False
     repeats: list[Item] = field(default_factory=list["Item"])
 
     def make_job(self, *, size: int = 0, **outcome: Any) -> Job:

@@ -36,6 +36,7 @@ __all__ = [
     "Job",
     "Outcome",
     "Progress",
+    "RowChange",
     "Stop",
     "StopReason",
     "StoredJob",
@@ -44,6 +45,9 @@ __all__ = [
 
 #: The reason for which a batch has started no more jobs before its inputs were exhausted.
 StopReason: TypeAlias = Literal["requested", "budget", "failures", "error"]
+
+#: The row of an outcome in the output file: it is there, is added, or replaces one of earlier runs.
+RowChange: TypeAlias = Literal["none", "added", "replaced"]
 
 #: Errors that another job for the same input may not have.
 _PASSING: Final = (ServerError, RateLimitError, TransportError)

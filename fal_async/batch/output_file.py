@@ -55,6 +55,8 @@ class OutputFile:
         self._lock = output_lock(self._path)
         self._rows: deque[tuple[str, int, bytes | StoredJob]] = deque()
         self._size = 0
+        self._first_size = 0
+        self._replaced: set[str] = set()
         self._is_writing = False
         self._written = anyio.Event()
         self._error: OSError | None = None
@@ -97,7 +99,7 @@ class OutputFile:
             durable = self._rewrite(store, rows, min(size, durable))
         os.ftruncate(self._descriptor, durable)
         os.lseek(self._descriptor, durable, os.SEEK_SET)
-        self._size = durable
+        self._size = self._first_size = durable
         notes = {
             f"output_size {target}": str(durable),
             "output_path": target,
@@ -117,17 +119,16 @@ class OutputFile:
         assert self._descriptor is not None  # noqa: S101 -- opened by the caller
         ends = itertools.accumulate(len(row.line) for row in rows)
         durable = {
-            row.key: row.line
+            (row.key, row.index): row.line  # equal inputs may share a key
             for row, end in zip(rows, ends, strict=True)
             if end <= size and row.line.endswith(b"\n")
         }
-        final = {
+        kept = {
             key
-            for key, entry in store.find(list(durable)).items()
+            for key, entry in store.find(list({key for key, _ in durable})).items()
             if entry.state in COMPLETE and (entry.error is None or entry.error.get("final"))
         }
-        kept = {key: line for key, line in durable.items() if key in final}
-        content = b"".join(kept.values())
+        content = b"".join(line for (key, _), line in durable.items() if key in kept)
         if os.fstat(self._descriptor).st_size:
             os.close(self._descriptor)
             write_file(self._path.resolve(), content)
@@ -138,16 +139,34 @@ class OutputFile:
         store.commit([Update(e.key, e.attempts, {"is_written": e.key in kept}) for e in changed])
         return len(content)
 
-    def add(self, job: Job) -> None:
+    def _remove_replaced(self, store: JournalStore) -> None:
+        """Remove the rows of earlier runs that rows of this one replace."""
+        content = self._path.read_bytes()
+        rows = parse_rows(self._path, content[: self._first_size].splitlines(keepends=True))
+        kept = [row.line for row in rows if row.key not in self._replaced]
+        content = b"".join([*kept, content[self._first_size :]])
+        path = self._path.resolve()
+        write_file(path, content)
+        # A crash before this leaves a file that is shorter than the journal knows.
+        store.commit([Note(f"output_size {path}", str(len(content)))])
+
+    def add(self, job: Job, *, replaces: bool = False) -> None:
         """Append the row of a job soon. A large output may be in the journal only.
+
+        Args:
+            job: The job.
+            replaces: Whether earlier runs have written a row of the input, which is removed when
+                the file is closed.
 
         Raises:
             OSError: Earlier rows could not be written.
         """
         if self._error is not None:
             raise self._error
-        if job.ok is None or (job.error is not None and not job.error.final):
-            self._journal._commit_soon(Note("output_is_stale", "1"))  # the outcome may change
+        if replaces:
+            self._replaced.add(job.key)
+        if replaces or job.ok is None or (job.error is not None and not job.error.final):
+            self._journal._commit_soon(Note("output_is_stale", "1"))  # rows have to be removed
         row = job if isinstance(job, StoredJob) and job.output is None else _encode_row(job)
         self._rows.append((job.key, job.attempts, row))
         if not self._is_writing:
@@ -204,10 +223,15 @@ class OutputFile:
         """
         while self._is_writing and self._error is None:
             await self._written.wait()
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            await run_in_thread(partial(os.close, descriptor), Work.CLEANUP)
-        self._lock.release()
+        try:
+            if self._replaced and self._error is None:
+                await self._journal._flush()
+                await self._journal._read(self._remove_replaced)
+        finally:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                await run_in_thread(partial(os.close, descriptor), Work.CLEANUP)
+            self._lock.release()
         if self._error is not None:
             raise self._error
 

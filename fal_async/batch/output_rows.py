@@ -30,11 +30,13 @@ class OutputRow:
 
     Attributes:
         key: The key of the input.
+        index: The index of the input.
         request_id: The id of the job, or ``None``.
         line: The bytes of the row.
     """
 
     key: str
+    index: int
     request_id: str | None
     line: bytes
 
@@ -53,7 +55,7 @@ def parse_rows(path: Path, lines: Iterable[bytes]) -> list[OutputRow]:
     for line in lines:
         try:
             row = cast("Mapping[str, Any]", decode_json(line))
-            rows.append(OutputRow(str(row["key"]), row["request_id"], line))
+            rows.append(OutputRow(str(row["key"]), row["index"], row["request_id"], line))
         except (ValueError, TypeError, LookupError) as error:
             if not (isinstance(error, ValueError) and _is_torn(line)):
                 raise _foreign_error(path, "has lines that are not rows of a batch") from error

@@ -75,7 +75,8 @@ class Plan:
                     keys = [item.key for item in items]
                     found = await self._journal._find(keys)
                     for item in items:
-                        item.entry = found.get(item.key)
+                        item.entry = entry = found.get(item.key)
+                        item.is_written = entry is not None and entry.is_written
                     self._check_changes(items)
                 for item in items:
                     yield item

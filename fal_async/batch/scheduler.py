@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fal_async.batch.executor import JobExecutor
     from fal_async.batch.files import FileSaver
     from fal_async.batch.inputs import Item
-    from fal_async.batch.jobs import Outcome, StopReason
+    from fal_async.batch.jobs import Outcome, RowChange, StopReason
     from fal_async.batch.journal import Journal
     from fal_async.batch.limits import FixedLimit
     from fal_async.batch.options import BatchOptions
@@ -56,7 +56,7 @@ class Scheduler:
         executor: Executes an input.
         saver: Saves the files of outputs, or ``None``.
         spending: The costs.
-        deliver: Called with each outcome, and with whether the output file has its row.
+        deliver: Called with each outcome, and with the change of its row in the output file.
         may_deliver: Returns whether the consumer accepts another outcome of an input.
         is_needed: Returns whether the output of a complete input is needed.
 
@@ -75,9 +75,9 @@ class Scheduler:
         executor: JobExecutor,
         saver: FileSaver | None,
         spending: Spending,
-        deliver: Callable[[Job, bool], None],
+        deliver: Callable[[Job, RowChange], None],
         may_deliver: Callable[[int], bool],
-        is_needed: Callable[[Entry], bool],
+        is_needed: Callable[[Item], bool],
     ) -> None:
         self._dispatcher = dispatcher
         self._journal = journal
@@ -290,28 +290,32 @@ class Scheduler:
                 self.saving -= 1
                 self.notify()
         self._active.pop(item.key, None)
-        self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
+        change: RowChange = "replaced" if item.is_written else "added"
+        self._deliver(job, change)
         for repeat in item.repeats:
             shared: dict[str, Any] = {"index": repeat.index, "row": repeat.row, "units": None}
-            self._deliver(replace(job, resumed=True, cost=None, **shared), False)  # noqa: FBT003 -- as above
+            self._deliver(replace(job, resumed=True, cost=None, **shared), change)
 
     async def _resume(self, item: Item, entry: Entry) -> None:
         """Deliver the outcome that the journal has of an input."""
-        is_saved = self._saver is None or entry.state in {"saved", "lost"}
         is_download = entry.error is not None and entry.error.get("stage") == "download"
         ok = entry.state in SUCCEEDED or (is_download and self._saver is not None)
         body: bytes | None = None
-        if ok and (self._is_needed(entry) or not is_saved):
+        if ok and (self._is_needed(item) or self._saver is not None):
             body = await self._journal._read(lambda store: store.output(entry.key))
         job = item.make_known_job(
             entry, self._dispatcher, ok=ok, body=body, resumed=self._is_earlier(entry)
         )
-        if ok and not is_saved:
+        if (
+            ok
+            and self._saver is not None
+            and not (entry.state in SUCCEEDED and await self._saver.has_saved(job))
+        ):
             assert self._group is not None  # noqa: S101 -- set by `run`
             self._group.start_soon(self._settle, item, job)
             return
         self._active.pop(item.key, None)
-        self._deliver(job, entry.is_written)
+        self._deliver(job, "none" if item.is_written else "added")
 
     async def _settle_unsure(self, item: Item) -> None:
         """Treat an input for which a job may have been started as the options say."""
@@ -375,5 +379,5 @@ class Scheduler:
         self._journal._commit_soon(Update(item.key, item.attempts, values, states=UNIDENTIFIED))
         self._active.pop(item.key, None)
         job = item.make_job(ok=None, error=facts, attempts=item.attempts, resumed=item.resumed)
-        self._deliver(job, False)  # noqa: FBT003 -- the type of a callback
+        self._deliver(job, "replaced" if item.is_written else "added")
         self.notify()

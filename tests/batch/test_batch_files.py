@@ -284,6 +284,17 @@ async def test_files_must_differ(client: AsyncClient, tmp_path: Path) -> None:
         client.batch(ECHO, [], journal=tmp_path / "new", output=str(tmp_path / "new"))
 
 
+async def test_rows_of_equal_inputs_are_kept(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    output, inputs = tmp_path / "out.jsonl", [{"n": 1}, {"n": 2}, {"n": 1}]
+    options: dict[str, Any] = {"output": output, "journal": tmp_path / "journal.db"}
+    fal.fail(ECHO, Fault(route="submit", drop_response=True, skip=1, times=1))
+    for unsure in ("report", "look"):
+        await run(client, ECHO, inputs, duplicates="once", in_flight=1, unsure=unsure, **options)
+        assert sorted(row["index"] for row in written(output)) == [0, 1, 2]
+
+
 async def test_output_needs_its_own_journal(client: AsyncClient, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db", shared=True)
     with pytest.raises(InvalidRequestError, match="output must be None with a shared journal"):
@@ -324,6 +335,60 @@ async def test_failed_download_is_made_up_for(
     rows = written(tmp_path / "out.jsonl")
     assert Counter(row["index"] for row in rows) == Counter(range(3))
     assert all(len(row["files"]) == 2 for row in rows)
+
+
+@pytest.mark.usefixtures("pictures")
+async def test_files_are_saved_as_the_latest_run_asks(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    output, inputs = tmp_path / "out.jsonl", [{"n": n} for n in range(3)]
+    options: dict[str, Any] = {"output": output, "journal": tmp_path / "journal.db"}
+    await run(client, PICTURE, inputs, **options)
+
+    async def check(pattern: str, downloads: int) -> None:
+        before = fal.count("download")
+        summary = await run(client, PICTURE, inputs, save=str(tmp_path / pattern), **options)
+        assert summary.ok == 3
+        assert fal.count("download") - before == downloads
+        rows = written(output)
+        assert sorted(row["index"] for row in rows) == [0, 1, 2]
+        for row in rows:
+            paths = [tmp_path / pattern.format(ext=".png", n=n, **row) for n in range(2)]
+            assert row["files"] == list(map(str, paths))
+            assert all(path.is_file() for path in paths)
+
+    await check("a/{index}-{n}{ext}", 6)
+    await check("a/{index}-{n}{ext}", 0)
+    await check("b/{index}-{n}{ext}", 6)
+    (tmp_path / "b" / "1-0.png").unlink()
+    await check("b/{index}-{n}{ext}", 2)
+    assert fal.counters(PICTURE).executions == 3
+
+
+@pytest.mark.usefixtures("pictures")
+async def test_expired_file_is_a_failed_download(
+    fal: Emulator, client: AsyncClient, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    options: dict[str, Any] = {"output": output, "journal": tmp_path / "journal.db"}
+    await run(client, PICTURE, [{"n": 1}], save=str(tmp_path / "a{n}"), **options)
+    fal.fail(None, Fault(route="download", status=404, times=2))
+    summary = await run(client, PICTURE, [{"n": 1}], save=str(tmp_path / "b{n}"), **options)
+    assert (summary.failed, summary.started) == (1, 0)
+    (row,) = written(output)
+    assert row["error"]["stage"] == "download"
+
+
+async def test_row_of_a_changed_input_is_replaced(client: AsyncClient, tmp_path: Path) -> None:
+    output, inputs = tmp_path / "out.jsonl", [{"id": "a", "n": 1}, {"id": "b", "n": 1}]
+    options: dict[str, Any] = {"output": output, "journal": tmp_path / "journal.db", "key": "id"}
+    await run(client, ECHO, inputs, **options)
+    inputs[0]["n"] = 2
+    await run(client, ECHO, inputs, changed="new", **options)
+    assert sorted((row["key"], row["output"]["n"]) for row in written(output)) == [
+        ("a", 2),
+        ("b", 1),
+    ]
 
 
 @pytest.mark.parametrize("field", ["{missing}", "{index:%}{", "{n.missing}", "{f}"])
