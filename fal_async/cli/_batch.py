@@ -23,6 +23,7 @@ from fal_async.cli._errors import UsageError, sanitize_line, write_note
 from fal_async.cli._input import read_arguments
 from fal_async.cli._schemas import InputSchema
 from fal_async.cli._streams import check_stdout, read_stdin
+from fal_async.cli._waits import WaitReasons
 from fal_async.errors import FalClientError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ async def _run(command: BatchCommand) -> int:
     )
     progress: Any = _write_progress if command.json_progress else not command.quiet
     is_quiet = command.quiet or command.json_progress
-    async with AsyncClient() as client:
+    async with AsyncClient(hooks=None if is_quiet else WaitReasons()) as client:
         if command.max_price is not None:
             await _check_price(client, command)
         with Journal(command.journal_path() or ":memory:") as journal:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fal_async import AsyncClient, Journal
+from fal_async import AsyncClient, ConnectionFailedError, Journal, RetryPolicy
 from fal_async.batch.entries import Begin
 from fal_async.cli import _journals
 from fal_async.cli._errors import UsageError
+from fal_async.cli._waits import WaitReasons
 from fal_async.emulator import AppError, Fault
 from tests.support.cli_runner import PROGRAM
 from tests.support.http import gated_echo
@@ -171,6 +172,36 @@ def test_first_line_counts_rows_with_attempts_left(
     command = ("batch", str(source), "--limit", "2", "-o", "out.jsonl", "--endpoint")
     shell(*command, "acme/broken", "--attempts", "1")
     assert shell(*command, "acme/broken").stderr.startswith("2 rows, 2 done before, 0 to do\n")
+
+
+def test_reasons_of_waits_are_told_once(fal: Emulator, shell: Shell, source: Path) -> None:
+    fal.fail(ECHO, Fault(route="submit", status=429, times=3))
+    command = ("batch", str(source), "-o", "out.jsonl", *ENDPOINT)
+    outcome = shell(*command)
+    assert outcome.exit_status == 0
+    assert outcome.stderr.count("fal_async: waiting: HTTP 429 of submit\n") == 1
+    fal.fail(ECHO, Fault(route="submit", status=429, times=1))
+    outcome = shell(*command, "-q", "--retry", "all")
+    assert (outcome.exit_status, outcome.stderr) == (0, "")
+
+
+async def test_failures_of_listings_and_connections_are_told(
+    fal: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fal.fail(None, Fault(route="requests", status=500, times=1))
+    reasons = WaitReasons()
+    async with AsyncClient(hooks=reasons) as client:
+        assert [request async for request in client.requests.list(ECHO)] == []
+    policy = RetryPolicy(attempts=2)
+    async with AsyncClient(
+        "key", hosts="http://127.0.0.1:9", hooks=reasons, retry=policy
+    ) as client:
+        for _ in range(2):
+            with pytest.raises(ConnectionFailedError):
+                await client.run(ECHO, {})
+    listing, connection = capsys.readouterr().err.splitlines()
+    assert listing == "fal_async: waiting: HTTP 500 of requests"
+    assert connection.startswith("fal_async: waiting: cannot connect to 127.0.0.1:9: ")
 
 
 def test_changed_price_is_told(shell: Shell, source: Path) -> None:
