@@ -15,16 +15,17 @@ import anyio
 from fal_async import AsyncClient, Journal
 from fal_async._net.tasks import open_task_group
 from fal_async._protocol.serialization import encode_json
+from fal_async.batch.errors import ChangedInputError, JournalError
 from fal_async.batch.inputs import ItemFactory, iterate_rows, parse_lines
 from fal_async.batch.paths import check_distinct
 from fal_async.batch.postgres import without_password
 from fal_async.batch.survey import survey
-from fal_async.cli._errors import UsageError, sanitize_line, write_note
+from fal_async.cli._errors import UsageError, name_options, sanitize_line, write_note
 from fal_async.cli._input import read_arguments
 from fal_async.cli._schemas import InputSchema
 from fal_async.cli._streams import check_stdout, read_stdin
 from fal_async.cli._waits import WaitReasons
-from fal_async.errors import FalClientError, InvalidRequestError
+from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -103,6 +104,8 @@ class BatchCommand:
     def journal_path(self) -> str | None:
         """Return the path or URL of the journal."""
         if self.no_journal:
+            if self.journal is not None:
+                raise UsageError("--journal and --no-journal exclude each other")
             return None
         if self.journal is not None:
             return self.journal
@@ -139,7 +142,15 @@ def run(command: BatchCommand, *, dry_run: bool) -> int:
     source = None if command.source == "-" else command.source
     files = {"input": source, "output": command.output, "journal": command.journal_path()}
     check_distinct(files)
-    return anyio.run(_check if dry_run else _run, command)
+    if source is not None:  # before a journal is made
+        next(iterate_rows(Path(source), _ignore), None)
+    try:
+        return anyio.run(_check if dry_run else _run, command)
+    except (InvalidRequestError, MissingCredentialsError, ChangedInputError, JournalError):
+        raise
+    except FalClientError as error:
+        write_note(str(error))
+        return _FATAL
 
 
 async def _check(command: BatchCommand) -> int:
@@ -224,10 +235,10 @@ async def _finish(batch: Batch, command: BatchCommand) -> bool:
             async for job in batch:
                 sys.stdout.buffer.write(encode_json(job.to_dict()) + b"\n")
                 sys.stdout.flush()
-    except InvalidRequestError:
+    except (InvalidRequestError, MissingCredentialsError, BrokenPipeError):
         raise
-    except FalClientError as error:
-        write_note(str(error))
+    except (FalClientError, OSError) as error:
+        write_note(name_options(str(error)))
         return True
     return False
 
@@ -316,6 +327,9 @@ def _forget(journal: Journal, retry: str) -> None:
                 if error.get("stage") != "download" and (retry != "final" or error.get("final"))
             ]
         )
+
+
+def _ignore(message: str) -> None: ...
 
 
 def _warn(message: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 -- typer reads the annotations
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import typer.core
+
+from fal_async.cli._errors import UsageError, name_options
+from fal_async.errors import InvalidRequestError
 
 __all__ = ["batch"]
 
@@ -18,11 +21,30 @@ class _BatchGroup(typer.core.TyperGroup):
         """Insert the command ``run`` if there is none."""
         if args and args[0] not in {*self.commands, "-h", "--help"}:
             args = ["run", *args]
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, args or ["--help"])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command.
+
+        Raises:
+            UsageError: The options are invalid, or a file cannot be used.
+        """
+        from fal_async.batch.errors import ChangedInputError, JournalError
+
+        try:
+            return super().invoke(ctx)
+        except (InvalidRequestError, ChangedInputError, JournalError) as error:
+            raise UsageError(name_options(str(error))) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = "" if error.filename is None else f"cannot use {error.filename}: "
+            raise UsageError(f"{where}{error.strerror or error}") from error
 
 
 batch = typer.Typer(
-    cls=_BatchGroup, no_args_is_help=True, help="Start a job for each row of a file, once."
+    cls=_BatchGroup,
+    help="Start a job for each row of a file, once: batch FILE --endpoint ID [-o FILE].",
 )
 
 JournalPath = Annotated[
@@ -139,7 +161,7 @@ def run_batch(
     command = _batch.BatchCommand(
         source=source,
         endpoint=endpoint,
-        output=output,
+        output=None if output == Path("-") else output,
         journal=journal,
         no_journal=no_journal,
         fields=tuple(fields or ()),

@@ -290,6 +290,14 @@ def test_dry_run_names_rows_that_would_be_raised(
         ("in.jsonl", "--endpoint", "nonsense"),
         ("in.jsonl", "--unsure", "maybe", *ENDPOINT),
         ("in.jsonl", "--arguments", "prompt=missing", *ENDPOINT),
+        ("in.jsonl", "--key", "missing", *ENDPOINT),
+        ("in.jsonl", "--journal", "x.db", "--no-journal", *ENDPOINT),
+        ("in.jsonl", "-o", "missing/out.jsonl", *ENDPOINT),
+        ("in.jsonl", "-o", "missing/out.jsonl", "--no-journal", *ENDPOINT),
+        ("in.jsonl", "-o", ".", *ENDPOINT),
+        ("in.jsonl", "-o", "/dev/full", "--no-journal", *ENDPOINT),
+        ("in.jsonl", "--journal", ".", *ENDPOINT),
+        ("in.jsonl", "--journal", "/dev/full", *ENDPOINT),
     ],
 )
 @pytest.mark.usefixtures("source")
@@ -356,6 +364,51 @@ def test_output_without_its_journal_is_kept(
         assert "use another output, or remove the file" in outcome.stderr
         assert (tmp_path / "out.jsonl").read_bytes() == before
     assert fal.count("submit") == 10
+
+
+@pytest.mark.usefixtures("source")
+def test_missing_key_is_wrong_usage(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FAL_KEY")
+    outcome = shell("batch", "in.jsonl", "-o", "out.jsonl", *ENDPOINT)
+    assert outcome.exit_status == 2
+
+
+def test_missing_input_makes_no_journal(shell: Shell, tmp_path: Path) -> None:
+    for options in ((), ("--dry-run",), ("--limit", "1")):
+        outcome = shell("batch", "in.jsonl", "-o", "out.jsonl", *options, *ENDPOINT)
+        assert (outcome.exit_status, list(tmp_path.glob("*.db"))) == (2, [])
+        assert "cannot read the inputs in.jsonl: No such file" in outcome.stderr
+
+
+def test_messages_name_options(fal: Emulator, shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"n":1,"text":"a"}\n{"n":1,"text":"a"}\n')
+    command = ("batch", "in.jsonl", "-o", "out.jsonl", *ENDPOINT)
+    outcome = shell(*command, "--duplicates", "error")
+    assert outcome.exit_status == 2
+    assert "set --duplicates each for a job" in outcome.stderr
+    assert fal.count("submit") == 0
+    (tmp_path / "in.jsonl").write_text('{"n":1,"text":"a"}\n')
+    shell(*command, "--key", "n")
+    (tmp_path / "in.jsonl").write_text('{"n":1,"text":"b"}\n')
+    outcome = shell(*command, "--key", "n")
+    assert outcome.exit_status == 2
+    assert "set --changed new to start jobs" in outcome.stderr
+    with Journal("out.jsonl.journal.db"):
+        outcome = shell(*command)
+    assert (outcome.exit_status, "shared" in outcome.stderr) == (2, False)
+    assert fal.count("submit") == 1
+
+
+def test_stdout_is_a_dash(shell: Shell, source: Path, tmp_path: Path) -> None:
+    outcome = shell("batch", str(source), "-o", "-", "-q", *ENDPOINT)
+    assert len(rows(outcome.stdout)) == 10
+    assert not (tmp_path / "-").exists()
+
+
+def test_command_without_arguments_shows_its_help(shell: Shell) -> None:
+    outcome = shell("batch")
+    assert (outcome.exit_status, outcome.stderr) == (0, "")
+    assert "batch FILE --endpoint ID" in outcome.stdout
 
 
 def test_journal_is_shown_and_exported(shell: Shell, source: Path) -> None:
