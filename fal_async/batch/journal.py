@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Journal", "open_store"]
+__all__ = ["Journal", "open_store", "read_journal"]
 
 #: The longest time that a commit waits for more changes, in seconds: if a call waits for it, and if
 #: none does.
@@ -325,6 +325,18 @@ def open_store(path: str, *, fsync: bool) -> JournalStore:
     if path.startswith(POSTGRES):
         return PostgresJournalStore(path, fsync=fsync)
     return SQLiteJournalStore(path, fsync=fsync)
+
+
+def read_journal(path: str) -> Journal:
+    """Open a journal that exists for reading, also where no file can be written.
+
+    Raises:
+        JournalError: It cannot be opened.
+    """
+    journal = Journal(path, shared=True)
+    store = open_store(path, fsync=False)
+    journal._run, journal._store = store.open_for_reading(), store
+    return journal
 
 
 def _unpickle(path: str, durable: Any, shared: bool, keep_outputs: bool) -> Journal:  # noqa: FBT001 -- positional in the pickle

@@ -32,6 +32,15 @@ class JournalStore(Protocol):
         """
         raise NotImplementedError
 
+    def open_for_reading(self) -> Run:
+        """Open a journal that exists, without writing anything, as a run of no number.
+
+        Raises:
+            JournalDamagedError: The database is damaged, or is not a journal.
+            JournalTooNewError: A newer version of the library has written it.
+        """
+        raise NotImplementedError
+
     def commit(self, changes: Sequence[Change]) -> list[bool]:
         """Make changes durable in one transaction.
 

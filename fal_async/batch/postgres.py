@@ -53,7 +53,7 @@ class PostgresJournalStore(SQLJournalStore):
     def _subject(self) -> str:
         return f"the journal {without_password(self._url)}"
 
-    def _connect(self) -> None:
+    def _connect(self, *, read_only: bool = False) -> None:
         try:
             import psycopg  # an extra
         except ImportError as error:
@@ -70,6 +70,8 @@ class PostgresJournalStore(SQLJournalStore):
             ) from None
         level = "on" if self._fsync else "off"
         self._execute(f"SET synchronous_commit = {level}", {})
+        if read_only:
+            self._execute("SET default_transaction_read_only = on", {})
 
     @contextmanager
     def _changing_schema(self) -> Generator[None]:

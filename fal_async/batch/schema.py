@@ -1,16 +1,20 @@
-"""The tables of a journal: what each version of the schema has added."""
+"""The tables of a journal: what each version of the schema has added, and the values of rows."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from fal_async.batch.entries import KnownUpload, Note
+from fal_async._protocol.serialization import decode_json, encode_json
+from fal_async.batch.entries import Entry, KnownUpload, Note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fal_async._files.attachment_uploads import UploadContent
     from fal_async.batch.entries import Change
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "identify", "row_order"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "identify", "row_order", "to_column", "to_entry"]
 
 #: Version 1. Outputs are apart from the entries, so that the entries stay small.
 _TABLES: Final = """
@@ -86,3 +90,34 @@ def row_order(change: Change) -> tuple[str, str]:
     if isinstance(change, KnownUpload):
         return "uploads", change.content.sha256.hex()
     return "inputs", change.key
+
+
+def to_column(name: str, value: Any) -> Any:
+    """Return a value of an input as its column has it."""
+    if name in {"error", "files", "handle"} and value is not None:
+        return encode_json(value).decode()
+    if name == "cost" and value is not None:
+        return str(value)
+    return int(bool(value)) if name == "is_written" else value
+
+
+def to_entry(row: Sequence[Any]) -> Entry:
+    """Return the entry of an input by its columns."""
+    return Entry(
+        key=row[0],
+        application=row[1],
+        state=row[2],
+        attempts=row[3],
+        run=row[4],
+        position=row[5],
+        digest=bytes(row[6]),
+        request_id=row[7],
+        handle=None if row[8] is None else decode_json(row[8]),
+        tried_at=row[9],
+        ended_at=row[10],
+        units=row[11],
+        cost=None if row[12] is None else Decimal(row[12]),
+        error=None if row[13] is None else decode_json(row[13]),
+        files=() if row[14] is None else tuple(decode_json(row[14])),
+        is_written=bool(row[15]),
+    )

@@ -13,16 +13,27 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
-from fal_async._protocol.serialization import decode_json, encode_json
-from fal_async.batch.entries import Begin, Entry, Forget, KnownUpload, Run, Summary, Update
-from fal_async.batch.errors import JournalError, JournalInUseError, JournalTooNewError
-from fal_async.batch.schema import SCHEMA, SCHEMA_VERSION, identify, row_order
+from fal_async.batch.entries import Begin, Forget, KnownUpload, Run, Summary, Update
+from fal_async.batch.errors import (
+    JournalDamagedError,
+    JournalError,
+    JournalInUseError,
+    JournalTooNewError,
+)
+from fal_async.batch.schema import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    identify,
+    row_order,
+    to_column,
+    to_entry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from fal_async._files.attachment_uploads import UploadContent
-    from fal_async.batch.entries import Change, State
+    from fal_async.batch.entries import Change, Entry, State
 
 __all__ = ["SQLJournalStore"]
 
@@ -103,7 +114,7 @@ class SQLJournalStore(ABC):
         self._updates: dict[tuple[str, ...], str] = {}
 
     @abstractmethod
-    def _connect(self) -> None:
+    def _connect(self, *, read_only: bool = False) -> None:
         """Connect to the database, and check that it is empty or a journal."""
 
     @abstractmethod
@@ -164,14 +175,32 @@ class SQLJournalStore(ABC):
                 raise
             return self._run
 
-    def _upgrade(self) -> None:
-        """Create the tables, or change those of an earlier version."""
+    def open_for_reading(self) -> Run:
+        """Open a database that is a journal; nothing is written, not even that it is read."""
+        with self._using("open"):
+            try:
+                self._connect(read_only=True)
+                self._known_version(may_be_empty=False)
+                self._run = Run(number=0, name="", host="", pid=0, since=0.0, exclusive=False)
+            except BaseException:
+                self._disconnect()
+                raise
+            return self._run
+
+    def _known_version(self, *, may_be_empty: bool) -> int:
         version = self._schema_version()
+        if version == 0 and not may_be_empty:
+            raise JournalDamagedError(f"cannot open {self._subject}: it is empty")
         if version > SCHEMA_VERSION:
             raise JournalTooNewError(
                 f"cannot open {self._subject}: it has the schema version {version}, and this "
                 f"version of fal_async knows {SCHEMA_VERSION}; update fal_async"
             )
+        return version
+
+    def _upgrade(self) -> None:
+        """Create the tables, or change those of an earlier version."""
+        version = self._known_version(may_be_empty=True)
         if version == SCHEMA_VERSION:
             return
         with self._changing_schema():
@@ -288,7 +317,7 @@ class SQLJournalStore(ABC):
                 f"UPDATE inputs SET {assignments} "  # noqa: S608 -- names of columns and states
                 f"WHERE key = :key AND attempts = :known_attempts{condition}"
             )
-        values = {name: _to_column(name, value) for name, value in change.values.items()}
+        values = {name: to_column(name, value) for name, value in change.values.items()}
         values |= {"key": change.key, "known_attempts": change.attempts}
         updated = self._execute(statement, values).rowcount > 0
         if updated and change.output is not None:
@@ -298,7 +327,7 @@ class SQLJournalStore(ABC):
     def find(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the entries of these keys, without their outputs."""
         rows = self._select_in(f"{_SELECT} WHERE inputs.key IN", keys)
-        return {row[0]: _to_entry(row) for row in rows}
+        return {row[0]: to_entry(row) for row in rows}
 
     def known_jobs(self, request_ids: Sequence[str]) -> set[str]:
         """Return the ids of jobs, among these, that belong to an input."""
@@ -338,7 +367,7 @@ class SQLJournalStore(ABC):
                 rows = self._execute(statement, values).fetchall()
             if not rows:
                 return
-            yield from map(_to_entry, rows)
+            yield from map(to_entry, rows)
             last = rows[-1][0]
 
     def summary(self) -> Summary:
@@ -389,32 +418,3 @@ class SQLJournalStore(ABC):
             if action != "open" and self._run is None:
                 raise JournalError(f"cannot {action} {self._subject}: it is closed")
             yield
-
-
-def _to_column(name: str, value: Any) -> Any:
-    if name in {"error", "files", "handle"} and value is not None:
-        return encode_json(value).decode()
-    if name == "cost" and value is not None:
-        return str(value)
-    return int(bool(value)) if name == "is_written" else value
-
-
-def _to_entry(row: Sequence[Any]) -> Entry:
-    return Entry(
-        key=row[0],
-        application=row[1],
-        state=row[2],
-        attempts=row[3],
-        run=row[4],
-        position=row[5],
-        digest=bytes(row[6]),
-        request_id=row[7],
-        handle=None if row[8] is None else decode_json(row[8]),
-        tried_at=row[9],
-        ended_at=row[10],
-        units=row[11],
-        cost=None if row[12] is None else Decimal(row[12]),
-        error=None if row[13] is None else decode_json(row[13]),
-        files=() if row[14] is None else tuple(decode_json(row[14])),
-        is_written=bool(row[15]),
-    )

@@ -60,10 +60,15 @@ class SQLiteJournalStore(SQLJournalStore):
         self._own_lock: FileLock | None = None
 
     @property
+    def _name(self) -> str:
+        """The path for SQLite: the large outputs of a journal in memory go to a temporary file."""
+        return "" if self._path == ":memory:" else self._path
+
+    @property
     def _subject(self) -> str:
         return f"the journal {self._path}"
 
-    def _connect(self) -> None:
+    def _connect(self, *, read_only: bool = False) -> None:
         if self._path != ":memory:" and _MOUNTS.exists():
             kind = network_file_system(Path(self._path).resolve(), _MOUNTS.read_text("utf-8"))
             if kind is not None:
@@ -73,7 +78,8 @@ class SQLiteJournalStore(SQLJournalStore):
                 )
         # Threads use the connection one at a time. Transactions begin explicitly.
         self._connection = connection = sqlite3.connect(
-            "" if self._path == ":memory:" else self._path,  # large outputs go to a temporary file
+            _read_only_uri(self._path) if read_only else self._name,
+            uri=read_only,
             timeout=BUSY_TIMEOUT,
             isolation_level=None,
             check_same_thread=False,
@@ -84,6 +90,9 @@ class SQLiteJournalStore(SQLJournalStore):
             raise JournalDamagedError(
                 f"cannot open {self._subject}: the database is not a journal; use another path"
             )
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+            return
         wanted = "MEMORY" if self._path == ":memory:" else "WAL"
         (mode,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
         if mode not in {"wal", "memory"}:
@@ -177,6 +186,16 @@ class SQLiteJournalStore(SQLJournalStore):
             lock.release()
 
 
+def _read_only_uri(path: str) -> str:
+    """Return the URI by which SQLite reads a file, also where it cannot write its log."""
+    file = Path(path).resolve()
+    if os.access(file, os.W_OK) and os.access(file.parent, os.W_OK):
+        mode = "rw"  # the last one to close the file removes its log
+    else:
+        mode = "ro" if Path(f"{file}-wal").exists() else "ro&immutable=1"
+    return f"{file.as_uri()}?mode={mode}"
+
+
 def _remedy(message: str) -> str:
     """Return the remedy for an error of SQLite, or nothing."""
     remedies = {
@@ -224,7 +243,9 @@ class FileLock:
         Raises:
             OSError: The file cannot be created.
         """
-        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        is_fixed = self._path.exists() and not os.access(self._path, os.W_OK)
+        mode = os.O_RDONLY if is_fixed else os.O_CREAT | os.O_RDWR
+        descriptor = os.open(self._path, mode | getattr(os, "O_CLOEXEC", 0))
         try:
             if sys.platform == "win32":
                 import msvcrt  # exists on Windows only

@@ -16,7 +16,7 @@ from fal_async._net.files import write_file
 from fal_async._protocol.serialization import decode_json, encode_json
 from fal_async.batch.claims import withdraw
 from fal_async.batch.entries import UNIDENTIFIED, Update
-from fal_async.batch.journal import POSTGRES
+from fal_async.batch.journal import POSTGRES, read_journal
 from fal_async.batch.output_file import output_lock
 from fal_async.batch.paths import check_distinct
 from fal_async.cli._errors import UsageError, write_note
@@ -39,16 +39,16 @@ CONCURRENCY: Final = 16
 CANCELLATION_PATIENCE: Final = 10.0
 
 
-def _open_journal(path: str) -> Journal:
-    """Return a journal that exists: opening another path would make an empty one."""
+def _check_exists(path: str) -> str:
+    """Return the path of a journal that exists: opening another one would make an empty one."""
     if not path.startswith(POSTGRES) and not Path(path).is_file():
         raise InvalidRequestError(f"cannot open the journal {path}: no such file")
-    return Journal(path, shared=True)
+    return path
 
 
 def status(path: str) -> int:
     """Write the counts of a journal to stdout, and the keys of some unsure inputs."""
-    with _open_journal(path) as journal:
+    with read_journal(_check_exists(path)) as journal:
         summary = journal.summary()
         for state, count in sorted(summary.states.items()):
             sys.stdout.write(f"{state:10} {count:,}\n")
@@ -66,7 +66,7 @@ def status(path: str) -> int:
 def export(path: str, output: Path | None) -> int:
     """Write the inputs of a journal as JSON lines, ordered by their position."""
     check_distinct({"journal": path, "output": output})
-    with _open_journal(path) as journal:
+    with read_journal(_check_exists(path)) as journal:
         entries = sorted(journal.entries(), key=lambda entry: entry.position)
         stream = sys.stdout.buffer if output is None else output.open("wb")
         try:
@@ -121,7 +121,7 @@ def cancel(path: str) -> int:
 async def _cancel(path: str) -> int:
     outcomes: Counter[str] = Counter()
     limit = anyio.CapacityLimiter(CONCURRENCY)
-    with _open_journal(path) as journal:
+    with Journal(_check_exists(path), shared=True) as journal:
         entries = [entry for entry in journal.entries("running") if entry.request_id is not None]
         users = journal.runs()
         async with AsyncClient() as client, anyio.create_task_group() as group:

@@ -20,6 +20,7 @@ from tests.support.http import gated_echo
 from tests.support.subprocesses import started
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from fal_async.emulator import Emulator, Gate
@@ -417,6 +418,25 @@ def test_journal_is_shown_and_exported(shell: Shell, source: Path) -> None:
     assert "ended      10" in status.stdout
     exported = shell("batch", "export", "out.jsonl.journal.db")
     assert [row["output"]["n"] for row in rows(exported.stdout)] == list(range(10))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no permissions of folders")
+def test_journal_in_a_read_only_folder_is_read(
+    shell: Shell, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    journal = folder / "journal.db"
+    shell("batch", str(source), "-o", "out.jsonl", "--journal", str(journal), "-q", *ENDPOINT)
+    journal.chmod(0o444)
+    folder.chmod(0o555)
+    access: Callable[[Any, int], bool] = lambda _, mode: mode != os.W_OK  # noqa: E731 -- typed
+    monkeypatch.setattr(os, "access", access)  # root may write anywhere
+    content = journal.read_bytes()
+    assert "ended      10" in shell("batch", "status", str(journal)).stdout
+    assert len(rows(shell("batch", "export", str(journal)).stdout)) == 10
+    assert (journal.read_bytes(), list(folder.iterdir())) == (content, [journal])
+    folder.chmod(0o755)
 
 
 def test_sorted_output_is_continued(shell: Shell, source: Path, tmp_path: Path) -> None:
