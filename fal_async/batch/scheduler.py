@@ -176,11 +176,11 @@ class Scheduler:
             await self._reload(item)
         entry = item.entry
         is_known = entry is not None and is_complete(item, entry, self._options, self._journal)
-        self._active[item.key] = item
         await self._wait_until_free(item, is_complete=is_known)
         if self.stopped is not None and not is_known:
-            del self._active[item.key]
+            self._active.pop(item.key, None)
             return
+        self._active[item.key] = item
         assert self._group is not None  # noqa: S101 -- set by `run`
         if entry is not None and is_known:
             await self._resume(item, entry)
@@ -196,15 +196,16 @@ class Scheduler:
 
     async def _wait_until_free(self, item: Item, *, is_complete: bool) -> None:
         """Wait until the limits, the consumer and the budget permit another job."""
-        is_started = item.entry is not None and item.entry.state == "running"
+        is_started = item.entry is not None and item.entry.state in PENDING
         while self.stopped is None:
             accepts = self._may_deliver(item.index)
             if is_complete and accepts:
                 return
             if not is_complete and accepts and self._limit.is_free(time.monotonic()):
-                if is_started or self._spending.can_start(self._limit.in_flight):
+                reserved = self._limit.in_flight + len(self._unsure)  # each may have a job
+                if is_started or self._spending.can_start(reserved):
                     return
-                if self._limit.in_flight == 0:
+                if reserved == 0:
                     self.stop("budget")
                     return
             self._changed = Waiter()

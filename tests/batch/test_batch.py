@@ -450,6 +450,14 @@ async def test_budget_is_not_exceeded_while_files_are_saved(
     assert (summary.started, summary.stopped) == (1, "budget")
 
 
+async def test_unsure_jobs_count_against_the_budget(fal: Emulator, client: AsyncClient) -> None:
+    fal.fail(ECHO, Fault(route="submit", drop_response=True, times=1))
+    async with client.batch(ECHO, rows(3), price=1, budget=1) as batch:
+        summary = await batch.run()
+    assert (summary.ok, summary.cost, summary.stopped) == (1, Decimal(1), "budget")
+    assert fal.counters(ECHO).executions == 1
+
+
 async def test_job_of_an_earlier_run_is_collected_without_budget(
     fal: Emulator, client: AsyncClient, journal_path: str
 ) -> None:
