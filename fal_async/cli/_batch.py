@@ -15,8 +15,10 @@ import anyio
 from fal_async import AsyncClient, Journal
 from fal_async._net.tasks import open_task_group
 from fal_async._protocol.serialization import encode_json
+from fal_async.batch.entries import SUCCEEDED
 from fal_async.batch.errors import ChangedInputError, JournalError
 from fal_async.batch.inputs import ItemFactory, iterate_rows, parse_lines
+from fal_async.batch.journal import POSTGRES
 from fal_async.batch.paths import check_distinct
 from fal_async.batch.postgres import without_password
 from fal_async.batch.survey import survey
@@ -25,14 +27,19 @@ from fal_async.cli._input import read_arguments
 from fal_async.cli._schemas import InputSchema
 from fal_async.cli._streams import check_stdout, read_stdin
 from fal_async.cli._waits import WaitReasons
-from fal_async.errors import FalClientError, InvalidRequestError, MissingCredentialsError
+from fal_async.errors import (
+    FalClientError,
+    InvalidRequestError,
+    MissingCredentialsError,
+    NotFoundError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from fal_async import Price
     from fal_async.batch.batch import Batch
-    from fal_async.batch.entries import State
+    from fal_async.batch.entries import State, Summary
     from fal_async.batch.inputs import Row
     from fal_async.batch.jobs import BatchSummary, Progress
     from fal_async.batch.survey import Survey
@@ -139,6 +146,8 @@ class BatchCommand:
 def run(command: BatchCommand, *, dry_run: bool) -> int:
     """Run a batch, or with `dry_run` count, price and check its rows; return the exit status."""
     check_stdout()
+    if command.retry is not None and command.retry not in RETRIED:
+        raise UsageError(f"--retry must be one of {', '.join(RETRIED)}, got {command.retry!r}")
     source = None if command.source == "-" else command.source
     files = {"input": source, "output": command.output, "journal": command.journal_path()}
     check_distinct(files)
@@ -158,17 +167,26 @@ async def _check(command: BatchCommand) -> int:
 
     No job is started.
     """
-    factory = ItemFactory(command.endpoint, arguments=command.arguments())
     rows = list(command.rows())
+    factory = ItemFactory(command.endpoint, arguments=command.arguments())
     items = await factory.make([row for _, row in rows])
     async with AsyncClient() as client:
-        try:
-            prices = await client.models.prices(command.endpoint)
-        except FalClientError:
-            prices = {}
+        with _known_journal(command) as journal:
+            batch = client.batch(
+                command.endpoint,
+                [row for _, row in rows],
+                journal=journal,
+                arguments=command.arguments(),
+                **command.options,
+            )
+            retried = () if command.retry is None else tuple(_retried(journal, command.retry))
+            found, earlier = await survey(batch, without=set(retried)), journal.summary()
+        if command.max_price is not None:
+            await _check_price(client, command)
+        prices = {} if command.options["price"] else await client.models.prices(command.endpoint)
         try:
             schema = InputSchema(await client.models.schema(command.endpoint))
-        except FalClientError as error:
+        except NotFoundError as error:
             schema = None
             write_note(f"the rows are not checked: {error}")
     refused = 0
@@ -177,18 +195,46 @@ async def _check(command: BatchCommand) -> int:
         refused += bool(errors)
         if errors:
             _write_line(f"{command.source}, line {number}: {sanitize_line('; '.join(errors))}")
-    parts = [f"{len(rows):,} rows", f"{factory.repeated:,} repeat others"]
+    parts = [f"{len(rows):,} rows", f"{found.repeated:,} repeat others"]
     if schema is not None:
         parts.append(f"{refused:,} would be refused")
     price = prices.get(command.endpoint)
-    cost = "the price is unknown" if price is None else _describe_price(price)
-    sys.stdout.write(f"{', '.join(parts)}; {cost}\n")
-    return _FAILED if refused else 0
+    mean = _mean_cost(command, earlier, price)
+    left = found.work["to do"]
+    cost = "the price is unknown" if mean is None else f"about {mean * left:.2f} to pay"
+    unit = "" if price is None else f", {_describe_price(price)}"
+    counts = ", ".join(_describe_work(found))
+    sys.stdout.write(f"{', '.join(parts)}; {counts}, {cost}{unit}\n")
+    if refused:
+        return _FAILED
+    budget = command.options["budget"]
+    if budget is None:
+        return 0
+    if mean is None:
+        raise UsageError("--price is needed with --budget: the platform names no price")
+    total = (earlier.cost or 0) + mean * left
+    return _BUDGET if total > Decimal(str(budget)) else 0
+
+
+def _known_journal(command: BatchCommand) -> Journal:
+    """Return the journal of a command, or an empty one: opening another path would make a file."""
+    path = command.journal_path()
+    if path is None or not (path.startswith(POSTGRES) or Path(path).exists()):
+        path = ":memory:"
+    return Journal(path, shared=True)
+
+
+def _mean_cost(command: BatchCommand, earlier: Summary, price: Price | None) -> Decimal | None:
+    """Return the mean cost of the jobs before, or the price of a unit, or ``None``."""
+    paid = sum(earlier.states.get(state, 0) for state in SUCCEEDED)
+    if earlier.cost is not None and paid:
+        return earlier.cost / paid
+    if command.options["price"]:
+        return Decimal(str(command.options["price"]))
+    return None if price is None else price.unit_price
 
 
 async def _run(command: BatchCommand) -> int:
-    if command.retry is not None and command.retry not in RETRIED:
-        raise UsageError(f"--retry must be one of {', '.join(RETRIED)}, got {command.retry!r}")
     rows = (
         [row for _, row in command.rows()]
         if command.limit or command.source == "-" or command.fields or command.skip_bad_lines
@@ -201,7 +247,7 @@ async def _run(command: BatchCommand) -> int:
             await _check_price(client, command)
         with Journal(command.journal_path() or ":memory:") as journal:
             if command.retry is not None:
-                _forget(journal, command.retry)
+                journal.forget(*_retried(journal, command.retry))
             batch = client.batch(
                 command.endpoint,
                 rows,
@@ -315,18 +361,14 @@ def _describe_price(price: Price) -> str:
     return f"{price.unit_price} {price.currency} for one {price.unit}"
 
 
-def _forget(journal: Journal, retry: str) -> None:
-    """Forget outcomes of earlier runs, so that their rows are started once more."""
+def _retried(journal: Journal, retry: str) -> Iterator[str]:
+    """Yield the keys of outcomes of earlier runs whose rows are to be started once more."""
     for state in RETRIED[retry]:
-        errors = {entry.key: entry.error or {} for entry in journal.entries(state)}
-        journal.forget(
-            *[
-                key
-                for key, error in errors.items()
-                # Files are downloaded again without another job, which would be paid.
-                if error.get("stage") != "download" and (retry != "final" or error.get("final"))
-            ]
-        )
+        for entry in journal.entries(state):
+            error = entry.error or {}
+            # Files are downloaded again without another job, which would be paid.
+            if error.get("stage") != "download" and (retry != "final" or error.get("final")):
+                yield entry.key
 
 
 def _ignore(message: str) -> None: ...

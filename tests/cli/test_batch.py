@@ -220,6 +220,25 @@ def test_dry_run_starts_nothing(fal: Emulator, shell: Shell, tmp_path: Path) -> 
     assert fal.count("submit") == 0
 
 
+def test_dry_run_counts_what_is_left(fal: Emulator, shell: Shell, source: Path) -> None:
+    command = ("batch", str(source), "-o", "out.jsonl", "--price", "0.5", *ENDPOINT)
+    shell(*command, "--limit", "4")
+    outcome = shell(*command, "--dry-run", "--budget", "5")
+    assert outcome.exit_status == 0
+    assert "; 4 done before, 6 to do, about 3.00 to pay\n" in outcome.stdout
+    assert shell(*command, "--dry-run", "--budget", "4.9").exit_status == 3
+    assert fal.count("submit") == 4
+
+
+def test_dry_run_checks_what_a_run_checks(fal: Emulator, shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"n":1}\n{"n":1}\n')
+    command = ("batch", "in.jsonl", "-o", "out.jsonl", "--dry-run")
+    for wrong in (("--duplicates", "error"), ("--key", "missing"), ("--unsure", "maybe")):
+        assert shell(*command, *wrong, *ENDPOINT).exit_status == 2
+    assert shell(*command, "--endpoint", "acme/missing").exit_status == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "number"),
     [
