@@ -439,6 +439,20 @@ def test_journal_is_shown_and_exported(shell: Shell, source: Path) -> None:
     assert [row["output"]["n"] for row in rows(exported.stdout)] == list(range(10))
 
 
+def test_inputs_without_files_are_not_shown_as_saved(
+    fal: Emulator, shell: Shell, source: Path
+) -> None:
+    @fal.endpoint("acme/images")
+    def draw(arguments: dict[str, Any]) -> dict[str, Any]:
+        image = {"url": "data:text/plain,hello"}
+        return {"image": image} if arguments["n"] < 3 else arguments
+
+    command = ("batch", str(source), "-o", "out.jsonl", "--endpoint", "acme/images", "-q")
+    assert shell(*command, "--save", "{index}{ext}").exit_status == 0
+    status = shell("batch", "status", "out.jsonl.journal.db").stdout
+    assert status.splitlines()[:3] == ["ended      7", "saved      3", "attempts   10"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no permissions of folders")
 def test_journal_in_a_read_only_folder_is_read(
     shell: Shell, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
