@@ -93,15 +93,15 @@ class Slots:
             return
         state.waiting_for = self.name
         state.observer.wait_for_slot(self.name)
-        began = monotonic()
-        await self._wait(began)
+        since = monotonic()
+        await self._wait(since)
         state.waiting_for = ""
-        state.observer.acquire_slot(self.name, monotonic() - began)
+        state.observer.acquire_slot(self.name, monotonic() - since)
 
-    async def _wait(self, began: float) -> None:
+    async def _wait(self, since: float) -> None:
         waiter = Waiter()
         timeout = None if self._waiters else LONG_WAIT
-        self._waiters[waiter] = began
+        self._waiters[waiter] = since
         try:
             while not await waiter.wait(timeout):
                 timeout = None
@@ -127,8 +127,8 @@ class Slots:
 
     def _limit_first_wait(self) -> None:
         """Let the call that has become the first one log its wait; see `LONG_WAIT`."""
-        for waiter, began in self._waiters.items():
-            left = began + LONG_WAIT - monotonic()
+        for waiter, since in self._waiters.items():
+            left = since + LONG_WAIT - monotonic()
             if left > 0:
                 waiter.set_timeout(left)
             break
@@ -144,7 +144,7 @@ class RateLimiter:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._next: dict[object, float] = {}  # of the tenants that are active
-        self._ends: list[tuple[float, int, object]] = []  # when to look for those that are not
+        self._expires: list[tuple[float, int, object]] = []  # when to look for those that are not
         self._numbers = count()
 
     def reserve(self, now: float, tenant: object) -> float:
@@ -155,14 +155,14 @@ class RateLimiter:
         after = (now if moment is None else moment) + self._interval * (1 + others)
         self._next[tenant] = after
         if moment is None:
-            heappush(self._ends, (after, next(self._numbers), tenant))
+            heappush(self._expires, (after, next(self._numbers), tenant))
             return 0.0
         return moment - now
 
     def _remove_inactive(self, now: float) -> None:
-        while self._ends and self._ends[0][0] <= now:
-            _, number, tenant = heappop(self._ends)
+        while self._expires and self._expires[0][0] <= now:
+            _, number, tenant = heappop(self._expires)
             if self._next[tenant] <= now:
                 del self._next[tenant]
             else:
-                heappush(self._ends, (self._next[tenant], number, tenant))
+                heappush(self._expires, (self._next[tenant], number, tenant))

@@ -26,7 +26,7 @@ from fal_async.batch.journal import Journal
 from fal_async.batch.limits import MAX_QUEUED, AdaptiveLimit, FixedLimit, QueueLimit
 from fal_async.batch.options import Budget
 from fal_async.batch.output_file import OutputFile
-from fal_async.batch.paths import check_distinct
+from fal_async.batch.paths import check_unique
 from fal_async.batch.plan import Plan, make_factory
 from fal_async.batch.scheduler import Scheduler
 from fal_async.batch.spending import FailureWindow, Rate, Spending
@@ -88,7 +88,7 @@ class Batch:
             )
         source = inputs if isinstance(inputs, str | os.PathLike) else None
         files = {"input": source, "output": options.output, "journal": self._journal.path}
-        check_distinct(files)
+        check_unique(files)
         self._saver = (
             None if options.save is None else FileSaver(dispatcher, self._journal, options.save)
         )
@@ -369,7 +369,7 @@ class Batch:
         """Write the row of an outcome, and pass it to the consumer."""
         if self._output is not None and change != "none":
             try:
-                self._output.add(job, replaces=change == "replaced")
+                self._output.add(job, replace=change == "replaced")
             except OSError as error:
                 self._scheduler.stop("error", error)
         if self._is_consumed:

@@ -108,7 +108,7 @@ class Candidates:
         """Whether there is a request for each input."""
         return not self._missing
 
-    def decide(
+    def resolve(
         self, taken: set[str], submitting: Iterable[Entry], is_listed: Callable[[Item], bool]
     ) -> list[Decision]:
         """Decide on the inputs, as far as the requests tell.

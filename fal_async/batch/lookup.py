@@ -45,7 +45,7 @@ class _Round:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.longest_running = 0.0
-        self.decisions: list[Decision] | None = None
+        self.result: list[Decision] | None = None
 
 
 class JobSearch:
@@ -97,31 +97,31 @@ class JobSearch:
         shared.items += items
         shared.longest_running = max(shared.longest_running, longest_running)
         async with self._lock:
-            if shared.decisions is None:
+            if shared.result is None:
                 if shared is self._next:
                     self._next = _Round()
-                shared.decisions = await self._search(shared.items, shared.longest_running)
+                shared.result = await self._search(shared.items, shared.longest_running)
         own = set(items)
-        return [each for each in shared.decisions if each.item in own]
+        return [each for each in shared.result if each.item in own]
 
     async def _search(self, items: Sequence[Item], longest_running: float) -> list[Decision]:
-        began = time.time()
+        since = time.time()
         self._longest_other = longest_running
         if self._listed < MIN_LISTED:
             in_journal = await self._journal._read(lambda store: store.longest_job())
             self._longest_other = max(longest_running, in_journal)
         candidates = Candidates(items)
         may_end = True
-        for start, end in self._windows(items, began):
+        for start, end in self._windows(items, since):
             async with aclosing(self._read(start, end)) as requests:
                 async for request in requests:
                     candidates.add(request)
                     if may_end and candidates.are_enough:
-                        decisions = await self._decide(items, candidates, 0.0)
+                        decisions = await self._resolve(items, candidates, 0.0)
                         if len(decisions) == len(items):
                             return decisions
                         may_end = False  # some belong to other inputs
-        return await self._decide(items, candidates, began)
+        return await self._resolve(items, candidates, since)
 
     def _windows(self, items: Sequence[Item], now: float) -> list[tuple[float, float | None]]:
         """Return the times to read, which do not overlap; ``None`` is now.
@@ -153,15 +153,15 @@ class JobSearch:
                     self._longest_listed = max(self._longest_listed, seconds)
                 yield request
 
-    async def _decide(
-        self, items: Sequence[Item], candidates: Candidates, began: float
+    async def _resolve(
+        self, items: Sequence[Item], candidates: Candidates, since: float
     ) -> list[Decision]:
         """Decide on inputs, by the jobs that are known and the requests that were listed.
 
         Args:
             items: The inputs.
             candidates: The requests.
-            began: The time at which the first of all requests was read; 0 if not all were.
+            since: The time at which the first of all requests was read; 0 if not all were.
         """
         request_ids, keys = candidates.request_ids, {item.key for item in items}
 
@@ -179,7 +179,7 @@ class JobSearch:
 
         await self._journal._flush()
         submitting, taken = await self._journal._read(read)
-        return candidates.decide(taken, submitting, lambda item: self.listed_by(item) <= began)
+        return candidates.resolve(taken, submitting, lambda item: self.listed_by(item) <= since)
 
 
 #: The searches that are used, by client, journal and endpoint: calls of `once` share them.

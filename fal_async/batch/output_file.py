@@ -19,7 +19,7 @@ from fal_async._net.threads import Work, run_in_thread
 from fal_async._protocol.serialization import encode_json
 from fal_async.batch.entries import COMPLETE, Note, Update
 from fal_async.batch.jobs import StoredJob
-from fal_async.batch.output_rows import check_rows, ends_line, last_line, parse_rows
+from fal_async.batch.output_rows import check_rows, has_line_end, last_line, parse_rows
 from fal_async.batch.sqlite import FileLock
 from fal_async.errors import InvalidRequestError
 
@@ -84,7 +84,7 @@ class OutputFile:
                 store.note("output_is_stale") == "1"
                 or store.note("output_path") != target
                 or size < durable
-                or not ends_line(file, durable)
+                or not has_line_end(file, durable)
             )
             file.seek(0 if is_stale else last_line(file, durable))
             rows = parse_rows(self._path, file)
@@ -93,7 +93,7 @@ class OutputFile:
             rows,
             store,
             is_known=noted is not None,
-            may_be_forgotten=noted is not None and store.note("output_has_forgotten") == "1",
+            may_forget=noted is not None and store.note("output_has_forgotten") == "1",
         )
         if is_stale:
             durable = self._rewrite(store, rows, min(size, durable))
@@ -150,12 +150,12 @@ class OutputFile:
         # A crash before this leaves a file that is shorter than the journal knows.
         store.commit([Note(f"output_size {path}", str(len(content)))])
 
-    def add(self, job: Job, *, replaces: bool = False) -> None:
+    def add(self, job: Job, *, replace: bool = False) -> None:
         """Append the row of a job soon. A large output may be in the journal only.
 
         Args:
             job: The job.
-            replaces: Whether earlier runs have written a row of the input, which is removed when
+            replace: Whether earlier runs have written a row of the input, which is removed when
                 the file is closed.
 
         Raises:
@@ -163,9 +163,9 @@ class OutputFile:
         """
         if self._error is not None:
             raise self._error
-        if replaces:
+        if replace:
             self._replaced.add(job.key)
-        if replaces or job.ok is None or (job.error is not None and not job.error.final):
+        if replace or job.ok is None or (job.error is not None and not job.error.final):
             self._journal._commit_soon(Note("output_is_stale", "1"))  # rows have to be removed
         row = job if isinstance(job, StoredJob) and job.output is None else _encode_row(job)
         self._rows.append((job.key, job.attempts, row))

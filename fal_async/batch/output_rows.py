@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fal_async.batch.entries import Entry
     from fal_async.batch.journal_store import JournalStore
 
-__all__ = ["OutputRow", "check_rows", "ends_line", "last_line", "parse_rows"]
+__all__ = ["OutputRow", "check_rows", "has_line_end", "last_line", "parse_rows"]
 
 #: The beginning of each row.
 ROW_START: Final = b'{"index":'
@@ -57,7 +57,7 @@ def parse_rows(path: Path, lines: Iterable[bytes]) -> list[OutputRow]:
             row = cast("Mapping[str, Any]", decode_json(line))
             rows.append(OutputRow(str(row["key"]), row["index"], row["request_id"], line))
         except (ValueError, TypeError, LookupError) as error:
-            if not (isinstance(error, ValueError) and _is_torn(line)):
+            if not (isinstance(error, ValueError) and _is_incomplete(line)):
                 raise _foreign_error(path, "has lines that are not rows of a batch") from error
     return rows
 
@@ -68,7 +68,7 @@ def check_rows(
     store: JournalStore,
     *,
     is_known: bool,
-    may_be_forgotten: bool,
+    may_forget: bool,
 ) -> None:
     """Check that rows are of a journal, before the file is changed.
 
@@ -78,7 +78,7 @@ def check_rows(
         store: The journal.
         is_known: Whether the journal has written the file. Otherwise its rows must also have
             the jobs of the journal, since equal inputs have the same keys in all journals.
-        may_be_forgotten: Whether the journal may have forgotten inputs of these rows.
+        may_forget: Whether the journal may have forgotten inputs of these rows.
 
     Raises:
         InvalidRequestError: A row is not of the journal.
@@ -86,12 +86,12 @@ def check_rows(
     entries = store.find(list({row.key for row in rows}))
     for row in rows:
         entry = entries.get(row.key)
-        is_own = may_be_forgotten if entry is None else is_known or row.is_of(entry)
+        is_own = may_forget if entry is None else is_known or row.is_of(entry)
         if not is_own:
             raise _foreign_error(path, "has rows that are not of the journal of this batch")
 
 
-def ends_line(file: BinaryIO, size: int) -> bool:
+def has_line_end(file: BinaryIO, size: int) -> bool:
     """Return whether a line ends at this size of a file."""
     if size == 0:
         return True
@@ -112,14 +112,14 @@ def last_line(file: BinaryIO, size: int) -> int:
     return 0
 
 
-def _is_torn(line: bytes) -> bool:
+def _is_incomplete(line: bytes) -> bool:
     """Return whether a line may be what a crash has left of the last row."""
     is_start = line.startswith(ROW_START) or ROW_START.startswith(line)
     return not line.endswith(b"\n") and (is_start or not line.strip(b"\0"))
 
 
-def _foreign_error(path: Path, finding: str) -> InvalidRequestError:
+def _foreign_error(path: Path, reason: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"cannot continue the output {os.fspath(path)}: it {finding}, and would be overwritten; "
+        f"cannot continue the output {os.fspath(path)}: it {reason}, and would be overwritten; "
         "use another output, or remove the file"
     )

@@ -13,10 +13,10 @@ from fal_async.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_distinct"]
+__all__ = ["check_unique"]
 
 
-def check_distinct(paths: Mapping[str, str | os.PathLike[str] | None]) -> None:
+def check_unique(paths: Mapping[str, str | os.PathLike[str] | None]) -> None:
     """Check that no file has two uses, under whatever names. Nothing is opened.
 
     Args:

@@ -19,7 +19,7 @@ from fal_async.batch.entries import SUCCEEDED
 from fal_async.batch.errors import ChangedInputError, JournalError
 from fal_async.batch.inputs import ItemFactory, iterate_rows, parse_lines
 from fal_async.batch.journal import POSTGRES
-from fal_async.batch.paths import check_distinct
+from fal_async.batch.paths import check_unique
 from fal_async.batch.postgres import without_password
 from fal_async.batch.survey import survey
 from fal_async.cli._errors import UsageError, name_options, sanitize_line, write_note
@@ -150,7 +150,7 @@ def run(command: BatchCommand, *, dry_run: bool) -> int:
         raise UsageError(f"--retry must be one of {', '.join(RETRIED)}, got {command.retry!r}")
     source = None if command.source == "-" else command.source
     files = {"input": source, "output": command.output, "journal": command.journal_path()}
-    check_distinct(files)
+    check_unique(files)
     if source is not None:  # before a journal is made
         next(iterate_rows(Path(source), _ignore), None)
     try:

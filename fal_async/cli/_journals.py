@@ -18,7 +18,7 @@ from fal_async.batch.claims import withdraw
 from fal_async.batch.entries import UNIDENTIFIED, Update
 from fal_async.batch.journal import POSTGRES, read_journal
 from fal_async.batch.output_file import output_lock
-from fal_async.batch.paths import check_distinct
+from fal_async.batch.paths import check_unique
 from fal_async.cli._errors import UsageError, write_note
 from fal_async.errors import FalClientError, InvalidRequestError
 from fal_async.types import Completed
@@ -71,7 +71,7 @@ def status(path: str) -> int:
 
 def export(path: str, output: Path | None) -> int:
     """Write the inputs of a journal as JSON lines, ordered by their position."""
-    check_distinct({"journal": path, "output": output})
+    check_unique({"journal": path, "output": output})
     with read_journal(_check_exists(path)) as journal:
         entries = sorted(journal.entries(), key=lambda entry: entry.position)
         stream = sys.stdout.buffer if output is None else output.open("wb")

@@ -51,7 +51,7 @@ def decide(
     candidates = Candidates(items)
     for request in requests:
         candidates.add(request)
-    decisions = candidates.decide(set(taken), rivals, lambda _: certain)
+    decisions = candidates.resolve(set(taken), rivals, lambda _: certain)
     return {each.item.key: each.request_id or each.state for each in decisions}
 
 
