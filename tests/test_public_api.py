@@ -256,7 +256,8 @@ def test_first_call_loads_what_it_needs(name: str, fal: Emulator) -> None:
     loaded = loaded_modules(FIRST_CALLS[name].format(key=fal.key, url=fal.url))
     assert "fal_async._http.pool" in loaded
     late = NOT_FOR_FIRST_CALL + (NOT_FOR_FIRST_ASYNC_CALL if name == "async" else [])
-    assert sorted(loaded & set(late)) == []
+    # Older versions of anyio import more.
+    assert sorted(loaded & set(late) - loaded_modules("import anyio")) == []
 
 
 def test_blocking_import_is_light() -> None:

@@ -13,7 +13,7 @@ import anyio
 
 from fal_async._auth.cdn_tokens import CdnTokens
 from fal_async._core.hooks import scoped_hooks
-from fal_async._core.secrets import Secret
+from fal_async._core.secrets import conceal
 from fal_async._dispatch.call_observer import NO_OBSERVER
 from fal_async._dispatch.call_state import CallScope, CallState, current_call
 from fal_async._http.response import ExchangeFailed, StreamedResponse
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from fal_async._config import Hosts, RetryPolicy
+    from fal_async._core.secrets import Secret
     from fal_async._dispatch.call_state import SubmittedJob
     from fal_async._dispatch.resources import SharedResources
     from fal_async._protocol.operation import Content
@@ -350,7 +351,7 @@ class Dispatcher:
             headers |= state.observer.trace_headers()
         headers |= request.headers
         if "authorization" in headers:
-            authorization = Secret(headers.pop("authorization"))
+            authorization = conceal(headers.pop("authorization"))
         content = request.content
         if isinstance(content, bytes):
             return headers, content, authorization
