@@ -392,7 +392,8 @@ class ResponseBody:
                 raise ReadError("the response was closed before its end")
             try:
                 received = await self._connection.receive(self._timeout, self._read_size)
-                if len(received) == self._read_size:
+                # Chunks are parsed one by one, which must not take long.
+                if len(received) == self._read_size and response.remaining is not None:
                     self._read_size = min(2 * self._read_size, MAX_READ)
                 response.feed(received)
             except BaseException:

@@ -46,6 +46,8 @@ class ResponseParser:
             peer does not announce it.
         is_upgraded: Whether the peer has switched to another protocol.
         trailing: The bytes of that protocol that have arrived.
+        remaining: The number of bytes that are missing from a body of known length, which are not
+            parsed; ``None`` for other bodies, and before the head is complete.
     """
 
     __slots__ = (
@@ -58,7 +60,6 @@ class ResponseParser:
         "_overhead",
         "_raw_head",
         "_rejection",
-        "_rest",
         "_was_repaired",
         "body_chunks",
         "complete",
@@ -69,6 +70,7 @@ class ResponseParser:
         "is_upgraded",
         "keep_alive",
         "reason",
+        "remaining",
         "reusable",
         "started",
         "status",
@@ -86,7 +88,7 @@ class ResponseParser:
         self._informational = 0
         self._header_bytes = 0
         self._overhead = 0
-        self._rest: int | None = None  # of a body whose length is known
+        self.remaining: int | None = None  # of a body whose length is known
         self.started = False
         self.status = 0
         self.http_version = "1.1"
@@ -108,7 +110,7 @@ class ResponseParser:
             self.reusable = False
         elif not received:
             self._feed_eof()
-        elif self._rest is not None:
+        elif self.remaining is not None:
             self._take(llhttp, received)
         else:
             self.started = True
@@ -137,13 +139,13 @@ class ResponseParser:
         if self.has_head and not self.complete:
             lengths = [value for name, value in self.headers if name.lower() == b"content-length"]
             if lengths:  # llhttp rejects a second one, and one with chunks
-                self._rest = int(lengths[0]) - sum(map(len, self.body_chunks))
+                self.remaining = int(lengths[0]) - sum(map(len, self.body_chunks))
 
     def _take(self, llhttp: httptools.HttpResponseParser, received: bytes) -> None:
         """Add received bytes to a body of known length."""
-        rest = self._rest or 0
+        rest = self.remaining or 0
         self.body_chunks.append(received if len(received) <= rest else received[:rest])
-        self._rest = rest = rest - len(received)
+        self.remaining = rest = rest - len(received)
         if rest <= 0:
             self.complete = True
             has_trailing = rest < 0
