@@ -174,7 +174,8 @@ def read_text(value: object) -> str | None:
 
 def _number(value: str) -> float | None:
     """Parse a decimal number in ASCII digits; ``None`` for any other text, and for infinity."""
-    if not value or not _DECIMAL.fullmatch(value.strip()):
+    text = value.strip()
+    if not _DECIMAL.fullmatch(text):
         return None
-    number = float(value)
+    number = float(text)
     return number if math.isfinite(number) else None
