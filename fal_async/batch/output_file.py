@@ -50,6 +50,7 @@ class OutputFile:
 
     def __init__(self, path: str | os.PathLike[str], journal: Journal) -> None:
         self._path = Path(path)
+        self._target = self._path.resolve()  # a rewrite must not replace a symbolic link
         self._journal = journal
         self._descriptor: int | None = None
         self._lock = output_lock(self._path)
@@ -60,6 +61,11 @@ class OutputFile:
         self._is_writing = False
         self._written = anyio.Event()
         self._error: OSError | None = None
+
+    @property
+    def _size_note(self) -> str:
+        """The name of the note that has the durable size."""
+        return f"output_size {self._target}"
 
     async def open(self) -> None:
         """Open the file, and cut off rows that are not durable or not valid any more.
@@ -76,8 +82,8 @@ class OutputFile:
         if not self._lock.acquire():
             raise OSError(errno.EBUSY, "another process writes the rows", str(self._path))
         self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
-        target = str(self._path.resolve())
-        noted, size = store.note(f"output_size {target}"), os.fstat(self._descriptor).st_size
+        size_note, target = self._size_note, str(self._target)
+        noted, size = store.note(size_note), os.fstat(self._descriptor).st_size
         durable = size if noted is None else int(noted)
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             is_stale = (
@@ -101,7 +107,7 @@ class OutputFile:
         os.lseek(self._descriptor, durable, os.SEEK_SET)
         self._size = self._first_size = durable
         notes = {
-            f"output_size {target}": str(durable),
+            size_note: str(durable),
             "output_path": target,
             "output_is_stale": "0",
             "output_has_forgotten": "0",
@@ -131,7 +137,7 @@ class OutputFile:
         content = b"".join(line for (key, _), line in durable.items() if key in kept)
         if os.fstat(self._descriptor).st_size:
             os.close(self._descriptor)
-            write_file(self._path.resolve(), content)
+            write_file(self._target, content)
             self._descriptor = os.open(self._path, os.O_RDWR)
         changed = [
             entry for entry in store.entries(None) if entry.is_written != (entry.key in kept)
@@ -145,10 +151,9 @@ class OutputFile:
         rows = parse_rows(self._path, content[: self._first_size].splitlines(keepends=True))
         kept = [row.line for row in rows if row.key not in self._replaced]
         content = b"".join([*kept, content[self._first_size :]])
-        path = self._path.resolve()
-        write_file(path, content)
+        write_file(self._target, content)
         # A crash before this leaves a file that is shorter than the journal knows.
-        store.commit([Note(f"output_size {path}", str(len(content)))])
+        store.commit([Note(self._size_note, str(len(content)))])
 
     def add(self, job: Job, *, replace: bool = False) -> None:
         """Append the row of a job soon. A large output may be in the journal only.
@@ -180,8 +185,7 @@ class OutputFile:
                 await run_in_thread(partial(self._append, [row for _, _, row in rows]), Work.FILES)
                 for key, attempts, _ in rows:
                     self._journal._commit_soon(Update(key, attempts, {"is_written": True}))
-                note = f"output_size {self._path.resolve()}"
-                self._journal._commit_soon(Note(note, str(self._size)))
+                self._journal._commit_soon(Note(self._size_note, str(self._size)))
                 if not self._rows:
                     await anyio.sleep(WRITE_INTERVAL)
         except OSError as error:
