@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from fal_async.batch.entries import SUCCEEDED, UNIDENTIFIED
-from fal_async.batch.files import FileSaver
 from fal_async.batch.plan import Plan, is_complete, make_factory
 
 if TYPE_CHECKING:
@@ -49,10 +48,9 @@ async def survey(batch: Batch, *, without: Collection[str] = ()) -> Survey:
         InvalidRequestError: An input is invalid.
         JournalError: The journal cannot be read.
     """
-    options, journal = batch._options, batch._journal
+    options = batch._options
     factory = make_factory(options)
-    saver = None if options.save is None else FileSaver(batch._dispatcher, journal, options.save)
-    plan = Plan(batch._inputs, factory, journal, options, saver)
+    plan = Plan(batch._inputs, factory, batch._journal, options, batch._saver)
     found = Survey()
     async for item in plan.items():
         if item.key in without:
