@@ -137,7 +137,7 @@ class FileSaver:
             The job with the paths; with an error if a file cannot be downloaded or written.
         """
         paths: list[Path] = []
-        values: dict[str, Any] = {"state": "saved", "error": None}
+        values: dict[str, Any]
         try:
             run = await self._journal._open()
             for number, file in enumerate(files_in_output(job.output, File, self._dispatcher)):
@@ -148,7 +148,8 @@ class FileSaver:
                     await download_to(self._dispatcher, file.url, path, None, *names, run.name)
                 )
             job = replace(job, files=tuple(paths))
-            values["files"] = [str(path) for path in paths]
+            files = [str(path) for path in paths]
+            values = {"state": "saved" if files else "ended", "error": None, "files": files}
         except (FalClientError, OSError) as error:
             facts = ErrorFacts.from_error(error)
             facts = replace(facts, stage="download", started=True, final=False)

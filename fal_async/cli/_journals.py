@@ -50,13 +50,8 @@ def status(path: str) -> int:
     """Write the counts of a journal to stdout, and the keys of some unsure inputs."""
     with read_journal(_check_exists(path)) as journal:
         summary = journal.summary()
-        states = Counter(summary.states)
-        without_files = sum(not entry.files for entry in journal.entries("saved"))
-        states["saved"] -= without_files
-        states["ended"] += without_files
-        for state, count in sorted(states.items()):
-            if count:
-                sys.stdout.write(f"{state:10} {count:,}\n")
+        for state, count in sorted(summary.states.items()):
+            sys.stdout.write(f"{state:10} {count:,}\n")
         sys.stdout.write(f"{'attempts':10} {summary.attempts:,}\n")
         sys.stdout.write(f"{'units':10} {summary.units:g}\n")
         if summary.cost is not None:
