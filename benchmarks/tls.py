@@ -22,6 +22,7 @@ _LEGS: Final = {
 }
 _STUB: Final = ("--tls",)
 _CASES: Final = [replace(case, stub=_STUB) for case in run.BENCHMARK.cases[:3]]
+_CASE_NAMES: Final = {case.name for case in _CASES}
 
 BENCHMARK: Final[Benchmark] = replace(
     run.BENCHMARK,
@@ -30,5 +31,9 @@ BENCHMARK: Final[Benchmark] = replace(
     legs=tuple(leg for leg in run.BENCHMARK.legs if leg.name in _LEGS),
     cases=tuple(_CASES),
     quick=tuple(replace(case, stub=_STUB) for case in run.BENCHMARK.quick),
-    bars=tuple(bar for bar in run.BENCHMARK.bars if bar.case in {case.name for case in _CASES}),
+    bars=tuple(
+        replace(bar, at_most=0.7) if bar.against == "aiohttp" else bar
+        for bar in run.BENCHMARK.bars
+        if bar.case in _CASE_NAMES and bar.against in _LEGS
+    ),
 )
