@@ -46,23 +46,32 @@ def check_hooks(hooks: object) -> tuple[Hook, ...]:
     return tuple(checked)
 
 
-@contextmanager
-def log_failures(hook: Hook) -> Generator[None]:
+class log_failures:  # noqa: N801 -- used like a function; a generator would cost more
     """Log an exception of a hook, without the error of the call during which it was raised.
 
     Messages of the platform quote arguments, which no log line may contain. A hook that always
     fails is called several times by each call, so later exceptions of a type are logged at DEBUG.
     """
-    during = sys.exception()
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 -- of the caller's hook
+
+    __slots__ = ("_during", "_hook")
+
+    def __init__(self, hook: Hook) -> None:
+        self._hook = hook
+        self._during = sys.exception()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
         last: BaseException = error
-        while last.__context__ not in (None, during):
+        while last.__context__ not in (None, self._during):
             last = last.__context__
         last.__context__ = None
-        level = logging.ERROR if _is_first(hook, error) else logging.DEBUG
+        level = logging.ERROR if _is_first(self._hook, error) else logging.DEBUG
         _log.log(level, "A hook has failed, which does not affect the call", exc_info=error)
+        return True
 
 
 def _is_first(hook: Hook, error: Exception) -> bool:

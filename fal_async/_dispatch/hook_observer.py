@@ -6,10 +6,11 @@ It loads when the first call with hooks starts, since the events take time to im
 from __future__ import annotations
 
 import inspect
-from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -52,7 +53,8 @@ __all__ = ["HookObserver"]
 _call_ids = count(1)
 
 
-class _Attempt(NamedTuple):
+@dataclass(slots=True)
+class _Attempt:
     """The last attempt of an operation.
 
     Attributes:
@@ -151,7 +153,7 @@ class HookObserver(CallObserver):
         self._attempts[id(operation)] = attempt
         content = operation.request.content
         self._sent += len(content) if isinstance(content, bytes) else content.size
-        parts = urlsplit(url)
+        host, port = _address(url.partition("://")[2].partition("/")[0])
         self._emit(
             AttemptStarted(
                 call=self.call,
@@ -159,8 +161,8 @@ class HookObserver(CallObserver):
                 request=attempt.request,
                 attempt=attempt.number,
                 method=operation.request.method,
-                host=parts.hostname or "",
-                port=parts.port,
+                host=host,
+                port=port,
             )
         )
 
@@ -198,13 +200,12 @@ class HookObserver(CallObserver):
 
     def receive(self, operation: Operation[Any], response: Response) -> None:
         """Count the body, and keep what `CallEnded` reports of the headers."""
-        attempt = self._last_attempt(operation)
-        self._attempts[id(operation)] = attempt._replace(is_final=True)
+        self._last_attempt(operation).is_final = True
         self._received += len(response.body)
         if operation.name == "submit" and response.ok:
             self._queued = monotonic()
-        with suppress(KeyError, ValueError):
-            self._units = float(response.headers["x-fal-billable-units"])
+        if (units := response.billable_units) is not None:
+            self._units = units
 
     def receive_bytes(self, count: int) -> None:
         """Count the bytes."""
@@ -215,8 +216,8 @@ class HookObserver(CallObserver):
     ) -> None:
         """Report the retry."""
         self._retries += 1
-        attempt = self._last_attempt(operation)._replace(is_final=False)
-        self._attempts[id(operation)] = attempt
+        attempt = self._last_attempt(operation)
+        attempt.is_final = False
         self._emit(
             RetryScheduled(
                 call=self.call,
@@ -315,14 +316,17 @@ class HookObserver(CallObserver):
         )
 
     def _last_attempt(self, operation: Operation[Any]) -> _Attempt:
-        return self._attempts.get(id(operation)) or _Attempt(self._requests, 1, monotonic())
+        attempt = self._attempts.get(id(operation))
+        if attempt is None:
+            attempt = self._attempts[id(operation)] = _Attempt(self._requests, 1, monotonic())
+        return attempt
 
     def _emit(self, event: Event) -> None:
         with use_call_state(None):  # calls of hooks are no part of this call
             for hook in self._hooks:
                 with log_failures(hook):
                     outcome = hook(event)
-                    if inspect.isawaitable(outcome):
+                    if outcome is not None and inspect.isawaitable(outcome):
                         run_later(hook, outcome)
 
     def _call_tracing_hooks(self, method: str, argument: object) -> list[Any]:
@@ -333,6 +337,12 @@ class HookObserver(CallObserver):
                 if (function := getattr(hook, method, None)) is not None:
                     found.append(function(argument))
         return found
+
+
+@lru_cache(maxsize=64)
+def _address(netloc: str) -> tuple[str, int | None]:
+    parts = urlsplit(f"//{netloc}")
+    return parts.hostname or "", parts.port
 
 
 def _outcome(error: BaseException | None) -> Outcome:

@@ -88,6 +88,11 @@ class Response:
         return self.headers.get("x-fal-request-timeout-type", "").strip().lower() == "user"
 
     @property
+    def billable_units(self) -> float | None:
+        """The charged units; ``None`` without a valid header."""
+        return _number(self.headers.get("x-fal-billable-units", ""))
+
+    @property
     def content_type(self) -> str:
         """The media type, without parameters, in lower case."""
         return _media_type(self.headers.get("content-type", ""))
@@ -156,9 +161,9 @@ def parse_output(response: Response) -> Output:
         value = response.json() if response.body else None
     else:
         value = response.text if kind.startswith("text/") else response.body
-    headers = response.headers
-    units = _number(headers.get("x-fal-billable-units", ""))
-    return Output(value, response.request_id, units, response.retries, headers)
+    return Output(
+        value, response.request_id, response.billable_units, response.retries, response.headers
+    )
 
 
 def read_id(value: object) -> str | None:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 import fal_async
 from fal_async import (
@@ -24,6 +27,8 @@ from tests.support.events import EventRecorder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.requests import Request
 
     from fal_async.emulator import Gate
 
@@ -85,6 +90,18 @@ async def test_run_reports_its_steps(observed: AsyncClient, events: EventRecorde
     assert ended.bytes_sent == len('{"prompt":"a cat"}') == ended.bytes_received
     assert ended.seconds >= response.seconds
     assert ended.seconds_in_slot == 0
+
+
+@pytest.mark.parametrize(("header", "units"), [("1.5", 1.5), ("nan", None), ("1e400", None)])
+async def test_units_are_those_of_result(
+    observed: AsyncClient, events: EventRecorder, fal: Emulator, header: str, units: float | None
+) -> None:
+    async def respond(request: Request) -> JSONResponse:
+        return JSONResponse({}, headers={"x-fal-billable-units": header})
+
+    fal.register("acme/priced", Starlette(routes=[Route("/", respond, methods=["POST"])]))
+    result = await observed.run("acme/priced", {})
+    assert result.billable_units == events.one(hooks.CallEnded).billable_units == units
 
 
 async def test_subscribe_is_one_call(
