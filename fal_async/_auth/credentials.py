@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 import anyio
 
 from fal_async._core.secrets import Secret, Variables, conceal
-from fal_async._net.event_loops import running_loop
+from fal_async._net.running_loop import running_loop
 from fal_async._net.threads import run_in_thread
 from fal_async._protocol.credentials import (
     AuthHeader,

@@ -9,6 +9,7 @@ ended. It ends with its work, with `BackgroundTask.cancel`, or with its event lo
   (``asyncio.all_tasks`` does not list them). One async generator per loop waits for them at the
   end. They do not finish if a loop is closed without ``shutdown_asyncgens``.
 - trio: ``trio.run`` cancels its system tasks once the main task has ended, and waits for them.
+  Background tasks are shielded, and one of the system tasks tells them of the end.
 
 In both cases the work has a grace period to finish, and is cancelled after it. Connections and
 other values per loop (`PerLoop`) are closed later. A forked process does not inherit background
@@ -24,7 +25,9 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
 
 import anyio
-from anyio.lowlevel import current_token
+
+from fal_async._net.running_loop import running_loop
+from fal_async._net.trio_service import TrioService
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,7 +56,7 @@ class BackgroundTask:
         self._scope = anyio.CancelScope(shield=True)
         self._done = anyio.Event()
         self._ending = False
-        self._loop: Any = current_token().native_token
+        self._loop: Any = running_loop()
 
     @property
     def done(self) -> bool:
@@ -115,25 +118,31 @@ def spawn(
             function that returns it at that moment.
         context: The context variables of the work; ``None`` copies those of the caller.
     """
-    loop: Any = current_token().native_token
+    loop: Any = running_loop()
     task = BackgroundTask(grace_period)
     context = copy_context() if context is None else context
     if hasattr(loop, "create_task"):
         _spawn_on_asyncio(loop, task, lambda: work(*args), context)
     else:
-        from trio.lowlevel import spawn_system_task  # the running loop has imported it
-
-        async def run() -> None:
-            async with anyio.create_task_group() as group:
-                group.start_soon(task.run, lambda: work(*args))
-                try:
-                    await task.wait()
-                except BaseException:
-                    task.end()
-                    raise
-
-        spawn_system_task(run, context=context)
+        _spawn_on_trio(loop, task, lambda: work(*args), context)
     return task
+
+
+def _spawn_on_trio(
+    token: object, task: BackgroundTask, work: Callable[[], Awaitable[object]], context: Context
+) -> None:
+    from trio.lowlevel import spawn_system_task  # the running loop has imported it
+
+    service = TrioService.current(token)
+    service.add_on_end(task.end)
+
+    async def run() -> None:
+        try:
+            await task.run(work)
+        finally:
+            service.remove_on_end(task.end)
+
+    spawn_system_task(run, context=context)
 
 
 class _AsyncioTasks:

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
-import sys
 import threading
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from anyio.lowlevel import current_token
-
 from fal_async._net.background import finish, run_nowait
+from fal_async._net.running_loop import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-__all__ = ["PerLoop", "running_loop"]
+__all__ = ["PerLoop"]
 
 T = TypeVar("T")
 
 #: Values of ended loops, and of loops of the parent process, that only their loop could close.
 _unclosable: list[object] = []
-
-
-def running_loop() -> object:
-    """Return the running event loop: that of asyncio, or the token of trio.
-
-    Raises:
-        RuntimeError: No event loop is running in this thread.
-    """
-    try:
-        loop = asyncio.get_running_loop()
-        # Trio may run as a guest of asyncio.
-        if "trio" not in sys.modules or asyncio.current_task(loop) is not None:
-            return loop  # saves most of the calls
-    except RuntimeError:
-        pass
-    try:
-        return current_token().native_token
-    except RuntimeError:
-        raise
-    except Exception as error:  # the error of some versions of anyio is no RuntimeError
-        raise RuntimeError("no event loop is running in this thread") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute
 
-from fal_async._net.event_loops import running_loop
-from fal_async._net.tasks import optional_timeout
+from fal_async._net.running_loop import running_loop
+from fal_async._net.timers import call_later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -260,11 +260,22 @@ async def _wait(
     timeout: float | None = None,
 ) -> bool:
     """Wait until a socket is ready or closed; return whether the wait ended in time."""
-    with optional_timeout(timeout):
-        with contextlib.suppress(anyio.ClosedResourceError):
-            await ready(sock)
-        return True
-    return False
+    is_late = False
+
+    def end() -> None:
+        nonlocal is_late
+        is_late = True
+        anyio.notify_closing(sock)  # wakes up the tasks that wait for the socket
+
+    timer = None if timeout is None else call_later(timeout, end)
+    try:
+        await ready(sock)
+    except anyio.ClosedResourceError:
+        return not is_late
+    finally:
+        if timer is not None:
+            timer.cancel()
+    return True
 
 
 def _make_reader(sock: socket.socket) -> _AsyncioReader | None:

@@ -6,12 +6,13 @@ import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
-from fal_async._net.event_loops import running_loop
+from fal_async._net.running_loop import running_loop
+from fal_async._net.timers import call_later
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
+    from trio.lowlevel import Abort, Task
+
+    from fal_async._net.timers import Timer
 
 __all__ = ["Turns", "Waiter"]
 
@@ -23,26 +24,23 @@ class Waiter:
     """A wait of one task until another wakes it up, or until a time has passed.
 
     An event and a cancel scope in one. Ten thousand tasks may wait for long, and the garbage
-    collector traverses all of their objects. On asyncio this needs a third of them.
+    collector traverses all of their objects. This needs a third of them.
 
     Attributes:
         is_ready: Whether `wake` was called.
     """
 
-    __slots__ = ("_limit", "_ready", "is_ready")
+    __slots__ = ("_limit", "_sleeper", "is_ready")
 
     def __init__(self) -> None:
         self.is_ready = False
-        self._ready: asyncio.Future[None] | anyio.Event | None = None
-        self._limit: TimerHandle | anyio.CancelScope | None = None
+        self._sleeper: asyncio.Future[None] | Task | None = None
+        self._limit: Timer | None = None
 
     def wake(self) -> None:
         """Wake up the task, now or when it waits."""
         self.is_ready = True
-        if isinstance(self._ready, anyio.Event):
-            self._ready.set()
-        elif self._ready is not None:
-            _complete(self._ready)
+        self._end_wait()
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until `wake` was called; return false if the time has passed before.
@@ -55,34 +53,45 @@ class Waiter:
         loop = running_loop()
         try:
             if isinstance(loop, asyncio.AbstractEventLoop):
-                self._ready = loop.create_future()
+                self._sleeper = future = loop.create_future()
                 if timeout is not None:
                     self.set_timeout(timeout)
-                await self._ready
+                await future
             else:
-                self._ready = anyio.Event()
-                with anyio.CancelScope() as self._limit:
-                    if timeout is not None:
-                        self.set_timeout(timeout)
-                    await self._ready.wait()
+                from trio.lowlevel import current_task, wait_task_rescheduled  # the running loop
+
+                self._sleeper = current_task()
+                if timeout is not None:
+                    self.set_timeout(timeout)
+                await wait_task_rescheduled(self._abort)
         finally:
-            limit, self._limit, self._ready = self._limit, None, None
-            if isinstance(limit, asyncio.TimerHandle):
+            limit, self._limit, self._sleeper = self._limit, None, None
+            if limit is not None:
                 limit.cancel()
         return self.is_ready
 
     def set_timeout(self, seconds: float) -> None:
         """Set the longest time that the current wait, which has no timeout, still takes."""
-        if isinstance(self._limit, anyio.CancelScope):
-            self._limit.deadline = anyio.current_time() + seconds
-        elif isinstance(self._ready, asyncio.Future):
-            loop = self._ready.get_loop()
-            self._limit = loop.call_later(seconds, _complete, self._ready)
+        if self._sleeper is not None:
+            self._limit = call_later(seconds, self._end_wait)
 
+    def _end_wait(self) -> None:
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is None:
+            return
+        if isinstance(sleeper, asyncio.Future):
+            if not sleeper.done():
+                sleeper.set_result(None)
+        else:
+            from trio.lowlevel import reschedule  # the running loop has imported it
 
-def _complete(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+            reschedule(sleeper)
+
+    def _abort(self, _: object) -> Abort:
+        from trio.lowlevel import Abort  # the running loop has imported it
+
+        self._sleeper = None
+        return Abort.SUCCEEDED
 
 
 class Turns:

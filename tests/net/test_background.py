@@ -124,6 +124,26 @@ async def test_system_exit_does_not_end_the_program(
     assert len(caplog.records) == 1
 
 
+def test_task_that_another_starts_at_the_end_has_a_grace_period(run: Run) -> None:
+    tasks: list[BackgroundTask] = []
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            tasks.append(spawn(anyio.sleep_forever, grace_period=0.01))
+            with anyio.CancelScope(shield=True):
+                await tasks[0].wait()
+
+    async def main() -> None:
+        spawn(work, grace_period=0.01)
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+
+    run(main)
+    assert [task.cancelled for task in tasks] == [True]
+
+
 async def test_task_can_be_cancelled() -> None:
     task = spawn(anyio.sleep_forever)
     await anyio.lowlevel.checkpoint()
