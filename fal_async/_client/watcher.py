@@ -24,6 +24,7 @@ from fal_async._http.response import ExchangeFailed
 from fal_async._http.transports import httpx_is_mocked
 from fal_async._net.threads import decode
 from fal_async._net.time_slice import SlicedDecoder
+from fal_async._net.timers import call_later
 from fal_async._net.waiters import Waiter
 from fal_async._protocol import queue
 from fal_async._protocol.logs import StatusFilter
@@ -235,24 +236,27 @@ class JobWatcher:
 
     async def _receive(self) -> Status | None:
         """Receive the next status; ``None`` when the stream or its slot has to be released."""
+        response = self._response
+        assert response is not None  # noqa: S101 -- `_open_stream` has opened it
         status: Status | None = None
         if not self._share.is_requested:
-            with anyio.CancelScope() as scope:
-                self._share.on_requested = scope.cancel
-                try:
-                    status = await self._next_event()
-                finally:
-                    self._share.on_requested = None
+            self._share.on_requested = response.interrupt
+            try:
+                status = await self._next_event(response)
+            finally:
+                self._share.on_requested = None
         if isinstance(status, Completed):
-            with anyio.move_on_after(STREAM_DRAIN_TIMEOUT):
-                await self._next_event()
+            timer = call_later(STREAM_DRAIN_TIMEOUT, response.interrupt)
+            try:
+                await self._next_event(response)
+            finally:
+                timer.cancel()
         return status
 
-    async def _next_event(self) -> Status | None:
+    async def _next_event(self, response: StreamedResponse) -> Status | None:
         """Receive the status of the next event; ``None`` at the end, or if the stream failed."""
-        response, decoder = self._response, self._decoder
-        assert response is not None  # noqa: S101 -- `_open_stream` has opened it
-        assert decoder is not None  # noqa: S101 -- likewise
+        decoder = self._decoder
+        assert decoder is not None  # noqa: S101 -- `_open_stream` has made it
         try:
             while True:
                 for event in decoder.items:

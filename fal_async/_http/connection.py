@@ -403,6 +403,10 @@ class ResponseBody:
                 self._release_once(reusable=response.reusable)
         return response.read_body()
 
+    def interrupt(self) -> None:
+        """Close the connection at once; see `BodyStream.interrupt`."""
+        self._release_once(reusable=False)
+
     async def aclose(self) -> None:
         """Close the connection, unless the response was read to its end."""
         self._release_once(reusable=False)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
+import anyio
 import httpx
 
 from fal_async._http.response import StreamedResponse, decode_headers
@@ -17,6 +18,7 @@ from fal_async._net.errors import (
     LocalProtocolError,
     PoolTimeout,
     ProxyError,
+    ReadError,
     UnsupportedProtocol,
     from_httpx_error,
 )
@@ -138,6 +140,7 @@ class _ResponseStream:
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
+        self._scope = anyio.CancelScope()
         stream = response.stream
         was_read = response.is_stream_consumed and not isinstance(stream, httpx.ByteStream)
         self.is_decoded = was_read or not isinstance(stream, httpx.AsyncByteStream)
@@ -151,10 +154,18 @@ class _ResponseStream:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._scope.cancel_called:
+            raise ReadError("the read was interrupted")
         try:
-            return await anext(self._chunks)
+            with anyio.CancelScope() as self._scope:
+                return await anext(self._chunks)
         except httpx.RequestError as error:
             raise from_httpx_error(error)(str(error)) from error
+        raise ReadError("the read was interrupted")
+
+    def interrupt(self) -> None:
+        """Cancel the read; see `BodyStream.interrupt`."""
+        self._scope.cancel()
 
     async def aclose(self) -> None:
         """Close the response."""

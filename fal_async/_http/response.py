@@ -137,6 +137,10 @@ class BodyStream(Protocol):
 
     async def __anext__(self) -> bytes: ...
 
+    def interrupt(self) -> None:
+        """Let the read that waits for a chunk fail, if there is one, or else the next read."""
+        ...
+
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end."""
         ...
@@ -213,6 +217,11 @@ class StreamedResponse:
             raise ExchangeFailed.from_error(
                 error, sent=True, request_id=self.headers.get("x-fal-request-id")
             ) from error
+
+    def interrupt(self) -> None:
+        """Let the read of the body that is under way fail, if there is one, or else the next."""
+        if self._stream is not None:
+            self._stream.interrupt()
 
     async def read(self, *, limit: int) -> Response:
         """Read the whole body and close the response.
