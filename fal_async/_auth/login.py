@@ -100,7 +100,7 @@ class LoginTokenFile:
         """
         lock = await self._lock()
 
-        async def refresh_and_unlock() -> AuthHeader:
+        async def refresh_and_unlock(_: object) -> AuthHeader:
             try:
                 return await self._refresh_locked(rejected)
             finally:
@@ -161,7 +161,8 @@ class LoginTokenFile:
             self._unsaved_tokens = None
 
     async def _lock(self) -> int:
-        attempt = partial(run_in_thread, self._try_lock)
+        async def attempt(_: object) -> int | None:
+            return await run_in_thread(self._try_lock)
 
         async def unlock(descriptor: int | None) -> None:
             if descriptor is not None:

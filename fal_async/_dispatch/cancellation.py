@@ -169,15 +169,13 @@ class JobCanceller:
             ClientClosedError: The client was closed before the platform responded.
         """
 
-        async def work() -> T:
-            with anyio.CancelScope() as scope:
-                self._open.submissions.add(scope)
-                try:
-                    return await submit()
-                finally:
-                    self._open.submissions.discard(scope)
-                    self._notify()
-            raise ClientClosedError("the client was closed before the platform responded")
+        async def work(task: BackgroundTask) -> T:
+            self._open.submissions.add(task)
+            try:
+                return await submit()
+            finally:
+                self._open.submissions.discard(task)
+                self._notify()
 
         return await run_to_completion(
             work, grace_period=self.grace_period, on_abandoned=on_abandoned
@@ -261,7 +259,7 @@ class _OpenWork:
     def __init__(self) -> None:
         self.process = os.getpid()
         self.subscriptions: dict[Subscription, None] = {}
-        self.submissions: set[anyio.CancelScope] = set()
+        self.submissions: set[BackgroundTask] = set()
         self.cancels: dict[str, PendingCancel] = {}
 
     @property

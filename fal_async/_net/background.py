@@ -50,13 +50,13 @@ class BackgroundTask:
         error: The exception that the work raised, which was logged; ``None`` if it raised none.
     """
 
-    def __init__(self, grace_period: float | Callable[[], float]) -> None:
+    def __init__(self, loop: Any, grace_period: float | Callable[[], float]) -> None:
         self.error: BaseException | None = None
         self._grace_period = grace_period
         self._scope = anyio.CancelScope(shield=True)
         self._done = anyio.Event()
         self._ending = False
-        self._loop: Any = running_loop()
+        self._loop = loop
 
     @property
     def done(self) -> bool:
@@ -119,7 +119,7 @@ def spawn(
         context: The context variables of the work; ``None`` copies those of the caller.
     """
     loop: Any = running_loop()
-    task = BackgroundTask(grace_period)
+    task = BackgroundTask(loop, grace_period)
     context = copy_context() if context is None else context
     if hasattr(loop, "create_task"):
         _spawn_on_asyncio(loop, task, lambda: work(*args), context)

@@ -18,10 +18,12 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute
 
 from fal_async._net.running_loop import running_loop
-from fal_async._net.timers import call_later
+from fal_async._net.timers import call_later, find_call_later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    from fal_async._net.timers import Timer
 
 __all__ = ["CHUNK", "SocketStream"]
 
@@ -43,6 +45,7 @@ class SocketStream(ByteStream):
 
     def __init__(self, sock: socket.socket) -> None:
         self._reader = _make_reader(sock)
+        self._call_later = call_later if self._reader else find_call_later()
         self._socket = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self.is_tls: bool = self._tls is not None
@@ -131,7 +134,7 @@ class SocketStream(ByteStream):
         if self._reader is not None and not self._writes_first:
             return await self._reader.wait(timeout)
         ready = anyio.wait_writable if self._writes_first else anyio.wait_readable
-        return await _wait(ready, self._socket, timeout)
+        return await _wait(ready, self._socket, timeout, self._call_later)
 
     async def wait_sendable(self) -> None:
         """Wait until `send_nowait` sends data or gives an error, or until the stream is closed."""
@@ -258,6 +261,7 @@ async def _wait(
     ready: Callable[[socket.socket], Awaitable[None]],
     sock: socket.socket,
     timeout: float | None = None,
+    later: Callable[[float, Callable[[], object]], Timer] = call_later,
 ) -> bool:
     """Wait until a socket is ready or closed; return whether the wait ended in time."""
     is_late = False
@@ -267,7 +271,7 @@ async def _wait(
         is_late = True
         anyio.notify_closing(sock)  # wakes up the tasks that wait for the socket
 
-    timer = None if timeout is None else call_later(timeout, end)
+    timer = None if timeout is None else later(timeout, end)
     try:
         await ready(sock)
     except anyio.ClosedResourceError:

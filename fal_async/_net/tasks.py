@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from fal_async._net.background import BackgroundTask
+
 __all__ = [
     "AbandonedResultHandler",
     "ConnectionContext",
@@ -58,7 +60,7 @@ def shielded_cleanup(seconds: float = CLEANUP_TIMEOUT) -> anyio.CancelScope:
 
 
 async def run_to_completion(
-    work: Callable[[], Awaitable[T]],
+    work: Callable[[BackgroundTask], Awaitable[T]],
     *,
     grace_period: Callable[[], float],
     on_abandoned: Callable[[T], Awaitable[None]],
@@ -66,7 +68,7 @@ async def run_to_completion(
     """Do work in the background, so that it completes even if the caller is cancelled.
 
     Args:
-        work: A coroutine function.
+        work: A coroutine function; called with the background task that does the work.
         grace_period: Returns the time, in seconds, that a cancelled caller waits for the work and
             for `on_abandoned`. They have the same time when the event loop ends.
         on_abandoned: Called with the result, in the background, if the caller was cancelled before
@@ -74,6 +76,9 @@ async def run_to_completion(
 
     Returns:
         The result of the work.
+
+    Raises:
+        ClientClosedError: The work was cancelled.
     """
     results: list[T] = []
     error: Exception | None = None
@@ -82,7 +87,7 @@ async def run_to_completion(
     async def run() -> None:
         nonlocal error
         try:
-            results.append(await work())
+            results.append(await work(task))
         except Exception as raised:  # noqa: BLE001 -- raised by the caller below
             error = raised
         finally:
@@ -106,7 +111,11 @@ async def run_to_completion(
         raise
     if results:
         return results[0]
-    raise error or task.error or ClientClosedError("the event loop has ended")
+    raise (
+        error
+        or task.error
+        or ClientClosedError("the client or its event loop was closed before the response")
+    )
 
 
 @asynccontextmanager

@@ -43,6 +43,9 @@ class TrioService:
     """A system task of one trio run, started on first use."""
 
     def __init__(self) -> None:
+        from trio import current_time  # the running loop has imported it
+
+        self._time = current_time
         self._on_end: dict[Callable[[], object], None] = {}
         self._is_running = False
         self._is_ending = False
@@ -61,7 +64,8 @@ class TrioService:
 
     def add_on_end(self, call: Callable[[], object]) -> None:
         """Call a function when the main task has ended; timers go on until it is removed."""
-        self._start()
+        if not self._is_running:
+            self._start()
         self._on_end[call] = None
         if self._is_ending:
             call()
@@ -73,20 +77,18 @@ class TrioService:
             self._scope.cancel()
 
     def _start(self) -> None:
-        if not self._is_running:
-            from trio.lowlevel import spawn_system_task  # the running loop has imported it
+        from trio.lowlevel import spawn_system_task  # the running loop has imported it
 
+        with contextlib.suppress(RuntimeError):  # the run has ended, and cancels all waits
             spawn_system_task(self._run)
             self._is_running = True
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> TrioTimer:
         """Call a function after a time in seconds."""
-        import trio  # the running loop has imported it
-
-        with contextlib.suppress(RuntimeError):  # the run has ended, and cancels all waits
+        if not self._is_running:
             self._start()
         timer = TrioTimer(self, call)
-        due = trio.current_time() + seconds
+        due = self._time() + seconds
         self._pending += 1
         heappush(self._timers, (due, next(self._numbers), timer))
         if self._scope is not None and due < self._scope.deadline:
@@ -124,7 +126,7 @@ class TrioService:
         with trio.CancelScope(deadline=due) as self._scope:
             await trio.sleep_forever()
         self._scope = None
-        now = trio.current_time()
+        now = self._time()
         while self._timers and self._timers[0][0] <= now:
             timer = heappop(self._timers)[2]
             call, timer.call = timer.call, None
