@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
     from types import TracebackType
 
-    from fal_async._net.tasks import AbandonedResultHandler
     from fal_async.sync._task import Outcome
 
 __all__ = ["Portal"]
@@ -70,10 +69,7 @@ class Portal:
 
     def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a coroutine function on the loop, and return its result or raise its error."""
-        work = partial(function, *args, **kwargs)
-        return self._run(
-            _Call(self, lambda _, value: value, work, abandoned_result_handler(function))
-        )
+        return self._run(_Call(self, _unchanged, partial(function, *args, **kwargs)))
 
     def call_and_wrap(
         self,
@@ -84,8 +80,7 @@ class Portal:
         **kwargs: P.kwargs,
     ) -> WrapperT:
         """Run a coroutine function on the loop, wrap its result there, and return the wrapper."""
-        work = partial(function, *args, **kwargs)
-        return self._run(_Call(self, wrap, work, abandoned_result_handler(function)))
+        return self._run(_Call(self, wrap, partial(function, *args, **kwargs)))
 
     def _run(self, call: _Call[T, WrapperT]) -> WrapperT:
         """Wait for a call.
@@ -188,20 +183,25 @@ def _stop(threads: dict[int, EventLoopThread]) -> None:
         thread.stop()
 
 
+def _unchanged(portal: Portal, value: T) -> T:
+    return value
+
+
 class _Call(Generic[T, WrapperT]):
-    """A call, and the handler of a result that its thread cannot receive."""
+    """A call, and what becomes of a result that its thread cannot receive."""
+
+    __slots__ = ("_function", "_is_handled", "_portal", "_value", "_wrap")
 
     def __init__(
         self,
         portal: Portal,
         wrap: Callable[[Portal, T], WrapperT],
         function: partial[Awaitable[T]],
-        handler: AbandonedResultHandler | None,
     ) -> None:
         self._portal = portal
         self._wrap = wrap
         self._function = function
-        self._handler = handler
+        self._is_handled = False
         self._value: T | None = None
 
     async def work(self, task: PortalTask[Any, WrapperT]) -> WrapperT:
@@ -212,12 +212,12 @@ class _Call(Generic[T, WrapperT]):
 
     def recover(self, outcome: Outcome[WrapperT], interrupt: BaseException) -> None:
         """Keep, attach to the interrupt, or undo an outcome that arrived with an interrupt."""
-        error, handler = outcome.error, self._handler
+        error, handler = outcome.error, abandoned_result_handler(self._function.func)
         is_redelivered = handler is not None and handler.is_redelivered
         if outcome.succeeded:
             if not is_redelivered:
                 vars(interrupt)["outcome"] = outcome.value
-            if handler is not None:
+            if handler is not None and not self._is_handled:
                 self._portal.call(self._handle_result, self._value)
         elif (
             is_redelivered
@@ -228,8 +228,9 @@ class _Call(Generic[T, WrapperT]):
             self._portal.call(self._handle_result, error)
 
     async def _handle_result(self, value: object) -> None:
-        handler, self._handler = self._handler, None
-        if handler is not None:
+        handler = abandoned_result_handler(self._function.func)
+        if handler is not None and not self._is_handled:
+            self._is_handled = True
             await handler.handle(getattr(self._function.func, "__self__", None), value)
 
 

@@ -561,6 +561,34 @@ say(got + source.kept == list(range(next(counter))))
 """) == ["300", "True"]
 
 
+def test_message_of_cancelled_call_is_received_once() -> None:
+    assert printed_lines("""
+from fal_async._net.tasks import on_abandoned_result
+from fal_async.sync._task import _current
+
+class Source:
+    def __init__(self):
+        self.kept = []
+
+    async def keep(self, message):
+        self.kept.append(message)
+
+    @on_abandoned_result(keep, is_redelivered=True)
+    async def take(self):
+        with anyio.CancelScope(shield=True):
+            ctrl_c()
+            while not _current.get().is_cancelled:
+                await anyio.lowlevel.checkpoint()
+        return "message"
+
+source = Source()
+try:
+    portal.call(source.take)
+except KeyboardInterrupt as error:
+    say(source.kept, hasattr(error, "outcome"))
+""") == ["['message'] False"]
+
+
 def test_interrupt_carries_unreceived_items() -> None:
     assert printed_lines(f"""{TAKE_NUMBERS}
 from fal_async.sync._wrappers import SyncStreamBase
