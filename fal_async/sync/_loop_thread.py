@@ -38,7 +38,9 @@ import_module("concurrent.futures.thread")  # uvloop needs it, and it cannot loa
 class _NativeLoop(Protocol):
     """The part of asyncio's event loops that the thread uses."""
 
-    def call_soon_threadsafe(self, callback: Callable[..., object], /, *args: object) -> object: ...
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], /, *args: object, context: Context | None = None
+    ) -> object: ...
 
     def create_task(
         self, work: Coroutine[Any, Any, None], /, *, context: Context
@@ -48,7 +50,7 @@ class _NativeLoop(Protocol):
 class _Task(Protocol):
     """A task of another thread. The loop's thread calls all methods."""
 
-    def run(self) -> Coroutine[Any, Any, None]: ...
+    def run(self, scope: anyio.CancelScope, /) -> Coroutine[Any, Any, None]: ...
 
     def cancel(self) -> None: ...
 
@@ -62,16 +64,20 @@ class EventLoopThread:
     Args:
         on_stop: Awaited on the loop before it stops. ``None`` awaits nothing.
         stop_timeout: Returns the time limit of `on_stop` in seconds; called on the loop.
+        context: The context of the loop. All tasks see its variables.
     """
 
     def __init__(
         self,
         on_stop: Callable[[], Awaitable[None]] | None,
         stop_timeout: Callable[[], float] = lambda: CANCEL_GRACE_PERIOD,
+        context: Context | None = None,
     ) -> None:
         self._process = os.getpid()
         self._on_stop = on_stop
         self._stop_timeout = stop_timeout
+        # Not that of the starting thread, which may run another event loop.
+        self._context = Context() if context is None else context
         self._stop_deadline = -math.inf
         self._thread = threading.Thread(target=self._run, name="fal-portal", daemon=True)
         self._ready = threading.Event()
@@ -123,25 +129,17 @@ class EventLoopThread:
         """Start a task. It always finishes, at the latest with the loop."""
         self._tasks[task] = None
         context = copy_context()
-
-        def spawn() -> None:
-            if self._stopping:
-                task.cancel()
-            # The context of the caller may belong to another event loop.
-            for variable, value in self._own_variables:
-                context.run(variable.set, value)
-            if self._loop is not None:
-                self._tasks[task] = self._loop.create_task(task.run(), context=context)
-
-        if not self.call_soon(spawn):
+        if not self.call_soon(self._spawn, task, context, context=context):
             task.finish(None)
 
-    def call_soon(self, callback: Callable[[], object]) -> bool:
+    def call_soon(
+        self, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> bool:
         """Call a function on the loop. Return ``False`` if the loop has stopped."""
         if self._loop is None:
             return False
         try:
-            self._loop.call_soon_threadsafe(callback)
+            self._loop.call_soon_threadsafe(callback, *args, context=context)
         except RuntimeError:
             return False
         return True
@@ -156,6 +154,16 @@ class EventLoopThread:
                 self._thread.join(WAKE_INTERVAL)
 
     # On the loop's thread
+
+    def _spawn(self, task: _Task, context: Context) -> None:
+        if self._stopping:
+            task.cancel()
+        # The context of the caller may belong to another event loop.
+        for variable, value in self._own_variables:
+            variable.set(value)
+        if self._loop is not None:
+            work = task.run(self._scope_class())
+            self._tasks[task] = self._loop.create_task(work, context=context)
 
     def cancel(self, task: _Task) -> None:
         """Cancel a task, or finish it if an interrupt prevented its start."""
@@ -172,9 +180,7 @@ class EventLoopThread:
     def _run(self) -> None:
         options = {"use_uvloop": find_spec("uvloop") is not None}
         try:
-            # An empty context: the starting thread may run another event loop, and Python 3.14
-            # threads inherit its context.
-            Context().run(
+            self._context.run(
                 partial(anyio.run, self._serve, backend="asyncio", backend_options=options)
             )
         except BaseException as error:
@@ -188,6 +194,7 @@ class EventLoopThread:
 
     async def _serve(self) -> None:
         self._idle = anyio.Event()
+        self._scope_class = type(anyio.CancelScope())  # which anyio looks up for each scope
         self._stopped = anyio.Event()
         self._own_variables = list(copy_context().items())
         self._loop = cast("_NativeLoop", current_token().native_token)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import weakref
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
@@ -164,17 +164,15 @@ class Portal:
             # One lock per process: a lock that is held during a fork stays locked in the child.
             with self._locks.setdefault(process, Lock()):
                 if process not in self._threads and self._stop.alive:
-                    thread = EventLoopThread(self._on_close, self._close_timeout)
+                    context = Context()
+                    context.run(_current.set, weakref.ref(self))
+                    thread = EventLoopThread(self._on_close, self._close_timeout, context)
                     thread.start()
                     self._threads[process] = thread
             if not self._stop.alive:
                 _stop(self._threads)
                 raise ClientClosedError("the client is closed")
-        token = _current.set(weakref.ref(self))
-        try:
-            task.start(self._threads[process])
-        finally:
-            _current.reset(token)
+        task.start(self._threads[process])
 
 
 def _stop(threads: dict[int, EventLoopThread]) -> None:

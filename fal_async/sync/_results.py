@@ -47,8 +47,10 @@ def wrap_result(portal: Portal, value: T) -> T:
     """Return a `Result` as a `SyncResult`, and any other output unchanged."""
     if not isinstance(value, Result):
         return value
-    result = cast("Result", value)
-    wrapped = SyncResult(result, **result._metadata())
-    wrapped._dispatcher, wrapped._portal = result._dispatcher, portal
+    wrapped = SyncResult.__new__(SyncResult)
+    wrapped.update(value)
+    for name in Result.__slots__:
+        setattr(wrapped, name, getattr(value, name))
+    wrapped._portal = portal
     # The annotations of blocking calls name `SyncResult` where those of async calls name `Result`.
     return cast("T", wrapped)

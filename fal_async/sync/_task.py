@@ -14,7 +14,7 @@ from functools import partial
 from inspect import isawaitable
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
 import anyio
 
@@ -64,8 +64,8 @@ class Outcome(Generic[ResultT]):
 
     __slots__ = ("error", "succeeded", "value")
 
-    def __init__(self, value: ResultT | None = None, error: BaseException | None = None) -> None:
-        self.value: ResultT = cast("ResultT", value)
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self.value: ResultT = value
         self.error = error
         self.succeeded: bool = error is None
 
@@ -209,12 +209,12 @@ class PortalTask(Generic[ItemT, ResultT]):
 
     # On the loop's thread
 
-    async def run(self) -> None:
-        """Do the work, and pass its outcome to the waiting thread."""
+    async def run(self, scope: anyio.CancelScope) -> None:
+        """Do the work in a cancel scope, and pass its outcome to the waiting thread."""
         _current.set(self)
         outcome: Outcome[ResultT] | None = None
         try:
-            with anyio.CancelScope() as self._scope:
+            with scope as self._scope:
                 if not self._cancelled and self._main is not None:
                     outcome = Outcome(await self._main(self))
         except anyio.get_cancelled_exc_class():
