@@ -29,7 +29,7 @@ def running_loop() -> object:
         return loop  # saves most of the calls
     if "trio" in sys.modules:
         if _current_trio_token is None:
-            from trio.lowlevel import current_trio_token
+            from trio.lowlevel import current_trio_token  # optional, and loaded already
 
             _current_trio_token = current_trio_token
         try:
