@@ -47,10 +47,11 @@ def wrap_result(portal: Portal, value: T) -> T:
     """Return a `Result` as a `SyncResult`, and any other output unchanged."""
     if not isinstance(value, Result):
         return value
+    result = cast("Result", value)
     wrapped = SyncResult.__new__(SyncResult)
-    wrapped.update(value)
+    wrapped.update(result)
     for name in Result.__slots__:
-        setattr(wrapped, name, getattr(value, name))
+        setattr(wrapped, name, getattr(result, name))
     wrapped._portal = portal
     # The annotations of blocking calls name `SyncResult` where those of async calls name `Result`.
     return cast("T", wrapped)
