@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from functools import partial
+from functools import cached_property, partial
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from fal_async._http.connection import HTTPConnection, ResponseBody
 from fal_async._http.network_stream import NetworkStream
@@ -20,6 +20,7 @@ from fal_async._http.transmission import trace
 from fal_async._net.connect import connect, secure, shared_context
 from fal_async._net.errors import ConnectTimeout, PoolTimeout, ReadError, WriteError
 from fal_async._net.event_loops import PerLoop
+from fal_async._net.running_loop import cancellation_check
 
 if TYPE_CHECKING:
     import ssl
@@ -108,8 +109,8 @@ class HTTPConnectionPool:
         """
         if self._closed:
             raise RuntimeError("the transport is closed")
-        await checkpoint_if_cancelled()
         connections = self._connections.get()
+        await connections.checkpoint_if_cancelled()
         open_connection = partial(self._open, timeouts.get("connect"), transmission.tracer)
         while True:
             connection = await connections.acquire(
@@ -200,6 +201,11 @@ class _Connections:
         self._open: set[HTTPConnection] = set()
         self._next_expiry_check = -math.inf
         self._closed = False
+
+    @cached_property
+    def checkpoint_if_cancelled(self) -> Callable[[], Awaitable[None]]:
+        """The function of anyio, for this event loop."""
+        return cancellation_check()
 
     async def acquire(
         self,

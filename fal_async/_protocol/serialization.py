@@ -305,17 +305,23 @@ def decode_msgpack(message: bytes | memoryview) -> Any:
         InvalidResponseError: The message is not exactly one msgpack value. The body of the error is
             the message.
     """
-    unpack = _unpacker()
+    ormsgpack = _ormsgpack()
     # ormsgpack ignores bytes after the value. So a message is decoded with a mark at its end, which
     # must be the next value. This takes half as long as the check below, which copies nothing.
     if len(message) <= _MAX_COPIED:
         try:
-            value, next_value = unpack(b"".join((_PAIR, message, _PACKED_END_MARK)))
+            value, next_value = ormsgpack.unpackb(
+                b"".join((_PAIR, message, _PACKED_END_MARK)),
+                ext_hook=_read_extension,
+                option=ormsgpack.OPT_NON_STR_KEYS,
+            )
         except (ValueError, TypeError):
             pass  # raised again below, with the right reason
         else:
             if next_value == _END_MARK:
                 return value
+    options = ormsgpack.OPT_NON_STR_KEYS
+    unpack = partial(ormsgpack.unpackb, ext_hook=_read_extension, option=options)
     try:
         # If the value is complete without the last byte, that byte follows the value.
         unpack(memoryview(message)[:-1])
@@ -331,13 +337,6 @@ def _not_msgpack(message: bytes | memoryview, reason: str) -> InvalidResponseErr
     return InvalidResponseError(
         f"a message of {len(message)} bytes is not msgpack: {reason}", body=bytes(message)
     )
-
-
-@cache
-def _unpacker() -> Callable[[bytes | memoryview], Any]:
-    ormsgpack = _ormsgpack()
-    options = ormsgpack.OPT_NON_STR_KEYS
-    return partial(ormsgpack.unpackb, ext_hook=_read_extension, option=options)
 
 
 def _read_extension(code: int, data: bytes) -> dt.datetime | ExtType:
@@ -368,8 +367,9 @@ def encode_msgpack(arguments: object) -> bytes:
         InvalidRequestError: The arguments are not a mapping or a model, or contain a value that has
             no representation in msgpack.
     """
+    ormsgpack = _ormsgpack()
     try:
-        packed = _packer()(arguments)
+        packed: bytes = ormsgpack.packb(arguments, _plain_msgpack, ormsgpack.OPT_NON_STR_KEYS)
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(
             f"cannot encode the arguments as msgpack: {error.__cause__ or error}"
@@ -377,12 +377,6 @@ def encode_msgpack(arguments: object) -> bytes:
     if packed[0] & 0xF0 != 0x80 and packed[0] not in {0xDE, 0xDF}:
         raise _not_arguments(arguments)
     return packed
-
-
-@cache
-def _packer() -> Callable[[object], bytes]:
-    ormsgpack = _ormsgpack()
-    return partial(ormsgpack.packb, default=_plain_msgpack, option=ormsgpack.OPT_NON_STR_KEYS)
 
 
 def _plain_msgpack(value: object) -> object:

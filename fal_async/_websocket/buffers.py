@@ -10,7 +10,7 @@ from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 
-from fal_async._websocket.frames import BINARY, CHUNK_SIZE, TEXT, ChunkedFrame, FrameReader
+from fal_async._websocket.frames import CHUNK_SIZE, FRAMES_AT_ONCE, TEXT, ChunkedFrame, FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,6 @@ OPEN: Final = State.OPEN
 RECEIVE_LIMIT: Final = 1024 * 1024
 #: The memory that a message takes besides its content, in bytes. It limits empty messages too.
 MESSAGE_OVERHEAD: Final = 64
-
-#: The number of binary messages that are parsed before the time is checked.
-FRAMES_PER_CHECK: Final = 16
 
 #: The largest write, in bytes. Each write costs a system call, and joining small parts a copy.
 MAX_WRITE: Final = CHUNK_SIZE
@@ -96,8 +93,8 @@ class ReceiveBuffer:
 
     def buffer_updated(self, size: int) -> None:
         """Process ``size`` bytes that were received into `buffer`."""
-        for kind, content in self._reader.buffer_updated(size):
-            self._process(kind, content)
+        for content in self._reader.buffer_updated(size):
+            self._process(content)
         self.buffer = self._reader.buffer
 
     def feed(self, received: bytes) -> None:
@@ -107,25 +104,23 @@ class ReceiveBuffer:
 
     def parse(self, time_slice: TimeSlice) -> None:
         """Parse received bytes until the slice of time is over or `RECEIVE_LIMIT` is reached."""
-        is_open = self._protocol.state is OPEN
-        for number, (kind, content) in enumerate(self._frames, 1):
-            if kind == BINARY and is_open:
-                self.messages.append(content)
-                self.size += len(content) + MESSAGE_OVERHEAD
-                if number % FRAMES_PER_CHECK and self.size < RECEIVE_LIMIT:
-                    continue
-            else:
-                self._process(kind, content)
-                is_open = self._protocol.state is OPEN
-            if self.size >= RECEIVE_LIMIT or time_slice.is_over:
+        for content in self._frames:
+            self._process(content)
+            # Fewer binary messages take little time. They are the last, or others follow.
+            is_short = isinstance(content, list) and len(content) < FRAMES_AT_ONCE
+            if self.size >= RECEIVE_LIMIT or (not is_short and time_slice.is_over):
                 return
         self.is_parsed = True
         self.buffer = self._reader.buffer
 
-    def _process(self, kind: int, content: bytes | memoryview) -> None:
-        if kind == BINARY:
-            self._append(content)
+    def _process(self, frames: FrameContent) -> None:
+        if isinstance(frames, list):
+            # RFC 6455, section 1.4: messages after a close frame, sent or received, are discarded.
+            if self._protocol.state is OPEN:
+                self.messages.extend(frames)
+                self.size += sum(map(len, frames)) + MESSAGE_OVERHEAD * len(frames)
             return
+        kind, content = frames
         if kind == TEXT:
             self._append_text(content)
             return
@@ -157,8 +152,7 @@ class ReceiveBuffer:
                 self._protocol.fail(CloseCode.INVALID_DATA, error.reason)
 
     def _append(self, message: str | bytes | memoryview) -> None:
-        # RFC 6455, section 1.4: messages after a close frame, sent or received, are discarded.
-        if self._protocol.state is OPEN:
+        if self._protocol.state is OPEN:  # as above
             self.messages.append(message)
             self.size += len(message) + MESSAGE_OVERHEAD
 

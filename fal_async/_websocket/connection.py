@@ -8,14 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint
 from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode
 
 from fal_async._net.background import spawn
+from fal_async._net.running_loop import cancellation_check
 from fal_async._net.time_slice import TimeSlice
 from fal_async._websocket.buffers import HIGH_WATER, OPEN, ReceiveBuffer, SendBuffer
-from fal_async._websocket.frames import TEXT, encode_frame, encode_message
+from fal_async._websocket.frames import TEXT, encode_frame, encode_message, random_masks
 from fal_async.errors import (
     FalClientError,
     InvalidRequestError,
@@ -73,21 +74,19 @@ class WebSocket:
         self._protocol = protocol
         self._receive_buffer = ReceiveBuffer(protocol, max_message_size)
         self._send_buffer = SendBuffer(stream)
+        self._masks = random_masks()
         self._time_slice = TimeSlice()
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
-        self._receiving = False
-        self._reading = False
+        self._receiving = self._reading = False
         self._read_done: anyio.Event | None = None
         self._read_count = 0
         self._is_drained = False
         self._activity: anyio.Event | None = None
-        self._pong_backlog = 0
-        self._sent_before = 0
+        self._pong_backlog = self._sent_before = 0
         self._lost_reason: str | None = None
         self._background: list[BackgroundTask] = []
-        # The function of anyio would find out the kind of event loop on each message.
-        self._checkpoint_if_cancelled = current_token().backend_class.checkpoint_if_cancelled
+        self._checkpoint_if_cancelled = cancellation_check()
         if early:
             self._receive_buffer.feed(early)
 
@@ -142,7 +141,7 @@ class WebSocket:
             send(payload)
             self._write_protocol_output()
         else:
-            self._send_buffer.write(encode_frame(first_byte, payload))
+            self._send_buffer.write(encode_frame(first_byte, payload, next(self._masks)))
 
     async def recv(self) -> str | bytes | memoryview:
         """Receive the next message; a long one may be a view, which `reuse` takes back.
@@ -156,13 +155,16 @@ class WebSocket:
             raise InvalidRequestError(
                 "cannot receive: another task is receiving from this connection"
             )
+        messages = self._receive_buffer.messages
+        if messages:
+            await self._checkpoint_if_cancelled()
+            if not self._time_slice.is_over:
+                return self._receive_buffer.pop()
         self._receiving = True
         try:
-            if self._receive_buffer.messages:
-                await self._checkpoint_if_cancelled()
-                if self._time_slice.is_over:
-                    await self._time_slice.end()
-            while not self._receive_buffer.messages:
+            if messages:
+                await self._time_slice.end()
+            while not messages:
                 if not self.is_open:
                     raise await self._closed_error()
                 await self._read_once()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BINARY",
     "CHUNK_SIZE",
+    "FRAMES_AT_ONCE",
     "RAW",
     "TEXT",
     "ChunkedFrame",
@@ -34,18 +35,21 @@ __all__ = [
     "FrameReader",
     "encode_frame",
     "encode_message",
+    "random_masks",
 ]
 
 #: The first byte of a frame that is a whole message: the FIN bit and the opcode.
 TEXT: Final = 0x81
 BINARY: Final = 0x82
-_WHOLE_MESSAGE: Final = frozenset({TEXT, BINARY})
 #: Marks frames for the parser of websockets.
 RAW: Final = 0
 
-#: `TEXT` or `BINARY` with the payload of a message, or `RAW` with bytes for the parser.
-FrameContent: TypeAlias = tuple[int, bytes | memoryview]
+#: The payloads of binary messages; or `TEXT` with the payload of a message; or `RAW` with bytes for
+#: the parser.
+FrameContent: TypeAlias = list[bytes | memoryview] | tuple[int, bytes | memoryview]
 
+#: The maximum number of binary messages that are split off at once.
+FRAMES_AT_ONCE: Final = 16
 #: Longer messages are masked in chunks of this size, while they are written; in bytes.
 CHUNK_SIZE: Final = 262144
 #: Incomplete frames up to this size are completed by copying, in bytes.
@@ -60,11 +64,17 @@ MAX_WASTE: Final = 2
 _MASKED: Final = 0x80
 _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
-_MASK_SIZE: Final = 4  # RFC 6455, section 5.3 requires an unpredictable mask
+#: The number of random bytes for masks that one system call returns.
+_MASK_POOL: Final = 1024
+_mask = Struct("4s")
 _short = Struct("!BB4s")
 _medium = Struct("!BBH4s")
 _long = Struct("!BBQ4s")
 _long_size = Struct("!Q")
+#: The first two bytes of a message, with the size and without; and the next two.
+_short_header = Struct("!HH")
+_BINARY_7: Final = BINARY << 8
+_BINARY_16: Final = BINARY << 8 | _LENGTH_16
 
 
 def encode_message(message: object) -> tuple[int, bytes | bytearray]:
@@ -73,6 +83,8 @@ def encode_message(message: object) -> tuple[int, bytes | bytearray]:
     Raises:
         InvalidRequestError: The message is neither valid text nor bytes.
     """
+    if type(message) is bytes:  # the union below takes longer than the rest
+        return BINARY, message
     if isinstance(message, bytes | bytearray):
         return BINARY, message
     if isinstance(message, str):
@@ -85,16 +97,28 @@ def encode_message(message: object) -> tuple[int, bytes | bytearray]:
     raise InvalidRequestError(f"a message must be text or bytes, got {type(message).__name__}")
 
 
-def encode_frame(first_byte: int, payload: bytes | bytearray) -> bytes | ChunkedFrame:
+def random_masks() -> Iterator[bytes]:
+    """Yield a mask for each frame of a connection.
+
+    RFC 6455, section 5.3 requires unpredictable masks. A system call for each would take longer
+    than to mask a short message.
+    """
+    while True:
+        for (mask,) in _mask.iter_unpack(os.urandom(_MASK_POOL)):
+            yield mask
+
+
+def encode_frame(first_byte: int, payload: bytes | bytearray, mask: bytes) -> bytes | ChunkedFrame:
     """Encode a message as one masked frame; a long message is masked later, while it is written.
 
     Args:
         first_byte: `TEXT` or `BINARY`.
         payload: The message.
+        mask: Four bytes of `random_masks`.
     """
-    if len(payload) > CHUNK_SIZE:
-        return ChunkedFrame(first_byte, bytes(payload))
-    size, mask = len(payload), os.urandom(_MASK_SIZE)
+    size = len(payload)
+    if size > CHUNK_SIZE:
+        return ChunkedFrame(first_byte, bytes(payload), mask)
     if size < _LENGTH_16:
         header = _short.pack(first_byte, _MASKED | size, mask)
     elif size <= 0xFFFF:
@@ -113,10 +137,11 @@ class ChunkedFrame:
     Args:
         first_byte: `TEXT` or `BINARY`.
         payload: The message, of more than 65,535 bytes, which must not change any more.
+        mask: Four bytes of `random_masks`.
     """
 
-    def __init__(self, first_byte: int, payload: bytes) -> None:
-        self._mask = os.urandom(_MASK_SIZE)
+    def __init__(self, first_byte: int, payload: bytes, mask: bytes) -> None:
+        self._mask = mask
         self._header = _long.pack(first_byte, _MASKED | _LENGTH_64, len(payload), self._mask)
         self._payload = memoryview(payload)
 
@@ -141,6 +166,7 @@ class FrameReader:
 
     def __init__(self, max_size: int | None) -> None:
         self._max_size: float = math.inf if max_size is None else max_size
+        self._max_short_size = min(self._max_size, MIN_VIEW - 1)
         self._header: bytes = b""  # of a frame whose payload is incomplete, or all of a short frame
         self._payload: list[memoryview] = []
         self._free: int = 0  # at the end of the last buffer of the payload
@@ -189,8 +215,7 @@ class FrameReader:
     def feed(self, received: bytes) -> Iterator[FrameContent]:
         """Split received bytes lazily. Exhaust the iterator before the next call.
 
-        Yields:
-            `TEXT` or `BINARY` with the payload of a message, or `RAW` with bytes for the parser.
+        Binary messages that follow each other are yielded together, up to `FRAMES_AT_ONCE`.
         """
         return self._complete(memoryview(received)) if self._missing else self._split(received)
 
@@ -209,6 +234,10 @@ class FrameReader:
         received, self._header = self._header + received, b""  # most headers are complete: no copy
         start, end = 0, 0 if self._failed else len(received)
         while start < end:
+            messages, start = self._split_messages(received, start)
+            if messages:
+                yield messages
+                continue
             try:
                 size = received[start + 1]
                 if size < _LENGTH_16:
@@ -234,21 +263,40 @@ class FrameReader:
                 if size < MIN_VIEW or 2 * size < end
                 else memoryview(received)[payload_start:stop]
             )
-            first_byte = received[start]
-            if first_byte in _WHOLE_MESSAGE and not self._is_fragmented:  # as most are
-                yield first_byte, payload
-            else:
-                yield self._make_content(received[start:payload_start], payload)
+            yield self._make_content(received[start:payload_start], payload)
             start = stop
         if self._failed:
             yield RAW, received[start:]
         else:
             self._header = received[start:]
 
+    def _split_messages(self, received: bytes, start: int) -> tuple[list[bytes | memoryview], int]:
+        """Return short binary messages, as most frames are, and where the next frame starts."""
+        messages: list[bytes | memoryview] = []
+        end = len(received)
+        max_size = -1 if self._is_fragmented else self._max_short_size
+        while start + 4 <= end and len(messages) < FRAMES_AT_ONCE:
+            first_bytes, size = _short_header.unpack_from(received, start)
+            if first_bytes == _BINARY_16:
+                payload_start = start + 4
+            elif _BINARY_7 <= first_bytes < _BINARY_16:
+                size, payload_start = first_bytes & 0x7F, start + 2
+            else:
+                break
+            stop = payload_start + size
+            if stop > end or size > max_size:
+                break
+            messages.append(received[payload_start:stop])
+            start = stop
+        return messages, start
+
     def _make_content(self, header: bytes, payload: bytes | memoryview) -> FrameContent:
         first_byte = header[0]
-        if first_byte in _WHOLE_MESSAGE and not self._is_fragmented:
-            return first_byte, payload
+        if not self._is_fragmented:
+            if first_byte == BINARY:
+                return [payload]
+            if first_byte == TEXT:
+                return TEXT, payload
         opcode, is_final = first_byte & 0x0F, first_byte & 0x80
         if opcode <= 2:  # a data frame
             self._is_fragmented = not is_final

@@ -20,6 +20,7 @@ import pytest
 
 from fal_async._http.httpx_transport import PooledTransport
 from fal_async._net.event_loops import PerLoop
+from fal_async._net.running_loop import cancellation_check
 from tests.support.pool_state import idle
 from tests.support.raw_server import OK, RawConnection, RawServer, respond_with
 
@@ -349,6 +350,63 @@ def test_values_without_close_end_with_their_loop() -> None:
     asyncio.run(main())
     gc.collect()
     assert refs[0]() is None
+
+
+async def test_cancellation_check_obeys_nested_and_shielded_scopes() -> None:
+    check = cancellation_check()
+    await check()
+    reached: list[str] = []
+    with anyio.CancelScope() as outer:
+        await check()
+        outer.cancel()
+        with anyio.CancelScope(shield=True):
+            await check()
+            reached.append("shielded")
+        with anyio.CancelScope(shield=True) as inner:
+            inner.cancel()
+            await check()
+            reached.append("cancelled within the shield")
+        with anyio.CancelScope():
+            await check()
+            reached.append("within the cancelled scope")
+    assert outer.cancelled_caught
+    assert inner.cancelled_caught
+    assert reached == ["shielded"]
+    await check()
+
+
+async def test_cancellation_check_lets_no_other_task_run() -> None:
+    check = cancellation_check()
+    ran: list[bool] = []
+
+    async def other() -> None:
+        ran.append(True)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        for _ in range(100):
+            await check()
+        assert not ran
+
+
+def test_cancellation_check_leaves_native_cancellation_to_the_next_wait() -> None:
+    reached: list[str] = []
+
+    async def cancel_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await cancellation_check()()
+        reached.append("check")
+        await asyncio.sleep(0)
+        reached.append("wait")
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(cancel_itself())
+
+    asyncio.run(main())
+    assert reached == ["check"]
 
 
 async def test_each_loop_has_its_own_pool(transport: PooledTransport) -> None:

@@ -748,6 +748,26 @@ async def test_cancelled_calls_lose_no_message() -> None:
             assert [await websocket.recv(), await websocket.recv()] == ["one", "two"]
 
 
+async def test_shielded_calls_continue_within_cancelled_scope() -> None:
+    received: list[object] = []
+    with websockets_server(echo) as url:
+        async with opened(url) as websocket:
+            for message in ("one", "two"):
+                await websocket.send(message)
+            while len(websocket._receive_buffer) < 2:
+                await anyio.lowlevel.checkpoint()
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    received.append(await websocket.recv())
+                    await websocket.send("three")
+                with anyio.CancelScope():
+                    received.append(await websocket.recv())
+            assert scope.cancelled_caught
+            received += [await websocket.recv(), await websocket.recv()]
+    assert received == ["one", "two", "three"]
+
+
 async def test_background_tasks_end_with_connection() -> None:
     with RawServer(websocket_script(lambda server: server.send(close()))) as peer:
         websocket = await connect_websocket(address(peer))

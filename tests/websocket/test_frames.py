@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from websockets.streams import StreamReader
 from fal_async._websocket import frames as module
 from fal_async._websocket.frames import (
     BINARY,
+    FRAMES_AT_ONCE,
     MAX_COPIED,
     RAW,
     TEXT,
@@ -21,12 +22,16 @@ from fal_async._websocket.frames import (
     FrameContent,
     FrameReader,
     encode_frame,
+    random_masks,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 70000]
+
+MASKS = random_masks()
+SingleFrame: TypeAlias = tuple[int, bytes | memoryview]
 
 STREAM = b"".join(
     Frame(opcode, data, fin).serialize(mask=False)
@@ -58,30 +63,42 @@ def parse(frame: bytes) -> Frame:
 
 
 def whole_frame(first_byte: int, payload: bytes) -> bytes:
-    frame = encode_frame(first_byte, payload)
+    frame = encode_frame(first_byte, payload, next(MASKS))
     assert isinstance(frame, bytes)
     return frame
 
 
-def read_frames(parts: list[bytes], max_size: int | None = None) -> list[FrameContent]:
+def single_frames(contents: Iterable[FrameContent]) -> list[SingleFrame]:
+    """Return the frames with their kinds, and binary messages one by one."""
+    frames: list[SingleFrame] = []
+    for content in contents:
+        if isinstance(content, list):
+            assert 1 <= len(content) <= FRAMES_AT_ONCE
+            frames += [(BINARY, payload) for payload in content]
+        else:
+            frames.append(content)
+    return frames
+
+
+def read_frames(parts: list[bytes], max_size: int | None = None) -> list[SingleFrame]:
     reader = FrameReader(max_size)
-    return [content for part in parts for content in reader.feed(part)]
+    return [frame for part in parts for frame in single_frames(reader.feed(part))]
 
 
-def read_into_buffers(parts: list[bytes]) -> list[FrameContent]:
+def read_into_buffers(parts: list[bytes]) -> list[SingleFrame]:
     """Read frames, and receive into the buffer of the reader where it has one."""
     reader = FrameReader(None)
-    contents: list[FrameContent] = []
+    contents: list[SingleFrame] = []
     for part in parts:
         rest = part
         while rest:
             buffer = reader.buffer
             if buffer is None:
-                contents += reader.feed(rest)
+                contents += single_frames(reader.feed(rest))
                 break
             size = min(len(buffer), len(rest))
             buffer[:size] = rest[:size]
-            contents += reader.buffer_updated(size)
+            contents += single_frames(reader.buffer_updated(size))
             rest = rest[size:]
     return contents
 
@@ -94,7 +111,21 @@ def test_message_is_encoded_as_masked_frame() -> None:
 
 
 def test_each_frame_has_its_own_mask() -> None:
-    assert len({whole_frame(BINARY, b"")[2:6] for _ in range(100)}) > 90
+    masks = random_masks(), random_masks()
+    assert len({next(each) for each in masks for _ in range(1000)}) > 1990
+
+
+def test_binary_messages_are_read_in_groups() -> None:
+    parts = [
+        Frame(Opcode.BINARY, b"m" * (100 + number)).serialize(mask=False)
+        for number in range(2 * FRAMES_AT_ONCE + 1)
+    ]
+    text = Frame(Opcode.TEXT, b"text").serialize(mask=False)
+    groups = [
+        content if isinstance(content, tuple) else len(content)
+        for content in FrameReader(None).feed(b"".join([*parts, text, parts[0], parts[1]]))
+    ]
+    assert groups == [FRAMES_AT_ONCE, FRAMES_AT_ONCE, 1, (TEXT, b"text"), 2]
 
 
 def test_only_whole_messages_are_decoded() -> None:
@@ -165,11 +196,11 @@ def test_buffers_match_rest_of_long_message(
     assert reader.buffer is None  # the length is not known yet
     assert list(reader.feed(stream[5:10_010])) == []
     sizes: list[int] = []
-    contents: list[FrameContent] = []
+    contents: list[SingleFrame] = []
     while (buffer := reader.buffer) is not None:
         sizes.append(len(buffer))
         buffer[:] = b"m" * len(buffer)
-        contents += reader.buffer_updated(len(buffer))
+        contents += single_frames(reader.buffer_updated(len(buffer)))
     assert sizes == [20_000, 30_000, 10_000]
     assert contents == [(BINARY, message)]
 
@@ -180,7 +211,7 @@ def test_recycled_buffer_serves_next_long_frames() -> None:
     def read(size: int) -> memoryview:
         stream = Frame(Opcode.BINARY, bytes([size % 256]) * size).serialize(mask=False)
         assert list(reader.feed(stream[:1000])) == []
-        [(kind, payload)] = reader.feed(stream[1000:])
+        [(kind, payload)] = single_frames(reader.feed(stream[1000:]))
         assert isinstance(payload, memoryview)
         assert kind == BINARY
         assert bytes(payload) == stream[-size:]
@@ -201,12 +232,12 @@ def test_long_payload_is_view_of_received_bytes() -> None:
     long, short = (Frame(Opcode.BINARY, b"m" * n).serialize(mask=False) for n in (20_000, 100))
     reader = FrameReader(None)
     stream = long + short
-    [(_, payload), (_, copy)] = reader.feed(stream)
+    [(_, payload), (_, copy)] = single_frames(reader.feed(stream))
     assert isinstance(payload, memoryview)
     assert payload.obj is stream
     assert (bytes(payload), copy) == (b"m" * 20_000, b"m" * 100)
     # Not if it would keep much more memory than its own size.
-    assert all(isinstance(payload, bytes) for _, payload in reader.feed(long * 3))
+    assert all(isinstance(payload, bytes) for _, payload in single_frames(reader.feed(long * 3)))
 
 
 def test_announced_length_takes_little_memory() -> None:
@@ -238,7 +269,7 @@ def test_splitting_and_buffers_keep_messages(sizes: list[int], cuts: list[int]) 
 @pytest.mark.parametrize("size", [65_537, 200_003])
 @pytest.mark.parametrize("step", [20, 1000, 65_536])
 def test_chunked_frame_is_one_masked_frame(size: int, step: int) -> None:
-    long, parts = ChunkedFrame(TEXT, b"a" * size), []
+    long, parts = ChunkedFrame(TEXT, b"a" * size, next(MASKS)), []
     while left := len(long):
         parts.append(long.read(step))
         assert 0 < len(parts[-1]) <= step
@@ -256,9 +287,9 @@ def test_reader_keeps_every_byte_of_garbage(garbage: bytes, cuts: list[int]) -> 
     assert sum(len(data) for _, data in contents) <= len(garbage)
 
 
-def _merged(contents: list[FrameContent]) -> list[FrameContent]:
+def _merged(contents: list[SingleFrame]) -> list[SingleFrame]:
     """Join adjacent bytes for the parser, whose division does not matter."""
-    merged: list[FrameContent] = []
+    merged: list[SingleFrame] = []
     for first_byte, data in contents:
         if merged and first_byte == RAW == merged[-1][0]:
             merged[-1] = (RAW, bytes(merged[-1][1]) + data)
