@@ -40,8 +40,6 @@ IDLE_MARGIN: Final = 0.8
 MAX_READ: Final = 262144
 #: Bytes offered to the socket before other tasks run.
 MAX_WRITE: Final = 262144
-#: Maximum payload of one TLS record, in bytes (RFC 8446, section 5.1).
-TLS_RECORD: Final = 16384
 
 
 class HTTPConnection:
@@ -133,16 +131,11 @@ class HTTPConnection:
 
     def _send_head(self, head: memoryview, transmission: Transmission) -> int:
         """Write the head without waiting; return how many of its bytes were sent."""
-        stream = self.stream
-        # OpenSSL does not report how many records of a failed or incomplete write were sent. Only
-        # a failed write of a single record is certain to have sent nothing.
-        if stream.is_tls and len(head) > TLS_RECORD:
-            transmission.sent = True
         try:
-            sent = stream.send_nowait(head)
+            sent = self.stream.send_nowait(head)
         except OSError as error:
             raise _write_error(error) from error
-        if sent or stream.is_tls:
+        if sent:
             transmission.sent = True
         return sent
 
@@ -176,32 +169,15 @@ class HTTPConnection:
             ReadTimeout: Nothing arrived in time.
             ReadError: The connection broke.
         """
-        received = self._receive_available(max_bytes)
+        received = self._receive_nowait(max_bytes)
         if received is not None:
             await checkpoint()
             return received
         while received is None:
             if not await self.stream.wait_receivable(timeout):
                 raise ReadTimeout(f"no more of the response was received for {timeout} s")
-            received = self._receive_available(max_bytes)
+            received = self._receive_nowait(max_bytes)
         return received
-
-    def _receive_available(self, max_bytes: int) -> bytes | None:
-        """Receive without waiting; TLS returns one record at a time, but more may be there."""
-        received = self._receive_nowait(max_bytes)
-        if received is None or len(received) != TLS_RECORD or not self.stream.is_tls:
-            return received
-        records, size = [received], TLS_RECORD
-        while len(records[-1]) == TLS_RECORD and size < max_bytes:
-            try:
-                record = self.stream.receive_nowait(max_bytes - size)
-            except OSError:  # the next call raises an error as well
-                break
-            if not record:  # the end of the stream stays for the next call
-                break
-            records.append(record)
-            size += len(record)
-        return b"".join(records)
 
     def _receive_nowait(self, max_bytes: int = CHUNK) -> bytes | None:
         try:

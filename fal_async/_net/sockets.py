@@ -19,6 +19,7 @@ from anyio.streams.tls import TLSAttribute
 
 from fal_async._net.running_loop import running_loop
 from fal_async._net.timers import call_later, find_call_later
+from fal_async._net.tls import TLSSocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -39,16 +40,17 @@ class SocketStream(ByteStream):
     Nothing is received unless the caller asks or waits for it. So an idle stream can be inspected,
     and can be closed without a loop.
 
-    Attributes:
-        is_tls: Whether it is a TLS connection.
+    Args:
+        sock: The socket.
+        tls: The TLS connection over the socket, after the handshake; ``None`` for a plain one.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._reader = _make_reader(sock)
-        self._call_later = call_later if self._reader else find_call_later()
+    def __init__(self, sock: socket.socket, tls: TLSSocket | None = None) -> None:
         self._socket = sock
-        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
-        self.is_tls: bool = self._tls is not None
+        self._tls = tls
+        self._io: socket.socket | TLSSocket = sock if tls is None else tls
+        self._reader = _make_reader(self._io)
+        self._call_later = call_later if self._reader else find_call_later()
         self._poller = None
         if hasattr(select, "poll"):  # not on Windows
             self._poller = select.poll()
@@ -62,9 +64,9 @@ class SocketStream(ByteStream):
             self._reader.stop_soon()
 
     @property
-    def ssl_object(self) -> ssl.SSLSocket | None:
-        """The TLS socket; ``None`` for a plain connection."""
-        return self._tls
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """The state of the TLS connection; ``None`` for a plain one."""
+        return None if self._tls is None else self._tls.ssl_object
 
     @property
     def addresses(self) -> tuple[Any, Any]:
@@ -83,7 +85,7 @@ class SocketStream(ByteStream):
         if self._reader is not None and self._reader.received is not None:
             return self._reader.take(max_bytes)
         try:
-            return self._socket.recv(max_bytes)
+            return self._io.recv(max_bytes)
         except (*_NOT_YET, ssl.SSLWantReadError):
             self._writes_first = False
         except ssl.SSLWantWriteError:
@@ -101,7 +103,7 @@ class SocketStream(ByteStream):
             buffer[: len(received)] = received
             return len(received)
         try:
-            return self._socket.recv_into(buffer)
+            return self._io.recv_into(buffer)
         except (*_NOT_YET, ssl.SSLWantReadError):
             self._writes_first = False
         except ssl.SSLWantWriteError:
@@ -115,7 +117,7 @@ class SocketStream(ByteStream):
             OSError: The connection broke.
         """
         try:
-            return self._socket.send(item)
+            return self._io.send(item)
         except (*_NOT_YET, ssl.SSLWantWriteError):
             self._reads_first = False
         except ssl.SSLWantReadError:
@@ -131,6 +133,9 @@ class SocketStream(ByteStream):
         Returns:
             Whether the wait ended in time.
         """
+        if self._tls is not None and self._tls.has_data:
+            await checkpoint()
+            return True
         if self._reader is not None and not self._writes_first:
             return await self._reader.wait(timeout)
         ready = anyio.wait_writable if self._writes_first else anyio.wait_readable
@@ -150,14 +155,14 @@ class SocketStream(ByteStream):
         """
         if self._reader is not None and self._reader.received is not None:
             return True
+        if self._tls is not None and self._tls.has_data:
+            return True
         if self._poller is not None:  # an exception of the other way costs six times as much
-            is_readable = self._socket.fileno() < 0 or bool(self._poller.poll(0))
-            return is_readable or (self._tls is not None and self._tls.pending() > 0)
+            return self._socket.fileno() < 0 or bool(self._poller.poll(0))
         try:
-            # The method of SSLSocket cannot peek.
-            socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
+            self._socket.recv(1, socket.MSG_PEEK)
         except _NOT_YET:
-            return self._tls is not None and self._tls.pending() > 0
+            return False
         except OSError:
             return True
         return True
@@ -175,6 +180,8 @@ class SocketStream(ByteStream):
     async def send(self, item: bytes | memoryview) -> None:
         """Send all bytes; see `anyio.abc.ByteSendStream`."""
         await checkpoint()
+        if self._tls is not None:
+            self._tls.abandon_send()  # of a task that was cancelled
         data = memoryview(item)
         with _anyio_errors():
             while data:
@@ -203,29 +210,20 @@ class SocketStream(ByteStream):
                 self.close()
                 raise OSError("the peer has sent data before the TLS handshake")
         try:
-            wrapped = context.wrap_socket(
-                self._socket,
-                server_hostname=server_hostname,
-                do_handshake_on_connect=False,
-                suppress_ragged_eofs=False,
-            )
+            tls = TLSSocket(self._socket, context, server_hostname)
+            while True:
+                try:
+                    tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    await anyio.wait_readable(self._socket)
+                except ssl.SSLWantWriteError:
+                    await anyio.wait_writable(self._socket)
+                else:
+                    break
         except BaseException:
             self.close()
             raise
-        stream = SocketStream(wrapped)
-        try:
-            while True:
-                try:
-                    wrapped.do_handshake()
-                except ssl.SSLWantReadError:
-                    await anyio.wait_readable(wrapped)
-                except ssl.SSLWantWriteError:
-                    await anyio.wait_writable(wrapped)
-                else:
-                    return stream
-        except BaseException:
-            stream.close()
-            raise
+        return SocketStream(self._socket, tls)
 
     async def aclose(self) -> None:
         """Close at once, and wake up the tasks that wait for the stream."""
@@ -238,13 +236,13 @@ class SocketStream(ByteStream):
             if self._reader is not None:
                 self._reader.close()
             anyio.notify_closing(self._socket)
-            self._socket.close()
+            self._io.close()
 
     def close_without_loop(self) -> None:
         """Close at once, when the event loop ends or has ended, or in a forked process."""
         if self._reader is not None:
             self._reader.stop()
-        self._socket.close()
+        self._io.close()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -253,7 +251,7 @@ class SocketStream(ByteStream):
             SocketAttribute.raw_socket: lambda: self._socket
         }
         if self._tls is not None:
-            attributes[TLSAttribute.alpn_protocol] = self._tls.selected_alpn_protocol
+            attributes[TLSAttribute.alpn_protocol] = self._tls.ssl_object.selected_alpn_protocol
         return attributes
 
 
@@ -282,7 +280,7 @@ async def _wait(
     return True
 
 
-def _make_reader(sock: socket.socket) -> _AsyncioReader | None:
+def _make_reader(sock: socket.socket | TLSSocket) -> _AsyncioReader | None:
     """Make the reader of a socket; ``None`` for event loops that cannot watch sockets for it."""
     try:
         loop = running_loop()
@@ -312,7 +310,7 @@ class _AsyncioReader:
             ``None`` if nothing was received, or if the caller has it.
     """
 
-    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sock: socket.socket | TLSSocket, loop: asyncio.AbstractEventLoop) -> None:
         self.received: bytes | OSError | None = None
         self._socket = sock
         self._loop = weakref.ref(loop)  # connections must not keep a loop that was dropped

@@ -338,8 +338,8 @@ class WebSocket:
             self._activity.set()
             self._activity = None
         if isinstance(received, bytes):
-            # Another read would be in vain, unless OpenSSL holds the rest of a record.
-            self._is_drained = len(received) < READ_SIZE and not self._stream.is_tls
+            # Another read would be in vain. Over TLS, a wait costs more than that.
+            self._is_drained = len(received) < READ_SIZE and self._stream.ssl_object is None
             self._receive_buffer.feed(received)
         else:
             self._receive_buffer.buffer_updated(received)
