@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
-import math
 import select
 import socket
 import ssl
-import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute
 
-from fal_async._net.running_loop import running_loop
+from fal_async._net.asyncio_reader import CHUNK, make_reader
 from fal_async._net.timers import call_later, find_call_later
-from fal_async._net.tls import TLSSocket
+from fal_async._net.tls import NOT_YET, TLSSocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -27,11 +24,6 @@ if TYPE_CHECKING:
     from fal_async._net.timers import Timer
 
 __all__ = ["CHUNK", "SocketStream"]
-
-#: Maximum number of bytes that one call reads or writes.
-CHUNK: Final = 65536
-
-_NOT_YET: Final = (BlockingIOError, InterruptedError)
 
 
 class SocketStream(ByteStream):
@@ -49,7 +41,7 @@ class SocketStream(ByteStream):
         self._socket = sock
         self._tls = tls
         self._io: socket.socket | TLSSocket = sock if tls is None else tls
-        self._reader = _make_reader(self._io)
+        self._reader = make_reader(self._io)
         self._call_later = call_later if self._reader else find_call_later()
         self._poller = None
         if hasattr(select, "poll"):  # not on Windows
@@ -86,7 +78,7 @@ class SocketStream(ByteStream):
             return self._reader.take(max_bytes)
         try:
             return self._io.recv(max_bytes)
-        except (*_NOT_YET, ssl.SSLWantReadError):
+        except (*NOT_YET, ssl.SSLWantReadError):
             self._writes_first = False
         except ssl.SSLWantWriteError:
             self._writes_first = True
@@ -104,7 +96,7 @@ class SocketStream(ByteStream):
             return len(received)
         try:
             return self._io.recv_into(buffer)
-        except (*_NOT_YET, ssl.SSLWantReadError):
+        except (*NOT_YET, ssl.SSLWantReadError):
             self._writes_first = False
         except ssl.SSLWantWriteError:
             self._writes_first = True
@@ -118,7 +110,7 @@ class SocketStream(ByteStream):
         """
         try:
             return self._io.send(item)
-        except (*_NOT_YET, ssl.SSLWantWriteError):
+        except (*NOT_YET, ssl.SSLWantWriteError):
             self._reads_first = False
         except ssl.SSLWantReadError:
             self._reads_first = True
@@ -161,7 +153,7 @@ class SocketStream(ByteStream):
             return self._socket.fileno() < 0 or bool(self._poller.poll(0))
         try:
             self._socket.recv(1, socket.MSG_PEEK)
-        except _NOT_YET:
+        except NOT_YET:
             return False
         except OSError:
             return True
@@ -278,150 +270,6 @@ async def _wait(
         if timer is not None:
             timer.cancel()
     return True
-
-
-def _make_reader(sock: socket.socket | TLSSocket) -> _AsyncioReader | None:
-    """Make the reader of a socket; ``None`` for event loops that cannot watch sockets for it."""
-    try:
-        loop = running_loop()
-    except RuntimeError:
-        return None
-    if (
-        isinstance(loop, asyncio.AbstractEventLoop)
-        # The proactor of Windows does not have the method.
-        and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
-    ):
-        return _AsyncioReader(sock, loop)
-    return None
-
-
-class _AsyncioReader:
-    """Waits for a socket on an event loop of asyncio, and receives what ends the wait.
-
-    The loop watches the socket from one wait to the next, which saves two system calls and many
-    function calls for each response. It stops when data arrives that no task waits for. That data
-    stays in the kernel until the next wait. One timer serves the timeouts of many waits.
-
-    The loop refers to this object, which must not refer to its stream: a stream that is dropped is
-    freed.
-
-    Attributes:
-        received: The data that ended a wait, or an error; ``b""`` at the end of the stream, and
-            ``None`` if nothing was received, or if the caller has it.
-    """
-
-    def __init__(self, sock: socket.socket | TLSSocket, loop: asyncio.AbstractEventLoop) -> None:
-        self.received: bytes | OSError | None = None
-        self._socket = sock
-        self._loop = weakref.ref(loop)  # connections must not keep a loop that was dropped
-        self._descriptor = sock.fileno()
-        self._is_watched = False
-        # After a reset, uvloop stops watching without saying so.
-        self._keeps_watching = isinstance(loop, asyncio.BaseEventLoop)
-        self._waiter: asyncio.Future[bool] | None = None
-        self._deadline = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_end = math.inf  # the deadline, or before
-
-    async def wait(self, timeout: float | None) -> bool:
-        """Wait; see `SocketStream.wait_receivable`."""
-        if self.received is not None:
-            await checkpoint()
-            return True
-        if self._waiter is not None:
-            raise anyio.BusyResourceError("reading from")
-        if self._socket.fileno() < 0:
-            return True
-        self._watch()
-        loop = asyncio.get_running_loop()
-        if timeout is None:
-            self._deadline = math.inf
-        else:
-            self._deadline = loop.time() + timeout
-            if self._timer is None or self._timer_end > self._deadline:
-                self._start_timer()
-        self._waiter = loop.create_future()
-        try:
-            return await self._waiter
-        finally:
-            self._waiter = None
-
-    def _start_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_end = self._deadline
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._deadline, self._check_deadline)
-
-    def _check_deadline(self) -> None:
-        self._timer = None
-        if self._waiter is None or self._waiter.done():
-            return
-        if asyncio.get_running_loop().time() >= self._deadline:
-            self._waiter.set_result(False)
-        elif self._deadline < math.inf:
-            self._start_timer()  # another wait has begun since
-
-    def _receive(self) -> None:
-        if self._waiter is None or self._waiter.done():
-            self._unwatch()
-            return
-        if not self._keeps_watching:
-            self._unwatch()
-        try:
-            self.received = self._socket.recv(CHUNK)
-        except (*_NOT_YET, ssl.SSLWantReadError):
-            self._watch()  # it was a part of a TLS record
-            return
-        except ssl.SSLWantWriteError:
-            pass  # the caller will find out
-        except OSError as error:
-            self.received = error
-        self._waiter.set_result(True)
-
-    def _watch(self) -> None:
-        if not self._is_watched:
-            asyncio.get_running_loop().add_reader(self._descriptor, self._receive)
-            self._is_watched = True
-
-    def _unwatch(self) -> None:
-        if self._is_watched:
-            self._is_watched = False
-            asyncio.get_running_loop().remove_reader(self._descriptor)
-
-    def take(self, max_bytes: int) -> bytes:
-        """Return what was received, up to a number of bytes, or raise its error."""
-        received, self.received = self.received, None
-        if isinstance(received, OSError):
-            raise received
-        assert received is not None  # noqa: S101 -- checked by the caller
-        if len(received) > max_bytes:
-            self.received = received[max_bytes:]
-        return received[:max_bytes]
-
-    def close(self) -> None:
-        """Stop, and wake up the task that waits."""
-        self.stop()
-        self.received = None
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
-
-    def stop(self) -> None:
-        """Stop watching the socket, unless its loop has ended or belongs to another process."""
-        running = asyncio._get_running_loop()
-        if running is not None and running is self._loop():
-            if self._timer is not None:
-                self._timer.cancel()
-            self._unwatch()
-        self._timer = None
-        self._is_watched = False
-
-    def stop_soon(self) -> None:
-        """Stop watching the socket of a stream that was dropped, in any thread."""
-        loop = self._loop()
-        if loop is not None and (self._is_watched or self._timer is not None):
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self.stop)
 
 
 class _anyio_errors(contextlib.AbstractContextManager[None]):  # noqa: N801 -- used like a function

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-__all__ = ["TLSSocket"]
+__all__ = ["NOT_YET", "TLSSocket"]
 
 T = TypeVar("T")
 
+#: The errors of a socket that is not ready.
+NOT_YET: Final = (BlockingIOError, InterruptedError)
 #: Maximum payload of one TLS record, in bytes (RFC 8446, section 5.1).
 TLS_RECORD: Final = 16384
 #: Maximum number of bytes that are encrypted for one write.
@@ -187,7 +189,7 @@ class TLSSocket:
         """Receive what has arrived, for OpenSSL."""
         try:
             received = self._socket.recv(MAX_READ)
-        except (BlockingIOError, InterruptedError):
+        except NOT_YET:
             raise ssl.SSLWantReadError from None
         if received:
             self._incoming.write(received)
@@ -201,7 +203,7 @@ class TLSSocket:
         if self._unsent:
             try:
                 sent = self._socket.send(self._unsent)
-            except (BlockingIOError, InterruptedError):
+            except NOT_YET:
                 sent = 0
             self._unsent = self._unsent[sent:]
         if self._unsent:
