@@ -42,6 +42,12 @@ def running(fal: Emulator) -> list[str]:
     return [request_id for request_id, job in fal.jobs.items() if not job.cancelled]
 
 
+def watched(fal: Emulator) -> set[str]:
+    """Return the paths at which the statuses of jobs were requested."""
+    routes = {"status", "status_stream"}
+    return {request.path for request in fal.requests if request.route in routes}
+
+
 async def nothing_runs(fal: Emulator, jobs: int) -> None:
     with anyio.fail_after(10):
         await fal.wait_for_async(lambda: len(fal.jobs) == jobs and not running(fal))
@@ -247,6 +253,7 @@ async def test_client_close_cancels_watched_jobs(
         for _ in range(3):
             group.start_soon(call)
         await fal.wait_for_counters(SLOW, executions=3)
+        await fal.wait_for_async(lambda: len(watched(fal)) == 3)  # so each caller knows its job
         await client.aclose()
         assert running(fal) == []
     assert {error.request_id for error in errors} == set(fal.jobs)
