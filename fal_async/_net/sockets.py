@@ -254,6 +254,9 @@ async def _wait(
     later: Callable[[float, Callable[[], object]], Timer] = call_later,
 ) -> bool:
     """Wait until a socket is ready or closed; return whether the wait ended in time."""
+    if sock.fileno() < 0:
+        await checkpoint()
+        return True
     is_late = False
 
     def end() -> None:

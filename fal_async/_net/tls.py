@@ -52,6 +52,7 @@ class TLSSocket:
         self._read: Callable[..., Any] = self.ssl_object.read
         self._write = self.ssl_object.write
         self.has_data: bool = False
+        self._failure: OSError | None = None  # of a record after those that were returned
         self._unsent = b""  # what OpenSSL has written and the socket has not accepted yet
         self._encrypted: bytes | memoryview = b""  # the data of the unsent records, to its end
 
@@ -78,6 +79,8 @@ class TLSSocket:
         Raises:
             OSError: The connection broke, or nothing has arrived.
         """
+        if self._failure is not None:
+            raise self._failure
         if not self.has_data:
             self._fill()
         try:
@@ -99,8 +102,8 @@ class TLSSocket:
             self._set_has_data(len(records[-1]), len(records[-1]))
         except ssl.SSLWantReadError:
             self.has_data = self._outgoing.pending > 0
-        except OSError:
-            self.has_data = True  # the next call raises an error as well
+        except OSError as error:
+            self._failure, self.has_data = error, True  # OpenSSL tells the reason only once
         return b"".join(records)
 
     def recv_into(self, buffer: memoryview) -> int:
@@ -109,6 +112,8 @@ class TLSSocket:
         Raises:
             OSError: The connection broke, or nothing has arrived.
         """
+        if self._failure is not None:
+            raise self._failure
         if not self.has_data:
             self._fill()
         size: int = self._call(partial(self._read, len(buffer), buffer))
@@ -168,6 +173,7 @@ class TLSSocket:
     def close(self) -> None:
         """Close the socket without a closing alert."""
         self.has_data = False
+        self._failure = None
         self._socket.close()
 
     def _call(self, method: Callable[[], T]) -> T:

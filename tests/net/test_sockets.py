@@ -90,6 +90,15 @@ async def test_close_wakes_the_writer(streams: tuple[SocketStream, SocketStream]
         await one.aclose()
 
 
+async def test_closed_stream_is_not_waited_for(
+    streams: tuple[SocketStream, SocketStream],
+) -> None:
+    one, _ = streams
+    await one.aclose()
+    assert await one.wait_receivable(timeout=30)
+    await one.wait_sendable()
+
+
 async def test_broken_stream_raises_an_error(streams: tuple[SocketStream, SocketStream]) -> None:
     one, other = streams
     await other.aclose()
